@@ -1,0 +1,1 @@
+"""What an order is, how it is written down, and what its states are: frozen, pure, synchronous."""

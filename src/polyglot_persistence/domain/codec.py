@@ -1,0 +1,215 @@
+r"""The bytes of an order: its JSON, its cache entry, and the message that carries a batch.
+
+An order's JSON is written once, when it is accepted; entry and message embed those bytes, and a
+read gives them out unchanged.
+
+    entry    D1763863562123456 <unit id> <unit size> <0|1 created_at given>\n{"id": ...}
+    message  [{"accepted_at": 1763863562123456, "order": {...}},
+              {"accepted_at": ..., "unit_id": "...", "unit_size": 3, "order": {...}}, ...]
+
+Invariant: decoding refuses what this version does not fully understand; it never guesses.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from polyglot_persistence.domain.entry import Entry, EntryState
+from polyglot_persistence.domain.order import (
+    AcceptedOrder,
+    Order,
+    from_micros,
+    parse_amount,
+    parse_name,
+    to_micros,
+)
+from polyglot_persistence.errors import InvalidError, PoisonError
+
+SCHEMA_VERSION = 1
+"""Of the message's form. A newer one waits for a newer worker; it is never a dead letter."""
+
+UNIT_SIZE_MAX = 1_000
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+class _OrderText(msgspec.Struct, gc=False):
+    """An order as it stands in JSON, before its rules are checked again."""
+
+    id: UUID
+    product_name: str
+    amount: Decimal
+    created_at: Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class _Item(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """One item of a message."""
+
+    accepted_at: int
+    order: _OrderText
+    unit_id: UUID | None = None
+    unit_size: Annotated[int, msgspec.Meta(ge=1, le=UNIT_SIZE_MAX)] = 1
+    created_at_given: bool = False
+
+
+_order_decoder = msgspec.json.Decoder(_OrderText)
+_message_decoder = msgspec.json.Decoder(list[_Item])
+_item_decoder = msgspec.json.Decoder(_Item)
+_raw_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def encode_order(order: Order) -> bytes:
+    """Return the order's JSON: amount as an exact number, created_at in UTC."""
+    return _encoder.encode(order)
+
+
+def encode_entry(state: EntryState, accepted: AcceptedOrder, body: bytes) -> bytes:
+    """Return a cache entry; `body` is `encode_order(accepted.order)`."""
+    return b"%b%d %b %d %d\n%b" % (
+        state.value,
+        to_micros(accepted.accepted_at),
+        str(accepted.unit_id).encode(),
+        accepted.unit_size,
+        accepted.created_at_given,
+        body,
+    )
+
+
+def entry_state(raw: bytes) -> EntryState:
+    """Return the state of an entry without decoding it."""
+    return EntryState(raw[:1])
+
+
+def entry_body(raw: bytes) -> bytes:
+    """Return the order's JSON out of an entry without decoding it."""
+    return raw[raw.index(b"\n") + 1 :]
+
+
+def decode_entry(raw: bytes) -> Entry:
+    """Return the entry.
+
+    Raises:
+        PoisonError: if the bytes are no entry.
+    """
+    try:
+        head, body = raw.split(b"\n", 1)
+        accepted_at, unit_id, unit_size, given = head[1:].split(b" ")
+        accepted = AcceptedOrder(
+            _order(_order_decoder.decode(body)),
+            from_micros(int(accepted_at)),
+            UUID(unit_id.decode()),
+            int(unit_size),
+            given == b"1",
+        )
+        return Entry(EntryState(raw[:1]), accepted, body)
+    except (ValueError, OverflowError, InvalidError) as error:
+        raise PoisonError(f"not a cache entry: {error}") from error
+
+
+def encode_message(batch: Iterable[tuple[AcceptedOrder, bytes]]) -> bytes:
+    """Return a message of accepted orders, each with its `encode_order` bytes."""
+    return b"[" + b",\n".join([_item(accepted, body) for accepted, body in batch]) + b"]"
+
+
+class Reject(NamedTuple):
+    """An item of a message that no worker can ever persist, kept as it came."""
+
+    payload: bytes
+    reason: str
+
+
+class Decoded(NamedTuple):
+    """What a message held: whole units of orders, in order, and what could not be read."""
+
+    orders: Sequence[AcceptedOrder]
+    rejects: Sequence[Reject]
+
+
+def decode_message(body: bytes) -> Decoded:
+    """Return everything that a message holds; an unreadable item never takes its neighbours along.
+
+    A unit with an unreadable or missing member is rejected whole, item by item.
+    """
+    try:
+        batch = [_accepted(item) for item in _message_decoder.decode(body)]
+    except (ValueError, OverflowError, InvalidError):  # msgspec's errors are ValueErrors
+        return _decode_item_by_item(body)
+    return _whole_units([(accepted, b"") for accepted in batch], [], body)
+
+
+def _decode_item_by_item(body: bytes) -> Decoded:
+    try:
+        items = _raw_decoder.decode(body)
+    except ValueError as error:
+        return Decoded([], [Reject(body, f"not a message of version {SCHEMA_VERSION}: {error}")])
+    batch: list[tuple[AcceptedOrder, bytes]] = []
+    rejects: list[Reject] = []
+    for item in items:
+        raw = bytes(item)
+        try:
+            batch.append((_accepted(_item_decoder.decode(raw)), raw))
+        except (ValueError, OverflowError, InvalidError) as error:
+            rejects.append(Reject(raw, str(error)))
+    return _whole_units(batch, rejects, body)
+
+
+def _whole_units(
+    batch: list[tuple[AcceptedOrder, bytes]], rejects: list[Reject], body: bytes
+) -> Decoded:
+    if all(accepted.unit_size == 1 for accepted, _ in batch):
+        return Decoded([accepted for accepted, _ in batch], rejects)
+    sizes: dict[UUID, int] = {}
+    for accepted, _ in batch:
+        sizes[accepted.unit_id] = sizes.get(accepted.unit_id, 0) + 1
+    if any(sizes[accepted.unit_id] != accepted.unit_size for accepted, _ in batch) and not all(
+        raw for _, raw in batch
+    ):
+        return _decode_item_by_item(body)  # to have the bytes of what is rejected
+    orders = []
+    for accepted, raw in batch:
+        found = sizes[accepted.unit_id]
+        if found == accepted.unit_size:
+            orders.append(accepted)
+        else:
+            reason = f"unit {accepted.unit_id} has {found} of {accepted.unit_size} orders"
+            rejects.append(Reject(raw, reason))
+    return Decoded(orders, rejects)
+
+
+def _item(accepted: AcceptedOrder, body: bytes) -> bytes:
+    given = b',"created_at_given":true' if accepted.created_at_given else b""
+    unit = (
+        b',"unit_id":"%b","unit_size":%d' % (str(accepted.unit_id).encode(), accepted.unit_size)
+        if accepted.unit_size > 1
+        else b""
+    )
+    return b'{"accepted_at":%d%b%b,"order":%b}' % (
+        to_micros(accepted.accepted_at),
+        unit,
+        given,
+        body,
+    )
+
+
+def _accepted(item: _Item) -> AcceptedOrder:
+    order = _order(item.order)
+    return AcceptedOrder(
+        order,
+        from_micros(item.accepted_at),
+        order.id if item.unit_size == 1 or item.unit_id is None else item.unit_id,
+        item.unit_size,
+        item.created_at_given,
+    )
+
+
+def _order(text: _OrderText) -> Order:
+    return Order(
+        text.id,
+        parse_name(text.product_name, "product_name"),
+        parse_amount(text.amount, "amount"),
+        from_micros(to_micros(text.created_at)),
+    )

@@ -1,0 +1,143 @@
+"""An order, the unit that it was accepted in, and the rules that both obey.
+
+Invariant: an `Order` that exists is valid; everything from outside passes `parse_name` and
+`parse_amount` first.
+Invariant: an order never changes; the same id with other content is a conflict, not an update.
+"""
+
+import hashlib
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from uuid import UUID
+
+import msgspec
+from uuid_utils.compat import uuid7
+
+from polyglot_persistence.errors import InvalidError, Violation
+
+NAME_CHARACTERS_MAX = 200
+AMOUNT_MAX = Decimal("9999999999.99")
+CENT = Decimal("0.01")
+AMOUNT_TEXT_MAX = 64
+"""Longest amount text looked at, so that a hostile exponent or a mile of zeros costs nothing."""
+
+# C0, DEL and C1 controls, line and paragraph separators, and lone surrogates (valid in JSON,
+# not in UTF-8). PostgreSQL TEXT cannot hold NUL; the rest would forge log lines.
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+_AMOUNT = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+
+
+class Order(msgspec.Struct, frozen=True, gc=False):
+    """What a client ordered. `amount` has two decimals; `created_at` is UTC, to the microsecond."""
+
+    id: UUID
+    product_name: str
+    amount: Decimal
+    created_at: datetime
+
+    def same_content(self, other: "Order", *, created_at_given: bool) -> bool:
+        """Whether the two say the same; `created_at` counts only where a client gave it."""
+        return (
+            self.product_name == other.product_name
+            and self.amount == other.amount
+            and (not created_at_given or self.created_at == other.created_at)
+        )
+
+
+class AcceptedOrder(msgspec.Struct, frozen=True, gc=False):
+    """An order with how it came: when, in which unit, and whether its identity was given.
+
+    A unit is what is never divided: a single order (`unit_id` is its own id, `unit_size` 1) or
+    a bulk. All members of a unit have the same `accepted_at`.
+    """
+
+    order: Order
+    accepted_at: datetime
+    unit_id: UUID
+    unit_size: int = 1
+    created_at_given: bool = False
+
+
+def parse_name(value: object, pointer: str) -> str:
+    """Return the trimmed product name.
+
+    Raises:
+        InvalidError: naming `pointer`, if it is no text of 1 to 200 permitted characters.
+    """
+    if not isinstance(value, str):
+        raise InvalidError(Violation(pointer, "must be a string"))
+    name = value.strip()
+    if not name:
+        raise InvalidError(Violation(pointer, "must not be empty"))
+    if len(name) > NAME_CHARACTERS_MAX:
+        raise InvalidError(
+            Violation(
+                pointer, f"must have at most {NAME_CHARACTERS_MAX} characters, has {len(name)}"
+            )
+        )
+    if _FORBIDDEN.search(name):
+        raise InvalidError(
+            Violation(pointer, "must not hold control characters or unpaired surrogates")
+        )
+    return name
+
+
+def parse_amount(value: object, pointer: str) -> Decimal:
+    """Return the amount with exactly two decimals, never by way of a binary float.
+
+    Takes text, a whole number, or a `Decimal` (as the JSON decoder gives for a number).
+
+    Raises:
+        InvalidError: naming `pointer`, if it is no such number, negative, too large or too fine.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+        raise InvalidError(Violation(pointer, "must be a number, or a string that holds one"))
+    text = value if isinstance(value, str) else str(value)
+    if len(text) > AMOUNT_TEXT_MAX or not _AMOUNT.fullmatch(text):
+        raise InvalidError(Violation(pointer, "must be a plain decimal number"))
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:  # an exponent out of the decimal module's range
+        raise InvalidError(Violation(pointer, "must be a plain decimal number")) from None
+    if amount < 0:
+        raise InvalidError(Violation(pointer, "must not be negative"))
+    if amount > AMOUNT_MAX:
+        raise InvalidError(Violation(pointer, f"must be at most {AMOUNT_MAX}"))
+    cents = amount.quantize(CENT)
+    if cents != amount:
+        raise InvalidError(Violation(pointer, "must have at most two decimals"))
+    return abs(cents)  # -0.00 is 0.00
+
+
+def new_id() -> UUID:
+    """Return a UUIDv7 (RFC 9562): time-ordered, so that the primary key's index stays hot."""
+    return uuid7()
+
+
+def derived_id(client: str, key: str, *position: int) -> UUID:
+    """Return the UUIDv8 that an idempotency key stands for, in a bulk or import at a `position`.
+
+    The key is the identity: the primary key itself then refuses a second order, for ever.
+    """
+    parts = [client, key, *map(str, position)]
+    digest = hashlib.sha256("\x00".join(f"{len(part)}:{part}" for part in parts).encode()).digest()
+    number = int.from_bytes(digest[:16], "big")
+    number = number & ~(0xF << 76) | (8 << 76)  # version 8
+    number = number & ~(0x3 << 62) | (0x2 << 62)  # variant of RFC 9562
+    return UUID(int=number)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_micros(moment: datetime) -> int:
+    """Return whole microseconds since 1970 (exact, unlike a float timestamp)."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    """Return the UTC moment of that many microseconds since 1970."""
+    return _EPOCH + timedelta(microseconds=micros)

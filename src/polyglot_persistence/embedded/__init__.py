@@ -1,0 +1,1 @@
+"""Starts and stops the bundled PostgreSQL and Valkey servers."""

@@ -1,0 +1,84 @@
+"""Every error of this project, by what the caller should do.
+
+```
+PolyglotError
+├── RejectedError            the request is wrong; nothing was stored; do not retry as it is (4xx)
+│   ├── MalformedError           it cannot be read (400)
+│   ├── InvalidError             it breaks a rule; carries the violations (422)
+│   ├── ConflictError            its id or key stands for other content (422)
+│   ├── NotFoundError            certainly no such thing (404)
+│   ├── TooLargeError            over a size limit (413)
+│   └── UnsupportedMediaError    a body of another type than the route takes (415)
+├── UnavailableError         refused: nothing was stored and nothing will be; retry later (503)
+├── UnknownOutcomeError      it may have happened; a retry with the same key is safe (504)
+├── PoisonError              an order that can never be persisted or indexed (dead letter)
+└── ConfigurationError       a setting or the machine is at fault; one line says which (exit code 2)
+```
+
+Adapters translate their drivers' errors into these, by a table, with `from`.
+"""
+
+from typing import NamedTuple
+
+
+class Violation(NamedTuple):
+    """One broken rule: a JSON pointer (RFC 6901) to the field, and the rule in words."""
+
+    pointer: str
+    detail: str
+
+
+class PolyglotError(Exception):
+    """Root of the hierarchy; never raised itself."""
+
+
+class RejectedError(PolyglotError):
+    """The request is wrong and nothing was stored."""
+
+
+class MalformedError(RejectedError):
+    """The request cannot be read at all."""
+
+
+class InvalidError(RejectedError):
+    """The request can be read and breaks at least one rule."""
+
+    def __init__(self, *violations: Violation) -> None:
+        super().__init__("; ".join(f"{v.pointer or '/'}: {v.detail}" for v in violations))
+        self.violations = violations
+
+
+class ConflictError(RejectedError):
+    """The id or idempotency key already stands for an order with other content."""
+
+
+class NotFoundError(RejectedError):
+    """There is no such thing, and that is certain."""
+
+
+class TooLargeError(RejectedError):
+    """The body is over the limit."""
+
+
+class UnsupportedMediaError(RejectedError):
+    """The body's content type is not one that the route takes."""
+
+
+class UnavailableError(PolyglotError):
+    """Refused: nothing was stored and nothing will be. `retry_after_seconds` is a hint."""
+
+    def __init__(self, message: str, *, retry_after_seconds: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class UnknownOutcomeError(PolyglotError):
+    """The effect may or may not have happened; only an idempotent retry resolves it."""
+
+
+class PoisonError(PolyglotError):
+    """This order, or one in this batch, can never be persisted or indexed."""
+
+
+class ConfigurationError(PolyglotError):
+    """A setting, a data directory or the machine is at fault; the message says what to do."""

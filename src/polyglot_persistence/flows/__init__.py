@@ -1,0 +1,1 @@
+"""The service layer: the order of effects. No loops, no drivers."""

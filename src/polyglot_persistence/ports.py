@@ -1,0 +1,427 @@
+"""The seams: what the flows need of each store. These docstrings are the contract.
+
+One contract suite per port (`tests/contract`) runs over every adapter of it.
+
+Common to all:
+
+- Every method has a deadline of its own and never waits longer.
+- `UnavailableError` means that the call had no effect and will have none; `UnknownOutcomeError`
+  that it may have had. A method that only reads raises only the former.
+- Cancelling a caller cancels no effect that others share, and leaves no reply behind for the next.
+- `ping` raises `UnavailableError`, or tells about the store; it is what readiness and doctor ask.
+"""
+
+import enum
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import date, datetime
+from decimal import Decimal
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from polyglot_persistence.domain.entry import Entry, EntryState
+from polyglot_persistence.domain.order import AcceptedOrder, Order
+
+
+class Clock(Protocol):
+    """Time, injected so that tests need not wait for it."""
+
+    def now(self) -> datetime:
+        """Return the current moment in UTC, to the microsecond."""
+
+    def monotonic(self) -> float:
+        """Return seconds on a clock that never jumps."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so many seconds."""
+
+
+class StoreState(NamedTuple):
+    """What a ping found."""
+
+    version: str
+    """Product and version, as the store says it."""
+    warnings: tuple[str, ...] = ()
+    """Settings that would break a promise, each with what to do."""
+
+
+# --- cache -----------------------------------------------------------------------------------
+
+
+class PreparedOrder(NamedTuple):
+    """An accepted order with the bytes that stand for it (`codec.encode_order`)."""
+
+    accepted: AcceptedOrder
+    body: bytes
+
+
+class Unit(NamedTuple):
+    """What is accepted all or nothing: one order, or a bulk whose members share the unit id."""
+
+    members: Sequence[PreparedOrder]
+
+
+class AcceptReply(NamedTuple):
+    """What the cache answered to a batch of units."""
+
+    found: dict[UUID, bytes]
+    """By order id, the raw entries that were there before.
+
+    A unit with any member in here was not stored."""
+    backlog: int
+    """Dirty orders after this batch."""
+    durable: bool
+    """Whether the server that took the batch is known to fsync before it answers."""
+
+
+class CacheRead(NamedTuple):
+    """Entries and the copy of the cache epoch, read together in one step."""
+
+    entries: Sequence[bytes | None]
+    epoch: int | None
+
+
+class Backlog(NamedTuple):
+    """How much is dirty, and since when the oldest is."""
+
+    orders: int
+    oldest_accepted_at: datetime | None
+
+
+class Settled(NamedTuple):
+    """What a dirty entry becomes once its fate is committed in PostgreSQL."""
+
+    state: EntryState
+    accepted: AcceptedOrder
+
+
+class Cache(Protocol):
+    """The write-behind cache. A dirty entry has no TTL and is never evicted."""
+
+    async def accept(self, units: Sequence[Unit]) -> AcceptReply:
+        """Store each unit as dirty entries if none of its members is there, in one atomic step.
+
+        Raises:
+            UnavailableError: nothing was stored (away, or full).
+            UnknownOutcomeError: some or all may be stored.
+        """
+
+    async def read(self, ids: Sequence[UUID]) -> CacheRead:
+        """Return the raw entry of each id, in order, and the epoch's copy, in one atomic step."""
+
+    async def backfill(self, orders: Sequence[AcceptedOrder]) -> None:
+        """Store persisted orders as clean entries with a TTL, only where there is no entry."""
+
+    async def settle(self, settled: Sequence[Settled]) -> None:
+        """Overwrite entries as clean or dead-lettered with a TTL and take them off the dirty set.
+
+        Whether they are there or not, and also at the memory limit. Idempotent.
+        """
+
+    async def forget_dead(self, ids: Sequence[UUID]) -> None:
+        """Remove those of the entries that are dead-lettered."""
+
+    async def dirty_before(self, bound: datetime, orders_max: int) -> Sequence[Entry]:
+        """Return the oldest dirty entries accepted before `bound`, whole units.
+
+        About `orders_max`: a unit is not divided to keep to it. A dirty id without an entry, or
+        whose entry is not dirty, is taken off the dirty set.
+        """
+
+    async def backlog(self) -> Backlog:
+        """Return the size and age of the dirty set."""
+
+    async def set_epoch(self, epoch: int) -> None:
+        """Store the epoch's copy (only a fresh installation does it unconditionally)."""
+
+    async def offer_token(self, token: str) -> None:
+        """Store a token that vanishes if the cache is wiped."""
+
+    async def copy_epoch(self, epoch: int, token: str) -> bool:
+        """Store the epoch's copy if the token is still there; return whether it was."""
+
+    async def ping(self) -> StoreState:
+        """Ask for the server's version and durability."""
+
+
+# --- queue -----------------------------------------------------------------------------------
+
+
+class Message(NamedTuple):
+    """A batch of orders on its way to a worker."""
+
+    body: bytes
+    orders: int
+    accepted_at: datetime
+    """Of its oldest order."""
+    schema: int
+    """`codec.SCHEMA_VERSION` of the writer."""
+
+
+class Delivery(NamedTuple):
+    """A message handed to this consumer until it is acknowledged, released, or its channel dies."""
+
+    tag: object
+    """The adapter's own handle."""
+    body: bytes
+    orders: int
+    """As the header says; 0 if it says none. Only a hint."""
+    accepted_at: datetime | None
+    schema: int
+    redeliveries: int
+    """How often it was delivered before; a lower bound."""
+
+
+class Consumer(Protocol):
+    """One worker's end of the queue, valid until it raises."""
+
+    async def receive(self, wait_seconds: float) -> Sequence[Delivery]:
+        """Return what is there, at least one delivery unless `wait_seconds` pass without.
+
+        Held deliveries are bounded in orders by what was given to `consume`.
+
+        Raises:
+            UnavailableError: the channel is gone; all unacknowledged deliveries will come again.
+        """
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Remove them from the queue. On a dead channel it does nothing: they come again."""
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Hand them back for any worker to take at once."""
+
+
+class Queue(Protocol):
+    """The durable queue between API and worker: at-least-once, roughly first in, first out."""
+
+    async def publish(self, message: Message) -> None:
+        """Return when the queue has made the message durable (publisher confirm).
+
+        Raises:
+            UnavailableError: not sent, or refused: it will never be delivered.
+            UnknownOutcomeError: sent and not confirmed in time.
+        """
+
+    def consume(self, *, orders_max: int) -> AbstractAsyncContextManager[Consumer]:
+        """Open a channel that holds at most about `orders_max` unacknowledged orders.
+
+        Leaving the context closes the channel and hands back whatever is unacknowledged.
+        """
+
+    async def ready(self) -> int:
+        """Return how many messages no consumer holds (0: the queue has passed everything)."""
+
+    async def ping(self) -> StoreState:
+        """Ask for the broker's version."""
+
+
+# --- system of record ------------------------------------------------------------------------
+
+
+class StoredOrder(NamedTuple):
+    """A row of the record."""
+
+    order: Order
+    accepted_at: datetime
+    persisted_at: datetime
+
+
+class Stage(enum.Enum):
+    """Where an order was condemned."""
+
+    DECODE = "decode"
+    PERSIST = "persist"
+    INDEX = "index"
+
+
+class DeadLetter(NamedTuple):
+    """One order that can never get further, parked with its reason."""
+
+    order_id: UUID | None
+    """None if the payload could not be read."""
+    unit_id: UUID | None
+    payload: bytes
+    """The message item as it came (or as `codec` would write it)."""
+    reason: str
+    stage: Stage
+    attempts: int
+
+
+class DeadLetterRow(NamedTuple):
+    """A dead letter as PostgreSQL has it."""
+
+    id: int
+    letter: DeadLetter
+    first_at: datetime
+    last_at: datetime
+
+
+class Found(NamedTuple):
+    """What the record knows of some ids, and the cache epoch, read in one statement."""
+
+    orders: dict[UUID, StoredOrder]
+    dead: dict[UUID, DeadLetterRow]
+    """Dead letters of ids that have no row; stage index never is here."""
+    epoch: int
+
+
+class Persisted(NamedTuple):
+    """The outcome of one persist transaction."""
+
+    stored: dict[UUID, StoredOrder]
+    """Every order of the batch that is in the record now, as it stands there."""
+    inserted: frozenset[UUID]
+    """Those of them that this transaction added: they alone fed rollup and outbox."""
+    outbox_id: int | None
+    """The outbox row with the inserted ids, if any."""
+    conflicts: dict[UUID, StoredOrder]
+    """Orders of refused units whose row says something else. Such a unit was left out whole."""
+
+
+class OutboxBatch(NamedTuple):
+    """Persisted orders that are not known to be searchable."""
+
+    orders: Sequence[StoredOrder]
+
+
+class OrderStore(Protocol):
+    """PostgreSQL, the system of record."""
+
+    async def persist(self, batch: Sequence[AcceptedOrder]) -> Persisted:
+        """Insert whole units with rollup and outbox row, in one transaction.
+
+        Idempotent by order id: a row that exists with the same content counts as stored and feeds
+        nothing. A unit with a member whose row has other content is left out and reported.
+        Dead letters of inserted ids are removed in the same transaction. The batch may hold an id
+        twice; the second is treated as if it came in a later batch.
+
+        Raises:
+            UnavailableError: rolled back, or not even begun; the store may be away.
+            UnknownOutcomeError: the commit's answer was lost; persist it again.
+            PoisonError: the store can never take this batch; one of its units is at fault.
+        """
+
+    async def find(self, ids: Sequence[UUID]) -> Found:
+        """Return rows, dead letters and the epoch in one statement."""
+
+    async def page(
+        self, before: tuple[datetime, UUID] | None, orders_max: int
+    ) -> Sequence[StoredOrder]:
+        """Return orders by (created_at, id), newest first, strictly before the given position."""
+
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Write dead letters; one that is there already (order, stage, payload) only counts up."""
+
+    def claim_outbox(
+        self, older_than_seconds: float, orders_max: int
+    ) -> AbstractAsyncContextManager[OutboxBatch]:
+        """Lock outbox rows that nobody else works on and yield their orders (maybe none).
+
+        Leaving the context normally deletes the rows; an exception leaves them.
+        """
+
+    async def outbox_done(self, outbox_ids: Sequence[int]) -> None:
+        """Delete outbox rows whose orders are searchable."""
+
+    async def outbox_depth(self) -> tuple[int, datetime | None]:
+        """Return how many orders wait in the outbox, and since when the oldest."""
+
+    async def all_orders(self, after: UUID | None, orders_max: int) -> Sequence[StoredOrder]:
+        """Return orders by id, after the given one: the way to walk the whole record."""
+
+    async def found_epoch(self) -> tuple[int, bool]:
+        """Return the cache epoch and whether this call created it (a fresh installation)."""
+
+    async def new_epoch(self) -> int:
+        """Raise the cache epoch: from its commit on, no older copy proves an absence."""
+
+    async def epoch_age_seconds(self) -> float:
+        """Return how long ago the epoch was last raised, by the database's clock."""
+
+    def lead(self, role: str) -> AbstractAsyncContextManager[bool]:
+        """Try to be the only process in a role (advisory lock); yield whether it is this one."""
+
+    async def ping(self) -> StoreState:
+        """Ask for the server's version and whether its commits are durable."""
+
+
+class DaySales(NamedTuple):
+    """Revenue of one UTC day."""
+
+    day: date
+    revenue: Decimal
+    orders: int
+
+
+class SalesView(Protocol):
+    """Aggregates of the record, kept by the persist transaction and `daily_sales_mv` over them."""
+
+    async def refresh(self) -> datetime:
+        """Refresh `daily_sales_mv` CONCURRENTLY and return the moment that it now is exact for.
+
+        One process at a time: a second caller waits for the first to end and then refreshes.
+        """
+
+    async def latest_days(self, days_max: int) -> Sequence[DaySales]:
+        """Return the latest UTC days that have sales, newest first, as of the last refresh."""
+
+    async def refreshed_at(self) -> datetime | None:
+        """Return when the view was last refreshed."""
+
+
+# --- search ----------------------------------------------------------------------------------
+
+
+class Hit(NamedTuple):
+    """One order that matched."""
+
+    order: Order
+    score: float
+
+
+class SearchResult(NamedTuple):
+    """Hits, best first, and how many there are in all."""
+
+    total: int
+    hits: Sequence[Hit]
+
+
+class IndexFailure(NamedTuple):
+    """One document that the index can never take."""
+
+    order_id: UUID
+    reason: str
+
+
+class SearchIndex(Protocol):
+    """A projection of the record for full-text search. Disposable: rebuilt from the record."""
+
+    async def index(self, orders: Sequence[StoredOrder]) -> Sequence[IndexFailure]:
+        """Add or replace the documents durably; return those that can never be indexed.
+
+        Idempotent by order id. They become visible to `search` within about a second.
+
+        Raises:
+            UnavailableError: any of them may be missing; index all of them again.
+        """
+
+    async def search(self, query: str, hits_max: int) -> SearchResult:
+        """Return the best matches; any text is a query, none is syntax.
+
+        Every word must match: exactly, as a prefix, or with a typo, in that order of preference.
+
+        Raises:
+            UnavailableError: the index is missing or away (never an empty success).
+        """
+
+    async def indexed_at(self, order_id: UUID) -> datetime | None:
+        """Return when the order was indexed if a search can find it now."""
+
+    async def count(self) -> int:
+        """Return how many orders a search can find."""
+
+    async def ensure(self) -> bool:
+        """Create the index if it is missing; return whether it was (then it wants a rebuild)."""
+
+    async def ping(self) -> StoreState:
+        """Ask for the engine's version and the index's health."""

@@ -1,0 +1,179 @@
+"""Every metric name and the form of every log line, in one place.
+
+A log line has `component` (who), `action` (what, stable, to search by), then ids and figures.
+Invariant: no order id, key or text of a user is a metric's label.
+"""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
+from typing import Any, Final, TextIO
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY: Final = CollectorRegistry()
+
+# Seconds. OpenTelemetry's boundaries for durations, with finer steps where this system lives.
+_FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_LAG = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
+_SIZE = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+
+HTTP_REQUEST_SECONDS = Histogram(
+    "http_server_request_duration_seconds",
+    "Time to answer a request.",
+    ["http_request_method", "http_route", "http_response_status_code"],
+    buckets=_FAST,
+    registry=REGISTRY,
+)
+ACCEPTED = Counter("polyglot_orders_accepted", "Orders acknowledged as durable.", registry=REGISTRY)
+ACCEPTED_ONE_COPY = Counter(
+    "polyglot_orders_accepted_one_copy",
+    "Orders acknowledged with one durable copy only, by the store that was missing.",
+    ["missing"],
+    registry=REGISTRY,
+)
+REFUSED = Counter(
+    "polyglot_orders_refused", "Orders refused, by reason.", ["reason"], registry=REGISTRY
+)
+COMMIT_SECONDS = Histogram(
+    "polyglot_commit_duration_seconds",
+    "Time of one group commit.",
+    buckets=_FAST,
+    registry=REGISTRY,
+)
+COMMIT_ORDERS = Histogram(
+    "polyglot_commit_orders", "Orders in one group commit.", buckets=_SIZE, registry=REGISTRY
+)
+READS = Counter(
+    "polyglot_reads", "Orders read, by where they were found.", ["source"], registry=REGISTRY
+)
+BACKLOG_ORDERS = Gauge("polyglot_dirty_orders", "Orders not yet persisted.", registry=REGISTRY)
+BACKLOG_AGE_SECONDS = Gauge(
+    "polyglot_dirty_oldest_age_seconds",
+    "Age of the oldest order not yet persisted.",
+    registry=REGISTRY,
+)
+OUTBOX_ORDERS = Gauge(
+    "polyglot_outbox_orders", "Persisted orders not known to be searchable.", registry=REGISTRY
+)
+OUTBOX_AGE_SECONDS = Gauge(
+    "polyglot_outbox_oldest_age_seconds", "Age of the oldest outbox row.", registry=REGISTRY
+)
+PERSISTED = Counter(
+    "polyglot_orders_persisted", "Orders inserted into PostgreSQL.", ["source"], registry=REGISTRY
+)
+PERSIST_SECONDS = Histogram(
+    "polyglot_persist_duration_seconds",
+    "Time of one persist transaction.",
+    buckets=_FAST,
+    registry=REGISTRY,
+)
+PERSIST_ORDERS = Histogram(
+    "polyglot_persist_orders", "Orders in one persist batch.", buckets=_SIZE, registry=REGISTRY
+)
+PERSIST_LAG_SECONDS = Histogram(
+    "polyglot_persist_lag_seconds", "From accepted to persisted.", buckets=_LAG, registry=REGISTRY
+)
+INDEXED = Counter("polyglot_orders_indexed", "Orders indexed for search.", registry=REGISTRY)
+INDEX_SECONDS = Histogram(
+    "polyglot_index_duration_seconds", "Time of one index batch.", buckets=_FAST, registry=REGISTRY
+)
+INDEX_LAG_SECONDS = Histogram(
+    "polyglot_index_lag_seconds", "From accepted to indexed.", buckets=_LAG, registry=REGISTRY
+)
+DEAD_LETTERED = Counter(
+    "polyglot_dead_letters", "Dead letters written, by stage.", ["stage"], registry=REGISTRY
+)
+STORE_ERRORS = Counter(
+    "polyglot_store_errors", "Calls to a store that failed.", ["store"], registry=REGISTRY
+)
+STORE_UP = Gauge(
+    "polyglot_store_up", "Whether a store answered when last asked.", ["store"], registry=REGISTRY
+)
+CACHE_COLD = Gauge(
+    "polyglot_cache_cold", "1 while the cache may miss accepted orders.", registry=REGISTRY
+)
+VIEW_AGE_SECONDS = Gauge(
+    "polyglot_sales_view_age_seconds", "Age of daily_sales_mv.", registry=REGISTRY
+)
+DB_QUERY_SECONDS = Histogram(
+    "db_query_duration_seconds",
+    "Time of a database query.",
+    ["operation"],
+    buckets=(0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0),
+    registry=REGISTRY,
+)
+"""The Go peer's name and buckets, kept so that its dashboards go on working."""
+
+
+class ComponentLogger(logging.LoggerAdapter[logging.Logger]):
+    """Logs `action` with fields: `log.info("order_accepted", order_id=...)`."""
+
+    def process(
+        self, msg: object, kwargs: MutableMapping[str, Any]
+    ) -> tuple[object, MutableMapping[str, Any]]:
+        """Gather every keyword that is not logging's own into the line's fields."""
+        own = {k: kwargs.pop(k) for k in ("exc_info", "stack_info", "stacklevel") if k in kwargs}
+        return msg, {**own, "extra": {"fields": {**(self.extra or {}), **kwargs}}}
+
+
+def logger(component: str) -> ComponentLogger:
+    """Return the logger of one component; the message of each call is its action."""
+    return ComponentLogger(logging.getLogger(f"polyglot.{component}"), {"component": component})
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line; whatever a user wrote stays inside a JSON string."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return _encoder.encode(_line(self, record)).decode()
+
+
+class TerminalFormatter(logging.Formatter):
+    """The same fields, for a person to read."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line = _line(self, record)
+        head = f"{line.pop('time')[11:23]} {line.pop('level'):<7} {line.pop('component'):<9}"
+        action = line.pop("action")
+        error = line.pop("exception", None)
+        rest = " ".join(f"{key}={_encoder.encode(value).decode()}" for key, value in line.items())
+        return f"{head} {action} {rest}".rstrip() + (f"\n{error}" if error else "")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=str)
+
+
+def _line(formatter: logging.Formatter, record: logging.LogRecord) -> dict[str, Any]:
+    fields: dict[str, Any] = getattr(record, "fields", {})
+    line = {
+        "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+        "level": record.levelname,
+        "component": fields.get("component", record.name),
+        "action": record.getMessage(),
+        **{key: value for key, value in fields.items() if key != "component"},
+    }
+    if record.exc_info:
+        line["exception"] = formatter.formatException(record.exc_info)
+    return line
+
+
+def set_up_logging(level: str, form: str, stream: TextIO | None = None) -> None:
+    """Send every log line of the process to `stream` (stderr): `form` is json, text or auto.
+
+    `auto` is text on a terminal and JSON elsewhere.
+    """
+    stream = stream or sys.stderr
+    text = form == "text" or (form == "auto" and stream.isatty())
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(TerminalFormatter() if text else JsonFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for noisy in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(noisy).handlers.clear()
+        logging.getLogger(noisy).propagate = True
