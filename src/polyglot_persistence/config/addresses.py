@@ -1,0 +1,184 @@
+"""Addresses of the stores: what is a valid one, and how to show one without its password.
+
+Invariant: no error in here repeats an address: it may hold a password.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+VALKEY_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
+
+_POSTGRES_EXAMPLE = "postgresql://user:password@host:5432/dbname"
+_IS_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+
+# libpq's own, which asyncpg would send to the server as settings of the session.
+_POSTGRES_UNKNOWN = {
+    "connect_timeout": "set POSTGRES_CONNECT_TIMEOUT_SECONDS instead",
+    **dict.fromkeys(
+        (
+            "channel_binding",
+            "fallback_application_name",
+            "gssencmode",
+            "hostaddr",
+            "keepalives",
+            "keepalives_count",
+            "keepalives_idle",
+            "keepalives_interval",
+            "load_balance_hosts",
+            "replication",
+            "require_auth",
+            "requirepeer",
+            "sslcompression",
+            "sslsni",
+            "tcp_user_timeout",
+        ),
+        "leave it out",
+    ),
+}
+_KEYWORD = re.compile(
+    r"\s*(\w+)\s*=\s*(?:'((?:\\.|[^'\\])*)'|((?:\\.|[^\s\\'])*))(?=\s|$)\s*", re.ASCII | re.DOTALL
+)
+
+
+def mask(text: str) -> str:
+    """Return an address with every password in it replaced by `***`."""
+    if _IS_URL.match(text):
+        text = re.sub(r"(://[^:/?#@]*:).*@", r"\1***@", text)  # to the last @: rather too much
+        return re.sub(r"(?i)([?&](?:ssl)?password=)[^&]*", r"\1***", text)
+    return re.sub(
+        r"(?is)\b((?:ssl)?password\s*=\s*)(?:'(?:\\.|[^'\\])*'?|(?:\\.|[^\s\\])+)", r"\1***", text
+    )
+
+
+def cache_address(text: str) -> str:
+    """Return the address if it is one of Redis or Valkey: host:port or a URL.
+
+    Raises:
+        ValueError: saying what is wrong, with an example.
+    """
+    if _IS_URL.match(text):
+        return _url(text, VALKEY_SCHEMES, "redis://:password@redis:6379/0")
+    host, _, port = text.rpartition(":")
+    if not host or not _PORT.fullmatch(port) or not 0 < int(port) < 1 << 16:
+        raise ValueError("not host:port and not a URL; e.g. redis:6379")
+    return text
+
+
+def queue_url(text: str) -> str:
+    """Return the URL if it is one of a queue; its scheme picks the adapter.
+
+    Raises:
+        ValueError: saying what is wrong, with an example.
+    """
+    return _url(text, ("amqp", "amqps", *VALKEY_SCHEMES), "amqp://guest:guest@rabbitmq:5672/")
+
+
+def search_url(text: str) -> str:
+    """Return the URL if it is one of a search index; its scheme picks the adapter.
+
+    Raises:
+        ValueError: saying what is wrong, with an example.
+    """
+    return _url(text, ("http", "https", "tantivy"), "http://elasticsearch:9200")
+
+
+def listen_host(text: str) -> str:
+    """Return the text if a socket could be bound to it.
+
+    Raises:
+        ValueError: saying what is wrong, with an example.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9.:_%-]+", text):
+        raise ValueError(f"{text!r} is not a host name or address; e.g. 127.0.0.1")
+    return text
+
+
+def postgres_dsn(text: str) -> str:
+    """Return the DSN as it is if `postgres_url` can read it.
+
+    Raises:
+        ValueError: saying what is wrong, with an example.
+    """
+    postgres_url(text)
+    return text
+
+
+def postgres_url(dsn: str) -> str:
+    r"""Return a PostgreSQL DSN, in libpq's keyword form or a URL, as a URL for asyncpg.
+
+    The keyword form is read as libpq does (manual, section 34.1.1.1): a value that is empty or
+    holds a space stands in single quotes, and \ escapes.
+
+    Raises:
+        ValueError: saying what is wrong, with an example.
+    """
+    if _IS_URL.match(dsn):
+        _url(dsn, ("postgresql", "postgres"), _POSTGRES_EXAMPLE)
+        _refuse_unknown(key for key, _ in parse_qsl(urlsplit(dsn).query, keep_blank_values=True))
+        return dsn
+    keywords = _keywords(dsn)
+    _refuse_unknown(keywords)
+    user, password = keywords.pop("user", ""), keywords.pop("password", "")
+    login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    host, port = keywords.pop("host", ""), keywords.pop("port", "")
+    if port and not all(_PORT.fullmatch(one) for one in port.split(",")):
+        raise ValueError(f"the port is not a number; e.g. {_POSTGRES_EXAMPLE}")
+    if re.fullmatch(r"[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*", host):
+        host = f"[{host}]"  # IPv6
+    if "/" in host or "," in host or not host:  # a socket's directory, or several hosts
+        place = ""
+        keywords |= {key: value for key, value in (("host", host), ("port", port)) if value}
+    else:
+        place = f"{host}:{port}" if port else host
+    path = quote(keywords.pop("dbname", ""), safe="")
+    query = urlencode(keywords, quote_via=quote)
+    return (
+        f"postgresql://{f'{login}@' if login else ''}{place}/{path}{f'?{query}' if query else ''}"
+    )
+
+
+def _keywords(dsn: str) -> dict[str, str]:
+    keywords: dict[str, str] = {}
+    position = 0
+    while position < len(dsn):
+        match = _KEYWORD.match(dsn, position)
+        if not match:
+            raise ValueError(
+                "not keyword=value pairs (quote a value that is empty or holds a space or quote); "
+                "e.g. user=postgres password=secret dbname=ecommerce host=postgres"
+            )
+        name, quoted, plain = match.groups()
+        keywords[name] = re.sub(
+            r"\\(.)", r"\1", plain if quoted is None else quoted, flags=re.DOTALL
+        )
+        position = match.end()
+    return keywords
+
+
+def _refuse_unknown(keywords: Iterable[str]) -> None:
+    for keyword in keywords:
+        if keyword in _POSTGRES_UNKNOWN:
+            raise ValueError(f"{keyword} is not supported: {_POSTGRES_UNKNOWN[keyword]}")
+
+
+def _url(text: str, schemes: Sequence[str], example: str) -> str:
+    if not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+        raise ValueError(f"not a URL of scheme {', '.join(schemes)}; e.g. {example}")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+        parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True) if parts.query else []
+    except ValueError:
+        raise ValueError(f"not a valid URL; e.g. {example}") from None
+    if parts.netloc.count("@") > 1:
+        raise ValueError(f"write @ in a user or password as %40; e.g. {example}")
+    if parts.scheme in ("unix", "tantivy"):
+        if parts.netloc or not parts.path.strip("/"):
+            raise ValueError(f"needs an absolute path; e.g. {parts.scheme}:///var/lib/store")
+    elif port == 0:
+        raise ValueError(f"0 is not a port; e.g. {example}")
+    elif not parts.hostname and not parts.scheme.startswith("postgres"):
+        raise ValueError(f"names no host; e.g. {example}")
+    return text

@@ -1,0 +1,360 @@
+"""Every setting: its environment variable, default, bounds and meaning, in one table.
+
+A setting's environment variable is its field's name in upper case. A limit is a field like any
+other; how limits depend on one another is in `_AT_MOST`. `docs/ops.md` lists the same table.
+
+Invariant: a `Settings` that exists is valid; whoever gets a value from it need not check again.
+Invariant: no password that anybody set is in a `repr`, an error's text or a `Described`.
+Invariant: nothing else reads the environment; adapters and loops get values, never this object.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from polyglot_persistence.config.addresses import (
+    cache_address,
+    listen_host,
+    mask,
+    postgres_dsn,
+    postgres_url,
+    queue_url,
+    search_url,
+)
+from polyglot_persistence.domain.codec import UNIT_SIZE_MAX
+from polyglot_persistence.domain.schedule import Schedule
+from polyglot_persistence.errors import ConfigurationError
+
+_KIB = 1024
+_SECRET_FILE_BYTES_MAX = 64 * _KIB
+
+
+class _Spec(NamedTuple):
+    default: str
+    parse: Callable[[str], Any]
+    doc: str
+    allowed: str
+    secret: bool
+
+
+def _setting(
+    default: str, parse: Callable[[str], Any], doc: str, allowed: str, *, secret: bool = False
+) -> Any:
+    return dataclasses.field(metadata={"spec": _Spec(default, parse, doc, allowed, secret)})
+
+
+def _count(default: int, low: int, high: int, doc: str) -> Any:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,12}", text) or not low <= int(text) <= high:
+            raise ValueError(f"{text!r} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return _setting(str(default), parse, doc, f"{low} to {high}")
+
+
+def _seconds(default: float, low: float, high: float, doc: str) -> Any:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:  # also false for nan
+            raise ValueError(f"{text!r} is not a number of seconds from {low:g} to {high:g}")
+        return value
+
+    return _setting(f"{default:g}", parse, doc, f"{low:g} to {high:g}")
+
+
+def _choice(default: str, choices: Mapping[str, object], doc: str) -> Any:
+    def parse(text: str) -> object:
+        if text.lower() not in choices:
+            raise ValueError(f"{text!r} is none of {', '.join(choices)}")
+        return choices[text.lower()]
+
+    return _setting(default, parse, doc, " | ".join(choices))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class Settings:
+    """All settings, checked; made by `load`."""
+
+    # --- stores ---
+    postgres_dsn: str = _setting(
+        "user=postgres password=secret dbname=ecommerce sslmode=disable host=postgres",
+        postgres_dsn,
+        "PostgreSQL, the system of record.",
+        "libpq keywords, or postgresql://user:password@host:5432/dbname",
+        secret=True,
+    )
+    redis_addr: str = _setting(
+        "redis:6379",
+        cache_address,
+        "Redis or Valkey, the write-behind cache.",
+        "host:port, or a redis, rediss, valkey, valkeys or unix URL",
+        secret=True,
+    )
+    rabbitmq_url: str = _setting(
+        "amqp://guest:guest@rabbitmq:5672/",
+        queue_url,
+        "The queue. The scheme picks the adapter: amqp, amqps: RabbitMQ; redis, rediss, valkey, "
+        "valkeys, unix: Valkey Streams.",
+        "URL",
+        secret=True,
+    )
+    elasticsearch_url: str = _setting(
+        "http://elasticsearch:9200",
+        search_url,
+        "The search index. The scheme picks the adapter: http, https: Elasticsearch; "
+        "tantivy:///directory: tantivy.",
+        "URL",
+        secret=True,
+    )
+    cache_durable: bool | None = _choice(
+        "auto",
+        {"auto": None, "yes": True, "no": False},
+        "Whether Redis fsyncs before it answers; auto asks it on each connection. Say yes only "
+        "where CONFIG is forbidden and a provider promises it.",
+    )
+
+    # --- process ---
+    api_host: str = _setting(
+        "0.0.0.0",  # noqa: S104  as the peer does, and as a container must
+        listen_host,
+        "Address the API listens on.",
+        "name or address",
+    )
+    api_port: int = _count(8080, 1, 65535, "Port the API listens on.")
+    mv_refresh_schedule: Schedule = _setting(  # noqa: RUF009  it gives a field
+        "@hourly",
+        Schedule,
+        "When `daily_sales_mv` is refreshed (UTC).",
+        "cron expression, @hourly, @daily, @every 15m, ...",
+    )
+    log_level: str = _choice(
+        "info",
+        {level: level for level in ("debug", "info", "warning", "error")},
+        "Least severe log line that is written.",
+    )
+    log_format: str = _choice(
+        "auto",
+        {form: form for form in ("auto", "json", "text")},
+        "Form of log lines; auto is text on a terminal and JSON elsewhere.",
+    )
+    shutdown_timeout_seconds: float = _seconds(
+        20, 1, 600, "Longest wait for what is in flight when a process is told to stop."
+    )
+
+    # --- accepting ---
+    commit_orders_max: int = _count(
+        2_000, 1, 20_000, "Most orders in one group commit (more gains nothing)."
+    )
+    commit_timeout_seconds: float = _seconds(
+        5, 0.1, 60, "Longest a group commit waits for cache and queue before it answers 504."
+    )
+    waiting_orders_max: int = _count(
+        20_000,
+        UNIT_SIZE_MAX,
+        1_000_000,
+        "Most orders that wait in one API process for a group commit; above it: 503.",
+    )
+    dirty_orders_max: int = _count(
+        200_000,
+        UNIT_SIZE_MAX,
+        100_000_000,
+        "High watermark: with more accepted orders than this not yet persisted, the API says 503. "
+        "Redis needs about 1 KB for each.",
+    )
+    order_body_bytes_max: int = _count(
+        16 * _KIB, 1_024, 1_048_576, "Largest body of one order; above it: 413."
+    )
+    body_bytes_max: int = _count(
+        1_024 * _KIB, 1_024, 64 * 1_024 * _KIB, "Largest body of a bulk; above it: 413."
+    )
+    import_line_bytes_max: int = _count(
+        16 * _KIB, 1_024, 1_048_576, "Longest line of an import; a longer one is rejected alone."
+    )
+    import_chunk_orders: int = _count(
+        500, 1, 10_000, "Lines of an import that are accepted together."
+    )
+    import_wait_seconds: float = _seconds(
+        60, 0, 3_600, "How long an import waits while orders are refused before it gives up."
+    )
+    prefer_wait_seconds_max: float = _seconds(30, 0, 300, "Longest `Prefer: wait=N` honoured.")
+
+    # --- reading ---
+    read_timeout_seconds: float = _seconds(2, 0.1, 60, "Longest a read waits; then: 503.")
+    clean_ttl_seconds: int = _count(
+        86_400, 1, 31_536_000, "How long a persisted order stays in Redis. Dirty ones always stay."
+    )
+    read_cache_orders: int = _count(
+        20_000, 0, 10_000_000, "Persisted orders kept in each API process's memory; 0: none."
+    )
+    read_cache_seconds: float = _seconds(5, 0, 3_600, "How long they are kept there.")
+
+    # --- persisting ---
+    persist_batch_orders: int = _count(
+        2_000, 1, 20_000, "About how many orders one transaction takes; a bulk is never divided."
+    )
+    persist_timeout_seconds: float = _seconds(10, 0.1, 600, "Longest one such transaction takes.")
+    consume_orders_max: int = _count(
+        10_000, 1, 1_000_000, "About how many unacknowledged orders one worker holds."
+    )
+    delivery_hold_seconds_max: float = _seconds(
+        30, 1, 900, "Longest a worker holds a delivery without acknowledging it."
+    )
+    sweep_age_seconds: float = _seconds(
+        10, 0.1, 3_600, "Age at which an order that is still dirty is persisted from the cache."
+    )
+    sweep_interval_seconds: float = _seconds(2, 0.1, 600, "Time between two such sweeps.")
+    sweep_batch_orders: int = _count(
+        2_000, 1, 20_000, "About how many orders one sweep step takes."
+    )
+    warm_quiet_seconds: float = _seconds(
+        60, 0.1, 3_600, "How long the queue must have been empty before a cold cache is warm again."
+    )
+
+    # --- indexing ---
+    index_batch_orders: int = _count(5_000, 1, 50_000, "Most orders in one index batch.")
+    index_waiting_orders_max: int = _count(
+        50_000,
+        1,
+        1_000_000,
+        "Most persisted orders that wait in a worker's memory to be indexed; the outbox has the "
+        "rest.",
+    )
+    index_timeout_seconds: float = _seconds(30, 0.1, 600, "Longest one index batch takes.")
+    outbox_age_seconds: float = _seconds(
+        10, 0.1, 3_600, "Age at which an outbox row is worked off by any worker."
+    )
+    outbox_interval_seconds: float = _seconds(2, 0.1, 600, "Time between two looks at the outbox.")
+
+    # --- connections ---
+    postgres_pool_size: int = _count(8, 1, 500, "Most PostgreSQL connections of one process.")
+    postgres_connect_timeout_seconds: float = _seconds(3, 0.1, 60, "Longest one connect takes.")
+    postgres_statement_timeout_seconds: float = _seconds(
+        10, 0.1, 600, "Longest one statement takes (refresh and migrations have their own)."
+    )
+    redis_connect_timeout_seconds: float = _seconds(2, 0.1, 60, "Longest one connect takes.")
+    redis_command_timeout_seconds: float = _seconds(
+        2, 0.1, 60, "Longest wait for a reply before the connection counts as lost."
+    )
+    queue_publish_timeout_seconds: float = _seconds(
+        3, 0.1, 60, "Longest wait for the queue's confirm."
+    )
+    search_timeout_seconds: float = _seconds(2, 0.1, 60, "Longest one search takes; then: 503.")
+
+    described: "Sequence[Described]" = dataclasses.field(default=(), compare=False)
+
+    @property
+    def postgres_url(self) -> str:
+        """The DSN in URL form, as asyncpg takes it."""
+        return postgres_url(self.postgres_dsn)
+
+    @property
+    def queue_adapter(self) -> Literal["rabbitmq", "valkey_streams"]:
+        """Which queue `rabbitmq_url` means."""
+        return "rabbitmq" if self.rabbitmq_url.startswith("amqp") else "valkey_streams"
+
+    @property
+    def search_directory(self) -> Path | None:
+        """The directory of tantivy's index; None: `elasticsearch_url` means Elasticsearch."""
+        if not self.elasticsearch_url.startswith("tantivy:"):
+            return None
+        return Path(unquote(urlsplit(self.elasticsearch_url).path))
+
+    def describe(self) -> "Sequence[Described]":
+        """Return every setting in the order of this class, secrets masked."""
+        return self.described
+
+    def __repr__(self) -> str:
+        given = [
+            f"{item.name}={item.value!r}" for item in self.described if item.source != "default"
+        ]
+        return f"Settings({', '.join(given)})"
+
+
+class Described(NamedTuple):
+    """One setting, for people: never a secret in it."""
+
+    name: str
+    value: str
+    source: Literal["default", "environment", "file"]
+    default: str
+    allowed: str
+    doc: str
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Return the settings of an environment; an empty variable counts as not set.
+
+    `NAME_FILE` instead of `NAME` names a file that holds the value of a setting with a secret.
+
+    Raises:
+        ConfigurationError: one line that names the variable, the fault and an example.
+    """
+    values: dict[str, Any] = {}
+    described: list[Described] = []
+    for field in dataclasses.fields(Settings):
+        if "spec" not in field.metadata:
+            continue
+        name, spec = field.name.upper(), field.metadata["spec"]
+        text, source = _text(environ, name, spec)
+        try:
+            values[field.name] = spec.parse(text)
+        except ValueError as error:
+            example = "" if "e.g." in str(error) else f"; e.g. {spec.default}"
+            raise ConfigurationError(f"{name}: {error}{example}") from None  # it may hold a secret
+        shown = mask(text) if spec.secret else text
+        described.append(Described(name, shown, source, spec.default, spec.allowed, spec.doc))
+    settings = Settings(**values, described=tuple(described))
+    _check_relations(settings)
+    return settings
+
+
+def _text(
+    environ: Mapping[str, str], name: str, spec: _Spec
+) -> tuple[str, Literal["default", "environment", "file"]]:
+    text = environ.get(name, "").strip()
+    path = environ.get(f"{name}_FILE", "").strip() if spec.secret else ""
+    if text and path:
+        raise ConfigurationError(f"{name}: set either {name} or {name}_FILE, not both")
+    if path:
+        try:
+            with Path(path).open(encoding="utf-8") as file:
+                text = file.read(_SECRET_FILE_BYTES_MAX).strip()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise ConfigurationError(f"{name}_FILE: cannot read {path}: {reason}") from error
+        if not text:
+            raise ConfigurationError(f"{name}_FILE: {path} is empty")
+        return text, "file"
+    return (text, "environment") if text else (spec.default, "default")
+
+
+_AT_MOST = (
+    ("commit_orders_max", "waiting_orders_max", "a commit takes from those that wait"),
+    ("import_chunk_orders", "waiting_orders_max", "a chunk waits as a whole"),
+    ("order_body_bytes_max", "body_bytes_max", "a bulk holds orders"),
+    ("redis_command_timeout_seconds", "commit_timeout_seconds", "a commit waits for Redis"),
+    ("queue_publish_timeout_seconds", "commit_timeout_seconds", "a commit waits for the queue"),
+    ("commit_timeout_seconds", "shutdown_timeout_seconds", "stopping finishes the last commit"),
+    ("persist_timeout_seconds", "shutdown_timeout_seconds", "stopping finishes the last batch"),
+    ("persist_timeout_seconds", "delivery_hold_seconds_max", "a delivery is held while persisted"),
+    ("persist_batch_orders", "consume_orders_max", "a batch is made of deliveries held"),
+    ("index_batch_orders", "index_waiting_orders_max", "a batch is made of those that wait"),
+    ("delivery_hold_seconds_max", "warm_quiet_seconds", "by then every delivery must be persisted"),
+)
+
+
+def _check_relations(settings: Settings) -> None:
+    for low, high, reason in _AT_MOST:
+        low_value, high_value = getattr(settings, low), getattr(settings, high)
+        if low_value > high_value:
+            raise ConfigurationError(
+                f"{low.upper()}: {low_value:g} is more than {high.upper()} ({high_value:g}), "
+                f"but {reason}"
+            )
