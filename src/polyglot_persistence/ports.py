@@ -326,8 +326,8 @@ class OrderStore(Protocol):
     async def outbox_depth(self) -> tuple[int, datetime | None]:
         """Return how many orders wait in the outbox, and since when the oldest."""
 
-    async def all_orders(self, after: UUID | None, orders_max: int) -> Sequence[StoredOrder]:
-        """Return orders by id, after the given one: the way to walk the whole record."""
+    async def refill_outbox(self) -> int:
+        """Put every order of the record into the outbox, to be indexed anew; return how many."""
 
     async def found_epoch(self) -> tuple[int, bool]:
         """Return the cache epoch and whether this call created it (a fresh installation)."""
@@ -420,8 +420,11 @@ class SearchIndex(Protocol):
     async def count(self) -> int:
         """Return how many orders a search can find."""
 
+    async def exists(self) -> bool:
+        """Return whether there is an index that this version can use."""
+
     async def ensure(self) -> bool:
-        """Create the index if it is missing; return whether it was (then it wants a rebuild)."""
+        """Create the index, empty, if it is missing or unusable; return whether it was."""
 
     async def ping(self) -> StoreState:
         """Ask for the engine's version and the index's health."""

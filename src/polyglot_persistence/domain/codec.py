@@ -56,6 +56,18 @@ class _Item(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     created_at_given: bool = False
 
 
+class _OrderId(msgspec.Struct):
+    id: UUID
+
+
+class _Identity(msgspec.Struct):
+    """The little that must be readable of an item to know whose it is."""
+
+    order: _OrderId
+    unit_id: UUID | None = None
+
+
+_identity_decoder = msgspec.json.Decoder(_Identity)
 _order_decoder = msgspec.json.Decoder(_OrderText)
 _message_decoder = msgspec.json.Decoder(list[_Item])
 _item_decoder = msgspec.json.Decoder(_Item)
@@ -112,7 +124,7 @@ def decode_entry(raw: bytes) -> Entry:
 
 def encode_message(batch: Iterable[tuple[AcceptedOrder, bytes]]) -> bytes:
     """Return a message of accepted orders, each with its `encode_order` bytes."""
-    return b"[" + b",\n".join([_item(accepted, body) for accepted, body in batch]) + b"]"
+    return b"[" + b",\n".join([encode_item(accepted, body) for accepted, body in batch]) + b"]"
 
 
 class Reject(NamedTuple):
@@ -120,6 +132,9 @@ class Reject(NamedTuple):
 
     payload: bytes
     reason: str
+    order_id: UUID | None = None
+    """If at least that could be read."""
+    unit_id: UUID | None = None
 
 
 class Decoded(NamedTuple):
@@ -153,7 +168,7 @@ def _decode_item_by_item(body: bytes) -> Decoded:
         try:
             batch.append((_accepted(_item_decoder.decode(raw)), raw))
         except (ValueError, OverflowError, InvalidError) as error:
-            rejects.append(Reject(raw, str(error)))
+            rejects.append(_reject(raw, str(error)))
     return _whole_units(batch, rejects, body)
 
 
@@ -176,11 +191,12 @@ def _whole_units(
             orders.append(accepted)
         else:
             reason = f"unit {accepted.unit_id} has {found} of {accepted.unit_size} orders"
-            rejects.append(Reject(raw, reason))
+            rejects.append(Reject(raw, reason, accepted.order.id, accepted.unit_id))
     return Decoded(orders, rejects)
 
 
-def _item(accepted: AcceptedOrder, body: bytes) -> bytes:
+def encode_item(accepted: AcceptedOrder, body: bytes) -> bytes:
+    """Return one item of a message; `body` is `encode_order(accepted.order)`."""
     given = b',"created_at_given":true' if accepted.created_at_given else b""
     unit = (
         b',"unit_id":"%b","unit_size":%d' % (str(accepted.unit_id).encode(), accepted.unit_size)
@@ -193,6 +209,26 @@ def _item(accepted: AcceptedOrder, body: bytes) -> bytes:
         given,
         body,
     )
+
+
+def decode_item(raw: bytes) -> AcceptedOrder:
+    """Return the accepted order of one item, whether or not its unit is complete.
+
+    Raises:
+        PoisonError: if the bytes are no item.
+    """
+    try:
+        return _accepted(_item_decoder.decode(raw))
+    except (ValueError, OverflowError, InvalidError) as error:
+        raise PoisonError(f"not an item of a message: {error}") from error
+
+
+def _reject(raw: bytes, reason: str) -> Reject:
+    try:
+        item = _identity_decoder.decode(raw)
+    except ValueError:
+        return Reject(raw, reason)
+    return Reject(raw, reason, item.order.id, item.unit_id or item.order.id)
 
 
 def _accepted(item: _Item) -> AcceptedOrder:

@@ -1,0 +1,216 @@
+"""The write path: give orders their identity, look for what is there already, commit.
+
+An order without an idempotency key or id of its own gets a new UUIDv7 and goes straight to the
+group commit. One with an identity is first looked for in cache and record:
+
+```
+  in the record or clean -> same content: a replay, nothing to do
+                            other content: ConflictError
+  dirty or unknown       -> group commit: stored if absent, else what is there is compared
+  record away            -> accepted unchecked; the worker compares at persist and makes a
+                            dead letter of a conflict, never a silent skip
+```
+
+Invariant: the first stored order of an identity wins, with its `created_at`; there is no update.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+from uuid import UUID
+
+from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.entry import Entry, EntryState
+from polyglot_persistence.domain.order import AcceptedOrder, Order, derived_id, new_id
+from polyglot_persistence.errors import ConflictError, PolyglotError
+from polyglot_persistence.flows.group_commit import GroupCommit
+from polyglot_persistence.flows.read import Known, ReadFlow
+from polyglot_persistence.ports import Clock, PreparedOrder, Unit
+
+
+class Acceptance(NamedTuple):
+    """What is durable now, in the order in which it was asked for."""
+
+    ids: Sequence[UUID]
+    replayed: bool
+    """Whether it was there before: the same identity with the same content."""
+
+
+class ImportLine(NamedTuple):
+    """One order of an import; without `id` (given, or derived from a key) it gets a new one."""
+
+    product_name: str
+    amount: Decimal
+    id: UUID | None = None
+    created_at: datetime | None = None
+
+
+class LineOutcome(NamedTuple):
+    """What became of a line: neither `unchanged` nor an error means newly accepted."""
+
+    id: UUID
+    unchanged: bool = False
+    error: PolyglotError | None = None
+
+
+class AcceptFlow:
+    """Accepts orders; every method returns only once they are durable."""
+
+    def __init__(self, commit: GroupCommit, reads: ReadFlow, clock: Clock) -> None:
+        self._commit = commit
+        self._reads = reads
+        self._clock = clock
+
+    def accept_new(
+        self, product_name: str, amount: Decimal
+    ) -> tuple[UUID, "asyncio.Future[Sequence[Entry]]"]:
+        """Take one order without an identity; it is accepted once the future resolves.
+
+        Raises:
+            UnavailableError: refused, at once or through the future.
+            UnknownOutcomeError: through the future.
+        """
+        now = self._clock.now()
+        order = Order(new_id(), product_name, amount, now)
+        unit = Unit((_prepare(AcceptedOrder(order, now, order.id)),))
+        return order.id, self._commit.submit(unit, has_identity=False)
+
+    async def accept_keyed(
+        self, client: str, key: str, product_name: str, amount: Decimal
+    ) -> Acceptance:
+        """Accept the one order that this client's idempotency key stands for.
+
+        Raises:
+            ConflictError: the key stands for an order with other content.
+        """
+        now = self._clock.now()
+        order = Order(derived_id(client, key), product_name, amount, now)
+        unit = Unit((_prepare(AcceptedOrder(order, now, order.id)),))
+        known = await self._reads.known([order.id])
+        replayed = await self._accept_identified(unit, known)
+        return Acceptance([order.id], replayed)
+
+    async def accept_bulk(
+        self, client: str, key: str | None, items: Sequence[tuple[str, Decimal]]
+    ) -> Acceptance:
+        """Accept 1 to 1,000 orders as one unit: all or nothing, now and at persist.
+
+        Raises:
+            ConflictError: the key stands for a bulk with other content.
+        """
+        now = self._clock.now()
+        unit_id = new_id() if key is None else derived_id(client, key)
+        ids = [
+            new_id() if key is None else derived_id(client, key, position)
+            for position in range(len(items))
+        ]
+        unit = Unit(
+            [
+                _prepare(AcceptedOrder(Order(i, name, amount, now), now, unit_id, len(items)))
+                for i, (name, amount) in zip(ids, items, strict=True)
+            ]
+        )
+        if key is None:
+            await asyncio.shield(self._commit.submit(unit, has_identity=False))
+            return Acceptance(ids, replayed=False)
+        # Were the first bulk of this key longer, a member past our last one would exist.
+        beyond = derived_id(client, key, len(items))
+        known = await self._reads.known([*ids, beyond])
+        if beyond in known.entries or beyond in known.rows or beyond in known.dead:
+            raise ConflictError("this idempotency key was used for a longer bulk")
+        return Acceptance(ids, await self._accept_identified(unit, known))
+
+    async def accept_lines(self, lines: Sequence[ImportLine]) -> Sequence[LineOutcome]:
+        """Accept import lines one by one, each a unit of its own.
+
+        Returns one outcome a line. An error of the stores (503, 504) is that line's outcome too.
+        """
+        now = self._clock.now()
+        units = []
+        for line in lines:
+            order = Order(
+                line.id or new_id(), line.product_name, line.amount, line.created_at or now
+            )
+            accepted = AcceptedOrder(order, now, order.id, 1, line.created_at is not None)
+            units.append((Unit((_prepare(accepted),)), line.id is not None))
+        known = await self._reads.known(
+            [unit.members[0].accepted.order.id for unit, has_identity in units if has_identity]
+        )
+        return await asyncio.gather(
+            *[self._accept_line(unit, has_identity, known) for unit, has_identity in units]
+        )
+
+    async def _accept_line(self, unit: Unit, has_identity: bool, known: Known) -> LineOutcome:
+        order_id = unit.members[0].accepted.order.id
+        try:
+            if has_identity:
+                return LineOutcome(order_id, await self._accept_identified(unit, known))
+            await asyncio.shield(self._commit.submit(unit, has_identity=False))
+        except PolyglotError as error:
+            return LineOutcome(order_id, error=error)
+        return LineOutcome(order_id)
+
+    async def _accept_identified(self, unit: Unit, known: Known) -> bool:
+        """Return whether it was there before."""
+        if _is_settled(unit, known):
+            return True
+        before = await asyncio.shield(self._commit.submit(unit, has_identity=True))
+        if not before:
+            return False
+        _compare(unit, {entry.accepted.order.id: entry.accepted for entry in before})
+        return True
+
+
+def _prepare(accepted: AcceptedOrder) -> PreparedOrder:
+    return PreparedOrder(accepted, codec.encode_order(accepted.order))
+
+
+def _is_settled(unit: Unit, known: Known) -> bool:
+    """Whether the unit's fate is committed in the record already, with the same content.
+
+    Raises:
+        ConflictError: with other content.
+    """
+    there: dict[UUID, AcceptedOrder] = {}
+    settled = False
+    for member in unit.members:
+        order_id = member.accepted.order.id
+        if (raw := known.entries.get(order_id)) is not None:
+            entry = codec.decode_entry(raw)
+            there[order_id] = entry.accepted
+            settled = settled or entry.state is not EntryState.DIRTY
+        elif (row := known.rows.get(order_id)) is not None:
+            there[order_id] = AcceptedOrder(row.order, row.accepted_at, order_id)
+            settled = True
+        elif (dead := known.dead.get(order_id)) is not None:
+            there[order_id] = codec.decode_item(dead.letter.payload)
+            settled = True
+    if not there:
+        return False
+    if settled and len(there) < len(unit.members) and known.checked:
+        raise ConflictError("this idempotency key was used for a shorter bulk")
+    _compare(unit, there)
+    return settled
+
+
+def _compare(unit: Unit, there: Mapping[UUID, AcceptedOrder]) -> None:
+    for position, member in enumerate(unit.members):
+        accepted = member.accepted
+        other = there.get(accepted.order.id)
+        same = (
+            other is None
+            or accepted.order.same_content(other.order, created_at_given=accepted.created_at_given)
+        ) and not (other is not None and _another_unit(accepted, other))
+        if not same:
+            where = f" (order {position})" if len(unit.members) > 1 else ""
+            raise ConflictError(
+                f"the id or idempotency key of {accepted.order.id}{where} already stands for an "
+                "order with other content"
+            )
+
+
+def _another_unit(accepted: AcceptedOrder, other: AcceptedOrder) -> bool:
+    """Whether a bulk is compared with a dirty bulk of another size."""
+    return accepted.unit_size > 1 and other.unit_size > 1 and accepted.unit_size != other.unit_size

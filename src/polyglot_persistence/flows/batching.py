@@ -1,0 +1,154 @@
+"""Batching without a timer: a batch is whatever arrived while the last one was in flight.
+
+Under light load an item leaves at once, alone; under heavy load batches grow by themselves, so
+that one round trip and one fsync serve many callers (group commit).
+
+Invariant: an item that was added reaches `process` exactly once, also when its caller is cancelled.
+Invariant: what waits is bounded; above the bound `add` refuses and nothing was taken.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+from polyglot_persistence.errors import PolyglotError, UnavailableError
+
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class Batcher(Generic[Item]):
+    """Hands items to `process` in batches; `process` settles its callers and never raises."""
+
+    def __init__(
+        self,
+        process: Callable[[Sequence[Item]], Awaitable[None]],
+        *,
+        batch_max: int,
+        waiting_max: int,
+        in_flight_max: int,
+    ) -> None:
+        self._process = process
+        self._batch_max = batch_max
+        self._waiting_max = waiting_max
+        self._in_flight_max = in_flight_max
+        self._waiting: deque[tuple[Item, int]] = deque()
+        self._waiting_weight = 0
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._start_scheduled = False
+
+    @property
+    def waiting(self) -> int:
+        """The weight of what waits for a batch."""
+        return self._waiting_weight
+
+    def add(self, item: Item, weight: int = 1) -> None:
+        """Take an item into the next batch.
+
+        Raises:
+            UnavailableError: too much is waiting; the item was not taken.
+        """
+        if self._waiting_weight + weight > self._waiting_max:
+            raise UnavailableError("too many requests are waiting")
+        self._waiting.append((item, weight))
+        self._waiting_weight += weight
+        if not self._start_scheduled and len(self._in_flight) < self._in_flight_max:
+            # Not at once: whatever else arrives in this turn of the event loop comes along.
+            self._start_scheduled = True
+            asyncio.get_running_loop().call_soon(self._start)
+
+    async def drain(self) -> None:
+        """Return once everything that was added has been processed."""
+        while self._in_flight or self._waiting:
+            if self._in_flight:
+                await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await asyncio.sleep(0)
+
+    def _start(self) -> None:
+        self._start_scheduled = False
+        while self._waiting and len(self._in_flight) < self._in_flight_max:
+            batch: list[Item] = []
+            weight = 0
+            while self._waiting and (not batch or weight + self._waiting[0][1] <= self._batch_max):
+                item, item_weight = self._waiting.popleft()
+                batch.append(item)
+                weight += item_weight
+            self._waiting_weight -= weight
+            task = asyncio.ensure_future(self._process(batch))
+            self._in_flight.add(task)
+            task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a batch's process raised", "exception": error, "task": task}
+            )
+        if self._waiting:
+            self._start()
+
+
+class Coalescer(Generic[Key, Value]):
+    """Turns concurrent look-ups into batches; callers of one key share one look-up.
+
+    A key that `fetch` does not return is `None` to its callers; nothing is remembered.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[Sequence[Key]], Awaitable[Mapping[Key, Value]]],
+        *,
+        batch_max: int,
+        waiting_max: int,
+        in_flight_max: int = 2,
+    ) -> None:
+        self._fetch = fetch
+        self._shared: dict[Key, asyncio.Future[Value | None]] = {}
+        self._batcher: Batcher[Key] = Batcher(
+            self._process,
+            batch_max=batch_max,
+            waiting_max=waiting_max,
+            in_flight_max=in_flight_max,
+        )
+
+    def get(self, key: Key) -> asyncio.Future[Value | None]:
+        """Return the future of a look-up that begins now or later, never one already under way.
+
+        An answer is therefore never older than the question. The future is shared: shield it
+        before awaiting it from something that can be cancelled.
+
+        Raises:
+            UnavailableError: too many look-ups are waiting (at once), or the look-up failed.
+        """
+        future = self._shared.get(key)
+        if future is None:
+            self._batcher.add(key)
+            future = asyncio.get_running_loop().create_future()
+            self._shared[key] = future
+        return future
+
+    async def drain(self) -> None:
+        """Return once every look-up has been answered."""
+        await self._batcher.drain()
+
+    async def _process(self, keys: Sequence[Key]) -> None:
+        # From here on a new caller starts a look-up of its own.
+        futures = [self._shared.pop(key) for key in keys]
+        try:
+            values = await self._fetch(keys)
+        except PolyglotError as error:
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error)
+                    future.exception()  # a caller that left need not be warned about
+            return
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+        for key, future in zip(keys, futures, strict=True):
+            if not future.done():
+                future.set_result(values.get(key))

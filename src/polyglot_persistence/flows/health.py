@@ -1,0 +1,54 @@
+"""What each store says of itself, and what that means for the service."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from polyglot_persistence.errors import PolyglotError
+from polyglot_persistence.ports import StoreState
+
+
+class Pingable(Protocol):
+    """Every port."""
+
+    async def ping(self) -> StoreState:
+        """Raise `UnavailableError`, or tell about the store."""
+
+
+class StoreHealth(NamedTuple):
+    """One store's answer: its state, or why there is none."""
+
+    state: StoreState | None
+    error: str | None
+
+
+class Health(NamedTuple):
+    """The service as a whole."""
+
+    stores: Mapping[str, StoreHealth]
+    accepting: bool
+    """Whether an order can be made durable (cache or queue is there)."""
+    mode: str
+    """`normal`, or what is missing: `degraded: queue away`."""
+
+
+class HealthFlow:
+    """Asks every store at once."""
+
+    def __init__(self, stores: Mapping[str, Pingable]) -> None:
+        self._stores = stores
+
+    async def check(self) -> Health:
+        """Return every store's state; it never raises."""
+        answers = await asyncio.gather(*[_ask(store) for store in self._stores.values()])
+        stores = dict(zip(self._stores, answers, strict=True))
+        away = [name for name, health in stores.items() if health.state is None]
+        accepting = not {"cache", "queue"} <= set(away)
+        return Health(stores, accepting, f"degraded: {', '.join(away)} away" if away else "normal")
+
+
+async def _ask(store: Pingable) -> StoreHealth:
+    try:
+        return StoreHealth(await store.ping(), None)
+    except PolyglotError as error:
+        return StoreHealth(None, str(error))

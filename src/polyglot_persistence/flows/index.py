@@ -1,0 +1,108 @@
+"""From persisted to searchable, from memory or from the outbox.
+
+The persist transaction wrote one outbox row with the ids that it inserted. The row is deleted once
+the index holds them, so search is always a subset of the record and no wipe of a queue loses
+indexing work.
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+
+from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.order import AcceptedOrder
+from polyglot_persistence.flows.persist import ToIndex
+from polyglot_persistence.ports import (
+    Clock,
+    DeadLetter,
+    OrderStore,
+    SearchIndex,
+    Stage,
+    StoredOrder,
+)
+from polyglot_persistence.telemetry import (
+    DEAD_LETTERED,
+    INDEX_LAG_SECONDS,
+    INDEX_SECONDS,
+    INDEXED,
+    OUTBOX_AGE_SECONDS,
+    OUTBOX_ORDERS,
+    logger,
+)
+
+_log = logger("index")
+
+
+class IndexFlow:
+    """Keeps the search index a subset of the record that is only briefly behind."""
+
+    def __init__(self, store: OrderStore, search: SearchIndex, clock: Clock) -> None:
+        self._store = store
+        self._search = search
+        self._clock = clock
+
+    async def index(self, batches: Sequence[ToIndex]) -> None:
+        """Index what was just persisted and delete its outbox rows.
+
+        Raises:
+            UnavailableError: index or record is away; the outbox still has all of it.
+        """
+        await self._index(list(chain.from_iterable(batch.orders for batch in batches)))
+        await self._store.outbox_done([batch.outbox_id for batch in batches])
+
+    async def work_off_outbox(self, older_than_seconds: float, orders_max: int) -> int:
+        """Index one batch of what was left behind (a crash, an outage); return how many orders.
+
+        Raises:
+            UnavailableError: index or record is away.
+        """
+        async with self._store.claim_outbox(older_than_seconds, orders_max) as batch:
+            await self._index(batch.orders)
+        if batch.orders:
+            _log.info("outbox_worked_off", orders=len(batch.orders))
+        return len(batch.orders)
+
+    async def observe_outbox(self) -> None:
+        """Set the gauges of what waits in the outbox."""
+        orders, oldest = await self._store.outbox_depth()
+        OUTBOX_ORDERS.set(orders)
+        age = 0.0 if oldest is None else (self._clock.now() - oldest).total_seconds()
+        OUTBOX_AGE_SECONDS.set(max(age, 0.0))
+
+    async def ensure(self) -> None:
+        """Create the index if it is missing; the outbox then fills it from the record.
+
+        The outbox is refilled first: after a crash in between, the index is still missing.
+
+        Raises:
+            UnavailableError: index or record is away.
+        """
+        if await self._search.exists():
+            return
+        orders = await self._store.refill_outbox()
+        await self._search.ensure()
+        _log.warning("index_created", orders_to_index=orders)
+
+    async def _index(self, orders: Sequence[StoredOrder]) -> None:
+        if not orders:
+            return
+        started = self._clock.monotonic()
+        failures = await self._search.index(orders)
+        INDEX_SECONDS.observe(self._clock.monotonic() - started)
+        if failures:
+            rows = {row.order.id: row for row in orders}
+            await self._store.bury([_dead_letter(rows[f.order_id], f.reason) for f in failures])
+            DEAD_LETTERED.labels(Stage.INDEX.value).inc(len(failures))
+            for failure in failures:
+                _log.error(
+                    "dead_lettered", stage="index", order_id=failure.order_id, reason=failure.reason
+                )
+        INDEXED.inc(len(orders) - len(failures))
+        now = self._clock.now()
+        for row in orders:
+            INDEX_LAG_SECONDS.observe(max((now - row.accepted_at).total_seconds(), 0.0))
+
+
+def _dead_letter(row: StoredOrder, reason: str) -> DeadLetter:
+    accepted = AcceptedOrder(row.order, row.accepted_at, row.order.id)
+    payload = codec.encode_item(accepted, codec.encode_order(row.order))
+    return DeadLetter(row.order.id, row.order.id, payload, reason, Stage.INDEX, attempts=1)

@@ -1,0 +1,320 @@
+"""The read path: cache first, then the record, and 404 only when it is certain.
+
+```
+  GET -> clean orders read lately (in this process, 5 s)
+      -> cache: entries and epoch copy, one MGET for all concurrent readers ------> hit
+      -> record: rows, dead letters and epoch, one SELECT for all concurrent misses -> row: backfill
+      -> unknown: 404 if both epochs were read and are equal, else 503
+```
+
+Invariant: an unknown id is never remembered; another process may accept it in the next instant.
+Invariant: the epoch's copy is read before the original, so equality means that no order was
+accepted past the cache before the question was asked (see `cold_cache`).
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.entry import EntryState
+from polyglot_persistence.domain.order import AcceptedOrder
+from polyglot_persistence.errors import (
+    NotFoundError,
+    PoisonError,
+    PolyglotError,
+    UnavailableError,
+)
+from polyglot_persistence.flows.batching import Coalescer
+from polyglot_persistence.flows.breaker import Breaker
+from polyglot_persistence.ports import (
+    Cache,
+    Clock,
+    DeadLetterRow,
+    OrderStore,
+    SearchIndex,
+    StoredOrder,
+)
+from polyglot_persistence.telemetry import READS, logger
+
+_log = logger("read")
+
+READS_PER_BATCH_MAX = 512
+READS_WAITING_MAX = 20_000
+POLL_FIRST_SECONDS = 0.005
+POLL_LAST_SECONDS = 0.1
+
+
+class Read(NamedTuple):
+    """An order's JSON and whether the cache had it."""
+
+    body: bytes
+    hit: bool
+
+
+class Fate(NamedTuple):
+    """All that record and epoch say of one id; `order` wins over `dead`."""
+
+    order: StoredOrder | None
+    dead: DeadLetterRow | None
+    epoch: int
+
+
+class OrderStatus(NamedTuple):
+    """The stages that an order has reached, with the times that are known."""
+
+    order_id: UUID
+    accepted_at: datetime | None
+    persisted: bool
+    persisted_at: datetime | None
+    searchable_at: datetime | None
+    dead: DeadLetterRow | None
+
+
+class _Cached(NamedTuple):
+    raw: bytes | None
+    epoch: int | None
+
+
+class RecentOrders:
+    """A small memory of clean (immutable) orders, dropped whole when the epoch's copy changes."""
+
+    def __init__(self, clock: Clock, *, orders_max: int, seconds: float) -> None:
+        self._clock = clock
+        self._orders_max = orders_max
+        self._seconds = seconds
+        self._epoch: int | None = None
+        self._orders: OrderedDict[UUID, tuple[float, Read]] = OrderedDict()
+
+    def get(self, order_id: UUID) -> Read | None:
+        """Return what was read within the last seconds, if anything."""
+        kept = self._orders.get(order_id)
+        if kept is None:
+            return None
+        if kept[0] < self._clock.monotonic():
+            del self._orders[order_id]
+            return None
+        return kept[1]
+
+    def epoch_seen(self, epoch: int | None) -> None:
+        """Forget everything if this is another epoch than before."""
+        if epoch != self._epoch:
+            self._orders.clear()
+            self._epoch = epoch
+
+    def put(self, order_id: UUID, body: bytes) -> None:
+        """Remember a clean order."""
+        self._orders[order_id] = (self._clock.monotonic() + self._seconds, Read(body, hit=True))
+        if len(self._orders) > self._orders_max:
+            self._orders.popitem(last=False)
+
+
+class ReadFlow:
+    """Answers for single orders."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        store: OrderStore,
+        search: SearchIndex,
+        *,
+        cache_breaker: Breaker,
+        clock: Clock,
+        recent: RecentOrders,
+    ) -> None:
+        self._cache = cache
+        self._store = store
+        self._search = search
+        self._cache_breaker = cache_breaker
+        self._clock = clock
+        self._recent = recent
+        self._cached: Coalescer[UUID, _Cached] = Coalescer(
+            self._fetch_cached, batch_max=READS_PER_BATCH_MAX, waiting_max=READS_WAITING_MAX
+        )
+        self._fates: Coalescer[UUID, Fate] = Coalescer(
+            self._fetch_fates, batch_max=READS_PER_BATCH_MAX, waiting_max=READS_WAITING_MAX
+        )
+
+    def recent(self, order_id: UUID) -> Read | None:
+        """Return the order if this process read it as clean in the last seconds."""
+        return self._recent.get(order_id)
+
+    async def get(self, order_id: UUID) -> Read:
+        """Return the order, from wherever it is.
+
+        Raises:
+            NotFoundError: it certainly does not exist.
+            UnavailableError: it is not known and cannot be ruled out.
+        """
+        if (recent := self._recent.get(order_id)) is not None:
+            return recent
+        cached = await self._look_in_cache(order_id)
+        if cached.raw is not None:
+            READS.labels("cache").inc()
+            return Read(codec.entry_body(cached.raw), hit=True)
+        fate = await asyncio.shield(self._fates.get(order_id))
+        if fate is None:
+            raise UnavailableError("the record gave no answer")
+        if fate.order is not None:
+            READS.labels("record").inc()
+            return Read(codec.encode_order(fate.order.order), hit=False)
+        if fate.dead is not None:
+            READS.labels("dead_letters").inc()
+            return Read(_dead_body(fate.dead), hit=False)
+        if cached.epoch is None or cached.epoch != fate.epoch:
+            READS.labels("uncertain").inc()
+            raise UnavailableError(
+                "the cache is cold: whether this order exists is not certain yet"
+            )
+        READS.labels("nowhere").inc()
+        raise NotFoundError(f"there is no order {order_id}")
+
+    async def known(self, ids: Sequence[UUID]) -> "Known":
+        """Return everything that can be learned of some ids; a store that is away adds nothing."""
+        entries: dict[UUID, bytes] = {}
+        if not self._cache_breaker.is_open:
+            try:
+                read = await self._cache.read(ids)
+            except PolyglotError as error:
+                self._cache_breaker.failed(error)
+            else:
+                pairs = zip(ids, read.entries, strict=True)
+                entries = {i: raw for i, raw in pairs if raw is not None}
+        missing = [i for i in ids if i not in entries]
+        if not missing:
+            return Known(entries, {}, {}, checked=True)
+        try:
+            found = await self._store.find(missing)
+        except PolyglotError as error:
+            _log.warning("unchecked", orders=len(missing), error=str(error))
+            return Known(entries, {}, {}, checked=False)
+        return Known(entries, found.orders, found.dead, checked=True)
+
+    async def status(self, order_id: UUID) -> OrderStatus:
+        """Return the stages of an order.
+
+        Raises:
+            NotFoundError: it certainly does not exist.
+            UnavailableError: that is not certain.
+        """
+        cached = await self._look_in_cache(order_id)
+        entry = None if cached.raw is None else codec.decode_entry(cached.raw)
+        try:
+            fate = await asyncio.shield(self._fates.get(order_id))
+        except UnavailableError:
+            if entry is None:
+                raise
+            fate = None
+        if fate is None:
+            clean = entry is not None and entry.state is EntryState.CLEAN
+            accepted_at = entry.accepted.accepted_at if entry is not None else None
+            return OrderStatus(order_id, accepted_at, clean, None, None, None)
+        if fate.order is not None:
+            return OrderStatus(
+                order_id,
+                fate.order.accepted_at,
+                persisted=True,
+                persisted_at=fate.order.persisted_at,
+                searchable_at=await self._searchable_at(order_id),
+                dead=None,
+            )
+        if fate.dead is None and entry is None:
+            if cached.epoch is None or cached.epoch != fate.epoch:
+                raise UnavailableError("the cache is cold: whether it exists is not certain yet")
+            raise NotFoundError(f"there is no order {order_id}")
+        accepted_at = entry.accepted.accepted_at if entry is not None else None
+        return OrderStatus(order_id, accepted_at, False, None, None, fate.dead)
+
+    async def wait_persisted(self, ids: Sequence[UUID], seconds: float) -> bool:
+        """Return whether all are proved to be persisted within so many seconds.
+
+        Proof is a clean entry or a row. Stops early if one is dead-lettered.
+        """
+        deadline = self._clock.monotonic() + seconds
+        pause = POLL_FIRST_SECONDS
+        missing = list(ids)
+        while True:
+            known = await self.known(missing)
+            states = {i: codec.entry_state(raw) for i, raw in known.entries.items()}
+            if known.dead or EntryState.DEAD in states.values():
+                return False
+            missing = [
+                i for i in missing if i not in known.rows and states.get(i) is not EntryState.CLEAN
+            ]
+            left = deadline - self._clock.monotonic()
+            if not missing or left <= 0:
+                return not missing
+            await self._clock.sleep(min(pause, left))
+            pause = min(pause * 1.5, POLL_LAST_SECONDS)
+
+    async def page(
+        self, before: tuple[datetime, UUID] | None, orders_max: int
+    ) -> Sequence[StoredOrder]:
+        """Return persisted orders, newest first, strictly before a position."""
+        return await self._store.page(before, orders_max)
+
+    async def drain(self) -> None:
+        """Return once every look-up has been answered."""
+        await self._cached.drain()
+        await self._fates.drain()
+
+    async def _look_in_cache(self, order_id: UUID) -> _Cached:
+        if self._cache_breaker.is_open:
+            return _Cached(None, None)
+        try:
+            cached = await asyncio.shield(self._cached.get(order_id))
+        except UnavailableError:
+            return _Cached(None, None)
+        return cached or _Cached(None, None)
+
+    async def _searchable_at(self, order_id: UUID) -> datetime | None:
+        try:
+            return await self._search.indexed_at(order_id)
+        except PolyglotError:
+            return None  # unknown is not said to be searchable
+
+    async def _fetch_cached(self, ids: Sequence[UUID]) -> Mapping[UUID, _Cached]:
+        try:
+            read = await self._cache.read(ids)
+        except PolyglotError as error:
+            self._cache_breaker.failed(error)
+            raise
+        self._recent.epoch_seen(read.epoch)
+        answers = {}
+        for order_id, raw in zip(ids, read.entries, strict=True):
+            answers[order_id] = _Cached(raw, read.epoch)
+            if raw is not None and codec.entry_state(raw) is EntryState.CLEAN:
+                self._recent.put(order_id, codec.entry_body(raw))
+        return answers
+
+    async def _fetch_fates(self, ids: Sequence[UUID]) -> Mapping[UUID, Fate]:
+        found = await self._store.find(ids)
+        if found.orders and not self._cache_breaker.is_open:
+            rows = found.orders.values()
+            try:
+                await self._cache.backfill(
+                    [AcceptedOrder(row.order, row.accepted_at, row.order.id) for row in rows]
+                )
+            except PolyglotError as error:
+                self._cache_breaker.failed(error)
+        return {i: Fate(found.orders.get(i), found.dead.get(i), found.epoch) for i in ids}
+
+
+class Known(NamedTuple):
+    """What cache and record know of some ids."""
+
+    entries: dict[UUID, bytes]
+    rows: dict[UUID, StoredOrder]
+    dead: dict[UUID, DeadLetterRow]
+    checked: bool
+    """Whether the record answered for every id that the cache does not have."""
+
+
+def _dead_body(row: DeadLetterRow) -> bytes:
+    try:
+        return codec.encode_order(codec.decode_item(row.letter.payload).order)
+    except PoisonError as error:
+        raise UnavailableError(f"a dead letter that cannot be read: {error}") from error

@@ -1,0 +1,86 @@
+"""The sweeper's step: persist stale dirty entries straight from the cache.
+
+What a queue lost, or never got, is still dirty in the cache. Entries older than what the queue has
+passed go to the persist flow itself, never back to the queue: a wiped queue heals, a broker outage
+delays nothing, and a broker is not flooded while PostgreSQL is away.
+
+Invariant: age is the time of acceptance, never `created_at`.
+Invariant: sweeping early is harmless; persisting twice has the effect of once.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from polyglot_persistence.errors import PolyglotError
+from polyglot_persistence.flows.persist import PersistFlow, ToIndex
+from polyglot_persistence.ports import Cache, Clock, Queue
+from polyglot_persistence.telemetry import BACKLOG_AGE_SECONDS, BACKLOG_ORDERS, logger
+
+_log = logger("sweep")
+
+
+class QueueProgress:
+    """How far this worker has got in the queue, by the time of acceptance."""
+
+    def __init__(self) -> None:
+        self.passed: datetime | None = None
+
+    def acknowledged(self, accepted_at: datetime | None) -> None:
+        """Take note of a message that is done."""
+        if accepted_at is not None and (self.passed is None or accepted_at > self.passed):
+            self.passed = accepted_at
+
+
+class SweepFlow:
+    """Persists what the queue has passed and left dirty."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        queue: Queue,
+        persist: PersistFlow,
+        progress: QueueProgress,
+        clock: Clock,
+        *,
+        age_seconds: float,
+        batch_orders_max: int,
+    ) -> None:
+        self._cache = cache
+        self._queue = queue
+        self._persist = persist
+        self._progress = progress
+        self._clock = clock
+        self._age = timedelta(seconds=age_seconds)
+        self._batch_orders_max = batch_orders_max
+
+    async def sweep(self) -> Sequence[ToIndex] | None:
+        """Persist one batch of stale entries; return what is to be indexed, None if none is stale.
+
+        Raises:
+            UnavailableError: cache or record is away.
+            UnknownOutcomeError: the record's answer was lost.
+        """
+        backlog = await self._cache.backlog()
+        now = self._clock.now()
+        BACKLOG_ORDERS.set(backlog.orders)
+        oldest = backlog.oldest_accepted_at
+        BACKLOG_AGE_SECONDS.set(0 if oldest is None else max((now - oldest).total_seconds(), 0))
+        bound = now - self._age
+        if oldest is None or oldest >= bound:
+            return None
+        passed = await self._passed(now)
+        if passed is None:
+            return None
+        entries = await self._cache.dirty_before(min(bound, passed), self._batch_orders_max)
+        if not entries:
+            return None
+        to_index = await self._persist.persist([e.accepted for e in entries], source="sweep")
+        _log.info("swept", orders=len(entries))
+        return to_index
+
+    async def _passed(self, now: datetime) -> datetime | None:
+        try:
+            ready = await self._queue.ready()
+        except PolyglotError:
+            return now  # unreachable: whatever it holds will come again and change nothing
+        return now if ready == 0 else self._progress.passed
