@@ -284,6 +284,17 @@ class OutboxBatch(NamedTuple):
     orders: Sequence[StoredOrder]
 
 
+class Lead(Protocol):
+    """A role that this process has, alone."""
+
+    async def confirm(self) -> None:
+        """Return if the role is still this process's.
+
+        Raises:
+            UnavailableError: it may be another's by now; leave the context.
+        """
+
+
 class OrderStore(Protocol):
     """PostgreSQL, the system of record."""
 
@@ -338,8 +349,11 @@ class OrderStore(Protocol):
     async def epoch_age_seconds(self) -> float:
         """Return how long ago the epoch was last raised, by the database's clock."""
 
-    def lead(self, role: str) -> AbstractAsyncContextManager[bool]:
-        """Try to be the only process in a role (advisory lock); yield whether it is this one."""
+    def lead(self, role: str) -> "AbstractAsyncContextManager[Lead | None]":
+        """Try to be the only process in a role (advisory lock); yield None if another is.
+
+        The role lasts as long as the context and the connection behind it.
+        """
 
     async def ping(self) -> StoreState:
         """Ask for the server's version and whether its commits are durable."""

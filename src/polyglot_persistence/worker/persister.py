@@ -1,0 +1,162 @@
+"""Consumes the queue: micro-batches of whole messages to the persist flow, then acknowledge.
+
+```
+  consuming --record away--> holding (retries, at most `hold_seconds`) --> waiting (channel closed,
+      ^                                                                    nothing held) --+
+      +----------------------------- the record answers a ping ----------------------------+
+```
+
+Invariant: a message is acknowledged only when each of its orders is in the record or in the dead
+letters.
+Invariant: no delivery is held for longer than `hold_seconds` without being acknowledged or handed
+back by closing the channel (the cold-cache epoch relies on it).
+Invariant: a message of a newer schema is handed back untouched, for a newer worker.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.order import AcceptedOrder
+from polyglot_persistence.errors import PolyglotError, UnavailableError, UnknownOutcomeError
+from polyglot_persistence.flows.persist import PersistFlow, ToIndex, whole_units
+from polyglot_persistence.flows.sweep import QueueProgress
+from polyglot_persistence.ports import Clock, Consumer, Delivery, OrderStore, Queue
+from polyglot_persistence.telemetry import logger
+from polyglot_persistence.worker.repeat import Backoff, pause
+
+_log = logger("persister")
+
+Result = TypeVar("Result")
+
+RECEIVE_SECONDS = 1.0
+SUSPECT_REDELIVERIES = 2
+"""From this many on, a message is persisted unit by unit: one of its orders may kill workers."""
+NEWER_SCHEMA_PAUSE_SECONDS = 5.0
+
+
+class PersisterLimits(NamedTuple):
+    """Bounds of the persister."""
+
+    batch_orders_max: int
+    consume_orders_max: int
+    hold_seconds: float
+
+
+class _RecordAwayError(Exception):
+    """The record stayed away for as long as deliveries may be held."""
+
+
+class Persister:
+    """The one owner of a consumer."""
+
+    def __init__(
+        self,
+        flow: PersistFlow,
+        *,
+        queue: Queue,
+        store: OrderStore,
+        offer: Callable[[Sequence[ToIndex]], None],
+        progress: QueueProgress,
+        clock: Clock,
+        limits: PersisterLimits,
+    ) -> None:
+        self._queue = queue
+        self._store = store
+        self._flow = flow
+        self._offer = offer
+        self._progress = progress
+        self._clock = clock
+        self._limits = limits
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Consume until stopped; the batch under way is finished first."""
+        backoff = Backoff(stop)
+        while not stop.is_set():
+            try:
+                async with self._queue.consume(
+                    orders_max=self._limits.consume_orders_max
+                ) as consumer:
+                    _log.info("consuming")
+                    backoff.succeeded()
+                    while not stop.is_set():
+                        await self._receive(consumer, stop)
+            except _RecordAwayError as away:
+                _log.warning("record_away", error=str(away.__cause__))
+                await self._wait_for_record(stop)
+            except PolyglotError as error:
+                _log.warning("queue_away", error=str(error))
+                await backoff.pause()
+
+    async def _receive(self, consumer: Consumer, stop: asyncio.Event) -> None:
+        deliveries = await consumer.receive(RECEIVE_SECONDS)
+        received_at = self._clock.monotonic()
+        newer = [d for d in deliveries if d.schema > codec.SCHEMA_VERSION]
+        if newer:
+            _log.error("newer_schema", messages=len(newer), schema=newer[0].schema)
+            await consumer.release(newer)
+            await pause(stop, NEWER_SCHEMA_PAUSE_SECONDS)
+        ours = [d for d in deliveries if d.schema <= codec.SCHEMA_VERSION]
+        for batch in self._micro_batches(ours):
+            await self._persist_batch(consumer, batch, received_at + self._limits.hold_seconds)
+
+    def _micro_batches(self, deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
+        """Yield messages together up to the batch size; a suspect one comes alone."""
+        batch: list[Delivery] = []
+        orders = 0
+        for delivery in deliveries:
+            suspect = delivery.redeliveries >= SUSPECT_REDELIVERIES
+            if batch and (suspect or orders + delivery.orders > self._limits.batch_orders_max):
+                yield batch
+                batch, orders = [], 0
+            batch.append(delivery)
+            orders += delivery.orders
+            if suspect:
+                yield batch
+                batch, orders = [], 0
+        if batch:
+            yield batch
+
+    async def _persist_batch(
+        self, consumer: Consumer, batch: Sequence[Delivery], hold_until: float
+    ) -> None:
+        decoded = [codec.decode_message(delivery.body) for delivery in batch]
+        rejects = [reject for one in decoded for reject in one.rejects]
+        orders = [order for one in decoded for order in one.orders]
+        if rejects:
+            await self._insist(partial(self._flow.bury_unreadable, rejects), hold_until)
+        if batch[0].redeliveries >= SUSPECT_REDELIVERIES:
+            groups: Sequence[Sequence[AcceptedOrder]] = whole_units(orders)
+        else:
+            groups = [orders]
+        to_index: list[ToIndex] = []
+        for group in groups:
+            to_index += await self._insist(partial(self._flow.persist, group, "queue"), hold_until)
+        await consumer.ack(batch)
+        for delivery in batch:
+            self._progress.acknowledged(delivery.accepted_at)
+        self._offer(to_index)
+
+    async def _insist(self, effect: Callable[[], Awaitable[Result]], hold_until: float) -> Result:
+        """Repeat an idempotent effect on the record until it happens or time is up."""
+        backoff = Backoff(asyncio.Event())
+        while True:
+            try:
+                return await effect()
+            except (UnavailableError, UnknownOutcomeError) as error:
+                _log.warning("persist_failed", error=str(error))
+                await backoff.pause()
+                if self._clock.monotonic() >= hold_until:
+                    raise _RecordAwayError from error
+
+    async def _wait_for_record(self, stop: asyncio.Event) -> None:
+        backoff = Backoff(stop)
+        while not stop.is_set():
+            try:
+                await self._store.ping()
+            except PolyglotError:
+                await backoff.pause()
+            else:
+                return

@@ -1,0 +1,95 @@
+"""How every loop of this project goes on: step, pause, step, until told to stop.
+
+Invariant: a step's error never ends a loop; it is logged, and the pause grows, with jitter.
+Invariant: `stop` ends a pause at once and lets a step under way finish.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+from polyglot_persistence.errors import PolyglotError
+from polyglot_persistence.ports import Lead, OrderStore
+from polyglot_persistence.telemetry import logger
+
+_log = logger("loop")
+
+BACKOFF_FIRST_SECONDS = 0.2
+BACKOFF_LAST_SECONDS = 5.0
+LEAD_RETRY_SECONDS = 5.0
+
+Step = Callable[[], Awaitable[bool]]
+"""One step; returns whether there is more to do at once."""
+
+
+class Backoff:
+    """A pause that doubles with each failure in a row, with full jitter in its upper half.
+
+    Jitter as in Brooker, "Exponential Backoff and Jitter" (AWS, 2015).
+    """
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self._stop = stop
+        self._seconds = BACKOFF_FIRST_SECONDS
+
+    def succeeded(self) -> None:
+        """Begin again with the shortest pause."""
+        self._seconds = BACKOFF_FIRST_SECONDS
+
+    async def pause(self) -> None:
+        """Wait longer than last time, or until stopped."""
+        seconds = self._seconds * random.uniform(0.5, 1.0)  # noqa: S311  jitter is no secret
+        self._seconds = min(self._seconds * 2, BACKOFF_LAST_SECONDS)
+        await pause(self._stop, seconds)
+
+
+async def pause(stop: asyncio.Event, seconds: float) -> None:
+    """Return after so many seconds, or as soon as `stop` is set."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return
+
+
+async def repeat(name: str, step: Step, stop: asyncio.Event, *, interval_seconds: float) -> None:
+    """Step again and again, with a pause whenever a step has no more to do."""
+    backoff = Backoff(stop)
+    while not stop.is_set():
+        try:
+            more = await step()
+        except PolyglotError as error:
+            _log.warning("step_failed", loop=name, error=str(error))
+            await backoff.pause()
+        else:
+            backoff.succeeded()
+            if not more:
+                await pause(stop, interval_seconds)
+
+
+async def repeat_as_leader(
+    store: OrderStore, role: str, step: Step, stop: asyncio.Event, *, interval_seconds: float
+) -> None:
+    """Repeat a step in the one process that has the role; the others stand by."""
+    backoff = Backoff(stop)
+    while not stop.is_set():
+        try:
+            async with store.lead(role) as lead:
+                if lead is not None:
+                    _log.info("leading", role=role)
+                    backoff.succeeded()
+                    await _repeat_while_leading(lead, step, stop, interval_seconds)
+        except PolyglotError as error:
+            _log.warning("step_failed", loop=role, error=str(error))
+            await backoff.pause()
+        else:
+            await pause(stop, LEAD_RETRY_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311
+
+
+async def _repeat_while_leading(
+    lead: Lead, step: Step, stop: asyncio.Event, interval_seconds: float
+) -> None:
+    while not stop.is_set():
+        await lead.confirm()
+        if not await step():
+            await pause(stop, interval_seconds)

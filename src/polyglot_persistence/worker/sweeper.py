@@ -1,0 +1,29 @@
+"""Sweeps stale dirty entries, in one process at a time."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from polyglot_persistence.flows.persist import ToIndex
+from polyglot_persistence.flows.sweep import SweepFlow
+from polyglot_persistence.ports import OrderStore
+from polyglot_persistence.worker.repeat import repeat_as_leader
+
+
+async def sweep_forever(
+    flow: SweepFlow,
+    store: OrderStore,
+    offer: Callable[[Sequence[ToIndex]], None],
+    stop: asyncio.Event,
+    *,
+    interval_seconds: float,
+) -> None:
+    """Sweep until stopped; batch after batch while there is anything stale."""
+
+    async def step() -> bool:
+        to_index = await flow.sweep()
+        if to_index is None:
+            return False
+        offer(to_index)
+        return True
+
+    await repeat_as_leader(store, "sweeper", step, stop, interval_seconds=interval_seconds)

@@ -1,0 +1,19 @@
+"""Ends the cold time of the cache, in one process at a time."""
+
+import asyncio
+
+from polyglot_persistence.flows.cold_cache import Warming
+from polyglot_persistence.ports import OrderStore
+from polyglot_persistence.worker.repeat import repeat_as_leader
+
+LOOK_INTERVAL_SECONDS = 1.0
+
+
+async def warm_forever(warming: Warming, store: OrderStore, stop: asyncio.Event) -> None:
+    """Look at cache, epoch and queue until stopped."""
+
+    async def step() -> bool:
+        await warming.look()
+        return False
+
+    await repeat_as_leader(store, "warmer", step, stop, interval_seconds=LOOK_INTERVAL_SECONDS)
