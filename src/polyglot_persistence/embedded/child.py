@@ -1,0 +1,242 @@
+"""One child process: started bound to this one's life, and a lock that lasts as long as it does.
+
+The child inherits a lock (flock(2)) on a file beside its data, and so do all the processes that it
+forks. The lock is therefore free exactly when the last of them is gone, whatever was killed in
+which order; no process id has to be believed for that. The id in the file only tells whom to ask
+to stop.
+
+Invariant: a child is started from the thread that runs the event loop: on Linux it gets its stop
+signal when that very thread ends (prctl(2), PR_SET_PDEATHSIG).
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from polyglot_persistence import telemetry
+from polyglot_persistence.embedded.identity import SAME, Identity
+from polyglot_persistence.errors import ConfigurationError
+
+LOG_BYTES_MAX = 4 * 1024 * 1024
+"""A log larger than this at a start is set aside as `.1`, in the place of the one before."""
+
+LOG_TAIL_LINES = 5
+POLL_SECONDS = 0.02
+KILLED_GONE_SECONDS = 10.0
+"""How long a killed process may take to be gone; it may be waiting for a disk."""
+
+_LAUNCH = Path(__file__).with_name("launch.py")
+_log = telemetry.logger("up")
+
+
+async def wait_until(condition: Callable[[], bool], timeout_seconds: float) -> bool:
+    """Return whether the condition came true in time; it is looked at every 20 ms."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_seconds
+    while not condition():
+        if loop.time() > deadline:
+            return False
+        await asyncio.sleep(POLL_SECONDS)
+    return True
+
+
+class Child:
+    """One program, run at most once at a time.
+
+    `stops` are the signals that end it, each with the seconds that it is given before the next one
+    and at last SIGKILL follows. Without `log_path` it writes to this process's stderr.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        lock_path: Path,
+        stops: Sequence[tuple[signal.Signals, float]],
+        log_path: Path | None = None,
+    ) -> None:
+        self.name = name
+        self.process: subprocess.Popen[bytes] | None = None
+        self._lock_path = lock_path
+        self._stops = stops
+        self._log_path = log_path
+
+    @property
+    def running(self) -> bool:
+        """Whether the program has been started and has not ended."""
+        return self.process is not None and self.process.poll() is None
+
+    async def start(
+        self,
+        command: Sequence[str | Path],
+        environment: Mapping[str, str],
+        *,
+        identity: Identity = SAME,
+        stdin: IO[bytes] | int = subprocess.DEVNULL,
+    ) -> subprocess.Popen[bytes]:
+        """Start the program, after the end of any that an earlier owner has left behind.
+
+        Raises:
+            ConfigurationError: if what was left behind does not end, or the program cannot start.
+        """
+        lock = await self._take_lock()
+        try:
+            with self._open_log() as log:
+                self.process = subprocess.Popen(  # noqa: ASYNC220 -- see the module's invariant
+                    [
+                        *(sys.executable, "-I", "-S", _LAUNCH),
+                        *(str(os.getpid()), str(int(self._stops[0][0])), identity.argument),
+                        *command,
+                    ],
+                    stdin=stdin,
+                    stdout=log,
+                    stderr=log,
+                    env=dict(environment),
+                    start_new_session=True,  # so that a Ctrl-C reaches the owner alone
+                    pass_fds=[lock],
+                )
+            os.pwrite(lock, f"{self.process.pid:<20}\n".encode(), 0)
+        except OSError as error:
+            raise ConfigurationError(f"cannot start {self.name}: {error}") from error
+        finally:
+            os.close(lock)  # from here on only the child and its children hold it
+        return self.process
+
+    async def reap(self) -> None:
+        """Return when nothing that an earlier owner has left behind runs any more.
+
+        Raises:
+            ConfigurationError: if it does not end, not even killed.
+        """
+        os.close(await self._take_lock())
+
+    async def run(
+        self,
+        command: Sequence[str | Path],
+        environment: Mapping[str, str],
+        *,
+        timeout_seconds: float,
+        identity: Identity = SAME,
+        stdin: IO[bytes] | int = subprocess.DEVNULL,
+    ) -> None:
+        """Run the program to its end.
+
+        Raises:
+            ConfigurationError: with the end of its log, if it fails or is not done in time.
+        """
+        process = await self.start(command, environment, identity=identity, stdin=stdin)
+        try:
+            if not await wait_until(lambda: process.poll() is not None, timeout_seconds):
+                raise self.failure(f"was not done after {timeout_seconds:.0f} s")
+        finally:
+            await self.stop()
+        if process.returncode:
+            raise self.failure(_exit_text(process.returncode))
+
+    async def stop(self) -> None:
+        """End the program and wait for its end; without effect if it is not running."""
+        if self.process is None:
+            return
+        for number, seconds in self._stops:
+            if self.process.poll() is not None:
+                break
+            self.process.send_signal(number)
+            await wait_until(lambda: not self.running, seconds)
+        if self.process.poll() is None:
+            _log.warning("child_killed", child=self.name, pid=self.process.pid)
+            self.process.kill()
+            await wait_until(lambda: not self.running, KILLED_GONE_SECONDS)
+
+    def failure(self, what: str) -> ConfigurationError:
+        """Return an error that says what happened, with the end of the program's log."""
+        if self._log_path is None:
+            return ConfigurationError(f"{self.name} {what}")
+        with self._log_path.open("rb") as log:
+            log.seek(max(0, self._log_path.stat().st_size - 4096))
+            tail = log.read().decode(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+        lines = "; ".join(line.strip() for line in tail if line.strip())
+        return ConfigurationError(f"{self.name} {what}: {lines} (log: {self._log_path})")
+
+    def exit_text(self) -> str:
+        """Return in words how the program ended."""
+        code = self.process.poll() if self.process else None
+        return "has not ended" if code is None else _exit_text(code)
+
+    def _open_log(self) -> IO[bytes]:
+        if self._log_path is None:
+            return os.fdopen(os.dup(2), "wb")
+        if self._log_path.exists() and self._log_path.stat().st_size > LOG_BYTES_MAX:
+            self._log_path.replace(self._log_path.with_suffix(".log.1"))
+        return self._log_path.open("ab")
+
+    async def _take_lock(self) -> int:
+        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+        if _try_lock(lock):
+            return lock
+        _log.warning("child_left_behind", child=self.name, pids=self._holders())
+        for number, seconds in (*self._stops, (signal.SIGKILL, KILLED_GONE_SECONDS)):
+            for pid in self._holders(leader_only=number != signal.SIGKILL):
+                _signal(pid, number)
+            if await wait_until(lambda: _try_lock(lock), seconds):
+                return lock
+        os.close(lock)
+        raise ConfigurationError(
+            f"{self.name} of an earlier run (pid {self._recorded_pid()}) does not end; "
+            "end it and start again"
+        )
+
+    def _holders(self, *, leader_only: bool = False) -> list[int]:
+        """Return the processes that hold the lock file open: the first of them is the one started.
+
+        Where there is no /proc to look it up, the recorded id is believed: the lock is held, so
+        the family at least is alive.
+        """
+        recorded = self._recorded_pid()
+        if not Path("/proc/self/fd").exists():
+            return [recorded] if recorded else []
+        if leader_only:
+            return [recorded] if recorded and _holds(recorded, self._lock_path) else []
+        pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        return [pid for pid in pids if pid != os.getpid() and _holds(pid, self._lock_path)]
+
+    def _recorded_pid(self) -> int | None:
+        text = self._lock_path.read_text().strip()
+        return int(text) if text.isdigit() else None
+
+
+def _exit_text(code: int) -> str:
+    if code >= 0:
+        return f"ended with code {code}"
+    return f"was ended by {signal.Signals(-code).name}"
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
+        os.kill(pid, number)
+
+
+def _holds(pid: int, path: Path) -> bool:
+    try:
+        wanted = path.stat()
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            found = link.stat()
+            if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+                return True
+    except OSError:
+        pass  # it has ended, or it is another user's and so none of ours
+    return False
