@@ -1,0 +1,248 @@
+"""The write-behind cache over Redis or Valkey.
+
+Invariant: a dirty entry and its mark in the dirty set are written in one atomic step, and so are
+    its end as an entry that expires and the removal of the mark.
+Invariant: only `domain.codec` knows the form of an entry; the scripts compare its first byte.
+Invariant: the scripts declare every key they touch.
+"""
+
+import itertools
+from collections.abc import Awaitable, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from polyglot_persistence.adapters.redis import durability, keys
+from polyglot_persistence.adapters.redis.client import RedisClient
+from polyglot_persistence.adapters.redis.connection import Argument, RedisConnection, ReplyError
+from polyglot_persistence.adapters.redis.script import Script
+from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.entry import Entry, EntryState
+from polyglot_persistence.domain.order import AcceptedOrder, from_micros, to_micros
+from polyglot_persistence.errors import PoisonError, UnavailableError, UnknownOutcomeError
+from polyglot_persistence.ports import (
+    AcceptReply,
+    Backlog,
+    CacheRead,
+    Settled,
+    StoreState,
+    Unit,
+)
+from polyglot_persistence.telemetry import logger
+
+CLEAN_TTL_SECONDS_DEFAULT: Final = 86_400
+
+_SETTLE_ORDERS_MAX: Final = 500
+"""In one run of the script, which takes about a millisecond and lets no other command in."""
+
+_REFUSED_BEFORE_ANY_WRITE: Final = frozenset(
+    {
+        "BUSY",
+        "CLUSTERDOWN",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "MOVED",
+        "NOREPLICAS",
+        "OOM",
+        "READONLY",
+    }
+)
+"""Codes with which a server declines a script at its start; after a script's first write it is not
+stopped for these (`scriptVerifyWriteCommandAllow` in Redis 7's script.c)."""
+
+_ACCEPT: Final = Script("accept")
+_SETTLE: Final = Script("settle")
+_FORGET_DEAD: Final = Script("forget_dead")
+_FORGET_STRAY: Final = Script("forget_stray")
+_COPY_EPOCH: Final = Script("copy_epoch")
+
+_log = logger("cache")
+
+
+class RedisCache:
+    """`ports.Cache`. The client is shared; its owner closes it.
+
+    `durable` says whether the server fsyncs before it answers, where it cannot be asked.
+    """
+
+    def __init__(
+        self,
+        client: RedisClient,
+        *,
+        clean_ttl_seconds: int = CLEAN_TTL_SECONDS_DEFAULT,
+        durable: bool | None = None,
+    ) -> None:
+        self._client = client
+        self._clean_ttl_seconds = clean_ttl_seconds
+        self._durable_as_set = durable
+        self._server = durability.ServerFacts("", "", durable or False, ())
+        self.restarts_lost_data = 0
+        """How often a server was met again, restarted, that was not durable: it may have lost
+        orders. It counts before any command passes over the new connection."""
+        client.on_connect(self._meet)
+
+    async def accept(self, units: Sequence[Unit]) -> AcceptReply:
+        """Store units; an id that comes twice in a batch is found there the second time."""
+        singles = [unit.members[0] for unit in units if len(unit.members) == 1]
+        bulks = [unit.members for unit in units if len(unit.members) > 1]
+        names: list[bytes] = [keys.DIRTY]
+        arguments: list[Argument] = [len(singles), len(bulks), *map(len, bulks)]
+        for accepted, body in itertools.chain(singles, *bulks):
+            order_id = accepted.order.id
+            names.append(keys.entry(order_id))
+            arguments += (
+                to_micros(accepted.accepted_at),
+                str(order_id),
+                codec.encode_entry(EntryState.DIRTY, accepted, body),
+            )
+        try:
+            backlog, found = await _ACCEPT.run(self._client, names, arguments)
+        except ReplyError as error:
+            if error.code in _REFUSED_BEFORE_ANY_WRITE:
+                raise
+            raise UnknownOutcomeError(f"the accept script failed: {error}") from error
+        return AcceptReply(
+            {UUID(found[n].decode()): found[n + 1] for n in range(0, len(found), 2)},
+            backlog,
+            self._server.durable,
+        )
+
+    async def read(self, ids: Sequence[UUID]) -> CacheRead:
+        """Return entries and the epoch's copy by one MGET."""
+        epoch, *entries = await _reading(
+            self._client.execute("MGET", keys.EPOCH, *map(keys.entry, ids))
+        )
+        return CacheRead(entries, None if epoch is None else int(epoch))
+
+    async def backfill(self, orders: Sequence[AcceptedOrder]) -> None:
+        """Store clean entries where there are none."""
+        if not orders:
+            return
+        ttl = self._clean_ttl_seconds
+        await self._client.pipeline(
+            *[
+                (
+                    "SET",
+                    keys.entry(accepted.order.id),
+                    _entry(EntryState.CLEAN, accepted),
+                    "NX",
+                    "EX",
+                    ttl,
+                )
+                for accepted in orders
+            ]
+        )
+
+    async def settle(self, settled: Sequence[Settled]) -> None:
+        """Overwrite entries, in pieces: a unit's members may be seen settled one after another."""
+        commands = []
+        for first in range(0, len(settled), _SETTLE_ORDERS_MAX):
+            names: list[bytes] = [keys.DIRTY]
+            arguments: list[Argument] = [self._clean_ttl_seconds]
+            for state, accepted in settled[first : first + _SETTLE_ORDERS_MAX]:
+                names.append(keys.entry(accepted.order.id))
+                arguments += (str(accepted.order.id), _entry(state, accepted))
+            commands.append(_SETTLE.command(names, arguments))
+        if commands:
+            await _SETTLE.run_each(self._client, commands)
+
+    async def forget_dead(self, ids: Sequence[UUID]) -> None:
+        """Remove dead-lettered entries."""
+        await _FORGET_DEAD.run(self._client, [keys.entry(order_id) for order_id in ids], ())
+
+    async def dirty_before(self, bound: datetime, orders_max: int) -> Sequence[Entry]:
+        """Return the oldest dirty entries, with all that were accepted in the same microsecond.
+
+        So units stay whole, since their members share their time of acceptance. An entry that
+        cannot be decoded (a newer version wrote it) is passed over and stays dirty.
+        """
+        low, high = b"-inf", b"(%d" % to_micros(bound)
+        while True:
+            marks = await self._marks(low, high, orders_max)
+            entries = await self._dirty_entries([order_id for order_id, _ in marks])
+            if entries or len(marks) < orders_max:
+                return entries
+            low = b"(" + marks[-1][1]
+
+    async def backlog(self) -> Backlog:
+        """Return the dirty set's size and its lowest score."""
+        orders, oldest = await _reading(
+            self._client.pipeline(("ZCARD", keys.DIRTY), ("ZRANGE", keys.DIRTY, 0, 0, "WITHSCORES"))
+        )
+        return Backlog(orders, from_micros(int(float(oldest[1]))) if oldest else None)
+
+    async def set_epoch(self, epoch: int) -> None:
+        """Store the epoch's copy."""
+        await self._client.execute("SET", keys.EPOCH, epoch)
+
+    async def offer_token(self, token: str) -> None:
+        """Store the token."""
+        await self._client.execute("SET", keys.WARM_TOKEN, token)
+
+    async def copy_epoch(self, epoch: int, token: str) -> bool:
+        """Store the epoch's copy if the token is there, also at the memory limit."""
+        stored = await _COPY_EPOCH.run(self._client, [keys.WARM_TOKEN, keys.EPOCH], [token, epoch])
+        return bool(stored)
+
+    async def ping(self) -> StoreState:
+        """Ask again what the server is, for its settings can change while it runs."""
+        connection = await self._client.connection()
+        await _reading(self._meet(connection))
+        return StoreState(self._server.version, self._server.warnings)
+
+    async def _meet(self, connection: RedisConnection) -> None:
+        """Learn who the server behind a connection is, and whether it lost what it had."""
+        before = self._server
+        self._server = await durability.ask(connection, durable=self._durable_as_set)
+        restarted = before.run_id not in ("", self._server.run_id)
+        if restarted and not (before.durable and self._server.durable):
+            self.restarts_lost_data += 1
+            _log.warning("cache_restarted_not_durable", version=self._server.version)
+
+    async def _marks(self, low: bytes, high: bytes, orders_max: int) -> list[tuple[bytes, bytes]]:
+        """Return (id, score) of the oldest dirty marks; all of the last score, if that is many."""
+        page = await self._range(low, high, "LIMIT", 0, orders_max)
+        if len(page) < orders_max:
+            return page
+        last = page[-1][1]
+        whole = {**dict(page), **dict(await self._range(last, last))}
+        return list(whole.items())
+
+    async def _range(self, low: bytes, high: bytes, *limit: Argument) -> list[tuple[bytes, bytes]]:
+        flat = await _reading(
+            self._client.execute("ZRANGE", keys.DIRTY, low, high, "BYSCORE", *limit, "WITHSCORES")
+        )
+        return list(zip(flat[::2], flat[1::2], strict=True))
+
+    async def _dirty_entries(self, members: Sequence[bytes]) -> list[Entry]:
+        if not members:
+            return []
+        ids = [UUID(member.decode()) for member in members]
+        raws = await _reading(self._client.execute("MGET", *map(keys.entry, ids)))
+        entries = []
+        strays = []
+        for order_id, raw in zip(ids, raws, strict=True):
+            if raw is None or raw[:1] != EntryState.DIRTY.value:
+                strays.append(order_id)
+                continue
+            try:
+                entries.append(codec.decode_entry(raw))
+            except PoisonError as error:
+                _log.error("entry_unreadable", order_id=order_id, reason=str(error))
+        if strays:
+            names = [keys.DIRTY, *map(keys.entry, strays)]
+            await _reading(_FORGET_STRAY.run(self._client, names, [str(s) for s in strays]))
+        return entries
+
+
+def _entry(state: EntryState, accepted: AcceptedOrder) -> bytes:
+    return codec.encode_entry(state, accepted, codec.encode_order(accepted.order))
+
+
+async def _reading(call: Awaitable[Any]) -> Any:
+    """Return the reply to commands that change nothing: no reply then means no effect."""
+    try:
+        return await call
+    except UnknownOutcomeError as error:
+        raise UnavailableError(str(error)) from error

@@ -1,0 +1,18 @@
+"""Every Redis key of the cache, in one place, so that they can be sharded by hash tag later."""
+
+from typing import Final
+from uuid import UUID
+
+DIRTY: Final = b"polyglot:dirty"
+"""Sorted set of dirty order ids, each with the microsecond of its acceptance."""
+
+EPOCH: Final = b"polyglot:epoch"
+"""The copy of the cache epoch; the original is in PostgreSQL."""
+
+WARM_TOKEN: Final = b"polyglot:warm-token"
+"""Put here by the worker that ends a cold time; gone if the cache is wiped meanwhile."""
+
+
+def entry(order_id: UUID) -> bytes:
+    """Return the key of an order's entry (`codec.encode_entry`)."""
+    return b"polyglot:order:" + str(order_id).encode()

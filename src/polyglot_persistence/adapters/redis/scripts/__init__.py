@@ -1,0 +1,1 @@
+"""The Lua sources; `adapters/redis/script.py` reads them."""
