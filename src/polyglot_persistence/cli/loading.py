@@ -1,0 +1,325 @@
+"""`polyglot load`: sends order lines through the API, then compares its answers with the file.
+
+```
+  read a chunk --> POST /api/orders/import --> refresh, read the sales --> compare every day
+                     ^           |  503, 504, cut          ^        |
+                     +--backoff--+                         +--wait--+  until all is persisted
+```
+
+Invariant: sending a chunk twice is harmless (every line has its own id), so every failure that is
+not the chunk's own fault is answered by sending it again.
+Invariant: at most one chunk a connection is in memory.
+"""
+
+import asyncio
+import json
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from polyglot_persistence.cli import completejourney
+from polyglot_persistence.cli.reports import table
+from polyglot_persistence.errors import (
+    ConfigurationError,
+    PolyglotError,
+    RejectedError,
+    UnavailableError,
+)
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from polyglot_persistence.cli.progress import Progress
+
+CONNECTIONS = 2
+CHUNK_LINES = 4_000
+"""About 600 KB: enough for the API to commit in full batches, little to send again."""
+
+DAYS_MAX = 36_600
+"""As many days as the API gives at once: a hundred years."""
+
+ANSWER_TIMEOUT_SECONDS = 120.0
+"""Longer than an import waits inside the API (IMPORT_WAIT_SECONDS)."""
+
+RETRY_SECONDS = 300.0
+"""How long one chunk is tried before the load gives up."""
+
+RETRY_PAUSE_SECONDS_MAX = 10.0
+
+PERSIST_WAIT_SECONDS = 60.0
+"""How long the answer may stand still, and be wrong, before it counts as final."""
+
+SHOWN_MAX = 20
+"""Differing days, or rejected lines, that are printed."""
+
+_RETRIED = {408, 425, 429, 500, 502, 503, 504}
+
+
+class Day(NamedTuple):
+    """What one UTC day holds."""
+
+    orders: int
+    revenue: Decimal
+
+
+class Difference(NamedTuple):
+    """A day on which file and system differ; `Day(0, 0)` where there is none."""
+
+    day: date
+    expected: Day
+    found: Day
+
+
+@dataclass
+class Tally:
+    """What was sent, as the file has it, and what the API said to it."""
+
+    orders: Counter[date] = field(default_factory=Counter)
+    cents: Counter[date] = field(default_factory=Counter)
+    accepted: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+    def expected(self) -> dict[date, Day]:
+        """Return the days of the file."""
+        return {
+            day: Day(orders, Decimal(self.cents[day]) / 100)
+            for day, orders in sorted(self.orders.items())
+        }
+
+
+def run(url: str, limit: int | None) -> int:
+    """Load and compare; return the exit code: 0 only if every day is equal to the cent.
+
+    Raises:
+        ConfigurationError: the data set is not installed.
+        UnavailableError: the API stayed away.
+    """
+    lines = min(completejourney.count(), limit or sys.maxsize)
+    try:
+        return asyncio.run(_run(url.rstrip("/"), lines))
+    except KeyboardInterrupt:
+        click.echo("\nstopped; run it again to go on: what is there is not stored twice", err=True)
+        raise
+
+
+async def _run(url: str, lines: int) -> int:
+    try:
+        import httpx2
+    except ImportError as error:
+        raise ConfigurationError(
+            "httpx2 is not installed; run `make datasets` "
+            "or `pip install 'polyglot-persistence[datasets]'`"
+        ) from error
+
+    from polyglot_persistence.cli.progress import progress
+
+    limits = httpx2.Limits(max_connections=CONNECTIONS)
+    timeout = httpx2.Timeout(ANSWER_TIMEOUT_SECONDS, connect=5.0)
+    # No proxy of the environment may come between us and what is often this very machine.
+    async with httpx2.AsyncClient(
+        base_url=url, limits=limits, timeout=timeout, trust_env=False
+    ) as client:
+        await _greet(client)
+        tally = Tally()
+        started = time.monotonic()
+        with progress(lines) as shown:
+            await _send(client, lines, tally, shown)
+            sent_seconds = time.monotonic() - started
+            shown.say("waiting until all is persisted")
+            differences = await _compare(client, tally.expected())
+    return report(tally, differences, sent_seconds)
+
+
+async def _greet(client: "httpx2.AsyncClient") -> None:
+    import httpx2
+
+    try:
+        answer = await client.get("/health/live", timeout=5.0)
+    except httpx2.InvalidURL as error:
+        raise ConfigurationError(f"--url: {error}; e.g. http://127.0.0.1:8080") from error
+    except (httpx2.TransportError, httpx2.UnsupportedProtocol) as error:
+        reason = str(error) or type(error).__name__
+        raise UnavailableError(
+            f"no answer from {client.base_url} ({reason}); is `polyglot up` running?"
+        ) from error
+    if answer.status_code != httpx2.codes.OK:
+        raise UnavailableError(
+            f"{client.base_url} answers {answer.status_code} to /health/live: not this service?"
+        )
+
+
+async def _send(client: "httpx2.AsyncClient", lines: int, tally: Tally, shown: "Progress") -> None:
+    chunks = _chunks(lines)
+
+    async def connection() -> None:
+        for chunk in chunks:  # shared: each chunk goes to whichever connection is free
+            body = b"".join([line.ndjson for line in chunk])
+            answer = await _import(client, body, shown)
+            for line in chunk:
+                tally.orders[line.day] += 1
+                tally.cents[line.day] += line.cents
+            tally.accepted += answer["accepted"]
+            tally.unchanged += answer["unchanged"]
+            tally.rejected += answer["rejected"]
+            for error in answer["errors"][: SHOWN_MAX - len(tally.reasons)]:
+                line_text = chunk[error["line"] - 1].ndjson.decode().strip()
+                tally.reasons.append(f"{error['detail']}: {line_text}")
+            shown.advance(len(chunk))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CONNECTIONS):
+                group.create_task(connection())
+    except* PolyglotError as failed:
+        raise failed.exceptions[0] from None
+
+
+def _chunks(lines: int) -> Iterator[list[completejourney.Line]]:
+    for chunk in completejourney.read(CHUNK_LINES):
+        if lines <= 0:
+            return
+        yield chunk[:lines]
+        lines -= len(chunk)
+
+
+async def _import(client: "httpx2.AsyncClient", body: bytes, shown: "Progress") -> dict[str, Any]:
+    """Send a chunk until it is answered; see the module's invariant."""
+    import httpx2
+
+    deadline = time.monotonic() + RETRY_SECONDS
+    pause = 0.25
+    while True:
+        retry_after = 0.0
+        try:
+            answer = await client.post(
+                "/api/orders/import",
+                content=body,
+                headers={"Content-Type": "application/x-ndjson"},
+            )
+        except httpx2.TransportError as error:
+            problem = str(error) or type(error).__name__
+        else:
+            if answer.status_code == httpx2.codes.OK:
+                totals: dict[str, Any] = answer.json()
+                return totals
+            problem = f"{answer.status_code} {_detail(answer)}"
+            if answer.status_code not in _RETRIED:
+                raise RejectedError(f"the API refuses the import: {problem}")
+            retry_after = _seconds(answer.headers.get("Retry-After", ""))
+        if time.monotonic() > deadline:
+            raise UnavailableError(
+                f"gave up after {RETRY_SECONDS:.0f} s: {problem}; run it again to go on"
+            )
+        shown.say(f"trying again: {problem}")
+        await asyncio.sleep(max(retry_after, pause * random.uniform(0.5, 1.5)))  # noqa: S311  jitter
+        pause = min(pause * 2, RETRY_PAUSE_SECONDS_MAX)
+
+
+def _detail(answer: "httpx2.Response") -> str:
+    try:
+        problem = answer.json()
+        return str(problem.get("detail") or problem.get("title") or "")
+    except ValueError:
+        return answer.text[:200]
+
+
+def _seconds(retry_after: str) -> float:
+    return min(float(retry_after), RETRY_PAUSE_SECONDS_MAX) if retry_after.isdecimal() else 0.0
+
+
+async def _compare(client: "httpx2.AsyncClient", expected: dict[date, Day]) -> list[Difference]:
+    """Return the differences once there are none, or once the answers stand still."""
+    import httpx2
+
+    found: dict[date, Day] = {}
+    problem = ""
+    moved_at = time.monotonic()
+    pause = 0.2
+    while True:
+        try:
+            for answer in (
+                await client.post("/api/admin/refresh"),
+                await client.get("/api/dashboard/sales", params={"days": DAYS_MAX}),
+            ):
+                answer.raise_for_status()
+            problem, latest = "", _days(answer.text)
+        except httpx2.HTTPError as error:
+            problem, latest = str(error) or type(error).__name__, found
+        differences = compare(expected, latest)
+        if not problem and not differences:
+            return []
+        if latest != found:
+            found, moved_at = latest, time.monotonic()
+        elif time.monotonic() - moved_at > PERSIST_WAIT_SECONDS:
+            if problem:
+                raise UnavailableError(f"the sales cannot be read: {problem}")
+            return differences
+        await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  jitter
+        pause = min(pause * 1.5, 3.0)
+
+
+def _days(text: str) -> dict[date, Day]:
+    return {
+        date.fromisoformat(day["date"]): Day(int(day["orders"]), Decimal(day["total_revenue"]))
+        for day in json.loads(text, parse_float=Decimal)
+    }
+
+
+def compare(expected: dict[date, Day], found: dict[date, Day]) -> list[Difference]:
+    """Return every day on which the two differ, in order."""
+    nothing = Day(0, Decimal(0))
+    return [
+        Difference(day, expected.get(day, nothing), found.get(day, nothing))
+        for day in sorted(expected.keys() | found.keys())
+        if expected.get(day, nothing) != found.get(day, nothing)
+    ]
+
+
+def report(tally: Tally, differences: list[Difference], seconds: float) -> int:
+    """Print what was loaded and what differs; return the exit code."""
+    expected = tally.expected()
+    orders = sum(day.orders for day in expected.values())
+    revenue = sum((day.revenue for day in expected.values()), Decimal(0))
+    rate = orders / seconds if seconds else 0.0
+    click.echo(f"sent      {orders:,} orders in {seconds:,.1f} s ({rate:,.0f} a second)")
+    click.echo(
+        f"answered  {tally.accepted:,} accepted, {tally.unchanged:,} already there, "
+        f"{tally.rejected:,} rejected"
+    )
+    for reason in tally.reasons:
+        click.echo(f"          rejected: {reason}")
+    click.echo(
+        f"compared  {len(expected):,} days, {orders:,} orders, revenue {revenue:,.2f}: "
+        + ("every day equal to the cent" if not differences else f"{len(differences):,} differ")
+    )
+    if not differences:
+        return int(tally.rejected > 0)
+    rows = [
+        (
+            str(difference.day),
+            f"{difference.expected.orders:,}",
+            f"{difference.found.orders:,}",
+            f"{difference.expected.revenue:,.2f}",
+            f"{difference.found.revenue:,.2f}",
+        )
+        for difference in differences[:SHOWN_MAX]
+    ]
+    click.echo(table(("DAY", "ORDERS FILE", "ORDERS SYSTEM", "REVENUE FILE", "SYSTEM"), rows))
+    if len(differences) > SHOWN_MAX:
+        click.echo(f"and {len(differences) - SHOWN_MAX:,} more days")
+    if any(d.found.orders > d.expected.orders for d in differences):
+        click.echo(
+            "The system holds orders that this load did not send (an earlier or larger load, or "
+            "other traffic), so the days cannot agree. Compare on a fresh data directory."
+        )
+    return 1
