@@ -1,0 +1,186 @@
+"""One worker's end of the stream.
+
+Invariant: whatever the server delivered to this consumer is either given to the worker or released
+    when the consumer leaves; a `receive` that is cancelled loses nothing.
+Invariant: a blocking read has a connection of its own; it would hold up every other command.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from polyglot_persistence.adapters.valkey_streams.commands import Commands, error_code
+from polyglot_persistence.adapters.valkey_streams.stream import (
+    GROUP,
+    RELEASED_IDLE_MS,
+    RELEASED_OWNER,
+    STREAM,
+    TAKE,
+)
+from polyglot_persistence.domain.order import from_micros
+from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
+from polyglot_persistence.ports import Delivery
+
+BLOCK_SECONDS_MAX: Final = 0.25
+"""How long a released message waits at most before an idle worker looks for it."""
+
+_MESSAGES_MAX: Final = 500
+"""Taken in one step, which takes about 2 ms and lets no other command in."""
+
+_SCHEMA_UNSTATED: Final = 1
+"""Of a message that was put there by hand, without fields."""
+
+
+class StreamsConsumer:
+    """`ports.Consumer`; see `ValkeyStreamsQueue.consume`."""
+
+    def __init__(
+        self,
+        name: str,
+        commands: Commands,
+        blocking: Commands,
+        *,
+        orders_max: int,
+        claim_idle_ms: int,
+    ) -> None:
+        self._name = name
+        self._commands = commands
+        self._blocking = blocking
+        self._orders_max = orders_max
+        self._claim_idle_ms = claim_idle_ms
+        self._held: dict[object, int] = {}
+        self._room = asyncio.Event()
+        self._fetching: asyncio.Task[Sequence[Delivery]] | None = None
+        self._leaving = False
+        self._dead: UnavailableError | None = None
+
+    async def receive(self, wait_seconds: float) -> Sequence[Delivery]:
+        """Return what is there; one caller at a time."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_seconds
+        while True:
+            if self._dead is not None:
+                raise UnavailableError(str(self._dead)) from self._dead
+            if self._fetching is None:
+                self._fetching = asyncio.create_task(self._fetch(deadline))
+            # A cancelled caller leaves the task; its result is for the next.
+            deliveries = await asyncio.shield(self._fetching)
+            self._fetching = None
+            if deliveries or loop.time() >= deadline:
+                return deliveries
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge and delete, in one transaction: XACK alone leaves a message in the stream."""
+        ids = self._forget(deliveries)
+        if ids and self._dead is None:
+            with self._failing_quietly():
+                await self._commands.pipeline(
+                    ("MULTI",),
+                    ("XACK", STREAM, GROUP, *ids),
+                    ("XDEL", STREAM, *ids),
+                    ("EXEC",),
+                )
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Give them an owner that never reads and an age that makes them anybody's."""
+        ids = self._forget(deliveries)
+        if ids and self._dead is None:
+            with self._failing_quietly():
+                await self._commands.execute(
+                    *("XCLAIM", STREAM, GROUP, RELEASED_OWNER, 0, *ids),
+                    *("IDLE", RELEASED_IDLE_MS, "JUSTID"),
+                )
+
+    async def close(self) -> None:
+        """Let the read under way end, so that nothing is delivered here any more."""
+        self._leaving = True
+        self._room.set()
+        if self._fetching is not None:
+            await asyncio.gather(self._fetching, return_exceptions=True)
+            self._fetching = None
+        await self._blocking.close()
+
+    async def _fetch(self, deadline: float) -> Sequence[Delivery]:
+        try:
+            return await self._fetch_until(deadline)
+        except (UnavailableError, UnknownOutcomeError) as error:
+            self._dead = UnavailableError(f"the queue's channel is gone: {error}")
+            raise self._dead from error
+
+    async def _fetch_until(self, deadline: float) -> Sequence[Delivery]:
+        loop = asyncio.get_running_loop()
+        while not self._leaving:
+            room = self._orders_max - sum(self._held.values())
+            if room > 0 and (deliveries := await self._take(room)):
+                return deliveries
+            left_seconds = deadline - loop.time()
+            if left_seconds <= 0 or self._leaving:
+                break
+            if room <= 0:
+                await self._wait_for_room(left_seconds)
+            elif deliveries := await self._block(min(left_seconds, BLOCK_SECONDS_MAX)):
+                return deliveries
+        return []
+
+    async def _wait_for_room(self, seconds: float) -> None:
+        self._room.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._room.wait()
+
+    async def _take(self, orders: int) -> Sequence[Delivery]:
+        taken = await self._commands.execute(
+            *("EVAL", TAKE, 1, STREAM, GROUP, self._name),
+            *(orders, _MESSAGES_MAX, self._claim_idle_ms),
+        )
+        return [self._hold(*one) for one in taken]
+
+    async def _block(self, seconds: float) -> Sequence[Delivery]:
+        milliseconds = max(1, int(seconds * 1000))  # 0 would be for ever
+        try:
+            reply = await self._blocking.execute(
+                *("XREADGROUP", "GROUP", GROUP, self._name, "COUNT", 1),
+                *("BLOCK", milliseconds, "STREAMS", STREAM, ">"),
+            )
+        except UnavailableError as error:
+            if error_code(error) in {"NOGROUP", "UNBLOCKED"}:
+                return []  # the stream was deleted; the next take creates it
+            raise
+        if reply is None:
+            return []
+        return [self._hold(entry_id, 0, fields) for entry_id, fields in reply[0][1]]
+
+    def _hold(self, entry_id: bytes, redeliveries: int, fields: list[bytes]) -> Delivery:
+        values = dict(zip(fields[::2], fields[1::2], strict=True))
+        orders = _whole(values.get(b"orders")) or 0
+        accepted_at = _whole(values.get(b"accepted_at"))
+        self._held[entry_id] = max(orders, 1)
+        return Delivery(
+            tag=entry_id,
+            body=values.get(b"body", b""),
+            orders=orders,
+            accepted_at=None if accepted_at is None else from_micros(accepted_at),
+            schema=_whole(values.get(b"schema")) or _SCHEMA_UNSTATED,
+            redeliveries=redeliveries,
+        )
+
+    def _forget(self, deliveries: Sequence[Delivery]) -> list[Any]:
+        ids = [delivery.tag for delivery in deliveries]
+        for entry_id in ids:
+            self._held.pop(entry_id, None)
+        self._room.set()
+        return ids
+
+    @contextlib.contextmanager
+    def _failing_quietly(self) -> Iterator[None]:
+        """Take note that the channel is gone; what it held comes again."""
+        try:
+            yield
+        except (UnavailableError, UnknownOutcomeError) as error:
+            self._dead = UnavailableError(f"the queue's channel is gone: {error}")
+
+
+def _whole(value: bytes | None) -> int | None:
+    """Return a field that someone may have written by hand as a whole number, if it is one."""
+    return int(value) if value is not None and value.isdigit() else None

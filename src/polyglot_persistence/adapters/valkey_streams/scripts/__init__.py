@@ -1,0 +1,1 @@
+"""The Lua sources; `adapters/valkey_streams/stream.py` reads them."""

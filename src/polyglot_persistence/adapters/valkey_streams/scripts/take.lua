@@ -1,0 +1,58 @@
+#!lua flags=allow-oom
+-- Take messages for a consumer until they hold about so many orders: first what was released or
+-- lies with a consumer that is silent, then what was never delivered. A group that is missing (new
+-- or wiped server) is created. Allowed at the memory limit, for draining is what makes room.
+--
+-- KEYS  the stream
+-- ARGV  group, consumer, orders wanted, messages at most, milliseconds after which a silent
+--       consumer's messages are anybody's
+--
+-- Returns a list of {id, earlier deliveries, {field, value, ...}}.
+local stream, group, consumer = KEYS[1], ARGV[1], ARGV[2]
+local orders_wanted = tonumber(ARGV[3])
+local messages_wanted = tonumber(ARGV[4])
+local idle = ARGV[5]
+local taken = {}
+
+local function wanted()
+  return orders_wanted > 0 and #taken < messages_wanted
+end
+
+local function take(entry, deliveries)
+  local fields = entry[2]
+  local orders = 1
+  for n = 1, #fields, 2 do
+    if fields[n] == 'orders' then
+      orders = math.max(tonumber(fields[n + 1]) or 1, 1)
+    end
+  end
+  orders_wanted = orders_wanted - orders
+  taken[#taken + 1] = { entry[1], deliveries, fields }
+end
+
+local left = redis.pcall('XPENDING', stream, group, 'IDLE', idle, '-', '+', messages_wanted)
+if left.err then
+  if not string.find(left.err, 'NOGROUP', 1, true) then
+    return left
+  end
+  redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
+  left = {}
+end
+for _, pending in ipairs(left) do
+  if not wanted() then
+    break
+  end
+  local claimed = redis.call('XCLAIM', stream, group, consumer, idle, pending[1])
+  if claimed[1] then
+    take(claimed[1], pending[4])
+  end
+end
+
+while wanted() do
+  local new = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', 1, 'STREAMS', stream, '>')
+  if not new then
+    break
+  end
+  take(new[1][2][1], 0)
+end
+return taken

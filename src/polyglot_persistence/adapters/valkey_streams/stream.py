@@ -1,0 +1,25 @@
+"""The names and scripts of the stream: every key and constant on the server, in one place."""
+
+from importlib import resources
+from typing import Final
+
+STREAM: Final = "order_queue"
+GROUP: Final = "workers"
+
+RELEASED_OWNER: Final = "released"
+"""The consumer in whose name released messages wait; it never reads."""
+
+RELEASED_IDLE_MS: Final = 86_400_000
+"""Given to released messages: above any `claim_idle_seconds`, so that they are anybody's."""
+
+CONSUMER_SILENT_MS: Final = 3_600_000
+"""A live consumer reads every quarter of a second; after an hour without, its name is deleted."""
+
+
+def _script(name: str) -> str:
+    return resources.files(f"{__package__}.scripts").joinpath(f"{name}.lua").read_text("utf-8")
+
+
+TAKE: Final = _script("take")
+LEAVE: Final = _script("leave")
+READY: Final = _script("ready")
