@@ -16,7 +16,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +29,8 @@ LOG_BYTES_MAX = 4 * 1024 * 1024
 
 LOG_TAIL_LINES = 5
 POLL_SECONDS = 0.02
+"""Between two looks at what is expected within moments."""
+
 KILLED_GONE_SECONDS = 10.0
 """How long a killed process may take to be gone; it may be waiting for a disk."""
 
@@ -36,15 +38,21 @@ _LAUNCH = Path(__file__).with_name("launch.py")
 _log = telemetry.logger("up")
 
 
-async def wait_until(condition: Callable[[], bool], timeout_seconds: float) -> bool:
-    """Return whether the condition came true in time; it is looked at every 20 ms."""
+async def wait_until(
+    condition: Callable[[], bool | Awaitable[bool]],
+    timeout_seconds: float,
+    poll_seconds: float = POLL_SECONDS,
+) -> bool:
+    """Return whether the condition came true in time."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_seconds
-    while not condition():
+    while True:
+        outcome = condition()
+        if outcome if isinstance(outcome, bool) else await outcome:
+            return True
         if loop.time() > deadline:
             return False
-        await asyncio.sleep(POLL_SECONDS)
-    return True
+        await asyncio.sleep(poll_seconds)
 
 
 class Child:

@@ -8,14 +8,20 @@ from polyglot_persistence.errors import ConfigurationError
 
 
 class DataDirectory:
-    """A directory of mode 0700, created when it is missing, and locked by at most one process.
+    """A directory, created with the mode when it is missing, and locked by at most one process.
 
     The lock is the kernel's (flock(2)): it ends with the process, however that ends.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mode: int = 0o700) -> None:
         self.path = path.absolute()
+        self._mode = mode
         self._lock: int | None = None
+
+    @property
+    def locked(self) -> bool:
+        """Whether this process has taken the directory."""
+        return self._lock is not None
 
     def lock(self) -> None:
         """Create the directory if need be, and take it; without effect if it is taken already.
@@ -26,7 +32,7 @@ class DataDirectory:
         if self._lock is not None:
             return
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.mkdir(mode=self._mode, parents=True, exist_ok=True)
             lock = os.open(self.path / "owner.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise ConfigurationError(

@@ -97,9 +97,9 @@ def _has_entry(uid: int) -> bool:
 
 
 def _can_use(identity: Identity, paths: Sequence[Path]) -> bool:
-    command = [sys.executable, "-I", "-S", _LAUNCH, "0", "0", identity.argument, "--can-use"]
+    launch = (sys.executable, "-I", "-S", str(_LAUNCH), "0", "0", identity.argument)
     done = subprocess.run(
-        [*command, *paths],
+        [*launch, "--can-use", *map(str, paths)],
         check=False,
         capture_output=True,
         stdin=subprocess.DEVNULL,

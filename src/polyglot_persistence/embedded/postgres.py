@@ -4,7 +4,7 @@
     data_dir/cluster       the data, made whole as cluster.new and then renamed
              password      of the one user, mode 0600; made anew when it is missing
              run           the socket's directory, or a link to it
-             postgres.log  server.lock  owner.lock
+             server.log  server.lock  owner.lock
 ```
 
 Invariant: `fsync`, `full_page_writes` and `synchronous_commit` are on: a commit survives a loss of
@@ -15,19 +15,14 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
-from polyglot_persistence.embedded.child import Child, wait_until
-from polyglot_persistence.embedded.data_directory import DataDirectory
 from polyglot_persistence.embedded.identity import Identity, identity_for
-from polyglot_persistence.embedded.socket_directory import (
-    close_socket_directory,
-    open_socket_directory,
-)
+from polyglot_persistence.embedded.server import BundledServer, bare_environment
+from polyglot_persistence.embedded.socket_directory import open_socket_directory
 from polyglot_persistence.errors import ConfigurationError
 
 USER = "polyglot"
@@ -72,19 +67,17 @@ _SETTINGS = {
 }
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(BundledServer):
     """One PostgreSQL server on a Unix socket in a private directory, with a password."""
 
     def __init__(self, data_dir: Path) -> None:
-        self._directory = DataDirectory(data_dir)
-        path = self._directory.path
-        self._cluster = path / "cluster"
-        self._child = Child(
+        super().__init__(
             "PostgreSQL",
-            lock_path=path / "server.lock",
+            data_dir,
             stops=[(signal.SIGINT, STOP_TIMEOUT_SECONDS), (signal.SIGQUIT, 5.0)],
-            log_path=path / "postgres.log",
+            start_timeout_seconds=START_TIMEOUT_SECONDS,
         )
+        self._cluster = self._directory.path / "cluster"
         self._socket_dir: Path | None = None
         self._password = ""
 
@@ -98,71 +91,28 @@ class EmbeddedPostgres:
             f"?host={quote(str(self._socket_dir), safe='')}&port={PORT}"
         )
 
-    @property
-    def process(self) -> subprocess.Popen[bytes] | None:
-        """The server's process, if it was started."""
-        return self._child.process
-
-    @property
-    def pid(self) -> int | None:
-        """The server's process id while it runs."""
-        return self._child.process.pid if self._child.process and self._child.running else None
-
-    async def start(self) -> None:
-        """Start the server, with a new cluster in an empty directory; return when it answers.
-
-        A second call restarts a server that ended; socket and password stay the same.
-
-        Raises:
-            ConfigurationError: if the directory is in use, the cluster is of another version, no
-                identity can run it, or it does not come up.
-        """
-        if self._child.running:
-            return
-        self._directory.lock()
-        await self._child.reap()
+    async def _spawn(self, path: Path) -> None:
         install = _installation()
-        identity = identity_for(
-            self._directory.path, [install / "bin" / "postgres", install / "share"]
-        )
+        identity = identity_for(path, [install / "bin" / "postgres", install / "share"])
         await self._settle_cluster(install, identity)
-        self._socket_dir = open_socket_directory(self._directory.path, f".s.PGSQL.{PORT}", identity)
+        self._socket_dir = open_socket_directory(path, f".s.PGSQL.{PORT}", identity)
         settings = {**_SETTINGS, "unix_socket_directories": _quoted(self._socket_dir)}
         await self._child.start(
             [
                 *(install / "bin" / "postgres", "-D", self._cluster),
                 *(part for item in settings.items() for part in ("-c", "=".join(item))),
             ],
-            _environment(),
+            bare_environment(),
             identity=identity,
         )
-        try:
-            await self._wait_until_ready()
-        except BaseException:
-            await self.stop()
-            raise
 
-    async def stop(self) -> None:
-        """Stop the server and give the directory free; without effect if it was not started."""
-        await self._child.stop()
-        close_socket_directory(self._directory.path)
-        self._directory.unlock()
-
-    async def _wait_until_ready(self) -> None:
-        if not await wait_until(self._ready_or_ended, START_TIMEOUT_SECONDS):
-            raise self._child.failure(f"was not ready within {START_TIMEOUT_SECONDS:.0f} s")
-        if not self._child.running:
-            raise self._child.failure(self._child.exit_text())
-
-    def _ready_or_ended(self) -> bool:
-        """Whether the server says that it is ready, or has ended: as pg_ctl(1) looks for it."""
+    async def _answers(self) -> bool:
+        """Look for it as pg_ctl(1) does."""
         try:
             lines = (self._cluster / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
-            lines = []
-        return (len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready") or (
-            not self._child.running
-        )
+            return False
+        return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready"
 
     async def _settle_cluster(self, install: Path, identity: Identity) -> None:
         """Leave a whole cluster of this version that can be started, and its password known."""
@@ -175,7 +125,7 @@ class EmbeddedPostgres:
                     *(install / "bin" / "initdb", "-D", unfinished, "-U", USER, "-A", "reject"),
                     *("--locale=C", "-E", "UTF8", "--no-instructions"),
                 ],
-                _environment(),
+                bare_environment(),
                 timeout_seconds=INIT_TIMEOUT_SECONDS,
                 identity=identity,
             )
@@ -205,7 +155,7 @@ class EmbeddedPostgres:
                     *(install / "bin" / "postgres", "--single", "-D", cluster),
                     *("-c", "exit_on_error=on", "-c", "log_checkpoints=off", "template1"),
                 ],
-                _environment(),
+                bare_environment(),
                 timeout_seconds=INIT_TIMEOUT_SECONDS,
                 identity=identity,
                 stdin=stdin,
@@ -236,12 +186,6 @@ class EmbeddedPostgres:
     @property
     def _password_path(self) -> Path:
         return self._directory.path / "password"
-
-
-def _environment() -> dict[str, str]:
-    """Return a small environment: PGDATA, PGOPTIONS and the like of a user's shell stay out."""
-    kept = ("PATH", "LD_LIBRARY_PATH")
-    return {"LC_ALL": "C", "TZ": "UTC", **{k: os.environ[k] for k in kept if k in os.environ}}
 
 
 def _quoted(directory: Path) -> str:

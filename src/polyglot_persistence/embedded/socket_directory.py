@@ -58,7 +58,7 @@ def close_socket_directory(data_dir: Path) -> None:
     """Remove the directory and what points to it."""
     link = data_dir / "run"
     if link.is_symlink():
-        shutil.rmtree(link.readlink(), ignore_errors=True)
+        shutil.rmtree(link.readlink(), ignore_errors=True)  # refuses to follow a link put there
         link.unlink()
     else:
         shutil.rmtree(link, ignore_errors=True)

@@ -1,0 +1,300 @@
+"""The embedded deployment: both servers, the API and a worker, started and stopped as one.
+
+```
+  start   lock the directory ── PostgreSQL ─┬── API ────┬── ready to take orders: one line printed
+                             └─ Valkey ─────┴── worker ─┘
+  keep    what ends unasked is started again, with growing pauses
+  stop    API ── worker ── PostgreSQL ── Valkey, each after the end of the one before
+```
+
+Invariant: only this process hears a Ctrl-C; its children have sessions of their own. When it is
+killed, the kernel asks them to stop (Linux), and the next start waits for them.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import quote
+
+from polyglot_persistence import telemetry
+from polyglot_persistence.embedded.child import Child, wait_until
+from polyglot_persistence.embedded.data_directory import DataDirectory
+from polyglot_persistence.embedded.postgres import EmbeddedPostgres
+from polyglot_persistence.embedded.valkey import EmbeddedValkey
+from polyglot_persistence.errors import ConfigurationError
+
+READY_TIMEOUT_SECONDS = 60.0
+"""From the start of the API until it is ready; the stores answer by then."""
+
+SHUTDOWN_TIMEOUT_SECONDS = 20.0
+SHUTDOWN_MARGIN_SECONDS = 10.0
+"""What a process is given beyond its own deadline before it is killed."""
+
+WATCH_SECONDS = 0.1
+"""Between two looks at whether a service still runs."""
+
+RESTART_PAUSE_SECONDS_MIN = 0.2
+RESTART_PAUSE_SECONDS_MAX = 10.0
+RESTART_FORGIVEN_SECONDS = 30.0
+"""Who ran this long starts again without a growing pause."""
+
+REQUEST_TIMEOUT_SECONDS = 5.0
+
+_log = telemetry.logger("up")
+
+
+class _Service(Protocol):
+    """A bundled server or a process of ours."""
+
+    name: str
+
+    @property
+    def running(self) -> bool: ...
+
+    def exit_text(self) -> str: ...
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+class _Program:
+    """One of this project's own processes, as `polyglot api` starts it."""
+
+    def __init__(
+        self,
+        command: str,
+        data_dir: Path,
+        environment: Callable[[], Mapping[str, str]],
+        stop_timeout_seconds: float,
+    ) -> None:
+        self.name = command
+        self._environment = environment
+        self._child = Child(
+            command,
+            lock_path=data_dir / f"{command}.lock",
+            stops=[(signal.SIGTERM, stop_timeout_seconds)],
+        )
+
+    @property
+    def running(self) -> bool:
+        return self._child.running
+
+    def exit_text(self) -> str:
+        return self._child.exit_text()
+
+    async def reap(self) -> None:
+        await self._child.reap()
+
+    async def start(self) -> None:
+        # -P: a module of the directory that one stands in must not be taken for a library's.
+        command = [sys.executable, "-P", "-m", "polyglot_persistence", self.name]
+        await self._child.start(command, self._environment())
+
+    async def stop(self) -> None:
+        await self._child.stop()
+
+
+async def up(
+    *,
+    host: str,
+    port: int,
+    data_dir: Path,
+    shutdown_timeout_seconds: float = SHUTDOWN_TIMEOUT_SECONDS,
+) -> None:
+    """Run the whole system until SIGTERM, SIGINT or SIGHUP; then stop it in order and return.
+
+    When it is ready to take orders, `ready: URL` is printed to stdout; all logs go to stderr. The
+    API and the worker are given `shutdown_timeout_seconds`, and some more, to stop.
+
+    Raises:
+        ConfigurationError: if the directory is in use, the port is taken, or a part does not start.
+    """
+    stopping = _on_signals()
+    directory = DataDirectory(data_dir, mode=0o711)  # PostgreSQL may run as another user
+    directory.lock()
+    try:
+        deployment = _Deployment(host, port, directory.path, shutdown_timeout_seconds)
+        try:
+            await _unless(stopping, deployment.run())
+        finally:
+            _log.info("stopping")
+            await deployment.stop()
+            _log.info("stopped")
+    finally:
+        directory.unlock()
+
+
+class _Deployment:
+    """The four services and their order."""
+
+    def __init__(
+        self, host: str, port: int, data_dir: Path, shutdown_timeout_seconds: float
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._data_dir = data_dir
+        self._postgres = EmbeddedPostgres(data_dir / "postgres")
+        self._valkey = EmbeddedValkey(data_dir / "valkey")
+        stop_timeout_seconds = shutdown_timeout_seconds + SHUTDOWN_MARGIN_SECONDS
+        self._api, self._worker = (
+            _Program(command, data_dir, self._environment, stop_timeout_seconds)
+            for command in ("api", "worker")
+        )
+
+    async def run(self) -> None:
+        """Start everything, say so, and keep it running; it returns only by an error."""
+        for program in (self._api, self._worker):
+            await program.reap()
+        _refuse_taken_port(self._host, self._port)
+        await _all(self._postgres.start(), self._valkey.start())
+        _log.info("servers_started", postgres_pid=self._postgres.pid, valkey_pid=self._valkey.pid)
+        await _all(self._worker.start(), self._api.start())
+        await self._wait_until_ready()
+        sys.stdout.write(f"ready: http://{_url_host(self._host)}:{self._port}\n")
+        sys.stdout.flush()
+        await _all(*(_keep(one) for one in (self._postgres, self._valkey, self._api, self._worker)))
+
+    async def stop(self) -> None:
+        """Stop whatever runs, in order; the fault of one does not keep the others running."""
+        async with contextlib.AsyncExitStack() as stack:
+            for service in (self._valkey, self._postgres, self._worker, self._api):
+                stack.push_async_callback(service.stop)  # the last one pushed is stopped first
+
+    async def _wait_until_ready(self) -> None:
+        await wait_until(self._ready_or_ended, READY_TIMEOUT_SECONDS)
+        for program in (self._api, self._worker):
+            if not program.running:
+                raise ConfigurationError(
+                    f"the {program.name} process {program.exit_text()}; its log above says why"
+                )
+        if not await self._ready():
+            raise ConfigurationError(
+                f"the API was not ready in {READY_TIMEOUT_SECONDS:.0f} s; its log above says why"
+            )
+
+    async def _ready_or_ended(self) -> bool:
+        return not (self._api.running and self._worker.running) or await self._ready()
+
+    async def _ready(self) -> bool:
+        return await _status(_url_host(self._host), self._port, "/health/ready") == b"200"
+
+    def _environment(self) -> Mapping[str, str]:
+        """Return the environment of our own processes: the caller's, and where the stores are."""
+        stores = {
+            "POSTGRES_DSN": self._postgres.dsn,
+            "REDIS_ADDR": self._valkey.url,
+            "RABBITMQ_URL": self._valkey.url,
+            "ELASTICSEARCH_URL": f"tantivy://{quote(str(self._data_dir / 'search'))}",
+            "API_HOST": self._host,
+            "API_PORT": str(self._port),
+        }
+        ours = {*stores, *(f"{name}_FILE" for name in stores)}
+        return {**{k: v for k, v in os.environ.items() if k not in ours}, **stores}
+
+
+async def _keep(service: _Service) -> None:
+    """Start the service again whenever it ends; for ever."""
+    loop = asyncio.get_running_loop()
+    pause_seconds = RESTART_PAUSE_SECONDS_MIN
+    while True:
+        started = loop.time()
+        await wait_until(lambda: not service.running, float("inf"), WATCH_SECONDS)
+        _log.error("ended_unasked", service=service.name, how=service.exit_text())
+        if loop.time() - started > RESTART_FORGIVEN_SECONDS:
+            pause_seconds = RESTART_PAUSE_SECONDS_MIN
+        await asyncio.sleep(pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311 -- jitter
+        pause_seconds = min(2 * pause_seconds, RESTART_PAUSE_SECONDS_MAX)
+        try:
+            await service.start()
+        except ConfigurationError as error:
+            _log.error("restart_failed", service=service.name, error=str(error))
+        else:
+            _log.info("restarted", service=service.name)
+
+
+async def _all(*coroutines: Coroutine[None, None, None]) -> None:
+    """Await all; at the first error cancel the others, and raise that error as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for coroutine in coroutines:
+                group.create_task(coroutine)
+    except* ConfigurationError as errors:
+        raise errors.exceptions[0] from None
+
+
+async def _unless(stopping: asyncio.Event, coroutine: Coroutine[None, None, None]) -> None:
+    """Await the coroutine, or cancel it when the event comes first."""
+    work = asyncio.create_task(coroutine)
+    stop = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop.cancel()
+        work.cancel()  # without effect if it is done
+        await asyncio.wait({work, stop})
+    if not work.cancelled():
+        work.result()  # raises what it raised
+
+
+def _on_signals() -> asyncio.Event:
+    """Return an event that any of the stop signals sets; further ones do nothing."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) stays in force
+            loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
+def _refuse_taken_port(host: str, port: int) -> None:
+    """Raise `ConfigurationError` if nobody could listen there."""
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise ConfigurationError(f"{host} is not an address of this machine: {error}") from error
+    for family, kind, protocol, _, address in addresses:
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except OSError as error:
+                raise ConfigurationError(_port_text(host, port, error)) from error
+
+
+def _port_text(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is taken by another program; choose another with --port"
+    return f"cannot listen on port {port} of {host}: {error.strerror}"
+
+
+def _url_host(host: str) -> str:
+    """Return the host that a client on this machine writes into a URL."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- only compared
+    return f"[{host}]" if ":" in host else host
+
+
+async def _status(host: str, port: int, path: str) -> bytes | None:
+    """Return the status of a GET, or nothing while nobody answers it."""
+    try:
+        async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
+            reader, writer = await asyncio.open_connection(host.strip("[]"), port)
+            try:
+                writer.write(
+                    f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+                )
+                words = (await reader.readline()).split()
+            finally:
+                writer.close()
+                await writer.wait_closed()
+    except (OSError, TimeoutError):
+        return None
+    return words[1] if len(words) > 1 else None
