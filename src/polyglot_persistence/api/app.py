@@ -1,0 +1,82 @@
+"""The ASGI application: handlers wired to flows, paths to handlers."""
+
+import asyncio
+from importlib.metadata import version
+from typing import NamedTuple
+
+from starlette.routing import Route as FrameworkRoute
+from starlette.routing import Router
+from starlette.types import ASGIApp
+
+from polyglot_persistence.api.endpoint import Endpoint, Handler, no_route
+from polyglot_persistence.api.importing import ImportRoute
+from polyglot_persistence.api.openapi import describe
+from polyglot_persistence.api.orders import OrderRoutes
+from polyglot_persistence.api.replies import encode_json
+from polyglot_persistence.api.reports import ReportRoutes
+from polyglot_persistence.api.routes import route_table
+from polyglot_persistence.api.service import ServiceRoutes
+from polyglot_persistence.flows.accept import AcceptFlow
+from polyglot_persistence.flows.health import HealthFlow
+from polyglot_persistence.flows.read import ReadFlow
+from polyglot_persistence.flows.sales import SalesFlow
+from polyglot_persistence.flows.search import SearchFlow
+from polyglot_persistence.ports import Clock
+
+
+class Flows(NamedTuple):
+    """What the routes call."""
+
+    accept: AcceptFlow
+    reads: ReadFlow
+    search: SearchFlow
+    sales: SalesFlow
+    health: HealthFlow
+
+
+class ApiLimits(NamedTuple):
+    """Bounds of requests; each is a setting of the same name."""
+
+    order_body_bytes_max: int
+    body_bytes_max: int
+    import_line_bytes_max: int
+    import_chunk_orders: int
+    import_wait_seconds: float
+    prefer_wait_seconds_max: float
+
+
+def build_app(flows: Flows, limits: ApiLimits, *, clock: Clock, stopping: asyncio.Event) -> ASGIApp:
+    """Return the application with every route.
+
+    Once `stopping` is set, imports end at their next chunk and clients that wait for persistence
+    are answered with what is reached; everything else runs to its end.
+    """
+    orders = OrderRoutes(
+        flows.accept,
+        flows.reads,
+        order_body_bytes_max=limits.order_body_bytes_max,
+        bulk_body_bytes_max=limits.body_bytes_max,
+        wait_seconds_max=limits.prefer_wait_seconds_max,
+        stopping=stopping,
+    )
+    imports = ImportRoute(
+        flows.accept,
+        clock,
+        line_bytes_max=limits.import_line_bytes_max,
+        chunk_orders=limits.import_chunk_orders,
+        wait_seconds=limits.import_wait_seconds,
+        stopping=stopping,
+    )
+    service = ServiceRoutes(flows.health)
+    table = route_table(orders, imports, ReportRoutes(flows.search, flows.sales), service)
+    service.describe(encode_json(describe(table, version("polyglot-persistence"))))
+    # One endpoint a path, so that it knows every method that the path takes; in the table's
+    # order, in which fixed steps of a path stand before variable ones.
+    paths: dict[str, dict[str, Handler]] = {}
+    for route in table:
+        paths.setdefault(route.path, {})[route.method] = route.handler
+    return Router(
+        [FrameworkRoute(path, Endpoint(path, handlers)) for path, handlers in paths.items()],
+        redirect_slashes=False,
+        default=no_route,
+    )

@@ -1,0 +1,130 @@
+"""Reading a request's body: bounded in bytes, and in time against senders that trickle.
+
+Invariant: no body is held beyond its limit, however it announces itself.
+Invariant: waiting for a client ends; the server below sets no deadline on a body.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+
+from starlette.requests import Request
+from starlette.types import Message
+
+from polyglot_persistence.errors import MalformedError, PolyglotError, TooLargeError
+
+PATIENCE_SECONDS = 20.0
+"""How long a body may stand still in all."""
+BYTES_PER_SECOND_MIN = 256
+"""Every so many bytes win a second of patience back, up to the whole of it. A slow mobile link
+brings 1,000 a second; a connection that is held open on purpose brings one."""
+DISCARD_BYTES_MAX = 2**20
+DISCARD_SECONDS_MAX = 2.0
+
+_DIGITS = re.compile(r"[0-9]+", re.ASCII)
+
+
+class SlowSenderError(PolyglotError):
+    """The client kept the server waiting for the body for too long (408)."""
+
+
+class ClientGoneError(PolyglotError):
+    """The client hung up before its body was complete; nobody is there to be answered."""
+
+
+class BodyReader:
+    """Hands out the chunks of one request's body, with patience for its sender."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._patience_seconds = PATIENCE_SECONDS
+        headers = request.headers
+        self.complete = "content-length" not in headers and "transfer-encoding" not in headers
+        """Whether the body has been read to its end."""
+
+    async def chunks(self, stopping: asyncio.Event | None = None) -> AsyncIterator[bytes]:
+        """Yield the body as it comes; the consumer's own time does not count.
+
+        Ends before the body does (`complete` tells) once `stopping` is set.
+
+        Raises:
+            SlowSenderError: the patience is used up.
+            ClientGoneError: the client hung up.
+        """
+        clock = asyncio.get_running_loop().time
+        while not self.complete:
+            asked_at = clock()
+            try:
+                async with asyncio.timeout(self._patience_seconds):
+                    message = await self._receive(stopping)
+            except TimeoutError as error:
+                raise SlowSenderError("the body stood still for too long") from error
+            if message is None:
+                return
+            if message["type"] != "http.request":
+                raise ClientGoneError
+            chunk: bytes = message.get("body", b"")
+            self.complete = not message.get("more_body", False)
+            self._patience_seconds = min(
+                PATIENCE_SECONDS,
+                self._patience_seconds - (clock() - asked_at) + len(chunk) / BYTES_PER_SECOND_MIN,
+            )
+            if chunk:
+                yield chunk
+
+    async def _receive(self, stopping: asyncio.Event | None) -> Message | None:
+        if stopping is None:
+            return await self._request.receive()
+        received = asyncio.ensure_future(self._request.receive())
+        stopped = asyncio.ensure_future(stopping.wait())
+        try:
+            await asyncio.wait((received, stopped), return_when=asyncio.FIRST_COMPLETED)
+            return received.result() if received.done() else None
+        finally:
+            received.cancel()
+            stopped.cancel()
+
+    async def read(self, bytes_max: int) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            TooLargeError: by its `Content-Length` already, or as it comes.
+        """
+        announced = self._request.headers.get("content-length")
+        if announced is not None and int(_digits(announced)) > bytes_max:
+            raise TooLargeError(f"the body may have {bytes_max} bytes, has {announced}")
+        parts = []
+        size = 0
+        async for chunk in self.chunks():
+            size += len(chunk)
+            if size > bytes_max:
+                raise TooLargeError(f"the body may have {bytes_max} bytes, and has more")
+            parts.append(chunk)
+        return b"".join(parts)
+
+    async def discard(self) -> bool:
+        """Read on for a moment after a refusal, and return whether that was the end of the body.
+
+        A client reads the answer only after it has sent its body, and a connection that is closed
+        over unread bytes is reset, answer and all.
+        """
+        if self.complete:
+            return True
+        if self._request.headers.get("expect", "").lower() == "100-continue":
+            return False  # it waits for our word, and must not hear "continue"
+        size = 0
+        try:
+            async with asyncio.timeout(DISCARD_SECONDS_MAX):
+                async for chunk in self.chunks():
+                    size += len(chunk)
+                    if size > DISCARD_BYTES_MAX:
+                        return False
+        except (TimeoutError, SlowSenderError, ClientGoneError):
+            return False
+        return True
+
+
+def _digits(text: str) -> str:
+    if not _DIGITS.fullmatch(text):
+        raise MalformedError("Content-Length is not a number")
+    return text

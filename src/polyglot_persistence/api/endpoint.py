@@ -1,0 +1,90 @@
+"""Carries a path's handlers in ASGI: errors to problems, duration to metrics, reply to the server.
+
+Invariant: every answer to a request that reached the application is a `Reply`, the unexpected
+failure included; handlers know nothing of sending.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeAlias
+
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from polyglot_persistence.api.bodies import BodyReader, ClientGoneError, SlowSenderError
+from polyglot_persistence.api.measuring import NO_ROUTE_LABEL, observe_request
+from polyglot_persistence.api.problems import (
+    NO_ROUTE,
+    TOO_SLOW,
+    WRONG_METHOD,
+    is_unexpected,
+    problem,
+    problem_reply,
+)
+from polyglot_persistence.api.replies import Reply
+from polyglot_persistence.telemetry import logger
+
+_log = logger("api")
+
+Handler: TypeAlias = Callable[[Request, BodyReader], Awaitable[Reply]]
+
+
+class Endpoint:
+    """One path: its template and its handlers by method. HEAD is answered by GET's handler."""
+
+    def __init__(self, path: str, handlers: Mapping[str, Handler]) -> None:
+        self._path = path
+        self._handlers = dict(handlers)
+        if "GET" in handlers:
+            self._handlers["HEAD"] = handlers["GET"]
+        self._allow = ", ".join(sorted(self._handlers)).encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        started = time.perf_counter()
+        request = Request(scope, receive)
+        body = BodyReader(request)
+        try:
+            reply = await self._answer(request, body)
+        except ClientGoneError:
+            return
+        await _send(scope, send, reply, keep_alive=await body.discard())
+        observe_request(scope["method"], self._path, reply[0], time.perf_counter() - started)
+
+    async def _answer(self, request: Request, body: BodyReader) -> Reply:
+        path = request.scope["path"]
+        handler = self._handlers.get(request.method)
+        if handler is None:
+            detail = f"{path} takes {self._allow.decode()}"
+            return problem(WRONG_METHOD, detail, path, ((b"allow", self._allow),))
+        try:
+            return await handler(request, body)
+        except ClientGoneError:
+            raise
+        except SlowSenderError as error:
+            return problem(TOO_SLOW, str(error), path)
+        except Exception as error:  # noqa: BLE001  # the last place that can answer the client
+            if is_unexpected(error):
+                _log.error(
+                    "request_failed", method=request.method, route=self._path, exc_info=error
+                )
+            return problem_reply(error, path)
+
+
+async def no_route(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request to a path that no route has."""
+    if scope["type"] != "http":
+        return
+    body = BodyReader(Request(scope, receive))
+    reply = problem(NO_ROUTE, f"there is nothing at {scope['path']}; see /docs", scope["path"])
+    await _send(scope, send, reply, keep_alive=await body.discard())
+    observe_request(scope["method"], NO_ROUTE_LABEL, reply[0], 0.0)
+
+
+async def _send(scope: Scope, send: Send, reply: Reply, *, keep_alive: bool) -> None:
+    status, headers, body = reply
+    sent = [*headers, (b"content-length", b"%d" % len(body))]
+    if not keep_alive:
+        sent.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": sent})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

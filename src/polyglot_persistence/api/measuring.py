@@ -1,0 +1,23 @@
+"""The duration of every request, by route template and status.
+
+Invariant: the labels are bounded: templates, not paths; known methods and statuses only.
+"""
+
+from typing import Any
+
+from polyglot_persistence.telemetry import HTTP_REQUEST_SECONDS
+
+NO_ROUTE_LABEL = ""
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+# `labels()` costs more than the observation; a child stays the same for ever.
+_children: dict[tuple[str, str, int], Any] = {}
+
+
+def observe_request(method: str, route: str, status: int, seconds: float) -> None:
+    """Count one answered request."""
+    key = (method if method in _METHODS else "_OTHER", route, status)
+    child = _children.get(key)
+    if child is None:
+        child = _children[key] = HTTP_REQUEST_SECONDS.labels(key[0], route, str(status))
+    child.observe(seconds)

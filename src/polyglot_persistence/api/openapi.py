@@ -1,0 +1,150 @@
+"""The OpenAPI 3.1 description, made from the table of routes and the types that it names.
+
+Invariant: nothing is described here that is not in the table, and every route in it is described.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from polyglot_persistence.api.descriptions import (
+    HEADERS,
+    Answer,
+    Content,
+    Operation,
+    Parameter,
+)
+from polyglot_persistence.api.problems import INTERNAL, KINDS, UNAVAILABLE, Kind
+from polyglot_persistence.api.routes import Route
+
+_PROBLEM_JSON = "application/problem+json"
+
+
+def describe(table: Sequence[Route], version: str) -> dict[str, Any]:
+    """Return the description of all routes."""
+    types = _types(table)
+    made, components = msgspec.json.schema_components(
+        types, ref_template="#/components/schemas/{name}"
+    )
+    schemas = _Schemas(types, made)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in table:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route.about, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "polyglot-persistence",
+            "version": version,
+            "summary": "Orders, acknowledged in milliseconds, persisted behind, never lost.",
+            "description": "An acknowledged order is durable. 503 means refused, nothing stored; "
+            "504 that it cannot be known, so retry with the same `Idempotency-Key`.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "tags": [
+            {"name": "orders", "description": "Accepting and reading orders."},
+            {"name": "reports", "description": "Projections: search and sales."},
+            {"name": "admin", "description": "What operators do."},
+            {"name": "service", "description": "Health, metrics and descriptions."},
+        ],
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+
+
+class _Schemas:
+    """The schema of each type that the descriptions name."""
+
+    def __init__(self, types: Sequence[Any], made: Sequence[dict[str, Any]]) -> None:
+        self._pairs = list(zip(types, made, strict=True))
+
+    def of(self, described: Any) -> dict[str, Any]:
+        """Return the type's schema, a reference where it has a name."""
+        return next(schema for one, schema in self._pairs if one == described)
+
+
+def _types(table: Sequence[Route]) -> list[Any]:
+    types: list[Any] = []
+    for route in table:
+        contents = [answer.content for answer in route.about.answers.values()]
+        for content in (*contents, route.about.request):
+            if content is not None and content.type is not None and content.type not in types:
+                types.append(content.type)
+        if route.about.problem_type not in types:
+            types.append(route.about.problem_type)
+    return types
+
+
+def _operation(about: Operation, schemas: _Schemas) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": about.name,
+        "tags": [about.tag],
+        "summary": about.summary,
+        "description": about.description,
+        "responses": _responses(about, schemas),
+    }
+    if about.parameters:
+        operation["parameters"] = [_parameter(parameter) for parameter in about.parameters]
+    if about.request is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": _content(about.request, schemas),
+        }
+    return operation
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "in": parameter.place,
+        "description": parameter.description,
+        "required": parameter.required,
+        "schema": parameter.schema,
+    }
+
+
+def _content(content: Content, schemas: _Schemas) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "schema": {"type": "string"} if content.type is None else schemas.of(content.type)
+    }
+    if content.example is not None:
+        described["example"] = content.example
+    return {content.media_type: described}
+
+
+def _responses(about: Operation, schemas: _Schemas) -> dict[str, Any]:
+    responses = {
+        str(status): _answer(answer, schemas) for status, answer in sorted(about.answers.items())
+    }
+    kinds = {*about.problems, INTERNAL}
+    for status in sorted({kind.status for kind in kinds}):
+        of_status = [kind for kind in KINDS if kind in kinds and kind.status == status]
+        responses[str(status)] = _problem(of_status, about, schemas)
+    return responses
+
+
+def _answer(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": answer.description}
+    if answer.headers:
+        described["headers"] = {name: _header(name) for name in answer.headers}
+    if answer.content is not None:
+        described["content"] = _content(answer.content, schemas)
+    return described
+
+
+def _problem(kinds: Sequence[Kind], about: Operation, schemas: _Schemas) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "description": " ".join(
+            re.sub(r"\.?$", ".", f"{kind.title}: {kind.meaning}", count=1) for kind in kinds
+        ),
+        "content": {_PROBLEM_JSON: {"schema": schemas.of(about.problem_type)}},
+    }
+    if UNAVAILABLE in kinds:
+        described["headers"] = {"Retry-After": _header("Retry-After")}
+    return described
+
+
+def _header(name: str) -> dict[str, Any]:
+    description, schema = HEADERS[name]
+    return {"description": description, "schema": schema}

@@ -1,0 +1,222 @@
+"""Errors as RFC 9457 problems: one table says which error is which status.
+
+Invariant: an unexpected error tells the client nothing about the inside; the log has it.
+Invariant: 503 means refused, nothing stored; 504 means that it cannot be known.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+
+from polyglot_persistence.api.replies import COMMON_HEADERS, Headers, Reply, encode_json
+from polyglot_persistence.errors import (
+    ConflictError,
+    InvalidError,
+    MalformedError,
+    NotFoundError,
+    TooLargeError,
+    UnavailableError,
+    UnknownOutcomeError,
+    UnsupportedMediaError,
+    Violation,
+)
+
+VIOLATIONS_MAX = 100
+"""Most broken rules that one answer lists: enough to mend a request, bounded for a hostile one."""
+
+
+class Kind(NamedTuple):
+    """A kind of problem: its status, the fragment of its `type`, its title and what it means."""
+
+    status: int
+    name: str
+    title: str
+    meaning: str
+
+
+MALFORMED = Kind(
+    400,
+    "malformed",
+    "The request cannot be read",
+    "The body is no JSON, or a path, query parameter or header has no readable value. "
+    "Nothing was stored.",
+)
+NOT_FOUND = Kind(
+    404,
+    "not-found",
+    "There is no such order",
+    "Certain: an order that was acknowledged is never answered with this.",
+)
+NO_ROUTE = Kind(404, "no-route", "There is no such route", "See the API's description.")
+WRONG_METHOD = Kind(
+    405,
+    "method-not-allowed",
+    "The route does not take this method",
+    "The `Allow` header lists those that it takes.",
+)
+TOO_SLOW = Kind(
+    408,
+    "too-slow",
+    "The request's body came too slowly",
+    "Nothing was stored, but for the lines of an import that the answer counts as accepted.",
+)
+TOO_LARGE = Kind(413, "too-large", "The body is over the limit", "Nothing was stored.")
+UNSUPPORTED_MEDIA = Kind(
+    415,
+    "unsupported-media",
+    "The route does not take this content type",
+    "Send `application/json`, or `application/x-ndjson` to the import. Nothing was stored.",
+)
+INVALID = Kind(
+    422,
+    "invalid",
+    "The request breaks a rule",
+    "`errors` names each field by a JSON pointer, with the rule. Nothing was stored.",
+)
+CONFLICT = Kind(
+    422,
+    "conflict",
+    "The key or id stands for an order with other content",
+    "The first order with an idempotency key or id stays as it is; use a new one for another.",
+)
+HEAD_TOO_LARGE = Kind(
+    431, "head-too-large", "The request's headers are over the limit", "Nothing was stored."
+)
+INTERNAL = Kind(
+    500,
+    "internal",
+    "The server failed",
+    "An error that nobody foresaw; the server's log has it. Retry with the same idempotency key.",
+)
+UNAVAILABLE = Kind(
+    503,
+    "unavailable",
+    "Not possible now",
+    "Refused: nothing was stored and nothing will be. Retry after `Retry-After` seconds.",
+)
+UNKNOWN_OUTCOME = Kind(
+    504,
+    "unknown-outcome",
+    "The outcome is not known",
+    "The order may have been stored. A retry with the same idempotency key is safe; without a "
+    "key it may make a second order.",
+)
+
+KINDS = (
+    MALFORMED,
+    NOT_FOUND,
+    NO_ROUTE,
+    WRONG_METHOD,
+    TOO_SLOW,
+    TOO_LARGE,
+    UNSUPPORTED_MEDIA,
+    INVALID,
+    CONFLICT,
+    HEAD_TOO_LARGE,
+    INTERNAL,
+    UNAVAILABLE,
+    UNKNOWN_OUTCOME,
+)
+
+_KIND_OF: dict[type[BaseException], Kind] = {
+    MalformedError: MALFORMED,
+    InvalidError: INVALID,
+    ConflictError: CONFLICT,
+    NotFoundError: NOT_FOUND,
+    TooLargeError: TOO_LARGE,
+    UnsupportedMediaError: UNSUPPORTED_MEDIA,
+    UnavailableError: UNAVAILABLE,
+    UnknownOutcomeError: UNKNOWN_OUTCOME,
+}
+
+
+class ProblemViolation(msgspec.Struct, frozen=True):
+    """One broken rule: the field as a JSON pointer (RFC 6901), and the rule in words."""
+
+    detail: str
+    pointer: str
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A problem (RFC 9457). `type` is a reference into this API's page of problems."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    """The path that was asked."""
+    errors: list[ProblemViolation] = []
+    errors_truncated: bool = False
+    """Whether more rules are broken than are listed."""
+
+
+class ImportProblem(Problem, frozen=True):
+    """A problem that ended an import before its end, with what was done until then."""
+
+    accepted: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    first_line_not_accepted: int = 0
+    """Every line before it was accepted or rejected; send it and the rest again."""
+    lines_read: int = 0
+    """No later line was looked at; of those up to here, `lines_not_accepted` were refused."""
+    lines_not_accepted: list[int] = []
+
+
+PROBLEM_HEADERS: Headers = ((b"content-type", b"application/problem+json"), *COMMON_HEADERS)
+
+
+def kind_of(error: BaseException) -> Kind:
+    """Return the kind of problem that an error is; `INTERNAL` if nobody foresaw it."""
+    for cls in type(error).__mro__:
+        if kind := _KIND_OF.get(cls):
+            return kind
+    return INTERNAL
+
+
+def type_uri(kind: Kind) -> str:
+    """Return the problem's `type`: a relative reference, resolved against the request's URI."""
+    return f"/problems#{kind.name}"
+
+
+def problem(kind: Kind, detail: str, instance: str, headers: Headers = ()) -> Reply:
+    """Return a problem that no error class stands for."""
+    body = Problem(type_uri(kind), kind.title, kind.status, detail, instance)
+    return kind.status, (*PROBLEM_HEADERS, *headers), encode_json(body)
+
+
+def problem_reply(error: BaseException, instance: str) -> Reply:
+    """Return the problem that an error is. The caller logs what `is_unexpected`."""
+    kind = kind_of(error)
+    if isinstance(error, InvalidError):
+        body = Problem(
+            type_uri(kind),
+            kind.title,
+            kind.status,
+            _summary(error.violations),
+            instance,
+            [ProblemViolation(v.detail, v.pointer) for v in error.violations[:VIOLATIONS_MAX]],
+            len(error.violations) > VIOLATIONS_MAX,
+        )
+        return kind.status, PROBLEM_HEADERS, encode_json(body)
+    detail = kind.meaning if kind is INTERNAL else str(error)
+    return problem(kind, detail, instance, error_headers(error))
+
+
+def error_headers(error: BaseException) -> Headers:
+    """Return the headers that belong to an error's answer: when to come again."""
+    if isinstance(error, UnavailableError):
+        return ((b"retry-after", b"%d" % error.retry_after_seconds),)
+    return ()
+
+
+def is_unexpected(error: BaseException) -> bool:
+    """Whether the error is nobody's fault but the server's, and belongs into the log."""
+    return kind_of(error) is INTERNAL
+
+
+def _summary(violations: tuple[Violation, ...]) -> str:
+    first = violations[0]
+    more = " (and more)" if len(violations) > 1 else ""
+    return f"{first.pointer or 'the body'} {first.detail}{more}"

@@ -1,0 +1,296 @@
+"""Request bodies to values: the rules of the edge, and which of them a body breaks.
+
+Each parser tries the typed decoder first. What that refuses is read again without types, rule by
+rule, to name every broken one by a JSON pointer (RFC 6901).
+
+Invariant: what a parser returns obeys the rules of `domain.order`; no amount was ever a float.
+Invariant: a body that is JSON but breaks a rule is `InvalidError`, one that is none is
+`MalformedError`.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, TypeAlias, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from polyglot_persistence.api.problems import VIOLATIONS_MAX
+from polyglot_persistence.api.schemas import (
+    ORDERS_PER_BULK_MAX,
+    BulkIn,
+    ImportLineIn,
+    Moment,
+    OrderIn,
+)
+from polyglot_persistence.domain.order import parse_amount, parse_name
+from polyglot_persistence.errors import InvalidError, MalformedError, Violation
+from polyglot_persistence.flows.accept import ImportLine
+
+NameAndAmount: TypeAlias = tuple[str, Decimal]
+
+PAIR_AMOUNTS = (Decimal("100.00"), Decimal("50.00"))
+"""What the two orders of an item_1/item_2 body cost, as with the Go peer."""
+PAIR_FAILS = "ERROR"
+
+CREATED_AT_MIN = datetime(1970, 1, 1, tzinfo=UTC)
+"""Older moments are mistakes more often than orders, and 1677 is where a search engine's clock
+that counts nanoseconds in 64 bits begins."""
+CREATED_AT_AHEAD_MAX = timedelta(days=1)
+"""Clocks of other machines go wrong, by hours where a zone was forgotten."""
+
+# A number in JSON reaches its field as text, so that every digit counts.
+_order_decoder = msgspec.json.Decoder(OrderIn, float_hook=str)
+_bulk_decoder = msgspec.json.Decoder(BulkIn, float_hook=str)
+_line_decoder = msgspec.json.Decoder(ImportLineIn, float_hook=str)
+
+# msgspec's errors are ValueErrors, and so is a body that is not UTF-8.
+_REFUSED = (ValueError, RecursionError, InvalidError)
+
+_Value = TypeVar("_Value")
+
+
+def parse_order(body: bytes) -> NameAndAmount:
+    """Return product name and amount of a JSON body.
+
+    Raises:
+        MalformedError: it is no JSON.
+        InvalidError: with every rule that it breaks.
+    """
+    try:
+        order = _order_decoder.decode(body)
+        return (
+            parse_name(order.product_name, "/product_name"),
+            parse_amount(order.amount, "/amount"),
+        )
+    except _REFUSED:
+        check = _Check()
+        name_and_amount = check.order(_generic(body), "")
+        check.finish()
+        return name_and_amount
+
+
+def parse_bulk(body: bytes) -> list[NameAndAmount]:
+    """Return the orders of a bulk, in either of its two forms.
+
+    Raises:
+        MalformedError: it is no JSON.
+        InvalidError: with the rules that it breaks, each with its order's place in the pointer.
+    """
+    try:
+        orders = _bulk_decoder.decode(body).orders
+        if 1 <= len(orders) <= ORDERS_PER_BULK_MAX:
+            return [
+                (parse_name(order.product_name, ""), parse_amount(order.amount, ""))
+                for order in orders
+            ]
+    except _REFUSED:
+        pass
+    check = _Check()
+    bulk = check.bulk(_generic(body))
+    check.finish()
+    return bulk
+
+
+def parse_import_line(text: bytes, now: datetime) -> ImportLine:
+    """Return the order of one line of an import.
+
+    Raises:
+        MalformedError: it is no JSON.
+        InvalidError: with every rule that it breaks.
+    """
+    try:
+        line = _line_decoder.decode(text)
+        return ImportLine(
+            parse_name(line.product_name, "/product_name"),
+            parse_amount(line.amount, "/amount"),
+            line.id,
+            None if line.created_at is None else _parse_created_at(line.created_at, now),
+        )
+    except _REFUSED:
+        check = _Check()
+        parsed = check.import_line(_generic(text), now)
+        check.finish()
+        return parsed
+
+
+class _Number(str):
+    """The text of a JSON number, to tell it from a string."""
+
+    __slots__ = ()
+
+
+def _generic(body: bytes) -> Any:
+    """Return JSON as plain values, with its numbers as their text.
+
+    The standard library's parser, because it lets through what JSON's grammar allows and this
+    project does not: an escaped lone surrogate is a broken rule, not a broken body.
+    """
+    try:
+        return json.loads(
+            body.decode(), parse_int=_Number, parse_float=_Number, parse_constant=_no_number
+        )
+    except UnicodeDecodeError as error:
+        raise MalformedError(f"not UTF-8 (byte {error.start})") from error
+    except json.JSONDecodeError as error:
+        raise MalformedError(
+            f"not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+        ) from error
+    except RecursionError as error:
+        raise MalformedError("nested too deeply") from error
+
+
+def _no_number(text: str) -> None:
+    raise MalformedError(f"not JSON: {text} is no number")
+
+
+class _Check:
+    """Gathers the broken rules of one body, a bounded number of them."""
+
+    def __init__(self) -> None:
+        self._violations: list[Violation] = []
+
+    def finish(self) -> None:
+        """Raise `InvalidError` if any rule was broken."""
+        if self._violations:
+            raise InvalidError(*self._violations)
+
+    def order(self, value: Any, pointer: str) -> NameAndAmount:
+        fields = self._fields(value, pointer, required=("product_name", "amount"))
+        return (
+            self._name(fields, pointer, "product_name"),
+            self._take(fields, pointer, "amount", parse_amount, Decimal()),
+        )
+
+    def bulk(self, value: Any) -> list[NameAndAmount]:
+        if isinstance(value, dict) and "orders" not in value and value.keys() & _PAIR_FIELDS:
+            return self._pair(value)
+        fields = self._fields(value, "", required=("orders",))
+        orders = fields.get("orders")
+        if orders is None and "orders" not in fields:
+            return []
+        if not isinstance(orders, list):
+            self._broken("/orders", "must be an array")
+            return []
+        if not 1 <= len(orders) <= ORDERS_PER_BULK_MAX:
+            self._broken(
+                "/orders", f"must hold 1 to {ORDERS_PER_BULK_MAX} orders, holds {len(orders)}"
+            )
+            return []
+        bulk = []
+        for position, order in enumerate(orders):
+            bulk.append(self.order(order, f"/orders/{position}"))
+            if len(self._violations) > VIOLATIONS_MAX:
+                break
+        return bulk
+
+    def import_line(self, value: Any, now: datetime) -> ImportLine:
+        fields = self._fields(
+            value, "", required=("product_name", "amount"), optional=("id", "created_at")
+        )
+        return ImportLine(
+            self._name(fields, "", "product_name"),
+            self._take(fields, "", "amount", parse_amount, Decimal()),
+            self._take(fields, "", "id", _parse_id, None),
+            self._take(
+                fields,
+                "",
+                "created_at",
+                lambda text, pointer: _created_at(text, pointer, now),
+                None,
+            ),
+        )
+
+    def _pair(self, value: Any) -> list[NameAndAmount]:
+        fields = self._fields(value, "", required=("item_1", "item_2"))
+        names = [self._name(fields, "", field) for field in ("item_1", "item_2")]
+        if names[1] == PAIR_FAILS:
+            self._broken("/item_2", f"is {PAIR_FAILS}, which stands for an order that fails")
+        return list(zip(names, PAIR_AMOUNTS, strict=True))
+
+    def _fields(
+        self,
+        value: Any,
+        pointer: str,
+        *,
+        required: tuple[str, ...],
+        optional: tuple[str, ...] = (),
+    ) -> Mapping[str, Any]:
+        if not isinstance(value, dict):
+            self._broken(pointer, "must be an object")
+            return {}
+        for field in value:
+            if field not in required and field not in optional:
+                self._broken(f"{pointer}/{_escaped(field)}", "is no field of this object")
+        for field in required:
+            if field not in value:
+                self._broken(f"{pointer}/{field}", "is missing")
+        return value
+
+    def _name(self, fields: Mapping[str, Any], pointer: str, field: str) -> str:
+        return self._take(
+            fields, pointer, field, lambda value, at: parse_name(_no_text(value), at), ""
+        )
+
+    def _take(
+        self,
+        fields: Mapping[str, Any],
+        pointer: str,
+        field: str,
+        parse: Callable[[Any, str], _Value],
+        otherwise: _Value,
+    ) -> _Value:
+        if field not in fields:
+            return otherwise
+        try:
+            parsed = parse(fields[field], f"{pointer}/{field}")
+        except InvalidError as error:
+            for violation in error.violations:
+                self._broken(*violation)
+            return otherwise
+        return parsed
+
+    def _broken(self, pointer: str, detail: str) -> None:
+        if len(self._violations) <= VIOLATIONS_MAX:  # one more than listed tells that there are
+            self._violations.append(Violation(pointer, detail))
+
+
+_PAIR_FIELDS = {"item_1", "item_2"}
+
+
+def _no_text(value: Any) -> Any:
+    """Return the value, but a JSON number as something that no text parser takes."""
+    return None if isinstance(value, _Number) else value
+
+
+def _escaped(field: str) -> str:
+    """Return a field name as a step of a JSON pointer, not longer than a message may be."""
+    printable = field[:64].encode(errors="backslashreplace").decode()
+    return printable.replace("~", "~0").replace("/", "~1")
+
+
+def _parse_id(value: Any, pointer: str) -> UUID | None:
+    try:
+        return msgspec.convert(_no_text(value), UUID | None)
+    except msgspec.ValidationError:
+        raise InvalidError(Violation(pointer, "must be a UUID")) from None
+
+
+def _created_at(value: Any, pointer: str, now: datetime) -> datetime | None:
+    try:
+        moment = msgspec.convert(_no_text(value), Moment | None)
+    except msgspec.ValidationError:
+        raise InvalidError(
+            Violation(pointer, "must be a moment in RFC 3339 form with a time zone")
+        ) from None
+    return None if moment is None else _parse_created_at(moment, now, pointer)
+
+
+def _parse_created_at(moment: datetime, now: datetime, pointer: str = "/created_at") -> datetime:
+    # Aware moments are compared before they are converted: the first and last days of the
+    # calendar have no UTC.
+    if not CREATED_AT_MIN <= moment <= now + CREATED_AT_AHEAD_MAX:
+        raise InvalidError(Violation(pointer, "must lie between 1970 and a day from now"))
+    return moment.astimezone(UTC)

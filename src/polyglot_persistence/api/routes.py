@@ -1,0 +1,50 @@
+"""The whole table of routes, with what is published about each.
+
+The two hot ones (marked) are also dispatched before the framework, see `hot.py`; here stand the
+same functions for every request that is not plain enough for it.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from polyglot_persistence.api import descriptions as about
+from polyglot_persistence.api.descriptions import Operation
+from polyglot_persistence.api.endpoint import Handler
+from polyglot_persistence.api.importing import ImportRoute
+from polyglot_persistence.api.orders import OrderRoutes
+from polyglot_persistence.api.reports import ReportRoutes
+from polyglot_persistence.api.service import ServiceRoutes
+
+
+class Route(NamedTuple):
+    """A method on a path: what answers it, and its description."""
+
+    method: str
+    path: str
+    handler: Handler
+    about: Operation
+
+
+def route_table(
+    orders: OrderRoutes, imports: ImportRoute, reports: ReportRoutes, service: ServiceRoutes
+) -> Sequence[Route]:
+    """Return every route."""
+    return (
+        Route("POST", "/api/orders", orders.create, about.CREATE_ORDER),  # hot
+        Route("GET", "/api/orders", orders.page, about.LIST_ORDERS),
+        Route("POST", "/api/orders/import", imports.run, about.IMPORT_ORDERS),
+        Route("GET", "/api/orders/{id}", orders.read, about.READ_ORDER),  # hot
+        Route("GET", "/api/orders/{id}/status", orders.status, about.ORDER_STATUS),
+        Route("POST", "/api/bulk-orders", orders.create_bulk, about.CREATE_BULK),
+        Route("GET", "/api/search", reports.search, about.SEARCH),
+        Route("GET", "/api/dashboard/sales", reports.sales, about.SALES),
+        Route("POST", "/api/admin/refresh", reports.refresh, about.REFRESH),
+        Route("GET", "/metrics", service.metrics, about.METRICS),
+        Route("GET", "/health/live", service.live, about.LIVE),
+        Route("GET", "/health/ready", service.ready, about.READY),
+        Route("GET", "/openapi.json", service.openapi, about.OPENAPI),
+        Route("GET", "/docs", service.docs, about.DOCS),
+        Route("GET", "/docs/{asset}", service.docs_asset, about.DOCS_ASSET),
+        Route("GET", "/problems", service.problems, about.PROBLEMS),
+        Route("GET", "/", service.root, about.ROOT),
+    )

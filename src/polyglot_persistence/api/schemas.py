@@ -1,0 +1,212 @@
+"""The JSON of every request and answer, as types that decode, encode and describe it.
+
+`openapi.py` makes the published description out of these same types.
+
+Invariant: the types of requests are the fast path only; what they refuse, `requests.py` looks at
+again, rule by rule, and it has the last word.
+"""
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from polyglot_persistence.domain.order import AMOUNT_MAX, NAME_CHARACTERS_MAX
+
+ORDERS_PER_BULK_MAX = 1_000
+"""`codec.UNIT_SIZE_MAX`: a bulk is one unit, one message and one transaction."""
+
+# The limits stand in the schema only: a name is measured after trimming, which msgspec cannot do.
+ProductName = Annotated[
+    str,
+    Meta(
+        description="Surrounding blanks are dropped; no control characters.",
+        examples=["Laptop"],
+        extra_json_schema={"minLength": 1, "maxLength": NAME_CHARACTERS_MAX},
+    ),
+]
+# `Any`, because a number comes as its own text (`float_hook`) and a string as it is: neither ever
+# becomes a binary float.
+AmountIn = Annotated[
+    Any,
+    Meta(
+        description="A number, or a string that holds one; at most two decimals; taken exactly.",
+        examples=[1299.99],
+        extra_json_schema={
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": float(AMOUNT_MAX)},
+                {"type": "string", "pattern": r"^[0-9]{1,10}(\.[0-9]{1,2})?$"},
+            ]
+        },
+    ),
+]
+AmountOut = Annotated[
+    Decimal,
+    Meta(description="Exact, two decimals.", extra_json_schema={"type": "number", "format": ""}),
+]
+Moment = Annotated[datetime, Meta(tz=True)]
+
+
+class OrderIn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """An order to be accepted."""
+
+    product_name: ProductName
+    amount: AmountIn
+
+
+class BulkIn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A bulk: accepted, persisted or dead-lettered as a whole."""
+
+    orders: Annotated[
+        list[OrderIn],
+        Meta(extra_json_schema={"minItems": 1, "maxItems": ORDERS_PER_BULK_MAX}),
+    ]
+
+
+class PairIn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """Two products, stored as a bulk of two orders over 100.00 and 50.00.
+
+    With `item_2` being `ERROR` nothing is stored, to show that a bulk is all or nothing.
+    """
+
+    item_1: ProductName
+    item_2: ProductName
+
+
+class ImportLineIn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One line of an import."""
+
+    product_name: ProductName
+    amount: AmountIn
+    id: Annotated[
+        UUID | None, Meta(description="Any UUID; the same line again changes nothing.")
+    ] = None
+    created_at: Annotated[
+        Moment | None,
+        Meta(description="RFC 3339 with a zone, from 1970 until a day from now."),
+    ] = None
+
+
+class AcceptedOut(msgspec.Struct, frozen=True, gc=False):
+    """An order is durable: acknowledged, or already in the system of record."""
+
+    order_id: UUID
+    status: Literal["processing", "persisted", "dead-lettered"]
+
+
+class BulkAcceptedOut(msgspec.Struct, frozen=True, gc=False):
+    """A bulk is durable; the ids stand in the order of the request."""
+
+    order_ids: list[UUID]
+    status: Literal["processing", "persisted", "dead-lettered"]
+
+
+class LineErrorOut(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A line that was not accepted, and why."""
+
+    line: Annotated[int, Meta(description="Counted from 1.")]
+    detail: str
+    id: Annotated[str | None, Meta(description="The line's own id, where it could be read.")] = None
+
+
+class ImportOut(msgspec.Struct, frozen=True, gc=False):
+    """What became of the lines of an import."""
+
+    accepted: Annotated[int, Meta(description="New and durable.")]
+    unchanged: Annotated[int, Meta(description="There before, with the same content.")]
+    rejected: int
+    errors: Annotated[list[LineErrorOut], Meta(description="Of the first rejected lines.")]
+    errors_omitted: Annotated[int, Meta(description="Rejected lines that are not listed.")]
+
+
+class OrderOut(msgspec.Struct, frozen=True, gc=False):
+    """An order."""
+
+    id: UUID
+    product_name: ProductName
+    amount: AmountOut
+    created_at: Moment
+
+
+class OrderPageOut(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Persisted orders, newest first."""
+
+    orders: list[OrderOut]
+    next: Annotated[str | None, Meta(description="Path of the next page; absent on the last.")] = (
+        None
+    )
+    next_cursor: str | None = None
+
+
+class OrderStatusOut(msgspec.Struct, frozen=True, gc=False):
+    """The stages that an order has reached; a time that is not known is null."""
+
+    order_id: UUID
+    status: Literal["processing", "persisted", "searchable", "dead-lettered"]
+    accepted_at: Moment | None
+    persisted_at: Moment | None
+    searchable_at: Moment | None
+    dead_lettered_at: Moment | None
+    reason: Annotated[str | None, Meta(description="Why it was dead-lettered.")]
+
+
+class HitOut(msgspec.Struct, frozen=True, gc=False):
+    """One order that matched; a higher score is a better match."""
+
+    id: UUID
+    product_name: str
+    amount: AmountOut
+    created_at: Moment
+    score: float
+
+
+class SearchOut(msgspec.Struct, frozen=True, gc=False):
+    """The best matches, and how many there are in all."""
+
+    total: int
+    hits: list[HitOut]
+    took_ms: float
+
+
+class DaySalesOut(msgspec.Struct, frozen=True, gc=False):
+    """Sales of one UTC day."""
+
+    date: date
+    total_revenue: AmountOut
+    orders: int
+
+
+class RefreshedOut(msgspec.Struct, frozen=True, gc=False):
+    """The view was refreshed and is exact for this moment."""
+
+    refreshed_at: Moment
+
+
+class LiveOut(msgspec.Struct, frozen=True, gc=False):
+    """The process runs."""
+
+    status: Literal["alive"] = "alive"
+
+
+class StoreOut(msgspec.Struct, frozen=True, gc=False):
+    """What one store says of itself, or why it says nothing."""
+
+    up: bool
+    version: str | None = None
+    warnings: Annotated[
+        list[str], Meta(description="Settings of the store that would break a promise.")
+    ] = []
+    error: str | None = None
+
+
+class ReadyOut(msgspec.Struct, frozen=True, gc=False):
+    """Whether orders can be accepted, and the state of every store."""
+
+    status: Literal["ready", "not ready"]
+    mode: Annotated[str, Meta(description="`normal`, or what is missing.", examples=["normal"])]
+    stores: Annotated[
+        dict[str, StoreOut], Meta(description="By role: cache, queue, record, search.")
+    ]

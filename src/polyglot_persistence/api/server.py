@@ -1,0 +1,217 @@
+"""uvicorn with the guards that it lacks, run as a task of the program and not as its master.
+
+- A head (request line and headers) must be complete `HEAD_SECONDS_MAX` after its first byte, and
+  after the connection was made; it may have about `HEAD_BYTES_MAX`. uvicorn bounds neither.
+- A client that does not read its answers is cut off after `WRITE_SECONDS_MAX`.
+- Connections are counted, and above `CONNECTIONS_MAX` a new one is told 503.
+- Bodies are guarded where they are read (`bodies`).
+
+Invariant: signals, the event loop and logging belong to the program; nothing here touches them.
+Invariant: a port that is taken is a `ConfigurationError`, never an exit from inside.
+"""
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from polyglot_persistence.api.problems import (
+    HEAD_TOO_LARGE,
+    MALFORMED,
+    TOO_SLOW,
+    UNAVAILABLE,
+    Kind,
+    problem,
+)
+from polyglot_persistence.errors import ConfigurationError
+
+HEAD_SECONDS_MAX = 10.0
+HEAD_BYTES_MAX = 64 * 1_024
+WRITE_SECONDS_MAX = 60.0
+KEEP_ALIVE_SECONDS = 30
+CONNECTIONS_MAX = 4_096
+BACKLOG = 2_048
+"""Connections that the kernel holds until they are accepted; it lowers this to its own limit."""
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection: uvicorn's protocol, with deadlines for a client's head and its reading."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first head."""
+        super().connection_made(transport)
+        self.access_log = False  # whatever logging was set up to do
+        self._in_head = True
+        self._head_bytes = 0
+        self._head_deadline: asyncio.TimerHandle | None = None
+        self._write_deadline: asyncio.TimerHandle | None = None
+        if len(self.connections) > CONNECTIONS_MAX:
+            self._refuse(UNAVAILABLE, "too many connections are open")
+        else:
+            self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of the deadlines."""
+        self._head_done()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and watch a head that is still incomplete afterwards."""
+        super().data_received(data)
+        if not self._in_head or self.transport.is_closing():
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > HEAD_BYTES_MAX:
+            self._refuse(HEAD_TOO_LARGE, f"a request's head may have {HEAD_BYTES_MAX} bytes")
+        elif self._head_deadline is None:
+            self._await_head()
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._in_head = True
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        self._in_head = False
+        if self._head_deadline is not None:
+            self._head_done()
+        super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than it is answered: begin to wait for it."""
+        super().pause_writing()
+        if self._write_deadline is None:
+            self._write_deadline = self.loop.call_later(WRITE_SECONDS_MAX, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP as a problem."""
+        self._refuse(MALFORMED, msg)
+
+    def _await_head(self) -> None:
+        self._head_deadline = self.loop.call_later(HEAD_SECONDS_MAX, self._head_late)
+
+    def _head_done(self) -> None:
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None
+
+    def _head_late(self) -> None:
+        self._head_deadline = None
+        if self._head_bytes:
+            self._refuse(TOO_SLOW, f"a request's head must be there in {HEAD_SECONDS_MAX:.0f} s")
+        else:
+            self.transport.close()  # it never said anything
+
+    def _refuse(self, kind: Kind, detail: str) -> None:
+        """Answer before there is a request, and hang up."""
+        self._head_done()
+        if self.transport.is_closing():
+            return
+        status, headers, body = problem(kind, detail, "")
+        head = b"".join(b"%b: %b\r\n" % header for header in headers)
+        self.transport.write(
+            b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (status, kind.title.encode(), head, len(body), body)
+        )
+        self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, that leaves signals alone and tells when it serves."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on a TCP port (0: any free one).
+
+    Raises:
+        ConfigurationError: the port is taken, or the address is none of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen on {host}:{port}: {error}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setblocking(False)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigurationError(
+                f"port {port} is taken by another program; choose another port"
+            ) from error
+        raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return listener
+
+
+async def serve(
+    app: ASGIApp,
+    listener: socket.socket,
+    *,
+    shutdown: asyncio.Event,
+    graceful_seconds: float,
+    on_ready: Callable[[], None],
+    protocol: type[HttpToolsProtocol] = GuardedProtocol,
+) -> None:
+    """Serve until `shutdown` is set and every request under way is answered.
+
+    `on_ready` is called once connections are accepted. Requests that take longer than
+    `graceful_seconds` to end are cancelled.
+    """
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(graceful_seconds)),
+    )
+    server = _Server(config, on_ready)
+
+    async def stop() -> None:
+        await shutdown.wait()
+        server.should_exit = True
+
+    async with asyncio.TaskGroup() as tasks:
+        stopper = tasks.create_task(stop())
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            stopper.cancel()
+            listener.close()
