@@ -1,0 +1,245 @@
+"""The outcomes of a commit: what two stores answer decides what the client hears."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, cast
+
+import pytest
+
+from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.entry import EntryState
+from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
+from polyglot_persistence.errors import PolyglotError, UnavailableError, UnknownOutcomeError
+from polyglot_persistence.flows.breaker import Breaker
+from polyglot_persistence.flows.cold_cache import ColdMark
+from polyglot_persistence.flows.group_commit import CommitLimits, GroupCommit
+from polyglot_persistence.ports import PreparedOrder, Settled, Unit
+from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue
+
+REFUSED = UnavailableError("refused")
+UNKNOWN = UnknownOutcomeError("unknown")
+
+
+class ScriptedRecord:
+    """Counts the epochs that were raised."""
+
+    def __init__(self) -> None:
+        self.epoch = 1
+        self.error: Exception | None = None
+
+    async def new_epoch(self) -> int:
+        if self.error is not None:
+            raise self.error
+        self.epoch += 1
+        return self.epoch
+
+
+class Stand:
+    """A group commit over scripted stores."""
+
+    def __init__(self, *, durable: bool = True, dirty_orders_max: int = 1000) -> None:
+        self.cache = ScriptedCache(durable=durable)
+        self.queue = ScriptedQueue()
+        self.record = ScriptedRecord()
+        self.clock = FakeClock()
+        self.cache_breaker = Breaker("cache", self._ping)
+        self.queue_breaker = Breaker("queue", self._ping)
+        self.commit = GroupCommit(
+            cast("Any", self.cache),
+            cast("Any", self.queue),
+            cache_breaker=self.cache_breaker,
+            queue_breaker=self.queue_breaker,
+            cold_mark=ColdMark(cast("Any", self.record), self.clock),
+            clock=self.clock,
+            limits=CommitLimits(100, 1000, dirty_orders_max),
+        )
+
+    async def _ping(self) -> None:
+        return None
+
+    async def outcome(
+        self, unit: Unit, *, has_identity: bool = False
+    ) -> type[PolyglotError] | None:
+        try:
+            await self.commit.submit(unit, has_identity=has_identity)
+        except PolyglotError as error:
+            return type(error)
+        return None
+
+
+def one_order(name: str = "Laptop", **fields: Any) -> AcceptedOrder:
+    now = datetime.now(UTC)
+    order = Order(fields.pop("id", new_id()), name, Decimal("1.00"), now)
+    return AcceptedOrder(order, now, order.id, **fields)
+
+
+def unit_of(*members: AcceptedOrder) -> Unit:
+    return Unit([PreparedOrder(one, codec.encode_order(one.order)) for one in members])
+
+
+@pytest.mark.parametrize("has_identity", [False, True])
+@pytest.mark.parametrize(
+    ("cache", "durable", "queue", "expected", "epochs"),
+    [
+        (None, True, None, None, 0),
+        (None, True, REFUSED, None, 0),
+        (None, True, UNKNOWN, None, 0),
+        (None, False, None, None, 0),
+        (None, False, REFUSED, UnknownOutcomeError, 0),
+        (None, False, UNKNOWN, UnknownOutcomeError, 0),
+        (REFUSED, True, None, None, 1),
+        (REFUSED, True, REFUSED, UnavailableError, 0),
+        (REFUSED, True, UNKNOWN, UnknownOutcomeError, 0),
+        (UNKNOWN, True, None, None, 1),
+        (UNKNOWN, True, REFUSED, UnknownOutcomeError, 0),
+        (UNKNOWN, True, UNKNOWN, UnknownOutcomeError, 0),
+    ],
+)
+async def test_outcome(
+    has_identity: bool,
+    cache: Exception | None,
+    durable: bool,
+    queue: Exception | None,
+    expected: type[PolyglotError] | None,
+    epochs: int,
+) -> None:
+    """Each cell of the table, for orders with and without an identity of their own."""
+    stand = Stand(durable=durable)
+    stand.cache.error, stand.queue.error = cache, queue
+    assert expected == await stand.outcome(unit_of(one_order()), has_identity=has_identity)
+    if expected is None:
+        assert epochs == stand.record.epoch - 1
+
+
+@pytest.mark.parametrize("cache", [REFUSED, UNKNOWN])
+async def test_what_only_the_queue_has_is_not_acknowledged_unless_readers_are_told(
+    cache: Exception,
+) -> None:
+    """Without a cold mark another process could answer 404 for it."""
+    stand = Stand()
+    stand.cache.error, stand.record.error = cache, REFUSED
+    assert UnknownOutcomeError == await stand.outcome(unit_of(one_order()))
+    assert len(stand.queue.published) == 1
+
+
+async def test_an_order_with_identity_is_not_even_published_without_a_cold_mark() -> None:
+    """It has not been sent anywhere yet, so it can still be refused."""
+    stand = Stand()
+    stand.cache.error, stand.record.error = REFUSED, REFUSED
+    assert UnavailableError == await stand.outcome(unit_of(one_order()), has_identity=True)
+    assert stand.queue.published == []
+
+
+async def test_with_the_cache_known_away_the_epoch_is_raised_before_the_first_publish() -> None:
+    """And again every second while it goes on, not with every batch."""
+    stand = Stand()
+    stand.cache_breaker.failed(REFUSED)
+    epochs_at_publish: list[int] = []
+    stand.queue.before_publish = lambda: epochs_at_publish.append(stand.record.epoch)
+    for seconds in (0.0, 0.5, 0.6):
+        stand.clock.advance(seconds)
+        assert await stand.outcome(unit_of(one_order())) is None
+    assert [2, 2, 3] == epochs_at_publish
+    stand.record.error = REFUSED
+    stand.clock.advance(2)
+    assert UnavailableError == await stand.outcome(unit_of(one_order()))
+    assert len(stand.queue.published) == 3
+
+
+async def test_an_open_breaker_is_not_asked() -> None:
+    """One failure is enough to stop waiting for a store, until a probe finds it well."""
+    stand = Stand()
+    stand.queue.error = UNKNOWN
+    assert await stand.outcome(unit_of(one_order())) is None
+    stand.queue.error = None
+    assert await stand.outcome(unit_of(one_order())) is None
+    assert stand.queue.published == []
+    await stand.queue_breaker.probe()
+    assert await stand.outcome(unit_of(one_order())) is None
+    assert len(stand.queue.published) == 1
+
+
+async def test_a_batch_with_both_kinds_answers_each_by_its_own_outcome() -> None:
+    """What was published counts although what was not yet published is refused."""
+    stand = Stand()
+    stand.cache.error = REFUSED
+
+    def mark_fails_from_now_on() -> None:
+        stand.queue.before_publish = lambda: setattr(stand.queue, "error", REFUSED)
+
+    stand.queue.before_publish = mark_fails_from_now_on
+    outcomes = await asyncio.gather(
+        stand.outcome(unit_of(one_order())),
+        stand.outcome(unit_of(one_order()), has_identity=True),
+    )
+    assert [None, UnavailableError] == outcomes
+
+
+async def test_an_identity_is_published_as_the_cache_has_it() -> None:
+    """A retry brings another created_at; the first stored entry wins."""
+    stand = Stand()
+    first = one_order()
+    retry = AcceptedOrder(
+        Order(first.order.id, "Laptop", Decimal("1.00"), datetime.now(UTC)),
+        datetime.now(UTC),
+        first.order.id,
+    )
+    await stand.commit.submit(unit_of(first), has_identity=True)
+    before = await stand.commit.submit(unit_of(retry), has_identity=True)
+    assert [first] == [entry.accepted for entry in before]
+    assert [first, first] == stand.queue.orders
+
+
+@pytest.mark.parametrize("state", [EntryState.CLEAN, EntryState.DEAD])
+async def test_an_identity_whose_fate_is_known_is_not_published(state: EntryState) -> None:
+    """It is answered from what is there."""
+    stand = Stand()
+    first = one_order()
+    await stand.cache.settle([Settled(state, first)])
+    before = await stand.commit.submit(unit_of(first), has_identity=True)
+    assert [state] == [entry.state for entry in before]
+    assert stand.queue.published == []
+
+
+async def test_an_identity_with_other_content_is_not_published() -> None:
+    """The caller sees what is there and refuses it as a conflict."""
+    stand = Stand()
+    first = one_order("Laptop")
+    await stand.commit.submit(unit_of(first), has_identity=True)
+    await stand.commit.submit(unit_of(one_order("Mouse", id=first.order.id)), has_identity=True)
+    assert [first] == stand.queue.orders
+
+
+async def test_concurrent_orders_share_one_commit() -> None:
+    """One message for all that arrived together."""
+    stand = Stand()
+    orders = [one_order() for _ in range(50)]
+    await asyncio.gather(*[stand.commit.submit(unit_of(o), has_identity=False) for o in orders])
+    assert [50] == [message.orders for message in stand.queue.published]
+    assert orders == stand.queue.orders
+
+
+async def test_a_cancelled_caller_cancels_nothing() -> None:
+    """Its order is committed with the batch, and so are its neighbours'."""
+    stand = Stand()
+    orders = [one_order(), one_order()]
+    waiting: Sequence[asyncio.Future[Any]] = [
+        stand.commit.submit(unit_of(one), has_identity=False) for one in orders
+    ]
+    waiting[0].cancel()
+    await waiting[1]
+    assert orders == stand.queue.orders
+
+
+async def test_above_the_watermark_an_order_is_refused_with_a_time_to_come_again() -> None:
+    """Nothing accepted is dropped to make room; the backlog that is seen to shrink opens again."""
+    stand = Stand(dirty_orders_max=2)
+    for _ in range(2):
+        await stand.commit.submit(unit_of(one_order()), has_identity=False)
+    with pytest.raises(UnavailableError) as caught:
+        stand.commit.submit(unit_of(one_order()), has_identity=False)
+    assert caught.value.retry_after_seconds > 0
+    stand.commit.backlog_seen(1)
+    assert await stand.outcome(unit_of(one_order())) is None

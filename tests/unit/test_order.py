@@ -1,0 +1,217 @@
+"""The rules of an order, and its bytes."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.entry import EntryState
+from polyglot_persistence.domain.order import (
+    AMOUNT_MAX,
+    AcceptedOrder,
+    Order,
+    derived_id,
+    from_micros,
+    new_id,
+    parse_amount,
+    parse_name,
+    to_micros,
+)
+from polyglot_persistence.errors import InvalidError, PoisonError
+
+NAMES = (
+    st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=200)
+    .map(str.strip)
+    .filter(bool)
+)
+AMOUNTS = st.decimals(0, AMOUNT_MAX, places=2, allow_nan=False, allow_infinity=False).map(abs)
+MOMENTS = st.datetimes(
+    datetime(1970, 1, 1),
+    datetime(2100, 1, 1),
+    timezones=st.just(UTC),  # noqa: DTZ001
+)
+ORDERS = st.builds(Order, st.uuids(), NAMES, AMOUNTS, MOMENTS)
+ACCEPTED = st.builds(
+    lambda order, at, given_at: AcceptedOrder(order, at, order.id, 1, given_at),
+    ORDERS,
+    MOMENTS,
+    st.booleans(),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "cents"),
+    [
+        ("0", "0.00"),
+        ("12.3", "12.30"),
+        ("1e2", "100.00"),
+        ("9999999999.99", "9999999999.99"),
+        ("-0.00", "0.00"),
+        ("007.50", "7.50"),
+        ("1.500", "1.50"),
+    ],
+)
+def test_an_amount_is_exact_and_has_two_decimals(text: str, cents: str) -> None:
+    """Every spelling of a number is the same amount, to the cent."""
+    assert cents == str(parse_amount(text, "/amount"))
+    assert cents == str(parse_amount(Decimal(text), "/amount"))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        " 1",
+        "1 ",
+        "NaN",
+        "Infinity",
+        "-1",
+        "0.001",
+        "1e-3",
+        "10000000000",
+        "1e400",
+        "1e999999999",
+        "0x10",
+        "1_000",
+        "٣",
+        "1.",
+        ".5",
+        "0" * 65,
+        True,
+        None,
+        1.5,
+        [],
+        {},
+        Decimal("NaN"),
+    ],
+)
+def test_what_is_no_amount_is_refused_by_its_pointer(value: object) -> None:
+    """The error names the field."""
+    with pytest.raises(InvalidError) as caught:
+        parse_amount(value, "/orders/3/amount")
+    assert caught.value.violations[0].pointer == "/orders/3/amount"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "   ", "x" * 201, "a\x00b", "a\nb", "\ud800", "a\x7fb", "a\u2028b", "x\x85x", 5, None],
+)
+def test_what_is_no_product_name_is_refused(value: object) -> None:
+    """Nothing that a store cannot hold or a log line could be forged with."""
+    with pytest.raises(InvalidError):
+        parse_name(value, "/product_name")
+
+
+def test_a_name_is_trimmed_before_its_length_counts() -> None:
+    """White space around it is not part of the name."""
+    assert "x" * 200 == parse_name("  " + "x" * 200 + "\t", "")
+
+
+def test_a_derived_id_depends_on_every_part_and_is_a_uuid_8() -> None:
+    """The same key is the same id; another client, key or position is another."""
+    ids = [
+        derived_id("", "k"),
+        derived_id("c", "k"),
+        derived_id("", "k", 0),
+        derived_id("", "k", 1),
+        derived_id("", "k1"),
+        derived_id("c", "", 0),
+    ]
+    assert len(set(ids)) == len(ids)
+    assert all(one.version == 8 and one.variant == "specified in RFC 4122" for one in ids)
+    assert derived_id("c", "k", 1) == derived_id("c", "k", 1)
+
+
+def test_new_ids_are_uuid_7_in_the_order_of_their_making() -> None:
+    """Time-ordered keys keep the primary key's index hot."""
+    ids = [new_id() for _ in range(1000)]
+    assert sorted(ids) == ids
+    assert {7} == {one.version for one in ids}
+
+
+@given(MOMENTS)
+def test_microseconds_are_exact(moment: datetime) -> None:
+    """No float is on the way."""
+    assert moment == from_micros(to_micros(moment))
+
+
+@given(ACCEPTED, st.sampled_from(EntryState))
+def test_an_entry_comes_back_as_it_was(accepted: AcceptedOrder, state: EntryState) -> None:
+    """Decode is the inverse of encode; state and body can be had without decoding."""
+    body = codec.encode_order(accepted.order)
+    raw = codec.encode_entry(state, accepted, body)
+    assert (state, accepted, body) == codec.decode_entry(raw)
+    assert (state, body) == (codec.entry_state(raw), codec.entry_body(raw))
+
+
+@given(st.lists(ACCEPTED, max_size=5))
+def test_a_message_comes_back_as_it_was(batch: list[AcceptedOrder]) -> None:
+    """Decode is the inverse of encode, in order."""
+    body = codec.encode_message([(one, codec.encode_order(one.order)) for one in batch])
+    assert (batch, []) == codec.decode_message(body)
+
+
+@given(st.binary())
+def test_any_bytes_are_a_message_or_a_reject(body: bytes) -> None:
+    """Whatever is on the queue, decoding never raises."""
+    decoded = codec.decode_message(body)
+    assert decoded.orders or decoded.rejects or body.strip() == b"[]"
+
+
+@given(st.binary())
+def test_any_bytes_are_an_entry_or_poison(raw: bytes) -> None:
+    """Whatever is in the cache, decoding raises nothing else."""
+    try:
+        codec.decode_entry(raw)
+    except PoisonError:
+        return
+
+
+def _bulk(size: int) -> list[AcceptedOrder]:
+    now = datetime.now(UTC)
+    unit_id = UUID(int=99)
+    orders = [Order(new_id(), f"p{i}", Decimal("1.00"), now) for i in range(size)]
+    return [AcceptedOrder(order, now, unit_id, size) for order in orders]
+
+
+def _item(accepted: AcceptedOrder) -> bytes:
+    return codec.encode_item(accepted, codec.encode_order(accepted.order))
+
+
+def test_one_unreadable_item_leaves_its_neighbours_whole() -> None:
+    """The bad one is rejected with its bytes, its reason and its id."""
+    now = datetime.now(UTC)
+    good = [AcceptedOrder(o := Order(new_id(), "x", Decimal("1.00"), now), now, o.id) for _ in "ab"]
+    bad = _item(good[0]).replace(b'"amount":1.00', b'"amount":-1.00')
+    decoded = codec.decode_message(
+        b"[" + _item(good[0]) + b"," + bad + b"," + _item(good[1]) + b"]"
+    )
+    assert good == decoded.orders
+    assert [bad] == [reject.payload for reject in decoded.rejects]
+    assert decoded.rejects[0].order_id == good[0].order.id
+    assert "negative" in decoded.rejects[0].reason
+
+
+def test_a_unit_with_a_missing_member_is_rejected_whole() -> None:
+    """Two of three orders of a bulk are no bulk; a complete unit beside it passes."""
+    now = datetime.now(UTC)
+    single = AcceptedOrder(o := Order(new_id(), "x", Decimal("1.00"), now), now, o.id)
+    members = _bulk(3)
+    message = b"[" + b",".join(map(_item, [*members[:2], single])) + b"]"
+    decoded = codec.decode_message(message)
+    assert [single] == decoded.orders
+    assert {m.order.id for m in members[:2]} == {r.order_id for r in decoded.rejects}
+    assert {members[0].unit_id} == {r.unit_id for r in decoded.rejects}
+
+
+def test_same_content_looks_at_created_at_only_if_it_was_given() -> None:
+    """A retry of a keyed order is made at another moment and is the same order."""
+    now = datetime.now(UTC)
+    one = Order(new_id(), "x", Decimal("1.00"), now)
+    later = Order(one.id, "x", Decimal("1.00"), now + timedelta(seconds=1))
+    assert one.same_content(later, created_at_given=False)
+    assert not one.same_content(later, created_at_given=True)
