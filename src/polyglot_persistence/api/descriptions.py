@@ -38,7 +38,10 @@ class Parameter(NamedTuple):
 
 
 class Content(NamedTuple):
-    """A body: its content type, the type that stands for its schema, and an example."""
+    """A body: its content type, the type that stands for its schema, and an example.
+
+    A tuple of types means any of them.
+    """
 
     media_type: str
     type: Any = None
@@ -146,7 +149,7 @@ CREATE_BULK = Operation(
     },
     (*_BODY_PROBLEMS, p.INVALID, p.CONFLICT, *_COMMIT_PROBLEMS),
     parameters=(_KEY, _PREFER),
-    request=Content(JSON, s.BulkIn | s.PairIn, {"orders": [_ORDER, _ORDER]}),
+    request=Content(JSON, (s.BulkIn, s.PairIn), {"orders": [_ORDER, _ORDER]}),
 )
 IMPORT_ORDERS = Operation(
     "importOrders",

@@ -28,7 +28,7 @@ def describe(table: Sequence[Route], version: str) -> dict[str, Any]:
     made, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}"
     )
-    schemas = _Schemas(types, made)
+    schemas = _Schemas(types, [_numbers(schema) for schema in made])
     paths: dict[str, dict[str, Any]] = {}
     for route in table:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route.about, schemas)
@@ -49,8 +49,23 @@ def describe(table: Sequence[Route], version: str) -> dict[str, Any]:
             {"name": "service", "description": "Health, metrics and descriptions."},
         ],
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": _numbers(components)},
     }
+
+
+def _numbers(schema: Any) -> Any:
+    """Return the schema with every Decimal as the number that `encode_json` writes.
+
+    msgspec describes its own default, a string.
+    """
+    if isinstance(schema, list):
+        return [_numbers(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("format") == "decimal":
+        schema = {**schema, "type": "number"}
+        del schema["format"]
+    return {key: _numbers(value) for key, value in schema.items()}
 
 
 class _Schemas:
@@ -61,6 +76,8 @@ class _Schemas:
 
     def of(self, described: Any) -> dict[str, Any]:
         """Return the type's schema, a reference where it has a name."""
+        if isinstance(described, tuple):
+            return {"anyOf": [self.of(one) for one in described]}
         return next(schema for one, schema in self._pairs if one == described)
 
 
@@ -68,11 +85,11 @@ def _types(table: Sequence[Route]) -> list[Any]:
     types: list[Any] = []
     for route in table:
         contents = [answer.content for answer in route.about.answers.values()]
-        for content in (*contents, route.about.request):
-            if content is not None and content.type is not None and content.type not in types:
-                types.append(content.type)
-        if route.about.problem_type not in types:
-            types.append(route.about.problem_type)
+        named = [content.type for content in (*contents, route.about.request) if content]
+        for one in (*named, route.about.problem_type):
+            for described in one if isinstance(one, tuple) else (one,):
+                if described is not None and described not in types:
+                    types.append(described)
     return types
 
 

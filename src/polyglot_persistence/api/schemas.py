@@ -43,10 +43,7 @@ AmountIn = Annotated[
         },
     ),
 ]
-AmountOut = Annotated[
-    Decimal,
-    Meta(description="Exact, two decimals.", extra_json_schema={"type": "number", "format": ""}),
-]
+AmountOut = Annotated[Decimal, Meta(description="Exact, two decimals.")]
 Moment = Annotated[datetime, Meta(tz=True)]
 
 
