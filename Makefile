@@ -1,0 +1,58 @@
+# `make` alone prints the targets. Needs Python 3.11+, make and a network, nothing else.
+
+VENV ?= .venv
+ARGS ?=
+URL ?= http://127.0.0.1:8080
+BIN = $(VENV)/bin
+
+# The first Python that is new enough; PYTHON=/path/to/python3 names one.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+	{ echo "$$python"; break; }; done)
+
+# $(call set_up,PROFILE): the environment holds requirements/PROFILE.txt and this project.
+define set_up
+@python='$(PYTHON)'; if [ -z "$$python" ]; then \
+	echo "Python 3.11 or newer is needed; name it: make $@ PYTHON=/path/to/python3" >&2; exit 2; \
+fi; "$$python" scripts/set_up.py "$(VENV)" $(1)
+endef
+
+.PHONY: help
+help: ## Print the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo 'Arguments go through ARGS: make run ARGS="--port 8081 --data-dir /var/lib/polyglot"'
+
+.PHONY: run
+run: ## Run everything on this machine until Ctrl-C.
+	$(call set_up,base)
+	@exec "$(BIN)/polyglot" up $(ARGS)
+
+.PHONY: load
+load: datasets ## Send real orders to a running `make run` and check every day to the cent.
+	@exec "$(BIN)/polyglot" load completejourney --url "$(URL)" $(ARGS)
+
+.PHONY: test
+test: ## Run the test suite.
+	$(call set_up,dev)
+	@exec "$(BIN)/python" -m pytest $(ARGS)
+
+.PHONY: check
+check: lint ## Run what a commit must pass, in under a minute.
+	@exec "$(BIN)/python" -m pytest -q tests/unit tests/contract $(ARGS)
+
+.PHONY: lint
+lint: ## Check format, lint, types and imports.
+	$(call set_up,dev)
+	@"$(BIN)/ruff" format --check .
+	@"$(BIN)/ruff" check .
+	@"$(BIN)/mypy"
+	@"$(BIN)/lint-imports"
+
+.PHONY: datasets
+datasets: ## Install the real orders that `polyglot load` sends.
+	$(call set_up,datasets)
+
+.PHONY: lock
+lock: ## Pin every dependency with hashes; ARGS=--upgrade takes newer ones.
+	$(call set_up,lock)
+	@"$(BIN)/python" scripts/lock.py $(ARGS)
