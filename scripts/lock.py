@@ -31,7 +31,8 @@ def main(upgrade: list[str]) -> None:
     for name, extra in PARTS.items():
         compile_pins(name, "pyproject.toml", [*extra, *constraint], upgrade)
     backend = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
-    compile_pins("build", "-", constraint, upgrade, "\n".join(backend))
+    # hatchling asks for editables only once it is asked for an editable installation.
+    compile_pins("build", "-", constraint, upgrade, "\n".join([*backend, "editables"]))
     compile_pins("lock", "-", [], upgrade, "uv")
 
 
