@@ -258,11 +258,12 @@ class _Check:
 
 
 _PAIR_FIELDS = {"item_1", "item_2"}
+_NO_TEXT = object()
 
 
 def _no_text(value: Any) -> Any:
     """Return the value, but a JSON number as something that no text parser takes."""
-    return None if isinstance(value, _Number) else value
+    return _NO_TEXT if isinstance(value, _Number) else value
 
 
 def _escaped(field: str) -> str:
