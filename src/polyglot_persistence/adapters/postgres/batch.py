@@ -1,0 +1,79 @@
+"""Which rows a batch asks for, and which of its units have to be left out: pure, no driver.
+
+Invariant: a unit goes in whole or is left out whole.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+from polyglot_persistence.domain.order import AcceptedOrder
+from polyglot_persistence.errors import PoisonError
+from polyglot_persistence.ports import StoredOrder
+
+Unit = Sequence[AcceptedOrder]
+
+
+class Candidates(NamedTuple):
+    """What one attempt to persist tries to insert."""
+
+    units: Sequence[Unit]
+    rows: Mapping[UUID, AcceptedOrder]
+    """By id, in the order of ids: concurrent batches lock in one order and cannot deadlock."""
+    contradicting: Mapping[UUID, AcceptedOrder]
+    """Orders whose unit is set aside, since an earlier unit has their id with other content."""
+
+
+def candidates(units: Sequence[Unit]) -> Candidates:
+    """Choose the rows: of two orders with one id the first, and the second agrees or waits.
+
+    Raises:
+        PoisonError: a unit contradicts itself.
+    """
+    chosen: dict[UUID, AcceptedOrder] = {}
+    fitting: list[Unit] = []
+    contradicting: dict[UUID, AcceptedOrder] = {}
+    for unit in units:
+        clashes = [one for one in unit if not _agrees(one, chosen.get(one.order.id))]
+        if clashes:
+            contradicting.update((one.order.id, one) for one in clashes)
+            continue
+        fitting.append(unit)
+        for one in unit:
+            if not _agrees(one, chosen.setdefault(one.order.id, one)):
+                raise PoisonError(
+                    f"unit {one.unit_id} holds order {one.order.id} twice, with different content"
+                )
+    rows = {order_id: chosen[order_id] for order_id in sorted(chosen, key=_number)}
+    return Candidates(fitting, rows, contradicting)
+
+
+def contradicted(
+    units: Sequence[Unit], existing: Mapping[UUID, StoredOrder]
+) -> tuple[list[Unit], dict[UUID, StoredOrder]]:
+    """Return the units that existing rows contradict, and those rows."""
+    left_out: list[Unit] = []
+    conflicts: dict[UUID, StoredOrder] = {}
+    for unit in units:
+        against = {
+            one.order.id: row
+            for one in unit
+            if (row := existing.get(one.order.id)) is not None
+            and not one.order.same_content(row.order, created_at_given=one.created_at_given)
+        }
+        if against:
+            left_out.append(unit)
+            conflicts.update(against)
+    return left_out, conflicts
+
+
+def _agrees(one: AcceptedOrder, other: AcceptedOrder | None) -> bool:
+    return (
+        other is None
+        or one is other
+        or one.order.same_content(other.order, created_at_given=one.created_at_given)
+    )
+
+
+def _number(order_id: UUID) -> int:
+    return order_id.int

@@ -1,0 +1,79 @@
+"""What each failure of PostgreSQL or of its driver means to a caller.
+
+Invariant: only what the data itself caused is a `PoisonError`; an error that is not in the table
+means "not now", so that no order is condemned for a fault of the server or of this program.
+"""
+
+import asyncpg
+from asyncpg.exceptions import ClientConfigurationError
+
+from polyglot_persistence.errors import (
+    ConfigurationError,
+    PoisonError,
+    PolyglotError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
+
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+"""Everything that asyncpg lets out (a refused or reset connection is an `OSError`)."""
+
+# By SQLSTATE or its class, the first two characters; the longer match counts.
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_MEANINGS: dict[str, tuple[type[PolyglotError], str]] = {
+    "08": (UnavailableError, "the connection to PostgreSQL was lost"),
+    "0A": (UnavailableError, "PostgreSQL's schema is being changed"),
+    "22": (PoisonError, "PostgreSQL can never hold this value"),
+    "23": (PoisonError, "the data breaks a rule of the schema"),
+    "25": (UnavailableError, "PostgreSQL ended the transaction, or is read-only"),
+    "28": (UnavailableError, "PostgreSQL refused the login"),
+    "3D": (UnavailableError, "there is no such database"),
+    "3F": (UnavailableError, "there is no such schema; run `polyglot migrate`"),
+    "40": (UnavailableError, "PostgreSQL rolled the transaction back in favour of another"),
+    "40003": (UnknownOutcomeError, "PostgreSQL does not know whether the statement completed"),
+    "42501": (UnavailableError, "PostgreSQL's role lacks a privilege"),
+    "42703": (UnavailableError, "the schema is not up to date; run `polyglot migrate`"),
+    "42P01": (UnavailableError, "the schema is not up to date; run `polyglot migrate`"),
+    "53": (UnavailableError, "PostgreSQL is out of disk, memory or connections"),
+    "54": (PoisonError, "the data is over a limit of PostgreSQL"),
+    "54001": (UnavailableError, "PostgreSQL's stack is too small for the statement"),
+    "55": (UnavailableError, "PostgreSQL could not get a lock in time, or an object is not ready"),
+    "57": (UnavailableError, "PostgreSQL ended the statement (deadline, or it is shutting down)"),
+    "58": (UnavailableError, "PostgreSQL met an error of its operating system"),
+}
+_OTHER = (UnavailableError, "PostgreSQL failed")
+
+# After any other error during COMMIT the commit record may have been written already: a backend
+# that is terminated just then says 57P01, whatever became of the transaction.
+_CERTAINLY_ROLLED_BACK = ("23", "40001", "40P01", "25P02")
+
+
+def meaning(error: Exception) -> PolyglotError:
+    """Return what the failure of a statement means; its transaction is rolled back, or never was.
+
+    Raise it `from` the driver's error.
+    """
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate:
+        kind, words = _MEANINGS.get(error.sqlstate) or _MEANINGS.get(error.sqlstate[:2], _OTHER)
+        return kind(f"{words}: {_first_line(error)} ({error.sqlstate})")
+    if isinstance(error, TimeoutError):
+        return UnavailableError("PostgreSQL did not answer in time")
+    if isinstance(error, OSError):
+        return UnavailableError(f"PostgreSQL cannot be reached: {_first_line(error)}")
+    if isinstance(error, ClientConfigurationError):
+        return ConfigurationError(f"POSTGRES_DSN cannot be used: {_first_line(error)}")
+    if isinstance(error, ValueError):
+        return PoisonError(f"the value cannot be sent to PostgreSQL: {_first_line(error)}")
+    return UnavailableError(f"{_OTHER[1]}: {_first_line(error)}")
+
+
+def meaning_at_commit(error: Exception) -> PolyglotError:
+    """Return what the failure of a COMMIT means: unless the server surely undid it, unknown."""
+    state = (error.sqlstate if isinstance(error, asyncpg.PostgresError) else None) or ""
+    if state.startswith(_CERTAINLY_ROLLED_BACK):
+        return meaning(error)
+    return UnknownOutcomeError(f"the answer to COMMIT was lost: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

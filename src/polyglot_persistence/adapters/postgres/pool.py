@@ -1,0 +1,272 @@
+"""Connections to PostgreSQL: lazily made, bounded, every wait with a deadline.
+
+```
+  up ---------- connecting fails ----------> away: calls fail at once
+   ^                                           |  0.05 .. 0.5 s, jittered
+   +---- succeeds ---- one call tries <--------+
+```
+
+Invariant: nothing here fails because PostgreSQL is away when the process starts.
+Invariant: no call waits longer than the connect timeout for a connection, and no statement longer
+than its own deadline: the server's `statement_timeout`, and a second more if the server is gone.
+Invariant: a statement that was cancelled or timed out leaves no reply behind: its connection is
+handed on only after the server has acknowledged the cancellation, else closed.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn, TypeAlias
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from polyglot_persistence.adapters.postgres.failures import (
+    DRIVER_ERRORS,
+    meaning,
+    meaning_at_commit,
+)
+from polyglot_persistence.adapters.postgres.queries import QUERIES
+from polyglot_persistence.errors import UnavailableError
+from polyglot_persistence.telemetry import DB_QUERY_SECONDS, logger
+
+_log = logger("postgres")
+
+SERVER_VERSION_MIN = 15
+"""The first with UNIQUE NULLS NOT DISTINCT, on which the dead letters rest."""
+
+BACKOFF_FIRST_SECONDS = 0.05
+BACKOFF_LAST_SECONDS = 0.5
+"""PostgreSQL is found again within about this time of its return."""
+
+GRACE_SECONDS = 1.0
+"""The server ends a late statement itself; only when it does not either, the client gives up."""
+
+TIDY_SECONDS = 2.0
+"""For rolling back, or for closing; then the connection is dropped."""
+
+IDLE_IN_TRANSACTION_SECONDS = 60
+"""A worker that stopped in the middle of a transaction holds its locks no longer than this. Twice
+what a worker may take over a batch before it must have acknowledged it."""
+
+# In quotes, since asyncpg's classes are generic in their stubs only.
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+
+
+class Session:
+    """A connection, in or out of a transaction, that runs the named statements of `queries.sql`.
+
+    Every failure is translated. Outside of a transaction use it for reading only: what a lost
+    connection did is not known.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def fetch(self, name: str, *arguments: object) -> list[asyncpg.Record]:
+        """Run a statement and return its rows.
+
+        Raises:
+            UnavailableError: it had no effect.
+            PoisonError: PostgreSQL can never take these arguments.
+        """
+        try:
+            with DB_QUERY_SECONDS.labels(name).time():
+                return await self._connection.fetch(QUERIES[name], *arguments)
+        except DRIVER_ERRORS as error:
+            raise meaning(error) from error
+
+    async def fetchrow(self, name: str, *arguments: object) -> asyncpg.Record | None:
+        """Run a statement and return its first row. Raises as `fetch` does."""
+        rows = await self.fetch(name, *arguments)
+        return rows[0] if rows else None
+
+    async def fetchval(self, name: str, *arguments: object) -> Any:
+        """Run a statement and return its first row's first column. Raises as `fetch` does."""
+        row = await self.fetchrow(name, *arguments)
+        return None if row is None else row[0]
+
+
+class PostgresPool:
+    """Up to `size_max` connections to the database of a DSN in URL form (TLS by its `sslmode`).
+
+    Whoever holds a claimed outbox batch needs a second connection for anything else.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        size_max: int,
+        connect_timeout_seconds: float,
+        statement_timeout_seconds: float,
+    ) -> None:
+        self._dsn = dsn
+        self._size_max = size_max
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._statement_timeout_seconds = statement_timeout_seconds
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._opening = asyncio.Lock()
+        self._closed = False
+        self._failures = 0
+        self._trying = False
+        self._retry_at = 0.0
+
+    @contextlib.asynccontextmanager
+    async def reading(self) -> AsyncIterator[Session]:
+        """Give a connection outside of any transaction."""
+        async with self._held() as connection:
+            yield Session(connection)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Session]:
+        """Give a connection in a READ COMMITTED transaction; commit on leaving, or roll back.
+
+        Raises:
+            UnavailableError: rolled back, or not even begun.
+            UnknownOutcomeError: the answer to COMMIT was lost.
+        """
+        async with self._held() as connection:
+            transaction = connection.transaction()
+            try:
+                await transaction.start()
+            except DRIVER_ERRORS as error:
+                raise meaning(error) from error
+            try:
+                yield Session(connection)
+            except BaseException:
+                await _roll_back(connection, transaction)
+                raise
+            try:
+                await transaction.commit()
+            except DRIVER_ERRORS as error:
+                raise meaning_at_commit(error) from error
+
+    @contextlib.asynccontextmanager
+    async def dedicated(self, *, timeout_seconds: float | None = None) -> AsyncIterator[Session]:
+        """Give a connection of its own, beside the pool, to hold session locks.
+
+        With `timeout_seconds` as the deadline of its statements and waits for locks.
+        """
+        try:
+            connection = await self._connect(
+                self._dsn, **self._options(timeout_seconds or self._statement_timeout_seconds)
+            )
+        except DRIVER_ERRORS as error:
+            raise meaning(error) from error
+        try:
+            yield Session(connection)
+        finally:
+            with contextlib.suppress(*DRIVER_ERRORS):  # it is aborted then
+                await connection.close(timeout=TIDY_SECONDS)
+
+    async def close(self) -> None:
+        """Close the connections, at once those still in use after `TIDY_SECONDS`."""
+        self._closed = True
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        with contextlib.suppress(*DRIVER_ERRORS):  # it is terminated then
+            async with asyncio.timeout(TIDY_SECONDS):
+                await pool.close()
+
+    @contextlib.asynccontextmanager
+    async def _held(self) -> "AsyncIterator[PoolConnectionProxy[asyncpg.Record]]":
+        pool = await self._open()
+        try:
+            connection = await pool.acquire(timeout=self._connect_timeout_seconds)
+        except TimeoutError as error:
+            raise UnavailableError(
+                f"no connection to PostgreSQL within {self._connect_timeout_seconds:g} s"
+            ) from error
+        except DRIVER_ERRORS as error:
+            raise meaning(error) from error
+        try:
+            yield connection
+        finally:
+            with contextlib.suppress(*DRIVER_ERRORS):  # the pool has dropped the connection then
+                await pool.release(connection, timeout=TIDY_SECONDS)
+
+    async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
+        """Make the pool within the running loop; with no connection in it this cannot fail."""
+        async with self._opening:
+            if self._closed:
+                raise UnavailableError("the connections to PostgreSQL are closed")
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    self._dsn,
+                    min_size=0,
+                    max_size=self._size_max,
+                    connect=self._connect,
+                    reset=_keep,
+                    **self._options(self._statement_timeout_seconds),
+                )
+            return self._pool
+
+    async def _connect(
+        self, *arguments: Any, **options: Any
+    ) -> "asyncpg.Connection[asyncpg.Record]":
+        """Connect, but while PostgreSQL is away only one call at a time and with pauses."""
+        if self._failures and (self._trying or time.monotonic() < self._retry_at):
+            raise UnavailableError("PostgreSQL cannot be reached; trying again in a moment")
+        self._trying = True
+        try:
+            connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
+                *arguments, **options
+            )
+        except DRIVER_ERRORS as error:
+            self._failed(error)
+        finally:
+            self._trying = False
+        if self._failures:
+            _log.info("store_back", store="postgres", failures=self._failures)
+        self._failures = 0
+        return connection
+
+    def _failed(self, error: Exception) -> NoReturn:
+        if not self._failures:
+            _log.warning("store_away", store="postgres", error=str(meaning(error)))
+        seconds = min(BACKOFF_FIRST_SECONDS * 2 ** min(self._failures, 8), BACKOFF_LAST_SECONDS)
+        self._failures += 1
+        # Jitter is no secret.
+        self._retry_at = time.monotonic() + seconds * random.uniform(0.5, 1.0)  # noqa: S311
+        raise error
+
+    def _options(self, timeout_seconds: float) -> dict[str, Any]:
+        milliseconds = str(max(1, round(timeout_seconds * 1000)))
+        return {
+            "timeout": self._connect_timeout_seconds,
+            "command_timeout": timeout_seconds + GRACE_SECONDS,
+            "server_settings": {
+                "application_name": "polyglot-persistence",
+                "TimeZone": "UTC",
+                "statement_timeout": milliseconds,
+                "lock_timeout": milliseconds,
+                "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_SECONDS * 1000),
+                "idle_session_timeout": "0",  # the holder of a session lock is idle for hours
+                # The server frees the locks of a client that vanished without a word in 25 s.
+                "tcp_keepalives_idle": "10",
+                "tcp_keepalives_interval": "5",
+                "tcp_keepalives_count": "3",
+                "jit": "off",  # compiling takes longer than any statement here
+            },
+        }
+
+
+async def _keep(_connection: object) -> None:
+    """Do nothing where asyncpg would spend a round trip on resetting the session.
+
+    Nothing sets session state on pooled connections; an open transaction is rolled back before.
+    """
+
+
+async def _roll_back(connection: Connection, transaction: asyncpg.transaction.Transaction) -> None:
+    if connection.is_closed():
+        return
+    try:
+        async with asyncio.timeout(TIDY_SECONDS):
+            await transaction.rollback()
+    except DRIVER_ERRORS:
+        connection.terminate()

@@ -1,0 +1,213 @@
+-- Every statement, each under `-- name:` and its purpose in a line.
+
+-- name: persist
+-- Insert a batch, sorted by id; feed rollup and outbox by the rows that are new, and only by them.
+WITH inserted AS (
+    INSERT INTO orders (id, product_name, amount, created_at, accepted_at)
+    SELECT id, product_name, amount::numeric, created_at, accepted_at
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[])
+        AS batch (id, product_name, amount, created_at, accepted_at)
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id, product_name, amount, created_at
+), quarter_hours AS (
+    INSERT INTO sales_quarter_hours AS cell (bucket, slot, revenue, orders)
+    SELECT date_bin('15 minutes', created_at, timestamptz 'epoch'), pg_backend_pid() % 4,
+           sum(amount), count(*)
+    FROM inserted
+    GROUP BY 1
+    ORDER BY 1
+    ON CONFLICT (bucket, slot) DO UPDATE
+    SET revenue = cell.revenue + excluded.revenue, orders = cell.orders + excluded.orders
+), product_days AS (
+    INSERT INTO sales_product_days AS cell (day, product_name, slot, revenue, orders)
+    SELECT (created_at AT TIME ZONE 'UTC')::date, product_name, pg_backend_pid() % 4,
+           sum(amount), count(*)
+    FROM inserted
+    GROUP BY 1, 2
+    ORDER BY 1, 2
+    ON CONFLICT (day, product_name, slot) DO UPDATE
+    SET revenue = cell.revenue + excluded.revenue, orders = cell.orders + excluded.orders
+), outbox AS (
+    INSERT INTO index_outbox (orders, order_ids)
+    SELECT count(*), array_agg(id)
+    FROM inserted
+    HAVING count(*) > 0
+    RETURNING id
+), replayed AS (
+    DELETE FROM dead_letters USING inserted WHERE dead_letters.order_id = inserted.id
+)
+SELECT transaction_timestamp() AS persisted_at,
+       (SELECT id FROM outbox) AS outbox_id,
+       (SELECT count(*) FROM inserted) AS inserted,
+       CASE WHEN (SELECT count(*) FROM inserted) < cardinality($1)
+            THEN (SELECT array_agg(id) FROM inserted) END AS inserted_ids;
+
+-- name: orders_by_ids
+-- Return the rows of the given ids.
+SELECT id, product_name, amount, created_at, accepted_at, persisted_at
+FROM orders
+WHERE id = ANY ($1::uuid[]);
+
+-- name: find
+-- Return for each id its row, or else its latest dead letter; and the epoch, also for no ids.
+SELECT mark.epoch,
+       orders.id, orders.product_name, orders.amount, orders.created_at, orders.accepted_at,
+       orders.persisted_at,
+       dead.id AS dead_id, dead.order_id, dead.unit_id, dead.payload, dead.reason, dead.stage,
+       dead.attempts, dead.first_at, dead.last_at
+FROM (SELECT coalesce((SELECT epoch FROM cache_epoch), 0) AS epoch) AS mark
+LEFT JOIN unnest($1::uuid[]) AS wanted (id) ON true
+LEFT JOIN orders ON orders.id = wanted.id
+LEFT JOIN LATERAL (
+    SELECT *
+    FROM dead_letters
+    WHERE orders.id IS NULL AND order_id = wanted.id AND stage <> 'index'
+    ORDER BY last_at DESC, id DESC
+    LIMIT 1
+) AS dead ON true;
+
+-- name: page_first
+-- Return the newest orders.
+SELECT id, product_name, amount, created_at, accepted_at, persisted_at
+FROM orders
+ORDER BY created_at DESC, id DESC
+LIMIT $1;
+
+-- name: page_before
+-- Return the newest orders before a position.
+SELECT id, product_name, amount, created_at, accepted_at, persisted_at
+FROM orders
+WHERE (created_at, id) < ($1, $2)
+ORDER BY created_at DESC, id DESC
+LIMIT $3;
+
+-- name: bury
+-- Write dead letters, sorted; one that is there already counts up.
+INSERT INTO dead_letters AS letter
+    (order_id, unit_id, payload, payload_digest, reason, stage, attempts)
+SELECT *
+FROM unnest($1::uuid[], $2::uuid[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::int[])
+ON CONFLICT ON CONSTRAINT dead_letters_once DO UPDATE
+SET attempts = letter.attempts + excluded.attempts, last_at = excluded.last_at;
+
+-- name: claim_outbox
+-- Lock old rows that nobody else has locked, and return the first with up to $2 orders in all.
+WITH claimed AS MATERIALIZED (
+    SELECT id, orders
+    FROM index_outbox
+    WHERE created_at <= transaction_timestamp() - $1::interval
+    ORDER BY id
+    LIMIT $3
+    FOR UPDATE SKIP LOCKED
+), counted AS (
+    SELECT id, sum(orders) OVER (ORDER BY id) AS orders_so_far, orders FROM claimed
+)
+SELECT id
+FROM counted
+WHERE orders_so_far <= $2 OR orders_so_far = orders
+ORDER BY id;
+
+-- name: outbox_orders
+-- Return the orders of outbox rows, each once.
+SELECT id, product_name, amount, created_at, accepted_at, persisted_at
+FROM orders
+WHERE id IN (SELECT unnest(order_ids) FROM index_outbox WHERE id = ANY ($1::bigint[]));
+
+-- name: outbox_done
+-- Delete outbox rows; one that is claimed is left to its claimer.
+DELETE FROM index_outbox
+WHERE id IN (
+    SELECT id FROM index_outbox WHERE id = ANY ($1::bigint[]) ORDER BY id FOR UPDATE SKIP LOCKED
+);
+
+-- name: outbox_depth
+-- Return how many orders wait, and since when.
+SELECT coalesce(sum(orders), 0)::bigint AS orders, min(created_at) AS oldest FROM index_outbox;
+
+-- name: refill_outbox_first
+-- Put the first $1 orders of the record, by id, into one outbox row; return how many and the last.
+WITH part AS (
+    SELECT id FROM orders ORDER BY id LIMIT $1
+), refilled AS (
+    INSERT INTO index_outbox (orders, order_ids)
+    SELECT count(*), array_agg(id) FROM part HAVING count(*) > 0
+)
+SELECT count(*) AS orders, (array_agg(id ORDER BY id DESC))[1] AS last FROM part;
+
+-- name: refill_outbox_after
+-- Put the next $2 orders after the id $1 into one outbox row; return how many and the last.
+WITH part AS (
+    SELECT id FROM orders WHERE id > $1 ORDER BY id LIMIT $2
+), refilled AS (
+    INSERT INTO index_outbox (orders, order_ids)
+    SELECT count(*), array_agg(id) FROM part HAVING count(*) > 0
+)
+SELECT count(*) AS orders, (array_agg(id ORDER BY id DESC))[1] AS last FROM part;
+
+-- name: epoch
+-- Return the cache epoch and its age in seconds.
+SELECT epoch, extract(epoch FROM clock_timestamp() - changed_at)::float8 AS age_seconds
+FROM cache_epoch;
+
+-- name: first_epoch
+-- Create the epoch if there is none, and return it only then.
+INSERT INTO cache_epoch (epoch, changed_at)
+VALUES ((extract(epoch FROM clock_timestamp()) * 1000000)::bigint, clock_timestamp())
+ON CONFLICT DO NOTHING
+RETURNING epoch;
+
+-- name: new_epoch
+-- Raise the epoch, to the microseconds since 1970: no restored backup hands out an old one again.
+INSERT INTO cache_epoch AS mark (epoch, changed_at)
+VALUES ((extract(epoch FROM clock_timestamp()) * 1000000)::bigint, clock_timestamp())
+ON CONFLICT (singleton) DO UPDATE
+SET epoch = greatest(mark.epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),
+    changed_at = clock_timestamp()
+RETURNING epoch;
+
+-- name: try_lead
+-- Take a role if nobody has it.
+SELECT pg_try_advisory_lock($1);
+
+-- name: confirm_lead
+-- Prove that the session that holds the role is alive.
+SELECT 1;
+
+-- name: ping
+-- Return version and the settings on which durability rests.
+SELECT current_setting('server_version') AS version,
+       current_setting('server_version_num')::int AS number,
+       current_setting('fsync') AS fsync,
+       current_setting('full_page_writes') AS full_page_writes,
+       current_setting('synchronous_commit') AS synchronous_commit,
+       current_setting('transaction_read_only') AS read_only;
+
+-- name: lock_refresh
+-- Wait for whoever refreshes the view, and return the moment before our own refresh begins.
+SELECT clock_timestamp() FROM pg_advisory_lock($1);
+
+-- name: view_is_populated
+-- Return whether the view was ever filled.
+SELECT relispopulated FROM pg_class WHERE oid = 'daily_sales_mv'::regclass;
+
+-- name: refresh_mv
+-- Refresh the view while it is read.
+REFRESH MATERIALIZED VIEW CONCURRENTLY daily_sales_mv;
+
+-- name: fill_mv
+-- Fill a view that never was (CONCURRENTLY cannot).
+REFRESH MATERIALIZED VIEW daily_sales_mv;
+
+-- name: record_refresh
+-- Keep the moment for which the view is exact.
+INSERT INTO view_refreshes (view, refreshed_at)
+VALUES ('daily_sales_mv', $1)
+ON CONFLICT (view) DO UPDATE SET refreshed_at = excluded.refreshed_at;
+
+-- name: refreshed_at
+-- Return the moment for which the view is exact.
+SELECT refreshed_at FROM view_refreshes WHERE view = 'daily_sales_mv';
+
+-- name: read_dashboard
+-- Return the latest days that have sales.
+SELECT sale_date, total_revenue, orders FROM daily_sales_mv ORDER BY sale_date DESC LIMIT $1;

@@ -1,0 +1,52 @@
+"""The `SalesView` port: `daily_sales_mv` over the rollup that the persist transaction keeps.
+
+Invariant: a reader never waits for a refresh.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from polyglot_persistence.adapters.postgres.locks import lock_key
+from polyglot_persistence.adapters.postgres.pool import PostgresPool
+from polyglot_persistence.ports import DaySales
+
+REFRESH_TIMEOUT_SECONDS: Final = 300.0
+"""For waiting for another process's refresh, and again for our own."""
+
+_REFRESH_LOCK: Final = lock_key("refresh daily_sales_mv")
+
+
+class PostgresSalesView:
+    """Daily sales over a pool; a refresh takes a connection of its own."""
+
+    def __init__(self, pool: PostgresPool) -> None:
+        self._pool = pool
+
+    async def refresh(self) -> datetime:
+        """See `SalesView.refresh`.
+
+        What was committed at the returned moment is in the view; what came later may be.
+
+        Raises:
+            UnavailableError: the view may be fresher than it says; refresh it again.
+        """
+        async with self._pool.dedicated(timeout_seconds=REFRESH_TIMEOUT_SECONDS) as session:
+            # A session lock, gone with the connection: CONCURRENTLY wants no transaction around it.
+            moment: datetime = await session.fetchval("lock_refresh", _REFRESH_LOCK)
+            populated = await session.fetchval("view_is_populated")
+            await session.fetch("refresh_mv" if populated else "fill_mv")
+            await session.fetch("record_refresh", moment)
+        return moment
+
+    async def latest_days(self, days_max: int) -> Sequence[DaySales]:
+        """See `SalesView.latest_days`."""
+        async with self._pool.reading() as session:
+            records = await session.fetch("read_dashboard", days_max)
+        return [DaySales(r["sale_date"], r["total_revenue"], r["orders"]) for r in records]
+
+    async def refreshed_at(self) -> datetime | None:
+        """See `SalesView.refreshed_at`."""
+        async with self._pool.reading() as session:
+            moment: datetime | None = await session.fetchval("refreshed_at")
+        return moment

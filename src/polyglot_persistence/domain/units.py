@@ -1,0 +1,22 @@
+"""Batches as the units that they are made of."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from polyglot_persistence.domain.order import AcceptedOrder
+
+
+def whole_units(batch: Sequence[AcceptedOrder]) -> list[list[AcceptedOrder]]:
+    """Return the batch as its units, in order; a unit that came twice is two units."""
+    units: list[list[AcceptedOrder]] = []
+    open_units: dict[UUID, list[AcceptedOrder]] = {}
+    for accepted in batch:
+        if accepted.unit_size == 1:
+            units.append([accepted])
+            continue
+        unit = open_units.get(accepted.unit_id)
+        if unit is None or len(unit) == accepted.unit_size:
+            unit = open_units[accepted.unit_id] = []
+            units.append(unit)
+        unit.append(accepted)
+    return units
