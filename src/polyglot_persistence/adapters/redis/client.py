@@ -105,7 +105,8 @@ class RedisClient:
         await self._first_attempt.wait()
         connection = self._connection
         if connection is None or connection.closed:
-            raise UnavailableError(f"Redis at {self._address} is away: {self._reason}")
+            reason = connection.closed_because if connection else self._reason
+            raise UnavailableError(f"Redis at {self._address} is away: {reason}")
         return connection
 
     async def close(self) -> None:
@@ -121,6 +122,7 @@ class RedisClient:
     async def _connect_with_backoff(self) -> None:
         backoff_seconds = _BACKOFF_FIRST_SECONDS
         while True:
+            self._connection = None
             try:
                 self._connection = await self._open()
             except Exception as error:  # noqa: BLE001  # whatever it is, callers wait to hear it

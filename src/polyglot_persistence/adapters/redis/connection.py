@@ -75,6 +75,7 @@ class RedisConnection(asyncio.Protocol):
         self._watch: asyncio.TimerHandle | None = None
         self._late: _Call | None = None
         self.closed = False
+        self.closed_because = ""
 
     async def execute(self, *arguments: Argument) -> Any:
         """Send one command and return its reply; see `request`."""
@@ -113,6 +114,7 @@ class RedisConnection(asyncio.Protocol):
         if self.closed:
             return
         self.closed = True
+        self.closed_because = reason
         if self._transport is not None:
             self._transport.abort()
         if self._watch is not None:

@@ -1,0 +1,331 @@
+"""The pipelined connection and the client that keeps it alive, against real servers."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import pytest_asyncio
+
+from polyglot_persistence.adapters.redis.address import parse_address
+from polyglot_persistence.adapters.redis.client import RedisClient
+from polyglot_persistence.adapters.redis.connection import RedisConnection, ReplyError
+from polyglot_persistence.embedded.valkey import EmbeddedValkey
+from polyglot_persistence.errors import (
+    ConfigurationError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
+from tests.support.eventually import eventually
+from tests.support.servers import running, short_directory, valkey_command
+
+AWAY = (UnavailableError, UnknownOutcomeError)
+
+
+@asynccontextmanager
+async def client_of(
+    url: str, *, timeout_seconds: float = 2.0, in_flight_bytes_max: int = 1 << 20
+) -> AsyncIterator[RedisClient]:
+    client = RedisClient(
+        url,
+        connect_timeout_seconds=timeout_seconds,
+        command_timeout_seconds=timeout_seconds,
+        in_flight_bytes_max=in_flight_bytes_max,
+    )
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@pytest_asyncio.fixture
+async def client(redis_url: str) -> AsyncIterator[RedisClient]:
+    async with client_of(redis_url) as client:
+        yield client
+
+
+@pytest_asyncio.fixture
+async def own_server() -> AsyncIterator[EmbeddedValkey]:
+    """A server that the test may stop and stall."""
+    with short_directory() as directory:
+        async with running(EmbeddedValkey(directory / "valkey")) as server:
+            yield server
+
+
+@asynccontextmanager
+async def stalled(server: EmbeddedValkey) -> AsyncIterator[None]:
+    """Keep the server from running, its sockets open."""
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def scripted_server(
+    answer: Callable[[bytes], bytes],
+) -> AsyncIterator[str]:
+    """A server that says what no real one can be brought to say at will; yields its address."""
+    served: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(answer(data))
+        writer.close()
+        await writer.wait_closed()
+
+    def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.add(asyncio.create_task(serve(reader, writer)))
+
+    server = await asyncio.start_server(accepted, "127.0.0.1", 0)
+    try:
+        yield "{}:{}".format(*server.sockets[0].getsockname()[:2])
+    finally:
+        server.close()
+        await asyncio.gather(*served, return_exceptions=True)
+
+
+# --- addresses -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cache:6380", ("cache", 6380, None, None, None, 0, False)),
+        ("cache", ("cache", 6379, None, None, None, 0, False)),
+        ("[::1]:7000", ("::1", 7000, None, None, None, 0, False)),
+        ("redis://cache/3", ("cache", 6379, None, None, None, 3, False)),
+        ("valkey://u:p%40ss@cache:1/2", ("cache", 1, None, "u", "p@ss", 2, False)),
+        ("redis://:pw@cache", ("cache", 6379, None, None, "pw", 0, False)),
+        ("rediss://cache", ("cache", 6379, None, None, None, 0, True)),
+        ("valkeys://cache:9", ("cache", 9, None, None, None, 0, True)),
+        (
+            "unix:///run/a%20b.sock?db=4&password=x",
+            ("localhost", 6379, "/run/a b.sock", None, "x", 4, False),
+        ),
+    ],
+)
+def test_an_address_is_read(text: str, expected: tuple[object, ...]) -> None:
+    """Every documented form of an address says host, port, socket, user, password, db and TLS."""
+    assert tuple(parse_address(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://:hush@cache",
+        "redis://:hush@cache:port",
+        "redis://:hush@cache/first",
+        "redis://:hush@cache?colour=red",
+        "unix://?password=hush",
+    ],
+)
+def test_a_bad_address_is_refused_without_its_password(text: str) -> None:
+    """What cannot be read is a configuration error that tells no secret."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse_address(text)
+    assert "hush" not in str(caught.value)
+
+
+def test_the_text_of_an_address_has_no_password() -> None:
+    """An address in a log line or a traceback tells where, not how to get in."""
+    address = parse_address("redis://user:hush@cache:6379")
+    assert "hush" not in f"{address} {address!r}"
+
+
+# --- commands --------------------------------------------------------------------------------
+
+
+async def test_callers_share_a_connection_and_each_gets_its_own_reply(client: RedisClient) -> None:
+    """A thousand concurrent commands over one connection are answered each with its own."""
+    replies = await asyncio.gather(*[client.execute("ECHO", n) for n in range(1000)])
+    assert [str(n).encode() for n in range(1000)] == replies
+    clients = await client.execute("CLIENT", "LIST")
+    assert clients.count(b"cmd=client") == 1
+
+
+async def test_an_error_reply_is_raised_with_its_code(client: RedisClient) -> None:
+    """A refused command raises `ReplyError`; the connection goes on."""
+    await client.execute("SET", "text", "x")
+    with pytest.raises(ReplyError) as caught:
+        await client.execute("LPUSH", "text", "y")
+    assert caught.value.code == "WRONGTYPE"
+    assert await client.execute("GET", "text") == b"x"
+
+
+async def test_a_pipeline_raises_its_first_error_and_ran_the_rest(client: RedisClient) -> None:
+    """A pipeline is no transaction: what was not refused took effect."""
+    with pytest.raises(ReplyError):
+        await client.pipeline(("SET", "a", 1), ("LPUSH", "a", 2), ("SET", "b", 3))
+    assert await client.pipeline(("GET", "a"), ("GET", "b"), ("GET", "c")) == [b"1", b"3", None]
+
+
+async def test_a_cancelled_caller_does_not_shift_replies(client: RedisClient) -> None:
+    """The reply to a cancelled command is dropped, and the next caller gets its own."""
+    await client.execute("PING")
+    held = asyncio.create_task(client.execute("BLPOP", "nothing", "0.2"))
+    following = asyncio.create_task(client.execute("ECHO", "mine"))
+    await asyncio.sleep(0)
+    held.cancel()
+    assert await following == b"mine"
+    assert held.cancelled()
+    assert await client.execute("ECHO", "next") == b"next"
+
+
+# --- connecting, losing, finding again -------------------------------------------------------
+
+
+async def test_no_command_passes_before_the_hooks_have_seen_the_connection(redis_url: str) -> None:
+    """A hook sees every new connection first, also after a loss."""
+    seen: list[str] = []
+
+    async def hook(connection: RedisConnection) -> None:
+        seen.append(str(await connection.execute("CLIENT", "GETNAME")))
+        await connection.execute("CLIENT", "SETNAME", "greeted")
+
+    async with client_of(redis_url) as client:
+        client.on_connect(hook)
+        assert await client.execute("CLIENT", "GETNAME") == b"greeted"
+        (await client.connection()).close("lost")
+        assert await client.execute("CLIENT", "GETNAME") == b"greeted"
+    assert seen == ["None", "None"]
+
+
+async def test_a_server_that_is_away_is_refused_at_once_and_found_when_it_comes() -> None:
+    """Calls fail fast while it is away, and succeed within about a second of its start."""
+    with short_directory() as directory:
+        server = EmbeddedValkey(directory / "valkey")
+        async with running(server):
+            url = server.url
+        async with client_of(url) as client:
+            for _ in range(3):
+                started = time.monotonic()
+                with pytest.raises(UnavailableError):
+                    await client.execute("PING")
+                assert time.monotonic() - started < 0.2
+            async with running(server):
+                pong = await eventually(
+                    lambda: client.execute("PING"), within_seconds=1.5, retried=AWAY
+                )
+                assert pong == b"PONG"
+
+
+async def test_what_is_in_flight_when_the_server_dies_has_an_unknown_outcome(
+    own_server: EmbeddedValkey,
+) -> None:
+    """A command that was sent and not answered may have happened; afterwards all is well again."""
+    async with client_of(own_server.url) as client:
+        await client.execute("PING")
+        waiting = asyncio.create_task(client.execute("BLPOP", "nothing", 0))
+        await asyncio.sleep(0)
+        await own_server.stop()
+        with pytest.raises(UnknownOutcomeError):
+            await waiting
+        with pytest.raises(UnavailableError):
+            await client.execute("PING")
+        await own_server.start()
+        await eventually(lambda: client.execute("PING"), within_seconds=1.5, retried=AWAY)
+
+
+async def test_a_stalled_server_fails_everything_in_flight_in_time(
+    own_server: EmbeddedValkey,
+) -> None:
+    """A silent server is given up within the deadline, refused fast, and found when it runs."""
+    async with client_of(own_server.url, timeout_seconds=0.3) as client:
+        await client.execute("PING")
+        async with stalled(own_server):
+            started = time.monotonic()
+            outcomes = await asyncio.gather(
+                *[client.execute("INCR", "n") for _ in range(3)], return_exceptions=True
+            )
+            assert [UnknownOutcomeError] * 3 == [type(outcome) for outcome in outcomes]
+            assert 0.25 < time.monotonic() - started < 0.6
+            with pytest.raises(UnavailableError):
+                await client.execute("INCR", "n")
+            started = time.monotonic()
+            with pytest.raises(UnavailableError):
+                await client.execute("INCR", "n")
+            assert time.monotonic() - started < 0.1
+        found = await eventually(
+            lambda: client.execute("GET", "n"), within_seconds=1.5, retried=AWAY
+        )
+        assert found == b"3"  # the unknown ones did happen, the refused ones did not
+
+
+async def test_bytes_in_flight_are_bounded(own_server: EmbeddedValkey) -> None:
+    """What would exceed the bound is refused before it is sent; it fits again afterwards."""
+    async with client_of(own_server.url, in_flight_bytes_max=100_000) as client:
+        await client.execute("PING")
+        async with stalled(own_server):
+            first = asyncio.create_task(client.execute("SET", "a", "x" * 90_000))
+            await asyncio.sleep(0)
+            with pytest.raises(UnavailableError):
+                await client.execute("SET", "b", "x" * 20_000)
+        assert await first == b"OK"
+        await client.execute("SET", "b", "x" * 20_000)
+        assert await client.execute("EXISTS", "a", "b") == 2
+
+
+async def test_a_loop_that_was_stalled_itself_blames_nobody(redis_url: str) -> None:
+    """A reply that lay in the socket while this process was busy counts, though it is late."""
+    async with client_of(redis_url, timeout_seconds=0.1) as hasty:
+        await hasty.execute("PING")
+        waiting = asyncio.create_task(hasty.execute("PING"))
+        await asyncio.sleep(0)
+        time.sleep(0.3)  # noqa: ASYNC251  # the stall under test
+        assert await waiting == b"PONG"
+
+
+async def test_a_server_that_still_loads_is_unavailable() -> None:
+    """LOADING is no connection yet; once the data is there, calls pass."""
+    loading = True
+
+    def answer(data: bytes) -> bytes:
+        reply = b"-LOADING loading the dataset\r\n" if loading else b"+PONG\r\n"
+        return reply * data.count(b"PING")
+
+    async with scripted_server(answer) as address, client_of(address) as client:
+        with pytest.raises(UnavailableError, match="LOADING"):
+            await client.execute("PING")
+        loading = False
+        await eventually(lambda: client.execute("PING"), within_seconds=1.5, retried=AWAY)
+
+
+@pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad Request\r\n", b"+PONG\r\n+PONG\r\n"])
+async def test_a_server_that_breaks_the_protocol_is_left(garbage: bytes) -> None:
+    """Garbage, or a reply that nobody asked for, ends the connection."""
+    async with scripted_server(lambda _: garbage) as address, client_of(address) as client:
+        with pytest.raises(UnavailableError, match="not the Redis protocol"):
+            await client.execute("PING")
+
+
+async def test_a_password_is_given_and_a_wrong_one_is_refused(own_server: EmbeddedValkey) -> None:
+    """The URL's password opens; a wrong one is unavailable, with the server's reason."""
+    await valkey_command(own_server, "CONFIG", "SET", "requirepass", "hush hush")
+    url = own_server.url
+    async with client_of(f"{url}&password=hush%20hush") as client:
+        assert await client.execute("PING") == b"PONG"
+        async with client_of(f"{url}&password=wrong") as stranger:
+            with pytest.raises(UnavailableError, match="WRONGPASS"):
+                await stranger.execute("PING")
+        async with client_of(url) as stranger:
+            with pytest.raises(UnavailableError, match="NOAUTH"):
+                await stranger.execute("PING")
+
+
+async def test_a_closed_client_refuses_and_has_nothing_in_flight(redis_url: str) -> None:
+    """After close a call is refused; what was in flight has an unknown outcome."""
+    async with client_of(redis_url) as client:
+        await client.execute("PING")
+        waiting: Awaitable[object] = asyncio.create_task(client.execute("BLPOP", "nothing", 0))
+        await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(UnknownOutcomeError):
+            await waiting
+        with pytest.raises(UnavailableError):
+            await client.execute("PING")
