@@ -1,0 +1,149 @@
+"""Isolation of what can never be persisted, by halving, without harm to its neighbours."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+
+from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.entry import EntryState
+from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
+from polyglot_persistence.errors import PoisonError, UnavailableError
+from polyglot_persistence.flows.persist import PersistFlow, whole_units
+from polyglot_persistence.ports import DeadLetter, Persisted, Stage, StoredOrder
+from tests.support.scripted import FakeClock, ScriptedCache
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class PickyRecord:
+    """A record that can never take some orders and already holds others."""
+
+    def __init__(self) -> None:
+        self.poison: set[UUID] = set()
+        self.rows: dict[UUID, StoredOrder] = {}
+        self.buried: list[DeadLetter] = []
+        self.error: Exception | None = None
+        self.calls = 0
+
+    async def persist(self, batch: Sequence[AcceptedOrder]) -> Persisted:
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+        if any(one.order.id in self.poison for one in batch):
+            raise PoisonError("value out of range")
+        conflicts = {
+            one.order.id: self.rows[one.order.id]
+            for one in batch
+            if one.order.id in self.rows and self.rows[one.order.id].order != one.order
+        }
+        refused = {one.unit_id for one in batch if one.order.id in conflicts}
+        stored, inserted = {}, set()
+        for one in batch:
+            if one.unit_id in refused:
+                continue
+            if one.order.id not in self.rows:
+                inserted.add(one.order.id)
+                self.rows[one.order.id] = StoredOrder(one.order, one.accepted_at, NOW)
+            stored[one.order.id] = self.rows[one.order.id]
+        return Persisted(stored, frozenset(inserted), 7 if inserted else None, conflicts)
+
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        self.buried += letters
+
+
+class Stand:
+    """The persist flow over a picky record and a scripted cache."""
+
+    def __init__(self) -> None:
+        self.record, self.cache = PickyRecord(), ScriptedCache()
+        self.flow = PersistFlow(cast("Any", self.record), cast("Any", self.cache), FakeClock())
+
+
+def single(name: str = "x", order_id: UUID | None = None) -> AcceptedOrder:
+    order = Order(order_id or new_id(), name, Decimal("1.00"), NOW)
+    return AcceptedOrder(order, NOW, order.id)
+
+
+def bulk(size: int) -> list[AcceptedOrder]:
+    unit_id = new_id()
+    return [
+        AcceptedOrder(Order(new_id(), f"b{i}", Decimal("1.00"), NOW), NOW, unit_id, size)
+        for i in range(size)
+    ]
+
+
+async def test_one_poisonous_order_goes_alone() -> None:
+    """All its neighbours are persisted, clean and to be indexed."""
+    stand = Stand()
+    batch = [single() for _ in range(100)]
+    bad = batch[37].order.id
+    stand.record.poison = {bad}
+    to_index = await stand.flow.persist(batch, "queue")
+    assert {one.order.id for one in batch} - {bad} == set(stand.record.rows)
+    assert [bad] == [letter.order_id for letter in stand.record.buried]
+    assert "value out of range" in stand.record.buried[0].reason
+    assert batch[37] == codec.decode_item(stand.record.buried[0].payload)
+    states = {s.accepted.order.id: s.state for s in stand.cache.settled}
+    assert states.pop(bad) is EntryState.DEAD
+    assert {EntryState.CLEAN} == set(states.values())
+    indexed = [row.order.id for batch in to_index for row in batch.orders]
+    assert sorted(stand.record.rows) == sorted(indexed)
+
+
+async def test_a_bulk_is_persisted_or_buried_whole() -> None:
+    """One poisonous member takes its bulk along, and nobody else."""
+    stand = Stand()
+    members, others = bulk(5), bulk(4)
+    stand.record.poison = {members[2].order.id}
+    await stand.flow.persist([single(), *members, *others, single()], "queue")
+    assert {m.order.id for m in members} == {letter.order_id for letter in stand.record.buried}
+    assert {members[0].unit_id} == {letter.unit_id for letter in stand.record.buried}
+    assert 6 == len(stand.record.rows)
+
+
+async def test_a_conflict_is_buried_and_its_entry_becomes_what_the_record_has() -> None:
+    """The first stored order wins, and a reader of the cache sees it."""
+    stand = Stand()
+    first = single("first")
+    await stand.flow.persist([first], "queue")
+    await stand.flow.persist([single("second", first.order.id), single()], "queue")
+    assert [first.order.id] == [letter.order_id for letter in stand.record.buried]
+    assert Stage.PERSIST == stand.record.buried[0].stage
+    entry = codec.decode_entry(stand.cache.entries[first.order.id])
+    assert (EntryState.CLEAN, "first") == (entry.state, entry.accepted.order.product_name)
+
+
+async def test_a_record_that_is_away_buries_nothing() -> None:
+    """The caller persists the same batch again."""
+    stand = Stand()
+    stand.record.error = UnavailableError("away")
+    with pytest.raises(UnavailableError):
+        await stand.flow.persist([single(), single()], "queue")
+    assert ([], 1) == (stand.record.buried, stand.record.calls)
+
+
+async def test_a_cache_that_is_away_holds_up_nothing() -> None:
+    """What was inserted is still handed on to be indexed."""
+    stand = Stand()
+    stand.cache.error = UnavailableError("away")
+    to_index = await stand.flow.persist([single()], "queue")
+    assert 1 == len(to_index[0].orders)
+
+
+async def test_redelivery_is_indexed_once() -> None:
+    """Only what a transaction inserted is handed on."""
+    stand = Stand()
+    one = single()
+    assert 1 == len(await stand.flow.persist([one], "queue"))
+    assert [] == await stand.flow.persist([one], "queue")
+
+
+def test_units_keep_their_members_together_in_order() -> None:
+    """A bulk that was delivered twice is two units."""
+    one, members = single(), bulk(3)
+    units = whole_units([members[0], one, *members[1:], *members])
+    assert [members, [one], members] == units
