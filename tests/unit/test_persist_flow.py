@@ -11,8 +11,9 @@ import pytest
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
+from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import PoisonError, UnavailableError
-from polyglot_persistence.flows.persist import PersistFlow, whole_units
+from polyglot_persistence.flows.persist import PersistFlow
 from polyglot_persistence.ports import DeadLetter, Persisted, Stage, StoredOrder
 from tests.support.scripted import FakeClock, ScriptedCache
 
@@ -102,7 +103,7 @@ async def test_a_bulk_is_persisted_or_buried_whole() -> None:
     await stand.flow.persist([single(), *members, *others, single()], "queue")
     assert {m.order.id for m in members} == {letter.order_id for letter in stand.record.buried}
     assert {members[0].unit_id} == {letter.unit_id for letter in stand.record.buried}
-    assert 6 == len(stand.record.rows)
+    assert len(stand.record.rows) == 6
 
 
 async def test_a_conflict_is_buried_and_its_entry_becomes_what_the_record_has() -> None:
@@ -112,9 +113,9 @@ async def test_a_conflict_is_buried_and_its_entry_becomes_what_the_record_has() 
     await stand.flow.persist([first], "queue")
     await stand.flow.persist([single("second", first.order.id), single()], "queue")
     assert [first.order.id] == [letter.order_id for letter in stand.record.buried]
-    assert Stage.PERSIST == stand.record.buried[0].stage
+    assert stand.record.buried[0].stage == Stage.PERSIST
     entry = codec.decode_entry(stand.cache.entries[first.order.id])
-    assert (EntryState.CLEAN, "first") == (entry.state, entry.accepted.order.product_name)
+    assert (entry.state, entry.accepted.order.product_name) == (EntryState.CLEAN, "first")
 
 
 async def test_a_record_that_is_away_buries_nothing() -> None:
@@ -123,7 +124,7 @@ async def test_a_record_that_is_away_buries_nothing() -> None:
     stand.record.error = UnavailableError("away")
     with pytest.raises(UnavailableError):
         await stand.flow.persist([single(), single()], "queue")
-    assert ([], 1) == (stand.record.buried, stand.record.calls)
+    assert (stand.record.buried, stand.record.calls) == ([], 1)
 
 
 async def test_a_cache_that_is_away_holds_up_nothing() -> None:
@@ -131,15 +132,15 @@ async def test_a_cache_that_is_away_holds_up_nothing() -> None:
     stand = Stand()
     stand.cache.error = UnavailableError("away")
     to_index = await stand.flow.persist([single()], "queue")
-    assert 1 == len(to_index[0].orders)
+    assert len(to_index[0].orders) == 1
 
 
 async def test_redelivery_is_indexed_once() -> None:
     """Only what a transaction inserted is handed on."""
     stand = Stand()
     one = single()
-    assert 1 == len(await stand.flow.persist([one], "queue"))
-    assert [] == await stand.flow.persist([one], "queue")
+    assert len(await stand.flow.persist([one], "queue")) == 1
+    assert await stand.flow.persist([one], "queue") == []
 
 
 def test_units_keep_their_members_together_in_order() -> None:

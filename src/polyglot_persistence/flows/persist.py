@@ -16,11 +16,11 @@ Invariant: nothing is dead-lettered because a store is away; that raises, and th
 
 from collections.abc import Sequence
 from typing import NamedTuple
-from uuid import UUID
 
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
+from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import PoisonError, PolyglotError
 from polyglot_persistence.ports import (
     Cache,
@@ -164,22 +164,6 @@ class PersistFlow:
         except PolyglotError as error:
             # Not a reason to hold up anything: the entries stay dirty and the sweeper cleans them.
             _log.warning("settle_failed", orders=len(settled), error=str(error))
-
-
-def whole_units(batch: Sequence[AcceptedOrder]) -> list[list[AcceptedOrder]]:
-    """Return the batch as its units, in order; a unit that came twice is two units."""
-    units: list[list[AcceptedOrder]] = []
-    open_units: dict[UUID, list[AcceptedOrder]] = {}
-    for accepted in batch:
-        if accepted.unit_size == 1:
-            units.append([accepted])
-            continue
-        unit = open_units.get(accepted.unit_id)
-        if unit is None or len(unit) == accepted.unit_size:
-            unit = open_units[accepted.unit_id] = []
-            units.append(unit)
-        unit.append(accepted)
-    return units
 
 
 def _as_row(row: StoredOrder) -> AcceptedOrder:

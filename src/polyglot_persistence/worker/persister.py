@@ -20,8 +20,9 @@ from typing import NamedTuple, TypeVar
 
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.order import AcceptedOrder
+from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import PolyglotError, UnavailableError, UnknownOutcomeError
-from polyglot_persistence.flows.persist import PersistFlow, ToIndex, whole_units
+from polyglot_persistence.flows.persist import PersistFlow, ToIndex
 from polyglot_persistence.flows.sweep import QueueProgress
 from polyglot_persistence.ports import Clock, Consumer, Delivery, OrderStore, Queue
 from polyglot_persistence.telemetry import logger
