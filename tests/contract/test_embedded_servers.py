@@ -1,28 +1,234 @@
 """The bundled servers: what both promise to whoever starts them."""
 
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
 import asyncpg
+import pytest
 
+from polyglot_persistence.embedded.postgres import EmbeddedPostgres
+from polyglot_persistence.embedded.server import BundledServer
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
-from tests.support.servers import valkey_command
+from polyglot_persistence.errors import ConfigurationError
+from tests.support.processes import REPOSITORY, alive, eventually, started
+from tests.support.servers import short_directory, valkey_command
 
 
-async def test_postgres_answers_with_a_durable_commit(postgres_dsn: str) -> None:
-    """The database is reached by its DSN, and a commit in it follows its fsync."""
-    connection = await asyncpg.connect(postgres_dsn)
+class Kind(NamedTuple):
+    """One of the servers, and how a test leaves a mark in it and finds it again."""
+
+    name: str
+    make: Callable[[Path], BundledServer]
+    address: Callable[[BundledServer], str]
+    mark: Callable[[BundledServer], Awaitable[None]]
+    marked: Callable[[BundledServer], Awaitable[bool]]
+
+
+async def _mark_postgres(server: BundledServer) -> None:
+    connection = await asyncpg.connect(_dsn(server))
     try:
-        settings = await connection.fetchrow(
-            "SELECT current_setting('fsync'), current_setting('synchronous_commit'),"
-            " current_setting('full_page_writes'), current_setting('listen_addresses')"
-        )
+        await connection.execute("CREATE TABLE IF NOT EXISTS mark (i int)")
+        await connection.execute("INSERT INTO mark VALUES (1)")
     finally:
         await connection.close()
-    assert settings is not None
-    assert list(settings.values()) == ["on", "on", "on", ""]
 
 
-async def test_valkey_answers_empty_and_durable(
-    valkey_server: EmbeddedValkey, redis_url: str
+async def _marked_postgres(server: BundledServer) -> bool:
+    connection = await asyncpg.connect(_dsn(server))
+    try:
+        return await connection.fetchval("SELECT to_regclass('mark')") is not None
+    finally:
+        await connection.close()
+
+
+async def _mark_valkey(server: BundledServer) -> None:
+    assert isinstance(server, EmbeddedValkey)
+    assert await valkey_command(server, "SET", "mark", "1") == b"OK"
+
+
+async def _marked_valkey(server: BundledServer) -> bool:
+    assert isinstance(server, EmbeddedValkey)
+    return bool(await valkey_command(server, "EXISTS", "mark"))
+
+
+def _dsn(server: BundledServer) -> str:
+    assert isinstance(server, EmbeddedPostgres)
+    return server.dsn
+
+
+def _url(server: BundledServer) -> str:
+    assert isinstance(server, EmbeddedValkey)
+    return server.url
+
+
+KINDS = [
+    Kind("postgres", EmbeddedPostgres, _dsn, _mark_postgres, _marked_postgres),
+    Kind("valkey", EmbeddedValkey, _url, _mark_valkey, _marked_valkey),
+]
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    kind: Kind = request.param
+    return kind
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A short directory of mode 0700, which for root is one that nobody else can enter."""
+    with short_directory() as path:
+        yield path
+
+
+@pytest.fixture
+async def server(kind: Kind, directory: Path) -> AsyncIterator[BundledServer]:
+    """A running server, started in an empty directory."""
+    server = kind.make(directory / kind.name)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+async def test_stop_and_start_keep_the_data(kind: Kind, server: BundledServer) -> None:
+    """A server that was stopped is gone, and the next start finds everything."""
+    await kind.mark(server)
+    pid = server.pid
+    assert pid is not None
+    await server.stop()
+    assert not alive(pid)
+    assert server.pid is None
+    await server.start()
+    assert await kind.marked(server)
+
+
+async def test_a_killed_server_starts_again_at_the_same_address(
+    kind: Kind, server: BundledServer
 ) -> None:
-    """The server behind the URL holds nothing and replies after the fsync."""
-    assert redis_url.startswith("unix:///")
-    assert await valkey_command(valkey_server, "DBSIZE") == b":0"
+    """What was acknowledged survives kill -9, and clients need no new address."""
+    await kind.mark(server)
+    address = kind.address(server)
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    await eventually(lambda: not server.running)
+    assert "SIGKILL" in server.exit_text()
+    await server.start()
+    assert kind.address(server) == address
+    assert await kind.marked(server)
+
+
+async def test_a_server_ends_with_its_owner_and_the_next_owner_takes_over(
+    kind: Kind, directory: Path
+) -> None:
+    """After kill -9 of the owner another one may start at once, and finds everything."""
+    server = kind.make(directory / kind.name)
+    await server.start()
+    await kind.mark(server)
+    await server.stop()
+    command = _own_command(kind.name, directory / kind.name)
+    with started(command, stdin=subprocess.PIPE) as owner:
+        orphan = int((await owner.printed("")).split()[0])
+        owner.send(signal.SIGKILL)
+        await server.start()
+        try:
+            assert not alive(orphan)
+            assert await kind.marked(server)
+        finally:
+            await server.stop()
+
+
+async def test_a_directory_in_use_is_refused(
+    kind: Kind, server: BundledServer, directory: Path
+) -> None:
+    """A second owner is told who has the directory, and does the first one no harm."""
+    second = kind.make(directory / kind.name)
+    with pytest.raises(ConfigurationError, match=f"in use by process {os.getpid()}"):
+        await second.start()
+    await second.stop()
+    await kind.mark(server)
+
+
+async def test_two_run_side_by_side(kind: Kind, server: BundledServer, directory: Path) -> None:
+    """Two servers with directories of their own share nothing."""
+    await kind.mark(server)
+    other = kind.make(directory / "other")
+    await other.start()
+    try:
+        assert not await kind.marked(other)
+    finally:
+        await other.stop()
+
+
+async def test_a_long_or_strange_path_works_and_leaves_nothing_behind(
+    kind: Kind, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path too long for a socket, with spaces and quotes, gets a short directory elsewhere."""
+    elsewhere = directory / "tmp"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    server = kind.make(directory / "a b" / ('it\'s "ünï", 100%\\' * 5) / "data")
+    await server.start()
+    try:
+        assert len(list(elsewhere.iterdir())) == 1
+        await kind.mark(server)
+    finally:
+        await server.stop()
+    assert not list(elsewhere.iterdir())
+
+
+async def test_a_program_that_cannot_start_is_one_clear_line(kind: Kind, directory: Path) -> None:
+    """A directory that is a file is said to be unfit."""
+    (directory / "data").write_text("")
+    with pytest.raises(ConfigurationError, match="cannot use the data directory") as caught:
+        await kind.make(directory / "data").start()
+    assert "\n" not in str(caught.value)
+
+
+# --- as whom they run
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become others")
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(
+            ["--bounding-set=-setuid,-setgid,-chown"], id="root that cannot become others"
+        ),
+        pytest.param(["--bounding-set=-dac_read_search"], id="root of a container"),
+        pytest.param(["--reuid=31999", "--regid=31999", "--clear-groups"], id="unknown user"),
+        pytest.param(["--reuid=65534", "--regid=65534", "--clear-groups"], id="ordinary user"),
+    ],
+)
+async def test_any_user_can_run_them(kind: Kind, directory: Path, command: Sequence[str]) -> None:
+    """Every kind of user gets a server that answers, also below a directory of mode 0700."""
+    own = _own_command(kind.name, directory / "data")
+    if command[0].startswith("--reuid="):
+        own[0] = _interpreter_for_all()
+        uid = int(command[0].partition("=")[2])
+        os.chown(directory, uid, uid)
+    with started(
+        ["setpriv", *command, *own],
+        environment={"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
+    ) as owner:
+        pid = int((await owner.printed("")).split()[0])
+        assert alive(pid)
+
+
+def _interpreter_for_all() -> str:
+    """Return an interpreter of this version outside of any private home."""
+    version = ".".join(map(str, sys.version_info[:2]))
+    for path in (Path(sys.executable).resolve(), Path(f"/usr/bin/python{version}")):
+        if path.exists() and all(parent.stat().st_mode & 0o005 == 0o005 for parent in path.parents):
+            return str(path)
+    pytest.skip(f"no Python {version} that other users can reach")
+
+
+def _own_command(name: str, directory: Path) -> list[str]:
+    program = str(REPOSITORY / "tests" / "support" / "own_server.py")
+    return [sys.executable, "-B", program, name, str(directory)]

@@ -8,11 +8,12 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
+import hiredis
 
 from polyglot_persistence.embedded.postgres import EmbeddedPostgres
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
@@ -57,8 +58,8 @@ async def flush(server: EmbeddedValkey) -> None:
     await valkey_command(server, "FLUSHALL")
 
 
-async def valkey_command(server: EmbeddedValkey, *words: str) -> bytes:
-    """Send one command over a connection of its own; return the first line of the reply.
+async def valkey_command(server: EmbeddedValkey, *words: str) -> Any:
+    """Send one command over a connection of its own; return the reply, an error too.
 
     A test's own plain client, so that what it sees does not pass through the code under test.
     """
@@ -68,10 +69,12 @@ async def valkey_command(server: EmbeddedValkey, *words: str) -> bytes:
         for word in words:
             writer.write(b"$%d\r\n%b\r\n" % (len(word.encode()), word.encode()))
         async with asyncio.timeout(10):
-            line = await reader.readline()
-            if line.startswith(b"$") and line != b"$-1\r\n":
-                line = await reader.readexactly(int(line[1:]) + 2)
-        return line.strip()
+            replies = hiredis.Reader()
+            while (reply := replies.gets()) is False:
+                data = await reader.read(65536)
+                assert data, "Valkey hung up"
+                replies.feed(data)
+        return reply
     finally:
         writer.close()
         await writer.wait_closed()

@@ -186,13 +186,13 @@ class Child:
 
     async def _take_lock(self) -> int:
         lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
-        if _try_lock(lock):
+        if try_lock(lock):
             return lock
         _log.warning("child_left_behind", child=self.name, pids=self._holders())
         for number, seconds in (*self._stops, (signal.SIGKILL, KILLED_GONE_SECONDS)):
             for pid in self._holders(leader_only=number != signal.SIGKILL):
                 _signal(pid, number)
-            if await wait_until(lambda: _try_lock(lock), seconds):
+            if await wait_until(lambda: try_lock(lock), seconds):
                 return lock
         os.close(lock)
         raise ConfigurationError(
@@ -225,7 +225,8 @@ def _exit_text(code: int) -> str:
     return f"was ended by {signal.Signals(-code).name}"
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
+    """Return whether the open file is locked by this process now; it never waits."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,10 +1,15 @@
 """A directory that belongs to one process at a time."""
 
-import fcntl
 import os
 from pathlib import Path
 
+from polyglot_persistence.embedded.child import try_lock, wait_until
 from polyglot_persistence.errors import ConfigurationError
+
+OWNER_GONE_SECONDS = 1.0
+"""How long an owner that was just killed may hold on: the kernel frees its memory first."""
+
+_PID_BYTES = 20
 
 
 class DataDirectory:
@@ -23,7 +28,7 @@ class DataDirectory:
         """Whether this process has taken the directory."""
         return self._lock is not None
 
-    def lock(self) -> None:
+    async def lock(self) -> None:
         """Create the directory if need be, and take it; without effect if it is taken already.
 
         Raises:
@@ -39,16 +44,20 @@ class DataDirectory:
                 f"cannot use the data directory {self.path}: {error.strerror}"
             ) from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = os.pread(lock, 20, 0).decode().strip() or "unknown"
+            await self._take(lock)
+            os.pwrite(lock, f"{os.getpid():<{_PID_BYTES}}".encode(), 0)
+        except BaseException:
             os.close(lock)
+            raise
+        self._lock = lock
+
+    async def _take(self, lock: int) -> None:
+        if not await wait_until(lambda: try_lock(lock), OWNER_GONE_SECONDS):
+            owner = os.pread(lock, _PID_BYTES, 0).decode().strip() or "unknown"
             raise ConfigurationError(
                 f"the data directory {self.path} is in use by process {owner}; "
                 "stop it, or choose another directory"
-            ) from error
-        os.pwrite(lock, f"{os.getpid():<20}".encode(), 0)
-        self._lock = lock
+            )
 
     def unlock(self) -> None:
         """Give the directory free; without effect if it is not taken."""

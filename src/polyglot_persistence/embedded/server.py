@@ -69,7 +69,7 @@ class BundledServer(abc.ABC):
         """
         if self.running:
             return
-        self._directory.lock()
+        await self._directory.lock()
         try:
             await self._child.reap()
             await self._spawn(self._directory.path)

@@ -120,7 +120,7 @@ async def up(
     """
     stopping = _on_signals()
     directory = DataDirectory(data_dir, mode=0o711)  # PostgreSQL may run as another user
-    directory.lock()
+    await directory.lock()
     try:
         deployment = _Deployment(host, port, directory.path, shutdown_timeout_seconds)
         try:

@@ -1,0 +1,214 @@
+"""Processes under test: started from the command line, watched, signalled, and never left behind.
+
+Invariant: only processes started here are signalled, by their id or their own group.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import IO
+
+REPOSITORY = Path(__file__).parents[2]
+WAIT_SECONDS = 45.0
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def eventually(
+    condition: Callable[[], bool], timeout_seconds: float = WAIT_SECONDS, what: str = "it"
+) -> None:
+    """Wait until the condition is true; fail the test with `what` if it does not become so."""
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen in {timeout_seconds} s"
+        await asyncio.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process exists and is not a zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the ids of all processes below this one, whatever their session (Linux)."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # it has just ended
+            parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    found: list[int] = []
+    pending = [pid]
+    while pending:
+        children = parents.get(pending.pop(), [])
+        found += children
+        pending += children
+    return found
+
+
+class Process:
+    """A started command line; what it writes is kept in two files."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], out: IO[bytes], err: IO[bytes]) -> None:
+        self._popen = popen
+        self._out = out
+        self._err = err
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, if it has ended."""
+        return self._popen.poll()
+
+    def output(self) -> str:
+        """Return what it has written to stdout so far."""
+        return _content(self._out)
+
+    def log(self) -> str:
+        """Return what it has written to stderr so far."""
+        return _content(self._err)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it alone a signal, if it still runs."""
+        self._popen.send_signal(number)
+
+    async def printed(self, text: str, timeout_seconds: float = WAIT_SECONDS) -> str:
+        """Wait for a line of stdout that begins with `text`, and return it."""
+
+        def found() -> str | None:
+            lines = self.output().splitlines(keepends=True)
+            return next((x for x in lines if x.startswith(text) and x.endswith("\n")), None)
+
+        await eventually(
+            lambda: found() is not None or self.code is not None,
+            timeout_seconds,
+            f"{text!r} on stdout; stderr: {self.log()[-2000:]}",
+        )
+        line = found()
+        assert line is not None, f"ended with {self.code}: {self.log()[-3000:]}"
+        return line.strip()
+
+    async def ended(self, timeout_seconds: float = WAIT_SECONDS) -> int:
+        """Wait for its end and return the exit code."""
+        await eventually(lambda: self.code is not None, timeout_seconds, f"the end of {self.pid}")
+        code = self.code
+        assert code is not None
+        return code
+
+    async def killed(self) -> None:
+        """Kill it with -9, and wait until it and everything below it is gone."""
+        family = [self.pid, *descendants(self.pid)]
+        self.send(signal.SIGKILL)
+        await eventually(lambda: not any(map(alive, family)), what=f"the end of {family}")
+
+    async def family_killed(self) -> None:
+        """Kill it and everything below it with -9, all at one moment."""
+        family = [self.pid, *descendants(self.pid)]
+        for pid in family:
+            os.kill(pid, signal.SIGSTOP)  # so that nobody can react to another's end
+        for pid in family:
+            os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: not any(map(alive, family)), what=f"the end of {family}")
+
+
+@contextmanager
+def started(
+    command: Sequence[str | Path],
+    *,
+    environment: Mapping[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
+) -> Iterator[Process]:
+    """Start a command in a session of its own; at the end it and all below it are gone."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        popen = subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=out,
+            stderr=err,
+            cwd=REPOSITORY,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        )
+        try:
+            yield Process(popen, out, err)
+        finally:
+            family = [popen.pid, *descendants(popen.pid)] if popen.poll() is None else []
+            for pid in family:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            popen.wait(WAIT_SECONDS)
+            if popen.stdin:
+                popen.stdin.close()
+
+
+@asynccontextmanager
+async def polyglot_up(
+    data_dir: Path, *, port: int | None = None, environment: Mapping[str, str] | None = None
+) -> AsyncIterator["Up"]:
+    """Start `polyglot up` and wait until it is ready; at the end it is stopped if it still runs."""
+    port = port or free_port()
+    with started(up_command(data_dir, port), environment=environment) as process:
+        await process.printed("ready: ")
+        yield Up(process, port)
+        if process.code is None:
+            process.send(signal.SIGTERM)
+            await process.ended()
+
+
+def up_command(data_dir: Path, port: int) -> list[str]:
+    """Return the command line of `polyglot up`."""
+    arguments = ("up", "--port", str(port), "--data-dir", str(data_dir))
+    return [sys.executable, "-m", "polyglot_persistence", *arguments]
+
+
+class Up:
+    """A running `polyglot up`."""
+
+    def __init__(self, process: Process, port: int) -> None:
+        self.process = process
+        self.port = port
+
+    @property
+    def url(self) -> str:
+        """Where the API answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def pid_of(self, word: str) -> int:
+        """Return the process below whose command line holds the word (`api`, `worker`, ...)."""
+        for pid in descendants(self.process.pid):
+            try:
+                arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if any(Path(os.fsdecode(argument)).name == word for argument in arguments):
+                return pid
+        raise LookupError(word)
+
+
+def _content(file: IO[bytes]) -> str:
+    return os.pread(file.fileno(), 1 << 24, 0).decode(errors="replace")
