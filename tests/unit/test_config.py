@@ -1,0 +1,302 @@
+"""Settings: what is taken from the environment, what is refused, and that no password shows."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asyncpg import connect_utils
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polyglot_persistence.config import Settings, load
+from polyglot_persistence.config.addresses import mask, postgres_url
+from polyglot_persistence.domain.schedule import Schedule
+from polyglot_persistence.errors import ConfigurationError
+
+SECRET = "hunter2 is secret"
+
+
+def _as_asyncpg_reads(url: str) -> tuple[list[Any], Any]:
+    places, parameters, *_ = connect_utils._parse_connect_dsn_and_args(  # type: ignore[attr-defined]
+        dsn=url,
+        **dict.fromkeys(
+            (
+                *("host", "port", "user", "password", "passfile", "database", "ssl", "service"),
+                *("servicefile", "direct_tls", "server_settings", "target_session_attrs"),
+                *("krbsrvname", "gsslib"),
+            )
+        ),
+    )
+    return places, parameters
+
+
+def _libpq_quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def test_the_defaults_are_the_peers() -> None:
+    """Without any variable the settings are those of the peer's compose file."""
+    settings = load({})
+    assert (
+        "redis:6379",
+        "amqp://guest:guest@rabbitmq:5672/",
+        "http://elasticsearch:9200",
+        "0.0.0.0",
+        8080,
+        Schedule("@hourly"),
+    ) == (
+        settings.redis_addr,
+        settings.rabbitmq_url,
+        settings.elasticsearch_url,
+        settings.api_host,
+        settings.api_port,
+        settings.mv_refresh_schedule,
+    )
+    assert (
+        settings.postgres_url == "postgresql://postgres:secret@postgres/ecommerce?sslmode=disable"
+    )
+
+
+def test_an_empty_variable_is_not_set() -> None:
+    """Compose files pass unset variables on as empty text."""
+    assert load({}) == load({"API_PORT": "", "POSTGRES_DSN": " ", "POSTGRES_DSN_FILE": ""})
+
+
+@pytest.mark.parametrize(
+    ("url", "adapter"),
+    [
+        ("amqp://guest:guest@rabbitmq:5672/", "rabbitmq"),
+        ("amqps://rabbitmq/shop", "rabbitmq"),
+        ("redis://valkey:6379/0", "valkey_streams"),
+        ("rediss://valkey", "valkey_streams"),
+        ("valkey://valkey", "valkey_streams"),
+        ("valkeys://valkey", "valkey_streams"),
+        ("unix:///run/valkey.sock?db=0", "valkey_streams"),
+    ],
+)
+def test_the_scheme_picks_the_queue(url: str, adapter: str) -> None:
+    """RABBITMQ_URL says which queue it is by its scheme."""
+    assert load({"RABBITMQ_URL": url}).queue_adapter == adapter
+
+
+def test_the_scheme_picks_the_search() -> None:
+    """ELASTICSEARCH_URL may be a directory for tantivy, with escapes undone."""
+    assert load({}).search_directory is None
+    settings = load({"ELASTICSEARCH_URL": "tantivy:///var/my%20data/search"})
+    assert settings.search_directory == Path("/var/my data/search")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fragment"),
+    [
+        ("API_PORT", "x", "'x' is not a whole number from 1 to 65535; e.g. 8080"),
+        ("API_PORT", "0", "whole number"),
+        ("API_PORT", "65536", "whole number"),
+        ("API_PORT", "80.5", "whole number"),
+        ("API_PORT", "٣", "whole number"),
+        ("COMMIT_ORDERS_MAX", "0", "whole number"),
+        ("COMMIT_ORDERS_MAX", "9" * 5000, "whole number"),
+        ("WAITING_ORDERS_MAX", "999", "from 1000"),
+        ("COMMIT_TIMEOUT_SECONDS", "nan", "number of seconds"),
+        ("COMMIT_TIMEOUT_SECONDS", "inf", "number of seconds"),
+        ("COMMIT_TIMEOUT_SECONDS", "-1", "number of seconds"),
+        ("COMMIT_TIMEOUT_SECONDS", "5s", "number of seconds"),
+        ("CACHE_DURABLE", "maybe", "none of auto, yes, no; e.g. auto"),
+        ("LOG_LEVEL", "loud", "none of debug, info"),
+        ("LOG_FORMAT", "xml", "none of auto"),
+        ("MV_REFRESH_SCHEDULE", "hourly", "five fields; e.g. @hourly"),
+        ("API_HOST", "a b", "not a host name"),
+        ("REDIS_ADDR", "redis", "not host:port"),
+        ("REDIS_ADDR", "redis:0", "not host:port"),
+        ("REDIS_ADDR", "redis:port", "not host:port"),
+        ("REDIS_ADDR", "amqp://redis", "not a URL of scheme redis"),
+        ("REDIS_ADDR", "redis://redis:99999", "not a valid URL"),
+        ("REDIS_ADDR", "unix://valkey.sock", "needs an absolute path"),
+        ("RABBITMQ_URL", "rabbitmq:5672", "not a URL of scheme amqp"),
+        ("RABBITMQ_URL", "amqp:///vhost", "names no host"),
+        ("RABBITMQ_URL", "amqp://user:p@ss@rabbitmq/", "%40"),
+        ("ELASTICSEARCH_URL", "elasticsearch:9200", "not a URL of scheme http"),
+        ("ELASTICSEARCH_URL", "tantivy://search/dir", "needs an absolute path"),
+        ("ELASTICSEARCH_URL", "tantivy:///", "needs an absolute path"),
+        ("POSTGRES_DSN", "postgres", "not keyword=value"),
+        ("POSTGRES_DSN", "mysql://host/db", "not a URL of scheme postgresql"),
+        ("POSTGRES_DSN", "host=h port=abc", "port is not a number"),
+        ("POSTGRES_DSN", "host=h password='open", "not keyword=value"),
+        ("POSTGRES_DSN", "host=h connect_timeout=3", "POSTGRES_CONNECT_TIMEOUT_SECONDS"),
+        ("POSTGRES_DSN", "postgresql://h/db?connect_timeout=3", "POSTGRES_CONNECT_TIMEOUT_SECONDS"),
+    ],
+)
+def test_a_wrong_value_is_one_clear_line(name: str, text: str, fragment: str) -> None:
+    """It names the variable first, then the fault and an example."""
+    with pytest.raises(ConfigurationError) as caught:
+        load({name: text})
+    line = str(caught.value)
+    assert line.startswith(f"{name}: ")
+    assert fragment in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        ("POSTGRES_DSN", f"user=u password='{SECRET}' host=h dbname"),
+        ("POSTGRES_DSN", f"postgresql://u:{SECRET}@h:x/db"),
+        ("POSTGRES_DSN", f"ftp://u:{SECRET}@h/db"),
+        ("REDIS_ADDR", f"redis://:{SECRET}@h:x"),
+        ("REDIS_ADDR", f":{SECRET}@h:x"),
+        ("RABBITMQ_URL", f"http://u:{SECRET}@h"),
+        ("ELASTICSEARCH_URL", f"https://u:{SECRET}@"),
+    ],
+)
+def test_an_error_holds_no_password(name: str, address: str) -> None:
+    """Neither its text nor its cause repeats an address that could not be read."""
+    with pytest.raises(ConfigurationError) as caught:
+        load({name: address})
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        ("POSTGRES_DSN", f"user=u password='{SECRET}' host=h"),
+        ("POSTGRES_DSN", f"user=u password = {SECRET.replace(' ', chr(92) + ' ')} host=h"),
+        ("POSTGRES_DSN", f"postgresql://u:{SECRET}@h/db"),
+        ("POSTGRES_DSN", f"postgresql://h/db?user=u&password={SECRET}&sslpassword={SECRET}"),
+        ("REDIS_ADDR", f"redis://:{SECRET}@h"),
+        ("REDIS_ADDR", f"unix:///run/valkey.sock?db=0&password={SECRET}"),
+        ("RABBITMQ_URL", f"amqps://u:{SECRET}@h/"),
+        ("ELASTICSEARCH_URL", f"https://elastic:{SECRET}@h:9200"),
+    ],
+)
+def test_a_password_never_shows(name: str, address: str) -> None:
+    """It is in the value that the adapter gets, and in nothing that is for people."""
+    settings = load({name: address})
+    assert getattr(settings, name.lower()) == address
+    shown = f"{settings!r} {settings} {settings.describe()}"
+    assert "hunter2" not in shown
+    assert "secret" not in next(d.value for d in settings.describe() if d.name == name)
+    assert "***" in shown
+
+
+def test_a_masked_address_keeps_the_rest() -> None:
+    """Who reads it can still tell which server it is."""
+    assert mask("amqp://guest:guest@rabbitmq:5672/shop") == "amqp://guest:***@rabbitmq:5672/shop"
+    assert mask("user=a password=b host=c") == "user=a password=*** host=c"
+    assert mask("redis:6379") == "redis:6379"
+
+
+def test_a_secret_comes_from_a_file(tmp_path: Path) -> None:
+    """NAME_FILE holds the value, a final newline not counted; it is masked as any other."""
+    file = tmp_path / "dsn"
+    file.write_text(f"postgresql://u:{SECRET.replace(' ', '%20')}@h/db\n")
+    settings = load({"POSTGRES_DSN_FILE": str(file)})
+    assert settings.postgres_dsn.endswith("@h/db")
+    described = next(d for d in settings.describe() if d.name == "POSTGRES_DSN")
+    assert (described.value, described.source) == ("postgresql://u:***@h/db", "file")
+
+
+def _directory(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("make", "fragment"),
+    [
+        (lambda _: None, "No such file"),
+        (lambda path: path.write_text(" \n"), "is empty"),
+        (lambda path: path.write_bytes(b"\xff\xfe"), "not UTF-8"),
+        (_directory, "Is a directory"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told(
+    make: Callable[[Path], object], fragment: str, tmp_path: Path
+) -> None:
+    """The line names the variable and the file."""
+    path = tmp_path / "secret"
+    make(path)
+    with pytest.raises(ConfigurationError, match=f"^REDIS_ADDR_FILE: .*secret.*{fragment}"):
+        load({"REDIS_ADDR_FILE": str(path)})
+
+
+def test_a_variable_and_its_file_are_one_too_many(tmp_path: Path) -> None:
+    """Which of the two is meant cannot be known."""
+    with pytest.raises(ConfigurationError, match="not both"):
+        load({"REDIS_ADDR": "a:1", "REDIS_ADDR_FILE": str(tmp_path / "b")})
+
+
+@pytest.mark.parametrize(
+    ("environ", "fragment"),
+    [
+        (
+            {"COMMIT_ORDERS_MAX": "5000", "WAITING_ORDERS_MAX": "4999"},
+            "COMMIT_ORDERS_MAX: 5000 is more than WAITING_ORDERS_MAX (4999), but",
+        ),
+        ({"ORDER_BODY_BYTES_MAX": "4096", "BODY_BYTES_MAX": "2048"}, "BODY_BYTES_MAX"),
+        ({"REDIS_COMMAND_TIMEOUT_SECONDS": "6"}, "COMMIT_TIMEOUT_SECONDS (5)"),
+        ({"PERSIST_TIMEOUT_SECONDS": "21"}, "SHUTDOWN_TIMEOUT_SECONDS (20)"),
+        ({"WARM_QUIET_SECONDS": "29"}, "DELIVERY_HOLD_SECONDS_MAX: 30 is more than"),
+        ({"PERSIST_BATCH_ORDERS": "20000"}, "CONSUME_ORDERS_MAX (10000)"),
+    ],
+)
+def test_limits_that_contradict_each_other_are_refused(
+    environ: dict[str, str], fragment: str
+) -> None:
+    """Each bound alone is kept; together they could not work."""
+    with pytest.raises(ConfigurationError) as caught:
+        load(environ)
+    assert fragment in str(caught.value)
+
+
+def test_every_setting_is_described_in_order() -> None:
+    """One row for each field, with what it means and may be."""
+    fields = [f.name.upper() for f in dataclasses.fields(Settings) if "spec" in f.metadata]
+    described = load({"API_PORT": "81"}).describe()
+    assert fields == [d.name for d in described]
+    assert all(d.doc.endswith(".") and d.allowed and d.default for d in described)
+    assert {"API_PORT"} == {d.name for d in described if d.source == "environment"}
+
+
+# --- PostgreSQL's keyword form ---------------------------------------------------------------
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["user", "password", "dbname"]),
+        st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12),
+        min_size=3,
+    ),
+    st.sampled_from(["postgres", "db.example.org", "127.0.0.1", "::1", "/run/my pg"]),
+    st.integers(1, 65535),
+)
+def test_asyncpg_reads_what_libpq_would(keywords: dict[str, str], host: str, port: int) -> None:
+    """Whatever is quoted in the keyword form arrives at the driver through the URL."""
+    keywords |= {"host": host, "port": str(port)}
+    dsn = " ".join(f"{key} = {_libpq_quoted(value)}" for key, value in keywords.items())
+    places, parameters = _as_asyncpg_reads(postgres_url(dsn))
+    expected: object = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)
+    assert [expected] == places
+    assert (keywords["user"], keywords["password"], keywords["dbname"]) == (
+        parameters.user,
+        parameters.password,
+        parameters.database,
+    )
+
+
+@pytest.mark.parametrize(
+    ("dsn", "url"),
+    [
+        (r"user=a\ b password=it\'s host=h", "postgresql://a%20b:it%27s@h/"),
+        ("user=a password='' host=h", "postgresql://a@h/"),
+        ("host=a,b port=1,2 user=u", "postgresql://u@/?host=a%2Cb&port=1%2C2"),
+        ("host=h application_name='my app'", "postgresql://h/?application_name=my%20app"),
+        ("postgres://u:p@h/db?sslmode=require", "postgres://u:p@h/db?sslmode=require"),
+    ],
+)
+def test_keywords_become_a_url(dsn: str, url: str) -> None:
+    """Escapes, empty values, several hosts and the driver's own parameters."""
+    assert postgres_url(dsn) == url
