@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """128 + SIGINT, as shells say it."""
 
+_EXTRA_OF = {"aiormq": "servers", "elasticsearch": "servers"}
+"""What `pip install polyglot-persistence` alone does not bring."""
+
 
 class _Commands(click.Group):
     """Turns the project's errors into one line and an exit code; a bug keeps its traceback."""
@@ -30,6 +33,16 @@ class _Commands(click.Group):
         except PolyglotError as error:
             click.echo(f"polyglot: {error}", err=True)
             ctx.exit(1)
+        except ModuleNotFoundError as error:
+            extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
+            if extra is None:
+                raise
+            click.echo(
+                f"polyglot: {error.name} is not installed; "
+                f"run `pip install 'polyglot-persistence[{extra}]'`",
+                err=True,
+            )
+            ctx.exit(2)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
 
@@ -86,12 +99,19 @@ def up(port: int, host: str, data_dir: Path) -> None:
     """  # noqa: D301
     import asyncio
 
-    from polyglot_persistence.embedded import supervisor
+    from polyglot_persistence.embedded.supervisor import up as run
     from polyglot_persistence.telemetry import set_up_logging
 
     settings = _settings()  # a wrong limit is better told now than by two processes
     set_up_logging(settings.log_level, settings.log_format)
-    asyncio.run(supervisor.up(host=host, port=port, data_dir=data_dir.absolute()))
+    asyncio.run(
+        run(
+            host=host,
+            port=port,
+            data_dir=data_dir.absolute(),
+            shutdown_timeout_seconds=settings.shutdown_timeout_seconds,
+        )
+    )
 
 
 @app.command(short_help="Run the HTTP API alone.")
