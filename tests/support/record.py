@@ -1,0 +1,98 @@
+"""PostgreSQL as tests see it: a migrated pool for the code under test, a plain look beside it."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any
+
+import asyncpg
+
+from polyglot_persistence.adapters.postgres.migrate import migrate
+from polyglot_persistence.adapters.postgres.pool import PostgresPool
+from tests.support.eventually import eventually
+
+
+@asynccontextmanager
+async def migrated_pool(
+    dsn: str, *, size_max: int = 4, statement_timeout_seconds: float = 5.0
+) -> AsyncIterator[PostgresPool]:
+    """Give a pool on the database, after bringing its schema up to date."""
+    await migrate(dsn)
+    pool = PostgresPool(
+        dsn,
+        size_max=size_max,
+        connect_timeout_seconds=2.0,
+        statement_timeout_seconds=statement_timeout_seconds,
+    )
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+class Onlooker:
+    """A connection of the test's own: what it sees did not pass through the code under test."""
+
+    def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        self.connection = connection
+
+    async def rows(self, sql: str, *arguments: object) -> list[tuple[Any, ...]]:
+        """Return the rows as tuples."""
+        return [tuple(row) for row in await self.connection.fetch(sql, *arguments, timeout=10)]
+
+    async def value(self, sql: str, *arguments: object) -> Any:
+        """Return the first column of the first row."""
+        return await self.connection.fetchval(sql, *arguments, timeout=10)
+
+    async def execute(self, sql: str) -> None:
+        """Run statements that return nothing."""
+        await self.connection.execute(sql, timeout=10)
+
+    async def blocked(self) -> int:
+        """Wait until a backend of this database waits for a lock, and return its process id."""
+
+        async def look() -> int:
+            pid: int | None = await self.value(
+                "SELECT pid FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            assert pid is not None
+            return pid
+
+        return await eventually(look, within_seconds=5)
+
+    async def terminate(self, pid: int) -> None:
+        """End a backend as an administrator would."""
+        assert await self.value("SELECT pg_terminate_backend($1, 5000)", pid)
+
+    async def assert_rollup_exact(self) -> None:
+        """Compare both rollup tables with the sums over the orders, to the cent."""
+        assert await self.rows(
+            "SELECT date_bin('15 minutes', created_at, timestamptz 'epoch'), sum(amount), count(*)"
+            " FROM orders GROUP BY 1 ORDER BY 1"
+        ) == await self.rows(
+            "SELECT bucket, sum(revenue), sum(orders)::bigint FROM sales_quarter_hours"
+            " GROUP BY 1 ORDER BY 1"
+        )
+        assert await self.rows(
+            "SELECT (created_at AT TIME ZONE 'UTC')::date, product_name, sum(amount), count(*)"
+            " FROM orders GROUP BY 1, 2 ORDER BY 1, 2"
+        ) == await self.rows(
+            "SELECT day, product_name, sum(revenue), sum(orders)::bigint FROM sales_product_days"
+            " GROUP BY 1, 2 ORDER BY 1, 2"
+        )
+
+
+@asynccontextmanager
+async def onlooker(dsn: str) -> AsyncIterator[Onlooker]:
+    """Give an onlooker's connection."""
+    connection = await asyncpg.connect(dsn, timeout=10, server_settings={"TimeZone": "UTC"})
+    try:
+        yield Onlooker(connection)
+    finally:
+        await connection.close(timeout=10)
+
+
+def total(amounts: Sequence[Decimal]) -> Decimal:
+    """Return the exact sum, also of nothing."""
+    return sum(amounts, Decimal("0.00"))
