@@ -56,6 +56,7 @@ _SETTLE: Final = Script("settle")
 _FORGET_DEAD: Final = Script("forget_dead")
 _FORGET_STRAY: Final = Script("forget_stray")
 _COPY_EPOCH: Final = Script("copy_epoch")
+_SCRIPTS: Final = (_ACCEPT, _SETTLE, _FORGET_DEAD, _FORGET_STRAY, _COPY_EPOCH)
 
 _log = logger("cache")
 
@@ -80,7 +81,7 @@ class RedisCache:
         self.restarts_lost_data = 0
         """How often a server was met again, restarted, that was not durable: it may have lost
         orders. It counts before any command passes over the new connection."""
-        client.on_connect(self._meet)
+        client.on_connect(self._greet)
 
     async def accept(self, units: Sequence[Unit]) -> AcceptReply:
         """Store units; an id that comes twice in a batch is found there the second time."""
@@ -190,6 +191,11 @@ class RedisCache:
         connection = await self._client.connection()
         await _reading(self._meet(connection))
         return StoreState(self._server.version, self._server.warnings)
+
+    async def _greet(self, connection: RedisConnection) -> None:
+        # Error replies do not matter here: a script that is missing is loaded when it is run.
+        await connection.request([script.load() for script in _SCRIPTS])
+        await self._meet(connection)
 
     async def _meet(self, connection: RedisConnection) -> None:
         """Learn who the server behind a connection is, and whether it lost what it had."""

@@ -17,6 +17,10 @@ class Script:
         self._text = source.read_bytes()
         self._digest = hashlib.sha1(self._text, usedforsecurity=False).hexdigest()
 
+    def load(self) -> Command:
+        """Return the command that makes it known to the server, until that forgets it."""
+        return ("SCRIPT", "LOAD", self._text)
+
     async def run(
         self, client: RedisClient, keys: Sequence[bytes], arguments: Sequence[Argument]
     ) -> Any:
@@ -27,7 +31,7 @@ class Script:
         except ReplyError as error:
             if error.code != "NOSCRIPT":
                 raise
-        return (await client.pipeline(("SCRIPT", "LOAD", self._text), command))[1]
+        return (await client.pipeline(self.load(), command))[1]
 
     async def run_each(self, client: RedisClient, commands: Sequence[Command]) -> None:
         """Run it several times in one round trip, made by `command`; it must be idempotent."""
@@ -36,7 +40,7 @@ class Script:
         except ReplyError as error:
             if error.code != "NOSCRIPT":
                 raise
-            await client.pipeline(("SCRIPT", "LOAD", self._text), *commands)
+            await client.pipeline(self.load(), *commands)
 
     def command(self, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Command:
         """Return the command that runs it."""

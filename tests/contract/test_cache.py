@@ -1,0 +1,519 @@
+"""What the cache port promises, held against Redis's adapter on a real Valkey."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+
+from polyglot_persistence.adapters.redis import keys
+from polyglot_persistence.adapters.redis.cache import RedisCache
+from polyglot_persistence.adapters.redis.client import RedisClient
+from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.entry import EntryState
+from polyglot_persistence.domain.order import AcceptedOrder, new_id
+from polyglot_persistence.embedded.valkey import EmbeddedValkey
+from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
+from polyglot_persistence.ports import Cache, Settled, Unit
+from tests.support.eventually import eventually
+from tests.support.orders import START, accepted, bulk, prepared, single
+from tests.support.servers import running, short_directory, valkey_command
+
+TTL_SECONDS = 3_600
+AWAY = (UnavailableError, UnknownOutcomeError)
+LATER = START + timedelta(hours=1)
+
+
+def new_client(url: str, *, timeout_seconds: float = 5.0) -> RedisClient:
+    return RedisClient(
+        url, connect_timeout_seconds=timeout_seconds, command_timeout_seconds=timeout_seconds
+    )
+
+
+@pytest_asyncio.fixture
+async def client(redis_url: str) -> AsyncIterator[RedisClient]:
+    """A connection of the test's own, to look at what the adapter did."""
+    client = new_client(redis_url)
+    yield client
+    await client.close()
+
+
+@pytest_asyncio.fixture
+async def cache(client: RedisClient) -> Cache:
+    return RedisCache(client, clean_ttl_seconds=TTL_SECONDS)
+
+
+@pytest_asyncio.fixture
+async def own_server() -> AsyncIterator[EmbeddedValkey]:
+    """A server that the test may stop, stall and reconfigure."""
+    with short_directory() as directory:
+        async with running(EmbeddedValkey(directory / "valkey")) as server:
+            yield server
+
+
+@pytest_asyncio.fixture
+async def own_client(own_server: EmbeddedValkey) -> AsyncIterator[RedisClient]:
+    client = new_client(own_server.url, timeout_seconds=0.3)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def own_cache(own_client: RedisClient) -> RedisCache:
+    return RedisCache(own_client, clean_ttl_seconds=TTL_SECONDS)
+
+
+def ids_of(*units: Unit) -> list[UUID]:
+    return [member.accepted.order.id for unit in units for member in unit.members]
+
+
+def entry_of(order: AcceptedOrder, state: EntryState = EntryState.DIRTY) -> bytes:
+    return codec.encode_entry(state, order, codec.encode_order(order.order))
+
+
+async def dirty_ids(cache: Cache) -> list[UUID]:
+    entries = await cache.dirty_before(LATER, 100_000)
+    return [entry.accepted.order.id for entry in entries]
+
+
+# --- accept ----------------------------------------------------------------------------------
+
+
+async def test_an_accepted_order_is_readable_dirty_and_never_expires(
+    cache: Cache, client: RedisClient
+) -> None:
+    """Accept stores the entry as codec writes it, marks it dirty, and gives it no TTL."""
+    order = accepted()
+    reply = await cache.accept([single(order)])
+    assert reply == ({}, 1, True)
+    assert [entry_of(order)] == (await cache.read([order.order.id])).entries
+    assert [order.order.id] == await dirty_ids(cache)
+    assert await client.execute("TTL", keys.entry(order.order.id)) == -1
+
+
+async def test_a_batch_of_singles_and_bulks_is_stored_whole(cache: Cache) -> None:
+    """Every member of every unit of a batch is readable and dirty, in whatever order they come."""
+    units = [bulk(3), single(accepted(1)), bulk(1000, 2), single(accepted(3)), bulk(2, 4)]
+    reply = await cache.accept(units)
+    assert reply.found == {}
+    assert reply.backlog == 1007
+    entries = (await cache.read(ids_of(*units))).entries
+    members = [member.accepted for unit in units for member in unit.members]
+    assert [entry_of(member) for member in members] == entries
+    assert set(ids_of(*units)) == set(await dirty_ids(cache))
+
+
+async def test_accepting_again_gives_back_what_is_there_and_changes_nothing(cache: Cache) -> None:
+    """The first entry wins; a second accept of its id hears it and stores nothing."""
+    first = accepted()
+    other = accepted(5, order_id=first.order.id, name="another")
+    await cache.accept([single(first)])
+    reply = await cache.accept([single(other), single(neighbour := accepted(6))])
+    assert {first.order.id: entry_of(first)} == reply.found
+    assert reply.backlog == 2
+    read = await cache.read([first.order.id, neighbour.order.id])
+    assert [entry_of(first), entry_of(neighbour)] == read.entries
+
+
+async def test_a_bulk_with_a_member_that_is_there_is_not_stored_at_all(cache: Cache) -> None:
+    """One found member refuses its unit; the neighbours of the batch are stored."""
+    unit = bulk(4)
+    taken = unit.members[2].accepted
+    await cache.accept([single(taken)])
+    neighbour = bulk(2)
+    reply = await cache.accept([unit, neighbour])
+    assert {taken.order.id: entry_of(taken)} == reply.found
+    assert reply.backlog == 3
+    entries = (await cache.read(ids_of(unit))).entries
+    assert [entry is not None for entry in entries] == [False, False, True, False]
+    assert None not in (await cache.read(ids_of(neighbour))).entries
+
+
+async def test_an_id_twice_in_a_batch_is_stored_once_and_found_once(cache: Cache) -> None:
+    """The second of two units with the same id finds what the first stored."""
+    first = accepted()
+    second = accepted(1, order_id=first.order.id)
+    reply = await cache.accept([single(first), single(second)])
+    assert {first.order.id: entry_of(first)} == reply.found
+    assert reply.backlog == 1
+
+
+@pytest.mark.parametrize("state", [EntryState.CLEAN, EntryState.DEAD])
+async def test_accept_after_settle_finds_the_entry_and_does_not_soil_it(
+    cache: Cache, state: EntryState
+) -> None:
+    """A worker may persist a message before its accept arrives: the entry stays as settled."""
+    order = accepted()
+    await cache.settle([Settled(state, order)])
+    reply = await cache.accept([single(order)])
+    assert {order.order.id: entry_of(order, state)} == reply.found
+    assert reply.backlog == 0
+    assert await dirty_ids(cache) == []
+
+
+async def test_concurrent_accepts_of_one_id_store_it_once(cache: Cache) -> None:
+    """Of many concurrent accepts of one id exactly one finds nothing."""
+    order_id = new_id()
+    orders = [accepted(n, order_id=order_id) for n in range(20)]
+    replies = await asyncio.gather(*[cache.accept([single(order)]) for order in orders])
+    assert [order_id not in reply.found for reply in replies].count(True) == 1
+    assert {reply.backlog for reply in replies} == {1}
+
+
+async def test_a_cancelled_accept_still_happens_and_disturbs_nobody(
+    cache: Cache, client: RedisClient
+) -> None:
+    """Cancelling a caller neither undoes the batch nor shifts replies."""
+    await client.execute("PING")
+    orders = [accepted(n) for n in range(3)]
+    calls = [asyncio.create_task(cache.accept([single(order)])) for order in orders]
+    await asyncio.sleep(0)
+    calls[1].cancel()
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(outcomes[1], asyncio.CancelledError)
+    await eventually(lambda: _backlog_is(cache, 3), within_seconds=1)
+
+
+async def _backlog_is(cache: Cache, orders: int) -> None:
+    assert (await cache.backlog()).orders == orders
+
+
+# --- read, backfill, settle, forget ----------------------------------------------------------
+
+
+async def test_read_gives_entries_in_order_and_the_epoch(cache: Cache) -> None:
+    """Missing entries and a missing epoch are None; ids may repeat; no ids is the epoch alone."""
+    order = accepted()
+    await cache.accept([single(order)])
+    ids = [new_id(), order.order.id, new_id(), order.order.id]
+    read = await cache.read(ids)
+    assert [None, entry_of(order), None, entry_of(order)] == read.entries
+    assert read.epoch is None
+    await cache.set_epoch(7)
+    assert await cache.read([]) == ([], 7)
+
+
+async def test_backfill_sets_only_what_is_absent(cache: Cache, client: RedisClient) -> None:
+    """A backfill stores clean entries with a TTL and leaves entries that are there alone."""
+    dirty, absent = accepted(), accepted(1)
+    await cache.accept([single(dirty)])
+    await cache.backfill([dirty, absent])
+    read = await cache.read([dirty.order.id, absent.order.id])
+    assert [entry_of(dirty), entry_of(absent, EntryState.CLEAN)] == read.entries
+    assert 0 < await client.execute("TTL", keys.entry(absent.order.id)) <= TTL_SECONDS
+    assert await client.execute("TTL", keys.entry(dirty.order.id)) == -1
+    await cache.backfill([])
+
+
+@pytest.mark.parametrize("state", [EntryState.CLEAN, EntryState.DEAD])
+async def test_settle_overwrites_and_unmarks(
+    cache: Cache, client: RedisClient, state: EntryState
+) -> None:
+    """A settled entry says what the record has, expires, and is dirty no more; again alike."""
+    order = accepted()
+    await cache.accept([single(order)])
+    as_recorded = accepted(9, order_id=order.order.id)
+    for _ in range(2):
+        await cache.settle([Settled(state, as_recorded)])
+        read = await cache.read([order.order.id])
+        assert [entry_of(as_recorded, state)] == read.entries
+        assert 0 < await client.execute("TTL", keys.entry(order.order.id)) <= TTL_SECONDS
+        assert await cache.backlog() == (0, None)
+
+
+async def test_settle_takes_any_number_and_none(cache: Cache) -> None:
+    """Thousands of orders are settled by one call, also those that are not there."""
+    units = [bulk(1000, n) for n in range(3)]
+    for unit in units:
+        await cache.accept([unit])
+    absent = accepted()
+    orders = [member.accepted for unit in units for member in unit.members]
+    await cache.settle([Settled(EntryState.CLEAN, order) for order in [*orders, absent]])
+    assert await cache.backlog() == (0, None)
+    entries = (await cache.read([*ids_of(*units), absent.order.id])).entries
+    assert {EntryState.CLEAN} == {codec.entry_state(entry) for entry in entries if entry}
+    assert None not in entries
+    await cache.settle([])
+
+
+async def test_forget_dead_removes_only_the_dead(cache: Cache) -> None:
+    """Dirty and clean entries stay, dead-lettered ones go, absent ones do not matter."""
+    dirty, clean, dead = accepted(), accepted(1), accepted(2)
+    await cache.accept([single(dirty)])
+    await cache.settle([Settled(EntryState.CLEAN, clean), Settled(EntryState.DEAD, dead)])
+    ids = [dirty.order.id, clean.order.id, dead.order.id]
+    await cache.forget_dead([*ids, new_id()])
+    await cache.forget_dead([])
+    entries = (await cache.read(ids)).entries
+    assert [entry_of(dirty), entry_of(clean, EntryState.CLEAN), None] == entries
+
+
+# --- the dirty set ---------------------------------------------------------------------------
+
+
+async def test_dirty_before_gives_the_oldest_first_and_nothing_at_the_bound(cache: Cache) -> None:
+    """Order is by acceptance, not by arrival; an entry accepted at the bound itself is left."""
+    orders = [accepted(second) for second in (3, 1, 2, 0)]
+    await cache.accept([single(order) for order in orders])
+    entries = await cache.dirty_before(START + timedelta(seconds=3), 100)
+    expected = [orders[3], orders[1], orders[2]]
+    assert [order.order.id for order in expected] == [e.accepted.order.id for e in entries]
+    assert {EntryState.DIRTY} == {entry.state for entry in entries}
+    assert [prepared(order) for order in expected] == [(e.accepted, e.body) for e in entries]
+
+
+async def test_dirty_before_does_not_divide_a_unit(cache: Cache) -> None:
+    """At the limit the unit that is begun comes whole, and no later one with it."""
+    units = [single(accepted(0)), bulk(50, 1), bulk(50, 2), single(accepted(3))]
+    await cache.accept(units)
+    entries = await cache.dirty_before(LATER, 20)
+    assert set(ids_of(*units[:2])) == {entry.accepted.order.id for entry in entries}
+    assert len(entries) == 51
+
+
+async def test_strays_are_taken_off_the_dirty_set(cache: Cache, client: RedisClient) -> None:
+    """Ids whose entry is missing or not dirty go, even more than asked for, and hide none."""
+    strays = [accepted(n) for n in range(10)]
+    order = accepted(20)
+    await cache.accept([single(one) for one in [*strays, order]])
+    for stray in strays[:5]:
+        await client.execute("DEL", keys.entry(stray.order.id))
+    for stray in strays[5:]:
+        clean = entry_of(stray, EntryState.CLEAN)
+        await client.execute("SET", keys.entry(stray.order.id), clean)
+    entries = await cache.dirty_before(LATER, 3)
+    assert [order.order.id] == [entry.accepted.order.id for entry in entries]
+    assert (1, order.accepted_at) == await cache.backlog()
+
+
+async def test_an_unreadable_dirty_entry_hides_no_other_and_is_kept(
+    cache: Cache, client: RedisClient
+) -> None:
+    """An entry of a form that this version cannot read is passed over and stays dirty."""
+    foreign, order = accepted(0), accepted(1)
+    await cache.accept([single(foreign), single(order)])
+    await client.execute("SET", keys.entry(foreign.order.id), b"D2 something newer")
+    entries = await cache.dirty_before(LATER, 1)
+    assert [order.order.id] == [entry.accepted.order.id for entry in entries]
+    assert (await cache.backlog()).orders == 2
+
+
+async def test_backlog_says_how_many_and_since_when(cache: Cache) -> None:
+    """The oldest is told to the microsecond; an empty set has none."""
+    assert await cache.backlog() == (0, None)
+    orders = [accepted(2), accepted(1.000001), accepted(3)]
+    await cache.accept([single(order) for order in orders])
+    assert (3, orders[1].accepted_at) == await cache.backlog()
+
+
+# --- the epoch -------------------------------------------------------------------------------
+
+
+async def test_the_epoch_is_copied_only_if_the_token_survived(
+    cache: Cache, client: RedisClient
+) -> None:
+    """Without the token, or with another one, nothing is stored; a wipe removes the token."""
+    assert not await cache.copy_epoch(3, "token")
+    await cache.offer_token("other")
+    assert not await cache.copy_epoch(3, "token")
+    assert (await cache.read([])).epoch is None
+    await cache.offer_token("token")
+    assert await cache.copy_epoch(3, "token")
+    assert (await cache.read([])).epoch == 3
+    await client.execute("FLUSHALL")
+    assert not await cache.copy_epoch(4, "token")
+    assert (await cache.read([])).epoch is None
+
+
+async def test_a_wiped_cache_is_empty_and_works(cache: Cache, client: RedisClient) -> None:
+    """After FLUSHALL and SCRIPT FLUSH every method works again by itself."""
+    order = accepted()
+    await cache.accept([single(order)])
+    await client.execute("FLUSHALL")
+    await client.execute("SCRIPT", "FLUSH")
+    assert await cache.read([order.order.id]) == ([None], None)
+    assert await cache.backlog() == (0, None)
+    assert await cache.accept([single(order)]) == ({}, 1, True)
+    await client.execute("SCRIPT", "FLUSH")
+    await cache.settle([Settled(EntryState.CLEAN, order)])
+    await cache.forget_dead([order.order.id])
+    assert await dirty_ids(cache) == []
+
+
+# --- the memory limit ------------------------------------------------------------------------
+
+
+async def test_at_the_memory_limit_accept_is_refused_whole_and_settle_works(
+    own_cache: RedisCache, own_server: EmbeddedValkey
+) -> None:
+    """A full cache stores nothing and evicts nothing dirty; settling makes room again."""
+    units: list[Unit] = []
+    for n in range(40):
+        units.append(bulk(100, n))
+        await own_cache.accept([units[-1]])
+    used = _info(await valkey_command(own_server, "INFO", "memory"), "used_memory")
+    await valkey_command(own_server, "CONFIG", "SET", "maxmemory", str(used - 100_000))
+    refused = bulk(10)
+    with pytest.raises(UnavailableError, match="OOM"):
+        await own_cache.accept([refused])
+    assert (await own_cache.read(ids_of(refused))).entries == [None] * 10
+    assert (await own_cache.backlog()).orders == 4000
+    assert None not in (await own_cache.read(ids_of(*units))).entries
+    await own_cache.settle(
+        [Settled(EntryState.CLEAN, member.accepted) for member in units[0].members]
+    )
+    for n in range(1, 40):
+        await own_cache.settle(
+            [Settled(EntryState.CLEAN, member.accepted) for member in units[n].members]
+        )
+    assert (await own_cache.accept([refused])).found == {}  # clean entries gave way
+
+
+def _info(text: bytes, name: str) -> int:
+    facts = dict(line.partition(":")[::2] for line in text.decode().split())
+    return int(facts[name])
+
+
+# --- servers that go, stall and come back ----------------------------------------------------
+
+
+async def test_a_cache_that_is_away_is_unavailable_and_back_within_a_second(
+    own_cache: RedisCache, own_server: EmbeddedValkey
+) -> None:
+    """While it is away every call is refused; a durable server comes back with everything."""
+    order = accepted()
+    await own_cache.accept([single(order)])
+    await own_server.stop()
+    for call in _every_call(own_cache):
+        with pytest.raises(UnavailableError):
+            await call
+    await own_server.start()
+    read = await eventually(
+        lambda: own_cache.read([order.order.id]), within_seconds=1.5, retried=AWAY
+    )
+    assert [entry_of(order)] == read.entries
+    assert [order.order.id] == await dirty_ids(own_cache)
+    assert own_cache.restarts_lost_data == 0
+
+
+def _every_call(cache: Cache) -> Sequence[Coroutine[None, None, object]]:
+    order = accepted()
+    return [
+        cache.accept([single(order)]),
+        cache.read([order.order.id]),
+        cache.backfill([order]),
+        cache.settle([Settled(EntryState.CLEAN, order)]),
+        cache.forget_dead([order.order.id]),
+        cache.dirty_before(LATER, 10),
+        cache.backlog(),
+        cache.set_epoch(1),
+        cache.offer_token("token"),
+        cache.copy_epoch(1, "token"),
+        cache.ping(),
+    ]
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_stalled_server_leaves_writes_unknown_and_reads_unavailable(
+    own_cache: RedisCache, own_server: EmbeddedValkey, reads: bool
+) -> None:
+    """Sent and not answered in time: a write may have happened, a read changed nothing."""
+    order = accepted()
+    await own_cache.backlog()
+    assert own_server.pid is not None
+    os.kill(own_server.pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(2):
+            if reads:
+                with pytest.raises(UnavailableError):
+                    await own_cache.read([order.order.id])
+            else:
+                with pytest.raises(UnknownOutcomeError):
+                    await own_cache.accept([single(order)])
+    finally:
+        os.kill(own_server.pid, signal.SIGCONT)
+    read = await eventually(
+        lambda: own_cache.read([order.order.id]), within_seconds=1.5, retried=AWAY
+    )
+    assert [None if reads else entry_of(order)] == read.entries
+
+
+async def test_durability_is_asked_at_connect_and_at_each_ping(
+    own_cache: RedisCache, own_server: EmbeddedValkey
+) -> None:
+    """A reply says whether its server fsyncs first; the next ping sees a change."""
+    assert (await own_cache.accept([single(accepted())])).durable
+    assert (await own_cache.ping()).warnings == ()
+    for name, value in [
+        ("appendfsync", "everysec"),
+        ("no-appendfsync-on-rewrite", "yes"),
+        ("appendonly", "no"),
+    ]:
+        await valkey_command(own_server, "CONFIG", "SET", name, value)
+        state = await own_cache.ping()
+        assert state.version.startswith("Valkey ")
+        assert any(name in warning for warning in state.warnings)
+        assert not (await own_cache.accept([single(accepted())])).durable
+    for name, value in [
+        ("appendfsync", "always"),
+        ("no-appendfsync-on-rewrite", "no"),
+        ("appendonly", "yes"),
+    ]:
+        await valkey_command(own_server, "CONFIG", "SET", name, value)
+    assert (await own_cache.ping()).warnings == ()
+    assert (await own_cache.accept([single(accepted())])).durable
+    await eventually(lambda: _log_is_written(own_server), within_seconds=5)
+
+
+async def _log_is_written(server: EmbeddedValkey) -> None:
+    """A server that just turned its log on does not stop before it has written it."""
+    persistence = await valkey_command(server, "INFO", "persistence")
+    assert _info(persistence, "aof_rewrite_in_progress") == 0
+
+
+async def test_settings_that_would_evict_or_overflow_are_warned_of(
+    own_cache: RedisCache, own_server: EmbeddedValkey
+) -> None:
+    """An eviction policy that takes dirty orders and a missing memory limit are told."""
+    await valkey_command(own_server, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    await valkey_command(own_server, "CONFIG", "SET", "maxmemory", "0")
+    warnings = "\n".join((await own_cache.ping()).warnings)
+    assert "allkeys-lru" in warnings
+    assert "maxmemory is 0" in warnings
+
+
+@pytest.mark.parametrize("durable", [None, True, False])
+async def test_a_server_that_forbids_config_is_what_the_setting_says(
+    own_server: EmbeddedValkey, durable: bool | None
+) -> None:
+    """Unknown is not durable; the setting decides where the server cannot be asked."""
+    await valkey_command(
+        own_server, "ACL", "SETUSER", "default", "reset", "on", "nopass", "~*", "+@all", "-config"
+    )
+    client = new_client(own_server.url)
+    try:
+        cache = RedisCache(client, durable=durable)
+        assert (await cache.accept([single(accepted())])).durable is bool(durable)
+        assert len((await cache.ping()).warnings) == (1 if durable is None else 0)
+    finally:
+        await client.close()
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_a_restart_of_a_server_that_was_not_durable_is_counted_before_any_reply(
+    own_cache: RedisCache, own_server: EmbeddedValkey, durable: bool
+) -> None:
+    """A reader that compares the counter after its read cannot take a loss for a certain miss."""
+    if not durable:
+        await valkey_command(own_server, "CONFIG", "SET", "appendfsync", "everysec")
+    await own_cache.ping()
+    await own_server.stop()
+    await own_server.start()
+    await eventually(lambda: own_cache.read([]), within_seconds=1.5, retried=AWAY)
+    assert own_cache.restarts_lost_data == (0 if durable else 1)
+    await own_cache.ping()
+    assert own_cache.restarts_lost_data == (0 if durable else 1)
