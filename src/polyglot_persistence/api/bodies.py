@@ -83,6 +83,7 @@ class BodyReader:
         finally:
             received.cancel()
             stopped.cancel()
+            await asyncio.gather(received, stopped, return_exceptions=True)
 
     async def read(self, bytes_max: int) -> bytes:
         """Return the whole body.

@@ -2,9 +2,10 @@
 
 - A head (request line and headers) must be complete `HEAD_SECONDS_MAX` after its first byte, and
   after the connection was made; it may have about `HEAD_BYTES_MAX`. uvicorn bounds neither.
+- A body that stands still for `BODY_IDLE_SECONDS_MAX`, while we are willing to read it, ends the
+  connection. `bodies` is stricter and answers; this is for what waits for a body without it.
 - A client that does not read its answers is cut off after `WRITE_SECONDS_MAX`.
 - Connections are counted, and above `CONNECTIONS_MAX` a new one is told 503.
-- Bodies are guarded where they are read (`bodies`).
 
 Invariant: signals, the event loop and logging belong to the program; nothing here touches them.
 Invariant: a port that is taken is a `ConfigurationError`, never an exit from inside.
@@ -32,6 +33,7 @@ from polyglot_persistence.errors import ConfigurationError
 
 HEAD_SECONDS_MAX = 10.0
 HEAD_BYTES_MAX = 64 * 1_024
+BODY_IDLE_SECONDS_MAX = 30.0
 WRITE_SECONDS_MAX = 60.0
 KEEP_ALIVE_SECONDS = 30
 CONNECTIONS_MAX = 4_096
@@ -49,6 +51,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._head_deadline: asyncio.TimerHandle | None = None
+        self._in_body = False
+        self._body_heard_at = 0.0
+        self._body_deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
         if len(self.connections) > CONNECTIONS_MAX:
             self._refuse(UNAVAILABLE, "too many connections are open")
@@ -58,12 +63,15 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of the deadlines."""
         self._head_done()
+        self._body_done()
         self.resume_writing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and watch a head that is still incomplete afterwards."""
+        """Parse, and watch a head or body that is still incomplete afterwards."""
         super().data_received(data)
+        if self._in_body:
+            self._await_body()
         if not self._in_head or self.transport.is_closing():
             return
         self._head_bytes += len(data)
@@ -81,9 +89,17 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is there."""
         self._in_head = False
+        self._in_body = True
         if self._head_deadline is not None:
             self._head_done()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The body is there, too."""
+        self._in_body = False
+        if self._body_deadline is not None:
+            self._body_done()
+        super().on_message_complete()
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it is answered: begin to wait for it."""
@@ -116,6 +132,28 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(TOO_SLOW, f"a request's head must be there in {HEAD_SECONDS_MAX:.0f} s")
         else:
             self.transport.close()  # it never said anything
+
+    def _await_body(self) -> None:
+        self._body_heard_at = self.loop.time()
+        if self._body_deadline is None:
+            self._body_deadline = self.loop.call_later(BODY_IDLE_SECONDS_MAX, self._body_late)
+
+    def _body_done(self) -> None:
+        if self._body_deadline is not None:
+            self._body_deadline.cancel()
+            self._body_deadline = None
+
+    def _body_late(self) -> None:
+        """Hang up if nothing came; not if we did not read, or something came since."""
+        self._body_deadline = None
+        if self.flow.read_paused:
+            self._await_body()
+            return
+        left = self._body_heard_at + BODY_IDLE_SECONDS_MAX - self.loop.time()
+        if left > 0:
+            self._body_deadline = self.loop.call_later(left, self._body_late)
+        else:
+            self.transport.abort()
 
     def _refuse(self, kind: Kind, detail: str) -> None:
         """Answer before there is a request, and hang up."""

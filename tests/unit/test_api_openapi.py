@@ -1,0 +1,100 @@
+"""The published description: valid, complete, and true to its own examples."""
+
+import asyncio
+from typing import Any, cast
+
+import msgspec
+import pytest
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import validate
+
+from polyglot_persistence.api.importing import ImportRoute
+from polyglot_persistence.api.openapi import describe
+from polyglot_persistence.api.orders import OrderRoutes, accepted_reply
+from polyglot_persistence.api.replies import encode_json
+from polyglot_persistence.api.reports import ReportRoutes
+from polyglot_persistence.api.routes import Route, route_table
+from polyglot_persistence.api.schemas import AcceptedOut
+from polyglot_persistence.api.service import ServiceRoutes
+from polyglot_persistence.domain.order import new_id
+
+FLOW = cast("Any", None)
+
+
+def _table() -> list[Route]:
+    orders = OrderRoutes(
+        FLOW,
+        FLOW,
+        order_body_bytes_max=1,
+        bulk_body_bytes_max=1,
+        wait_seconds_max=1,
+        stopping=asyncio.Event(),
+    )
+    imports = ImportRoute(
+        FLOW, FLOW, line_bytes_max=1, chunk_orders=1, wait_seconds=1, stopping=asyncio.Event()
+    )
+    return [*route_table(orders, imports, ReportRoutes(FLOW, FLOW), ServiceRoutes(FLOW))]
+
+
+TABLE = _table()
+DESCRIPTION: dict[str, Any] = msgspec.json.decode(encode_json(describe(TABLE, "1.2.3")))
+OPERATIONS = [
+    pytest.param(operation, id=f"{method} {path}")
+    for path, operations in DESCRIPTION["paths"].items()
+    for method, operation in operations.items()
+]
+
+
+def test_a_validator_accepts_it() -> None:
+    """OpenAPI 3.1, as its own schema says it."""
+    validate(DESCRIPTION)
+
+
+def test_it_describes_every_route() -> None:
+    """Each method of each path, once, under a name of its own."""
+    described = {(m.upper(), path) for path, ms in DESCRIPTION["paths"].items() for m in ms}
+    assert described == {(route.method, route.path) for route in TABLE}
+    assert len({route.about.name for route in TABLE}) == len(TABLE)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_examples_obey_their_schemas(operation: dict[str, Any]) -> None:
+    """What is shown is what is taken and given."""
+    bodies = [operation["requestBody"]] if "requestBody" in operation else []
+    for body in (*bodies, *operation["responses"].values()):
+        for media_type, content in body.get("content", {}).items():
+            if "example" not in content:
+                continue
+            example = content["example"]
+            if media_type == "application/x-ndjson":
+                example = msgspec.json.decode(example)
+            schema = {**content["schema"], "components": DESCRIPTION["components"]}
+            OAS31Validator(schema).validate(example)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_operation_says_how_it_fails(operation: dict[str, Any]) -> None:
+    """As a problem; with Retry-After where it makes sense to come again."""
+    for status, answer in operation["responses"].items():
+        if int(status) < 400 or (operation["operationId"] == "ready" and status == "503"):
+            continue
+        assert list(answer["content"]) == ["application/problem+json"]
+        assert ("Retry-After" in answer.get("headers", {})) == (status == "503")
+    assert "500" in operation["responses"]
+
+
+def test_paths_name_their_parameters() -> None:
+    """Each variable of a path is described, and required."""
+    for path, operations in DESCRIPTION["paths"].items():
+        variables = {part[1:-1] for part in path.split("/") if part.startswith("{")}
+        for operation in operations.values():
+            named = {p["name"] for p in operation.get("parameters", ()) if p["in"] == "path"}
+            assert named == variables
+
+
+def test_the_hot_reply_is_the_described_one() -> None:
+    """The bytes that are put together by hand are what the type would encode to."""
+    order_id = new_id()
+    assert accepted_reply(order_id)[2] == encode_json(AcceptedOut(order_id, "processing"))
+    reply = accepted_reply(order_id, "persisted")
+    assert reply[2] == encode_json(AcceptedOut(order_id, "persisted"))
