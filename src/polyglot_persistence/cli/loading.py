@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 import click
 
@@ -52,6 +53,7 @@ ANSWER_TIMEOUT_SECONDS = 120.0
 RETRY_SECONDS = 300.0
 """How long one chunk is tried before the load gives up."""
 
+RETRY_PAUSE_SECONDS_MIN = 0.25
 RETRY_PAUSE_SECONDS_MAX = 10.0
 
 PERSIST_WAIT_SECONDS = 60.0
@@ -101,9 +103,17 @@ def run(url: str, limit: int | None) -> int:
     """Load and compare; return the exit code: 0 only if every day is equal to the cent.
 
     Raises:
-        ConfigurationError: the data set is not installed.
+        ConfigurationError: the data set is not installed, or `url` is none.
+        RejectedError: the API does not take what was sent.
         UnavailableError: the API stayed away.
     """
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        right = False
+    if not right:
+        raise ConfigurationError("--url: not the URL of an API; e.g. http://127.0.0.1:8080")
     lines = min(completejourney.count(), limit or sys.maxsize)
     try:
         return asyncio.run(_run(url.rstrip("/"), lines))
@@ -145,9 +155,7 @@ async def _greet(client: "httpx2.AsyncClient") -> None:
 
     try:
         answer = await client.get("/health/live", timeout=5.0)
-    except httpx2.InvalidURL as error:
-        raise ConfigurationError(f"--url: {error}; e.g. http://127.0.0.1:8080") from error
-    except (httpx2.TransportError, httpx2.UnsupportedProtocol) as error:
+    except httpx2.TransportError as error:
         reason = str(error) or type(error).__name__
         raise UnavailableError(
             f"no answer from {client.base_url} ({reason}); is `polyglot up` running?"
@@ -197,7 +205,7 @@ async def _import(client: "httpx2.AsyncClient", body: bytes, shown: "Progress") 
     import httpx2
 
     deadline = time.monotonic() + RETRY_SECONDS
-    pause = 0.25
+    pause = RETRY_PAUSE_SECONDS_MIN
     while True:
         retry_after = 0.0
         try:
