@@ -1,0 +1,409 @@
+"""What the queue port promises, held against every adapter on its real server."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from polyglot_persistence.domain import codec
+from polyglot_persistence.embedded.valkey import EmbeddedValkey
+from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
+from polyglot_persistence.ports import Consumer, Delivery, Message, Queue
+from tests.support.eventually import eventually
+from tests.support.orders import START, accepted, message
+from tests.support.queues import QueueServer, ValkeyStreams, closing
+from tests.support.servers import flush, running, short_directory
+
+AWAY = (UnavailableError, UnknownOutcomeError)
+RECOVERY_SECONDS = 5.0
+"""Within so long after a server's return everything works again."""
+
+
+@pytest_asyncio.fixture(params=["valkey_streams"])
+async def server(
+    request: pytest.FixtureRequest, valkey_server: EmbeddedValkey
+) -> AsyncIterator[QueueServer]:
+    """An empty queue server, shared with other tests."""
+    await flush(valkey_server)
+    async with closing(ValkeyStreams(valkey_server)) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(params=["valkey_streams"])
+async def own_server(request: pytest.FixtureRequest) -> AsyncIterator[QueueServer]:
+    """A queue server that the test may stop and stall."""
+    with short_directory() as directory:
+        async with (
+            running(EmbeddedValkey(directory / "valkey")) as valkey,
+            closing(ValkeyStreams(valkey)) as server,
+        ):
+            yield server
+
+
+@pytest.fixture
+def queue(server: QueueServer) -> Queue:
+    return server.process()
+
+
+def numbered(number: int, *, orders: int = 1) -> Message:
+    """Return a message that is told from others by its body."""
+    return Message(b"message %d" % number, orders, START, codec.SCHEMA_VERSION)
+
+
+def numbers(deliveries: Sequence[Delivery]) -> list[int]:
+    return [int(delivery.body.split()[1]) for delivery in deliveries]
+
+
+async def receive_all(consumer: Consumer, messages: int, *, within: float = 3.0) -> list[Delivery]:
+    """Receive so many messages, and see that no more are there."""
+    deliveries: list[Delivery] = []
+    deadline = time.monotonic() + within
+    while len(deliveries) < messages and time.monotonic() < deadline:
+        deliveries += await consumer.receive(0.2)
+    deliveries += await consumer.receive(0)
+    assert len(deliveries) == messages
+    return deliveries
+
+
+# --- publishing and receiving ----------------------------------------------------------------
+
+
+async def test_a_message_arrives_as_it_was_published(queue: Queue) -> None:
+    """Body, count, time of acceptance and schema come through; nothing was delivered before."""
+    sent = message([accepted(1), accepted(2.000001)])
+    await queue.publish(sent)
+    async with queue.consume(orders_max=100) as consumer:
+        [delivery] = await consumer.receive(2)
+    assert tuple(sent) == delivery[1:5]
+    assert delivery.redeliveries == 0
+
+
+async def test_messages_arrive_first_in_first_out(queue: Queue) -> None:
+    """One consumer sees messages in the order of their publishing."""
+    for number in range(20):
+        await queue.publish(numbered(number))
+    async with queue.consume(orders_max=100) as consumer:
+        assert list(range(20)) == numbers(await receive_all(consumer, 20))
+
+
+async def test_a_large_message_passes(queue: Queue) -> None:
+    """A unit of 1,000 orders with the longest names is one message."""
+    sent = message([accepted(name="é" * 200) for _ in range(1000)])
+    await queue.publish(sent)
+    async with queue.consume(orders_max=1) as consumer:
+        [delivery] = await consumer.receive(2)
+        assert sent.body == delivery.body
+
+
+async def test_concurrent_publishers_are_all_confirmed(queue: Queue) -> None:
+    """Many publishes at once are each confirmed and each delivered once."""
+    await asyncio.gather(*[queue.publish(numbered(number)) for number in range(200)])
+    async with queue.consume(orders_max=1000) as consumer:
+        assert set(range(200)) == set(numbers(await receive_all(consumer, 200)))
+
+
+async def test_a_cancelled_publisher_disturbs_no_other(queue: Queue) -> None:
+    """The others' confirms still find their callers."""
+    await queue.publish(numbered(0))
+    calls = [asyncio.create_task(queue.publish(numbered(number))) for number in range(1, 4)]
+    await asyncio.sleep(0)
+    calls[1].cancel()
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert [outcomes[0], outcomes[2]] == [None, None]
+    async with queue.consume(orders_max=100) as consumer:
+        received: set[int] = set()
+        while not {0, 1, 3} <= received:
+            received |= set(numbers(await consumer.receive(2)))
+
+
+async def test_receive_waits_no_longer_than_asked(queue: Queue) -> None:
+    """An empty queue gives nothing after the wait, and not before."""
+    async with queue.consume(orders_max=100) as consumer:
+        for wait_seconds in (0.0, 0.3):
+            started = time.monotonic()
+            assert list(await consumer.receive(wait_seconds)) == []
+            assert wait_seconds <= time.monotonic() - started < wait_seconds + 0.3
+
+
+async def test_a_waiting_consumer_is_woken_at_once(server: QueueServer) -> None:
+    """A message does not wait for a poll."""
+    queue, other = server.process(), server.process()
+    async with queue.consume(orders_max=100) as consumer:
+        await consumer.receive(0)
+        waiting = asyncio.create_task(consumer.receive(5))
+        await asyncio.sleep(0.1)  # let it begin to wait
+        started = time.monotonic()
+        await other.publish(numbered(1))
+        assert numbers(await waiting) == [1]
+        assert time.monotonic() - started < 0.2
+
+
+async def test_a_cancelled_receive_loses_nothing(queue: Queue) -> None:
+    """What arrives while nobody receives is for the next receive."""
+    async with queue.consume(orders_max=100) as consumer:
+        waiting = asyncio.create_task(consumer.receive(5))
+        await asyncio.sleep(0.1)  # let it begin to wait
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        await queue.publish(numbered(1))
+        assert numbers(await consumer.receive(2)) == [1]
+
+
+# --- acknowledging, releasing, leaving -------------------------------------------------------
+
+
+async def test_an_acknowledged_message_never_comes_again(server: QueueServer) -> None:
+    """Ack removes for good; again is harmless; the neighbours stay."""
+    queue = server.process()
+    for number in range(4):
+        await queue.publish(numbered(number))
+    async with queue.consume(orders_max=100) as consumer:
+        deliveries = await receive_all(consumer, 4)
+        await consumer.ack(deliveries[:1])
+        await consumer.ack([deliveries[2]])
+        await consumer.ack([])
+    async with server.process().consume(orders_max=100) as consumer:
+        assert {1, 3} == set(numbers(await receive_all(consumer, 2)))
+
+
+async def test_leaving_hands_back_what_is_not_acknowledged(server: QueueServer) -> None:
+    """Another consumer takes it at once, and is told that it was delivered before."""
+    queue = server.process()
+    await queue.publish(numbered(1))
+    for deliveries_before in range(3):
+        async with queue.consume(orders_max=100) as consumer:
+            [delivery] = await consumer.receive(0.5)
+            assert min(deliveries_before, 1) <= delivery.redeliveries <= deliveries_before
+    async with server.process().consume(orders_max=100) as consumer:
+        assert numbers(await consumer.receive(0.5)) == [1]
+
+
+async def test_an_error_in_the_context_hands_back_too(queue: Queue) -> None:
+    """A worker that fails loses nothing."""
+    await queue.publish(numbered(1))
+
+    async def work() -> None:
+        async with queue.consume(orders_max=100) as consumer:
+            await consumer.receive(2)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await work()
+    await eventually(lambda: ready_is(queue, 1), within_seconds=2)
+
+
+async def test_a_released_message_goes_to_whoever_waits(server: QueueServer) -> None:
+    """Release gives it to another consumer, which waits already, at once."""
+    queue, other = server.process(), server.process()
+    await queue.publish(numbered(1))
+    await queue.publish(numbered(2))
+    async with queue.consume(orders_max=100) as first, other.consume(orders_max=100) as second:
+        deliveries = await receive_all(first, 2)
+        waiting = asyncio.create_task(second.receive(5))
+        await asyncio.sleep(0.05)  # let it begin to wait
+        started = time.monotonic()
+        await first.release(deliveries[:1])
+        [released] = await waiting
+        assert time.monotonic() - started < 1
+        assert numbers(deliveries[:1]) == numbers([released])
+        assert released.redeliveries >= 1
+        await second.ack([released])
+        await first.ack(deliveries[1:])
+    assert await queue.ready() == 0
+
+
+async def test_consumers_compete(server: QueueServer) -> None:
+    """Each message goes to one of them."""
+    queue, other = server.process(), server.process()
+    async with queue.consume(orders_max=100) as first, other.consume(orders_max=100) as second:
+        receiving = [asyncio.create_task(consumer.receive(2)) for consumer in (first, second)]
+        for number in range(40):
+            await queue.publish(numbered(number))
+        taken = [delivery for waited in receiving for delivery in await waited]
+        for consumer in (first, second):
+            taken += await consumer.receive(0.3)
+        assert list(range(40)) == sorted(numbers(taken))
+
+
+async def test_what_a_consumer_holds_is_bounded_in_orders(queue: Queue) -> None:
+    """It gets no more than it can hold and one message; acknowledging makes room."""
+    for number in range(30):
+        await queue.publish(numbered(number, orders=100))
+    async with queue.consume(orders_max=500) as consumer:
+        held: list[Delivery] = []
+        while deliveries := await consumer.receive(0.3):
+            held += deliveries
+        assert 500 <= sum(delivery.orders for delivery in held) <= 700
+        await consumer.ack(held)
+        seen = numbers(held)
+        while len(seen) < 30:
+            held = list(await consumer.receive(2))
+            assert 1 <= len(held) <= 7
+            await consumer.ack(held)
+            seen += numbers(held)
+    assert list(range(30)) == seen
+    assert await queue.ready() == 0
+
+
+async def test_a_message_above_the_bound_still_comes(queue: Queue) -> None:
+    """A unit of 1,000 orders is delivered to a consumer of fewer, alone."""
+    for number in range(2):
+        await queue.publish(numbered(number, orders=1000))
+    async with queue.consume(orders_max=10) as consumer:
+        held = await consumer.receive(2)
+        assert numbers(held) == [0]
+        await consumer.ack(held)
+        assert numbers(await consumer.receive(2)) == [1]
+
+
+# --- ready -----------------------------------------------------------------------------------
+
+
+async def test_ready_counts_what_no_consumer_holds(server: QueueServer) -> None:
+    """Held is not ready, released and handed back is; acknowledged is neither."""
+    queue = server.process()
+    assert await queue.ready() == 0
+    for number in range(5):
+        await queue.publish(numbered(number, orders=10))
+    assert await eventually(lambda: ready_is(queue, 5), within_seconds=2)
+    async with queue.consume(orders_max=1000) as consumer:
+        deliveries = await receive_all(consumer, 5)
+        await eventually(lambda: ready_is(queue, 0), within_seconds=2)
+        await consumer.ack(deliveries[:2])
+        assert await queue.ready() == 0
+        await queue.publish(numbered(5))
+    await eventually(lambda: ready_is(queue, 4), within_seconds=2)
+
+
+async def ready_is(queue: Queue, messages: int) -> bool:
+    assert await queue.ready() == messages
+    return True
+
+
+# --- failures --------------------------------------------------------------------------------
+
+
+async def test_the_messages_of_a_dead_process_go_to_another(server: QueueServer) -> None:
+    """A process that dies without a word holds nothing for ever."""
+    queue, other = server.process(), server.process()
+    await queue.publish(numbered(1))
+    context = queue.consume(orders_max=100)
+    consumer = await context.__aenter__()
+    held = await consumer.receive(2)
+    assert numbers(held) == [1]
+    await server.kill(queue)
+    async with other.consume(orders_max=100) as heir:
+        [delivery] = await heir.receive(server.death_seconds)
+        assert delivery.redeliveries >= 1
+        await heir.ack([delivery])
+    await consumer.ack(held)  # does nothing, and says nothing
+    with pytest.raises(UnavailableError):
+        await consumer.receive(1)
+    await context.__aexit__(None, None, None)
+    assert await other.ready() == 0
+
+
+async def test_a_wiped_server_heals_by_itself(server: QueueServer) -> None:
+    """After everything is gone, publishers and consumers go on without an operator."""
+    queue = server.process()
+    async with queue.consume(orders_max=100) as consumer:
+        await queue.publish(numbered(0))
+        held = await consumer.receive(2)
+        await server.wipe()
+        await eventually(
+            lambda: queue.publish(numbered(1)), within_seconds=RECOVERY_SECONDS, retried=AWAY
+        )
+        await consumer.ack(held)
+        await received_somehow(queue, consumer, 1)
+    assert await queue.ready() == 0
+
+
+async def received_somehow(queue: Queue, consumer: Consumer | None, number: int) -> None:
+    """Receive and acknowledge a message; if this consumer is dead, by others, as a worker does."""
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    try:
+        while consumer is not None and time.monotonic() < deadline:
+            deliveries = await consumer.receive(0.5)
+            await consumer.ack(deliveries)
+            if number in numbers(deliveries):
+                return
+    except UnavailableError:
+        pass
+
+    async def by_another() -> None:
+        async with queue.consume(orders_max=100) as another:
+            deliveries = await another.receive(0.5)
+            await another.ack(deliveries)
+            assert number in numbers(deliveries)
+
+    await eventually(
+        by_another,
+        within_seconds=deadline - time.monotonic(),
+        retried=(AssertionError, UnavailableError),
+    )
+
+
+async def test_a_server_that_is_away_refuses_and_comes_back_with_everything(
+    own_server: QueueServer,
+) -> None:
+    """Nothing is accepted or believed while it is away; confirmed messages survive."""
+    queue = own_server.process()
+    await queue.publish(numbered(1))
+    async with queue.consume(orders_max=100) as consumer:
+        held = await consumer.receive(2)
+        await own_server.stop()
+        with pytest.raises(UnavailableError):
+            await eventually(
+                lambda: queue.publish(numbered(2)), within_seconds=2, retried=(UnknownOutcomeError,)
+            )
+        with pytest.raises(UnavailableError):
+            await queue.ready()
+        with pytest.raises(UnavailableError):
+            await queue.ping()
+        with pytest.raises(UnavailableError):
+            await consumer.receive(5)
+        await consumer.ack(held)  # a dead channel: it comes again
+    with pytest.raises(UnavailableError):
+        async with queue.consume(orders_max=100):
+            pass
+    await own_server.start()
+    await eventually(
+        lambda: queue.publish(numbered(3)), within_seconds=RECOVERY_SECONDS, retried=AWAY
+    )
+    async with queue.consume(orders_max=100) as consumer:
+        deliveries = await receive_all(consumer, 2)
+        assert {1, 3} == set(numbers(deliveries))
+        await consumer.ack(deliveries)
+
+
+async def test_a_stalled_server_leaves_a_publish_unknown(own_server: QueueServer) -> None:
+    """A publish that is not confirmed in time says so within its deadline, and all recovers."""
+    queue = own_server.process()
+    await queue.publish(numbered(0))
+    own_server.stall()
+    try:
+        async with asyncio.timeout(3):
+            with pytest.raises(UnknownOutcomeError):
+                await queue.publish(numbered(1))
+    finally:
+        own_server.resume()
+    await eventually(
+        lambda: queue.publish(numbered(2)), within_seconds=RECOVERY_SECONDS, retried=AWAY
+    )
+    seen: set[int] = set()
+    async with queue.consume(orders_max=100) as consumer:
+        while not {0, 2} <= seen:
+            deliveries = await consumer.receive(2)
+            assert deliveries
+            seen |= set(numbers(deliveries))
+            await consumer.ack(deliveries)
+
+
+async def test_ping_tells_the_version(queue: Queue) -> None:
+    """A healthy server has a version and no warnings."""
+    state: Any = await queue.ping()
+    assert any(character.isdigit() for character in state.version)
+    assert state.warnings == ()

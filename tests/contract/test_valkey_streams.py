@@ -1,0 +1,131 @@
+"""What is particular to the queue over Valkey Streams; the contract is in test_queue.py."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from polyglot_persistence.adapters.redis.client import RedisClient
+from polyglot_persistence.adapters.valkey_streams import queue as queue_module
+from polyglot_persistence.adapters.valkey_streams.queue import ValkeyStreamsQueue
+from polyglot_persistence.adapters.valkey_streams.stream import GROUP, STREAM
+from polyglot_persistence.domain import codec
+from polyglot_persistence.embedded.valkey import EmbeddedValkey
+from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
+from polyglot_persistence.ports import Message
+from tests.support.eventually import eventually
+from tests.support.orders import START
+from tests.support.servers import running, short_directory
+
+MESSAGE = Message(b"[]", 1, START, codec.SCHEMA_VERSION)
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[EmbeddedValkey]:
+    with short_directory() as directory:
+        async with running(EmbeddedValkey(directory / "valkey")) as server:
+            yield server
+
+
+def new_client(server: EmbeddedValkey) -> RedisClient:
+    return RedisClient(server.url, connect_timeout_seconds=2, command_timeout_seconds=2)
+
+
+@pytest_asyncio.fixture
+async def client(server: EmbeddedValkey) -> AsyncIterator[RedisClient]:
+    client = new_client(server)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def queue(server: EmbeddedValkey, client: RedisClient) -> ValkeyStreamsQueue:
+    return ValkeyStreamsQueue(client, lambda: new_client(server))
+
+
+async def consumer_names(client: RedisClient) -> list[bytes]:
+    consumers: list[Any] = await client.execute("XINFO", "CONSUMERS", STREAM, GROUP)
+    return [consumer[1] for consumer in consumers]
+
+
+async def test_nothing_is_left_of_a_message_and_a_consumer_that_are_done(
+    queue: ValkeyStreamsQueue, client: RedisClient
+) -> None:
+    """An acknowledged message leaves the stream, a consumer that left leaves the group."""
+    await queue.publish(MESSAGE)
+    async with queue.consume(orders_max=10) as consumer:
+        await consumer.ack(await consumer.receive(2))
+        assert len(await consumer_names(client)) == 1
+    assert await client.execute("XLEN", STREAM) == 0
+    assert await consumer_names(client) == []
+
+
+async def test_names_of_consumers_that_died_long_ago_are_removed(
+    queue: ValkeyStreamsQueue, client: RedisClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash loop does not fill the group with names."""
+    await queue.publish(MESSAGE)
+    async with queue.consume(orders_max=10) as consumer:
+        await consumer.ack(await consumer.receive(2))
+        await client.execute("XGROUP", "CREATECONSUMER", STREAM, GROUP, "dead")
+    assert await consumer_names(client) == [b"dead"]
+    monkeypatch.setattr(queue_module, "CONSUMER_SILENT_MS", -1)
+    async with queue.consume(orders_max=10):
+        assert await consumer_names(client) == []
+
+
+async def test_what_could_not_be_handed_back_is_handed_back_by_the_next_consumer(
+    queue: ValkeyStreamsQueue, server: EmbeddedValkey
+) -> None:
+    """A server that was away when a worker left costs no wait for the silent-consumer bound."""
+    await queue.publish(MESSAGE)
+    async with queue.consume(orders_max=10) as consumer:
+        assert len(await consumer.receive(2)) == 1
+        await server.stop()
+    await server.start()
+
+    async def receive() -> None:
+        async with queue.consume(orders_max=10) as consumer:
+            [delivery] = await consumer.receive(0)
+            assert delivery.redeliveries == 1
+
+    await eventually(receive, within_seconds=2, retried=(UnavailableError, UnknownOutcomeError))
+
+
+async def test_at_the_memory_limit_publishing_is_refused_and_draining_goes_on(
+    queue: ValkeyStreamsQueue, client: RedisClient
+) -> None:
+    """What makes room is allowed where nothing else is."""
+    await queue.publish(MESSAGE)
+    await queue.publish(MESSAGE)
+    await client.execute("CONFIG", "SET", "maxmemory", "1000")
+    with pytest.raises(UnavailableError, match="OOM"):
+        await queue.publish(MESSAGE)
+    async with queue.consume(orders_max=10) as consumer:
+        first, second = await consumer.receive(2)
+        await consumer.release([first])
+        await consumer.ack([second])
+        assert await queue.ready() == 1
+        await consumer.ack(await consumer.receive(2))
+    assert await queue.ready() == 0
+    assert await client.execute("XLEN", STREAM) == 0
+
+
+async def test_an_entry_without_the_fields_is_delivered_for_what_it_is(
+    queue: ValkeyStreamsQueue, client: RedisClient
+) -> None:
+    """What somebody put there by hand reaches the worker, which says what is wrong with it."""
+    await client.execute("XADD", STREAM, "*", "orders", "many", "colour", "red")
+    async with queue.consume(orders_max=10) as consumer:
+        [delivery] = await consumer.receive(2)
+    assert delivery[1:5] == (b"", 0, None, 1)
+
+
+async def test_a_server_that_does_not_fsync_is_warned_of(
+    queue: ValkeyStreamsQueue, client: RedisClient
+) -> None:
+    """The reply to a publish is a confirm only with `appendfsync always`."""
+    assert (await queue.ping()).warnings == ()
+    await client.execute("CONFIG", "SET", "appendfsync", "everysec")
+    assert "appendfsync" in (await queue.ping()).warnings[0]
