@@ -76,9 +76,7 @@ async def repeat_as_leader(
         try:
             async with store.lead(role) as lead:
                 if lead is not None:
-                    _log.info("leading", role=role)
-                    backoff.succeeded()
-                    await _repeat_while_leading(lead, step, stop, interval_seconds)
+                    await _repeat_while_leading(lead, step, stop, interval_seconds, backoff)
         except PolyglotError as error:
             _log.warning("step_failed", loop=role, error=str(error))
             await backoff.pause()
@@ -87,9 +85,11 @@ async def repeat_as_leader(
 
 
 async def _repeat_while_leading(
-    lead: Lead, step: Step, stop: asyncio.Event, interval_seconds: float
+    lead: Lead, step: Step, stop: asyncio.Event, interval_seconds: float, backoff: Backoff
 ) -> None:
     while not stop.is_set():
         await lead.confirm()
-        if not await step():
+        more = await step()
+        backoff.succeeded()
+        if not more:
             await pause(stop, interval_seconds)
