@@ -2,40 +2,20 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
 import pytest
-import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from polyglot_persistence.adapters.postgres.pool import PostgresPool
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.domain.order import AcceptedOrder, Order, from_micros, new_id, to_micros
 from polyglot_persistence.errors import PoisonError
 from polyglot_persistence.ports import DeadLetter, OrderStore, Stage, StoredOrder
 from tests.support.orders import accepted
-from tests.support.record import Onlooker, migrated_pool, onlooker
-
-
-@pytest_asyncio.fixture
-async def pool(postgres_dsn: str) -> AsyncIterator[PostgresPool]:
-    async with migrated_pool(postgres_dsn, size_max=6) as pool:
-        yield pool
-
-
-@pytest.fixture
-def store(pool: PostgresPool) -> OrderStore:
-    return PostgresOrderStore(pool)
-
-
-@pytest_asyncio.fixture
-async def seen(postgres_dsn: str, pool: PostgresPool) -> AsyncIterator[Onlooker]:
-    async with onlooker(postgres_dsn) as seen:
-        yield seen
+from tests.support.record import Onlooker, onlooker
 
 
 def bulk(*names: str, unit_id: UUID | None = None) -> list[AcceptedOrder]:

@@ -1,0 +1,254 @@
+"""The contract of `OrderStore`: the outbox, the cache epoch, the roles, the ping."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from polyglot_persistence.adapters.postgres.pool import PostgresPool
+from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
+from polyglot_persistence.errors import UnavailableError
+from polyglot_persistence.ports import OrderStore, OutboxBatch
+from tests.support.eventually import eventually
+from tests.support.orders import accepted
+from tests.support.record import Onlooker
+
+
+async def persist(store: OrderStore, *sizes: int) -> list[set[UUID]]:
+    """Persist batches of these sizes and return their ids."""
+    return [
+        set((await store.persist([accepted() for _ in range(size)])).inserted) for size in sizes
+    ]
+
+
+def ids(batch: OutboxBatch) -> set[UUID]:
+    found = [row.order.id for row in batch.orders]
+    assert len(found) == len(set(found))
+    return set(found)
+
+
+async def test_a_claim_yields_the_orders_and_deletes_the_rows(
+    store: OrderStore, seen: Onlooker
+) -> None:
+    """After a normal end nothing waits any more, and the next claim yields nothing."""
+    batches = await persist(store, 3, 2)
+    assert (await store.outbox_depth())[0] == 5
+    async with store.claim_outbox(0, 100) as claimed:
+        assert ids(claimed) == batches[0] | batches[1]
+        stored = (await store.find(list(batches[0]))).orders
+        assert {row.order.id: row for row in claimed.orders if row.order.id in stored} == stored
+    assert await store.outbox_depth() == (0, None)
+    async with store.claim_outbox(0, 100) as claimed:
+        assert claimed.orders == []
+    assert await seen.value("SELECT count(*) FROM index_outbox") == 0
+
+
+async def test_an_exception_leaves_the_rows(store: OrderStore) -> None:
+    """What could not be indexed waits for the next claim, and the exception is the caller's own."""
+    (batch,) = await persist(store, 3)
+    with pytest.raises(ConnectionResetError, match="the caller's"):
+        async with store.claim_outbox(0, 100):
+            raise ConnectionResetError("the caller's")
+    async with store.claim_outbox(0, 100) as claimed:
+        assert ids(claimed) == batch
+
+
+async def test_a_claim_takes_only_what_is_old_enough(store: OrderStore, seen: Onlooker) -> None:
+    """Fresh rows belong to the worker that wrote them."""
+    (old,) = await persist(store, 2)
+    await seen.execute("UPDATE index_outbox SET created_at = created_at - interval '1 minute'")
+    await persist(store, 3)
+    async with store.claim_outbox(30, 100) as claimed:
+        assert ids(claimed) == old
+    assert (await store.outbox_depth())[0] == 3
+
+
+async def test_a_claim_is_bounded_in_orders_but_never_empty_handed(store: OrderStore) -> None:
+    """The oldest rows up to the bound; one row at least, however many orders it has."""
+    batches = await persist(store, 5, 2, 2, 2)
+    async with store.claim_outbox(0, 4) as claimed:
+        assert ids(claimed) == batches[0]
+    async with store.claim_outbox(0, 4) as claimed:
+        assert ids(claimed) == batches[1] | batches[2]
+    assert (await store.outbox_depth())[0] == 2
+
+
+async def test_two_at_once_claim_different_rows(store: OrderStore) -> None:
+    """Neither waits for the other, and nothing is worked on twice."""
+    await persist(store, *[2] * 150)
+    async with store.claim_outbox(0, 10) as one, store.claim_outbox(0, 10) as other:
+        assert len(ids(one)) == len(ids(other)) == 10
+        assert not ids(one) & ids(other)
+    assert (await store.outbox_depth())[0] == 280
+
+
+async def test_done_rows_are_deleted_and_others_are_not(store: OrderStore) -> None:
+    """By the id that persist returned."""
+    done = await store.persist([accepted()])
+    waiting = await store.persist([accepted(), accepted()])
+    assert done.outbox_id is not None
+    await store.outbox_done([done.outbox_id])
+    await store.outbox_done([])
+    await store.outbox_done([done.outbox_id])
+    assert (await store.outbox_depth())[0] == 2
+    assert waiting.outbox_id is not None
+    await store.outbox_done([waiting.outbox_id])
+    assert await store.outbox_depth() == (0, None)
+
+
+async def test_done_does_not_wait_for_a_claim(store: OrderStore) -> None:
+    """A claimed row is left to its claimer, so that neither is held up."""
+    persisted = await store.persist([accepted()])
+    assert persisted.outbox_id is not None
+    async with store.claim_outbox(0, 100):
+        async with asyncio.timeout(2):
+            await store.outbox_done([persisted.outbox_id])
+        assert (await store.outbox_depth())[0] == 1
+    assert (await store.outbox_depth())[0] == 0
+
+
+async def test_the_depth_tells_how_long_the_oldest_waits(store: OrderStore) -> None:
+    """By the database's clock."""
+    await persist(store, 2, 1)
+    orders, oldest = await store.outbox_depth()
+    assert orders == 3
+    assert oldest is not None
+    assert abs(datetime.now(UTC) - oldest) < timedelta(minutes=1)
+
+
+async def test_a_refill_puts_every_order_into_the_outbox(store: OrderStore, seen: Onlooker) -> None:
+    """Each once, in rows that an indexer can take one by one, however large the record is."""
+    assert await store.refill_outbox() == 0
+    batches = await persist(store, 1500, 700)
+    async with store.claim_outbox(0, 10_000):
+        pass
+    assert await store.refill_outbox() == 2200
+    assert await seen.value("SELECT max(orders) FROM index_outbox") == 1000
+    claimed = []
+    while True:
+        async with store.claim_outbox(0, 1000) as batch:
+            if not batch.orders:
+                break
+            claimed += [row.order.id for row in batch.orders]
+    assert len(claimed) == 2200
+    assert set(claimed) == batches[0] | batches[1]
+
+
+async def test_exactly_one_call_creates_the_epoch(store: OrderStore) -> None:
+    """Of any number at once: the one that finds a fresh installation."""
+    found = await asyncio.gather(*[store.found_epoch() for _ in range(6)])
+    assert len({epoch for epoch, _ in found}) == 1
+    assert sorted(created for _, created in found) == [False] * 5 + [True]
+    assert await store.found_epoch() == (found[0][0], False)
+
+
+async def test_a_new_epoch_is_greater_than_any_before(store: OrderStore) -> None:
+    """Also of many at once: no two calls get the same one, and the last is the one found."""
+    first, _ = await store.found_epoch()
+    raised = await asyncio.gather(*[store.new_epoch() for _ in range(6)])
+    assert len(set(raised)) == 6
+    assert min(raised) > first
+    assert await store.found_epoch() == (max(raised), False)
+
+
+async def test_an_epoch_is_not_handed_out_again_by_a_restored_backup(
+    store: OrderStore, seen: Onlooker
+) -> None:
+    """The next after an old one is not the one that was next then."""
+    await store.found_epoch()
+    await seen.execute("CREATE TABLE backup AS SELECT * FROM cache_epoch")
+    lost = await store.new_epoch()
+    await seen.execute("UPDATE cache_epoch SET epoch = backup.epoch FROM backup")
+    assert await store.new_epoch() > lost
+
+
+async def test_an_epoch_grows_although_the_clock_went_back(
+    store: OrderStore, seen: Onlooker
+) -> None:
+    """The clock only makes it unique; the order does not depend on it."""
+    await store.found_epoch()
+    ahead = 2 * 10**15 * 3
+    await seen.execute(f"UPDATE cache_epoch SET epoch = {ahead}")
+    assert await store.new_epoch() == ahead + 1
+
+
+async def test_the_age_of_the_epoch_starts_with_each_new_one(
+    store: OrderStore, seen: Onlooker
+) -> None:
+    """It is measured by the database; without any epoch it is 0, the careful answer."""
+    assert await store.epoch_age_seconds() == 0.0
+    await store.found_epoch()
+    await seen.execute("UPDATE cache_epoch SET changed_at = changed_at - interval '100 seconds'")
+    assert 100 <= await store.epoch_age_seconds() < 130
+    await store.new_epoch()
+    assert 0 <= await store.epoch_age_seconds() < 30
+
+
+async def test_only_one_process_leads_in_a_role(store: OrderStore, pool: PostgresPool) -> None:
+    """Others get None at once; another role is free; leaving the context hands it on."""
+    other = PostgresOrderStore(pool)
+    async with store.lead("sweeper") as lead:
+        assert lead is not None
+        async with other.lead("sweeper") as second, other.lead("refresher") as elsewhere:
+            assert second is None
+            assert elsewhere is not None
+        await lead.confirm()
+    async with other.lead("sweeper") as second:
+        assert second is not None
+
+
+async def test_an_exception_ends_the_lead_too(store: OrderStore) -> None:
+    """The role is free again however the context is left."""
+    with pytest.raises(ValueError, match="mine"):
+        async with store.lead("sweeper"):
+            raise ValueError("mine")
+    async with store.lead("sweeper") as lead:
+        assert lead is not None
+
+
+async def test_a_lost_connection_is_a_lost_lead(store: OrderStore, seen: Onlooker) -> None:
+    """It cannot be confirmed any more, and another process can take it."""
+    async with store.lead("sweeper") as lead:
+        assert lead is not None
+        holder = await seen.value(
+            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        await seen.terminate(holder)
+        with pytest.raises(UnavailableError):
+            await lead.confirm()
+        async with store.lead("sweeper") as second:
+            assert second is not None
+
+
+async def test_ping_tells_the_version_and_no_warning(store: OrderStore) -> None:
+    """The bundled server keeps what it commits."""
+    state = await store.ping()
+    assert state.version.startswith("PostgreSQL ")
+    assert state.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("setting", "word"),
+    [
+        ("synchronous_commit = off", "synchronous_commit"),
+        ("default_transaction_read_only = on", "read-only"),
+    ],
+)
+async def test_ping_warns_of_settings_that_break_a_promise(
+    seen: Onlooker, pool: PostgresPool, store: OrderStore, setting: str, word: str
+) -> None:
+    """The warning names the setting."""
+    database = await seen.value("SELECT current_database()")
+    await seen.execute(f"ALTER DATABASE {database} SET {setting}")
+    await seen.rows(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+
+    async def look() -> None:
+        (warning,) = (await store.ping()).warnings
+        assert word in warning
+
+    await eventually(look, within_seconds=5, retried=(AssertionError, UnavailableError, ValueError))
