@@ -52,6 +52,11 @@ lint: ## Check format, lint, types and imports.
 datasets: ## Install the real orders that `polyglot load` sends.
 	$(call set_up,datasets)
 
+.PHONY: docs
+docs: ## Write what is generated of the documents.
+	$(call set_up,dev)
+	@"$(BIN)/python" scripts/document_settings.py
+
 .PHONY: lock
 lock: ## Pin every dependency with hashes; ARGS=--upgrade takes newer ones.
 	$(call set_up,lock)

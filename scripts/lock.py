@@ -6,7 +6,7 @@
 can be installed into one environment.
 
 Invariant: no file names where a package comes from: that is for the machine that installs it.
-"""  # noqa: INP001  a script
+"""
 
 import os
 import subprocess

@@ -8,7 +8,7 @@ no network and writes nothing. Made with the standard library alone: it runs bef
 installed.
 
 Invariant: the digest is written last, so that a set-up which was interrupted is done again.
-"""  # noqa: INP001  a script
+"""
 
 import fcntl
 import hashlib

@@ -1,0 +1,144 @@
+"""Habits that no linter checks: sizes, names, leftovers, documents that keep up with the code."""
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from polyglot_persistence.config import load
+from scripts import document_settings
+
+ROOT = Path(__file__).parents[2]
+MODULE_LINES_MAX = 500
+FUNCTION_LINES_MAX = 70
+EMPTY_NAMES = {"utils", "util", "common", "manager", "helper", "helpers", "misc"}
+LEFTOVERS = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK"]))
+PROFILES = {"base", "bench", "build", "datasets", "dev", "lock", "servers"}
+
+
+def _modules(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def _functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def _pins(profile: str) -> dict[str, set[str]]:
+    """Return the versions of each package: several, if they depend on Python's."""
+    text = (ROOT / "requirements" / f"{profile}.txt").read_text()
+    pins: dict[str, set[str]] = {}
+    for name, version in re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", text, re.MULTILINE):
+        pins.setdefault(name, set()).add(version)
+    return pins
+
+
+def _name(requirement: str) -> str:
+    match = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert match
+    return re.sub(r"[-_.]+", "-", match[0]).lower()
+
+
+ALL = _modules("src", "tests", "scripts", "bench")
+
+
+def test_there_are_modules() -> None:
+    """The other tests of this module look at something."""
+    assert len(ALL) > 50
+
+
+def test_modules_are_short() -> None:
+    """Who opens a module can read it whole."""
+    long = {str(p): n for p in ALL if (n := len(p.read_text().splitlines())) > MODULE_LINES_MAX}
+    assert long == {}
+
+
+def test_functions_are_short() -> None:
+    """A function fits on a screen."""
+    long = [
+        f"{path}:{node.lineno} {node.name}"
+        for path in ALL
+        for node in _functions(path)
+        if (node.end_lineno or 0) - node.lineno >= FUNCTION_LINES_MAX
+    ]
+    assert long == []
+
+
+def test_names_say_something() -> None:
+    """No module is named after nothing in particular."""
+    assert [path for path in ALL if path.stem in EMPTY_NAMES] == []
+
+
+def test_modules_say_what_lives_in_them() -> None:
+    """Each has a docstring."""
+    assert [path for path in ALL if not ast.get_docstring(ast.parse(path.read_text()))] == []
+
+
+def test_tests_say_what_they_show() -> None:
+    """Each test has a docstring."""
+    silent = [
+        f"{path}:{node.lineno} {node.name}"
+        for path in _modules("tests")
+        for node in _functions(path)
+        if node.name.startswith("test_") and not ast.get_docstring(node)
+    ]
+    assert silent == []
+
+
+def test_nothing_is_left_over() -> None:
+    """What is still to be done is an issue, not a comment."""
+    texts = [*ALL, ROOT / "Makefile", *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")]
+    assert [path for path in texts if LEFTOVERS.search(path.read_text())] == []
+
+
+@pytest.mark.parametrize("name", [setting.name for setting in load({}).describe()])
+def test_every_setting_is_documented(name: str) -> None:
+    """The operations page has it."""
+    assert f"| `{name}` |" in document_settings.PAGE.read_text()
+
+
+def test_the_settings_table_is_current() -> None:
+    """Defaults, bounds and meanings on the page are those in effect; else run `make docs`."""
+    page = document_settings.PAGE.read_text()
+    assert page == document_settings.with_table(page)
+
+
+# --- pinned dependencies ---------------------------------------------------------------------
+
+
+def test_every_dependency_is_pinned() -> None:
+    """What `pyproject.toml` asks for is in its profile's file; else run `make lock`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    base = {_name(requirement) for requirement in project["project"]["dependencies"]}
+    extras = {
+        extra: {_name(requirement) for requirement in requirements} - {"polyglot-persistence"}
+        for extra, requirements in project["project"]["optional-dependencies"].items()
+    }
+    for extra in ("servers", "datasets", "bench", "dev"):
+        assert base | extras[extra] <= _pins(extra).keys(), extra
+    assert base <= _pins("base").keys()
+    assert {_name(r) for r in project["build-system"]["requires"]} <= _pins("build").keys()
+
+
+def test_profiles_agree() -> None:
+    """They can be installed one after another into one environment."""
+    everything = _pins("dev")
+    for profile in PROFILES - {"lock"}:
+        other = {n: v for n, v in _pins(profile).items() if v != everything.get(n, v)}
+        assert other == {}, profile
+
+
+def test_pins_have_hashes_and_name_no_place() -> None:
+    """Every pin is followed by a hash; where a package comes from is the installer's business."""
+    assert {path.stem for path in (ROOT / "requirements").iterdir()} == PROFILES
+    for profile in PROFILES:
+        text = (ROOT / "requirements" / f"{profile}.txt").read_text()
+        pins = re.findall(r"^[^\s#].*\\\n    --hash=sha256:", text, re.MULTILINE)
+        assert len(pins) == sum(map(len, _pins(profile).values())) > 0
+        assert "://" not in text
+        assert "--index-url" not in text
