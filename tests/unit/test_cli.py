@@ -1,0 +1,242 @@
+"""The command line: what it prints where, its exit codes, and that it never shows a traceback."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from polyglot_persistence import __version__, bootstrap
+from polyglot_persistence.bootstrap import Finding
+from polyglot_persistence.cli.app import app
+from polyglot_persistence.errors import UnavailableError
+from tests.support.import_api import import_api
+
+COMMANDS = ["api", "config", "doctor", "load", "migrate", "up", "version", "worker"]
+HEAVY = {
+    *("aiormq", "asyncpg", "elasticsearch", "hiredis", "httpx2", "msgspec", "pyarrow"),
+    *("rich", "starlette", "tantivy", "uvicorn", "polyglot_persistence.bootstrap"),
+}
+
+
+def _run(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "polyglot_persistence", *arguments],
+        env=os.environ | environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """Help and completion pay for every import at every key press."""
+    code = "import sys, polyglot_persistence.cli; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+    )
+    assert set() == HEAVY & set(loaded.stdout.split())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    """The list is complete, and so is each one's help."""
+    assert sorted(app.commands) == COMMANDS
+    result = CliRunner().invoke(app, [command, "-h"])
+    assert result.exit_code == 0
+    assert "Usage: " in result.stdout
+    assert len(result.stdout.splitlines()) >= 6
+
+
+@pytest.mark.parametrize("command", ["up", "load", "api", "worker", "config"])
+def test_examples_keep_their_lines(command: str) -> None:
+    """An example can be copied as one line."""
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert f"polyglot {command}" in result.stdout
+
+
+def test_the_version() -> None:
+    """In both usual ways, from a real process."""
+    assert _run("version").stdout == f"polyglot {__version__}\n"
+    assert _run("--version").stdout == f"polyglot {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["api", "worker", "up", "migrate", "config", "doctor"])
+def test_a_wrong_setting_is_one_line(command: str) -> None:
+    """Exit code 2, one line on stderr, nothing on stdout."""
+    result = _run(command, LOG_LEVEL="loud")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        "polyglot: LOG_LEVEL: 'loud' is none of debug, info, warning, error; e.g. info\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["up", "--port", "0"], ["load", "other"], ["load"], ["config", "x"]]
+)
+def test_wrong_usage_is_2(arguments: list[str]) -> None:
+    """With a word on how to use it."""
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "Usage: " in result.stderr
+
+
+def test_up_takes_its_port_from_the_peers_variable() -> None:
+    """API_PORT moves `make run` elsewhere, too."""
+    result = CliRunner().invoke(app, ["up"], env={"API_PORT": "nonsense"})
+    assert result.exit_code == 2
+    assert "API_PORT" in result.stderr
+
+
+def test_config_is_a_table() -> None:
+    """One setting a line, its source last."""
+    result = CliRunner().invoke(app, ["config"], env={"READ_CACHE_SECONDS": "7"})
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[0] == ["SETTING", "VALUE", "SOURCE"]
+    assert ["READ_CACHE_SECONDS", "7", "environment"] in lines
+    assert ["REDIS_ADDR", "redis:6379", "default"] in lines
+
+
+def test_config_explains() -> None:
+    """With meaning, bounds and default."""
+    result = CliRunner().invoke(app, ["config", "--explain"])
+    assert "READ_CACHE_SECONDS=5  (default)" in result.stdout
+    assert "0 to 3600; default 5" in result.stdout
+
+
+def test_config_as_json_masks_passwords() -> None:
+    """For programs: every setting, no secret."""
+    address = "redis://:hunter2@cache:6379"
+    result = CliRunner().invoke(app, ["config", "--json"], env={"REDIS_ADDR": address})
+    settings = {setting["name"]: setting for setting in json.loads(result.stdout)}
+    assert settings["REDIS_ADDR"]["value"] == "redis://:***@cache:6379"
+    assert settings["REDIS_ADDR"]["source"] == "environment"
+    assert "hunter2" not in result.output
+
+
+FINDINGS = [
+    Finding("cache", "PASS", "Valkey 9.1.2", ""),
+    Finding("cache", "WARN", "appendfsync is everysec", "set it to always"),
+    Finding("record", "PASS", "PostgreSQL 18.6", ""),
+]
+
+
+def test_a_warning_is_not_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each finding is a line, with what to do below it; only FAIL is exit code 1."""
+    monkeypatch.setattr(bootstrap, "doctor", lambda _: FINDINGS)
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "PASS  cache   Valkey 9.1.2",
+        "WARN  cache   appendfsync is everysec",
+        "              fix: set it to always",
+        "PASS  record  PostgreSQL 18.6",
+    ]
+    monkeypatch.setattr(bootstrap, "doctor", lambda _: [Finding("queue", "FAIL", "away", "start")])
+    result = CliRunner().invoke(app, ["doctor", "--json"])
+    assert result.exit_code == 1
+    assert json.loads(result.stdout) == [
+        {"store": "queue", "level": "FAIL", "detail": "away", "fix": "start"}
+    ]
+
+
+def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None in a pipe, and none with NO_COLOR."""
+    monkeypatch.setattr(bootstrap, "doctor", lambda _: FINDINGS)
+    green = "\x1b[32mPASS"
+    assert green in CliRunner().invoke(app, ["doctor"], color=True).stdout
+    assert green not in CliRunner().invoke(app, ["doctor"]).stdout
+    no_color = CliRunner().invoke(app, ["doctor"], color=True, env={"NO_COLOR": "1"})
+    assert "\x1b" not in no_color.stdout
+
+
+def test_migrate_tells_what_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line for each migration, or that there was none."""
+    monkeypatch.setattr(bootstrap, "migrate", lambda _: ["0001_orders", "0002_more"])
+    assert CliRunner().invoke(app, ["migrate"]).stdout == "applied 0001_orders\napplied 0002_more\n"
+    monkeypatch.setattr(bootstrap, "migrate", lambda _: [])
+    assert CliRunner().invoke(app, ["migrate"]).stdout == "up to date\n"
+
+
+def test_a_store_that_is_away_is_one_line() -> None:
+    """`migrate` against nothing: exit code 1, no traceback."""
+    result = _run("migrate", POSTGRES_DSN="host=127.0.0.1 port=1 user=nobody dbname=none")
+    assert result.returncode == 1
+    assert result.stderr.startswith("polyglot: ")
+    assert result.stderr.count("\n") == 1
+
+
+def _missing(name: str) -> object:
+    raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The servers' drivers come with an extra; a bug in our own imports stays visible."""
+    monkeypatch.setattr(bootstrap, "run_worker", lambda _: _missing("aiormq.abc"))
+    result = CliRunner().invoke(app, ["worker"])
+    assert result.exit_code == 2
+    assert "pip install 'polyglot-persistence[servers]'" in result.stderr
+    monkeypatch.setattr(bootstrap, "run_worker", lambda _: _missing("polyglot_persistence.oops"))
+    result = CliRunner().invoke(app, ["worker"])
+    assert isinstance(result.exception, ModuleNotFoundError)
+
+
+def test_a_processs_exit_code_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `run_api` says is what the shell hears."""
+    monkeypatch.setattr(bootstrap, "run_api", lambda _: 3)
+    assert CliRunner().invoke(app, ["api"]).exit_code == 3
+
+
+def test_other_errors_of_ours_are_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, whatever the command."""
+
+    def refuse(_: object) -> int:
+        raise UnavailableError("the store is away")
+
+    monkeypatch.setattr(bootstrap, "run_api", refuse)
+    result = CliRunner().invoke(app, ["api"])
+    assert (result.exit_code, result.stderr) == (1, "polyglot: the store is away\n")
+
+
+def test_ctrl_c_ends_a_load_with_130() -> None:
+    """It says how to go on, and shows no traceback."""
+    with import_api() as api:
+        load = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "polyglot_persistence",
+                "load",
+                "completejourney",
+                "--url",
+                api.url,
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            deadline = time.monotonic() + 30
+            while not api.orders:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            load.send_signal(signal.SIGINT)
+            _, stderr = load.communicate(timeout=30)
+        finally:
+            load.kill()
+    assert load.returncode == 130
+    assert "run it again to go on" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
+    """`polyglot config | head -1` ends quietly."""
+    script = f"'{sys.executable}' -m polyglot_persistence config --explain 2>err | head -1"
+    result = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, check=True)
+    assert result.stdout.startswith(b"POSTGRES_DSN=")
+    assert (tmp_path / "err").read_bytes() == b""
