@@ -30,6 +30,7 @@ READ_PREFIX = "/api/orders/"
 READ_ROUTE = "/api/orders/{id}"
 _ID_CHARACTERS = 36
 _READ_LENGTH = len(READ_PREFIX) + _ID_CHARACTERS
+_LAST_SLASH = len(READ_PREFIX) - 1
 
 _NOT_PLAIN = frozenset({b"idempotency-key", b"prefer", b"expect", b"transfer-encoding"})
 
@@ -55,7 +56,12 @@ class HotRoutes:
             elif message["type"] == "http.request":
                 await self._carry(scope, send, CREATE_PATH, self.create(message["body"]))
                 return
-        elif method == "GET" and len(path) == _READ_LENGTH and path.startswith(READ_PREFIX):
+        elif (
+            method == "GET"
+            and len(path) == _READ_LENGTH
+            and path.rfind("/") == _LAST_SLASH
+            and path.startswith(READ_PREFIX)
+        ):
             await self._carry(scope, send, READ_ROUTE, self.read(path))
             return
         await self._app(scope, receive, send)

@@ -1,0 +1,117 @@
+"""Flows for the HTTP interface that answer as a test tells them to."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, cast
+from uuid import UUID
+
+from polyglot_persistence.api.app import ApiLimits, Flows
+from polyglot_persistence.domain.order import derived_id, new_id
+from polyglot_persistence.errors import ConflictError
+from polyglot_persistence.flows.accept import Acceptance
+from polyglot_persistence.flows.health import Health
+from polyglot_persistence.flows.read import OrderStatus, Read
+from polyglot_persistence.ports import DaySales, SearchResult, StoredOrder
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+ID = UUID("0199f0c1-7a42-7c31-9d0e-3f5b8c2a1e04")
+LIMITS = ApiLimits(
+    order_body_bytes_max=1_024,
+    body_bytes_max=4_096,
+    import_line_bytes_max=256,
+    import_chunk_orders=10,
+    import_wait_seconds=1.0,
+    prefer_wait_seconds_max=30.0,
+)
+
+
+class StubFlows:
+    """All flows in one: they remember what they were asked, and raise `error` if there is one."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.accepted: list[tuple[str, Decimal]] = []
+        self.keys: dict[str, tuple[str, Decimal]] = {}
+        self.read = Read(b'{"id":"x"}', hit=True)
+        self.state = OrderStatus(ID, NOW, False, None, None, None)
+        self.persisted = True
+        self.waits: list[float] = []
+        self.rows: list[StoredOrder] = []
+        self.hits = SearchResult(0, ())
+        self.days: list[DaySales] = []
+        self.days_max = 0
+        self.state_of_stores = Health({}, accepting=True, mode="normal")
+
+    def as_flows(self) -> Flows:
+        """Return this object in the place of each flow."""
+        stub = cast("Any", self)
+        return Flows(stub, stub, stub, stub, stub)
+
+    def _fail(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def accept_new(self, name: str, amount: Decimal) -> tuple[UUID, asyncio.Future[list[Any]]]:
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        if self.error is None:
+            self.accepted.append((name, amount))
+            future.set_result([])
+        else:
+            future.set_exception(self.error)
+        return ID, future
+
+    async def accept_keyed(self, client: str, key: str, name: str, amount: Decimal) -> Acceptance:
+        self._fail()
+        if self.keys.setdefault(key, (name, amount)) != (name, amount):
+            raise ConflictError("the key stands for another order")
+        replayed = (name, amount) in self.accepted
+        self.accepted.append((name, amount))
+        return Acceptance([derived_id(client, key)], replayed)
+
+    async def accept_bulk(
+        self, _client: str, _key: str | None, items: Sequence[tuple[str, Decimal]]
+    ) -> Acceptance:
+        self._fail()
+        self.accepted += items
+        return Acceptance([new_id() for _ in items], replayed=False)
+
+    async def get(self, _order_id: UUID) -> Read:
+        self._fail()
+        return self.read
+
+    async def status(self, _order_id: UUID) -> OrderStatus:
+        self._fail()
+        return self.state
+
+    async def wait_persisted(self, _ids: Sequence[UUID], seconds: float) -> bool:
+        self.waits.append(seconds)
+        return self.persisted
+
+    async def page(
+        self, before: tuple[datetime, UUID] | None, orders_max: int
+    ) -> Sequence[StoredOrder]:
+        self._fail()
+        rows = [
+            row
+            for row in self.rows
+            if before is None or (row.order.created_at, row.order.id) < before
+        ]
+        return rows[:orders_max]
+
+    async def search(self, _query: str, hits_max: int) -> SearchResult:
+        self._fail()
+        return SearchResult(self.hits.total, self.hits.hits[:hits_max])
+
+    async def latest_days(self, days_max: int) -> Sequence[DaySales]:
+        self._fail()
+        self.days_max = days_max
+        return self.days
+
+    async def refresh(self, _trigger: str) -> datetime:
+        self._fail()
+        return NOW
+
+    async def check(self) -> Health:
+        return self.state_of_stores
