@@ -4,7 +4,10 @@ Invariant: only processes started here are signalled, by their id or their own g
 """
 
 import asyncio
+import http.client
+import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -14,17 +17,25 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NamedTuple
 
 REPOSITORY = Path(__file__).parents[2]
 WAIT_SECONDS = 45.0
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """Return a port of the loopback that nobody listens on now.
+
+    It lies below those that the kernel gives to outgoing connections, so that it can be listened
+    on again after a restart under load.
+    """
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
         return port
 
 
@@ -198,6 +209,47 @@ class Up:
         """Where the API answers."""
         return f"http://127.0.0.1:{self.port}"
 
+    async def request(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> "Answer":
+        """Send one request over a connection of its own."""
+        return await asyncio.to_thread(self._request, method, path, body, headers or {})
+
+    async def order(self, product_name: str = "Milk", amount: str = "1.25") -> str:
+        """Place an order, which must be accepted, and return its id."""
+        order = {"product_name": product_name, "amount": amount}
+        answer = await self.request("POST", "/api/orders", order)
+        assert answer.status == 202, answer
+        order_id: str = answer.json["order_id"]
+        return order_id
+
+    async def persisted(self, order_id: str) -> None:
+        """Wait until the order is in PostgreSQL."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            answer = await self.request("GET", f"/api/orders/{order_id}/status")
+            if answer.status == 200 and answer.json["persisted_at"]:
+                return
+            assert time.monotonic() < deadline, answer
+            await asyncio.sleep(0.05)
+
+    def _request(
+        self, method: str, path: str, body: object, headers: Mapping[str, str]
+    ) -> "Answer":
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
+        try:
+            content = None if body is None else json.dumps(body)
+            types = {"Content-Type": "application/json"} if content else {}
+            connection.request(method, path, content, {**types, **headers})
+            response = connection.getresponse()
+            text = response.read()
+            is_json = "json" in (response.headers.get("Content-Type") or "")
+            return Answer(
+                response.status, dict(response.headers), json.loads(text) if is_json else text
+            )
+        finally:
+            connection.close()
+
     def pid_of(self, word: str) -> int:
         """Return the process below whose command line holds the word (`api`, `worker`, ...)."""
         for pid in descendants(self.process.pid):
@@ -208,6 +260,14 @@ class Up:
             if any(Path(os.fsdecode(argument)).name == word for argument in arguments):
                 return pid
         raise LookupError(word)
+
+
+class Answer(NamedTuple):
+    """What the API said: the body decoded if it is JSON."""
+
+    status: int
+    headers: Mapping[str, str]
+    json: Any
 
 
 def _content(file: IO[bytes]) -> str:
