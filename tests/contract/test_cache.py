@@ -13,6 +13,7 @@ import pytest_asyncio
 from polyglot_persistence.adapters.redis import keys
 from polyglot_persistence.adapters.redis.cache import RedisCache
 from polyglot_persistence.adapters.redis.client import RedisClient
+from polyglot_persistence.adapters.redis.script import Script
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, new_id
@@ -288,6 +289,18 @@ async def test_strays_are_taken_off_the_dirty_set(cache: Cache, client: RedisCli
     entries = await cache.dirty_before(LATER, 3)
     assert [order.order.id] == [entry.accepted.order.id for entry in entries]
     assert (1, order.accepted_at) == await cache.backlog()
+
+
+async def test_a_stray_that_was_accepted_meanwhile_stays_dirty(
+    cache: Cache, client: RedisClient
+) -> None:
+    """Between seeing an id without an entry and removing it, the order may have been accepted."""
+    order = accepted()
+    await cache.accept([single(order)])
+    name = keys.entry(order.order.id)
+    removed = await Script("forget_stray").run(client, [keys.DIRTY, name], [keys.member(name)])
+    assert removed == 0
+    assert await dirty_ids(cache) == [order.order.id]
 
 
 async def test_an_unreadable_dirty_entry_hides_no_other_and_is_kept(

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import pytest_asyncio
+import uvloop
 
 from polyglot_persistence.adapters.redis.address import parse_address
 from polyglot_persistence.adapters.redis.client import RedisClient
@@ -271,14 +272,22 @@ async def test_bytes_in_flight_are_bounded(own_server: EmbeddedValkey) -> None:
         assert await client.execute("EXISTS", "a", "b") == 2
 
 
-async def test_a_loop_that_was_stalled_itself_blames_nobody(redis_url: str) -> None:
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_loop_that_was_stalled_itself_blames_nobody(
+    redis_url: str, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
     """A reply that lay in the socket while this process was busy counts, though it is late."""
-    async with client_of(redis_url, timeout_seconds=0.1) as hasty:
-        await hasty.execute("PING")
-        waiting = asyncio.create_task(hasty.execute("PING"))
-        await asyncio.sleep(0)
-        time.sleep(0.3)  # noqa: ASYNC251  # the stall under test
-        assert await waiting == b"PONG"
+
+    async def stall() -> None:
+        async with client_of(redis_url, timeout_seconds=0.1) as hasty:
+            await hasty.execute("PING")
+            waiting = asyncio.create_task(hasty.execute("PING"))
+            await asyncio.sleep(0)
+            time.sleep(0.3)  # noqa: ASYNC251  # the stall under test
+            assert await waiting == b"PONG"
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(stall())
 
 
 async def test_a_server_that_still_loads_is_unavailable() -> None:

@@ -90,11 +90,11 @@ class RedisCache:
         names: list[bytes] = [keys.DIRTY]
         arguments: list[Argument] = [len(singles), len(bulks), *map(len, bulks)]
         for accepted, body in itertools.chain(singles, *bulks):
-            order_id = accepted.order.id
-            names.append(keys.entry(order_id))
+            name = keys.entry(accepted.order.id)
+            names.append(name)
             arguments += (
                 to_micros(accepted.accepted_at),
-                str(order_id),
+                keys.member(name),
                 codec.encode_entry(EntryState.DIRTY, accepted, body),
             )
         try:
@@ -142,8 +142,9 @@ class RedisCache:
             names: list[bytes] = [keys.DIRTY]
             arguments: list[Argument] = [self._clean_ttl_seconds]
             for state, accepted in settled[first : first + _SETTLE_ORDERS_MAX]:
-                names.append(keys.entry(accepted.order.id))
-                arguments += (str(accepted.order.id), _entry(state, accepted))
+                name = keys.entry(accepted.order.id)
+                names.append(name)
+                arguments += (keys.member(name), _entry(state, accepted))
             commands.append(_SETTLE.command(names, arguments))
         if commands:
             await _SETTLE.run_each(self._client, commands)
@@ -237,8 +238,9 @@ class RedisCache:
             except PoisonError as error:
                 _log.error("entry_unreadable", order_id=order_id, reason=str(error))
         if strays:
-            names = [keys.DIRTY, *map(keys.entry, strays)]
-            await _reading(_FORGET_STRAY.run(self._client, names, [str(s) for s in strays]))
+            names = [keys.entry(order_id) for order_id in strays]
+            members = [keys.member(name) for name in names]
+            await _reading(_FORGET_STRAY.run(self._client, [keys.DIRTY, *names], members))
         return entries
 
 

@@ -20,10 +20,6 @@ from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 Argument = bytes | str | int | float
 Command = Sequence[Argument]
 
-_LATE_LOOK_SECONDS: Final = 0.05
-"""Between finding a reply overdue and giving up: a loop that was itself stalled (or a process
-that was stopped) first reads what lies in its socket."""
-
 _NOTHING_YET: Final = object()
 
 
@@ -73,7 +69,6 @@ class RedisConnection(asyncio.Protocol):
         self._calls: deque[_Call] = deque()
         self._transport: asyncio.Transport | None = None
         self._watch: asyncio.TimerHandle | None = None
-        self._late: _Call | None = None
         self.closed = False
         self.closed_because = ""
 
@@ -155,11 +150,10 @@ class RedisConnection(asyncio.Protocol):
         self._watch = None
         if not self._calls:
             return
+        # asyncio and libuv look at sockets before timers, so that a loop which was itself stalled
+        # has read what lay there: test_a_loop_that_was_stalled_itself_blames_nobody.
         call = self._calls[0]
         if call.deadline > self._loop.time():
             self._watch = self._loop.call_at(call.deadline, self._look_for_late_reply)
-        elif self._late is not call:
-            self._late = call
-            self._watch = self._loop.call_later(_LATE_LOOK_SECONDS, self._look_for_late_reply)
         else:
             self.close(f"silent for {self._timeout_seconds:g} s")

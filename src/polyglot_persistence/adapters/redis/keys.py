@@ -12,7 +12,14 @@ EPOCH: Final = b"polyglot:epoch"
 WARM_TOKEN: Final = b"polyglot:warm-token"
 """Put here by the worker that ends a cold time; gone if the cache is wiped meanwhile."""
 
+_ENTRY: Final = b"polyglot:order:"
+
 
 def entry(order_id: UUID) -> bytes:
     """Return the key of an order's entry (`codec.encode_entry`)."""
-    return b"polyglot:order:" + str(order_id).encode()
+    return _ENTRY + str(order_id).encode()
+
+
+def member(entry_key: bytes) -> bytes:
+    """Return the order id as the dirty set has it, out of the key of its entry."""
+    return entry_key[len(_ENTRY) :]
