@@ -16,8 +16,9 @@ time, so that no retry of the server's makes a second order.
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
@@ -116,19 +117,23 @@ class ImportRoute:
         totals = _Totals()
         pending: list[_Pending] = []
         splitter = LineSplitter(self._line_bytes_max)
+
+        async def take(lines: Iterator[Line]) -> None:
+            now = self._clock.now()
+            for line in lines:
+                self._parse(line, key, now, pending, totals)
+                if len(pending) >= self._chunk_orders:
+                    await self._accept_chunk(pending, totals)
+
         cause: PolyglotError | None = None
         try:
             try:
                 async for chunk in body.chunks(self._stopping):
-                    for line in splitter.feed(chunk):
-                        self._parse(line, key, pending, totals)
-                        if len(pending) >= self._chunk_orders:
-                            await self._accept_chunk(pending, totals)
+                    await take(splitter.feed(chunk))
             except SlowSenderError as error:
                 cause = error
             if body.complete:
-                for line in splitter.end():
-                    self._parse(line, key, pending, totals)
+                await take(splitter.end())
             await self._accept_chunk(pending, totals)
         except _StoppedError as stopped:
             return _ended(stopped.cause, totals, stopped.pending, request.scope["path"])
@@ -144,13 +149,20 @@ class ImportRoute:
         )
         return json_reply(200, out)
 
-    def _parse(self, line: Line, key: str | None, pending: list[_Pending], totals: _Totals) -> None:
+    def _parse(
+        self,
+        line: Line,
+        key: str | None,
+        now: datetime,
+        pending: list[_Pending],
+        totals: _Totals,
+    ) -> None:
         totals.lines_read = line.number
         if line.text is None:
             totals.reject(line.number, f"is longer than {self._line_bytes_max} bytes")
             return
         try:
-            parsed = parse_import_line(line.text, self._clock.now())
+            parsed = parse_import_line(line.text, now)
         except RejectedError as error:
             totals.reject(line.number, str(error))
             return
