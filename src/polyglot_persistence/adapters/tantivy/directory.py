@@ -1,0 +1,152 @@
+"""Where the index lies, which one is current, and when it is worth nothing.
+
+    DIR/current          names the index in use and its form; replaced in one step
+    DIR/orders-<id>/     tantivy's files
+    DIR/lock             held while an index is created
+
+Every index has a directory of its own name, so that a process that still writes into an index that
+was given up never touches its successor.
+
+Invariant: an index is given up only for what it is (missing, damaged, of another form), never for
+what the machine is short of (handles, space, permissions).
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import tantivy
+
+from polyglot_persistence.adapters.tantivy.documents import FORM, schema
+from polyglot_persistence.domain.order import new_id
+from polyglot_persistence.errors import UnavailableError
+
+# How tantivy's messages tell a damaged index from a machine in need; each is provoked in the
+# contract test of `ensure`.
+_DAMAGED = (
+    "Data corrupted",
+    "FileDoesNotExist",
+    "DoesNotExist(",
+    "kind: InvalidData",
+    "Incompatible",
+)
+
+_LOCK_LOOK_SECONDS = 0.01
+
+
+class MissingIndexError(UnavailableError):
+    """There is no index that this version can use."""
+
+
+class Current(NamedTuple):
+    """Which index is in use."""
+
+    name: str
+    form: str
+
+
+class OpenIndex(NamedTuple):
+    """A handle on the index that was current when it was opened."""
+
+    name: str
+    handle: tantivy.Index
+
+
+class IndexDirectory:
+    """The directory of the search index; blocking."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def current(self) -> str:
+        """Return the name of the index in use.
+
+        Raises:
+            MissingIndexError: there is none of this form.
+        """
+        try:
+            current = msgspec.json.decode((self._path / "current").read_bytes(), type=Current)
+        except FileNotFoundError:
+            raise MissingIndexError(f"search index: none in {self._path}") from None
+        except ValueError as error:
+            raise MissingIndexError(f"search index: {self._path}/current is damaged") from error
+        if current.form != FORM:
+            raise MissingIndexError(
+                f"search index: {self._path} has form {current.form}, wanted is {FORM}"
+            )
+        return current.name
+
+    def open(self) -> OpenIndex:
+        """Open the index in use.
+
+        Raises:
+            MissingIndexError: there is none that this version can use.
+            ValueError: it cannot be opened for now.
+        """
+        name = self.current()
+        with damage_is_absence():
+            return OpenIndex(name, tantivy.Index.open(str(self._path / name)))
+
+    def create(self, timeout_seconds: float) -> bool:
+        """Create an empty index unless there is a usable one; return whether it was.
+
+        Of several processes at once, one creates. Whatever was there before is removed.
+        """
+        self._path.mkdir(parents=True, exist_ok=True)
+        with self._locked(timeout_seconds):
+            try:
+                self.open()
+            except MissingIndexError:
+                self._replace(f"orders-{new_id().hex}")
+                return True
+            return False
+
+    def _replace(self, name: str) -> None:
+        (self._path / name).mkdir()
+        tantivy.Index(schema(), str(self._path / name), reuse=False)
+        temporary = self._path / "current.new"
+        with temporary.open("wb") as file:
+            file.write(msgspec.json.encode(Current(name, FORM)))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._path / "current")
+        directory = os.open(self._path, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        for left in self._path.glob("orders-*"):
+            if left.name != name:
+                shutil.rmtree(left, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _locked(self, timeout_seconds: float) -> Iterator[None]:
+        deadline = time.monotonic() + timeout_seconds
+        with (self._path / "lock").open("a") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(_LOCK_LOOK_SECONDS)
+                else:
+                    break
+            yield  # closing the file releases it, and so does a death
+
+
+@contextlib.contextmanager
+def damage_is_absence() -> Iterator[None]:
+    """Turn what tantivy says about a damaged index into `MissingIndexError`."""
+    try:
+        yield
+    except ValueError as error:
+        if any(sign in str(error) for sign in _DAMAGED):
+            raise MissingIndexError(f"search index: damaged: {error}") from error
+        raise

@@ -1,0 +1,105 @@
+"""What an order is in the index, and back.
+
+    id          the order's id, to replace and to find it by
+    stems       what a query's word matches exactly or with a typo (`text.stem`)
+    words       what a query's word is a prefix of (`text.words`)
+    tie_key, id_high, id_low   columns that order equal ranks
+    source      what a hit gives back
+
+Invariant: `FORM` changes with every change of the fields; an index of another form is not used.
+"""
+
+import functools
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+import tantivy
+
+from polyglot_persistence.domain import text
+from polyglot_persistence.domain.order import CENT, Order, from_micros, to_micros
+
+FORM = f"1.{text.ANALYSIS_VERSION}"
+
+TIE_FIELDS = ("tie_key", "id_high", "id_low")
+
+NAMES_CACHED_MAX = 4_096
+"""Below 2 MB. An order stream repeats its names, and taking one apart costs 20 us."""
+
+_HALF = 1 << 63
+
+
+class Source(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What is stored beside the columns: all of the order, and when it was indexed."""
+
+    id: UUID
+    product_name: str
+    amount_cents: int
+    created_micros: int
+    indexed_micros: int
+
+    def order(self) -> Order:
+        """Return the order as the record has it."""
+        amount = Decimal(self.amount_cents) * CENT
+        return Order(self.id, self.product_name, amount, from_micros(self.created_micros))
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Source)
+
+
+def schema() -> tantivy.Schema:
+    """Return the fields of the index."""
+    builder = tantivy.SchemaBuilder()
+    builder.add_text_field("id", tokenizer_name="raw", index_option="basic")
+    builder.add_text_field("stems", tokenizer_name="whitespace", index_option="basic")
+    builder.add_text_field("words", tokenizer_name="whitespace", index_option="basic")
+    for column in TIE_FIELDS:
+        builder.add_integer_field(column, fast=True)
+    builder.add_bytes_field("source", stored=True)
+    return builder.build()
+
+
+class _Name(NamedTuple):
+    words: str
+    stems: str
+    length: int
+
+
+@functools.lru_cache(maxsize=NAMES_CACHED_MAX)
+def _taken_apart(name: str) -> _Name:
+    words = text.words(name)
+    return _Name(" ".join(words), " ".join(map(text.stem, words)), len(words))
+
+
+def document(order: Order, indexed_at: datetime) -> tantivy.Document:
+    """Return the order as a document.
+
+    Raises:
+        ValueError: it can never be one (`UnicodeError` and msgspec's errors are ValueErrors).
+    """
+    name = _taken_apart(order.product_name)
+    source = Source(
+        order.id,
+        order.product_name,
+        int(order.amount / CENT),
+        to_micros(order.created_at),
+        to_micros(indexed_at),
+    )
+    high, low = divmod(order.id.int, 1 << 64)
+    return tantivy.Document(
+        id=str(order.id),
+        words=name.words,
+        stems=name.stems,
+        tie_key=text.tie_key(name.length, order.created_at),
+        id_high=high - _HALF,  # the columns are signed
+        id_low=low - _HALF,
+        source=_encoder.encode(source),
+    )
+
+
+def source(stored: tantivy.Document) -> Source:
+    """Return what is stored of a document."""
+    return _decoder.decode(stored["source"][0])

@@ -1,0 +1,198 @@
+"""How product names and queries become words, and how a match is ranked, for every search engine.
+
+Both engines index exactly these words and rank by exactly these numbers, so that they answer alike;
+what an engine brings of its own is only the finding.
+
+    "Kellogg's CORN-FLAKES 16oz"   words  kelloggs corn flakes 16 oz
+                                   stems  kellogg  corn flake  16 oz
+
+A query word matches a name's word, best first:
+
+    exactly      their stems are equal
+    as a prefix  the name's word begins with the query's word, or with its singular
+    with a typo  their stems are within one (from 4 letters) or two (from 8) edits: a letter
+                 added, dropped, changed, or swapped with its neighbour. The lengths are those of
+                 Algolia, https://www.algolia.com/doc/guides/managing-results/optimize-search-results/typo-tolerance
+
+Invariant: any text is accepted, here nothing is syntax and nothing raises.
+Invariant: `ANALYSIS_VERSION` changes with every change of what `words`, `stem` or `tie_key` return,
+for an index that was built with others has to be built anew.
+"""
+
+import functools
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from polyglot_persistence.domain.order import to_micros
+
+ANALYSIS_VERSION = 1
+
+QUERY_WORDS_MAX = 16
+"""Distinct words of a query that count; each costs an engine several look-ups."""
+
+WORD_CHARACTERS_MAX = 64
+"""A longer word is cut, in names and queries alike."""
+
+STEMS_CACHED_MAX = 16_384
+"""About 2 MB. The names of an order stream repeat their words, and a stem costs 5 us."""
+
+TYPO_LETTERS_MIN = 4
+TYPOS_LETTERS_MIN = 8
+
+_ASCII_WORD = re.compile("[a-z]+|[0-9]+")
+
+_PLURAL_ENDINGS = (
+    (re.compile("^([a-z]{2,})ies$"), r"\1y"),  # berries, fries; but pies
+    (re.compile("^([a-z]+(?:ch|sh|ss|x|zz)|[a-z]{3,}o)es$"), r"\1"),  # boxes, tomatoes; but shoes
+    (re.compile("^([a-z]{2,}[a-rtv-z]|[a-z][b-df-hj-np-rtv-z])s$"), r"\1"),  # lbs; but gas, glass
+)
+_UNITED_ENDINGS = (
+    (re.compile("^([a-z]+[^aeiou])y$"), r"\1i"),  # berry, as berri(es)
+    (re.compile("^([a-z]{2,})ie$"), r"\1i"),  # cookie, as cook(ies)
+    (re.compile("^([a-z]{2,})[fv]e$"), r"\1v"),  # knife, kni(ves)
+    (re.compile("^([a-z]{2,}[^f])f$"), r"\1v"),  # loaf, loa(ves)
+)
+
+_APOSTROPHES = "'\u2018\u2019\u02bc\uff07"
+_IGNORED = dict.fromkeys(map(ord, _APOSTROPHES + "\u00a9\u00ae\u2117\u2120\u2122"))
+"""Apostrophes join what they part; marks of trade would become letters or words."""
+
+_UNFOLDED = str.maketrans({
+    "\u00e6": "ae", "\u0153": "oe", "\u00f8": "o", "\u00f0": "d", "\u00fe": "th",
+    "\u0111": "d", "\u0142": "l", "\u0131": "i", "\u0127": "h", "\u0167": "t",
+})  # fmt: skip
+"""Letters that Unicode does not decompose although readers of English type them so."""
+
+# Scripts that are written without spaces: each sign is a word of its own.
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao; Burmese; Khmer
+    "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]"  # kana, Han
+)
+
+
+def words(text: str) -> list[str]:
+    """Return the words of `text`, in order: folded case and accents, no punctuation.
+
+    Digits and letters part (`16oz` is two words); a pictograph is a word.
+    """
+    if text.isascii():
+        found = _ASCII_WORD.findall(text.translate(_IGNORED).lower())
+    else:
+        found = list(_unicode_words(text))
+    return [word[:WORD_CHARACTERS_MAX] for word in found]
+
+
+def _unicode_words(text: str) -> Iterator[str]:
+    folded = unicodedata.normalize("NFKD", text.translate(_IGNORED)).casefold()
+    run: list[str] = []
+    run_of_digits = False
+    for sign in unicodedata.normalize("NFKD", folded).translate(_UNFOLDED):
+        category = unicodedata.category(sign)
+        if category[0] == "M" or category == "Cf":  # accents, variants, joiners
+            continue
+        digit = category == "Nd"
+        alone = category == "So" or _UNSPACED.match(sign) is not None
+        part = category[0] not in "LN" or alone
+        if run and (part or digit != run_of_digits):
+            yield "".join(run)
+            run.clear()
+        if alone:
+            yield sign
+        elif not part:
+            run.append(str(unicodedata.decimal(sign)) if digit else sign)
+            run_of_digits = digit
+    if run:
+        yield "".join(run)
+
+
+def singular(word: str) -> str:
+    """Return an English word without its plural ending; still readable, so it can be a prefix."""
+    return _first_replaced(word, _PLURAL_ENDINGS)
+
+
+@functools.lru_cache(maxsize=STEMS_CACHED_MAX)
+def stem(word: str) -> str:
+    """Return what all forms of an English noun have in common; not itself a word.
+
+    Light on purpose: it unites plurals (berry, berries, berrys; cookie, cookies; loaf, loaves) and
+    hardly ever two words, as a full stemmer (Porter) does.
+    """
+    return _first_replaced(singular(word), _UNITED_ENDINGS)
+
+
+def _first_replaced(word: str, endings: Sequence[tuple[re.Pattern[str], str]]) -> str:
+    for pattern, replacement in endings:
+        replaced, count = pattern.subn(replacement, word)
+        if count:
+            return replaced
+    return word
+
+
+class QueryWord(NamedTuple):
+    """One word of a query, as an engine has to look for it."""
+
+    stem: str
+    prefixes: tuple[str, ...]
+    typos_max: int
+
+
+def parse_query(text: str) -> tuple[QueryWord, ...]:
+    """Return the first `QUERY_WORDS_MAX` distinct words of a query; none if it has no word."""
+    parsed: dict[str, QueryWord] = {}
+    for word in words(text):
+        root = stem(word)
+        if root not in parsed:
+            if len(parsed) == QUERY_WORDS_MAX:
+                break
+            prefixes = tuple(dict.fromkeys((word, singular(word))))
+            parsed[root] = QueryWord(root, prefixes, _typos_max(root))
+    return tuple(parsed.values())
+
+
+def _typos_max(root: str) -> int:
+    if len(root) < TYPO_LETTERS_MIN or not root.isalpha():
+        return 0
+    return 1 if len(root) < TYPOS_LETTERS_MIN else 2
+
+
+class Ranking:
+    """The number that ranks a match of a query of so many words, and its parts.
+
+    First come the matches with the fewest typos, among these those with the most exact words:
+    an engine adds `unmisspelt` for each word that matches exactly or as a prefix, and `exact` for
+    each that matches exactly. All sums are small integers, so they are exact also in the 32-bit
+    floats that engines add scores in. Equal ranks are ordered by `tie_key`, then by id, both
+    descending.
+    """
+
+    exact = 1
+
+    def __init__(self, query_words: int) -> None:
+        self.unmisspelt = query_words + 1
+        self._rank_max = query_words * (self.unmisspelt + self.exact)
+
+    def score(self, rank: float) -> float:
+        """Return a rank as a score above 0 and up to 1 (every word exact)."""
+        return (rank + 1) / (self._rank_max + 1)
+
+    def parts(self, rank: float) -> tuple[int, int]:
+        """Return how many words a rank has unmisspelt, and how many of them exact."""
+        return divmod(int(rank), self.unmisspelt)
+
+
+_TIE_WORDS_MAX = 15
+_TIE_MOMENT_BITS = 59  # the microseconds from year 1 to year 9999 need all of them
+_YEAR_1_MICROS = to_micros(datetime.min.replace(tzinfo=UTC))
+
+
+def tie_key(name_words: int, created_at: datetime) -> int:
+    """Return what orders equal ranks, the higher the better: fewer words in the name, then newer.
+
+    The query then is more of what was ordered. Names of 15 words and more count as equal. The key
+    is one number from 0 to 2**63 - 1, because engines sort by one number much faster than by two.
+    """
+    brevity = _TIE_WORDS_MAX - min(name_words, _TIE_WORDS_MAX)
+    return brevity << _TIE_MOMENT_BITS | (to_micros(created_at) - _YEAR_1_MICROS)
