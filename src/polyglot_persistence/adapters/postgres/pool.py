@@ -7,8 +7,9 @@
 ```
 
 Invariant: nothing here fails because PostgreSQL is away when the process starts.
-Invariant: no call waits longer than the connect timeout for a connection, and no statement longer
-than its own deadline: the server's `statement_timeout`, and a second more if the server is gone.
+Invariant: no call waits longer for a connection than twice the connect timeout (for one to be free,
+and to make it), and for a statement than its deadline: the server's `statement_timeout`, and a
+second more if the server is gone.
 Invariant: a statement that was cancelled or timed out leaves no reply behind: its connection is
 handed on only after the server has acknowledged the cancellation, else closed.
 """
@@ -175,12 +176,12 @@ class PostgresPool:
     @contextlib.asynccontextmanager
     async def _held(self) -> "AsyncIterator[PoolConnectionProxy[asyncpg.Record]]":
         pool = await self._open()
+        # Longer than an attempt to connect, so that the attempt's failure is seen as one.
+        seconds = 2 * self._connect_timeout_seconds
         try:
-            connection = await pool.acquire(timeout=self._connect_timeout_seconds)
+            connection = await pool.acquire(timeout=seconds)
         except TimeoutError as error:
-            raise UnavailableError(
-                f"no connection to PostgreSQL within {self._connect_timeout_seconds:g} s"
-            ) from error
+            raise UnavailableError(f"no connection to PostgreSQL within {seconds:g} s") from error
         except DRIVER_ERRORS as error:
             raise meaning(error) from error
         try:
@@ -263,10 +264,10 @@ async def _keep(_connection: object) -> None:
 
 
 async def _roll_back(connection: Connection, transaction: asyncpg.transaction.Transaction) -> None:
-    if connection.is_closed():
-        return
     try:
         async with asyncio.timeout(TIDY_SECONDS):
             await transaction.rollback()
     except DRIVER_ERRORS:
-        connection.terminate()
+        # Without its connection the server rolls back by itself.
+        with contextlib.suppress(*DRIVER_ERRORS):  # asyncpg has noticed and dropped it
+            connection.terminate()

@@ -1,0 +1,355 @@
+"""PostgreSQL failing: what each fault means to a caller, how soon, and that the next call works.
+
+Every fault is made for real: backends ended, stopped or blocked, servers stopped or mute.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from urllib.parse import urlsplit
+
+import pytest
+
+from polyglot_persistence.adapters.postgres.migrate import migrate
+from polyglot_persistence.adapters.postgres.pool import PostgresPool
+from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
+from polyglot_persistence.domain.order import new_id
+from polyglot_persistence.embedded.postgres import EmbeddedPostgres
+from polyglot_persistence.errors import (
+    ConfigurationError,
+    PoisonError,
+    PolyglotError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
+from polyglot_persistence.ports import OrderStore
+from tests.support.eventually import eventually
+from tests.support.orders import accepted
+from tests.support.processes import free_port
+from tests.support.record import Onlooker, migrated_pool, onlooker
+from tests.support.servers import running, short_directory
+
+BLOCK_ORDERS = "BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE"
+
+
+@asynccontextmanager
+async def blocked_store(
+    dsn: str, *, statement_timeout_seconds: float = 5.0, size_max: int = 1
+) -> AsyncIterator[tuple[OrderStore, Onlooker]]:
+    """Give a record with one connection, and a rival that keeps everyone from its orders."""
+    async with (
+        migrated_pool(
+            dsn, size_max=size_max, statement_timeout_seconds=statement_timeout_seconds
+        ) as pool,
+        onlooker(dsn) as rival,
+    ):
+        store = PostgresOrderStore(pool)
+        await store.find([])  # the connection is there, and used again
+        await rival.execute(BLOCK_ORDERS)
+        yield store, rival
+
+
+@contextmanager
+def taking_less_than(seconds: float) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    assert time.monotonic() - started < seconds
+
+
+async def test_a_backend_that_dies_before_the_commit_has_done_nothing(postgres_dsn: str) -> None:
+    """The transaction is rolled back for certain; the next call gets a new connection."""
+    order = accepted()
+    async with blocked_store(postgres_dsn) as (store, rival), onlooker(postgres_dsn) as seen:
+        task = asyncio.create_task(store.persist([order]))
+        await seen.terminate(await seen.blocked())
+        with pytest.raises(UnavailableError):
+            await task
+        await rival.execute("COMMIT")
+        assert await seen.value("SELECT count(*) FROM orders") == 0
+        assert (await store.persist([order])).inserted == {order.order.id}
+
+
+AT_COMMIT = """
+CREATE FUNCTION at_commit() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN {what}; RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON orders DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW EXECUTE FUNCTION at_commit();
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("PERFORM pg_terminate_backend(pg_backend_pid(), 100)", UnknownOutcomeError),
+        ("RAISE EXCEPTION 'no' USING ERRCODE = '40001'", UnavailableError),
+        ("RAISE EXCEPTION 'no' USING ERRCODE = '23514'", PoisonError),
+        ("RAISE EXCEPTION 'no' USING ERRCODE = '57014'", UnknownOutcomeError),
+    ],
+    ids=["terminated", "serialization", "constraint", "cancelled"],
+)
+async def test_only_a_certain_rollback_is_certain(
+    store: OrderStore, seen: Onlooker, what: str, error: type[PolyglotError]
+) -> None:
+    """A failure during COMMIT is an unknown outcome, unless the server surely undid it."""
+    await seen.execute(AT_COMMIT.format(what=what))
+    order = accepted()
+    with pytest.raises(error):
+        await store.persist([order])
+    await seen.execute("DROP TRIGGER at_commit ON orders")
+    assert (await store.persist([order])).stored.keys() == {order.order.id}
+    await seen.assert_rollup_exact()
+
+
+async def test_a_late_statement_is_ended_by_the_server(postgres_dsn: str) -> None:
+    """Unavailable at its deadline; the one connection serves the next call."""
+    order = accepted()
+    async with blocked_store(postgres_dsn, statement_timeout_seconds=0.3) as (store, rival):
+        with taking_less_than(2.0), pytest.raises(UnavailableError):
+            await store.persist([order])
+        with taking_less_than(2.0), pytest.raises(UnavailableError):
+            await store.find([order.order.id])
+        await rival.execute("COMMIT")
+        assert (await store.find([order.order.id])).orders == {}
+        assert (await store.persist([order])).inserted == {order.order.id}
+
+
+async def test_a_mute_backend_is_given_up(postgres_dsn: str) -> None:
+    """A server that says nothing at all (a cut cable) costs no more than the deadlines together."""
+    async with migrated_pool(postgres_dsn, size_max=1, statement_timeout_seconds=0.2) as pool:
+        store = PostgresOrderStore(pool)
+        async with pool.reading() as session:
+            backend = await session._connection.fetchval("SELECT pg_backend_pid()")
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            with taking_less_than(5.0), pytest.raises(UnavailableError, match="in time"):
+                await store.find([new_id()])
+            assert (await store.find([])).epoch == 0
+        finally:
+            os.kill(backend, signal.SIGCONT)
+
+
+async def test_a_cancelled_call_leaves_nothing_behind(postgres_dsn: str) -> None:
+    """No lock, no order, and no reply for the next caller on the same connection."""
+    order, other = accepted(), accepted()
+    async with blocked_store(postgres_dsn) as (store, rival), onlooker(postgres_dsn) as seen:
+        for call in (store.persist([order]), store.find([order.order.id])):
+            task = asyncio.ensure_future(call)
+            await seen.blocked()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await rival.execute("COMMIT")
+        assert (await store.persist([other])).inserted == {other.order.id}
+        assert (await store.find([order.order.id, other.order.id])).orders.keys() == {
+            other.order.id
+        }
+
+
+async def test_a_cancelled_claim_frees_its_rows(store: OrderStore) -> None:
+    """Whatever is cancelled in the body: the rows wait for the next."""
+    await store.persist([accepted()])
+    inside = asyncio.Event()
+
+    async def claim() -> None:
+        async with store.claim_outbox(0, 10):
+            inside.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(claim())
+    await inside.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with store.claim_outbox(0, 10) as batch:
+        assert len(batch.orders) == 1
+
+
+async def test_a_claim_whose_connection_died_is_not_done(store: OrderStore, seen: Onlooker) -> None:
+    """The rows are another's by then: leaving the context says so."""
+    await store.persist([accepted()])
+    with pytest.raises(UnavailableError):
+        async with store.claim_outbox(0, 10):
+            await seen.terminate(
+                await seen.value(
+                    "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND state = 'idle in transaction'"
+                )
+            )
+    async with store.claim_outbox(0, 10) as batch:
+        assert len(batch.orders) == 1
+
+
+async def test_waiting_for_a_connection_has_a_deadline(postgres_dsn: str) -> None:
+    """With all in use a caller is told so, and not left waiting."""
+    await migrate(postgres_dsn)
+    pool = PostgresPool(
+        postgres_dsn, size_max=1, connect_timeout_seconds=0.2, statement_timeout_seconds=5
+    )
+    store = PostgresOrderStore(pool)
+    async with store.claim_outbox(0, 10):
+        with taking_less_than(2.0), pytest.raises(UnavailableError, match=r"within 0\.4 s"):
+            await store.find([])
+    assert (await store.find([])).epoch == 0
+    await pool.close()
+
+
+async def test_a_closed_pool_is_unavailable(postgres_dsn: str) -> None:
+    """After the end nothing connects again, and closing twice is nothing."""
+    async with migrated_pool(postgres_dsn) as pool:
+        await PostgresOrderStore(pool).ping()
+        await pool.close()
+        with pytest.raises(UnavailableError, match="closed"):
+            await PostgresOrderStore(pool).ping()
+
+
+async def test_a_schema_that_is_not_there_is_unavailable(postgres_dsn: str) -> None:
+    """A process may start before the one that migrates; the message says what to do."""
+    pool = PostgresPool(
+        postgres_dsn, size_max=1, connect_timeout_seconds=2, statement_timeout_seconds=2
+    )
+    with pytest.raises(UnavailableError, match="polyglot migrate"):
+        await PostgresOrderStore(pool).persist([accepted()])
+    await migrate(postgres_dsn)
+    assert (await PostgresOrderStore(pool).persist([accepted()])).inserted
+    await pool.close()
+
+
+async def test_a_read_only_server_is_unavailable(postgres_dsn: str) -> None:
+    """A standby refuses what it cannot store; that condemns no order."""
+    await migrate(postgres_dsn)
+    joint = "&" if "?" in postgres_dsn else "?"
+    pool = PostgresPool(
+        f"{postgres_dsn}{joint}default_transaction_read_only=on",
+        size_max=1,
+        connect_timeout_seconds=2,
+        statement_timeout_seconds=2,
+    )
+    with pytest.raises(UnavailableError, match="read-only"):
+        await PostgresOrderStore(pool).persist([accepted()])
+    await pool.close()
+
+
+async def test_a_refused_login_keeps_the_password(postgres_dsn: str) -> None:
+    """It may be mended any time, so it is unavailable; the message does not tell the secret."""
+    parts = urlsplit(postgres_dsn)
+    wrong = postgres_dsn.replace(f":{parts.password}@", ":not-the-secret@")
+    assert wrong != postgres_dsn
+    pool = PostgresPool(wrong, size_max=1, connect_timeout_seconds=2, statement_timeout_seconds=2)
+    with pytest.raises(UnavailableError, match="refused the login") as refused:
+        await PostgresOrderStore(pool).ping()
+    assert "not-the-secret" not in str(refused.value)
+    await pool.close()
+
+
+async def test_a_dsn_that_makes_no_sense_is_a_setting_at_fault() -> None:
+    """No pause and no retry will mend it."""
+    pool = PostgresPool(
+        "postgresql://u@h/d?sslmode=sometimes",
+        size_max=1,
+        connect_timeout_seconds=2,
+        statement_timeout_seconds=2,
+    )
+    with pytest.raises(ConfigurationError):
+        await PostgresOrderStore(pool).ping()
+    await pool.close()
+
+
+async def test_a_mute_server_costs_the_connect_timeout() -> None:
+    """Something accepts and never answers: one call at a time waits for it, the others do not."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        port = mute.getsockname()[1]
+        pool = PostgresPool(
+            f"postgresql://u:p@127.0.0.1:{port}/d?sslmode=disable",
+            size_max=4,
+            connect_timeout_seconds=0.3,
+            statement_timeout_seconds=5,
+        )
+        store = PostgresOrderStore(pool)
+
+        async def seconds_of_a_call() -> float:
+            started = time.monotonic()
+            with pytest.raises(UnavailableError):
+                await store.find([])
+            return time.monotonic() - started
+
+        assert await seconds_of_a_call() < 2.0
+        seconds = sorted(await asyncio.gather(*[seconds_of_a_call() for _ in range(8)]))
+        assert seconds[-2] < 0.25
+        assert seconds[-1] < 2.0
+        await pool.close()
+
+
+async def test_while_away_one_call_tries_and_the_others_fail_at_once() -> None:
+    """No stampede on a server that is coming back."""
+    attempts = 0
+
+    def refuse(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal attempts
+        attempts += 1
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    pool = PostgresPool(
+        f"postgresql://u:p@127.0.0.1:{port}/d?sslmode=disable",
+        size_max=8,
+        connect_timeout_seconds=1,
+        statement_timeout_seconds=5,
+    )
+    store = PostgresOrderStore(pool)
+    started = time.monotonic()
+    calls = 0
+    while time.monotonic() - started < 1.0:
+        results = await asyncio.gather(*[store.find([]) for _ in range(8)], return_exceptions=True)
+        assert all(isinstance(result, UnavailableError) for result in results)
+        calls += 8
+        await asyncio.sleep(0.005)
+    assert calls > 100
+    assert attempts < 8 + 20
+    await pool.close()
+    server.close()
+
+
+async def test_a_server_that_is_away_is_noticed_at_once_and_found_again() -> None:
+    """Made before the server is there; well within a second of its start, stop and return."""
+    with short_directory() as directory:
+        server = EmbeddedPostgres(directory / "postgres")
+        async with running(server):
+            dsn = server.dsn
+            await migrate(dsn)
+        pool = PostgresPool(dsn, size_max=4, connect_timeout_seconds=2, statement_timeout_seconds=2)
+        store = PostgresOrderStore(pool)
+        order = accepted()
+        for _ in range(2):
+            with taking_less_than(1.0), pytest.raises(UnavailableError):
+                await store.persist([order])
+            async with running(server):
+                assert server.dsn == dsn
+
+                async def persist() -> None:
+                    assert order.order.id in (await store.persist([order])).stored
+
+                await eventually(persist, within_seconds=1.5, retried=(UnavailableError,))
+                await asyncio.gather(*[store.find([]) for _ in range(4)])
+        await pool.close()
+
+
+async def test_nothing_listens_there() -> None:
+    """Neither making the pool nor the first call hangs or crashes."""
+    pool = PostgresPool(
+        f"postgresql://u:p@127.0.0.1:{free_port()}/d",
+        size_max=2,
+        connect_timeout_seconds=1,
+        statement_timeout_seconds=1,
+    )
+    store = PostgresOrderStore(pool)
+    with taking_less_than(1.0), pytest.raises(UnavailableError, match="cannot be reached"):
+        await store.new_epoch()
+    with pytest.raises(UnavailableError):
+        async with store.lead("sweeper"):
+            pytest.fail("nobody leads without a server")
+    await pool.close()
