@@ -1,0 +1,101 @@
+"""Which rows a batch asks for, and which units are left out."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polyglot_persistence.adapters.postgres.batch import candidates, contradicted
+from polyglot_persistence.domain.order import AcceptedOrder, Order
+from polyglot_persistence.domain.units import whole_units
+from polyglot_persistence.errors import PoisonError
+from polyglot_persistence.ports import StoredOrder
+from tests.support.orders import START
+
+Unit = Sequence[AcceptedOrder]
+
+
+def order(number: int, content: int = 0, *, unit: int = 0, size: int = 1) -> AcceptedOrder:
+    plain = Order(UUID(int=number), f"content {content}", Decimal("1.00"), START)
+    return AcceptedOrder(plain, START, UUID(int=unit) if unit else plain.id, size)
+
+
+def test_rows_are_in_the_order_of_their_ids() -> None:
+    """Whatever order the batch came in: all batches lock in the same one."""
+    numbers = [2**127, 5, 1, 2**64, 3]
+    rows = candidates([[order(number)] for number in numbers]).rows
+    assert [order_id.int for order_id in rows] == sorted(numbers)
+
+
+def test_of_two_orders_with_one_id_the_first_is_chosen() -> None:
+    """An equal second one rides along, another content is set aside with its whole unit."""
+    units: list[Unit] = [
+        [order(1)],
+        [order(1)],
+        [order(2, unit=9, size=2), order(1, content=7, unit=9, size=2)],
+    ]
+    chosen = candidates(units)
+    assert chosen.rows == {UUID(int=1): order(1)}
+    assert chosen.units == units[:2]
+    assert chosen.contradicting == {UUID(int=1): units[2][1]}
+
+
+def test_a_unit_that_contradicts_itself_is_poison() -> None:
+    """No order of its members could be stored whole."""
+    with pytest.raises(PoisonError):
+        candidates([[order(1, unit=9, size=2), order(1, 2, unit=9, size=2)]])
+
+
+def test_a_unit_that_repeats_itself_is_one_row() -> None:
+    """The same order twice in a unit says nothing new."""
+    chosen = candidates([[order(1, unit=9, size=2), order(1, unit=9, size=2)]])
+    assert len(chosen.rows) == 1
+    assert len(chosen.units) == 1
+
+
+def test_contradicted_units_are_told_with_the_rows_against_them() -> None:
+    """Only the rows that say something else, not those of the unit's other members."""
+    unit = [order(1, unit=9, size=2), order(2, 5, unit=9, size=2)]
+    existing = {
+        row.order.id: StoredOrder(row.order, START, START + timedelta(seconds=1))
+        for row in (order(1), order(2), order(3))
+    }
+    left_out, conflicts = contradicted([[order(3)], unit, [order(4)]], existing)
+    assert left_out == [unit]
+    assert conflicts == {UUID(int=2): existing[UUID(int=2)]}
+
+
+UNITS = st.lists(
+    st.tuples(st.integers(1, 3), st.lists(st.integers(1, 6), min_size=1, max_size=3, unique=True)),
+    max_size=8,
+)
+
+
+@given(UNITS)
+def test_a_unit_goes_in_whole_or_not_at_all(made: list[tuple[int, list[int]]]) -> None:
+    """Each unit is either agreed with in every member, or contradicted by a chosen row."""
+    units: list[Unit] = [
+        [order(n, content, unit=100 + i, size=len(numbers)) for n in numbers]
+        for i, (content, numbers) in enumerate(made)
+    ]
+    chosen = candidates(units)
+    for unit in units:
+        agrees = [chosen.rows.get(one.order.id) for one in unit]
+        whole = all(
+            row is not None and row.order == one.order
+            for row, one in zip(agrees, unit, strict=True)
+        )
+        assert whole == (unit in chosen.units)
+        assert whole or any(one.order.id in chosen.contradicting for one in unit)
+    assert set(chosen.contradicting) <= set(chosen.rows)
+
+
+def test_a_unit_that_came_twice_is_two_units() -> None:
+    """A redelivery in the same batch does not make one unit of double size."""
+    once = [order(n, unit=9, size=2) for n in (1, 2)]
+    single = order(3)
+    assert whole_units([*once, single, *once, single]) == [once, [single], once, [single]]
