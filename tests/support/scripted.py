@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.ports import AcceptReply, CacheRead, Message, Settled, Unit
 
@@ -56,7 +57,7 @@ class ScriptedCache:
             found |= there
             if not there:
                 for accepted, body in unit.members:
-                    raw = codec.encode_entry(codec.EntryState.DIRTY, accepted, body)
+                    raw = codec.encode_entry(EntryState.DIRTY, accepted, body)
                     self.entries[accepted.order.id] = raw
         return AcceptReply(found, len(self.entries), self.durable)
 
@@ -68,7 +69,7 @@ class ScriptedCache:
     async def backfill(self, orders: Sequence[AcceptedOrder]) -> None:
         for accepted in orders:
             body = codec.encode_order(accepted.order)
-            raw = codec.encode_entry(codec.EntryState.CLEAN, accepted, body)
+            raw = codec.encode_entry(EntryState.CLEAN, accepted, body)
             self.entries.setdefault(accepted.order.id, raw)
 
     async def settle(self, settled: Sequence[Settled]) -> None:

@@ -33,7 +33,7 @@ async def test_what_arrives_in_flight_is_the_next_batch() -> None:
         batcher.add(item)
     gate.open.set()
     await batcher.drain()
-    assert [[1, 2], [3, 4, 5]] == gate.batches
+    assert gate.batches == [[1, 2], [3, 4, 5]]
 
 
 async def test_a_batch_keeps_to_its_weight_but_takes_a_heavy_item_alone() -> None:
@@ -44,7 +44,7 @@ async def test_a_batch_keeps_to_its_weight_but_takes_a_heavy_item_alone() -> Non
     for item, weight in ((1, 4), (2, 6), (3, 1), (4, 50), (5, 1)):
         batcher.add(item, weight)
     await batcher.drain()
-    assert [[1, 2], [3], [4], [5]] == gate.batches
+    assert gate.batches == [[1, 2], [3], [4], [5]]
 
 
 async def test_above_the_bound_an_item_is_refused_and_not_taken() -> None:
@@ -59,7 +59,7 @@ async def test_above_the_bound_an_item_is_refused_and_not_taken() -> None:
         batcher.add(4)
     gate.open.set()
     await batcher.drain()
-    assert [[1], [2], [3]] == gate.batches
+    assert gate.batches == [[1], [2], [3]]
 
 
 async def test_concurrent_callers_of_one_key_share_one_look_up() -> None:
@@ -73,8 +73,8 @@ async def test_concurrent_callers_of_one_key_share_one_look_up() -> None:
 
     coalescer: Coalescer[str, str] = Coalescer(fetch, batch_max=10, waiting_max=10)
     answers = await asyncio.gather(*[coalescer.get(key) for key in ("a", "b", "a", "none")])
-    assert ["A", "B", "A", None] == answers
-    assert [["a", "b", "none"]] == asked
+    assert answers == ["A", "B", "A", None]
+    assert asked == [["a", "b", "none"]]
     assert await coalescer.get("a") == "A"
     assert len(asked) == 2
 
@@ -97,7 +97,7 @@ async def test_a_question_is_never_answered_by_an_older_look_up() -> None:
     value = "new"
     second = coalescer.get("a")
     go_on.set()
-    assert ["old", "new"] == [await first, await second]
+    assert [await first, await second] == ["old", "new"]
 
 
 async def test_a_failed_look_up_fails_all_its_callers_and_no_later_one() -> None:

@@ -98,6 +98,7 @@ def unit_of(*members: AcceptedOrder) -> Unit:
     ],
 )
 async def test_outcome(
+    *,
     has_identity: bool,
     cache: Exception | None,
     durable: bool,
@@ -141,7 +142,7 @@ async def test_with_the_cache_known_away_the_epoch_is_raised_before_the_first_pu
     for seconds in (0.0, 0.5, 0.6):
         stand.clock.advance(seconds)
         assert await stand.outcome(unit_of(one_order())) is None
-    assert [2, 2, 3] == epochs_at_publish
+    assert epochs_at_publish == [2, 2, 3]
     stand.record.error = REFUSED
     stand.clock.advance(2)
     assert UnavailableError == await stand.outcome(unit_of(one_order()))
@@ -174,7 +175,7 @@ async def test_a_batch_with_both_kinds_answers_each_by_its_own_outcome() -> None
         stand.outcome(unit_of(one_order())),
         stand.outcome(unit_of(one_order()), has_identity=True),
     )
-    assert [None, UnavailableError] == outcomes
+    assert list(outcomes) == [None, UnavailableError]
 
 
 async def test_an_identity_is_published_as_the_cache_has_it() -> None:
@@ -217,7 +218,7 @@ async def test_concurrent_orders_share_one_commit() -> None:
     stand = Stand()
     orders = [one_order() for _ in range(50)]
     await asyncio.gather(*[stand.commit.submit(unit_of(o), has_identity=False) for o in orders])
-    assert [50] == [message.orders for message in stand.queue.published]
+    assert [message.orders for message in stand.queue.published] == [50]
     assert orders == stand.queue.orders
 
 

@@ -29,11 +29,8 @@ NAMES = (
     .filter(bool)
 )
 AMOUNTS = st.decimals(0, AMOUNT_MAX, places=2, allow_nan=False, allow_infinity=False).map(abs)
-MOMENTS = st.datetimes(
-    datetime(1970, 1, 1),
-    datetime(2100, 1, 1),
-    timezones=st.just(UTC),  # noqa: DTZ001
-)
+MOMENTS = st.integers(0, 4_102_444_800_000_000).map(from_micros)
+"""Until the year 2100."""
 ORDERS = st.builds(Order, st.uuids(), NAMES, AMOUNTS, MOMENTS)
 ACCEPTED = st.builds(
     lambda order, at, given_at: AcceptedOrder(order, at, order.id, 1, given_at),
@@ -108,7 +105,7 @@ def test_what_is_no_product_name_is_refused(value: object) -> None:
 
 def test_a_name_is_trimmed_before_its_length_counts() -> None:
     """White space around it is not part of the name."""
-    assert "x" * 200 == parse_name("  " + "x" * 200 + "\t", "")
+    assert parse_name("  " + "x" * 200 + "\t", "") == "x" * 200
 
 
 def test_a_derived_id_depends_on_every_part_and_is_a_uuid_8() -> None:

@@ -1,0 +1,125 @@
+"""Clients that write down what they sent and what they were told, as fast as a test needs."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+REQUEST_TIMEOUT_SECONDS = 20.0
+
+
+@dataclass
+class History:
+    """What the clients know: what was acknowledged, and what may have happened."""
+
+    acknowledged: dict[UUID, tuple[str, Decimal]] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
+    """Product names (each is sent once) of orders that got no answer, or 504."""
+    refused: set[str] = field(default_factory=set)
+    """Of orders that got another answer: nothing may be stored."""
+
+
+class Connection:
+    """One keep-alive HTTP/1.1 connection to the API on the loopback."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def request(
+        self, method: str, path: str, body: bytes = b"", content_type: str = "application/json"
+    ) -> tuple[int, Any]:
+        """Return status and decoded JSON.
+
+        Raises:
+            ConnectionError: nothing was sent (no connection).
+            EOFError: it was sent, and no whole answer came.
+        """
+        if self._writer is None or self._writer.is_closing():
+            self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        assert self._reader is not None
+        head = f"{method} {path} HTTP/1.1\r\nhost: t\r\ncontent-length: {len(body)}\r\n"
+        if body:
+            head += f"content-type: {content_type}\r\n"
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
+                self._writer.write(head.encode() + b"\r\n" + body)
+                await self._writer.drain()
+                return await self._answer(self._reader)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            self.close()
+            raise EOFError(f"no answer: {error!r}") from error
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    async def _answer(self, reader: asyncio.StreamReader) -> tuple[int, Any]:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        lines = head.split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines[1:] if line)
+        body = await reader.readexactly(int(headers["content-length"]))
+        if headers.get("connection") == "close":
+            self.close()
+        is_json = "json" in headers.get("content-type", "")
+        return int(lines[0].split()[1]), json.loads(body, parse_float=Decimal) if is_json else body
+
+
+async def place_orders(
+    port: int, history: History, stop: asyncio.Event, *, connections: int, word: str
+) -> None:
+    """Place orders over so many connections until told to stop or nobody listens any more.
+
+    Each order has a name of its own, which begins with `word`.
+    """
+
+    async def client(number: int) -> None:
+        connection = Connection(port)
+        sent = 0
+        while not stop.is_set():
+            sent += 1
+            name, amount = f"{word} c{number}n{sent}", Decimal(sent % 1000) / 100
+            body = json.dumps({"product_name": name, "amount": str(amount)}).encode()
+            try:
+                status, answer = await connection.request("POST", "/api/orders", body)
+            except ConnectionError:
+                return
+            except EOFError:
+                history.unknown.add(name)
+                continue
+            if status == 202:
+                history.acknowledged[UUID(answer["order_id"])] = (name, amount)
+            elif status == 504:
+                history.unknown.add(name)
+            else:
+                history.refused.add(name)
+        connection.close()
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(connections):
+            tasks.create_task(client(number))
+
+
+async def ask_all(
+    port: int, paths: Sequence[str], *, connections: int = 16
+) -> list[tuple[int, Any]]:
+    """Return the answers to GETs, in order."""
+    answers: list[tuple[int, Any]] = [(0, None)] * len(paths)
+    todo = iter(enumerate(paths))
+
+    async def client() -> None:
+        connection = Connection(port)
+        for position, path in todo:
+            answers[position] = await connection.request("GET", path)
+        connection.close()
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(connections):
+            tasks.create_task(client())
+    return answers
