@@ -1,0 +1,50 @@
+"""The composition root: which adapter stands behind which port, what starts and stops when.
+
+Start: stores connect lazily, so a store that is away delays nothing but its own part; schema and
+cache epoch are prepared in the background until that succeeds.
+
+Stop, on SIGTERM or SIGINT:
+
+```
+  api      1. take no more requests, answer those under way   2. commit what is in flight
+           3. end the background loops                        4. close the stores
+  worker   1. finish the batch under way, acknowledge it      2. hand back what is not acknowledged
+           3. index what waits in memory                      4. close the stores
+```
+
+Invariant: drivers are imported only when a deployment needs them.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from polyglot_persistence.bootstrap.doctor import Finding, examine
+from polyglot_persistence.config import Settings
+
+__all__ = ["Finding", "doctor", "migrate", "run_api", "run_worker"]
+
+
+def run_api(settings: Settings) -> int:
+    """Run an API process until it is told to stop; return its exit code."""
+    from polyglot_persistence.bootstrap import api, process  # noqa: PLC0415
+
+    return process.run(settings, api.serve_orders)
+
+
+def run_worker(settings: Settings) -> int:
+    """Run a worker process until it is told to stop; return its exit code."""
+    from polyglot_persistence.bootstrap import process, worker  # noqa: PLC0415
+
+    return process.run(settings, worker.work)
+
+
+def migrate(settings: Settings) -> Sequence[str]:
+    """Apply the migrations that are missing and return their names."""
+    from polyglot_persistence.adapters.postgres.migrate import migrate as apply  # noqa: PLC0415
+
+    return asyncio.run(apply(settings.postgres_url))
+
+
+def doctor(settings: Settings) -> Sequence[Finding]:
+    """Ask every store whether it is there and set so that every promise holds."""
+    return asyncio.run(examine(settings))

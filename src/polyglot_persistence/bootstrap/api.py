@@ -1,0 +1,143 @@
+"""An API process: its flows, its server, and the two loops in its background."""
+
+import asyncio
+
+from starlette.types import ASGIApp
+
+from polyglot_persistence.adapters.clock import SystemClock
+from polyglot_persistence.api.app import ApiLimits, Flows, build_app
+from polyglot_persistence.api.hot import HotRoutes
+from polyglot_persistence.api.server import listen, serve
+from polyglot_persistence.bootstrap.process import prepare
+from polyglot_persistence.bootstrap.stores import Stores, connect
+from polyglot_persistence.config import Settings
+from polyglot_persistence.flows.accept import AcceptFlow
+from polyglot_persistence.flows.breaker import Breaker
+from polyglot_persistence.flows.cold_cache import ColdMark
+from polyglot_persistence.flows.group_commit import CommitLimits, GroupCommit
+from polyglot_persistence.flows.health import HealthFlow
+from polyglot_persistence.flows.read import ReadFlow, RecentOrders
+from polyglot_persistence.flows.sales import SalesFlow
+from polyglot_persistence.flows.search import SearchFlow
+from polyglot_persistence.telemetry import logger
+from polyglot_persistence.worker.repeat import repeat
+
+_log = logger("api")
+
+PROBE_INTERVAL_SECONDS = 0.5
+BACKLOG_INTERVAL_SECONDS = 1.0
+
+
+async def serve_orders(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve until told to stop; then answer and commit everything that was taken."""
+    listener = listen(settings.api_host, settings.api_port)
+    stores = connect(settings)
+    api = _Api(settings, stores)
+    served = asyncio.Event()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(prepare(stores, served))
+            tasks.create_task(
+                repeat("probe", api.probe, served, interval_seconds=PROBE_INTERVAL_SECONDS)
+            )
+            tasks.create_task(
+                repeat(
+                    "backlog",
+                    api.look_at_backlog,
+                    served,
+                    interval_seconds=BACKLOG_INTERVAL_SECONDS,
+                )
+            )
+            await serve(
+                api.app(stop),
+                listener,
+                shutdown=stop,
+                graceful_seconds=settings.shutdown_timeout_seconds,
+                on_ready=lambda: _log.info(
+                    "serving", host=settings.api_host, port=settings.api_port
+                ),
+            )
+            await api.drain()
+            served.set()
+    finally:
+        await stores.close()
+        _log.info("stopped")
+
+
+class _Api:
+    """The flows of an API process, wired."""
+
+    def __init__(self, settings: Settings, stores: Stores) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._clock = SystemClock()
+        self._cache_breaker = Breaker("cache", stores.cache.ping)
+        self._queue_breaker = Breaker("queue", stores.queue.ping)
+        self._reads = ReadFlow(
+            stores.cache,
+            stores.store,
+            stores.search,
+            cache_breaker=self._cache_breaker,
+            clock=self._clock,
+            recent=RecentOrders(
+                self._clock,
+                orders_max=settings.read_cache_orders,
+                seconds=settings.read_cache_seconds,
+            ),
+        )
+        self._commit = GroupCommit(
+            stores.cache,
+            stores.queue,
+            cache_breaker=self._cache_breaker,
+            queue_breaker=self._queue_breaker,
+            cold_mark=ColdMark(stores.store, self._clock),
+            clock=self._clock,
+            limits=CommitLimits(
+                settings.commit_orders_max,
+                settings.waiting_orders_max,
+                settings.dirty_orders_max,
+            ),
+        )
+
+    def app(self, stop: asyncio.Event) -> ASGIApp:
+        """Return the application."""
+        settings, stores = self._settings, self._stores
+        accept = AcceptFlow(self._commit, self._reads, self._clock)
+        flows = Flows(
+            accept,
+            self._reads,
+            SearchFlow(stores.search),
+            SalesFlow(stores.sales, self._clock),
+            HealthFlow(stores.pingable()),
+        )
+        limits = ApiLimits(
+            order_body_bytes_max=settings.order_body_bytes_max,
+            body_bytes_max=settings.body_bytes_max,
+            import_line_bytes_max=settings.import_line_bytes_max,
+            import_chunk_orders=settings.import_chunk_orders,
+            import_wait_seconds=settings.import_wait_seconds,
+            prefer_wait_seconds_max=settings.prefer_wait_seconds_max,
+        )
+        return HotRoutes(
+            build_app(flows, limits, clock=self._clock, stopping=stop),
+            accept,
+            self._reads,
+            body_bytes_max=settings.order_body_bytes_max,
+        )
+
+    async def probe(self) -> bool:
+        """Ask the stores that failed whether they are well again."""
+        await self._cache_breaker.probe()
+        await self._queue_breaker.probe()
+        return False
+
+    async def look_at_backlog(self) -> bool:
+        """See the backlog shrink although nobody commits."""
+        if not self._cache_breaker.is_open:
+            self._commit.backlog_seen((await self._stores.cache.backlog()).orders)
+        return False
+
+    async def drain(self) -> None:
+        """Return once every commit and look-up has its answer."""
+        await self._commit.drain()
+        await self._reads.drain()

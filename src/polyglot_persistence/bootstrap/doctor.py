@@ -1,0 +1,44 @@
+"""What is wrong with the stores that the settings name, and how to mend it."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from polyglot_persistence.bootstrap.stores import connect
+from polyglot_persistence.config import Settings
+from polyglot_persistence.flows.health import HealthFlow
+
+_SETTING_OF = {
+    "cache": "REDIS_ADDR",
+    "queue": "RABBITMQ_URL",
+    "record": "POSTGRES_DSN",
+    "search": "ELASTICSEARCH_URL",
+}
+
+
+class Finding(NamedTuple):
+    """What `polyglot doctor` found out about one store."""
+
+    store: str
+    level: Literal["PASS", "WARN", "FAIL"]
+    detail: str
+    fix: str
+
+
+async def examine(settings: Settings) -> Sequence[Finding]:
+    """Ping every store; a warning of it is a finding of its own."""
+    stores = connect(settings)
+    try:
+        health = await HealthFlow(stores.pingable()).check()
+    finally:
+        await stores.close()
+    findings = []
+    for name, found in health.stores.items():
+        if found.state is None:
+            fix = f"start it, or correct {_SETTING_OF[name]}"
+            findings.append(Finding(name, "FAIL", found.error or "no answer", fix))
+            continue
+        findings.append(Finding(name, "PASS", found.state.version, ""))
+        for warning in found.state.warnings:
+            detail, _, fix = warning.partition("; ")
+            findings.append(Finding(name, "WARN", detail, fix))
+    return findings

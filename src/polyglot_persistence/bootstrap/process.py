@@ -1,0 +1,49 @@
+"""What an API process and a worker process have in common: logs, signals, preparation."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import uvloop
+
+from polyglot_persistence.bootstrap.stores import Stores
+from polyglot_persistence.config import Settings
+from polyglot_persistence.errors import PolyglotError
+from polyglot_persistence.flows.cold_cache import start_warm_if_fresh
+from polyglot_persistence.telemetry import logger, set_up_logging
+from polyglot_persistence.worker.repeat import Backoff
+
+_log = logger("bootstrap")
+
+
+def run(
+    settings: Settings, process: Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]]
+) -> int:
+    """Run a process until SIGTERM or SIGINT sets its event and it has ended; return 0."""
+    set_up_logging(settings.log_level, settings.log_format)
+
+    async def until_signalled() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await process(settings, stop)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(until_signalled())
+    return 0
+
+
+async def prepare(stores: Stores, stop: asyncio.Event) -> None:
+    """Bring schema and cache epoch into being, as soon as the stores let us."""
+    backoff = Backoff(stop)
+    while not stop.is_set():
+        try:
+            await stores.migrate()
+            await start_warm_if_fresh(stores.store, stores.cache)
+        except PolyglotError as error:
+            _log.warning("not_prepared", error=str(error))
+            await backoff.pause()
+        else:
+            return

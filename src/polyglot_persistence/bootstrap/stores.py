@@ -1,0 +1,108 @@
+"""Which adapter stands behind which port, by the schemes of the addresses in the settings."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, NamedTuple
+
+from polyglot_persistence.config import Settings
+from polyglot_persistence.errors import ConfigurationError
+from polyglot_persistence.flows.health import Pingable
+from polyglot_persistence.ports import Cache, OrderStore, Queue, SalesView, SearchIndex
+
+if TYPE_CHECKING:
+    from polyglot_persistence.adapters.redis.client import RedisClient
+
+
+class Stores(NamedTuple):
+    """The adapters of one process; `close` ends them all, in order."""
+
+    cache: Cache
+    queue: Queue
+    store: OrderStore
+    sales: SalesView
+    search: SearchIndex
+    migrate: Callable[[], Awaitable[Sequence[str]]]
+    close: Callable[[], Awaitable[None]]
+
+    def pingable(self) -> Mapping[str, Pingable]:
+        """Return the four stores by the role that they play."""
+        return {
+            "cache": self.cache,
+            "queue": self.queue,
+            "record": self.store,
+            "search": self.search,
+        }
+
+
+def connect(settings: Settings) -> Stores:
+    """Return the adapters that the settings name; nothing is connected before its first use."""
+    from polyglot_persistence.adapters.postgres.migrate import (  # noqa: PLC0415
+        migrate as apply_migrations,
+    )
+    from polyglot_persistence.adapters.postgres.pool import PostgresPool  # noqa: PLC0415
+    from polyglot_persistence.adapters.postgres.sales import PostgresSalesView  # noqa: PLC0415
+    from polyglot_persistence.adapters.postgres.store import PostgresOrderStore  # noqa: PLC0415
+    from polyglot_persistence.adapters.redis.cache import RedisCache  # noqa: PLC0415
+
+    resources = AsyncExitStack()
+    pool = PostgresPool(
+        settings.postgres_url,
+        size_max=settings.postgres_pool_size,
+        connect_timeout_seconds=settings.postgres_connect_timeout_seconds,
+        statement_timeout_seconds=settings.postgres_statement_timeout_seconds,
+    )
+    resources.push_async_callback(pool.close)
+    client = _redis_client(settings, settings.redis_addr)
+    resources.push_async_callback(client.close)
+    return Stores(
+        RedisCache(
+            client,
+            clean_ttl_seconds=settings.clean_ttl_seconds,
+            durable=settings.cache_durable,
+        ),
+        _queue(settings, resources),
+        PostgresOrderStore(pool),
+        PostgresSalesView(pool),
+        _search(settings, resources),
+        lambda: apply_migrations(settings.postgres_url),
+        resources.aclose,
+    )
+
+
+def _redis_client(settings: Settings, address: str) -> "RedisClient":
+    from polyglot_persistence.adapters.redis.client import RedisClient  # noqa: PLC0415
+
+    return RedisClient(
+        address,
+        connect_timeout_seconds=settings.redis_connect_timeout_seconds,
+        command_timeout_seconds=settings.redis_command_timeout_seconds,
+    )
+
+
+def _queue(settings: Settings, resources: AsyncExitStack) -> Queue:
+    from polyglot_persistence.adapters.valkey_streams.queue import (  # noqa: PLC0415
+        ValkeyStreamsQueue,
+    )
+
+    client = _redis_client(settings, settings.rabbitmq_url)
+    resources.push_async_callback(client.close)
+    return ValkeyStreamsQueue(
+        client,
+        lambda: _redis_client(settings, settings.rabbitmq_url),
+        claim_idle_seconds=settings.delivery_hold_seconds_max,
+    )
+
+
+def _search(settings: Settings, resources: AsyncExitStack) -> SearchIndex:
+    from polyglot_persistence.adapters.tantivy.index import TantivyIndex  # noqa: PLC0415
+
+    directory = settings.search_directory
+    if directory is None:
+        raise ConfigurationError("ELASTICSEARCH_URL: Elasticsearch is not built in yet")
+    index = TantivyIndex(
+        directory,
+        search_timeout_seconds=settings.search_timeout_seconds,
+        index_timeout_seconds=settings.index_timeout_seconds,
+    )
+    resources.push_async_callback(index.close)
+    return index
