@@ -254,7 +254,7 @@ class Up:
         """Return the process below whose command line holds the word (`api`, `worker`, ...)."""
         for pid in descendants(self.process.pid):
             try:
-                arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                arguments = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").split()
             except OSError:
                 continue
             if any(Path(os.fsdecode(argument)).name == word for argument in arguments):
