@@ -284,6 +284,36 @@ async def test_a_refused_expectation_is_not_told_to_continue(serving: Serving) -
     assert (answer.status, answer.headers["connection"]) == (413, "close")
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("cut", [0, 40, 1_000])
+async def test_an_upgrade_that_is_not_followed_costs_no_body(
+    serving: Serving, chunked: bool, cut: int
+) -> None:
+    """The body is the request's, however it is framed and cut, and the next request is the next."""
+    serving.may_answer.set()
+    upgrade = (b"connection: Upgrade, HTTP2-Settings", b"upgrade: h2c", b"http2-settings: AAEAA")
+    one = _post(b"x" * 35, *upgrade)
+    if chunked:
+        one = _post(b"", *upgrade, b"transfer-encoding: chunked").replace(
+            b"content-length: 0", b"a: b"
+        )
+        one += b"23\r\n%b\r\n0\r\n\r\n" % (b"x" * 35)
+    get = GET.replace(b"host: x\r\n", b"".join(line + b"\r\n" for line in upgrade))
+    data = one + _post(b"", *upgrade) + get + one + GET
+    connection = await serving.connect()
+    for part in (data[: len(one) - cut], data[len(one) - cut :]) if cut < len(one) else (data,):
+        await connection.send(part)
+        await asyncio.sleep(0)
+    answers = [await connection.answer() for _ in range(5)]
+    assert [a.body for a in answers] == [
+        b'{"size":35}',
+        b'{"size":0}',
+        b"done",
+        b'{"size":35}',
+        b"done",
+    ]
+
+
 async def test_a_client_that_does_not_read_is_cut_off(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,9 +5,11 @@
 - A body that stands still for `BODY_IDLE_SECONDS_MAX`, while we are willing to read it, ends the
   connection. `bodies` is stricter and answers; this is for what waits for a body without it.
 - A client that does not read its answers is cut off after `WRITE_SECONDS_MAX`.
+- An `Upgrade` that is not followed (Java's client asks for h2c by default) does not cost the
+  request its body; uvicorn takes the body for the next request, which a proxy in between does not.
 - Connections are counted, and above `CONNECTIONS_MAX` a new one is told 503.
 
-Invariant: signals, the event loop and logging belong to the program; nothing here touches them.
+Invariant: signals and the event loop belong to the program; nothing here touches them.
 Invariant: a port that is taken is a `ConfigurationError`, never an exit from inside.
 """
 
@@ -17,6 +19,7 @@ import errno
 import socket
 from collections.abc import Callable, Iterator
 
+import httptools
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -69,16 +72,21 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and watch a head or body that is still incomplete afterwards."""
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self.send_400_response("this is no HTTP/1.1 request")
+        if self.transport.is_closing():
+            return
         if self._in_body:
             self._await_body()
-        if not self._in_head or self.transport.is_closing():
-            return
-        self._head_bytes += len(data)
-        if self._head_bytes > HEAD_BYTES_MAX:
-            self._refuse(HEAD_TOO_LARGE, f"a request's head may have {HEAD_BYTES_MAX} bytes")
-        elif self._head_deadline is None:
-            self._await_head()
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._refuse(HEAD_TOO_LARGE, f"a request's head may have {HEAD_BYTES_MAX} bytes")
+            elif self._head_deadline is None:
+                self._await_head()
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -117,6 +125,31 @@ class GuardedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP as a problem."""
         self._refuse(MALFORMED, msg)
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # The parser is done with HTTP after this head; what follows is for a new one.
+            self.parser = self._parser_of_the_rest()
+            if rest := data[upgrade.args[0] :]:
+                self._feed(rest)
+
+    def _parser_of_the_rest(self) -> httptools.HttpRequestParser:
+        """Return a parser for the body of the request whose head has just been parsed."""
+        framing = [
+            b"%b: %b\r\n" % header
+            for header in self.headers
+            if header[0] in (b"content-length", b"transfer-encoding")
+        ]
+        if not framing:
+            return httptools.HttpRequestParser(self)
+        callbacks = _AfterHead(self)
+        parser = httptools.HttpRequestParser(callbacks)
+        parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(framing))
+        callbacks.head_done = True
+        self._in_body = self.cycle.more_body = not callbacks.body_done
+        return parser
 
     def _await_head(self) -> None:
         self._head_deadline = self.loop.call_later(HEAD_SECONDS_MAX, self._head_late)
@@ -167,6 +200,39 @@ class GuardedProtocol(HttpToolsProtocol):
             % (status, kind.title.encode(), head, len(body), body)
         )
         self.transport.close()
+
+
+class _AfterHead:
+    """A parser's callbacks, passed on once a head is over that the protocol has had already."""
+
+    def __init__(self, protocol: HttpToolsProtocol) -> None:
+        self._protocol = protocol
+        self.head_done = False
+        self.body_done = False
+
+    def on_message_begin(self) -> None:
+        if self.head_done:
+            self._protocol.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if self.head_done:
+            self._protocol.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.head_done:
+            self._protocol.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self.head_done:
+            self._protocol.on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._protocol.on_body(body)
+
+    def on_message_complete(self) -> None:
+        self.body_done = True  # within the head already, if the body has no bytes
+        if self.head_done:
+            self._protocol.on_message_complete()
 
 
 class _Server(uvicorn.Server):
@@ -233,6 +299,7 @@ async def serve(
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="warning",
         access_log=False,
         proxy_headers=False,
         server_header=False,
