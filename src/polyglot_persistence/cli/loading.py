@@ -261,11 +261,12 @@ async def _compare(client: "httpx2.AsyncClient", expected: dict[date, Day]) -> l
             ):
                 answer.raise_for_status()
             problem, latest = "", _days(answer.text)
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, KeyError, ValueError) as error:
             problem, latest = str(error) or type(error).__name__, found
         differences = compare(expected, latest)
-        if not problem and not differences:
-            return []
+        # Orders are only added: where none is missing, waiting changes nothing.
+        if not problem and all(d.found.orders >= d.expected.orders for d in differences):
+            return differences
         if latest != found:
             found, moved_at = latest, time.monotonic()
         elif time.monotonic() - moved_at > PERSIST_WAIT_SECONDS:
