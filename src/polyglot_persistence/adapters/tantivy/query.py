@@ -8,10 +8,11 @@ tantivy breaks ties of a score by the place of a document in the index, which ch
 merge. So a level of equal ranks is asked for again, sorted by column.
 """
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tantivy import DocAddress, FieldType, Occur, Order, Query, Schema, Searcher
+from tantivy import DocAddress, FieldType, Occur, Order, Query, Schema, Searcher, SearchResult
 
 from polyglot_persistence.adapters.tantivy.documents import TIE_FIELDS
 from polyglot_persistence.domain.text import QueryWord, Ranking
@@ -40,47 +41,51 @@ class WordQuery:
         self._exact = [
             Query.term_query(schema, "stems", word.stem, index_option="basic") for word in words
         ]
-        self._unmisspelt = [
-            _any_of(self._exact[n], *self._prefixes(words[n])) for n in range(len(words))
-        ]
-        self._any = [
-            _any_of(unmisspelt, self._misspelt(word)) if word.typos_max else unmisspelt
-            for word, unmisspelt in zip(words, self._unmisspelt, strict=True)
-        ]
+        self._prefix = [self._longer_than(word) for word in words]
+        self._typo = [self._misspelt(word) for word in words]
 
     def best(self, searcher: Searcher, hits_max: int) -> Matches:
         """Return the `hits_max` best matches: by rank, then by the tie fields, descending."""
-        everything = _all_of(*(Query.const_score_query(query, 0.0) for query in self._any))
-        total: int = searcher.search(everything, limit=1).count  # type: ignore[attr-defined]
         every_word = len(self._exact)
         best = self._level(searcher, every_word, every_word, hits_max)
-        if len(best) < min(hits_max, total):
-            best = self._ranked(searcher, total, hits_max)
-        return Matches(total, best)
+        if len(best) < hits_max:
+            return self._ranked(searcher, hits_max)
+        everything = _all_of(*(Query.const_score_query(query, 0.0) for query in self._any()))
+        return Matches(_count(searcher.search(everything, limit=1)), best)
 
-    def _ranked(self, searcher: Searcher, total: int, hits_max: int) -> list[Match]:
+    def _any(self) -> Sequence[Query]:
+        return [
+            _any_of(exact, *prefix, *typo)
+            for exact, prefix, typo in zip(self._exact, self._prefix, self._typo, strict=True)
+        ]
+
+    def _unmisspelt(self) -> Sequence[Query]:
+        return [
+            _any_of(exact, *prefix) for exact, prefix in zip(self._exact, self._prefix, strict=True)
+        ]
+
+    def _ranked(self, searcher: Searcher, hits_max: int) -> Matches:
+        by_prefix = float(self._ranking.unmisspelt)
+        by_all = by_prefix + self._ranking.exact
         words = [
-            Query.boolean_query(
+            Query.disjunction_max_query(
                 [
-                    (Occur.Should, Query.const_score_query(anyhow, 0.0)),
-                    (
-                        Occur.Should,
-                        Query.const_score_query(unmisspelt, float(self._ranking.unmisspelt)),
-                    ),
-                    (Occur.Should, Query.const_score_query(exact, float(self._ranking.exact))),
+                    Query.const_score_query(exact, by_all),
+                    *(Query.const_score_query(query, by_prefix) for query in prefix),
+                    *(Query.const_score_query(query, 0.0) for query in typo),
                 ]
             )
-            for anyhow, unmisspelt, exact in zip(
-                self._any, self._unmisspelt, self._exact, strict=True
-            )
+            for exact, prefix, typo in zip(self._exact, self._prefix, self._typo, strict=True)
         ]
-        found = searcher.search(_all_of(*words), limit=hits_max, count=False).hits
-        matches = [Match(address, rank) for rank, address in found]
+        found = searcher.search(_all_of(*words), limit=hits_max)
+        total = _count(found)
+        matches = [Match(address, rank) for rank, address in found.hits]
         if total <= hits_max:
-            return matches
+            return Matches(total, matches)
         lowest = matches[-1].rank  # all above it are here; of the lowest there may be better ones
         above = [match for match in matches if match.rank > lowest]
-        return above + self._level(searcher, *self._ranking.parts(lowest), hits_max - len(above))
+        level = self._level(searcher, *self._ranking.parts(lowest), hits_max - len(above))
+        return Matches(total, above + level)
 
     def _level(self, searcher: Searcher, unmisspelt: int, exact: int, hits_max: int) -> list[Match]:
         """Return the first of those that match with exactly so many words unmisspelt and exact."""
@@ -90,8 +95,8 @@ class WordQuery:
         else:
             query = Query.boolean_query(
                 [
-                    *((Occur.Must, query) for query in self._any),
-                    *_count_of(self._unmisspelt, unmisspelt),
+                    *((Occur.Must, query) for query in self._any()),
+                    *_count_of(self._unmisspelt(), unmisspelt),
                     *_count_of(self._exact, exact),
                 ]
             )
@@ -114,14 +119,24 @@ class WordQuery:
             query = _all_of(query, same)
         return first  # never reached: the last field tells any two ids apart
 
-    def _prefixes(self, word: QueryWord) -> Sequence[Query]:
+    def _longer_than(self, word: QueryWord) -> Sequence[Query]:
+        # Not the prefix itself: what equals it matches exactly, and a term list is read faster
+        # than the same documents are gathered for a pattern.
         return [
-            Query.fuzzy_term_query(self._schema, "words", prefix, distance=0, prefix=True)
+            Query.regex_query(self._schema, "words", re.escape(prefix) + ".+")
             for prefix in word.prefixes
         ]
 
-    def _misspelt(self, word: QueryWord) -> Query:
-        return Query.fuzzy_term_query(self._schema, "stems", word.stem, distance=word.typos_max)
+    def _misspelt(self, word: QueryWord) -> Sequence[Query]:
+        if not word.typos_max:
+            return []
+        distance = word.typos_max
+        return [Query.fuzzy_term_query(self._schema, "stems", word.stem, distance=distance)]
+
+
+def _count(found: SearchResult) -> int:
+    count: int = found.count  # type: ignore[attr-defined]  # missing in the stub
+    return count
 
 
 def _any_of(*queries: Query) -> Query:
