@@ -14,6 +14,7 @@ from polyglot_persistence.api.reports import (
     QUERY_CHARACTERS_MAX,
 )
 from polyglot_persistence.api.request_headers import KEY_CHARACTERS_MAX
+from polyglot_persistence.api.service import ASSETS
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -91,7 +92,14 @@ _KEY = Parameter(
     "header",
     "Makes a retry safe: the same key and body give the same order, for as long as it exists. "
     f"A string in quotes or bare, 1 to {KEY_CHARACTERS_MAX} characters of printable ASCII.",
-    {"type": "string", "minLength": 1, "examples": ['"8e03978e-40d5-43dd-bc93-6894a57f9324"']},
+    {
+        "type": "string",
+        "pattern": (
+            rf"^([!#-~][!-~]{{0,{KEY_CHARACTERS_MAX - 1}}}"
+            rf'|"[ !#-\[\]-~]{{1,{KEY_CHARACTERS_MAX}}}")$'
+        ),
+        "examples": ['"8e03978e-40d5-43dd-bc93-6894a57f9324"'],
+    },
 )
 _PREFER = Parameter(
     "Prefer",
@@ -259,7 +267,13 @@ SEARCH = Operation(
             "q",
             "query",
             "What to look for.",
-            {"type": "string", "minLength": 1, "maxLength": QUERY_CHARACTERS_MAX},
+            {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": QUERY_CHARACTERS_MAX,
+                "pattern": r"\S",
+                "examples": ["laptop"],
+            },
             True,
         ),
         Parameter(
@@ -351,7 +365,9 @@ DOCS_ASSET = Operation(
         304: Answer("It is what `If-None-Match` names.", None, ("ETag",)),
     },
     (p.NO_ROUTE,),
-    parameters=(Parameter("asset", "path", "Its name.", {"type": "string"}, True),),
+    parameters=(
+        Parameter("asset", "path", "Its name.", {"type": "string", "enum": list(ASSETS)}, True),
+    ),
 )
 PROBLEMS = Operation(
     "problems",

@@ -25,7 +25,11 @@ ProductName = Annotated[
     Meta(
         description="Surrounding blanks are dropped; no control characters.",
         examples=["Laptop"],
-        extra_json_schema={"minLength": 1, "maxLength": NAME_CHARACTERS_MAX},
+        extra_json_schema={
+            "minLength": 1,
+            "maxLength": NAME_CHARACTERS_MAX,
+            "pattern": r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\S[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$",
+        },
     ),
 ]
 # `Any`, because a number comes as its own text (`float_hook`) and a string as it is: neither ever
