@@ -1,20 +1,41 @@
-"""The record for contract tests: a fresh migrated database, the port over it, a look beside it."""
+"""The record for contract tests: a migrated database, emptied for each test, and a look beside it.
+
+A database of its own (`postgres_dsn`) is for tests of the schema itself; it costs ten times more.
+"""
 
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
+from polyglot_persistence.adapters.postgres.migrate import migrate
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
+from polyglot_persistence.embedded.postgres import EmbeddedPostgres
 from polyglot_persistence.ports import OrderStore
-from tests.support.record import Onlooker, migrated_pool, onlooker
+from tests.support.record import Onlooker, empty, onlooker, pool_on
+from tests.support.servers import fresh_database
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def record_database(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
+    """The DSN of a migrated database, the same one for the whole session."""
+    async with fresh_database(postgres_server) as dsn:
+        await migrate(dsn)
+        yield dsn
 
 
 @pytest_asyncio.fixture
-async def pool(postgres_dsn: str) -> AsyncIterator[PostgresPool]:
-    """Up to six connections to the fresh database."""
-    async with migrated_pool(postgres_dsn, size_max=6) as pool:
+async def record_dsn(record_database: str) -> str:
+    """The DSN of a migrated database without a row."""
+    await empty(record_database)
+    return record_database
+
+
+@pytest_asyncio.fixture
+async def pool(record_dsn: str) -> AsyncIterator[PostgresPool]:
+    """Up to six connections to the empty record."""
+    async with pool_on(record_dsn, size_max=6) as pool:
         yield pool
 
 
@@ -25,7 +46,7 @@ def store(pool: PostgresPool) -> OrderStore:
 
 
 @pytest_asyncio.fixture
-async def seen(postgres_dsn: str, pool: PostgresPool) -> AsyncIterator[Onlooker]:
+async def seen(record_dsn: str) -> AsyncIterator[Onlooker]:
     """The same database through a connection of the test's own."""
-    async with onlooker(postgres_dsn) as seen:
+    async with onlooker(record_dsn) as seen:
         yield seen

@@ -287,11 +287,11 @@ async def test_overlapping_batches_at_once_neither_deadlock_nor_count_twice(
 
 
 async def test_a_conflict_that_commits_meanwhile_is_still_seen(
-    store: OrderStore, seen: Onlooker, postgres_dsn: str
+    store: OrderStore, seen: Onlooker, record_dsn: str
 ) -> None:
     """An id that another transaction was just inserting: its content decides, once it committed."""
     unit = bulk("a", "b")
-    async with onlooker(postgres_dsn) as rival:
+    async with onlooker(record_dsn) as rival:
         await rival.execute("BEGIN")
         await rival.rows(
             "INSERT INTO orders (id, product_name, amount, created_at, accepted_at)"
@@ -308,11 +308,11 @@ async def test_a_conflict_that_commits_meanwhile_is_still_seen(
 
 
 async def test_the_rollback_of_a_rival_lets_the_order_in(
-    store: OrderStore, seen: Onlooker, postgres_dsn: str
+    store: OrderStore, seen: Onlooker, record_dsn: str
 ) -> None:
     """An id that another transaction inserted and took back is new."""
     order = accepted()
-    async with onlooker(postgres_dsn) as rival:
+    async with onlooker(record_dsn) as rival:
         await rival.execute("BEGIN")
         await rival.rows(
             "INSERT INTO orders (id, product_name, amount, created_at, accepted_at)"

@@ -157,7 +157,7 @@ async def test_an_epoch_is_not_handed_out_again_by_a_restored_backup(
 ) -> None:
     """The next after an old one is not the one that was next then."""
     await store.found_epoch()
-    await seen.execute("CREATE TABLE backup AS SELECT * FROM cache_epoch")
+    await seen.execute("CREATE TEMP TABLE backup AS SELECT * FROM cache_epoch")
     lost = await store.new_epoch()
     await seen.execute("UPDATE cache_epoch SET epoch = backup.epoch FROM backup")
     assert await store.new_epoch() > lost

@@ -30,7 +30,7 @@ from polyglot_persistence.ports import OrderStore
 from tests.support.eventually import eventually
 from tests.support.orders import accepted
 from tests.support.processes import free_port
-from tests.support.record import Onlooker, migrated_pool, onlooker
+from tests.support.record import Onlooker, onlooker, pool_on
 from tests.support.servers import running, short_directory
 
 BLOCK_ORDERS = "BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE"
@@ -42,7 +42,7 @@ async def blocked_store(
 ) -> AsyncIterator[tuple[OrderStore, Onlooker]]:
     """Give a record with one connection, and a rival that keeps everyone from its orders."""
     async with (
-        migrated_pool(
+        pool_on(
             dsn, size_max=size_max, statement_timeout_seconds=statement_timeout_seconds
         ) as pool,
         onlooker(dsn) as rival,
@@ -60,10 +60,10 @@ def taking_less_than(seconds: float) -> Iterator[None]:
     assert time.monotonic() - started < seconds
 
 
-async def test_a_backend_that_dies_before_the_commit_has_done_nothing(postgres_dsn: str) -> None:
+async def test_a_backend_that_dies_before_the_commit_has_done_nothing(record_dsn: str) -> None:
     """The transaction is rolled back for certain; the next call gets a new connection."""
     order = accepted()
-    async with blocked_store(postgres_dsn) as (store, rival), onlooker(postgres_dsn) as seen:
+    async with blocked_store(record_dsn) as (store, rival), onlooker(record_dsn) as seen:
         task = asyncio.create_task(store.persist([order]))
         await seen.terminate(await seen.blocked())
         with pytest.raises(UnavailableError):
@@ -97,17 +97,19 @@ async def test_only_a_certain_rollback_is_certain(
     """A failure during COMMIT is an unknown outcome, unless the server surely undid it."""
     await seen.execute(AT_COMMIT.format(what=what))
     order = accepted()
-    with pytest.raises(error):
-        await store.persist([order])
-    await seen.execute("DROP TRIGGER at_commit ON orders")
+    try:
+        with pytest.raises(error):
+            await store.persist([order])
+    finally:
+        await seen.execute("DROP FUNCTION at_commit CASCADE")
     assert (await store.persist([order])).stored.keys() == {order.order.id}
     await seen.assert_rollup_exact()
 
 
-async def test_a_late_statement_is_ended_by_the_server(postgres_dsn: str) -> None:
+async def test_a_late_statement_is_ended_by_the_server(record_dsn: str) -> None:
     """Unavailable at its deadline; the one connection serves the next call."""
     order = accepted()
-    async with blocked_store(postgres_dsn, statement_timeout_seconds=0.3) as (store, rival):
+    async with blocked_store(record_dsn, statement_timeout_seconds=0.3) as (store, rival):
         with taking_less_than(2.0), pytest.raises(UnavailableError):
             await store.persist([order])
         with taking_less_than(2.0), pytest.raises(UnavailableError):
@@ -117,9 +119,9 @@ async def test_a_late_statement_is_ended_by_the_server(postgres_dsn: str) -> Non
         assert (await store.persist([order])).inserted == {order.order.id}
 
 
-async def test_a_mute_backend_is_given_up(postgres_dsn: str) -> None:
+async def test_a_mute_backend_is_given_up(record_dsn: str) -> None:
     """A server that says nothing at all (a cut cable) costs no more than the deadlines together."""
-    async with migrated_pool(postgres_dsn, size_max=1, statement_timeout_seconds=0.2) as pool:
+    async with pool_on(record_dsn, size_max=1, statement_timeout_seconds=0.2) as pool:
         store = PostgresOrderStore(pool)
         async with pool.reading() as session:
             backend = await session._connection.fetchval("SELECT pg_backend_pid()")
@@ -132,10 +134,10 @@ async def test_a_mute_backend_is_given_up(postgres_dsn: str) -> None:
             os.kill(backend, signal.SIGCONT)
 
 
-async def test_a_cancelled_call_leaves_nothing_behind(postgres_dsn: str) -> None:
+async def test_a_cancelled_call_leaves_nothing_behind(record_dsn: str) -> None:
     """No lock, no order, and no reply for the next caller on the same connection."""
     order, other = accepted(), accepted()
-    async with blocked_store(postgres_dsn) as (store, rival), onlooker(postgres_dsn) as seen:
+    async with blocked_store(record_dsn) as (store, rival), onlooker(record_dsn) as seen:
         for call in (store.persist([order]), store.find([order.order.id])):
             task = asyncio.ensure_future(call)
             await seen.blocked()
@@ -183,11 +185,10 @@ async def test_a_claim_whose_connection_died_is_not_done(store: OrderStore, seen
         assert len(batch.orders) == 1
 
 
-async def test_waiting_for_a_connection_has_a_deadline(postgres_dsn: str) -> None:
+async def test_waiting_for_a_connection_has_a_deadline(record_dsn: str) -> None:
     """With all in use a caller is told so, and not left waiting."""
-    await migrate(postgres_dsn)
     pool = PostgresPool(
-        postgres_dsn, size_max=1, connect_timeout_seconds=0.2, statement_timeout_seconds=5
+        record_dsn, size_max=1, connect_timeout_seconds=0.2, statement_timeout_seconds=5
     )
     store = PostgresOrderStore(pool)
     async with store.claim_outbox(0, 10):
@@ -197,9 +198,9 @@ async def test_waiting_for_a_connection_has_a_deadline(postgres_dsn: str) -> Non
     await pool.close()
 
 
-async def test_a_closed_pool_is_unavailable(postgres_dsn: str) -> None:
+async def test_a_closed_pool_is_unavailable(record_dsn: str) -> None:
     """After the end nothing connects again, and closing twice is nothing."""
-    async with migrated_pool(postgres_dsn) as pool:
+    async with pool_on(record_dsn) as pool:
         await PostgresOrderStore(pool).ping()
         await pool.close()
         with pytest.raises(UnavailableError, match="closed"):
@@ -218,12 +219,11 @@ async def test_a_schema_that_is_not_there_is_unavailable(postgres_dsn: str) -> N
     await pool.close()
 
 
-async def test_a_read_only_server_is_unavailable(postgres_dsn: str) -> None:
+async def test_a_read_only_server_is_unavailable(record_dsn: str) -> None:
     """A standby refuses what it cannot store; that condemns no order."""
-    await migrate(postgres_dsn)
-    joint = "&" if "?" in postgres_dsn else "?"
+    joint = "&" if "?" in record_dsn else "?"
     pool = PostgresPool(
-        f"{postgres_dsn}{joint}default_transaction_read_only=on",
+        f"{record_dsn}{joint}default_transaction_read_only=on",
         size_max=1,
         connect_timeout_seconds=2,
         statement_timeout_seconds=2,
@@ -233,11 +233,11 @@ async def test_a_read_only_server_is_unavailable(postgres_dsn: str) -> None:
     await pool.close()
 
 
-async def test_a_refused_login_keeps_the_password(postgres_dsn: str) -> None:
+async def test_a_refused_login_keeps_the_password(record_dsn: str) -> None:
     """It may be mended any time, so it is unavailable; the message does not tell the secret."""
-    parts = urlsplit(postgres_dsn)
-    wrong = postgres_dsn.replace(f":{parts.password}@", ":not-the-secret@")
-    assert wrong != postgres_dsn
+    parts = urlsplit(record_dsn)
+    wrong = record_dsn.replace(f":{parts.password}@", ":not-the-secret@")
+    assert wrong != record_dsn
     pool = PostgresPool(wrong, size_max=1, connect_timeout_seconds=2, statement_timeout_seconds=2)
     with pytest.raises(UnavailableError, match="refused the login") as refused:
         await PostgresOrderStore(pool).ping()

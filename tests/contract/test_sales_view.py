@@ -81,11 +81,11 @@ async def test_the_view_is_as_of_the_last_refresh(store: OrderStore, view: Sales
 
 
 async def test_the_moment_is_before_whatever_the_refresh_may_miss(
-    store: OrderStore, view: SalesView, seen: Onlooker, postgres_dsn: str
+    store: OrderStore, view: SalesView, seen: Onlooker, record_dsn: str
 ) -> None:
     """An order that commits while the refresh waits its turn is not claimed to be in the view."""
     day = datetime(2024, 3, 1, tzinfo=UTC)
-    async with onlooker(postgres_dsn) as rival:
+    async with onlooker(record_dsn) as rival:
         await rival.execute("BEGIN")
         await rival.execute("REFRESH MATERIALIZED VIEW daily_sales_mv")
         task = asyncio.create_task(view.refresh())
@@ -108,13 +108,13 @@ async def test_refreshes_at_once_run_one_after_another(
 
 
 async def test_readers_do_not_wait_for_a_refresh(
-    store: OrderStore, view: SalesView, seen: Onlooker, postgres_dsn: str
+    store: OrderStore, view: SalesView, seen: Onlooker, record_dsn: str
 ) -> None:
     """CONCURRENTLY: while the view is being refreshed the days before are served."""
     day = datetime(2024, 3, 1, tzinfo=UTC)
     await store.persist([sale(day, "1.00")])
     await view.refresh()
-    async with onlooker(postgres_dsn) as rival:
+    async with onlooker(record_dsn) as rival:
         # Stops the refresh in its middle: it holds the view and waits for the rollup.
         await rival.execute("BEGIN; LOCK TABLE sales_quarter_hours IN ACCESS EXCLUSIVE MODE")
         task = asyncio.create_task(view.refresh())
@@ -135,11 +135,11 @@ async def test_a_view_without_data_is_filled(view: SalesView, seen: Onlooker) ->
 
 
 async def test_a_refresh_that_dies_holds_up_nobody(
-    view: SalesView, seen: Onlooker, postgres_dsn: str
+    view: SalesView, seen: Onlooker, record_dsn: str
 ) -> None:
     """Its lock goes with its connection, and the moment of the last good refresh stays."""
     first = await view.refresh()
-    async with onlooker(postgres_dsn) as rival:
+    async with onlooker(record_dsn) as rival:
         await rival.execute("BEGIN; LOCK TABLE sales_quarter_hours IN ACCESS EXCLUSIVE MODE")
         task = asyncio.create_task(view.refresh())
         await seen.terminate(await seen.blocked())
@@ -150,10 +150,10 @@ async def test_a_refresh_that_dies_holds_up_nobody(
 
 
 async def test_a_cancelled_refresh_frees_its_lock(
-    view: SalesView, seen: Onlooker, postgres_dsn: str
+    view: SalesView, seen: Onlooker, record_dsn: str
 ) -> None:
     """A process that stops does not keep the others from refreshing."""
-    async with onlooker(postgres_dsn) as rival:
+    async with onlooker(record_dsn) as rival:
         await rival.execute("BEGIN; LOCK TABLE sales_quarter_hours IN ACCESS EXCLUSIVE MODE")
         task = asyncio.create_task(view.refresh())
         await seen.blocked()

@@ -1,23 +1,20 @@
-"""PostgreSQL as tests see it: a migrated pool for the code under test, a plain look beside it."""
+"""PostgreSQL as tests see it: a pool for the code under test, and a plain look beside it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from decimal import Decimal
 from typing import Any
 
 import asyncpg
 
-from polyglot_persistence.adapters.postgres.migrate import migrate
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from tests.support.eventually import eventually
 
 
 @asynccontextmanager
-async def migrated_pool(
+async def pool_on(
     dsn: str, *, size_max: int = 4, statement_timeout_seconds: float = 5.0
 ) -> AsyncIterator[PostgresPool]:
-    """Give a pool on the database, after bringing its schema up to date."""
-    await migrate(dsn)
+    """Give a pool on the database."""
     pool = PostgresPool(
         dsn,
         size_max=size_max,
@@ -85,14 +82,26 @@ class Onlooker:
 
 @asynccontextmanager
 async def onlooker(dsn: str) -> AsyncIterator[Onlooker]:
-    """Give an onlooker's connection."""
-    connection = await asyncpg.connect(dsn, timeout=10, server_settings={"TimeZone": "UTC"})
+    """Give an onlooker's connection, which a database made read-only does not keep from mending."""
+    connection = await asyncpg.connect(
+        dsn,
+        timeout=10,
+        server_settings={"TimeZone": "UTC", "default_transaction_read_only": "off"},
+    )
     try:
         yield Onlooker(connection)
     finally:
         await connection.close(timeout=10)
 
 
-def total(amounts: Sequence[Decimal]) -> Decimal:
-    """Return the exact sum, also of nothing."""
-    return sum(amounts, Decimal("0.00"))
+async def empty(dsn: str) -> None:
+    """Remove every row of a migrated database, and every setting of its own."""
+    async with onlooker(dsn) as seen:
+        await seen.execute(
+            "TRUNCATE orders, sales_quarter_hours, sales_product_days, view_refreshes,"
+            " index_outbox, dead_letters, cache_epoch;"
+            "REFRESH MATERIALIZED VIEW daily_sales_mv"
+        )
+        await seen.execute(
+            f"ALTER DATABASE {await seen.value('SELECT current_database()')} RESET ALL"
+        )
