@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from decimal import Decimal
 from typing import Any, cast
 
@@ -33,7 +33,6 @@ from polyglot_persistence.flows.persist import PersistFlow
 from polyglot_persistence.flows.read import ReadFlow, RecentOrders
 from polyglot_persistence.flows.sales import SalesFlow
 from polyglot_persistence.flows.search import SearchFlow
-from tests.support.record import migrated_pool
 from tests.support.servers import flush
 
 LIMITS = ApiLimits(
@@ -123,28 +122,23 @@ class Api:
         return orders
 
 
-@asynccontextmanager
-async def _api(dsn: str, url: str) -> AsyncIterator[Api]:
+@pytest_asyncio.fixture
+async def api(pool: PostgresPool, redis_url: str) -> AsyncIterator[Api]:
+    """An API over empty stores."""
     async with AsyncExitStack() as stack:
 
         def open_client() -> RedisClient:
-            client = RedisClient(url, connect_timeout_seconds=2.0, command_timeout_seconds=2.0)
+            client = RedisClient(
+                redis_url, connect_timeout_seconds=2.0, command_timeout_seconds=2.0
+            )
             stack.push_async_callback(client.close)
             return client
 
-        pool = await stack.enter_async_context(migrated_pool(dsn))
         api = Api(pool, open_client)
         await start_warm_if_fresh(api.store, api.cache)
         await stack.enter_async_context(api.client)
         yield api
         await api.commit.drain()
-
-
-@pytest_asyncio.fixture
-async def api(postgres_dsn: str, redis_url: str) -> AsyncIterator[Api]:
-    """An API over empty stores."""
-    async with _api(postgres_dsn, redis_url) as api:
-        yield api
 
 
 async def test_an_order_from_acceptance_to_the_record(api: Api) -> None:
