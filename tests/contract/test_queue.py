@@ -1,6 +1,7 @@
 """What the queue port promises, held against every adapter on its real server."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports import Consumer, Delivery, Message, Queue
 from tests.support.eventually import eventually
 from tests.support.orders import START, accepted, message
-from tests.support.queues import QueueServer, ValkeyStreams, closing
+from tests.support.queues import QueueServer, RabbitMQ, ValkeyStreams, closing
 from tests.support.servers import flush, running, short_directory
 
 AWAY = (UnavailableError, UnknownOutcomeError)
@@ -22,30 +23,56 @@ RECOVERY_SECONDS = 5.0
 """Within so long after a server's return everything works again."""
 
 
-@pytest_asyncio.fixture(params=["valkey_streams"])
+ADAPTERS = [
+    "valkey_streams",
+    pytest.param("TEST_RABBITMQ_URL", marks=pytest.mark.servers, id="rabbitmq"),
+    pytest.param("TEST_RABBITMQ4_URL", marks=pytest.mark.servers, id="rabbitmq4"),
+]
+"""Those that are not bundled by the variable that names a running server."""
+
+
+@pytest_asyncio.fixture(params=ADAPTERS)
 async def server(
     request: pytest.FixtureRequest, valkey_server: EmbeddedValkey
 ) -> AsyncIterator[QueueServer]:
-    """An empty queue server, shared with other tests."""
-    await flush(valkey_server)
-    async with closing(ValkeyStreams(valkey_server)) as server:
-        yield server
-
-
-@pytest_asyncio.fixture(params=["valkey_streams"])
-async def own_server(request: pytest.FixtureRequest) -> AsyncIterator[QueueServer]:
-    """A queue server that the test may stop and stall."""
-    with short_directory() as directory:
-        async with (
-            running(EmbeddedValkey(directory / "valkey")) as valkey,
-            closing(ValkeyStreams(valkey)) as server,
-        ):
+    """An empty queue server, which other tests may use too."""
+    if request.param != "valkey_streams":
+        async with closing(RabbitMQ(server_url(request.param))) as server:
+            yield server
+    else:
+        await flush(valkey_server)
+        async with closing(ValkeyStreams(valkey_server)) as server:
             yield server
 
 
-@pytest.fixture
-def queue(server: QueueServer) -> Queue:
-    return server.process()
+@pytest_asyncio.fixture(params=ADAPTERS)
+async def own_server(request: pytest.FixtureRequest) -> AsyncIterator[QueueServer]:
+    """A queue server that the test may take away and stall."""
+    if request.param != "valkey_streams":
+        async with closing(RabbitMQ(server_url(request.param))) as server:
+            yield server
+    else:
+        with short_directory() as directory:
+            async with (
+                running(EmbeddedValkey(directory / "valkey")) as valkey,
+                closing(ValkeyStreams(valkey)) as server,
+            ):
+                yield server
+
+
+def server_url(variable: str) -> str:
+    """Return the server's URL; without one the test is skipped, or fails where it must run."""
+    url = os.environ.get(variable, "")
+    if not url and os.environ.get("REQUIRE_SERVERS") == "1":
+        pytest.fail(f"{variable} names no server, and REQUIRE_SERVERS is 1")
+    if not url:
+        pytest.skip(f"{variable} names no server")
+    return url
+
+
+@pytest_asyncio.fixture
+async def queue(server: QueueServer) -> Queue:
+    return await server.process()
 
 
 def numbered(number: int, *, orders: int = 1) -> Message:
@@ -57,13 +84,25 @@ def numbers(deliveries: Sequence[Delivery]) -> list[int]:
     return [int(delivery.body.split()[1]) for delivery in deliveries]
 
 
-async def receive_all(consumer: Consumer, messages: int, *, within: float = 3.0) -> list[Delivery]:
-    """Receive so many messages, and see that no more are there."""
+async def work_off(consumer: Consumer, messages: int) -> list[Delivery]:
+    """Receive and acknowledge so many messages, and see that no more are there."""
     deliveries: list[Delivery] = []
-    deadline = time.monotonic() + within
+    deadline = time.monotonic() + 5
+    while len(deliveries) < messages and time.monotonic() < deadline:
+        received = await consumer.receive(0.2)
+        await consumer.ack(received)
+        deliveries += received
+    deliveries += await consumer.receive(0)
+    assert len(deliveries) == messages
+    return deliveries
+
+
+async def hold(consumer: Consumer, messages: int) -> list[Delivery]:
+    """Receive so many messages and acknowledge none."""
+    deliveries: list[Delivery] = []
+    deadline = time.monotonic() + 5
     while len(deliveries) < messages and time.monotonic() < deadline:
         deliveries += await consumer.receive(0.2)
-    deliveries += await consumer.receive(0)
     assert len(deliveries) == messages
     return deliveries
 
@@ -86,7 +125,7 @@ async def test_messages_arrive_first_in_first_out(queue: Queue) -> None:
     for number in range(20):
         await queue.publish(numbered(number))
     async with queue.consume(orders_max=100) as consumer:
-        assert list(range(20)) == numbers(await receive_all(consumer, 20))
+        assert list(range(20)) == numbers(await hold(consumer, 20))
 
 
 async def test_a_large_message_passes(queue: Queue) -> None:
@@ -102,7 +141,7 @@ async def test_concurrent_publishers_are_all_confirmed(queue: Queue) -> None:
     """Many publishes at once are each confirmed and each delivered once."""
     await asyncio.gather(*[queue.publish(numbered(number)) for number in range(200)])
     async with queue.consume(orders_max=1000) as consumer:
-        assert set(range(200)) == set(numbers(await receive_all(consumer, 200)))
+        assert set(range(200)) == set(numbers(await work_off(consumer, 200)))
 
 
 async def test_a_cancelled_publisher_disturbs_no_other(queue: Queue) -> None:
@@ -130,7 +169,7 @@ async def test_receive_waits_no_longer_than_asked(queue: Queue) -> None:
 
 async def test_a_waiting_consumer_is_woken_at_once(server: QueueServer) -> None:
     """A message does not wait for a poll."""
-    queue, other = server.process(), server.process()
+    queue, other = await server.process(), await server.process()
     async with queue.consume(orders_max=100) as consumer:
         await consumer.receive(0)
         waiting = asyncio.create_task(consumer.receive(5))
@@ -157,27 +196,27 @@ async def test_a_cancelled_receive_loses_nothing(queue: Queue) -> None:
 
 async def test_an_acknowledged_message_never_comes_again(server: QueueServer) -> None:
     """Ack removes for good; again is harmless; the neighbours stay."""
-    queue = server.process()
+    queue = await server.process()
     for number in range(4):
         await queue.publish(numbered(number))
     async with queue.consume(orders_max=100) as consumer:
-        deliveries = await receive_all(consumer, 4)
+        deliveries = await hold(consumer, 4)
         await consumer.ack(deliveries[:1])
         await consumer.ack([deliveries[2]])
         await consumer.ack([])
-    async with server.process().consume(orders_max=100) as consumer:
-        assert {1, 3} == set(numbers(await receive_all(consumer, 2)))
+    async with (await server.process()).consume(orders_max=100) as consumer:
+        assert {1, 3} == set(numbers(await work_off(consumer, 2)))
 
 
 async def test_leaving_hands_back_what_is_not_acknowledged(server: QueueServer) -> None:
     """Another consumer takes it at once, and is told that it was delivered before."""
-    queue = server.process()
+    queue = await server.process()
     await queue.publish(numbered(1))
     for deliveries_before in range(3):
         async with queue.consume(orders_max=100) as consumer:
             [delivery] = await consumer.receive(0.5)
             assert min(deliveries_before, 1) <= delivery.redeliveries <= deliveries_before
-    async with server.process().consume(orders_max=100) as consumer:
+    async with (await server.process()).consume(orders_max=100) as consumer:
         assert numbers(await consumer.receive(0.5)) == [1]
 
 
@@ -197,11 +236,11 @@ async def test_an_error_in_the_context_hands_back_too(queue: Queue) -> None:
 
 async def test_a_released_message_goes_to_whoever_waits(server: QueueServer) -> None:
     """Release gives it to another consumer, which waits already, at once."""
-    queue, other = server.process(), server.process()
+    queue, other = await server.process(), await server.process()
     await queue.publish(numbered(1))
     await queue.publish(numbered(2))
     async with queue.consume(orders_max=100) as first, other.consume(orders_max=100) as second:
-        deliveries = await receive_all(first, 2)
+        deliveries = await hold(first, 2)
         waiting = asyncio.create_task(second.receive(5))
         await asyncio.sleep(0.05)  # let it begin to wait
         started = time.monotonic()
@@ -217,15 +256,18 @@ async def test_a_released_message_goes_to_whoever_waits(server: QueueServer) -> 
 
 async def test_consumers_compete(server: QueueServer) -> None:
     """Each message goes to one of them."""
-    queue, other = server.process(), server.process()
+    queue, other = await server.process(), await server.process()
     async with queue.consume(orders_max=100) as first, other.consume(orders_max=100) as second:
-        receiving = [asyncio.create_task(consumer.receive(2)) for consumer in (first, second)]
         for number in range(40):
             await queue.publish(numbered(number))
-        taken = [delivery for waited in receiving for delivery in await waited]
-        for consumer in (first, second):
-            taken += await consumer.receive(0.3)
-        assert list(range(40)) == sorted(numbers(taken))
+        taken: list[int] = []
+        while len(taken) < 40:
+            for consumer in (first, second):
+                deliveries = await consumer.receive(0.2)
+                await consumer.ack(deliveries)
+                taken += numbers(deliveries)
+        assert list(range(40)) == sorted(taken)
+    assert await queue.ready() == 0
 
 
 async def test_what_a_consumer_holds_is_bounded_in_orders(queue: Queue) -> None:
@@ -264,13 +306,13 @@ async def test_a_message_above_the_bound_still_comes(queue: Queue) -> None:
 
 async def test_ready_counts_what_no_consumer_holds(server: QueueServer) -> None:
     """Held is not ready, released and handed back is; acknowledged is neither."""
-    queue = server.process()
+    queue = await server.process()
     assert await queue.ready() == 0
     for number in range(5):
         await queue.publish(numbered(number, orders=10))
     assert await eventually(lambda: ready_is(queue, 5), within_seconds=2)
     async with queue.consume(orders_max=1000) as consumer:
-        deliveries = await receive_all(consumer, 5)
+        deliveries = await hold(consumer, 5)
         await eventually(lambda: ready_is(queue, 0), within_seconds=2)
         await consumer.ack(deliveries[:2])
         assert await queue.ready() == 0
@@ -288,7 +330,7 @@ async def ready_is(queue: Queue, messages: int) -> bool:
 
 async def test_the_messages_of_a_dead_process_go_to_another(server: QueueServer) -> None:
     """A process that dies without a word holds nothing for ever."""
-    queue, other = server.process(), server.process()
+    queue, other = await server.process(), await server.process()
     await queue.publish(numbered(1))
     context = queue.consume(orders_max=100)
     consumer = await context.__aenter__()
@@ -308,7 +350,7 @@ async def test_the_messages_of_a_dead_process_go_to_another(server: QueueServer)
 
 async def test_a_wiped_server_heals_by_itself(server: QueueServer) -> None:
     """After everything is gone, publishers and consumers go on without an operator."""
-    queue = server.process()
+    queue = await server.process()
     async with queue.consume(orders_max=100) as consumer:
         await queue.publish(numbered(0))
         held = await consumer.receive(2)
@@ -350,7 +392,7 @@ async def test_a_server_that_is_away_refuses_and_comes_back_with_everything(
     own_server: QueueServer,
 ) -> None:
     """Nothing is accepted or believed while it is away; confirmed messages survive."""
-    queue = own_server.process()
+    queue = await own_server.process()
     await queue.publish(numbered(1))
     async with queue.consume(orders_max=100) as consumer:
         held = await consumer.receive(2)
@@ -374,14 +416,12 @@ async def test_a_server_that_is_away_refuses_and_comes_back_with_everything(
         lambda: queue.publish(numbered(3)), within_seconds=RECOVERY_SECONDS, retried=AWAY
     )
     async with queue.consume(orders_max=100) as consumer:
-        deliveries = await receive_all(consumer, 2)
-        assert {1, 3} == set(numbers(deliveries))
-        await consumer.ack(deliveries)
+        assert {1, 3} == set(numbers(await work_off(consumer, 2)))
 
 
 async def test_a_stalled_server_leaves_a_publish_unknown(own_server: QueueServer) -> None:
     """A publish that is not confirmed in time says so within its deadline, and all recovers."""
-    queue = own_server.process()
+    queue = await own_server.process()
     await queue.publish(numbered(0))
     own_server.stall()
     try:

@@ -9,11 +9,20 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
+from pamqp import commands
+
+from polyglot_persistence.adapters.rabbitmq.address import parse_address
+from polyglot_persistence.adapters.rabbitmq.channel import Content
+from polyglot_persistence.adapters.rabbitmq.connection import open_connection
+from polyglot_persistence.adapters.rabbitmq.queue import RabbitMQQueue
 from polyglot_persistence.adapters.redis.client import RedisClient
 from polyglot_persistence.adapters.valkey_streams.queue import ValkeyStreamsQueue
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.ports import Queue
+from tests.support.proxy import Proxy
 from tests.support.servers import flush
 
 TIMEOUT_SECONDS = 0.5
@@ -27,7 +36,7 @@ class QueueServer(ABC):
     """Within so many seconds the messages of a process that died go to another."""
 
     @abstractmethod
-    def process(self) -> Queue:
+    async def process(self) -> Queue:
         """Return a queue as another process would have it."""
 
     @abstractmethod
@@ -36,11 +45,11 @@ class QueueServer(ABC):
 
     @abstractmethod
     async def stop(self) -> None:
-        """Stop the server in an orderly way."""
+        """Take the server away."""
 
     @abstractmethod
     async def start(self) -> None:
-        """Start it again, with its data."""
+        """Give it back, with its data."""
 
     @abstractmethod
     async def wipe(self) -> None:
@@ -48,11 +57,11 @@ class QueueServer(ABC):
 
     @abstractmethod
     def stall(self) -> None:
-        """Keep the server from running, its sockets open."""
+        """Keep the server from answering, its sockets open."""
 
     @abstractmethod
     def resume(self) -> None:
-        """Let it run again."""
+        """Let it answer again."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -68,7 +77,7 @@ class ValkeyStreams(QueueServer):
         self._server = server
         self._clients: dict[Queue, list[RedisClient]] = {}
 
-    def process(self) -> Queue:
+    async def process(self) -> Queue:
         clients: list[RedisClient] = []
 
         def open_client() -> RedisClient:
@@ -108,6 +117,88 @@ class ValkeyStreams(QueueServer):
     async def close(self) -> None:
         for queue in list(self._clients):
             await self.kill(queue)
+
+
+class RabbitMQ(QueueServer):
+    """The production deployment's queue: a broker that runs already, a queue of each test's own.
+
+    Each process reaches it through a proxy, which takes the broker away from it.
+    """
+
+    death_seconds = 2.0
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.queue_name = f"test-{uuid4().hex}"
+        self._processes: dict[Queue, tuple[RabbitMQQueue, Proxy]] = {}
+
+    async def process(self) -> Queue:
+        parts = urlsplit(self._url)
+        address = parse_address(self._url)
+        proxy = Proxy(address.host, address.port)
+        await proxy.start()
+        user = parts.netloc.rpartition("@")[0] or "guest:guest"
+        url = urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{proxy.port}"))
+        queue = RabbitMQQueue(
+            url,
+            queue=self.queue_name,
+            connect_timeout_seconds=TIMEOUT_SECONDS,
+            publish_timeout_seconds=TIMEOUT_SECONDS,
+        )
+        self._processes[queue] = (queue, proxy)
+        return queue
+
+    async def kill(self, queue: Queue) -> None:
+        rabbitmq, proxy = self._processes.pop(queue)
+        await proxy.stop()
+        await rabbitmq.close()
+
+    async def stop(self) -> None:
+        for _, proxy in self._processes.values():
+            await proxy.cut()
+
+    async def start(self) -> None:
+        for _, proxy in self._processes.values():
+            proxy.restore()
+
+    async def wipe(self) -> None:
+        connection = await open_connection(
+            parse_address(self._url), connect_timeout_seconds=5, timeout_seconds=5
+        )
+        try:
+            channel = await connection.channel(_Deaf())
+            await channel.call(
+                commands.Queue.Delete(queue=self.queue_name), commands.Queue.DeleteOk
+            )
+        finally:
+            await connection.close()
+
+    def stall(self) -> None:
+        for _, proxy in self._processes.values():
+            proxy.stall()
+
+    def resume(self) -> None:
+        for _, proxy in self._processes.values():
+            proxy.resume()
+
+    async def close(self) -> None:
+        for rabbitmq, proxy in self._processes.values():
+            await rabbitmq.close()
+            await proxy.stop()
+        await self.wipe()
+
+
+class _Deaf:
+    """Listens to a channel on which nothing comes unasked."""
+
+    def on_content(self, content: Content) -> None:
+        raise AssertionError(content)
+
+    def on_confirm(self, delivery_tag: int, *, multiple: bool, positive: bool) -> None:
+        raise AssertionError(delivery_tag)
+
+    def on_closed(self, reason: str) -> None:
+        pass
 
 
 @asynccontextmanager

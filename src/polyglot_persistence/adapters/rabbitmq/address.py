@@ -1,0 +1,56 @@
+"""Where a RabbitMQ broker is: `amqp://user:password@host:port/vhost`, or `amqps` for TLS.
+
+An empty path, or `/`, is the virtual host `/`; another one is percent-encoded. TLS is verified
+against the system's authorities (or those of the `SSL_CERT_FILE` environment variable).
+
+Invariant: the text of an address never shows its password.
+"""
+
+from typing import Final, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from polyglot_persistence.errors import ConfigurationError
+
+_PORTS: Final = {"amqp": 5672, "amqps": 5671}
+
+
+class BrokerAddress(NamedTuple):
+    """One broker's address."""
+
+    host: str
+    port: int
+    username: str
+    password: str
+    virtual_host: str
+    tls: bool
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"BrokerAddress({self})"
+
+
+def parse_address(text: str) -> BrokerAddress:
+    """Return what a URL says; without a user it is guest, with the password guest.
+
+    Raises:
+        ConfigurationError: if it is none (not repeated, for it may hold a password).
+    """
+    url = urlsplit(text)
+    try:
+        port = url.port or _PORTS[url.scheme]
+    except (KeyError, ValueError):
+        port = None
+    if port is None or url.query or url.fragment or "/" in url.path[1:]:
+        raise ConfigurationError(
+            "a RabbitMQ address is amqp://user:password@host:port/vhost (or amqps), no parameters"
+        )
+    return BrokerAddress(
+        host=url.hostname or "localhost",
+        port=port,
+        username=unquote(url.username or "guest"),
+        password=unquote("guest" if url.password is None else url.password),
+        virtual_host=unquote(url.path[1:]) or "/",
+        tls=url.scheme == "amqps",
+    )

@@ -1,0 +1,243 @@
+"""One AMQP 0-9-1 connection over pamqp's frames: what this adapter needs of it, and no more.
+
+A general client hides what matters here: when the broker blocks publishers, that a channel died,
+whether something was sent at all; and it reconnects, or waits, where a failure should be told.
+Everything is written at once and in order, so that there is nothing to wait for and to cancel.
+
+```
+  open --> handshake --> open <--> blocked (the broker takes no publishes: memory or disk alarm)
+                           |
+                           +--> closed: by either side, by silence, or by what is not AMQP
+```
+
+Invariant: a connection that is closed never comes back, nor does any channel of it.
+"""
+
+import asyncio
+import itertools
+import ssl
+import struct
+from typing import Any, Final
+
+from pamqp import commands, frame, heartbeat
+from pamqp.base import Frame
+from pamqp.body import ContentBody
+from pamqp.exceptions import PAMQPException
+from pamqp.header import ContentHeader, ProtocolHeader
+
+from polyglot_persistence.adapters.rabbitmq.address import BrokerAddress
+from polyglot_persistence.adapters.rabbitmq.channel import (
+    FRAME_HEAD,
+    FRAME_OVERHEAD_BYTES,
+    AmqpChannel,
+    ChannelListener,
+)
+from polyglot_persistence.errors import UnavailableError
+
+HEARTBEAT_SECONDS: Final = 5
+"""Offered to the broker, whose default of 60 would find a dead peer after two minutes. Below 5 the
+manual warns of false alarms ("Detecting Dead TCP Connections with Heartbeats")."""
+
+_CLOSE_SECONDS_MAX: Final = 2.0
+
+_CAPABILITIES: Final = (
+    "authentication_failure_close",
+    "basic.nack",
+    "connection.blocked",
+    "consumer_cancel_notify",
+    "publisher_confirms",
+)
+
+
+class AmqpConnection(asyncio.Protocol):
+    """One connection; `open_connection` makes it."""
+
+    def __init__(self, address: BrokerAddress, *, timeout_seconds: float) -> None:
+        self.timeout_seconds = timeout_seconds
+        self.frame_bytes_max = 131_072
+        self.server_properties: dict[str, Any] = {}
+        self.blocked_because = ""
+        self.closed_because = ""
+        self._address = address
+        self._loop = asyncio.get_running_loop()
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._ended = asyncio.Event()
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._channels: dict[int, AmqpChannel] = {}
+        self._heartbeat_seconds = HEARTBEAT_SECONDS
+        self._heard_at = 0.0
+        self._tick: asyncio.TimerHandle | None = None
+
+    async def opened(self) -> None:
+        """Return when the handshake is done; raises `UnavailableError` if it failed."""
+        await self._opened
+
+    async def channel(self, listener: ChannelListener) -> AmqpChannel:
+        """Open one more channel."""
+        number = next(
+            n
+            for n in itertools.count(1)
+            if n not in self._channels or self._channels[n].closed_because
+        )
+        channel = AmqpChannel(self, number, listener)
+        self._channels[number] = channel
+        if self.closed_because:
+            channel.closed(self.closed_because)
+        await channel.call(commands.Channel.Open(), commands.Channel.OpenOk)
+        return channel
+
+    async def close(self) -> None:
+        """Say goodbye, so that the broker has taken all that was sent, and close. Idempotent."""
+        if self.closed_because or not self._opened.done():
+            self.fail("closed")
+            return
+        self.write(frame.marshal(commands.Connection.Close(200, "", 0, 0), 0))
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS_MAX):
+                await self._ended.wait()
+        except TimeoutError:
+            pass  # a broker that is silent finds out by the end of the socket
+        finally:
+            self.fail("closed")
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, unless the connection is gone (its channels call this)."""
+        if self._transport is not None and not self.closed_because:
+            self._transport.write(data)
+
+    def fail(self, reason: str) -> None:
+        """End at once; all channels hear of it. Idempotent."""
+        if self.closed_because:
+            return
+        self.closed_because = reason
+        self._ended.set()
+        if self._transport is not None:
+            self._transport.abort()
+        if self._tick is not None:
+            self._tick.cancel()
+        if not self._opened.done():
+            self._opened.set_exception(UnavailableError(reason))
+            self._opened.exception()  # whoever waited may have given up
+        for channel in list(self._channels.values()):
+            channel.closed(reason)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin (asyncio calls this)."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # what create_connection gives
+        self._transport = transport
+        self.write(ProtocolHeader().marshal())
+
+    def data_received(self, data: bytes) -> None:
+        """Take apart what came (asyncio calls this)."""
+        self._heard_at = self._loop.time()
+        buffer = self._buffer
+        buffer += data
+        position = 0
+        try:
+            while len(buffer) - position >= FRAME_OVERHEAD_BYTES and not self.closed_because:
+                _, number, size = FRAME_HEAD.unpack_from(buffer, position)
+                end = position + FRAME_HEAD.size + size
+                if size > self.frame_bytes_max:
+                    self.fail("not AMQP 0-9-1: a frame above the limit")
+                if len(buffer) <= end:
+                    break
+                self._received(number, bytes(buffer[position : end + 1]))
+                position = end + 1
+        except (PAMQPException, LookupError, ValueError, struct.error) as error:
+            self.fail(f"not AMQP 0-9-1: {error!r}")
+        del buffer[:position]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End (asyncio calls this)."""
+        self.fail(str(exc or "closed by the broker"))
+
+    def _received(self, number: int, data: bytes) -> None:
+        _, _, value = frame.unmarshal(data)
+        if number:
+            channel = self._channels[number]
+            if channel.closed_because:
+                return
+            if isinstance(value, ContentBody):
+                channel.received_body(value.value)
+            elif isinstance(value, Frame | ContentHeader):
+                channel.received(value)
+        elif isinstance(value, Frame):
+            self._received_for_connection(value)
+
+    def _received_for_connection(self, method: Frame) -> None:
+        match method:
+            case commands.Connection.Start():
+                self.server_properties = dict(method.server_properties or {})
+                self._log_in()
+            case commands.Connection.Tune():
+                self._tune(method)
+            case commands.Connection.OpenOk():
+                if not self._opened.done():
+                    self._opened.set_result(None)
+            case commands.Connection.Blocked():
+                self.blocked_because = method.reason or "no reason given"
+            case commands.Connection.Unblocked():
+                self.blocked_because = ""
+            case commands.Connection.Close():
+                self.write(frame.marshal(commands.Connection.CloseOk(), 0))
+                self.fail(f"{method.reply_code} {method.reply_text}")
+            case commands.Connection.CloseOk():
+                self._ended.set()
+            case _:
+                raise ValueError(method.name)
+
+    def _log_in(self) -> None:
+        secret = f"\0{self._address.username}\0{self._address.password}"
+        properties: dict[str, Any] = {
+            "product": "polyglot-persistence",
+            "capabilities": dict.fromkeys(_CAPABILITIES, True),
+        }
+        self.write(
+            frame.marshal(commands.Connection.StartOk(properties, "PLAIN", secret, "en_US"), 0)
+        )
+
+    def _tune(self, tune: commands.Connection.Tune) -> None:
+        self.frame_bytes_max = tune.frame_max or self.frame_bytes_max
+        self._heartbeat_seconds = min(tune.heartbeat or HEARTBEAT_SECONDS, HEARTBEAT_SECONDS)
+        answer = commands.Connection.TuneOk(
+            tune.channel_max, self.frame_bytes_max, self._heartbeat_seconds
+        )
+        self.write(frame.marshal(answer, 0))
+        self.write(frame.marshal(commands.Connection.Open(self._address.virtual_host), 0))
+        self._beat()
+
+    def _beat(self) -> None:
+        """Send a heartbeat, twice as often as agreed; after two intervals of silence, give up."""
+        if self._loop.time() - self._heard_at > 2 * self._heartbeat_seconds:
+            self.fail(f"silent for {2 * self._heartbeat_seconds} s")
+            return
+        self.write(heartbeat.Heartbeat().marshal())
+        self._tick = self._loop.call_later(self._heartbeat_seconds / 2, self._beat)
+
+
+async def open_connection(
+    address: BrokerAddress, *, connect_timeout_seconds: float, timeout_seconds: float
+) -> AmqpConnection:
+    """Return an open connection.
+
+    Raises:
+        UnavailableError: there is none within the time; the message says why.
+    """
+    connection = AmqpConnection(address, timeout_seconds=timeout_seconds)
+    tls = ssl.create_default_context() if address.tls else None
+    try:
+        async with asyncio.timeout(connect_timeout_seconds):
+            await asyncio.get_running_loop().create_connection(
+                lambda: connection, address.host, address.port, ssl=tls
+            )
+            await connection.opened()
+    except BaseException as error:
+        connection.fail("not connected")
+        if isinstance(error, TimeoutError):
+            reason = f"no connection within {connect_timeout_seconds:g} s"
+            raise UnavailableError(f"RabbitMQ at {address}: {reason}") from error
+        if isinstance(error, OSError | UnavailableError):
+            raise UnavailableError(f"RabbitMQ at {address}: {error}") from error
+        raise
+    return connection

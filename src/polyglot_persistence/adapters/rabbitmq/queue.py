@@ -1,0 +1,199 @@
+"""The queue over RabbitMQ.
+
+One connection publishes and is kept alive here: lazily opened, opened again when it is lost. Each
+consumer has its own, for the broker blocks a connection that publishes while an alarm lasts, and
+consuming is what ends the alarm; it is not kept alive: its owner hears that it died, and consumes
+anew.
+
+Invariant: while the broker is away calls fail at once; one background task tries to connect.
+Invariant: connect, declare, then use: a broker that lost the queue has it again.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from polyglot_persistence.adapters.rabbitmq import messages
+from polyglot_persistence.adapters.rabbitmq.address import parse_address
+from polyglot_persistence.adapters.rabbitmq.channel import AmqpChannel, Content
+from polyglot_persistence.adapters.rabbitmq.connection import AmqpConnection, open_connection
+from polyglot_persistence.adapters.rabbitmq.consumer import RabbitMQConsumer
+from polyglot_persistence.adapters.rabbitmq.publisher import Publisher, ReturnedError
+from polyglot_persistence.errors import UnavailableError
+from polyglot_persistence.ports import Message, StoreState
+from polyglot_persistence.telemetry import logger
+
+QUEUE_DEFAULT: Final = "order_queue"
+
+_BACKOFF_FIRST_SECONDS: Final = 0.05
+_BACKOFF_MAX_SECONDS: Final = 1.0
+
+_log = logger("queue")
+
+
+class _Control:
+    """Listens to the channel that declares: nothing comes unasked there."""
+
+    def on_content(self, content: Content) -> None:
+        """Nothing is consumed here."""
+
+    def on_confirm(self, delivery_tag: int, *, multiple: bool, positive: bool) -> None:
+        """Nothing is published here."""
+
+    def on_closed(self, reason: str) -> None:
+        """Its next call says so."""
+
+
+class _Link:
+    """The publishing connection with its two channels."""
+
+    def __init__(self, connection: AmqpConnection, queue: str) -> None:
+        self.connection = connection
+        self.publisher = Publisher(connection, queue)
+        self._queue = queue
+        self._control: AmqpChannel | None = None
+
+    @property
+    def closed_because(self) -> str:
+        """Why it can no longer be used; empty while it can."""
+        control = self._control.closed_because if self._control else ""
+        return self.publisher.closed_because or control
+
+    async def open(self) -> None:
+        """Open both channels and declare the queue."""
+        self._control = await self.connection.channel(_Control())
+        await self.declare()
+        await self.publisher.open()
+
+    async def declare(self) -> int:
+        """Create the queue if it is missing; return how many messages no consumer holds."""
+        if self._control is None:
+            raise UnavailableError("no channel to RabbitMQ")
+        return await messages.declare(self._control, self._queue)
+
+
+class RabbitMQQueue:
+    """`ports.Queue`. Its owner closes it."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        queue: str = QUEUE_DEFAULT,
+        connect_timeout_seconds: float,
+        publish_timeout_seconds: float,
+    ) -> None:
+        self._address = parse_address(url)
+        self._queue = queue
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._publish_timeout_seconds = publish_timeout_seconds
+        self._link: _Link | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._first_attempt = asyncio.Event()
+        self._reason = "never connected"
+        self._closed = False
+
+    async def publish(self, message: Message) -> None:
+        """Return when the broker confirmed the message.
+
+        A queue that is missing is declared again: the publish that found out is refused, the next
+        is not.
+        """
+        link = await self._linked()
+        try:
+            await link.publisher.publish(message, timeout_seconds=self._publish_timeout_seconds)
+        except ReturnedError:
+            _log.error("queue_missing", queue=self._queue)
+            await link.declare()
+            raise
+
+    @asynccontextmanager
+    async def consume(self, *, orders_max: int) -> AsyncIterator[RabbitMQConsumer]:
+        """Consume over a connection of its own.
+
+        Raises:
+            UnavailableError: the broker is away.
+        """
+        connection = await self._open_connection()
+        try:
+            consumer = RabbitMQConsumer(connection, self._queue, orders_max=orders_max)
+            await consumer.open()
+            yield consumer
+        finally:
+            await connection.close()
+
+    async def ready(self) -> int:
+        """Return how many messages are ready; a queue that is missing is declared, and empty."""
+        return await (await self._linked()).declare()
+
+    async def ping(self) -> StoreState:
+        """Ask for the broker's version; a broker that takes no messages is unavailable."""
+        link = await self._linked()
+        await link.declare()
+        blocked = link.connection.blocked_because
+        if blocked:
+            raise UnavailableError(f"RabbitMQ is blocked: {blocked}")
+        properties = link.connection.server_properties
+        return StoreState(f"{properties.get('product')} {properties.get('version')}")
+
+    async def close(self) -> None:
+        """Close the publishing connection for good. Idempotent."""
+        self._closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait({self._connecting})
+        self._first_attempt.set()
+        if self._link is not None:
+            await self._link.connection.close()
+
+    async def _linked(self) -> _Link:
+        """Return the link, waiting for one attempt at most, and not if the last one failed."""
+        if self._link is not None and not self._link.closed_because:
+            return self._link
+        if self._closed:
+            raise UnavailableError("this queue is closed")
+        if self._connecting is None or self._connecting.done():
+            self._first_attempt.clear()
+            self._connecting = asyncio.create_task(self._connect_with_backoff())
+        await self._first_attempt.wait()
+        if self._link is None or self._link.closed_because:
+            reason = self._link.closed_because if self._link else self._reason
+            raise UnavailableError(f"RabbitMQ at {self._address} is away: {reason}")
+        return self._link
+
+    async def _connect_with_backoff(self) -> None:
+        backoff_seconds = _BACKOFF_FIRST_SECONDS
+        if self._link is not None:
+            self._link.connection.fail("given up")  # one of its channels may have died alone
+            self._link = None
+        while True:
+            try:
+                self._link = await self._open_link()
+            except Exception as error:  # noqa: BLE001  # whatever it is, callers wait to hear it
+                self._reason = str(error) or type(error).__name__
+            else:
+                return
+            finally:
+                self._first_attempt.set()
+            jitter = random.uniform(0.5, 1.0)  # noqa: S311  # no secret
+            await asyncio.sleep(backoff_seconds * jitter)
+            backoff_seconds = min(2 * backoff_seconds, _BACKOFF_MAX_SECONDS)
+
+    async def _open_link(self) -> _Link:
+        connection = await self._open_connection()
+        link = _Link(connection, self._queue)
+        try:
+            await link.open()
+        except BaseException:
+            connection.fail("not set up")
+            raise
+        return link
+
+    async def _open_connection(self) -> AmqpConnection:
+        return await open_connection(
+            self._address,
+            connect_timeout_seconds=self._connect_timeout_seconds,
+            timeout_seconds=self._publish_timeout_seconds,
+        )
