@@ -280,19 +280,31 @@ def _as_stored(units: Sequence[Unit], found: dict[UUID, bytes]) -> list[Unit]:
 
 
 def _settle(batch: Sequence[_Waiting], outcome: _Outcome) -> None:
+    stored: set[UUID] = set()
     for waiting in batch:
         error = outcome.identified if waiting.has_identity else outcome.free
-        ids = [member.accepted.order.id for member in waiting.unit.members]
         if error is not None:
             _fail(waiting, error)
             continue
-        entries: Sequence[Entry] = ()
-        if waiting.has_identity and outcome.found:
-            entries = [codec.decode_entry(outcome.found[i]) for i in ids if i in outcome.found]
+        entries = _before(waiting, outcome.found, stored) if waiting.has_identity else ()
         if not entries:
-            ACCEPTED.inc(len(ids))
+            ACCEPTED.inc(len(waiting.unit.members))
         if not waiting.done.done():
             waiting.done.set_result(entries)
+
+
+def _before(waiting: _Waiting, found: dict[UUID, bytes], stored: set[UUID]) -> Sequence[Entry]:
+    """Return what was there before this unit.
+
+    If an identity comes twice in a batch, the second finds what the first has stored, and by its
+    id the first would seem to find it, too.
+    """
+    ids = [member.accepted.order.id for member in waiting.unit.members]
+    entries = [codec.decode_entry(found[i]) for i in ids if i in found]
+    own = [Entry(EntryState.DIRTY, accepted, body) for accepted, body in waiting.unit.members]
+    is_first = stored.isdisjoint(ids)
+    stored.update(ids)
+    return () if is_first and entries == own else entries
 
 
 def _fail(waiting: _Waiting, error: PolyglotError) -> None:

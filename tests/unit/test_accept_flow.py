@@ -1,0 +1,228 @@
+"""Orders with an identity: replays, conflicts, and bulks that are all or nothing."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+
+from polyglot_persistence.domain.entry import EntryState
+from polyglot_persistence.domain.order import AcceptedOrder, derived_id, new_id
+from polyglot_persistence.errors import ConflictError, UnavailableError
+from polyglot_persistence.flows.accept import AcceptFlow, ImportLine
+from polyglot_persistence.flows.breaker import Breaker
+from polyglot_persistence.flows.cold_cache import ColdMark
+from polyglot_persistence.flows.group_commit import CommitLimits, GroupCommit
+from polyglot_persistence.flows.read import ReadFlow, RecentOrders
+from polyglot_persistence.ports import Found, Settled, StoredOrder
+from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue
+
+ONE = Decimal("1.00")
+TWO = Decimal("2.00")
+ITEMS = [("a", ONE), ("b", ONE), ("c", ONE)]
+
+
+class Rows:
+    """A record that only finds."""
+
+    def __init__(self) -> None:
+        self.rows: dict[UUID, StoredOrder] = {}
+        self.error: Exception | None = None
+        self.asked: list[Sequence[UUID]] = []
+
+    async def find(self, ids: Sequence[UUID]) -> Found:
+        self.asked.append(ids)
+        if self.error is not None:
+            raise self.error
+        return Found({i: self.rows[i] for i in ids if i in self.rows}, {}, 1)
+
+    def persist(self, orders: Sequence[AcceptedOrder]) -> None:
+        for one in orders:
+            self.rows[one.order.id] = StoredOrder(one.order, one.accepted_at, one.accepted_at)
+
+
+class Stand:
+    """The accept flow over scripted stores."""
+
+    def __init__(self) -> None:
+        self.cache, self.queue, self.record = ScriptedCache(), ScriptedQueue(), Rows()
+        self.clock = FakeClock()
+        breaker = Breaker("cache", self._ping)
+        reads = ReadFlow(
+            cast("Any", self.cache),
+            cast("Any", self.record),
+            cast("Any", None),
+            cache_breaker=breaker,
+            clock=self.clock,
+            recent=RecentOrders(self.clock, orders_max=0, seconds=0),
+        )
+        commit = GroupCommit(
+            cast("Any", self.cache),
+            cast("Any", self.queue),
+            cache_breaker=breaker,
+            queue_breaker=Breaker("queue", self._ping),
+            cold_mark=ColdMark(cast("Any", self.record), self.clock),
+            clock=self.clock,
+            limits=CommitLimits(100, 5000, 10_000),
+        )
+        self.flow = AcceptFlow(commit, reads, self.clock)
+
+    async def _ping(self) -> None:
+        return None
+
+    def evict(self) -> None:
+        """Persist everything and let the cache forget it."""
+        self.record.persist(self.queue.orders)
+        self.cache.entries.clear()
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+async def test_the_same_key_and_body_is_the_same_order(evicted: bool) -> None:
+    """While it is dirty, and after every cache has forgotten it."""
+    stand = Stand()
+    first = await stand.flow.accept_keyed("", "k", "x", ONE)
+    if evicted:
+        stand.evict()
+    stand.clock.advance(5)
+    again = await stand.flow.accept_keyed("", "k", "x", ONE)
+    assert (first.ids, False, True) == (again.ids, first.replayed, again.replayed)
+    assert len({one.order.created_at for one in stand.queue.orders}) == 1
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+@pytest.mark.parametrize(("name", "amount"), [("x", TWO), ("y", ONE)])
+async def test_the_same_key_with_another_body_is_a_conflict(
+    evicted: bool, name: str, amount: Decimal
+) -> None:
+    """And nothing of it is stored or sent."""
+    stand = Stand()
+    await stand.flow.accept_keyed("", "k", "x", ONE)
+    if evicted:
+        stand.evict()
+    published = len(stand.queue.orders)
+    with pytest.raises(ConflictError):
+        await stand.flow.accept_keyed("", "k", name, amount)
+    assert published == len(stand.queue.orders)
+
+
+async def test_another_client_has_another_order_under_the_same_key() -> None:
+    """A key is a client's own."""
+    stand = Stand()
+    one = await stand.flow.accept_keyed("alice", "k", "x", ONE)
+    other = await stand.flow.accept_keyed("bob", "k", "y", TWO)
+    assert one.ids != other.ids
+
+
+async def test_what_cannot_be_checked_is_accepted() -> None:
+    """The worker compares at persist, where a conflict becomes a dead letter."""
+    stand = Stand()
+    stand.record.error = UnavailableError("away")
+    assert not (await stand.flow.accept_keyed("", "k", "x", ONE)).replayed
+    assert len(stand.queue.orders) == 1
+
+
+async def test_an_order_without_identity_asks_nobody() -> None:
+    """The hot path costs no look-up."""
+    stand = Stand()
+    order_id, accepted = stand.flow.accept_new("x", ONE)
+    await accepted
+    assert stand.record.asked == []
+    assert [order_id] == [one.order.id for one in stand.queue.orders]
+
+
+async def test_a_bulk_is_one_unit_in_order() -> None:
+    """All members share unit and time of acceptance, and travel in one message."""
+    stand = Stand()
+    accepted = await stand.flow.accept_bulk("", None, ITEMS)
+    orders = stand.queue.orders
+    assert list(accepted.ids) == [one.order.id for one in orders]
+    assert [one.order.product_name for one in orders] == ["a", "b", "c"]
+    assert len({(one.unit_id, one.unit_size, one.accepted_at) for one in orders}) == 1
+    assert len(stand.queue.published) == 1
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+async def test_a_keyed_bulk_is_replayed_whole(evicted: bool) -> None:
+    """The same key and body give the same ids, in order."""
+    stand = Stand()
+    first = await stand.flow.accept_bulk("", "k", ITEMS)
+    if evicted:
+        stand.evict()
+    stand.clock.advance(5)
+    again = await stand.flow.accept_bulk("", "k", ITEMS)
+    assert (list(first.ids), True) == (list(again.ids), again.replayed)
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+@pytest.mark.parametrize(
+    "items",
+    [ITEMS[:2], [*ITEMS, ("d", ONE)], [*ITEMS[:2], ("c", TWO)], [ITEMS[1], ITEMS[0], ITEMS[2]]],
+    ids=["shorter", "longer", "changed", "reordered"],
+)
+async def test_a_keyed_bulk_with_another_body_is_a_conflict(
+    evicted: bool, items: list[tuple[str, Decimal]]
+) -> None:
+    """Also where one is the beginning of the other; nothing of it is stored."""
+    stand = Stand()
+    await stand.flow.accept_bulk("", "k", ITEMS)
+    if evicted:
+        stand.evict()
+    entries, published = len(stand.cache.entries), len(stand.queue.orders)
+    with pytest.raises(ConflictError):
+        await stand.flow.accept_bulk("", "k", items)
+    assert (entries, published) == (len(stand.cache.entries), len(stand.queue.orders))
+
+
+async def test_a_bulk_of_which_the_cache_forgot_a_part_is_still_a_replay() -> None:
+    """Clean entries are evicted one by one; the record has the rest."""
+    stand = Stand()
+    first = await stand.flow.accept_bulk("", "k", ITEMS)
+    orders = stand.queue.orders
+    stand.record.persist(orders)
+    await stand.cache.settle([Settled(EntryState.CLEAN, one) for one in orders])
+    del stand.cache.entries[first.ids[1]]
+    again = await stand.flow.accept_bulk("", "k", ITEMS)
+    assert (list(first.ids), True) == (list(again.ids), again.replayed)
+
+
+async def test_import_lines_are_answered_one_by_one() -> None:
+    """New, unchanged and conflicting lines of one chunk do not disturb one another."""
+    stand = Stand()
+    past = datetime(2017, 3, 1, tzinfo=UTC)
+    known, taken, new = new_id(), new_id(), new_id()
+    await stand.flow.accept_lines(
+        [ImportLine("x", ONE, known, past), ImportLine("y", ONE, taken, past)]
+    )
+    stand.clock.advance(5)
+    outcomes = await stand.flow.accept_lines(
+        [
+            ImportLine("x", ONE, known, past),
+            ImportLine("y", TWO, taken, past),
+            ImportLine("z", ONE, new, past),
+            ImportLine("free", ONE),
+            ImportLine("z", TWO, new, past),
+        ]
+    )
+    assert [one.unchanged for one in outcomes] == [True, False, False, False, False]
+    assert [None, ConflictError, None, None, ConflictError] == [
+        None if one.error is None else type(one.error) for one in outcomes
+    ]
+    assert [known, taken, new] == [one.id for one in outcomes[:3]]
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+async def test_a_given_created_at_belongs_to_the_content(evicted: bool) -> None:
+    """The same id at another time is another order; without a given time it is the same."""
+    stand = Stand()
+    past = datetime(2017, 3, 1, tzinfo=UTC)
+    order_id = derived_id("", "line", 1)
+    await stand.flow.accept_lines([ImportLine("x", ONE, order_id, past)])
+    if evicted:
+        stand.evict()
+    other = datetime(2018, 3, 1, tzinfo=UTC)
+    outcomes = await stand.flow.accept_lines([ImportLine("x", ONE, order_id, other)])
+    assert isinstance(outcomes[0].error, ConflictError)
+    outcomes = await stand.flow.accept_lines([ImportLine("x", ONE, order_id)])
+    assert outcomes[0].unchanged
