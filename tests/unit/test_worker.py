@@ -1,0 +1,357 @@
+"""The loops of the worker: batches, suspects, newer schemas, outages, leadership."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+
+from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.entry import Entry, EntryState
+from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
+from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
+from polyglot_persistence.flows.persist import ToIndex
+from polyglot_persistence.flows.sweep import QueueProgress, SweepFlow
+from polyglot_persistence.ports import Backlog, Delivery
+from polyglot_persistence.worker.indexer import Indexer, IndexerLimits
+from polyglot_persistence.worker.persister import Persister, PersisterLimits
+from polyglot_persistence.worker.repeat import repeat, repeat_as_leader
+from tests.support.scripted import FakeClock, ScriptedQueue
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def orders(count: int) -> list[AcceptedOrder]:
+    made = [Order(new_id(), "x", Decimal("1.00"), NOW) for _ in range(count)]
+    return [AcceptedOrder(order, NOW, order.id) for order in made]
+
+
+def delivery(batch: Sequence[AcceptedOrder], **fields: Any) -> Delivery:
+    body = codec.encode_message([(one, codec.encode_order(one.order)) for one in batch])
+    values = {"tag": new_id(), "body": body, "orders": len(batch), "accepted_at": NOW}
+    return Delivery(**{**values, "schema": 1, "redeliveries": 0, **fields})
+
+
+class Consumer:
+    """Hands out what it is given, once; then stops the loop."""
+
+    def __init__(self, deliveries: Sequence[Delivery], stop: asyncio.Event) -> None:
+        self.waiting = list(deliveries)
+        self.stop = stop
+        self.acked: list[Delivery] = []
+        self.released: list[Delivery] = []
+
+    async def receive(self, wait_seconds: float) -> Sequence[Delivery]:
+        taken, self.waiting = self.waiting, []
+        if not taken:
+            self.stop.set()
+        return taken
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        self.acked += deliveries
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        self.released += deliveries
+        self.stop.set()
+
+
+class Flow:
+    """A persist flow that writes down its batches, and fails as often as it is told."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[UUID]] = []
+        self.unreadable: list[codec.Reject] = []
+        self.failures: list[Exception] = []
+
+    async def persist(self, batch: Sequence[AcceptedOrder], source: str) -> Sequence[ToIndex]:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.batches.append([one.order.id for one in batch])
+        return []
+
+    async def bury_unreadable(self, rejects: Sequence[codec.Reject]) -> None:
+        self.unreadable += rejects
+
+
+class Stand:
+    """A persister over a scripted consumer."""
+
+    def __init__(self, deliveries: Sequence[Delivery], *, hold_seconds: float = 20) -> None:
+        self.stop = asyncio.Event()
+        self.consumer = Consumer(deliveries, self.stop)
+        self.channels = 0
+        self.pings = 0
+        self.flow = Flow()
+        self.progress = QueueProgress()
+        self.persister = Persister(
+            cast("Any", self.flow),
+            queue=cast("Any", self),
+            store=cast("Any", self),
+            offer=lambda _: None,
+            progress=self.progress,
+            clock=FakeClock(),
+            limits=PersisterLimits(100, 1000, hold_seconds),
+        )
+
+    @asynccontextmanager
+    async def consume(self, *, orders_max: int) -> AsyncIterator[Consumer]:
+        self.channels += 1
+        yield self.consumer
+
+    async def ping(self) -> None:
+        self.pings += 1
+
+
+async def test_messages_are_persisted_together_up_to_the_batch_size() -> None:
+    """A message is never divided."""
+    batches = [orders(40), orders(40), orders(40), orders(150), orders(1)]
+    stand = Stand([delivery(batch) for batch in batches])
+    await stand.persister.run(stand.stop)
+    assert [len(batch) for batch in stand.flow.batches] == [80, 40, 150, 1]
+    assert len(stand.consumer.acked) == 5
+    assert stand.progress.passed == NOW
+
+
+async def test_a_suspect_message_is_persisted_order_by_order() -> None:
+    """One of its orders may have killed workers; its neighbours in the queue are left alone."""
+    suspect, innocent = orders(3), orders(5)
+    stand = Stand([delivery(innocent), delivery(suspect, redeliveries=2), delivery(innocent)])
+    await stand.persister.run(stand.stop)
+    assert [len(batch) for batch in stand.flow.batches] == [5, 1, 1, 1, 5]
+
+
+async def test_an_unreadable_item_is_buried_and_the_rest_persisted() -> None:
+    """And then the message is acknowledged: it would never become better."""
+    batch = orders(3)
+    bad = delivery(batch)
+    bad = bad._replace(body=bad.body.replace(b'"amount":1.00', b'"amount":-1', 1))
+    stand = Stand([bad, delivery([], body=b"\xff nonsense", schema=0)])
+    await stand.persister.run(stand.stop)
+    assert [[one.order.id for one in batch[1:]]] == stand.flow.batches
+    assert [batch[0].order.id, None] == [reject.order_id for reject in stand.flow.unreadable]
+    assert len(stand.consumer.acked) == 2
+
+
+async def test_a_newer_schema_waits_for_a_newer_worker() -> None:
+    """It is handed back, neither acknowledged nor buried."""
+    newer = delivery(orders(1), schema=codec.SCHEMA_VERSION + 1)
+    stand = Stand([newer, delivery(orders(2))])
+    await stand.persister.run(stand.stop)
+    assert [newer] == stand.consumer.released
+    assert [len(batch) for batch in stand.flow.batches] == [2]
+    assert stand.flow.unreadable == []
+
+
+@pytest.mark.parametrize("error", [UnavailableError("away"), UnknownOutcomeError("lost")])
+async def test_a_failed_persist_is_repeated_before_the_acknowledgement(error: Exception) -> None:
+    """The same batch again, until it is in."""
+    stand = Stand([delivery(orders(2))])
+    stand.flow.failures = [error]
+    await stand.persister.run(stand.stop)
+    assert (len(stand.flow.batches), len(stand.consumer.acked)) == (1, 1)
+
+
+async def test_what_cannot_be_persisted_in_time_is_handed_back() -> None:
+    """The channel is closed, the record is waited for, and then a new channel is opened."""
+    stand = Stand([delivery(orders(2))], hold_seconds=0)
+    stand.flow.failures = [UnavailableError("away")]
+    await stand.persister.run(stand.stop)
+    assert (stand.consumer.acked, stand.pings, stand.channels) == ([], 1, 2)
+
+
+class Sweeping:
+    """A cache with a dirty set, for the sweep."""
+
+    def __init__(self, accepted_at: datetime | None) -> None:
+        self.accepted_at = accepted_at
+        self.bounds: list[datetime] = []
+
+    async def backlog(self) -> Backlog:
+        return Backlog(0 if self.accepted_at is None else 1, self.accepted_at)
+
+    async def dirty_before(self, bound: datetime, orders_max: int) -> Sequence[Entry]:
+        self.bounds.append(bound)
+        (one,) = orders(1)
+        return [Entry(EntryState.DIRTY, one, b"")]
+
+
+@pytest.mark.parametrize(
+    ("age", "ready", "passed", "expected_bound_age"),
+    [
+        (60, 0, None, 10),
+        (60, UnavailableError("away"), None, 10),
+        (60, 5, None, None),
+        (60, 5, 30, 30),
+        (60, 5, 1, 10),
+        (5, 0, None, None),
+        (None, 0, None, None),
+    ],
+    ids=[
+        "an empty queue has passed everything",
+        "so has one that is away",
+        "one that has passed nothing yet is waited for",
+        "what it has not passed is left to it",
+        "what is young is left alone",
+        "nothing is old enough",
+        "nothing is dirty",
+    ],
+)
+async def test_only_what_the_queue_has_passed_is_swept(
+    age: int | None, ready: int | Exception, passed: int | None, expected_bound_age: int | None
+) -> None:
+    """The bound is the older one of ten seconds ago and what the queue has passed."""
+    clock, queue, flow, progress = FakeClock(), ScriptedQueue(), Flow(), QueueProgress()
+    now = clock.now()
+    cache = Sweeping(None if age is None else now - timedelta(seconds=age))
+    queue.ready_messages = ready
+    progress.passed = None if passed is None else now - timedelta(seconds=passed)
+    sweep = SweepFlow(
+        cast("Any", cache),
+        cast("Any", queue),
+        cast("Any", flow),
+        progress,
+        clock,
+        age_seconds=10,
+        batch_orders_max=100,
+    )
+    swept = await sweep.sweep()
+    if expected_bound_age is None:
+        assert (swept, cache.bounds, flow.batches) == (None, [], [])
+    else:
+        assert [now - timedelta(seconds=expected_bound_age)] == cache.bounds
+        assert len(flow.batches) == 1
+
+
+class IndexFlowStand:
+    """An index flow that writes down what it is given."""
+
+    def __init__(self) -> None:
+        self.indexed: list[int] = []
+        self.failing = False
+        self.called = asyncio.Event()
+
+    async def index(self, batches: Sequence[ToIndex]) -> None:
+        self.called.set()
+        if self.failing:
+            raise UnavailableError("away")
+        self.indexed += [batch.outbox_id for batch in batches]
+
+    async def observe_outbox(self) -> None:
+        return None
+
+    async def ensure(self) -> None:
+        return None
+
+    async def work_off_outbox(self, older_than_seconds: float, orders_max: int) -> int:
+        return 0
+
+
+def to_index(outbox_id: int, size: int) -> ToIndex:
+    return ToIndex(outbox_id, cast("Any", [None] * size))
+
+
+async def test_what_waits_is_indexed_before_the_indexer_ends() -> None:
+    """Stop means: no more is offered."""
+    flow, stop = IndexFlowStand(), asyncio.Event()
+    indexer = Indexer(cast("Any", flow), IndexerLimits(10, 100, 10, 10))
+    indexer.offer([to_index(number, 6) for number in range(5)])
+    stop.set()
+    await indexer.run(stop)
+    assert sorted(flow.indexed) == [0, 1, 2, 3, 4]
+
+
+async def test_what_finds_no_room_is_left_to_the_outbox() -> None:
+    """Memory is bounded; nothing else is lost by it."""
+    flow, stop = IndexFlowStand(), asyncio.Event()
+    indexer = Indexer(cast("Any", flow), IndexerLimits(10, 10, 10, 10))
+    indexer.offer([to_index(1, 6), to_index(2, 6), to_index(3, 4)])
+    stop.set()
+    await indexer.run(stop)
+    assert sorted(flow.indexed) == [1, 3]
+
+
+async def test_an_outage_empties_the_memory() -> None:
+    """The outbox survives it, and memory need not hold it for hours."""
+    flow, stop = IndexFlowStand(), asyncio.Event()
+    flow.failing = True
+    indexer = Indexer(cast("Any", flow), IndexerLimits(1, 100, 10, 10))
+    indexer.offer([to_index(1, 1), to_index(2, 1), to_index(3, 1)])
+    running = asyncio.create_task(indexer.run(stop))
+    await flow.called.wait()
+    flow.failing = False
+    stop.set()
+    await running
+    assert 3 not in flow.indexed
+
+
+async def test_a_failing_step_does_not_end_its_loop() -> None:
+    """It is repeated after a pause, and stop ends the pause."""
+    stop = asyncio.Event()
+    steps = 0
+
+    async def step() -> bool:
+        nonlocal steps
+        steps += 1
+        if steps == 1:
+            raise UnavailableError("away")
+        stop.set()
+        return False
+
+    await repeat("test", step, stop, interval_seconds=3600)
+    assert steps == 2
+
+
+class Roles:
+    """A record that gives a role, or not, and can lose it."""
+
+    def __init__(self) -> None:
+        self.free = True
+        self.confirmations = 0
+        self.given = 0
+        self.asked = asyncio.Event()
+
+    @asynccontextmanager
+    async def lead(self, role: str) -> AsyncIterator["Roles | None"]:
+        self.given += 1
+        self.asked.set()
+        yield self if self.free else None
+
+    async def confirm(self) -> None:
+        self.confirmations += 1
+        if self.confirmations == 2:
+            raise UnavailableError("the connection is lost")
+
+
+async def test_a_leader_that_lost_its_role_steps_no_more_until_it_has_it_again() -> None:
+    """The role is confirmed before every step."""
+    roles, stop = Roles(), asyncio.Event()
+    steps: list[int] = []
+
+    async def step() -> bool:
+        steps.append(roles.given)
+        if len(steps) == 2:
+            stop.set()
+        return True
+
+    await repeat_as_leader(cast("Any", roles), "test", step, stop, interval_seconds=0)
+    assert steps == [1, 2]
+
+
+async def test_whoever_does_not_lead_stands_by() -> None:
+    """Another process has the role."""
+    roles, stop = Roles(), asyncio.Event()
+    roles.free = False
+
+    async def step() -> bool:
+        pytest.fail("stepped without the role")
+
+    running = asyncio.create_task(
+        repeat_as_leader(cast("Any", roles), "test", step, stop, interval_seconds=0)
+    )
+    await roles.asked.wait()
+    stop.set()
+    await running
