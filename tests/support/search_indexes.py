@@ -1,0 +1,74 @@
+"""Search engines for the contract suite: one class an adapter, the same face for all.
+
+A `SearchEngine` gives an index as several processes would have it, and does to what lies behind it
+what can happen to it.
+"""
+
+import json
+import shutil
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from polyglot_persistence.adapters.tantivy.index import TantivyIndex
+from polyglot_persistence.ports import SearchIndex
+
+SEARCH_TIMEOUT_SECONDS = 5.0
+INDEX_TIMEOUT_SECONDS = 20.0
+
+
+class SearchEngine(ABC):
+    """One engine without an index at first."""
+
+    writers_max: int
+    """How many processes can index at the same time."""
+
+    @abstractmethod
+    def process(self) -> SearchIndex:
+        """Return the index as another process would have it."""
+
+    @abstractmethod
+    async def wipe(self) -> None:
+        """Remove the index behind the back of all processes."""
+
+    @abstractmethod
+    async def make_foreign(self) -> None:
+        """Let the index look as one of another version of this project."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close every process's index."""
+
+
+class Tantivy(SearchEngine):
+    """An index in a directory."""
+
+    writers_max = 1
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._processes: list[TantivyIndex] = []
+
+    def process(self) -> TantivyIndex:
+        """Return a handle of its own on the directory; the locks do not care for processes."""
+        index = TantivyIndex(
+            self.directory,
+            search_timeout_seconds=SEARCH_TIMEOUT_SECONDS,
+            index_timeout_seconds=INDEX_TIMEOUT_SECONDS,
+        )
+        self._processes.append(index)
+        return index
+
+    async def wipe(self) -> None:
+        """Remove the directory."""
+        shutil.rmtree(self.directory)
+
+    async def make_foreign(self) -> None:
+        """Write another form beside the index's name."""
+        current = self.directory / "current"
+        name, _ = json.loads(current.read_bytes())
+        current.write_text(json.dumps([name, "0.0"]))
+
+    async def close(self) -> None:
+        """Close every handle."""
+        for index in self._processes:
+            await index.close()
