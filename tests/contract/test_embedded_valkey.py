@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
-from tests.support.processes import eventually
+from tests.support.processes import alive, descendants, eventually
 from tests.support.servers import running, short_directory, valkey_command
 
 
@@ -37,6 +37,24 @@ async def test_a_torn_log_costs_only_what_was_torn() -> None:
                 log.write(b"*3\r\n$3\r\nSET\r\n$4\r\nto")
             await server.start()
             assert await valkey_command(server, "EXISTS", "kept", "to") == 1
+
+
+async def test_a_rewrite_that_outlives_its_killed_server_does_not_hinder_the_next() -> None:
+    """The log is rewritten by a process of its own, which must not write beside the next server."""
+    with short_directory() as directory:
+        async with running(EmbeddedValkey(directory / "data")) as server:
+            await valkey_command(server, "SET", "kept", "1")
+            await valkey_command(server, "CONFIG", "SET", "rdb-key-save-delay", "60000000")
+            await valkey_command(server, "BGREWRITEAOF")
+            assert server.pid is not None
+            await eventually(lambda: len(descendants(server.pid or 0)) == 1)
+            (rewriter,) = descendants(server.pid)
+            os.kill(server.pid, signal.SIGKILL)
+            await eventually(lambda: not server.running)
+            assert alive(rewriter)
+            await server.start()
+            assert not alive(rewriter)
+            assert await valkey_command(server, "EXISTS", "kept") == 1
 
 
 def _log(directory: Path) -> Path:

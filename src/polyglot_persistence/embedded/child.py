@@ -34,6 +34,10 @@ POLL_SECONDS = 0.02
 KILLED_GONE_SECONDS = 10.0
 """How long a killed process may take to be gone; it may be waiting for a disk."""
 
+FOLLOWERS_GONE_SECONDS = 1.0
+"""How long processes may outlive the one that forked them before they are killed."""
+
+_PROCESSES = Path("/proc")
 _LAUNCH = Path(__file__).with_name("launch.py")
 _log = telemetry.logger("up")
 
@@ -107,6 +111,7 @@ class Child:
                     stdout=log,
                     stderr=log,
                     env=dict(environment),
+                    umask=0o077,  # orders are nobody else's business
                     start_new_session=True,  # so that a Ctrl-C reaches the owner alone
                     pass_fds=[lock],
                 )
@@ -186,32 +191,44 @@ class Child:
 
     async def _take_lock(self) -> int:
         lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
-        if try_lock(lock):
-            return lock
+        try:
+            if not try_lock(lock):
+                await self._end_left_behind(lock)
+        except BaseException:
+            os.close(lock)
+            raise
+        return lock
+
+    async def _end_left_behind(self, lock: int) -> None:
+        """Return with the lock, when all that an earlier owner started has ended."""
         _log.warning("child_left_behind", child=self.name, pids=self._holders())
-        for number, seconds in (*self._stops, (signal.SIGKILL, KILLED_GONE_SECONDS)):
-            for pid in self._holders(leader_only=number != signal.SIGKILL):
-                _signal(pid, number)
-            if await wait_until(lambda: try_lock(lock), seconds):
-                return lock
-        os.close(lock)
-        raise ConfigurationError(
-            f"{self.name} of an earlier run (pid {self._recorded_pid()}) does not end; "
-            "end it and start again"
-        )
+        for number, seconds in self._stops:
+            leader = self._leader()
+            if leader is None:
+                break
+            _signal(leader, number)
+            await wait_until(lambda: self._leader() is None, seconds)
+        # Without their leader, what it forked ends by itself or has nothing left to do.
+        if await wait_until(lambda: try_lock(lock), FOLLOWERS_GONE_SECONDS):
+            return
+        for pid in self._holders():
+            _signal(pid, signal.SIGKILL)
+        if not await wait_until(lambda: try_lock(lock), KILLED_GONE_SECONDS):
+            raise ConfigurationError(
+                f"{self.name} of an earlier run (pid {self._recorded_pid()}) does not end; "
+                "end it and start again"
+            )
 
-    def _holders(self, *, leader_only: bool = False) -> list[int]:
-        """Return the processes that hold the lock file open: the first of them is the one started.
-
-        Where there is no /proc to look it up, the recorded id is believed: the lock is held, so
-        the family at least is alive.
-        """
+    def _leader(self) -> int | None:
+        """Return the process that was started, if it still holds the lock."""
         recorded = self._recorded_pid()
-        if not Path("/proc/self/fd").exists():
-            return [recorded] if recorded else []
-        if leader_only:
-            return [recorded] if recorded and _holds(recorded, self._lock_path) else []
-        pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        return recorded if recorded and _holds(recorded, self._lock_path) else None
+
+    def _holders(self) -> list[int]:
+        """Return the processes that hold the lock file open, as far as the system tells."""
+        if not _PROCESSES.exists():
+            return [leader] if (leader := self._leader()) else []
+        pids = [int(entry.name) for entry in _PROCESSES.iterdir() if entry.name.isdigit()]
         return [pid for pid in pids if pid != os.getpid() and _holds(pid, self._lock_path)]
 
     def _recorded_pid(self) -> int | None:
@@ -240,9 +257,13 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _holds(pid: int, path: Path) -> bool:
+    """Whether the process has the file open; where nobody can tell, whether it is alive."""
     try:
+        if not _PROCESSES.exists():
+            os.kill(pid, 0)
+            return True
         wanted = path.stat()
-        for link in Path(f"/proc/{pid}/fd").iterdir():
+        for link in (_PROCESSES / str(pid) / "fd").iterdir():
             found = link.stat()
             if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
                 return True
