@@ -152,9 +152,6 @@ class Settings:
     commit_orders_max: int = _count(
         2_000, 1, 20_000, "Most orders in one group commit (more gains nothing)."
     )
-    commit_timeout_seconds: float = _seconds(
-        5, 0.1, 60, "Longest a group commit waits for cache and queue before it answers 504."
-    )
     waiting_orders_max: int = _count(
         20_000,
         UNIT_SIZE_MAX,
@@ -186,7 +183,6 @@ class Settings:
     prefer_wait_seconds_max: float = _seconds(30, 0, 300, "Longest `Prefer: wait=N` honoured.")
 
     # --- reading ---
-    read_timeout_seconds: float = _seconds(2, 0.1, 60, "Longest a read waits; then: 503.")
     clean_ttl_seconds: int = _count(
         86_400, 1, 31_536_000, "How long a persisted order stays in Redis. Dirty ones always stay."
     )
@@ -243,7 +239,7 @@ class Settings:
         2, 0.1, 60, "Longest wait for a reply before the connection counts as lost."
     )
     queue_publish_timeout_seconds: float = _seconds(
-        3, 0.1, 60, "Longest wait for the queue's confirm."
+        3, 0.1, 60, "Longest wait for RabbitMQ's confirm."
     )
     search_timeout_seconds: float = _seconds(2, 0.1, 60, "Longest one search takes; then: 503.")
 
@@ -339,9 +335,8 @@ _AT_MOST = (
     ("commit_orders_max", "waiting_orders_max", "a commit takes from those that wait"),
     ("import_chunk_orders", "waiting_orders_max", "a chunk waits as a whole"),
     ("order_body_bytes_max", "body_bytes_max", "a bulk holds orders"),
-    ("redis_command_timeout_seconds", "commit_timeout_seconds", "a commit waits for Redis"),
-    ("queue_publish_timeout_seconds", "commit_timeout_seconds", "a commit waits for the queue"),
-    ("commit_timeout_seconds", "shutdown_timeout_seconds", "stopping finishes the last commit"),
+    ("redis_command_timeout_seconds", "shutdown_timeout_seconds", "the last commit waits for it"),
+    ("queue_publish_timeout_seconds", "shutdown_timeout_seconds", "the last commit waits for it"),
     ("persist_timeout_seconds", "shutdown_timeout_seconds", "stopping finishes the last batch"),
     ("persist_timeout_seconds", "delivery_hold_seconds_max", "a delivery is held while persisted"),
     ("persist_batch_orders", "consume_orders_max", "a batch is made of deliveries held"),
