@@ -19,7 +19,7 @@ from tests.support.import_api import import_api
 
 COMMANDS = ["api", "config", "doctor", "load", "migrate", "up", "version", "worker"]
 HEAVY = {
-    *("aiormq", "asyncpg", "elasticsearch", "hiredis", "httpx2", "msgspec", "pyarrow"),
+    *("asyncpg", "elasticsearch", "hiredis", "httpx2", "msgspec", "pamqp", "pyarrow"),
     *("rich", "starlette", "tantivy", "uvicorn", "polyglot_persistence.bootstrap"),
 }
 
@@ -178,7 +178,7 @@ def _missing(name: str) -> object:
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The servers' drivers come with an extra; a bug in our own imports stays visible."""
-    monkeypatch.setattr(bootstrap, "run_worker", lambda _: _missing("aiormq.abc"))
+    monkeypatch.setattr(bootstrap, "run_worker", lambda _: _missing("pamqp.base"))
     result = CliRunner().invoke(app, ["worker"])
     assert result.exit_code == 2
     assert "pip install 'polyglot-persistence[servers]'" in result.stderr

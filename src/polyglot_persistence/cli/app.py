@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """128 + SIGINT, as shells say it."""
 
-_EXTRA_OF = {"aiormq": "servers", "elasticsearch": "servers"}
+_EXTRA_OF = {"pamqp": "servers", "elasticsearch": "servers"}
 """What `pip install polyglot-persistence` alone does not bring."""
 
 
