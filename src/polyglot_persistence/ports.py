@@ -346,9 +346,6 @@ class OrderStore(Protocol):
     async def new_epoch(self) -> int:
         """Raise the cache epoch: from its commit on, no older copy proves an absence."""
 
-    async def epoch_age_seconds(self) -> float:
-        """Return how long ago the epoch was last raised, by the database's clock."""
-
     def lead(self, role: str) -> "AbstractAsyncContextManager[Lead | None]":
         """Try to be the only process in a role (advisory lock); yield None if another is.
 

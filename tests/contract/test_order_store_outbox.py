@@ -173,18 +173,6 @@ async def test_an_epoch_grows_although_the_clock_went_back(
     assert await store.new_epoch() == ahead + 1
 
 
-async def test_the_age_of_the_epoch_starts_with_each_new_one(
-    store: OrderStore, seen: Onlooker
-) -> None:
-    """It is measured by the database; without any epoch it is 0, the careful answer."""
-    assert await store.epoch_age_seconds() == 0.0
-    await store.found_epoch()
-    await seen.execute("UPDATE cache_epoch SET changed_at = changed_at - interval '100 seconds'")
-    assert 100 <= await store.epoch_age_seconds() < 130
-    await store.new_epoch()
-    assert 0 <= await store.epoch_age_seconds() < 30
-
-
 async def test_only_one_process_leads_in_a_role(store: OrderStore, pool: PostgresPool) -> None:
     """Others get None at once; another role is free; leaving the context hands it on."""
     other = PostgresOrderStore(pool)

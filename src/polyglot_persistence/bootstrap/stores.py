@@ -1,7 +1,7 @@
 """Which adapter stands behind which port, by the schemes of the addresses in the settings."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from polyglot_persistence.config import Settings
@@ -80,6 +80,8 @@ def _redis_client(settings: Settings, address: str) -> "RedisClient":
 
 
 def _queue(settings: Settings, resources: AsyncExitStack) -> Queue:
+    if settings.queue_adapter == "rabbitmq":
+        return _rabbitmq(settings, resources)
     from polyglot_persistence.adapters.valkey_streams.queue import (  # noqa: PLC0415
         ValkeyStreamsQueue,
     )
@@ -91,6 +93,34 @@ def _queue(settings: Settings, resources: AsyncExitStack) -> Queue:
         lambda: _redis_client(settings, settings.rabbitmq_url),
         claim_idle_seconds=settings.delivery_hold_seconds_max,
     )
+
+
+def _rabbitmq(settings: Settings, resources: AsyncExitStack) -> Queue:
+    with _extra("servers"):
+        from polyglot_persistence.adapters.rabbitmq.queue import RabbitMQQueue  # noqa: PLC0415
+
+    queue = RabbitMQQueue(
+        settings.rabbitmq_url,
+        connect_timeout_seconds=settings.queue_connect_timeout_seconds,
+        publish_timeout_seconds=settings.queue_publish_timeout_seconds,
+    )
+    resources.push_async_callback(queue.close)
+    return queue
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Say which extra is missing if a driver cannot be imported.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the driver {error.name} is not installed: pip install 'polyglot-persistence[{name}]'"
+        ) from error
 
 
 def _search(settings: Settings, resources: AsyncExitStack) -> SearchIndex:

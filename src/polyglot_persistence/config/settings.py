@@ -238,6 +238,9 @@ class Settings:
     redis_command_timeout_seconds: float = _seconds(
         2, 0.1, 60, "Longest wait for a reply before the connection counts as lost."
     )
+    queue_connect_timeout_seconds: float = _seconds(
+        3, 0.1, 60, "Longest one connect to RabbitMQ takes."
+    )
     queue_publish_timeout_seconds: float = _seconds(
         3, 0.1, 60, "Longest wait for RabbitMQ's confirm."
     )

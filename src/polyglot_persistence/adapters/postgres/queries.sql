@@ -145,9 +145,8 @@ WITH part AS (
 SELECT count(*) AS orders, (array_agg(id ORDER BY id DESC))[1] AS last FROM part;
 
 -- name: epoch
--- Return the cache epoch and its age in seconds.
-SELECT epoch, extract(epoch FROM clock_timestamp() - changed_at)::float8 AS age_seconds
-FROM cache_epoch;
+-- Return the cache epoch.
+SELECT epoch FROM cache_epoch;
 
 -- name: first_epoch
 -- Create the epoch if there is none, and return it only then.

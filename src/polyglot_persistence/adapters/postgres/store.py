@@ -163,14 +163,14 @@ class PostgresOrderStore:
 
     async def found_epoch(self) -> tuple[int, bool]:
         """See `OrderStore.found_epoch`."""
-        epoch, _ = await self._epoch()
+        epoch = await self._epoch()
         if epoch is not None:
             return epoch, False
         async with self._pool.transaction() as session:
             epoch = await session.fetchval("first_epoch")
         if epoch is not None:
             return epoch, True
-        epoch, _ = await self._epoch()
+        epoch = await self._epoch()
         if epoch is None:
             raise UnavailableError("the cache epoch was removed while it was being read")
         return epoch, False
@@ -180,11 +180,6 @@ class PostgresOrderStore:
         async with self._pool.transaction() as session:
             epoch: int = await session.fetchval("new_epoch")
         return epoch
-
-    async def epoch_age_seconds(self) -> float:
-        """See `OrderStore.epoch_age_seconds`. 0 if there is none yet."""
-        _, age_seconds = await self._epoch()
-        return age_seconds
 
     @asynccontextmanager
     async def lead(self, role: str) -> AsyncIterator[Lead | None]:
@@ -202,10 +197,10 @@ class PostgresOrderStore:
             records = await session.fetch("ping")
         return StoreState(f"PostgreSQL {records[0]['version']}", _warnings(records[0]))
 
-    async def _epoch(self) -> tuple[int | None, float]:
+    async def _epoch(self) -> int | None:
         async with self._pool.reading() as session:
-            record = await session.fetchrow("epoch")
-        return (None, 0.0) if record is None else (record["epoch"], record["age_seconds"])
+            epoch: int | None = await session.fetchval("epoch")
+        return epoch
 
 
 class _SessionLead:
