@@ -1,7 +1,6 @@
 """What the queue port promises, held against every adapter on its real server."""
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports import Consumer, Delivery, Message, Queue
 from tests.support.eventually import eventually
 from tests.support.orders import START, accepted, message
-from tests.support.queues import QueueServer, RabbitMQ, ValkeyStreams, closing
+from tests.support.queues import QueueServer, RabbitMQ, ValkeyStreams, broker_url, closing
 from tests.support.servers import flush, running, short_directory
 
 AWAY = (UnavailableError, UnknownOutcomeError)
@@ -37,7 +36,7 @@ async def server(
 ) -> AsyncIterator[QueueServer]:
     """An empty queue server, which other tests may use too."""
     if request.param != "valkey_streams":
-        async with closing(RabbitMQ(server_url(request.param))) as server:
+        async with closing(RabbitMQ(broker_url(request.param))) as server:
             yield server
     else:
         await flush(valkey_server)
@@ -49,7 +48,7 @@ async def server(
 async def own_server(request: pytest.FixtureRequest) -> AsyncIterator[QueueServer]:
     """A queue server that the test may take away and stall."""
     if request.param != "valkey_streams":
-        async with closing(RabbitMQ(server_url(request.param))) as server:
+        async with closing(RabbitMQ(broker_url(request.param))) as server:
             yield server
     else:
         with short_directory() as directory:
@@ -58,16 +57,6 @@ async def own_server(request: pytest.FixtureRequest) -> AsyncIterator[QueueServe
                 closing(ValkeyStreams(valkey)) as server,
             ):
                 yield server
-
-
-def server_url(variable: str) -> str:
-    """Return the server's URL; without one the test is skipped, or fails where it must run."""
-    url = os.environ.get(variable, "")
-    if not url and os.environ.get("REQUIRE_SERVERS") == "1":
-        pytest.fail(f"{variable} names no server, and REQUIRE_SERVERS is 1")
-    if not url:
-        pytest.skip(f"{variable} names no server")
-    return url
 
 
 @pytest_asyncio.fixture

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
+import pytest
 from pamqp import commands
 
 from polyglot_persistence.adapters.rabbitmq.address import parse_address
@@ -128,13 +129,13 @@ class RabbitMQ(QueueServer):
     death_seconds = 2.0
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url
         self.queue_name = f"test-{uuid4().hex}"
         self._processes: dict[Queue, tuple[RabbitMQQueue, Proxy]] = {}
 
     async def process(self) -> Queue:
-        parts = urlsplit(self._url)
-        address = parse_address(self._url)
+        parts = urlsplit(self.url)
+        address = parse_address(self.url)
         proxy = Proxy(address.host, address.port)
         await proxy.start()
         user = parts.netloc.rpartition("@")[0] or "guest:guest"
@@ -163,10 +164,10 @@ class RabbitMQ(QueueServer):
 
     async def wipe(self) -> None:
         connection = await open_connection(
-            parse_address(self._url), connect_timeout_seconds=5, timeout_seconds=5
+            parse_address(self.url), connect_timeout_seconds=5, timeout_seconds=5
         )
         try:
-            channel = await connection.channel(_Deaf())
+            channel = await connection.channel(Deaf())
             await channel.call(
                 commands.Queue.Delete(queue=self.queue_name), commands.Queue.DeleteOk
             )
@@ -188,7 +189,7 @@ class RabbitMQ(QueueServer):
         await self.wipe()
 
 
-class _Deaf:
+class Deaf:
     """Listens to a channel on which nothing comes unasked."""
 
     def on_content(self, content: Content) -> None:
@@ -199,6 +200,19 @@ class _Deaf:
 
     def on_closed(self, reason: str) -> None:
         pass
+
+
+def broker_url(variable: str) -> str:
+    """Return the URL of a running broker; without one the test is skipped, or fails if it must run.
+
+    The variable is one for tests alone, so that none meets a broker that is in use.
+    """
+    url = os.environ.get(variable, "")
+    if not url and os.environ.get("REQUIRE_SERVERS") == "1":
+        pytest.fail(f"{variable} names no broker, and REQUIRE_SERVERS is 1")
+    if not url:
+        pytest.skip(f"{variable} names no broker")
+    return url
 
 
 @asynccontextmanager
