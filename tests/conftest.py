@@ -1,6 +1,7 @@
 """The servers that every test may use: `postgres_dsn` and `redis_url`, empty for each test."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest_asyncio
 
@@ -23,6 +24,15 @@ async def valkey_server() -> AsyncIterator[EmbeddedValkey]:
     with short_directory() as directory:
         async with running(EmbeddedValkey(directory / "valkey")) as server:
             yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stopped_postgres() -> AsyncIterator[Path]:
+    """The data directory of a PostgreSQL that was started and stopped: to copy, never to use."""
+    with short_directory() as directory:
+        async with running(EmbeddedPostgres(directory / "postgres")):
+            pass
+        yield directory / "postgres"
 
 
 @pytest_asyncio.fixture

@@ -15,13 +15,20 @@ from polyglot_persistence.embedded.identity import identity_for
 from polyglot_persistence.embedded.postgres import EmbeddedPostgres
 from polyglot_persistence.errors import ConfigurationError
 from tests.support.processes import REPOSITORY, eventually, started
-from tests.support.servers import running, short_directory
+from tests.support.servers import copy_directory, running, short_directory
 
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
     with short_directory() as path:
         yield path
+
+
+@pytest.fixture
+def data(directory: Path, stopped_postgres: Path) -> Path:
+    """The data directory of a server that was stopped."""
+    copy_directory(stopped_postgres, directory / "data")
+    return directory / "data"
 
 
 async def test_a_commit_is_durable_and_nothing_listens(postgres_dsn: str) -> None:
@@ -44,14 +51,14 @@ async def test_a_wrong_password_is_refused(postgres_dsn: str) -> None:
         await asyncpg.connect(postgres_dsn, password="guess")
 
 
-async def test_a_stale_pid_file_of_a_living_stranger_is_ignored(directory: Path) -> None:
+async def test_a_stale_pid_file_of_a_living_stranger_is_ignored(data: Path) -> None:
     """The process id of a crashed server may by now be another program's."""
-    server = EmbeddedPostgres(directory / "data")
+    server = EmbeddedPostgres(data)
     async with running(server):
         assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)
         await eventually(lambda: not server.running)
-        pid_file = directory / "data" / "cluster" / "postmaster.pid"
+        pid_file = data / "cluster" / "postmaster.pid"
         lines = pid_file.read_text().splitlines()
         pid_file.write_text("\n".join([str(os.getppid()), *lines[1:], ""]))
         await server.start()
@@ -71,28 +78,26 @@ async def test_an_unfinished_first_start_is_done_again(directory: Path) -> None:
     assert not unfinished.parent.exists()
 
 
-async def test_a_lost_password_is_made_anew(directory: Path) -> None:
+async def test_a_lost_password_is_made_anew(data: Path) -> None:
     """Whoever owns the directory owns the data; the file is only how clients are told."""
-    async with running(EmbeddedPostgres(directory / "data")) as server:
+    async with running(EmbeddedPostgres(data)) as server:
         before = server.dsn
-    (directory / "data" / "password").unlink()
-    async with running(EmbeddedPostgres(directory / "data")) as server:
+    (data / "password").unlink()
+    async with running(EmbeddedPostgres(data)) as server:
         assert server.dsn != before
         assert await _one(server) == 1
-    assert (directory / "data" / "password").stat().st_mode & 0o777 == 0o600
+    assert (data / "password").stat().st_mode & 0o777 == 0o600
 
 
-async def test_data_of_another_version_is_refused(directory: Path) -> None:
+async def test_data_of_another_version_is_refused(data: Path) -> None:
     """A cluster that this server cannot read is named with its version, and left as it is."""
-    async with running(EmbeddedPostgres(directory / "data")):
-        pass
-    version = directory / "data" / "cluster" / "PG_VERSION"
+    version = data / "cluster" / "PG_VERSION"
     version.write_text("14\n")
     with pytest.raises(ConfigurationError, match="written by PostgreSQL 14"):
-        await EmbeddedPostgres(directory / "data").start()
+        await EmbeddedPostgres(data).start()
     version.unlink()
     with pytest.raises(ConfigurationError, match="holds no PostgreSQL data"):
-        await EmbeddedPostgres(directory / "data").start()
+        await EmbeddedPostgres(data).start()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
@@ -110,13 +115,11 @@ def test_root_becomes_nobody_with_no_more_rights_than_it_takes(directory: Path) 
         assert (directory / name / "data").stat().st_uid == uid
 
 
-async def test_a_start_that_fails_says_why(directory: Path) -> None:
+async def test_a_start_that_fails_says_why(data: Path) -> None:
     """The server's own last words are in the error."""
-    async with running(EmbeddedPostgres(directory / "data")):
-        pass
-    (directory / "data" / "cluster" / "postgresql.conf").write_text("no_such_setting = 1\n")
+    (data / "cluster" / "postgresql.conf").write_text("no_such_setting = 1\n")
     with pytest.raises(ConfigurationError, match="no_such_setting"):
-        await EmbeddedPostgres(directory / "data").start()
+        await EmbeddedPostgres(data).start()
 
 
 async def _one(server: EmbeddedPostgres) -> int:
