@@ -18,6 +18,7 @@ PROSE_CHARACTERS_MAX = 120
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _ACTION = re.compile(r"_log\.(?:warning|error|exception)\(\s*\"(\w+)\"")
+_CELL_EDGE = re.compile(r"(?<!\\)\|")
 _MERMAID_KINDS = ("flowchart ", "sequenceDiagram", "stateDiagram-v2")
 
 
@@ -109,6 +110,19 @@ def test_prose_fits_a_screen(page: Path) -> None:
         if len(line) > PROSE_CHARACTERS_MAX and not line.startswith("|")
     ]
     assert long == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_whole(page: Path) -> None:
+    """Each row of a table has as many cells as its head."""
+    cells = 0
+    for number, line in enumerate(without_code(page), 1):
+        if not line.startswith("|"):
+            cells = 0
+            continue
+        found = len(_CELL_EDGE.findall(line))
+        assert found == (cells or found), f"{page.name}:{number}"
+        cells = found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
