@@ -40,6 +40,7 @@ def test_a_server_is_found_again_and_keeps_its_address(directory: Path) -> None:
     assert _servers(directory, "up").returncode == 0
     address = _servers(directory, "env").stdout
     assert address.startswith("export REDIS_ADDR='127.0.0.1:")
+    assert _servers(directory, "test-env").stdout == address.replace("REDIS", "TEST_REDIS")
     assert "answers" in _servers(directory, "status").stdout
     assert _servers(directory, "kill").returncode == 0
     assert _servers(directory, "status").returncode == 1
