@@ -89,7 +89,7 @@ def _unicode_words(text: str) -> Iterator[str]:
     folded = unicodedata.normalize("NFKD", text.translate(_IGNORED)).casefold()
     run: list[str] = []
     run_of_digits = False
-    for sign in unicodedata.normalize("NFKD", folded).translate(_UNFOLDED):
+    for sign in unicodedata.normalize("NFKD", folded).translate(_IGNORED).translate(_UNFOLDED):
         category = unicodedata.category(sign)
         if category[0] == "M" or category == "Cf":  # accents, variants, joiners
             continue

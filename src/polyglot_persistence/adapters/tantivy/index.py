@@ -168,10 +168,12 @@ class TantivyIndex:
     async def close(self) -> None:
         """Let go of the writer, so that another process can have it, and of the threads.
 
-        Merges under way are abandoned; what was committed is on disk.
+        Idempotent. Merges under way are abandoned; what was committed is on disk.
         """
         try:
             await self._writer.run(self._stop_writing)
+        except UnavailableError:  # closed before, or a commit hangs: its thread has the writer
+            pass
         finally:
             self._writer.close()
             self._readers.close()
