@@ -11,7 +11,6 @@ Common to all:
 - `ping` raises `UnavailableError`, or tells about the store; it is what readiness and doctor ask.
 """
 
-import enum
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import date, datetime
@@ -19,6 +18,12 @@ from decimal import Decimal
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+from polyglot_persistence.domain.dead_letter import (
+    DeadLetter,
+    DeadLetterRow,
+    LetterCounts,
+    LetterFilter,
+)
 from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order
 
@@ -226,36 +231,6 @@ class StoredOrder(NamedTuple):
     persisted_at: datetime
 
 
-class Stage(enum.Enum):
-    """Where an order was condemned."""
-
-    DECODE = "decode"
-    PERSIST = "persist"
-    INDEX = "index"
-
-
-class DeadLetter(NamedTuple):
-    """One order that can never get further, parked with its reason."""
-
-    order_id: UUID | None
-    """None if the payload could not be read."""
-    unit_id: UUID | None
-    payload: bytes
-    """The message item as it came (or as `codec` would write it)."""
-    reason: str
-    stage: Stage
-    attempts: int
-
-
-class DeadLetterRow(NamedTuple):
-    """A dead letter as PostgreSQL has it."""
-
-    id: int
-    letter: DeadLetter
-    first_at: datetime
-    last_at: datetime
-
-
 class Found(NamedTuple):
     """What the record knows of some ids, and the cache epoch, read in one statement."""
 
@@ -321,7 +296,22 @@ class OrderStore(Protocol):
         """Return orders by (created_at, id), newest first, strictly before the given position."""
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
-        """Write dead letters; one that is there already (order, stage, payload) only counts up."""
+        """Write dead letters.
+
+        One that is there already (order, stage, payload) counts up and has the new reason.
+        """
+
+    async def begin_attempt(self, subject: str) -> int:
+        """Count one more attempt at what may kill its worker; return how many there are now.
+
+        It outlives the caller's death, but perhaps not one of PostgreSQL at the same moment.
+        """
+
+    async def take_back_attempt(self, subject: str) -> None:
+        """Count one attempt less: whoever made it lives, and it was cut short all the same."""
+
+    async def end_attempt(self, subject: str) -> None:
+        """Forget all attempts, for one was survived; and those of anything older than a day."""
 
     def claim_outbox(
         self, older_than_seconds: float, orders_max: int
@@ -354,6 +344,37 @@ class OrderStore(Protocol):
 
     async def ping(self) -> StoreState:
         """Ask for the server's version and whether its commits are durable."""
+
+
+class DeadLetters(Protocol):
+    """What operators do with the dead letters. `OrderStore.bury` writes them."""
+
+    async def page(
+        self, chosen: LetterFilter, before: int | None, letters_max: int
+    ) -> Sequence[DeadLetterRow]:
+        """Return letters with a lower id than `before`, the highest first; payloads may be cut."""
+
+    async def count(self, chosen: LetterFilter) -> LetterCounts:
+        """Return how many letters match, by stage and reason."""
+
+    async def read(self, letter_ids: Sequence[int]) -> Sequence[DeadLetterRow]:
+        """Return those of the letters that are there, whole, by id."""
+
+    async def of_units(self, unit_ids: Sequence[UUID]) -> Sequence[int]:
+        """Return the ids of all letters of these units."""
+
+    async def discard(self, letter_ids: Sequence[int]) -> None:
+        """Delete letters. One that is just being deleted by others is left to them."""
+
+    async def reindex(self, letter_ids: Sequence[int]) -> None:
+        """Move letters of stage index, and no others, to the outbox in one transaction."""
+
+    def turn(self) -> AbstractAsyncContextManager[Lead]:
+        """Wait to be the only one, of all processes, who replays or discards.
+
+        Raises:
+            UnavailableError: another is at it for too long.
+        """
 
 
 class DaySales(NamedTuple):

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import AcceptedOrder, Order, from_micros, new_id, to_micros
 from polyglot_persistence.errors import PoisonError
-from polyglot_persistence.ports import DeadLetter, OrderStore, Stage, StoredOrder
+from polyglot_persistence.ports import OrderStore, StoredOrder
 from tests.support.orders import accepted
 from tests.support.record import Onlooker, onlooker
 

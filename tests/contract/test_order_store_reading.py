@@ -5,8 +5,9 @@ from uuid import UUID
 
 import pytest
 
+from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import new_id
-from polyglot_persistence.ports import DeadLetter, OrderStore, Stage
+from polyglot_persistence.ports import OrderStore
 from tests.support.orders import accepted
 from tests.support.record import Onlooker
 
@@ -92,14 +93,14 @@ async def test_a_page_of_an_empty_record_is_empty(store: OrderStore) -> None:
 
 
 async def test_burying_again_only_counts_up(store: OrderStore, seen: Onlooker) -> None:
-    """The same order, stage and payload is the same letter: attempts and last moment go on."""
+    """The same order, stage and payload is the same letter, with its latest reason and moment."""
     order_id = new_id()
     await store.bury([letter(order_id)])
     first = (await store.find([order_id])).dead[order_id]
     await store.bury([letter(order_id, reason="another reason")])
     again = (await store.find([order_id])).dead[order_id]
     assert again.id == first.id
-    assert again.letter == first.letter._replace(attempts=2)
+    assert again.letter == first.letter._replace(attempts=2, reason="another reason")
     assert again.first_at == first.first_at
     assert again.last_at > first.last_at
     assert await seen.value("SELECT count(*) FROM dead_letters") == 1

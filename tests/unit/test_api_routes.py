@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from polyglot_persistence.api.app import build_app
+from polyglot_persistence.domain.dead_letter import DeadLetter, DeadLetterRow, Stage
 from polyglot_persistence.domain.order import Order
 from polyglot_persistence.errors import (
     NotFoundError,
@@ -25,11 +26,8 @@ from polyglot_persistence.flows.health import Health, StoreHealth
 from polyglot_persistence.flows.read import OrderStatus, Read
 from polyglot_persistence.ports import (
     DaySales,
-    DeadLetter,
-    DeadLetterRow,
     Hit,
     SearchResult,
-    Stage,
     StoredOrder,
     StoreState,
 )

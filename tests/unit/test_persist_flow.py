@@ -9,12 +9,13 @@ from uuid import UUID
 import pytest
 
 from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import PoisonError, UnavailableError
 from polyglot_persistence.flows.persist import PersistFlow
-from polyglot_persistence.ports import DeadLetter, Persisted, Stage, StoredOrder
+from polyglot_persistence.ports import Persisted, StoredOrder
 from tests.support.scripted import FakeClock, ScriptedCache
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

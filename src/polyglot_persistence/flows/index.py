@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from itertools import chain
 
 from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.flows.persist import ToIndex
 from polyglot_persistence.ports import (
     Clock,
-    DeadLetter,
     OrderStore,
     SearchIndex,
-    Stage,
     StoredOrder,
 )
 from polyglot_persistence.telemetry import (

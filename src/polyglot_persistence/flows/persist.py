@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.domain.units import whole_units
@@ -25,11 +26,9 @@ from polyglot_persistence.errors import PoisonError, PolyglotError
 from polyglot_persistence.ports import (
     Cache,
     Clock,
-    DeadLetter,
     OrderStore,
     Persisted,
     Settled,
-    Stage,
     StoredOrder,
 )
 from polyglot_persistence.telemetry import (

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.dead_letter import DeadLetterRow
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.errors import (
@@ -33,7 +34,6 @@ from polyglot_persistence.flows.breaker import Breaker
 from polyglot_persistence.ports import (
     Cache,
     Clock,
-    DeadLetterRow,
     OrderStore,
     SearchIndex,
     StoredOrder,

@@ -82,13 +82,116 @@ ORDER BY created_at DESC, id DESC
 LIMIT $3;
 
 -- name: bury
--- Write dead letters, sorted; one that is there already counts up.
+-- Write dead letters, sorted; one that is there already counts up and has the new reason.
 INSERT INTO dead_letters AS letter
     (order_id, unit_id, payload, payload_digest, reason, stage, attempts)
 SELECT *
 FROM unnest($1::uuid[], $2::uuid[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::int[])
 ON CONFLICT ON CONSTRAINT dead_letters_once DO UPDATE
-SET attempts = letter.attempts + excluded.attempts, last_at = excluded.last_at;
+SET attempts = letter.attempts + excluded.attempts, reason = excluded.reason,
+    last_at = excluded.last_at;
+
+-- name: dead_letters
+-- Return the latest letters that match, below an id; of each payload no more than its beginning.
+SELECT id AS dead_id, order_id, unit_id, substring(payload FOR 1000) AS payload, reason, stage,
+       attempts, first_at, last_at
+FROM dead_letters
+WHERE id < $1
+  AND ($2::text IS NULL OR strpos(lower(reason), lower($2)) > 0)
+  AND ($3::text IS NULL OR stage = $3)
+  AND ($4::uuid IS NULL OR order_id = $4)
+  AND ($5::uuid IS NULL OR unit_id = $5)
+  AND ($6::timestamptz IS NULL OR last_at >= $6)
+  AND ($7::timestamptz IS NULL OR last_at < $7)
+ORDER BY id DESC
+LIMIT $8;
+
+-- name: dead_letter_groups
+-- Count the letters that match by stage and reason, where ids and positions make no difference.
+WITH reasons AS (
+    SELECT stage, reason, count(*) AS letters, max(last_at) AS last_at
+    FROM dead_letters
+    WHERE ($1::text IS NULL OR strpos(lower(reason), lower($1)) > 0)
+      AND ($2::text IS NULL OR stage = $2)
+      AND ($3::uuid IS NULL OR order_id = $3)
+      AND ($4::uuid IS NULL OR unit_id = $4)
+      AND ($5::timestamptz IS NULL OR last_at >= $5)
+      AND ($6::timestamptz IS NULL OR last_at < $6)
+    GROUP BY 1, 2
+), shapes AS (
+    SELECT stage, letters, last_at,
+           regexp_replace(
+               regexp_replace(reason, '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', '<id>', 'gi'),
+               '(byte|character|column|position) \d+', '\1 <n>', 'g'
+           ) AS reason
+    FROM reasons
+)
+SELECT stage, reason, sum(letters)::bigint AS letters, max(last_at) AS last_at,
+       sum(sum(letters)) OVER ()::bigint AS total
+FROM shapes
+GROUP BY stage, reason
+ORDER BY 3 DESC, 1, 2
+LIMIT $7;
+
+-- name: dead_letters_by_ids
+-- Return letters whole.
+SELECT id AS dead_id, order_id, unit_id, payload, reason, stage, attempts, first_at, last_at
+FROM dead_letters
+WHERE id = ANY ($1::bigint[])
+ORDER BY id;
+
+-- name: dead_letters_of_units
+-- Return the ids of all letters of the given units.
+SELECT id FROM dead_letters WHERE unit_id = ANY ($1::uuid[]) ORDER BY id;
+
+-- name: discard
+-- Delete letters; one that a transaction is just deleting is left to it.
+DELETE FROM dead_letters
+WHERE id IN (
+    SELECT id FROM dead_letters WHERE id = ANY ($1::bigint[]) ORDER BY id FOR UPDATE SKIP LOCKED
+);
+
+-- name: reindex
+-- Put the orders of letters of the index into the outbox again, instead of the letters.
+WITH taken AS (
+    DELETE FROM dead_letters
+    WHERE id IN (
+        SELECT id
+        FROM dead_letters
+        WHERE id = ANY ($1::bigint[]) AND stage = 'index'
+        ORDER BY id
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING order_id
+)
+INSERT INTO index_outbox (orders, order_ids)
+SELECT count(DISTINCT order_id), array_agg(DISTINCT order_id)
+FROM taken
+HAVING count(order_id) > 0;
+
+-- name: take_turn
+-- Wait for whoever replays or discards dead letters.
+SELECT pg_advisory_lock($1);
+
+-- name: commit_lazily
+-- Commit this transaction without waiting for the disk: a crash of the server may undo it.
+SET LOCAL synchronous_commit TO off;
+
+-- name: begin_attempt
+-- Count one more attempt at a suspect, and return how many there are.
+INSERT INTO suspects AS suspect (subject, attempts)
+VALUES ($1, 1)
+ON CONFLICT (subject) DO UPDATE SET attempts = suspect.attempts + 1, last_at = excluded.last_at
+RETURNING attempts;
+
+-- name: take_back_attempt
+-- Count one attempt less.
+UPDATE suspects SET attempts = greatest(attempts - 1, 0) WHERE subject = $1;
+
+-- name: end_attempt
+-- Forget a suspect, and those that nobody has attempted for a day.
+DELETE FROM suspects
+WHERE subject = $1 OR last_at < transaction_timestamp() - interval '1 day';
 
 -- name: claim_outbox
 -- Lock old rows that nobody else has locked, and return the first with up to $2 orders in all.

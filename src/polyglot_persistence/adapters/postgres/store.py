@@ -20,23 +20,22 @@ from polyglot_persistence.adapters.postgres.batch import (
     candidates,
     contradicted,
 )
-from polyglot_persistence.adapters.postgres.locks import lock_key
+from polyglot_persistence.adapters.postgres.dead_letters import dead_letter_row
+from polyglot_persistence.adapters.postgres.locks import SessionLead, lock_key
 from polyglot_persistence.adapters.postgres.pool import (
     SERVER_VERSION_MIN,
     PostgresPool,
     Session,
 )
+from polyglot_persistence.domain.dead_letter import DeadLetter
 from polyglot_persistence.domain.order import AcceptedOrder, Order
 from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import (
-    DeadLetter,
-    DeadLetterRow,
     Found,
     Lead,
     OutboxBatch,
     Persisted,
-    Stage,
     StoredOrder,
     StoreState,
 )
@@ -81,7 +80,7 @@ class PostgresOrderStore:
             records = await session.fetch("find", ids)
         return Found(
             {r["id"]: _stored(r) for r in records if r["id"] is not None},
-            {r["order_id"]: _dead_letter(r) for r in records if r["dead_id"] is not None},
+            {r["order_id"]: dead_letter_row(r) for r in records if r["dead_id"] is not None},
             records[0]["epoch"],
         )
 
@@ -97,14 +96,14 @@ class PostgresOrderStore:
         return [_stored(record) for record in records]
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
-        """See `OrderStore.bury`. A reason is kept as it was first, cut to 2,000 characters."""
+        """See `OrderStore.bury`. A reason is cut to 2,000 characters."""
         rows: dict[tuple[str, str, bytes], DeadLetter] = {}
         for letter in letters:
             digest = hashlib.sha256(letter.payload).digest()
             key = (str(letter.order_id), letter.stage.value, digest)
             same = rows.get(key)
             attempts = letter.attempts + (same.attempts if same else 0)
-            rows[key] = (same or letter)._replace(attempts=attempts)
+            rows[key] = letter._replace(attempts=attempts)
         if not rows:
             return
         ordered = sorted(rows.items(), key=lambda item: item[0])
@@ -120,6 +119,24 @@ class PostgresOrderStore:
                 [letter.stage.value for letter in buried],
                 [letter.attempts for letter in buried],
             )
+
+    async def begin_attempt(self, subject: str) -> int:
+        """See `OrderStore.begin_attempt`. Not waiting for the disk makes it ten times cheaper."""
+        async with self._pool.transaction() as session:
+            await session.fetch("commit_lazily")
+            attempts: int = await session.fetchval("begin_attempt", subject)
+        return attempts
+
+    async def take_back_attempt(self, subject: str) -> None:
+        """See `OrderStore.take_back_attempt`."""
+        async with self._pool.transaction() as session:
+            await session.fetch("take_back_attempt", subject)
+
+    async def end_attempt(self, subject: str) -> None:
+        """See `OrderStore.end_attempt`."""
+        async with self._pool.transaction() as session:
+            await session.fetch("commit_lazily")
+            await session.fetch("end_attempt", subject)
 
     @asynccontextmanager
     async def claim_outbox(
@@ -189,7 +206,7 @@ class PostgresOrderStore:
         """
         async with self._pool.dedicated() as session:
             leads = await session.fetchval("try_lead", lock_key(f"lead {role}"))
-            yield _SessionLead(session) if leads else None
+            yield SessionLead(session) if leads else None
 
     async def ping(self) -> StoreState:
         """See `OrderStore.ping`."""
@@ -201,17 +218,6 @@ class PostgresOrderStore:
         async with self._pool.reading() as session:
             epoch: int | None = await session.fetchval("epoch")
         return epoch
-
-
-class _SessionLead:
-    """A role held by a session lock."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    async def confirm(self) -> None:
-        """See `Lead.confirm`. The session that answers is the one that holds the lock."""
-        await self._session.fetch("confirm_lead")
 
 
 class _LeftOutError(Exception):
@@ -262,18 +268,6 @@ async def _existing(session: Session, ids: Sequence[UUID]) -> dict[UUID, StoredO
 def _stored(record: asyncpg.Record) -> StoredOrder:
     order = Order(record["id"], record["product_name"], record["amount"], record["created_at"])
     return StoredOrder(order, record["accepted_at"], record["persisted_at"])
-
-
-def _dead_letter(record: asyncpg.Record) -> DeadLetterRow:
-    letter = DeadLetter(
-        record["order_id"],
-        record["unit_id"],
-        record["payload"],
-        record["reason"],
-        Stage(record["stage"]),
-        record["attempts"],
-    )
-    return DeadLetterRow(record["dead_id"], letter, record["first_at"], record["last_at"])
 
 
 def _storable(reason: str) -> str:
