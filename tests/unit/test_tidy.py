@@ -16,7 +16,7 @@ MODULE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 70
 EMPTY_NAMES = {"utils", "util", "common", "manager", "helper", "helpers", "misc"}
 LEFTOVERS = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK"]))
-PROFILES = {"base", "bench", "build", "datasets", "dev", "lock", "servers"}
+PROFILES = {"base", "bench", "build", "datasets", "dev", "image", "lock", "servers"}
 
 
 def _modules(*folders: str) -> list[Path]:

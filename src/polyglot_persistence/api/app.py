@@ -1,6 +1,7 @@
 """The ASGI application: handlers wired to flows, paths to handlers."""
 
 import asyncio
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -8,13 +9,14 @@ from starlette.routing import Route as FrameworkRoute
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
+from polyglot_persistence.api import descriptions as about
 from polyglot_persistence.api.endpoint import Endpoint, Handler, no_route
 from polyglot_persistence.api.importing import ImportRoute
 from polyglot_persistence.api.openapi import describe
 from polyglot_persistence.api.orders import OrderRoutes
 from polyglot_persistence.api.replies import encode_json
 from polyglot_persistence.api.reports import ReportRoutes
-from polyglot_persistence.api.routes import route_table
+from polyglot_persistence.api.routes import Route, route_table
 from polyglot_persistence.api.service import ServiceRoutes
 from polyglot_persistence.flows.accept import AcceptFlow
 from polyglot_persistence.flows.health import HealthFlow
@@ -70,6 +72,22 @@ def build_app(flows: Flows, limits: ApiLimits, *, clock: Clock, stopping: asynci
     service = ServiceRoutes(flows.health)
     table = route_table(orders, imports, ReportRoutes(flows.search, flows.sales), service)
     service.describe(encode_json(describe(table, version("polyglot-persistence"))))
+    return _router(table)
+
+
+def build_worker_app(health: HealthFlow) -> ASGIApp:
+    """Return the application of a process that takes no orders: its metrics and its health."""
+    service = ServiceRoutes(health)
+    return _router(
+        [
+            Route("GET", "/metrics", service.metrics, about.METRICS),
+            Route("GET", "/health/live", service.live, about.LIVE),
+            Route("GET", "/health/ready", service.ready, about.READY),
+        ]
+    )
+
+
+def _router(table: Iterable[Route]) -> ASGIApp:
     # One endpoint a path, so that it knows every method that the path takes; in the table's
     # order, in which fixed steps of a path stand before variable ones.
     paths: dict[str, dict[str, Handler]] = {}

@@ -1,12 +1,15 @@
-"""A worker process: five loops, and the order in which they end."""
+"""A worker process: five loops and a small server, and the order in which they end."""
 
 import asyncio
 
 from polyglot_persistence.adapters.clock import SystemClock
+from polyglot_persistence.api.app import build_worker_app
+from polyglot_persistence.api.server import listen, serve
 from polyglot_persistence.bootstrap.process import prepare
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.flows.cold_cache import Warming
+from polyglot_persistence.flows.health import HealthFlow
 from polyglot_persistence.flows.index import IndexFlow
 from polyglot_persistence.flows.persist import PersistFlow
 from polyglot_persistence.flows.sales import SalesFlow
@@ -20,10 +23,38 @@ from polyglot_persistence.worker.warmer import warm_forever
 
 _log = logger("worker")
 
+HANG_UP_SECONDS = 1.0
+"""For a look at the metrics that is under way when all else has ended."""
+
 
 async def work(settings: Settings, stop: asyncio.Event) -> None:
-    """Persist, index, sweep, warm and refresh until told to stop."""
+    """Persist, index, sweep, warm and refresh until told to stop.
+
+    On `worker_port` it serves its metrics and health meanwhile, also while no store is there.
+    """
+    listener = listen(settings.api_host, settings.worker_port) if settings.worker_port else None
     stores = connect(settings)
+    ended = asyncio.Event()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            if listener is not None:
+                tasks.create_task(
+                    serve(
+                        build_worker_app(HealthFlow(stores.pingable())),
+                        listener,
+                        shutdown=ended,
+                        graceful_seconds=HANG_UP_SECONDS,
+                        on_ready=lambda: _log.info("serving", port=settings.worker_port),
+                    )
+                )
+            await _work(settings, stores, stop)
+            ended.set()
+    finally:
+        await stores.close()
+        _log.info("stopped")
+
+
+async def _work(settings: Settings, stores: Stores, stop: asyncio.Event) -> None:
     indexer = Indexer(
         IndexFlow(stores.store, stores.search, SystemClock()),
         IndexerLimits(
@@ -34,15 +65,11 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
         ),
     )
     persisted = asyncio.Event()
-    try:
-        await prepare(stores, stop)
-        async with asyncio.TaskGroup() as indexing:
-            indexing.create_task(indexer.run(persisted))
-            await _persist(settings, stores, indexer, stop)
-            persisted.set()  # nothing more is offered: index what waits, and end
-    finally:
-        await stores.close()
-        _log.info("stopped")
+    await prepare(stores, stop)
+    async with asyncio.TaskGroup() as indexing:
+        indexing.create_task(indexer.run(persisted))
+        await _persist(settings, stores, indexer, stop)
+        persisted.set()  # nothing more is offered: index what waits, and end
 
 
 async def _persist(

@@ -128,6 +128,9 @@ class Settings:
         "name or address",
     )
     api_port: int = _count(8080, 1, 65535, "Port the API listens on.")
+    worker_port: int = _count(
+        0, 0, 65535, "Port on which a worker serves its metrics and health, on `API_HOST`; 0: none."
+    )
     mv_refresh_schedule: Schedule = _setting(  # noqa: RUF009  it gives a field
         "@hourly",
         Schedule,

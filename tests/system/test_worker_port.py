@@ -1,0 +1,81 @@
+"""A worker's own port: it tells that the worker lives and what it counts, whatever else is away."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from tests.support.processes import (
+    REPOSITORY,
+    WAIT_SECONDS,
+    Process,
+    eventually,
+    free_port,
+    started,
+)
+
+ALIVE = REPOSITORY / "deploy" / "image" / "alive.py"
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def worker(port: int, tmp_path: Path) -> Iterator[Process]:
+    """A worker none of whose stores is there."""
+    environment = {
+        "POSTGRES_DSN": f"postgresql://nobody@127.0.0.1:{free_port()}/nothing",
+        "REDIS_ADDR": f"127.0.0.1:{free_port()}",
+        "RABBITMQ_URL": f"redis://127.0.0.1:{free_port()}",
+        "ELASTICSEARCH_URL": f"tantivy://{tmp_path}/search",
+        "API_HOST": "127.0.0.1",
+        "WORKER_PORT": str(port),
+    }
+    command = [sys.executable, "-m", "polyglot_persistence", "worker"]
+    with started(command, environment=environment) as process:
+        yield process
+
+
+def alive(variable: str, value: str) -> int:
+    """Return the exit code of the images' health check."""
+    command = [sys.executable, "-I", str(ALIVE), variable]
+    return subprocess.run(command, env={variable: value}, check=False).returncode
+
+
+async def test_it_serves_without_any_store(worker: Process, port: int) -> None:
+    """Health check and metrics answer while no store does, and SIGTERM ends it all in order."""
+    await eventually(lambda: alive("WORKER_PORT", str(port)) == 0, what="health")
+    with await asyncio.to_thread(urlopen, f"http://127.0.0.1:{port}/metrics", None, 5) as answer:
+        assert b"\npolyglot_orders_indexed_total" in answer.read()
+    worker.send(signal.SIGTERM)
+    assert await worker.ended() == 0
+
+
+async def test_the_health_check_tells_a_dead_and_a_hanging_worker(
+    worker: Process, port: int
+) -> None:
+    """It fails before the worker serves, while it is stopped, and for a port that is none."""
+    assert alive("WORKER_PORT", str(free_port())) == 1
+    assert alive("WORKER_PORT", "") == 1
+    await eventually(lambda: alive("WORKER_PORT", str(port)) == 0, what="health")
+    worker.send(signal.SIGSTOP)
+    assert alive("WORKER_PORT", str(port)) == 1
+
+
+async def test_a_port_that_is_taken_is_said(worker: Process, port: int) -> None:
+    """A second worker on the same port ends with one line, before it touches a store."""
+    await eventually(lambda: alive("WORKER_PORT", str(port)) == 0, what="health")
+    second = [sys.executable, "-m", "polyglot_persistence", "worker"]
+    environment = {"API_HOST": "127.0.0.1", "WORKER_PORT": str(port)}
+    with started(second, environment=environment) as process:
+        assert await process.ended(WAIT_SECONDS) == 2
+        assert process.log().splitlines()[-1] == (
+            f"polyglot: port {port} is taken by another program; choose another port"
+        )
