@@ -15,6 +15,7 @@ from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import SearchIndex, StoredOrder
 from tests.support.eventually import eventually
 from tests.support.orders import START
+from tests.support.search_elasticsearch import Elasticsearch, server_url
 from tests.support.search_indexes import SearchEngine, Tantivy
 from tests.support.search_model import expected
 from tests.support.servers import short_directory
@@ -23,11 +24,17 @@ VISIBLE_SECONDS = 3.0
 """The port says about one; a busy machine is granted more."""
 
 
-@pytest_asyncio.fixture(params=["tantivy"])
+@pytest_asyncio.fixture(
+    params=["tantivy", pytest.param("elasticsearch", marks=pytest.mark.servers)]
+)
 async def engine(request: pytest.FixtureRequest) -> AsyncIterator[SearchEngine]:
     """An engine without an index."""
     with short_directory() as directory:
-        engine = Tantivy(directory / "search")
+        engine: SearchEngine
+        if request.param == "tantivy":
+            engine = Tantivy(directory / "search")
+        else:
+            engine = Elasticsearch(server_url())
         try:
             yield engine
         finally:

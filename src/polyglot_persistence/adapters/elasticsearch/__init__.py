@@ -1,0 +1,1 @@
+"""The search index of the production deployment: Elasticsearch 8."""

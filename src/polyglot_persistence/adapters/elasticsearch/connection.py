@@ -1,0 +1,137 @@
+"""One client, its deadlines, and what its errors mean.
+
+Invariant: a cluster that cannot be reached is tried at most about every second; calls in between
+are refused at once. So a return is noticed within a second, and an outage costs no caller a wait.
+"""
+
+import asyncio
+import random
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from elastic_transport import ConnectionError as NoConnectionError
+from elastic_transport import ConnectionTimeout
+from elastic_transport.client_utils import url_to_node_config
+from elasticsearch import ApiError, AsyncElasticsearch, TransportError
+
+from polyglot_persistence.errors import UnavailableError
+
+T = TypeVar("T")
+
+PAUSE_SECONDS_MIN = 0.1
+PAUSE_SECONDS_MAX = 1.0
+
+CONNECTIONS_MAX = 32
+"""Requests at once; more wait for their turn, within their deadlines."""
+
+
+class Credentials(NamedTuple):
+    """What to say who we are with, at most one, and whom to believe."""
+
+    api_key: str | None = None
+    basic: tuple[str, str] | None = None
+    """User and password. Those in the URL do, too."""
+    certificate_authority: ssl.SSLContext | None = None
+    """For https; None: the machine's own. A certificate is always verified."""
+
+
+class MissingIndexError(UnavailableError):
+    """There is no index that this version can use."""
+
+
+class BusyError(UnavailableError):
+    """The cluster has no room for this now (429)."""
+
+
+class RefusedError(UnavailableError):
+    """The cluster understood and will not; `kind` is its word for why."""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Connection:
+    """The way to the cluster; connects when first used."""
+
+    def __init__(self, url: str, credentials: Credentials) -> None:
+        node = url_to_node_config(url, use_default_ports_for_scheme=True)
+        options: dict[str, Any] = {}
+        if credentials.api_key is not None:
+            options["api_key"] = credentials.api_key
+        if credentials.basic is not None:
+            options["basic_auth"] = credentials.basic
+        if credentials.certificate_authority is not None:
+            options["ssl_context"] = credentials.certificate_authority
+        self._client = AsyncElasticsearch(
+            [node],
+            connections_per_node=CONNECTIONS_MAX,
+            max_retries=0,  # who retries, and when, is decided by the caller and below
+            request_timeout=None,  # each call has its own
+            **options,
+        )
+        self._failures = 0
+        self._paused_until = 0.0
+
+    async def call(
+        self, request: Callable[[AsyncElasticsearch], Awaitable[T]], timeout_seconds: float
+    ) -> T:
+        """Return the answer to one request.
+
+        Raises:
+            MissingIndexError, BusyError, RefusedError: what the cluster answered.
+            UnavailableError: no answer.
+        """
+        if time.monotonic() < self._paused_until:
+            raise UnavailableError("Elasticsearch: cannot be reached")
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                answer = await request(self._client)
+        except (NoConnectionError, ConnectionTimeout, TimeoutError) as error:
+            self._pause()
+            reason = str(error) or f"no answer within {timeout_seconds} s"
+            raise UnavailableError(f"Elasticsearch: {reason}") from error
+        except ApiError as error:
+            self._failures = 0
+            raise _meaning(error) from error
+        except TransportError as error:
+            raise UnavailableError(f"Elasticsearch: {error}") from error
+        self._failures = 0
+        return answer
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.close()
+
+    def _pause(self) -> None:
+        pause = min(PAUSE_SECONDS_MIN * 2**self._failures, PAUSE_SECONDS_MAX)
+        self._failures = min(self._failures + 1, 10)
+        self._paused_until = time.monotonic() + random.uniform(pause / 2, pause)  # noqa: S311
+
+
+_BUSY = 429
+_MISSING = {"index_not_found_exception", "alias_not_found_exception", "aliases_not_found_exception"}
+
+
+def _meaning(error: ApiError) -> UnavailableError:
+    kind, reason = error_of(error.body)
+    message = f"Elasticsearch: {error.status_code} {kind}: {reason}"
+    if error.status_code == _BUSY:
+        return BusyError(message)
+    if kind in _MISSING:
+        return MissingIndexError(message)
+    return RefusedError(message, kind)
+
+
+def error_of(body: Any) -> tuple[str, str]:
+    """Return type and reason out of the body of a refusal, or of an item of a bulk."""
+    error = body.get("error", body) if isinstance(body, Mapping) else body
+    if not isinstance(error, Mapping):
+        return "error", str(error)
+    reason = str(error.get("reason"))
+    cause = error.get("caused_by")
+    if isinstance(cause, Mapping):
+        reason = f"{reason}: {cause.get('reason')}"
+    return str(error.get("type")), reason

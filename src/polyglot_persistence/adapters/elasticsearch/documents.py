@@ -1,0 +1,109 @@
+"""What an order is in the index, and back: the mapping, written out.
+
+Analysis is ours (`domain.text`), so that both engines find the same: `words` and `stems` arrive as
+words parted by blanks, and the analyzer only parts them again. `product_name` and `created_at` are
+there to be looked at and summed up, in Kibana for one.
+
+Invariant: `FORM` changes with every change of mapping or settings; an index of another form is not
+used.
+"""
+
+import functools
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from polyglot_persistence.domain import text
+from polyglot_persistence.domain.order import CENT, Order
+
+FORM = f"1.{text.ANALYSIS_VERSION}"
+
+NAMES_CACHED_MAX = 4_096
+"""Below 2 MB. An order stream repeats its names, and taking one apart costs 20 us."""
+
+_BY_WORD = {"type": "text", "analyzer": "parted", "norms": False, "index_options": "docs"}
+
+SETTINGS: Mapping[str, Any] = {
+    "number_of_shards": 1,
+    "number_of_replicas": 0,  # the record is the other copy; one node has no place for a replica
+    "refresh_interval": "1s",  # said, so that an index that nobody searches is refreshed, too
+    "analysis": {"analyzer": {"parted": {"type": "custom", "tokenizer": "whitespace"}}},
+}
+
+MAPPINGS: Mapping[str, Any] = {
+    "dynamic": "strict",
+    "_meta": {"owner": "polyglot-persistence", "form": FORM},
+    "_source": {"excludes": ["words", "stems", "tie_key"]},
+    "properties": {
+        "id": {"type": "keyword"},
+        "product_name": {"type": "keyword"},
+        "amount_cents": {"type": "long"},
+        "created_at": {"type": "date", "format": "strict_date_optional_time"},
+        "indexed_at": {"type": "date", "format": "strict_date_optional_time"},
+        "words": _BY_WORD,
+        "stems": _BY_WORD,
+        "tie_key": {"type": "long"},
+    },
+}
+
+SHOWN = ["id", "product_name", "amount_cents", "created_at"]
+
+
+class _Document(msgspec.Struct, gc=False):
+    id: UUID
+    product_name: str
+    amount_cents: int
+    created_at: datetime
+    indexed_at: datetime
+    words: str
+    stems: str
+    tie_key: int
+
+
+class _Name(NamedTuple):
+    words: str
+    stems: str
+    length: int
+
+
+_encoder = msgspec.json.Encoder()
+
+
+@functools.lru_cache(maxsize=NAMES_CACHED_MAX)
+def _taken_apart(name: str) -> _Name:
+    words = text.words(name)
+    return _Name(" ".join(words), " ".join(map(text.stem, words)), len(words))
+
+
+def bulk_item(order: Order, indexed_at: datetime) -> bytes:
+    """Return the order as an item of a bulk request: two lines.
+
+    Raises:
+        ValueError: it can never be one (`UnicodeError` and msgspec's errors are ValueErrors).
+    """
+    name = _taken_apart(order.product_name)
+    document = _Document(
+        order.id,
+        order.product_name,
+        int(order.amount / CENT),
+        order.created_at,
+        indexed_at,
+        name.words,
+        name.stems,
+        text.tie_key(name.length, order.created_at),
+    )
+    return b'{"index":{"_id":"%b"}}\n%b\n' % (str(order.id).encode(), _encoder.encode(document))
+
+
+def order(source: Mapping[str, Any]) -> Order:
+    """Return the order as the record has it."""
+    return Order(
+        UUID(source["id"]),
+        source["product_name"],
+        Decimal(source["amount_cents"]) * CENT,
+        datetime.fromisoformat(source["created_at"]),
+    )

@@ -1,0 +1,90 @@
+"""Elasticsearch for the contract suite: the server that TEST_ELASTICSEARCH_URL names.
+
+Invariant: a test has an alias of its own, and removes only what begins with it.
+"""
+
+import os
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from elasticsearch import AsyncElasticsearch
+
+from polyglot_persistence.adapters.elasticsearch.connection import Credentials
+from polyglot_persistence.adapters.elasticsearch.documents import MAPPINGS
+from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
+from tests.support.search_indexes import (
+    INDEX_TIMEOUT_SECONDS,
+    SEARCH_TIMEOUT_SECONDS,
+    SearchEngine,
+)
+
+
+def server_url() -> str:
+    """Return the server's address; without one, skip the test, or fail it where it has to run."""
+    url = os.environ.get("TEST_ELASTICSEARCH_URL", "")
+    if not url and os.environ.get("REQUIRE_SERVERS") == "1":
+        pytest.fail("TEST_ELASTICSEARCH_URL names no server, and REQUIRE_SERVERS is 1")
+    if not url:
+        pytest.skip("TEST_ELASTICSEARCH_URL names no server")
+    return url
+
+
+class Elasticsearch(SearchEngine):
+    """An alias on a real server."""
+
+    writers_max = 8
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.alias = f"test-{uuid4().hex}"
+        self.client = AsyncElasticsearch(url, request_timeout=INDEX_TIMEOUT_SECONDS)
+        self._processes: list[ElasticsearchIndex] = []
+
+    def process(self) -> ElasticsearchIndex:
+        """Return an index with connections of its own."""
+        return self.process_at(self.url)
+
+    def process_at(
+        self, url: str, *, index_timeout_seconds: float = INDEX_TIMEOUT_SECONDS
+    ) -> ElasticsearchIndex:
+        """Return an index that is reached at another address."""
+        index = ElasticsearchIndex(
+            url,
+            alias=self.alias,
+            credentials=Credentials(),
+            search_timeout_seconds=SEARCH_TIMEOUT_SECONDS,
+            index_timeout_seconds=index_timeout_seconds,
+        )
+        self._processes.append(index)
+        return index
+
+    async def names(self) -> list[str]:
+        """Return the indexes that are there, behind the alias or not."""
+        return sorted(await self.client.indices.get(index=f"{self.alias}*"))
+
+    async def create(self, name: str, *, meta: dict[str, Any] | None, aliased: bool = True) -> None:
+        """Create an index by hand."""
+        await self.client.indices.create(
+            index=name,
+            mappings={"_meta": meta} if meta else {},
+            settings={"number_of_replicas": 0},
+            aliases={self.alias: {}} if aliased else {},
+        )
+
+    async def wipe(self) -> None:
+        """Delete every index of the alias."""
+        for name in await self.names():
+            await self.client.indices.delete(index=name)
+
+    async def make_foreign(self) -> None:
+        """Put an index of another form in the place of ours."""
+        await self.wipe()
+        await self.create(f"{self.alias}-0.0", meta={**MAPPINGS["_meta"], "form": "0.0"})
+
+    async def close(self) -> None:
+        """Remove what the test made and close every connection."""
+        await self.wipe()
+        await self.client.close()
+        for index in self._processes:
+            await index.close()
