@@ -1,5 +1,6 @@
 """Which adapter stands behind which port, by the schemes of the addresses in the settings."""
 
+import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,6 +12,10 @@ from polyglot_persistence.ports import Cache, OrderStore, Queue, SalesView, Sear
 
 if TYPE_CHECKING:
     from polyglot_persistence.adapters.redis.client import RedisClient
+
+
+SEARCH_ALIAS = "orders"
+"""As the Go peer calls its index, so that its Kibana views go on working."""
 
 
 class Stores(NamedTuple):
@@ -124,13 +129,37 @@ def _extra(name: str) -> Iterator[None]:
 
 
 def _search(settings: Settings, resources: AsyncExitStack) -> SearchIndex:
+    if settings.search_directory is None:
+        return _elasticsearch(settings, resources)
     from polyglot_persistence.adapters.tantivy.index import TantivyIndex  # noqa: PLC0415
 
-    directory = settings.search_directory
-    if directory is None:
-        raise ConfigurationError("ELASTICSEARCH_URL: Elasticsearch is not built in yet")
     index = TantivyIndex(
-        directory,
+        settings.search_directory,
+        search_timeout_seconds=settings.search_timeout_seconds,
+        index_timeout_seconds=settings.index_timeout_seconds,
+    )
+    resources.push_async_callback(index.close)
+    return index
+
+
+def _elasticsearch(settings: Settings, resources: AsyncExitStack) -> SearchIndex:
+    with _extra("servers"):
+        from polyglot_persistence.adapters.elasticsearch.connection import (  # noqa: PLC0415
+            Credentials,
+        )
+        from polyglot_persistence.adapters.elasticsearch.index import (  # noqa: PLC0415
+            ElasticsearchIndex,
+        )
+
+    ca_file = settings.elasticsearch_ca_file
+    authority = None if ca_file is None else ssl.create_default_context(cafile=ca_file)
+    index = ElasticsearchIndex(
+        settings.elasticsearch_url,
+        alias=SEARCH_ALIAS,
+        credentials=Credentials(
+            api_key=settings.elasticsearch_api_key,
+            certificate_authority=authority,
+        ),
         search_timeout_seconds=settings.search_timeout_seconds,
         index_timeout_seconds=settings.index_timeout_seconds,
     )

@@ -38,13 +38,23 @@ class _Spec(NamedTuple):
     parse: Callable[[str], Any]
     doc: str
     allowed: str
-    secret: bool
+    masked: Callable[[str], str] | None
+    """How it is shown, if it holds a secret; then it may also come from a file."""
 
 
 def _setting(
-    default: str, parse: Callable[[str], Any], doc: str, allowed: str, *, secret: bool = False
+    default: str,
+    parse: Callable[[str], Any],
+    doc: str,
+    allowed: str,
+    *,
+    masked: Callable[[str], str] | None = None,
 ) -> Any:
-    return dataclasses.field(metadata={"spec": _Spec(default, parse, doc, allowed, secret)})
+    return dataclasses.field(metadata={"spec": _Spec(default, parse, doc, allowed, masked)})
+
+
+def _hidden(text: str) -> str:
+    return text if text == "none" else "***"
 
 
 def _count(default: int, low: int, high: int, doc: str) -> Any:
@@ -78,6 +88,14 @@ def _choice(default: str, choices: Mapping[str, object], doc: str) -> Any:
     return _setting(default, parse, doc, " | ".join(choices))
 
 
+def _readable_file(text: str) -> Path | None:
+    if text == "none":
+        return None
+    if not Path(text).is_file():
+        raise ValueError(f"{text} is not a file; e.g. /etc/ssl/certs/ca-certificates.crt")
+    return Path(text)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Settings:
     """All settings, checked; made by `load`."""
@@ -88,14 +106,14 @@ class Settings:
         postgres_dsn,
         "PostgreSQL, the system of record.",
         "libpq keywords, or postgresql://user:password@host:5432/dbname",
-        secret=True,
+        masked=mask,
     )
     redis_addr: str = _setting(
         "redis:6379",
         cache_address,
         "Redis or Valkey, the write-behind cache.",
         "host:port, or a redis, rediss, valkey, valkeys or unix URL",
-        secret=True,
+        masked=mask,
     )
     rabbitmq_url: str = _setting(
         "amqp://guest:guest@rabbitmq:5672/",
@@ -103,7 +121,7 @@ class Settings:
         "The queue. The scheme picks the adapter: amqp, amqps: RabbitMQ; redis, rediss, valkey, "
         "valkeys, unix: Valkey Streams.",
         "URL",
-        secret=True,
+        masked=mask,
     )
     elasticsearch_url: str = _setting(
         "http://elasticsearch:9200",
@@ -111,7 +129,20 @@ class Settings:
         "The search index. The scheme picks the adapter: http, https: Elasticsearch; "
         "tantivy:///directory: tantivy.",
         "URL",
-        secret=True,
+        masked=mask,
+    )
+    elasticsearch_api_key: str | None = _setting(
+        "none",
+        lambda text: None if text == "none" else text,
+        "API key for Elasticsearch, encoded; a user and password go into the URL.",
+        "text, or none",
+        masked=_hidden,
+    )
+    elasticsearch_ca_file: Path | None = _setting(  # noqa: RUF009  it gives a field
+        "none",
+        _readable_file,
+        "Certificate authority to believe for an https URL of Elasticsearch.",
+        "path of a PEM file, or none: the machine's own",
     )
     cache_durable: bool | None = _choice(
         "auto",
@@ -310,7 +341,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         except ValueError as error:
             example = "" if "e.g." in str(error) else f"; e.g. {spec.default}"
             raise ConfigurationError(f"{name}: {error}{example}") from None  # it may hold a secret
-        shown = mask(text) if spec.secret else text
+        shown = spec.masked(text) if spec.masked else text
         described.append(Described(name, shown, source, spec.default, spec.allowed, spec.doc))
     settings = Settings(**values, described=tuple(described))
     _check_relations(settings)
@@ -321,7 +352,7 @@ def _text(
     environ: Mapping[str, str], name: str, spec: _Spec
 ) -> tuple[str, Literal["default", "environment", "file"]]:
     text = environ.get(name, "").strip()
-    path = environ.get(f"{name}_FILE", "").strip() if spec.secret else ""
+    path = environ.get(f"{name}_FILE", "").strip() if spec.masked else ""
     if text and path:
         raise ConfigurationError(f"{name}: set either {name} or {name}_FILE, not both")
     if path:
