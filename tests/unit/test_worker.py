@@ -1,7 +1,7 @@
 """The loops of the worker: batches, suspects, newer schemas, outages, leadership."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -64,6 +64,9 @@ class Flow:
 
     def __init__(self) -> None:
         self.batches: list[list[UUID]] = []
+        self.suspects: list[UUID] = []
+        self.settled: set[UUID] = set()
+        self.after_each: Callable[[], None] = lambda: None
         self.unreadable: list[codec.Reject] = []
         self.failures: list[Exception] = []
 
@@ -72,6 +75,22 @@ class Flow:
             raise self.failures.pop(0)
         self.batches.append([one.order.id for one in batch])
         return []
+
+    async def persist_suspect(
+        self, unit: Sequence[AcceptedOrder], source: str
+    ) -> Sequence[ToIndex]:
+        await self.persist(unit, source)
+        self.suspects.append(unit[0].unit_id)
+        self.after_each()
+        return []
+
+    async def persist_swept(self, batch: Sequence[AcceptedOrder]) -> Sequence[ToIndex]:
+        return await self.persist(batch, "sweep")
+
+    async def pass_over(
+        self, units: Sequence[Sequence[AcceptedOrder]]
+    ) -> Sequence[Sequence[AcceptedOrder]]:
+        return [unit for unit in units if unit[0].unit_id not in self.settled]
 
     async def bury_unreadable(self, rejects: Sequence[codec.Reject]) -> None:
         self.unreadable += rejects
@@ -87,13 +106,14 @@ class Stand:
         self.pings = 0
         self.flow = Flow()
         self.progress = QueueProgress()
+        self.clock = FakeClock()
         self.persister = Persister(
             cast("Any", self.flow),
             queue=cast("Any", self),
             store=cast("Any", self),
             offer=lambda _: None,
             progress=self.progress,
-            clock=FakeClock(),
+            clock=self.clock,
             limits=PersisterLimits(100, 1000, hold_seconds),
         )
 
@@ -122,6 +142,26 @@ async def test_a_suspect_message_is_persisted_order_by_order() -> None:
     stand = Stand([delivery(innocent), delivery(suspect, redeliveries=2), delivery(innocent)])
     await stand.persister.run(stand.stop)
     assert [len(batch) for batch in stand.flow.batches] == [5, 1, 1, 1, 5]
+    assert [one.unit_id for one in suspect] == stand.flow.suspects
+
+
+async def test_a_suspect_message_goes_on_where_the_last_worker_died() -> None:
+    """What is in the record or in the dead letters by now is not attempted again."""
+    suspect = orders(3)
+    stand = Stand([delivery(suspect, redeliveries=7)])
+    stand.flow.settled = {suspect[0].unit_id, suspect[1].unit_id}
+    await stand.persister.run(stand.stop)
+    assert [suspect[2].unit_id] == stand.flow.suspects
+    assert len(stand.consumer.acked) == 1
+
+
+async def test_a_suspect_message_is_not_held_for_too_long() -> None:
+    """It is handed back by closing the channel, and what was done stays done."""
+    stand = Stand([delivery(orders(5), redeliveries=2)], hold_seconds=20)
+    stand.flow.after_each = lambda: stand.clock.advance(8)
+    await stand.persister.run(stand.stop)
+    assert len(stand.flow.suspects) == 3
+    assert (stand.consumer.acked, stand.pings, stand.channels) == ([], 0, 2)
 
 
 async def test_an_unreadable_item_is_buried_and_the_rest_persisted() -> None:

@@ -7,6 +7,9 @@
         +--> bury (dead letter) --settle: dead-lettered
 ```
 
+What may kill the worker itself (its message was delivered twice in vain) goes unit by unit, each
+alone, and is buried once five workers died of it, see `suspects`.
+
 Order of effects: commit, settle, acknowledge, index. A crash between any two repeats the rest:
 every step is idempotent by order id.
 
@@ -23,9 +26,11 @@ from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import PoisonError, PolyglotError
+from polyglot_persistence.flows.suspects import DEATHS_MAX, Suspects
 from polyglot_persistence.ports import (
     Cache,
     Clock,
+    Found,
     OrderStore,
     Persisted,
     Settled,
@@ -42,6 +47,13 @@ from polyglot_persistence.telemetry import (
 
 _log = logger("persist")
 
+SWEEP = "sweep"
+"""The subject of the attempts at whole sweeps."""
+
+SWEEPS_DIED_MAX = 2
+"""After as many sweeps in a row that did not end, a sweep goes unit by unit: as with the queue's
+redeliveries, one of its orders may kill workers."""
+
 
 class ToIndex(NamedTuple):
     """Orders that were inserted by one transaction, and its outbox row."""
@@ -57,6 +69,7 @@ class PersistFlow:
         self._store = store
         self._cache = cache
         self._clock = clock
+        self._suspects = Suspects(store)
 
     async def persist(self, batch: Sequence[AcceptedOrder], source: str) -> Sequence[ToIndex]:
         """Persist whole units and clean their entries; return what is to be indexed.
@@ -67,6 +80,62 @@ class PersistFlow:
             UnavailableError: the record is away; persist the same batch again.
             UnknownOutcomeError: likewise.
         """
+        async with self._suspects.together():
+            return await self._persist(batch, source)
+
+    async def persist_suspect(
+        self, unit: Sequence[AcceptedOrder], source: str
+    ) -> Sequence[ToIndex]:
+        """Persist one unit that may kill this process, alone; bury it if it killed too many.
+
+        Raises as `persist` does.
+        """
+        async with self._suspects.alone(), self._suspects.attempt(str(unit[0].unit_id)) as deaths:
+            if deaths:
+                _log.warning("suspect_attempted", unit_id=unit[0].unit_id, deaths=deaths)
+            if deaths < DEATHS_MAX:
+                return await self._persist(unit, source)
+            # Its last worker may have died after the commit, or after the burial.
+            for condemned in await self.pass_over([unit]):
+                await self._condemn(condemned, f"{deaths} workers died of it")
+            return []
+
+    async def persist_swept(self, batch: Sequence[AcceptedOrder]) -> Sequence[ToIndex]:
+        """Persist what a sweep found; unit by unit, if the sweeps before died of theirs.
+
+        Raises as `persist` does.
+        """
+        async with self._suspects.attempt(SWEEP) as deaths:
+            if deaths < SWEEPS_DIED_MAX:
+                return await self.persist(batch, SWEEP)
+            to_index: list[ToIndex] = []
+            for unit in await self.pass_over(whole_units(batch)):
+                to_index += await self.persist_suspect(unit, SWEEP)
+            return to_index
+
+    async def pass_over(
+        self, units: Sequence[Sequence[AcceptedOrder]]
+    ) -> Sequence[Sequence[AcceptedOrder]]:
+        """Settle units whose fate is committed already; return the others.
+
+        Raises:
+            UnavailableError: the record is away.
+        """
+        found = await self._store.find([one.order.id for unit in units for one in unit])
+        left, settled = [], []
+        for unit in units:
+            if all(_is_row(one, found) for one in unit):
+                rows = [found.orders[one.order.id] for one in unit]
+                settled += [Settled(EntryState.CLEAN, _as_row(row)) for row in rows]
+            elif all(_is_dead(one, found) for one in unit):
+                settled += [Settled(EntryState.DEAD, one) for one in unit]
+            else:
+                left.append(unit)
+        if settled:
+            await self._settle(settled)
+        return left
+
+    async def _persist(self, batch: Sequence[AcceptedOrder], source: str) -> Sequence[ToIndex]:
         if not batch:
             return []
         started = self._clock.monotonic()
@@ -111,14 +180,17 @@ class PersistFlow:
     ) -> Sequence[ToIndex]:
         units = whole_units(batch)
         if len(units) == 1:
-            await self._bury(units[0], str(error))
-            await self._settle([Settled(EntryState.DEAD, accepted) for accepted in units[0]])
+            await self._condemn(units[0], str(error))
             return []
         middle = len(units) // 2
         to_index: list[ToIndex] = []
         for half in (units[:middle], units[middle:]):
-            to_index += await self.persist([one for unit in half for one in unit], source)
+            to_index += await self._persist([one for unit in half for one in unit], source)
         return to_index
+
+    async def _condemn(self, unit: Sequence[AcceptedOrder], reason: str) -> None:
+        await self._bury(unit, reason)
+        await self._settle([Settled(EntryState.DEAD, accepted) for accepted in unit])
 
     async def _bury_conflicts(
         self, batch: Sequence[AcceptedOrder], persisted: Persisted
@@ -145,7 +217,7 @@ class PersistFlow:
                 DeadLetter(
                     accepted.order.id,
                     accepted.unit_id,
-                    codec.encode_item(accepted, codec.encode_order(accepted.order)),
+                    _payload(accepted),
                     reason,
                     Stage.PERSIST,
                     attempts=1,
@@ -167,6 +239,22 @@ class PersistFlow:
 
 def _as_row(row: StoredOrder) -> AcceptedOrder:
     return AcceptedOrder(row.order, row.accepted_at, row.order.id)
+
+
+def _payload(accepted: AcceptedOrder) -> bytes:
+    return codec.encode_item(accepted, codec.encode_order(accepted.order))
+
+
+def _is_row(accepted: AcceptedOrder, found: Found) -> bool:
+    row = found.orders.get(accepted.order.id)
+    return row is not None and accepted.order.same_content(
+        row.order, created_at_given=accepted.created_at_given
+    )
+
+
+def _is_dead(accepted: AcceptedOrder, found: Found) -> bool:
+    dead = found.dead.get(accepted.order.id)
+    return dead is not None and dead.letter.payload == _payload(accepted)
 
 
 def _is_the_stored_one(unit: Sequence[AcceptedOrder], persisted: Persisted) -> bool:

@@ -74,7 +74,7 @@ class SweepFlow:
         entries = await self._cache.dirty_before(min(bound, passed), self._batch_orders_max)
         if not entries:
             return None
-        to_index = await self._persist.persist([e.accepted for e in entries], source="sweep")
+        to_index = await self._persist.persist_swept([e.accepted for e in entries])
         _log.info("swept", orders=len(entries))
         return to_index
 

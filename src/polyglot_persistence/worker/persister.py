@@ -46,6 +46,10 @@ class PersisterLimits(NamedTuple):
     hold_seconds: float
 
 
+class _TimeUpError(Exception):
+    """What is left of a suspect message has to wait for its next delivery."""
+
+
 class _RecordAwayError(Exception):
     """The record stayed away for as long as deliveries may be held."""
 
@@ -87,6 +91,8 @@ class Persister:
             except _RecordAwayError as away:
                 _log.warning("record_away", error=str(away.__cause__))
                 await self._wait_for_record(stop)
+            except _TimeUpError:
+                _log.warning("suspect_handed_back")
             except PolyglotError as error:
                 _log.warning("queue_away", error=str(error))
                 await backoff.pause()
@@ -129,16 +135,28 @@ class Persister:
         if rejects:
             await self._insist(partial(self._flow.bury_unreadable, rejects), hold_until)
         if batch[0].redeliveries >= SUSPECT_REDELIVERIES:
-            groups: Sequence[Sequence[AcceptedOrder]] = whole_units(orders)
+            to_index = await self._persist_one_by_one(orders, hold_until)
         else:
-            groups = [orders]
-        to_index: list[ToIndex] = []
-        for group in groups:
-            to_index += await self._insist(partial(self._flow.persist, group, "queue"), hold_until)
+            to_index = await self._insist(partial(self._flow.persist, orders, "queue"), hold_until)
         await consumer.ack(batch)
         for delivery in batch:
             self._progress.acknowledged(delivery.accepted_at)
         self._offer(to_index)
+
+    async def _persist_one_by_one(
+        self, orders: Sequence[AcceptedOrder], hold_until: float
+    ) -> Sequence[ToIndex]:
+        """Persist what may kill this worker unit by unit; go on where the last one died."""
+        units = whole_units(orders)
+        left = await self._insist(partial(self._flow.pass_over, units), hold_until)
+        _log.warning("suspect_message", units=len(units), units_left=len(left))
+        to_index: list[ToIndex] = []
+        for unit in left:
+            if self._clock.monotonic() >= hold_until:
+                raise _TimeUpError
+            attempt = partial(self._flow.persist_suspect, unit, "queue")
+            to_index += await self._insist(attempt, hold_until)
+        return to_index
 
     async def _insist(self, effect: Callable[[], Awaitable[Result]], hold_until: float) -> Result:
         """Repeat an idempotent effect on the record until it happens or time is up."""
