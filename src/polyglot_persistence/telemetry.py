@@ -177,3 +177,5 @@ def set_up_logging(level: str, form: str, stream: TextIO | None = None) -> None:
     for noisy in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(noisy).handlers.clear()
         logging.getLogger(noisy).propagate = True
+    # One line a request, and the client is asked for every batch.
+    logging.getLogger("elastic_transport").setLevel(logging.WARNING)

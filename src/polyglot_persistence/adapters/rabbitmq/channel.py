@@ -52,6 +52,10 @@ class Wire(Protocol):
     timeout_seconds: float
     frame_bytes_max: int
 
+    @property
+    def closing(self) -> bool:
+        """Whether what is written now would not be sent."""
+
     def write(self, data: bytes) -> None:
         """Send bytes."""
 
@@ -181,3 +185,5 @@ class AmqpChannel:
     def _check_open(self) -> None:
         if self.closed_because:
             raise UnavailableError(f"the channel to RabbitMQ is closed: {self.closed_because}")
+        if self._connection.closing:
+            raise UnavailableError("the connection to RabbitMQ is closing")

@@ -17,7 +17,7 @@ import asyncio
 import itertools
 import ssl
 import struct
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pamqp import commands, frame, heartbeat
 from pamqp.base import Frame
@@ -69,6 +69,16 @@ class AmqpConnection(asyncio.Protocol):
         self._heard_at = 0.0
         self._tick: asyncio.TimerHandle | None = None
 
+    @property
+    def closing(self) -> bool:
+        """Whether what is written now would not be sent."""
+        return self._transport is None or self._transport.is_closing()
+
+    def check_not_blocked(self) -> None:
+        """Raise `UnavailableError` while the broker takes no messages on this connection."""
+        if self.blocked_because:
+            raise UnavailableError(f"RabbitMQ is blocked: {self.blocked_because}")
+
     async def opened(self) -> None:
         """Return when the handshake is done; raises `UnavailableError` if it failed."""
         await self._opened
@@ -103,7 +113,7 @@ class AmqpConnection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes, unless the connection is gone (its channels call this)."""
-        if self._transport is not None and not self.closed_because:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def fail(self, reason: str) -> None:
@@ -124,8 +134,8 @@ class AmqpConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin (asyncio calls this)."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # what create_connection gives
-        self._transport = transport
+        # uvloop's transports are no subclasses of asyncio's, only of the same shape.
+        self._transport = cast("asyncio.Transport", transport)
         self.write(ProtocolHeader().marshal())
 
     def data_received(self, data: bytes) -> None:

@@ -57,8 +57,7 @@ class Publisher:
             UnavailableError: not sent; or the broker takes no messages at the moment.
             UnknownOutcomeError: sent, and not confirmed in time or not at all.
         """
-        if self.connection.blocked_because:
-            raise UnavailableError(f"RabbitMQ is blocked: {self.connection.blocked_because}")
+        self.connection.check_not_blocked()
         if self._in_flight_bytes + len(message.body) > IN_FLIGHT_BYTES_MAX and self._unconfirmed:
             raise UnavailableError("too much waits for RabbitMQ's confirm")
         future = self._send(message)

@@ -68,7 +68,11 @@ class _Link:
         await self.publisher.open()
 
     async def declare(self) -> int:
-        """Create the queue if it is missing; return how many messages no consumer holds."""
+        """Create the queue if it is missing; return how many messages no consumer holds.
+
+        While an alarm lasts the broker reads nothing of a connection that published.
+        """
+        self.connection.check_not_blocked()
         if self._control is None:
             raise UnavailableError("no channel to RabbitMQ")
         return await messages.declare(self._control, self._queue)
@@ -132,9 +136,6 @@ class RabbitMQQueue:
         """Ask for the broker's version; a broker that takes no messages is unavailable."""
         link = await self._linked()
         await link.declare()
-        blocked = link.connection.blocked_because
-        if blocked:
-            raise UnavailableError(f"RabbitMQ is blocked: {blocked}")
         properties = link.connection.server_properties
         return StoreState(f"{properties.get('product')} {properties.get('version')}")
 
