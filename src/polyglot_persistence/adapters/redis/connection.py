@@ -86,7 +86,7 @@ class RedisConnection(asyncio.Protocol):
             UnavailableError: nothing was sent.
             UnknownOutcomeError: (by the future) sent, and the connection ended before the replies.
         """
-        if self.closed or self._transport is None:
+        if self.closed or self._transport is None or self._transport.is_closing():
             raise UnavailableError(f"no connection to Redis at {self._name}")
         data = b"".join([hiredis.pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]  # its stub names a 1-tuple
         if self._calls and self._in_flight_bytes + len(data) > self._in_flight_bytes_max:
