@@ -149,6 +149,15 @@ async def test_with_the_cache_known_away_the_epoch_is_raised_before_the_first_pu
     assert len(stand.queue.published) == 3
 
 
+async def test_with_both_known_away_nothing_is_marked_cold() -> None:
+    """What is refused anyway is no reason to doubt the cache when it is back."""
+    stand = Stand()
+    stand.cache_breaker.failed(REFUSED)
+    stand.queue_breaker.failed(REFUSED)
+    assert await stand.outcome(unit_of(one_order())) is UnavailableError
+    assert stand.record.epoch == 1
+
+
 async def test_an_open_breaker_is_not_asked() -> None:
     """One failure is enough to stop waiting for a store, until a probe finds it well."""
     stand = Stand()

@@ -185,6 +185,8 @@ class GroupCommit:
         self, units: Sequence[Unit], cache_error: PolyglotError
     ) -> PolyglotError | None:
         """Publish as they came; whoever reads must first be told that the cache may miss them."""
+        if self._queue_breaker.is_open:  # and so there will be nothing to tell
+            return _neither(cache_error, UnavailableError("the queue is away"))
         try:
             await self._cold_mark.ensure()
         except PolyglotError as error:
