@@ -21,7 +21,7 @@ RUN pip --python /opt/backend wheel --no-index --no-deps --no-build-isolation --
 
 FROM base AS runtime
 # The number is given too, so that an orchestrator can see that it is not root.
-RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent \
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent \
         --shell /usr/sbin/nologin polyglot
 COPY --from=build /opt/polyglot /opt/polyglot
 COPY deploy/image/alive.py /opt/alive.py

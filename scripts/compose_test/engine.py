@@ -29,6 +29,10 @@ from real_servers.machine import (
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = ("docker.io", "docker-cli", "docker-compose", "docker-buildx", "iptables")
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+NOT_IN_IMAGE = (
+    *("./var/cache/apt/archives/", "./var/lib/apt/lists/"),
+    *("./usr/share/doc/", "./usr/share/locale/", "./usr/share/man/"),
+)
 TABLES = ("filter", "nat")
 """Of the packet filter: those that the engine adds rules to."""
 START_SECONDS = 60
@@ -70,7 +74,7 @@ class Engine:
         self.dir.mkdir(parents=True, exist_ok=True)
         run(["debootstrap", "--variant=minbase", "trixie", str(new), mirror()])
         with tarfile.open(self.debian, "w") as archive:
-            archive.add(new, ".", filter=lambda entry: None if _is_device(entry) else entry)
+            archive.add(new, ".", filter=_in_image)
         (new / "usr/sbin/policy-rc.d").write_text("#!/bin/sh\nexit 101\n")
         (new / "usr/sbin/policy-rc.d").chmod(0o755)
         apt = ["chroot", str(new), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y"]
@@ -165,5 +169,7 @@ def kill(pid: int) -> None:
     wait_gone(pid)
 
 
-def _is_device(entry: tarfile.TarInfo) -> bool:
-    return entry.ischr() or entry.isblk()
+def _in_image(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Leave out what an image has no use for, as the slim ones of Debian do."""
+    left_out = entry.ischr() or entry.isblk() or entry.name.startswith(NOT_IN_IMAGE)
+    return None if left_out else entry

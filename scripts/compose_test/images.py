@@ -36,7 +36,7 @@ def make(engine: Engine) -> None:
     shutil.copytree(STAND_INS, context)
     machine = context / "machine"
     machine.mkdir()
-    shutil.copy(CERTIFICATES, machine)
+    shutil.copy(CERTIFICATES, machine / "certificates.crt")
     (machine / "pip.conf").write_text(pip_configuration())
     shutil.copytree(elasticsearch(), machine / "elasticsearch")
     for name, image in public_images().items():
@@ -51,7 +51,7 @@ def pip_configuration() -> str:
         stdout=subprocess.PIPE,
         text=True,
     ).stdout
-    lines = [f"cert = {CERTIFICATES}"]
+    lines = ["cert = /etc/machine-certificates.crt"]
     for scope, option, value in re.findall(r"^(\S+)\.([a-z-]+)='(.*)'$", listed, re.MULTILINE):
         if scope in ("global", ":env:") and option in PIP_OPTIONS:
             lines.append(f"{option} = {value}")
