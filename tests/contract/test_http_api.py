@@ -77,6 +77,7 @@ class Api:
             cache_breaker=breaker,
             clock=clock,
             recent=RecentOrders(clock, orders_max=0, seconds=0),
+            record_timeout_seconds=2.0,
         )
         self.commit = GroupCommit(
             self.cache,

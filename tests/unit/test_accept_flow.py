@@ -57,6 +57,7 @@ class Stand:
             cache_breaker=breaker,
             clock=self.clock,
             recent=RecentOrders(self.clock, orders_max=0, seconds=0),
+            record_timeout_seconds=0.2,
         )
         commit = GroupCommit(
             cast("Any", self.cache),

@@ -1,5 +1,6 @@
 """When a 404 may be said: the cache epoch and the end of a cold time."""
 
+import asyncio
 from typing import Any, cast
 
 import pytest
@@ -20,11 +21,14 @@ class EpochRecord:
         self.epoch = 1
         self.created = False
         self.error: Exception | None = None
+        self.hangs = False
 
     async def found_epoch(self) -> tuple[int, bool]:
         return self.epoch, self.created
 
     async def find(self, ids: object) -> Found:
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.error is not None:
             raise self.error
         return Found({}, {}, self.epoch)
@@ -44,6 +48,7 @@ class Stand:
             cache_breaker=self.breaker,
             clock=self.clock,
             recent=RecentOrders(self.clock, orders_max=10, seconds=5),
+            record_timeout_seconds=0.2,
         )
         self.warming = self.new_warming()
 
@@ -100,6 +105,15 @@ async def test_unknown_is_503_while_either_store_is_away() -> None:
     stand.record.error = UnavailableError("away")
     with pytest.raises(UnavailableError):
         await stand.reads.get(new_id())
+
+
+async def test_a_record_that_hangs_costs_a_reader_its_own_deadline_only() -> None:
+    """A batch may wait longer for PostgreSQL than a person for an answer."""
+    stand = Stand()
+    stand.record.hangs = True
+    with pytest.raises(UnavailableError):
+        await stand.reads.get(new_id())
+    assert not (await stand.reads.known([new_id()])).checked
 
 
 async def test_only_the_creator_of_the_epoch_starts_warm() -> None:

@@ -84,6 +84,7 @@ class _Api:
                 orders_max=settings.read_cache_orders,
                 seconds=settings.read_cache_seconds,
             ),
+            record_timeout_seconds=settings.read_timeout_seconds,
         )
         self._commit = GroupCommit(
             stores.cache,

@@ -217,6 +217,9 @@ class Settings:
     prefer_wait_seconds_max: float = _seconds(30, 0, 300, "Longest `Prefer: wait=N` honoured.")
 
     # --- reading ---
+    read_timeout_seconds: float = _seconds(
+        2, 0.1, 60, "Longest a read waits for the record; then: 503."
+    )
     clean_ttl_seconds: int = _count(
         86_400, 1, 31_536_000, "How long a persisted order stays in Redis. Dirty ones always stay."
     )

@@ -201,7 +201,8 @@ class PersistFlow:
             taken = [one.order.id for one in unit if one.order.id in persisted.conflicts]
             if not taken or _is_the_stored_one(unit, persisted):
                 continue
-            await self._bury(unit, f"the record holds another order under {taken[0]}")
+            which = "this id" if len(unit) == 1 else taken[0]  # one reason for all, to be grouped
+            await self._bury(unit, f"the record holds another order under {which}")
             for accepted in unit:
                 row = persisted.conflicts.get(accepted.order.id)
                 settled.append(

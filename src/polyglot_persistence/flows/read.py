@@ -124,7 +124,9 @@ class ReadFlow:
         cache_breaker: Breaker,
         clock: Clock,
         recent: RecentOrders,
+        record_timeout_seconds: float,
     ) -> None:
+        self._record_timeout_seconds = record_timeout_seconds
         self._cache = cache
         self._store = store
         self._search = search
@@ -155,9 +157,7 @@ class ReadFlow:
         if cached.raw is not None:
             READS.labels("cache").inc()
             return Read(codec.entry_body(cached.raw), hit=True)
-        fate = await asyncio.shield(self._fates.get(order_id))
-        if fate is None:
-            raise UnavailableError("the record gave no answer")
+        fate = await self._fate(order_id)
         if fate.order is not None:
             READS.labels("record").inc()
             return Read(codec.encode_order(fate.order.order), hit=False)
@@ -187,9 +187,10 @@ class ReadFlow:
         if not missing:
             return Known(entries, {}, {}, checked=True)
         try:
-            found = await self._store.find(missing)
-        except PolyglotError as error:
-            _log.warning("unchecked", orders=len(missing), error=str(error))
+            async with asyncio.timeout(self._record_timeout_seconds):
+                found = await self._store.find(missing)
+        except (PolyglotError, TimeoutError) as error:
+            _log.warning("unchecked", orders=len(missing), error=repr(error))
             return Known(entries, {}, {}, checked=False)
         return Known(entries, found.orders, found.dead, checked=True)
 
@@ -202,12 +203,12 @@ class ReadFlow:
         """
         cached = await self._look_in_cache(order_id)
         entry = None if cached.raw is None else codec.decode_entry(cached.raw)
+        fate: Fate | None = None
         try:
-            fate = await asyncio.shield(self._fates.get(order_id))
+            fate = await self._fate(order_id)
         except UnavailableError:
             if entry is None:
                 raise
-            fate = None
         if fate is None:
             clean = entry is not None and entry.state is EntryState.CLEAN
             accepted_at = entry.accepted.accepted_at if entry is not None else None
@@ -269,6 +270,17 @@ class ReadFlow:
         except UnavailableError:
             return _Cached(None, None)
         return cached or _Cached(None, None)
+
+    async def _fate(self, order_id: UUID) -> Fate:
+        """Return what the record knows, soon: a reader does not wait as long as a batch may."""
+        try:
+            async with asyncio.timeout(self._record_timeout_seconds):
+                fate = await asyncio.shield(self._fates.get(order_id))
+        except TimeoutError as error:
+            raise UnavailableError("the record does not answer in time") from error
+        if fate is None:
+            raise UnavailableError("the record gave no answer")
+        return fate
 
     async def _searchable_at(self, order_id: UUID) -> datetime | None:
         try:
