@@ -13,6 +13,7 @@ from elasticsearch import AsyncElasticsearch
 from polyglot_persistence.adapters.elasticsearch.connection import Credentials
 from polyglot_persistence.adapters.elasticsearch.documents import MAPPINGS
 from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
+from polyglot_persistence.ports import SearchIndex
 from tests.support.search_indexes import (
     INDEX_TIMEOUT_SECONDS,
     SEARCH_TIMEOUT_SECONDS,
@@ -32,8 +33,6 @@ def server_url() -> str:
 
 class Elasticsearch(SearchEngine):
     """An alias on a real server."""
-
-    writers_max = 8
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -71,6 +70,10 @@ class Elasticsearch(SearchEngine):
             settings={"number_of_replicas": 0},
             aliases={self.alias: {}} if aliased else {},
         )
+
+    async def end(self, index: SearchIndex) -> None:
+        """Close its connections."""
+        await next(one for one in self._processes if one is index).close()
 
     async def wipe(self) -> None:
         """Delete every index of the alias."""

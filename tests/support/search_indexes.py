@@ -19,12 +19,13 @@ INDEX_TIMEOUT_SECONDS = 20.0
 class SearchEngine(ABC):
     """One engine without an index at first."""
 
-    writers_max: int
-    """How many processes can index at the same time."""
-
     @abstractmethod
     def process(self) -> SearchIndex:
         """Return the index as another process would have it."""
+
+    @abstractmethod
+    async def end(self, index: SearchIndex) -> None:
+        """Let the process that has this index close it."""
 
     @abstractmethod
     async def wipe(self) -> None:
@@ -42,8 +43,6 @@ class SearchEngine(ABC):
 class Tantivy(SearchEngine):
     """An index in a directory."""
 
-    writers_max = 1
-
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._processes: list[TantivyIndex] = []
@@ -57,6 +56,10 @@ class Tantivy(SearchEngine):
         )
         self._processes.append(index)
         return index
+
+    async def end(self, index: SearchIndex) -> None:
+        """Close the handle."""
+        await next(one for one in self._processes if one is index).close()
 
     async def wipe(self) -> None:
         """Remove the directory."""

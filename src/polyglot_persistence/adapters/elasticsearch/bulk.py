@@ -9,9 +9,10 @@ other 4xx       this document can never be indexed
 import asyncio
 import random
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
+from polyglot_persistence.adapters.elasticsearch.answers import BulkAnswer, ItemResult
 from polyglot_persistence.adapters.elasticsearch.connection import (
     BusyError,
     Connection,
@@ -91,13 +92,14 @@ class Bulks:
                     require_alias=True,  # else a missing index is made with a guessed mapping
                     filter_path="errors,items.*.status,items.*.error",
                 ),
+                BulkAnswer,
                 self._timeout_seconds,
             )
         except BusyError:  # the node takes no bulk at all now
             return _Outcome([], chunk)
-        if not answer["errors"]:
+        if not answer.errors:
             return _Outcome([], [])
-        return _sorted(chunk, [item["index"] for item in answer["items"]])
+        return _sorted(chunk, [item.index for item in answer.items])
 
 
 class _Outcome(NamedTuple):
@@ -105,14 +107,14 @@ class _Outcome(NamedTuple):
     again: Sequence[Item]
 
 
-def _sorted(chunk: Sequence[Item], results: Sequence[dict[str, Any]]) -> _Outcome:
+def _sorted(chunk: Sequence[Item], results: Sequence[ItemResult]) -> _Outcome:
     failures = []
     again = []
     for item, result in zip(chunk, results, strict=True):
-        status = result["status"]
+        status = result.status
         if status < _CLIENT_ERRORS:
             continue
-        kind, reason = error_of(result)
+        kind, reason = error_of(result.error)
         if status in _AGAIN or status >= _SERVER_ERRORS:
             again.append(item)
         elif status == _GONE:

@@ -5,14 +5,16 @@ are refused at once. So a return is noticed within a second, and an outage costs
 """
 
 import asyncio
+import logging
 import random
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 from elastic_transport import ConnectionError as NoConnectionError
-from elastic_transport import ConnectionTimeout
+from elastic_transport import ConnectionTimeout, ObjectApiResponse
 from elastic_transport.client_utils import url_to_node_config
 from elasticsearch import ApiError, AsyncElasticsearch, TransportError
 
@@ -28,11 +30,9 @@ CONNECTIONS_MAX = 32
 
 
 class Credentials(NamedTuple):
-    """What to say who we are with, at most one, and whom to believe."""
+    """What to say who we are with, and whom to believe; a user and password stand in the URL."""
 
     api_key: str | None = None
-    basic: tuple[str, str] | None = None
-    """User and password. Those in the URL do, too."""
     certificate_authority: ssl.SSLContext | None = None
     """For https; None: the machine's own. A certificate is always verified."""
 
@@ -57,12 +57,12 @@ class Connection:
     """The way to the cluster; connects when first used."""
 
     def __init__(self, url: str, credentials: Credentials) -> None:
+        # It would log each request, and each failed one as a timeout of its own making.
+        logging.getLogger("elastic_transport").setLevel(logging.ERROR)
         node = url_to_node_config(url, use_default_ports_for_scheme=True)
         options: dict[str, Any] = {}
         if credentials.api_key is not None:
             options["api_key"] = credentials.api_key
-        if credentials.basic is not None:
-            options["basic_auth"] = credentials.basic
         if credentials.certificate_authority is not None:
             options["ssl_context"] = credentials.certificate_authority
         self._client = AsyncElasticsearch(
@@ -74,35 +74,49 @@ class Connection:
         )
         self._failures = 0
         self._paused_until = 0.0
+        self._closed = False
 
     async def call(
-        self, request: Callable[[AsyncElasticsearch], Awaitable[T]], timeout_seconds: float
+        self,
+        request: Callable[[AsyncElasticsearch], Awaitable[ObjectApiResponse[Any]]],
+        answer: type[T],
+        timeout_seconds: float,
     ) -> T:
         """Return the answer to one request.
 
         Raises:
             MissingIndexError, BusyError, RefusedError: what the cluster answered.
-            UnavailableError: no answer.
+            UnavailableError: no answer, or none of Elasticsearch's.
         """
+        if self._closed:
+            raise UnavailableError("Elasticsearch: the connection is closed")
         if time.monotonic() < self._paused_until:
             raise UnavailableError("Elasticsearch: cannot be reached")
         try:
             async with asyncio.timeout(timeout_seconds):
-                answer = await request(self._client)
-        except (NoConnectionError, ConnectionTimeout, TimeoutError) as error:
+                response = await request(self._client)
+        except TimeoutError as error:
             self._pause()
-            reason = str(error) or f"no answer within {timeout_seconds} s"
-            raise UnavailableError(f"Elasticsearch: {reason}") from error
+            raise UnavailableError(
+                f"Elasticsearch: no answer within {timeout_seconds} s"
+            ) from error
+        except (NoConnectionError, ConnectionTimeout) as error:
+            self._pause()
+            raise UnavailableError(f"Elasticsearch: {error.message}") from error
         except ApiError as error:
             self._failures = 0
             raise _meaning(error) from error
         except TransportError as error:
-            raise UnavailableError(f"Elasticsearch: {error}") from error
+            raise UnavailableError(f"Elasticsearch: {error.message}") from error
         self._failures = 0
-        return answer
+        try:
+            return msgspec.convert(response.body, answer)
+        except msgspec.ValidationError as error:
+            raise UnavailableError(f"Elasticsearch: not its answer: {error}") from error
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, for good."""
+        self._closed = True  # the client would open new ones
         await self._client.close()
 
     def _pause(self) -> None:

@@ -22,6 +22,9 @@ from polyglot_persistence.domain.order import CENT, Order
 
 FORM = f"1.{text.ANALYSIS_VERSION}"
 
+OWNER = "polyglot-persistence"
+"""In the mapping of each index that this project made; only such ones are ever deleted."""
+
 NAMES_CACHED_MAX = 4_096
 """Below 2 MB. An order stream repeats its names, and taking one apart costs 20 us."""
 
@@ -36,7 +39,7 @@ SETTINGS: Mapping[str, Any] = {
 
 MAPPINGS: Mapping[str, Any] = {
     "dynamic": "strict",
-    "_meta": {"owner": "polyglot-persistence", "form": FORM},
+    "_meta": {"owner": OWNER, "form": FORM},
     "_source": {"excludes": ["words", "stems", "tie_key"]},
     "properties": {
         "id": {"type": "keyword"},

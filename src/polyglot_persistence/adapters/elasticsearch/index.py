@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from polyglot_persistence.adapters.elasticsearch import answers
 from polyglot_persistence.adapters.elasticsearch.bulk import Bulks, Item
 from polyglot_persistence.adapters.elasticsearch.connection import (
     Connection,
@@ -21,6 +22,7 @@ from polyglot_persistence.adapters.elasticsearch.connection import (
 from polyglot_persistence.adapters.elasticsearch.documents import (
     FORM,
     MAPPINGS,
+    OWNER,
     SETTINGS,
     SHOWN,
     bulk_item,
@@ -91,8 +93,8 @@ class ElasticsearchIndex:
             query=query_of(words), sort=SORT, size=hits_max, source=SHOWN, track_total_hits=True
         )
         ranking = Ranking(len(words))
-        hits = [Hit(order(hit["_source"]), ranking.score(hit["_score"])) for hit in found["hits"]]
-        return SearchResult(found["total"]["value"], hits)
+        hits = [Hit(order(hit.source), ranking.score(hit.score or 0)) for hit in found.hits]
+        return SearchResult(found.total.value, hits)
 
     async def indexed_at(self, order_id: UUID) -> datetime | None:
         """Return when the order was indexed if a search can find it now."""
@@ -100,19 +102,21 @@ class ElasticsearchIndex:
         found = await self._search(
             query={"ids": {"values": [str(order_id)]}}, size=1, source=["indexed_at"]
         )
-        for hit in found["hits"]:
-            return datetime.fromisoformat(hit["_source"]["indexed_at"])
+        for hit in found.hits:
+            return datetime.fromisoformat(hit.source["indexed_at"])
         return None
 
     async def count(self) -> int:
         """Return how many orders a search can find."""
         await self._trust()
         answer = await self._connection.call(
-            lambda client: client.count(index=self._alias), self._search_timeout_seconds
+            lambda client: client.count(index=self._alias),
+            answers.CountAnswer,
+            self._search_timeout_seconds,
         )
-        if answer["_shards"]["failed"]:
+        if answer.shards.failed:
             raise UnavailableError("Elasticsearch: a part of the index does not answer")
-        return int(answer["count"])
+        return answer.count
 
     async def exists(self) -> bool:
         """Return whether the alias leads to an index of this form.
@@ -141,9 +145,9 @@ class ElasticsearchIndex:
         others = await self._behind_alias(self._index_timeout_seconds)
         name = f"{self._alias}-{FORM}"
         created = await self._create(name)
-        for other, mapping in others.items():
+        for other, meta in others.items():
             if other != name:
-                await self._give_up(other, mapping)
+                await self._give_up(other, meta)
         if created:
             _log.warning("index_created", index=name)
         return created
@@ -156,39 +160,44 @@ class ElasticsearchIndex:
         """
         timeout_seconds = self._search_timeout_seconds
         await self._look(timeout_seconds)
-        info = await self._connection.call(lambda client: client.info(), timeout_seconds)
+        info = await self._connection.call(
+            lambda client: client.info(), answers.InfoAnswer, timeout_seconds
+        )
         health = await self._connection.call(
-            lambda client: client.cluster.health(index=self._alias, level="cluster"),
+            lambda client: client.cluster.health(index=self._alias),
+            answers.HealthAnswer,
             timeout_seconds,
         )
-        if health["status"] == "red":
+        if health.status == "red":
             raise UnavailableError("Elasticsearch: the index is red: a part of it has no node")
         settings = await self._connection.call(
-            lambda client: client.indices.get_settings(index=self._alias), timeout_seconds
+            lambda client: client.indices.get_settings(index=self._alias),
+            dict[str, answers.SettingsAnswer],
+            timeout_seconds,
         )
         warnings = [
             f"{name}: index.translog.durability is async: a crash may lose documents for ever; "
             "set it to request"
             for name, of_index in settings.items()
-            if of_index["settings"]["index"].get("translog", {}).get("durability") == "async"
+            if of_index.settings.index.translog.durability != "request"
         ]
-        return StoreState(f"Elasticsearch {info['version']['number']}", tuple(warnings))
+        return StoreState(f"Elasticsearch {info.version.number}", tuple(warnings))
 
     async def close(self) -> None:
         """Close every connection."""
         await self._connection.close()
 
-    async def _search(self, **request: Any) -> Mapping[str, Any]:
+    async def _search(self, **request: Any) -> answers.Hits:
         answer = await self._connection.call(
             lambda client: client.search(
                 index=self._alias,
                 allow_partial_search_results=False,  # all of the index, or an error
                 **request,
             ),
+            answers.SearchAnswer,
             self._search_timeout_seconds,
         )
-        hits: Mapping[str, Any] = answer["hits"]
-        return hits
+        return answer.hits
 
     async def _trust(self) -> None:
         if time.monotonic() - self._looked_at > FORM_TRUSTED_SECONDS:
@@ -201,7 +210,7 @@ class ElasticsearchIndex:
             MissingIndexError: it does not.
         """
         behind = await self._behind_alias(timeout_seconds)
-        forms = {_form_of(mapping) for mapping in behind.values()}
+        forms = {meta.form if meta.owner == OWNER else None for meta in behind.values()}
         if forms != {FORM} or self._alias in behind:
             raise MissingIndexError(
                 f"Elasticsearch: {self._alias} leads to {', '.join(behind) or 'nothing'}, "
@@ -209,15 +218,17 @@ class ElasticsearchIndex:
             )
         self._looked_at = time.monotonic()
 
-    async def _behind_alias(self, timeout_seconds: float) -> Mapping[str, Any]:
-        """Return the mappings of the indexes that the alias leads to, by name."""
+    async def _behind_alias(self, timeout_seconds: float) -> Mapping[str, answers.Meta]:
+        """Return what the indexes that the alias leads to say of themselves, by name."""
         try:
-            answer = await self._connection.call(
-                lambda client: client.indices.get_mapping(index=self._alias), timeout_seconds
+            behind = await self._connection.call(
+                lambda client: client.indices.get_mapping(index=self._alias),
+                dict[str, answers.IndexMapping],
+                timeout_seconds,
             )
         except MissingIndexError:
             return {}
-        return {name: of_index["mappings"] for name, of_index in answer.items()}
+        return {name: of_index.mappings.meta for name, of_index in behind.items()}
 
     async def _create(self, name: str) -> bool:
         timeout_seconds = self._index_timeout_seconds
@@ -227,6 +238,7 @@ class ElasticsearchIndex:
                 lambda client: client.indices.create(
                     index=name, settings=SETTINGS, mappings=MAPPINGS, aliases=aliases
                 ),
+                answers.Done,
                 timeout_seconds,
             )
         except RefusedError as error:
@@ -238,13 +250,14 @@ class ElasticsearchIndex:
             lambda client: client.indices.put_alias(
                 index=name, name=self._alias, is_write_index=True
             ),
+            answers.Done,
             timeout_seconds,
         )
         return False
 
-    async def _give_up(self, name: str, mapping: Mapping[str, Any]) -> None:
+    async def _give_up(self, name: str, meta: answers.Meta) -> None:
         """Delete an index of ours; take the alias away from somebody else's."""
-        ours = _owner_of(mapping) == MAPPINGS["_meta"]["owner"]
+        ours = meta.owner == OWNER
         _log.warning("index_given_up", index=name, deleted=ours)
         try:
             await self._connection.call(
@@ -253,17 +266,8 @@ class ElasticsearchIndex:
                     if ours
                     else client.indices.delete_alias(index=name, name=self._alias)
                 ),
+                answers.Done,
                 self._index_timeout_seconds,
             )
         except MissingIndexError:
             return  # another process was faster
-
-
-def _form_of(mapping: Mapping[str, Any]) -> str | None:
-    form: str | None = mapping.get("_meta", {}).get("form")
-    return form if _owner_of(mapping) == MAPPINGS["_meta"]["owner"] else None
-
-
-def _owner_of(mapping: Mapping[str, Any]) -> str | None:
-    owner: str | None = mapping.get("_meta", {}).get("owner")
-    return owner

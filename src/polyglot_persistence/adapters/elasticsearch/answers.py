@@ -1,0 +1,129 @@
+"""The parts of Elasticsearch's answers that we read; an answer without them is none."""
+
+from typing import Any
+
+from msgspec import Struct, field
+
+
+class Meta(Struct):
+    """Whose mapping it is, as we write it."""
+
+    owner: str | None = None
+    form: str | None = None
+
+
+class Mapping(Struct):
+    """The mapping of an index."""
+
+    meta: Meta = field(name="_meta", default_factory=Meta)
+
+
+class IndexMapping(Struct):
+    """An index, as its mapping is asked for."""
+
+    mappings: Mapping
+
+
+class Total(Struct):
+    """How many documents matched."""
+
+    value: int
+
+
+class Found(Struct):
+    """One document that matched."""
+
+    source: dict[str, Any] = field(name="_source")
+    score: float | None = field(name="_score", default=None)
+
+
+class Hits(Struct):
+    """The documents that matched, best first."""
+
+    hits: list[Found]
+    total: Total
+
+
+class SearchAnswer(Struct):
+    """A search's."""
+
+    hits: Hits
+
+
+class Shards(Struct):
+    """How many parts of the index did not answer."""
+
+    failed: int
+
+
+class CountAnswer(Struct):
+    """A count's."""
+
+    count: int
+    shards: Shards = field(name="_shards")
+
+
+class ItemResult(Struct):
+    """What became of an item of a bulk."""
+
+    status: int
+    error: dict[str, Any] | str | None = None
+
+
+class ItemAnswer(Struct):
+    """An item, by what was asked of it."""
+
+    index: ItemResult
+
+
+class BulkAnswer(Struct):
+    """A bulk's."""
+
+    errors: bool
+    items: list[ItemAnswer]
+
+
+class Version(Struct):
+    """The server's."""
+
+    number: str
+
+
+class InfoAnswer(Struct):
+    """The server's."""
+
+    version: Version
+
+
+class HealthAnswer(Struct):
+    """An index's."""
+
+    status: str
+
+
+class Translog(Struct):
+    """How an index writes its log."""
+
+    durability: str = "request"
+
+
+class IndexSettings(Struct):
+    """The settings that could break a promise."""
+
+    translog: Translog = field(default_factory=Translog)
+
+
+class Settings(Struct):
+    """Of one index."""
+
+    index: IndexSettings
+
+
+class SettingsAnswer(Struct):
+    """One index, as its settings are asked for."""
+
+    settings: Settings
+
+
+class Done(Struct):
+    """Of a request that is answered by its status alone."""
