@@ -38,7 +38,7 @@ test: ## Run the test suite.
 
 .PHONY: check
 check: lint ## Run what a commit must pass, in under a minute.
-	@exec "$(BIN)/python" -m pytest -q tests/unit tests/contract $(ARGS)
+	@exec "$(BIN)/python" -m pytest -q -n 4 tests/unit tests/contract $(ARGS)
 
 .PHONY: lint
 lint: ## Check format, lint, types and imports.
