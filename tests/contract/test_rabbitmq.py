@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from pamqp import commands, frame
-from pamqp.header import ProtocolHeader
+from pamqp.header import ContentHeader, ProtocolHeader
 
 from polyglot_persistence.adapters.rabbitmq.address import parse_address
-from polyglot_persistence.adapters.rabbitmq.channel import AmqpChannel
+from polyglot_persistence.adapters.rabbitmq.channel import AmqpChannel, ChannelListener, Content
 from polyglot_persistence.adapters.rabbitmq.connection import AmqpConnection, open_connection
 from polyglot_persistence.adapters.rabbitmq.queue import RabbitMQQueue
 from polyglot_persistence.domain import codec
@@ -42,14 +42,26 @@ async def broker(request: pytest.FixtureRequest) -> AsyncIterator[RabbitMQ]:
         yield broker
 
 
+class Listener(Deaf):
+    """Keeps the messages that come."""
+
+    def __init__(self) -> None:
+        self.contents: asyncio.Queue[Content] = asyncio.Queue()
+
+    def on_content(self, content: Content) -> None:
+        self.contents.put_nowait(content)
+
+
 @asynccontextmanager
-async def channel_to(broker: RabbitMQ) -> AsyncIterator[AmqpChannel]:
+async def channel_to(
+    broker: RabbitMQ, listener: ChannelListener | None = None
+) -> AsyncIterator[AmqpChannel]:
     """A channel of the test's own."""
     connection = await open_connection(
         parse_address(broker.url), connect_timeout_seconds=5, timeout_seconds=5
     )
     try:
-        yield await connection.channel(Deaf())
+        yield await connection.channel(listener or Deaf())
     finally:
         await connection.close()
 
@@ -89,12 +101,14 @@ async def test_messages_are_persistent_and_the_queue_is_a_quorum_queue(broker: R
     """The broker has it as the design wants it: another declaration of the queue is refused."""
     queue = await broker.process()
     await queue.publish(MESSAGE)
-    async with channel_to(broker) as channel:
-        got = await channel.call(
-            commands.Queue.Declare(queue=broker.queue_name, passive=True),
-            commands.Queue.DeclareOk,
+    listener = Listener()
+    async with channel_to(broker, listener) as channel:
+        await channel.call(
+            commands.Basic.Consume(queue=broker.queue_name), commands.Basic.ConsumeOk
         )
-        assert got.message_count == 1
+        content = await asyncio.wait_for(listener.contents.get(), 2)
+        assert content.properties.delivery_mode == 2
+        assert content.properties.content_type == "application/json"
         wrongs: list[dict[str, Any]] = [{}, {"x-queue-type": "quorum"}]
         for wrong in wrongs:
             async with channel_to(broker) as other:
@@ -153,23 +167,26 @@ async def test_a_wrong_password_is_unavailable_with_the_brokers_reason(broker: R
 async def test_small_messages_are_prefetched_more_and_large_ones_less(broker: RabbitMQ) -> None:
     """A consumer of 2,000 orders takes many small messages at a time, and few of 1,000 orders."""
     queue = await broker.process()
-    sizes = [1] * 200 + [1000] * 20
-    await asyncio.gather(*[queue.publish(Message(b"", size, START, 1)) for size in sizes[:200]])
-    for size in sizes[200:]:
-        await queue.publish(Message(b"", size, START, 1))
-    async with queue.consume(orders_max=2000) as consumer:
-        received = 0
+    small, large = Message(b"", 1, START, 1), Message(b"", 1000, START, 1)
+
+    async def most_at_once(consumer: Consumer, messages: int) -> int:
         most = 0
-        last: list[int] = []
-        while received < len(sizes):
+        while messages:
             deliveries = await consumer.receive(2)
             assert deliveries
-            last = [delivery.orders for delivery in deliveries]
-            most = max(most, len(deliveries))
-            received += len(deliveries)
             await consumer.ack(deliveries)
-    assert most > 20
-    assert sum(last) <= 4000
+            most = max(most, len(deliveries))
+            messages -= len(deliveries)
+        return most
+
+    async with queue.consume(orders_max=2000) as consumer:
+        await asyncio.gather(*[queue.publish(small) for _ in range(200)])
+        assert await most_at_once(consumer, 200) > 16
+        await queue.publish(large)
+        await most_at_once(consumer, 1)
+        await consumer.receive(0)  # it knows better now
+        await asyncio.gather(*[queue.publish(large) for _ in range(20)])
+        assert await most_at_once(consumer, 20) <= 3
 
 
 async def test_a_message_put_there_by_hand_is_delivered_for_what_it_is(broker: RabbitMQ) -> None:
@@ -373,6 +390,41 @@ async def test_a_channel_that_dies_leaves_publishes_unknown_and_is_replaced() ->
             await queue.publish(MESSAGE)
         broker.answers["Basic.Publish"] = lambda tag: [commands.Basic.Ack(tag)]
         await queue.publish(MESSAGE)
+
+
+async def test_a_consumer_that_hears_nothing_takes_a_new_channel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The broker may deliver to a ghost of it; only a consumer that holds nothing begins anew."""
+    monkeypatch.setattr("polyglot_persistence.adapters.rabbitmq.consumer._QUIET_SECONDS_MAX", 0.05)
+    channels = 0
+
+    def open_channel(_: int) -> list[Any]:
+        nonlocal channels
+        channels += 1
+        return [commands.Channel.OpenOk()]
+
+    def consume(_: int) -> list[Any]:
+        if channels < 3:
+            return [commands.Basic.ConsumeOk("1")]
+        deliver = commands.Basic.Deliver("1", 1, routing_key="order_queue")
+        return [commands.Basic.ConsumeOk("1"), deliver, ContentHeader()]
+
+    async with scripted_queue() as (broker, queue):
+        broker.answers |= {
+            "Channel.Open": open_channel,
+            "Channel.Close": lambda _: [commands.Channel.CloseOk()],
+            "Basic.Qos": lambda _: [commands.Basic.QosOk()],
+            "Basic.Cancel": lambda _: [commands.Basic.CancelOk("1")],
+            "Basic.Consume": consume,
+        }
+        async with queue.consume(orders_max=1) as consumer:
+            assert list(await consumer.receive(0.1)) == []
+            assert list(await consumer.receive(0.1)) == []
+            assert len(await consumer.receive(0.1)) == 1
+            assert list(await consumer.receive(0.1)) == []
+            assert list(await consumer.receive(0.1)) == []
+    assert channels == 3
 
 
 @pytest.mark.parametrize(
