@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from polyglot_persistence import __version__, bootstrap
 from polyglot_persistence.bootstrap import Finding
 from polyglot_persistence.cli.app import app
+from polyglot_persistence.config import load
 from polyglot_persistence.errors import UnavailableError
 from tests.support.import_api import import_api
 
@@ -22,6 +23,14 @@ HEAVY = {
     *("asyncpg", "elasticsearch", "hiredis", "httpx2", "msgspec", "pamqp", "pyarrow"),
     *("rich", "starlette", "tantivy", "uvicorn", "polyglot_persistence.bootstrap"),
 }
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the machine's own environment says."""
+    for setting in load({}).describe():
+        monkeypatch.delenv(setting.name, raising=False)
+        monkeypatch.delenv(f"{setting.name}_FILE", raising=False)
 
 
 def _run(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":

@@ -102,6 +102,15 @@ def test_every_setting_is_documented(name: str) -> None:
     assert f"| `{name}` |" in document_settings.PAGE.read_text()
 
 
+def test_every_setting_is_used() -> None:
+    """One that nothing reads would be a promise without effect."""
+    code = "".join(p.read_text() for p in _modules("src") if p.parent.name != "config")
+    read = set(re.findall(r"settings\.([a-z_]+)", code))
+    properties = {"postgres_dsn": "postgres_url"}
+    names = [setting.name.lower() for setting in load({}).describe()]
+    assert [name for name in names if properties.get(name, name) not in read] == []
+
+
 def test_the_settings_table_is_current() -> None:
     """Defaults, bounds and meanings on the page are those in effect; else run `make docs`."""
     page = document_settings.PAGE.read_text()
