@@ -118,16 +118,18 @@ WITH reasons AS (
       AND ($5::timestamptz IS NULL OR last_at >= $5)
       AND ($6::timestamptz IS NULL OR last_at < $6)
     GROUP BY 1, 2
+), usual AS (
+    SELECT * FROM reasons ORDER BY letters DESC LIMIT 10000
 ), shapes AS (
     SELECT stage, letters, last_at,
            regexp_replace(
-               regexp_replace(reason, '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', '<id>', 'gi'),
+               regexp_replace(reason, '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', '<id>', 'g'),
                '(byte|character|column|position) \d+', '\1 <n>', 'g'
            ) AS reason
-    FROM reasons
+    FROM usual
 )
 SELECT stage, reason, sum(letters)::bigint AS letters, max(last_at) AS last_at,
-       sum(sum(letters)) OVER ()::bigint AS total
+       (SELECT sum(letters)::bigint FROM reasons) AS total
 FROM shapes
 GROUP BY stage, reason
 ORDER BY 3 DESC, 1, 2
