@@ -134,14 +134,25 @@ async def test_a_document_that_can_never_be_taken_goes_alone(
     ]
 
 
-@pytest.mark.parametrize("status", [403, 404])
-async def test_a_blocked_or_vanished_index_condemns_no_document(
-    stub: Stub, index: ElasticsearchIndex, status: int
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (429, "cluster_block_exception"),
+        (403, "cluster_block_exception"),
+        (403, "security_exception"),
+        (400, "index_closed_exception"),
+        (404, "index_not_found_exception"),
+        (400, "strict_dynamic_mapping_exception"),
+    ],
+)
+async def test_what_is_wrong_with_the_index_condemns_no_document(
+    stub: Stub, index: ElasticsearchIndex, status: int, kind: str
 ) -> None:
-    """A full disk or a deleted index says nothing about an order."""
-    stub.bulk = lambda request: bulk_answer(request, lambda _: status)
-    with pytest.raises(UnavailableError):
+    """A full disk or a closed index says nothing about an order; the call fails at once."""
+    stub.bulk = lambda request: bulk_answer(request, lambda _: status, kind)
+    with pytest.raises(UnavailableError, match=kind):
         await index.index(rows(3))
+    assert len(stub.bulks) == 1
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -40,14 +40,16 @@ class Answer(NamedTuple):
 Answerer = Callable[[Request], Answer]
 
 
-def bulk_answer(request: Request, status: Callable[[str], int]) -> Answer:
-    """Return what a bulk is answered if each id has the status."""
+def bulk_answer(
+    request: Request, status: Callable[[str], int], kind: str = "document_parsing_exception"
+) -> Answer:
+    """Return what a bulk is answered if each id has the status, and errors are of the kind."""
     items: list[dict[str, Any]] = []
     for order_id in request.ids():
         item: dict[str, Any] = {"status": status(order_id)}
         if item["status"] >= 400:
             item["error"] = {
-                "type": "document_parsing_exception",
+                "type": kind,
                 "reason": "failed to parse",
                 "caused_by": {"type": "illegal_argument_exception", "reason": "of 1"},
             }

@@ -1,9 +1,9 @@
 """Bulk requests: bounded, a few at once, and what becomes of each item.
 
-2xx             indexed
-408, 429, 5xx   once more, after a pause, until the deadline
-403, 404        the index is blocked (a full disk) or gone: all of the call is tried again later
-other 4xx       this document can never be indexed
+- 2xx: indexed
+- an error of the index (blocked by a full disk, closed, gone): all of the call is tried later
+- 408, 429, 5xx: once more, after a pause, until the deadline
+- other 4xx: this document can never be indexed
 """
 
 import asyncio
@@ -16,7 +16,6 @@ from polyglot_persistence.adapters.elasticsearch.answers import BulkAnswer, Item
 from polyglot_persistence.adapters.elasticsearch.connection import (
     BusyError,
     Connection,
-    MissingIndexError,
     error_of,
 )
 from polyglot_persistence.errors import UnavailableError
@@ -33,8 +32,16 @@ PAUSE_SECONDS_MIN = 0.1
 PAUSE_SECONDS_MAX = 2.0
 
 _AGAIN = {408, 429}
-_BLOCKED, _GONE = 403, 404
 _CLIENT_ERRORS, _SERVER_ERRORS = 400, 500
+
+# They come with a status of 400, 403, 404 or 429, and say nothing about the document.
+_OF_THE_INDEX = {
+    "cluster_block_exception",
+    "index_closed_exception",
+    "index_not_found_exception",
+    "security_exception",
+    "strict_dynamic_mapping_exception",
+}
 
 
 class Item(NamedTuple):
@@ -115,12 +122,10 @@ def _sorted(chunk: Sequence[Item], results: Sequence[ItemResult]) -> _Outcome:
         if status < _CLIENT_ERRORS:
             continue
         kind, reason = error_of(result.error)
+        if kind in _OF_THE_INDEX:
+            raise UnavailableError(f"Elasticsearch: {kind}: {reason}")
         if status in _AGAIN or status >= _SERVER_ERRORS:
             again.append(item)
-        elif status == _GONE:
-            raise MissingIndexError(f"Elasticsearch: {kind}: {reason}")
-        elif status == _BLOCKED:
-            raise UnavailableError(f"Elasticsearch: {kind}: {reason}")
         else:
             failures.append(IndexFailure(item.order_id, f"{kind}: {reason}"))
     return _Outcome(failures, again)
