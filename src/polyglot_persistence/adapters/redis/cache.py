@@ -78,9 +78,6 @@ class RedisCache:
         self._clean_ttl_seconds = clean_ttl_seconds
         self._durable_as_set = durable
         self._server = durability.ServerFacts("", "", durable or False, ())
-        self.restarts_lost_data = 0
-        """How often a server was met again, restarted, that was not durable: it may have lost
-        orders. It counts before any command passes over the new connection."""
         client.on_connect(self._greet)
 
     async def accept(self, units: Sequence[Unit]) -> AcceptReply:
@@ -111,8 +108,9 @@ class RedisCache:
 
     async def read(self, ids: Sequence[UUID]) -> CacheRead:
         """Return entries and the epoch's copy by one MGET."""
+        connection = await self._client.connection()
         epoch, *entries = await _reading(
-            self._client.execute("MGET", keys.EPOCH, *map(keys.entry, ids))
+            connection.execute("MGET", self._epoch_key(), *map(keys.entry, ids))
         )
         return CacheRead(entries, None if epoch is None else int(epoch))
 
@@ -176,7 +174,8 @@ class RedisCache:
 
     async def set_epoch(self, epoch: int) -> None:
         """Store the epoch's copy."""
-        await self._client.execute("SET", keys.EPOCH, epoch)
+        connection = await self._client.connection()
+        await connection.execute("SET", self._epoch_key(), epoch)
 
     async def offer_token(self, token: str) -> None:
         """Store the token."""
@@ -184,7 +183,9 @@ class RedisCache:
 
     async def copy_epoch(self, epoch: int, token: str) -> bool:
         """Store the epoch's copy if the token is there, also at the memory limit."""
-        stored = await _COPY_EPOCH.run(self._client, [keys.WARM_TOKEN, keys.EPOCH], [token, epoch])
+        await self._client.connection()
+        names = [keys.WARM_TOKEN, self._epoch_key()]
+        stored = await _COPY_EPOCH.run(self._client, names, [token, epoch])
         return bool(stored)
 
     async def ping(self) -> StoreState:
@@ -199,13 +200,15 @@ class RedisCache:
         await self._meet(connection)
 
     async def _meet(self, connection: RedisConnection) -> None:
-        """Learn who the server behind a connection is, and whether it lost what it had."""
-        before = self._server
+        """Learn who the server behind a connection is, before any other command asks it."""
         self._server = await durability.ask(connection, durable=self._durable_as_set)
-        restarted = before.run_id not in ("", self._server.run_id)
-        if restarted and not (before.durable and self._server.durable):
-            self.restarts_lost_data += 1
-            _log.warning("cache_restarted_not_durable", version=self._server.version)
+
+    def _epoch_key(self) -> bytes:
+        """Return where this run of this server has the copy; to be used on its connection at once.
+
+        A name that was made before a reconnect could be that of a run whose orders are lost.
+        """
+        return keys.epoch(None if self._server.durable else self._server.run_id)
 
     async def _marks(self, low: bytes, high: bytes, orders_max: int) -> list[tuple[bytes, bytes]]:
         """Return (id, score) of the oldest dirty marks; all of the last score, if that is many."""

@@ -6,13 +6,21 @@ from uuid import UUID
 DIRTY: Final = b"polyglot:dirty"
 """Sorted set of dirty order ids, each with the microsecond of its acceptance."""
 
-EPOCH: Final = b"polyglot:epoch"
-"""The copy of the cache epoch; the original is in PostgreSQL."""
+_EPOCH: Final = b"polyglot:epoch"
 
 WARM_TOKEN: Final = b"polyglot:warm-token"
 """Put here by the worker that ends a cold time; gone if the cache is wiped meanwhile."""
 
 _ENTRY: Final = b"polyglot:order:"
+
+
+def epoch(volatile_run: str | None) -> bytes:
+    """Return the key of the copy of the cache epoch; the original is in PostgreSQL.
+
+    A server that is not durable has one for each of its runs: after a restart there is no copy,
+    and the cache counts as cold, whoever looks.
+    """
+    return _EPOCH if volatile_run is None else b"%b:%b" % (_EPOCH, volatile_run.encode())
 
 
 def entry(order_id: UUID) -> bytes:
