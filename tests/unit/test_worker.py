@@ -69,8 +69,10 @@ class Flow:
         self.after_each: Callable[[], None] = lambda: None
         self.unreadable: list[codec.Reject] = []
         self.failures: list[Exception] = []
+        self.called = asyncio.Event()
 
     async def persist(self, batch: Sequence[AcceptedOrder], source: str) -> Sequence[ToIndex]:
+        self.called.set()
         if self.failures:
             raise self.failures.pop(0)
         self.batches.append([one.order.id for one in batch])
@@ -201,6 +203,17 @@ async def test_what_cannot_be_persisted_in_time_is_handed_back() -> None:
     stand.flow.failures = [UnavailableError("away")]
     await stand.persister.run(stand.stop)
     assert (stand.consumer.acked, stand.pings, stand.channels) == ([], 1, 2)
+
+
+async def test_a_worker_that_is_to_stop_does_not_insist() -> None:
+    """What it holds comes again, to whoever is there when the record is."""
+    stand = Stand([delivery(orders(2))], hold_seconds=3600)
+    stand.flow.failures = [UnavailableError("away")] * 1000
+    running = asyncio.create_task(stand.persister.run(stand.stop))
+    await stand.flow.called.wait()
+    stand.stop.set()
+    await running
+    assert stand.consumer.acked == []
 
 
 class Sweeping:

@@ -8,6 +8,10 @@ from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.ports import StoreState
 
 
+PING_SECONDS_MAX = 2.0
+"""Whoever asks for health decides by it, and does not wait as long as a batch may."""
+
+
 class Pingable(Protocol):
     """Every port."""
 
@@ -49,6 +53,9 @@ class HealthFlow:
 
 async def _ask(store: Pingable) -> StoreHealth:
     try:
-        return StoreHealth(await store.ping(), None)
+        async with asyncio.timeout(PING_SECONDS_MAX):
+            return StoreHealth(await store.ping(), None)
     except PolyglotError as error:
         return StoreHealth(None, str(error))
+    except TimeoutError:
+        return StoreHealth(None, f"no answer within {PING_SECONDS_MAX:g} s")

@@ -50,6 +50,13 @@ class _TimeUpError(Exception):
     """What is left of a suspect message has to wait for its next delivery."""
 
 
+class _Deadline(NamedTuple):
+    """Until when an effect is tried again: until it is late, or the worker is to stop."""
+
+    hold_until: float
+    stop: asyncio.Event
+
+
 class _RecordAwayError(Exception):
     """The record stayed away for as long as deliveries may be held."""
 
@@ -107,7 +114,8 @@ class Persister:
             await pause(stop, NEWER_SCHEMA_PAUSE_SECONDS)
         ours = [d for d in deliveries if d.schema <= codec.SCHEMA_VERSION]
         for batch in self._micro_batches(ours):
-            await self._persist_batch(consumer, batch, received_at + self._limits.hold_seconds)
+            deadline = _Deadline(received_at + self._limits.hold_seconds, stop)
+            await self._persist_batch(consumer, batch, deadline)
 
     def _micro_batches(self, deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
         """Yield messages together up to the batch size; a suspect one comes alone."""
@@ -127,47 +135,47 @@ class Persister:
             yield batch
 
     async def _persist_batch(
-        self, consumer: Consumer, batch: Sequence[Delivery], hold_until: float
+        self, consumer: Consumer, batch: Sequence[Delivery], deadline: _Deadline
     ) -> None:
         decoded = [codec.decode_message(delivery.body) for delivery in batch]
         rejects = [reject for one in decoded for reject in one.rejects]
         orders = [order for one in decoded for order in one.orders]
         if rejects:
-            await self._insist(partial(self._flow.bury_unreadable, rejects), hold_until)
+            await self._insist(partial(self._flow.bury_unreadable, rejects), deadline)
         if batch[0].redeliveries >= SUSPECT_REDELIVERIES:
-            to_index = await self._persist_one_by_one(orders, hold_until)
+            to_index = await self._persist_one_by_one(orders, deadline)
         else:
-            to_index = await self._insist(partial(self._flow.persist, orders, "queue"), hold_until)
+            to_index = await self._insist(partial(self._flow.persist, orders, "queue"), deadline)
         await consumer.ack(batch)
         for delivery in batch:
             self._progress.acknowledged(delivery.accepted_at)
         self._offer(to_index)
 
     async def _persist_one_by_one(
-        self, orders: Sequence[AcceptedOrder], hold_until: float
+        self, orders: Sequence[AcceptedOrder], deadline: _Deadline
     ) -> Sequence[ToIndex]:
         """Persist what may kill this worker unit by unit; go on where the last one died."""
         units = whole_units(orders)
-        left = await self._insist(partial(self._flow.pass_over, units), hold_until)
+        left = await self._insist(partial(self._flow.pass_over, units), deadline)
         _log.warning("suspect_message", units=len(units), units_left=len(left))
         to_index: list[ToIndex] = []
         for unit in left:
-            if self._clock.monotonic() >= hold_until:
+            if self._clock.monotonic() >= deadline.hold_until:
                 raise _TimeUpError
             attempt = partial(self._flow.persist_suspect, unit, "queue")
-            to_index += await self._insist(attempt, hold_until)
+            to_index += await self._insist(attempt, deadline)
         return to_index
 
-    async def _insist(self, effect: Callable[[], Awaitable[Result]], hold_until: float) -> Result:
+    async def _insist(self, effect: Callable[[], Awaitable[Result]], deadline: _Deadline) -> Result:
         """Repeat an idempotent effect on the record until it happens or time is up."""
-        backoff = Backoff(asyncio.Event())
+        backoff = Backoff(deadline.stop)
         while True:
             try:
                 return await effect()
             except (UnavailableError, UnknownOutcomeError) as error:
                 _log.warning("persist_failed", error=str(error))
                 await backoff.pause()
-                if self._clock.monotonic() >= hold_until:
+                if deadline.stop.is_set() or self._clock.monotonic() >= deadline.hold_until:
                     raise _RecordAwayError from error
 
     async def _wait_for_record(self, stop: asyncio.Event) -> None:
