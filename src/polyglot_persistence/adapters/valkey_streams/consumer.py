@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from polyglot_persistence.adapters.valkey_streams.commands import Commands, error_code
 from polyglot_persistence.adapters.valkey_streams.stream import (
+    ACK,
     GROUP,
     RELEASED_IDLE_MS,
     RELEASED_OWNER,
@@ -71,16 +72,11 @@ class StreamsConsumer:
                 return deliveries
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge and delete, in one transaction: XACK alone leaves a message in the stream."""
+        """Acknowledge and delete, in one step."""
         ids = self._forget(deliveries)
         if ids and self._dead is None:
             with self._failing_quietly():
-                await self._commands.pipeline(
-                    ("MULTI",),
-                    ("XACK", STREAM, GROUP, *ids),
-                    ("XDEL", STREAM, *ids),
-                    ("EXEC",),
-                )
+                await self._commands.execute("EVAL", ACK, 1, STREAM, GROUP, *ids)
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Give them an owner that never reads and an age that makes them anybody's."""

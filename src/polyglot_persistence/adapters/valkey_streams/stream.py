@@ -21,5 +21,6 @@ def _script(name: str) -> str:
 
 
 TAKE: Final = _script("take")
+ACK: Final = _script("ack")
 LEAVE: Final = _script("leave")
 READY: Final = _script("ready")
