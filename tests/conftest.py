@@ -38,12 +38,12 @@ async def stopped_postgres() -> AsyncIterator[Path]:
 @pytest_asyncio.fixture
 async def postgres_dsn(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
     """The DSN of a fresh, empty database, dropped after the test."""
-    async with fresh_database(postgres_server) as dsn:
+    async with fresh_database(postgres_server.dsn) as dsn:
         yield dsn
 
 
 @pytest_asyncio.fixture
 async def redis_url(valkey_server: EmbeddedValkey) -> str:
     """The URL of an empty Valkey."""
-    await flush(valkey_server)
+    await flush(valkey_server.url)
     return valkey_server.url

@@ -20,7 +20,7 @@ from tests.support.servers import fresh_database
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def record_database(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
     """The DSN of a migrated database, the same one for the whole session."""
-    async with fresh_database(postgres_server) as dsn:
+    async with fresh_database(postgres_server.dsn) as dsn:
         await migrate(dsn)
         yield dsn
 

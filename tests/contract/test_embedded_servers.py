@@ -19,7 +19,7 @@ from polyglot_persistence.embedded.server import BundledServer
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import ConfigurationError
 from tests.support.processes import REPOSITORY, alive, eventually, started
-from tests.support.servers import copy_directory, short_directory, valkey_command
+from tests.support.servers import copy_directory, redis_command, short_directory
 
 
 class Kind(NamedTuple):
@@ -51,12 +51,12 @@ async def _marked_postgres(server: BundledServer) -> bool:
 
 async def _mark_valkey(server: BundledServer) -> None:
     assert isinstance(server, EmbeddedValkey)
-    assert await valkey_command(server, "SET", "mark", "1") == b"OK"
+    assert await redis_command(server.url, "SET", "mark", "1") == b"OK"
 
 
 async def _marked_valkey(server: BundledServer) -> bool:
     assert isinstance(server, EmbeddedValkey)
-    return bool(await valkey_command(server, "EXISTS", "mark"))
+    return bool(await redis_command(server.url, "EXISTS", "mark"))
 
 
 def _dsn(server: BundledServer) -> str:

@@ -172,7 +172,7 @@ async def test_a_miss_is_read_from_the_record_and_backfilled(
     await api.work()
     unknown = f"/api/orders/{new_id()}"
     assert (await api.client.get(unknown)).status_code == 404
-    await flush(valkey_server)
+    await flush(valkey_server.url)
     answers = [await api.client.get(where) for _ in range(2)]
     assert [answer.headers["x-cache"] for answer in answers] == ["MISS", "HIT"]
     assert [answer.content for answer in answers] == [before, before]
@@ -193,7 +193,7 @@ async def test_a_key_gives_the_same_order_also_after_the_caches_are_gone(
     again = await post({**TEA, "amount": "12.50"})
     other = await post({**TEA, "amount": 13})
     await api.work()
-    await flush(valkey_server)
+    await flush(valkey_server.url)
     later = await post(TEA)
     later_other = await post({**TEA, "amount": 13})
     assert first.json() == again.json() == later.json()

@@ -39,7 +39,7 @@ async def server(
         async with closing(RabbitMQ(broker_url(request.param))) as server:
             yield server
     else:
-        await flush(valkey_server)
+        await flush(valkey_server.url)
         async with closing(ValkeyStreams(valkey_server)) as server:
             yield server
 

@@ -21,7 +21,7 @@ from polyglot_persistence.errors import (
     UnknownOutcomeError,
 )
 from tests.support.eventually import eventually
-from tests.support.servers import running, short_directory, valkey_command
+from tests.support.servers import redis_command, running, short_directory
 
 AWAY = (UnavailableError, UnknownOutcomeError)
 
@@ -315,7 +315,7 @@ async def test_a_server_that_breaks_the_protocol_is_left(garbage: bytes) -> None
 
 async def test_a_password_is_given_and_a_wrong_one_is_refused(own_server: EmbeddedValkey) -> None:
     """The URL's password opens; a wrong one is unavailable, with the server's reason."""
-    await valkey_command(own_server, "CONFIG", "SET", "requirepass", "hush hush")
+    await redis_command(own_server.url, "CONFIG", "SET", "requirepass", "hush hush")
     url = own_server.url
     async with client_of(f"{url}&password=hush%20hush") as client:
         assert await client.execute("PING") == b"PONG"

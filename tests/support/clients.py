@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -16,10 +18,16 @@ class History:
     """What the clients know: what was acknowledged, and what may have happened."""
 
     acknowledged: dict[UUID, tuple[str, Decimal]] = field(default_factory=dict)
+    ids: list[UUID] = field(default_factory=list)
+    """Of the acknowledged, in the order of their answers."""
     unknown: set[str] = field(default_factory=set)
     """Product names (each is sent once) of orders that got no answer, or 504."""
     refused: set[str] = field(default_factory=set)
     """Of orders that got another answer: nothing may be stored."""
+    read_back: Counter[int] = field(default_factory=Counter)
+    """How acknowledged orders were answered when read meanwhile, by status."""
+    wrong: list[str] = field(default_factory=list)
+    """Answers that nobody may ever get."""
 
 
 class Connection:
@@ -72,11 +80,18 @@ class Connection:
 
 
 async def place_orders(
-    port: int, history: History, stop: asyncio.Event, *, connections: int, word: str
+    port: int,
+    history: History,
+    stop: asyncio.Event,
+    *,
+    connections: int,
+    word: str,
+    pause_seconds: float = 0.0,
 ) -> None:
     """Place orders over so many connections until told to stop or nobody listens any more.
 
-    Each order has a name of its own, which begins with `word`.
+    Each order has a name of its own, which begins with `word`. A pause after each answer keeps a
+    long test to what can be checked at its end.
     """
 
     async def client(number: int) -> None:
@@ -85,25 +100,69 @@ async def place_orders(
         while not stop.is_set():
             sent += 1
             name, amount = f"{word} c{number}n{sent}", Decimal(sent % 1000) / 100
-            body = json.dumps({"product_name": name, "amount": str(amount)}).encode()
             try:
-                status, answer = await connection.request("POST", "/api/orders", body)
+                await _place(connection, history, name, amount)
             except ConnectionError:
                 return
-            except EOFError:
-                history.unknown.add(name)
-                continue
-            if status == 202:
-                history.acknowledged[UUID(answer["order_id"])] = (name, amount)
-            elif status == 504:
-                history.unknown.add(name)
-            else:
-                history.refused.add(name)
+            await asyncio.sleep(pause_seconds)
         connection.close()
 
     async with asyncio.TaskGroup() as tasks:
         for number in range(connections):
             tasks.create_task(client(number))
+
+
+async def _place(connection: Connection, history: History, name: str, amount: Decimal) -> None:
+    body = json.dumps({"product_name": name, "amount": str(amount)}).encode()
+    try:
+        status, answer = await connection.request("POST", "/api/orders", body)
+    except EOFError:
+        history.unknown.add(name)
+        return
+    if status == 202:
+        order_id = UUID(answer["order_id"])
+        history.acknowledged[order_id] = (name, amount)
+        history.ids.append(order_id)
+    elif status == 504:
+        history.unknown.add(name)
+    else:
+        history.refused.add(name)
+        if status != 503:
+            history.wrong.append(f"POST: {status} {answer}")
+
+
+async def read_orders(
+    port: int, history: History, stop: asyncio.Event, *, connections: int, pause_seconds: float
+) -> None:
+    """Read acknowledged orders until told to stop: the order itself, or 503, is right."""
+
+    async def client() -> None:
+        connection = Connection(port)
+        while not stop.is_set():
+            await asyncio.sleep(pause_seconds)
+            if not history.ids:
+                continue
+            # Half of them just accepted: there cache, queue and record differ most.
+            latest = random.random() < 0.5
+            order_id = random.choice(history.ids[-20:] if latest else history.ids)
+            try:
+                status, answer = await connection.request("GET", f"/api/orders/{order_id}")
+            except EOFError as error:
+                history.wrong.append(f"GET {order_id}: {error}")
+                continue
+            history.read_back[status] += 1
+            if status != 503 and not is_order(answer, history.acknowledged[order_id]):
+                history.wrong.append(f"GET {order_id}: {status} {answer}")
+        connection.close()
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(connections):
+            tasks.create_task(client())
+
+
+def is_order(answer: Any, order: tuple[str, Decimal]) -> bool:
+    """Whether an answer is this order, whatever its id."""
+    return (answer.get("product_name"), Decimal(str(answer.get("amount", "NaN")))) == order
 
 
 async def ask_all(

@@ -4,8 +4,6 @@ Invariant: only processes started here are signalled, by their id or their own g
 """
 
 import asyncio
-import http.client
-import json
 import os
 import random
 import signal
@@ -17,7 +15,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO
+
+from tests.support.api import Api
 
 REPOSITORY = Path(__file__).parents[2]
 WAIT_SECONDS = 45.0
@@ -137,12 +137,20 @@ class Process:
 
     async def family_killed(self) -> None:
         """Kill it and everything below it with -9, all at one moment."""
-        family = [self.pid, *descendants(self.pid)]
-        for pid in family:
-            os.kill(pid, signal.SIGSTOP)  # so that nobody can react to another's end
-        for pid in family:
-            os.kill(pid, signal.SIGKILL)
-        await eventually(lambda: not any(map(alive, family)), what=f"the end of {family}")
+        await killed_together([self])
+
+
+async def killed_together(processes: Sequence[Process]) -> None:
+    """Kill them and everything below them with -9, all at one moment."""
+    family = [pid for one in processes for pid in (one.pid, *descendants(one.pid)) if alive(pid)]
+    for pid in family:
+        os.kill(pid, signal.SIGSTOP)  # so that nobody can react to another's end
+    for pid in family:
+        os.kill(pid, signal.SIGKILL)
+    await eventually(
+        lambda: not any(map(alive, family)) and all(one.code is not None for one in processes),
+        what=f"the end of {family}",
+    )
 
 
 @contextmanager
@@ -197,58 +205,12 @@ def up_command(data_dir: Path, port: int) -> list[str]:
     return [sys.executable, "-m", "polyglot_persistence", *arguments]
 
 
-class Up:
+class Up(Api):
     """A running `polyglot up`."""
 
     def __init__(self, process: Process, port: int) -> None:
+        super().__init__(port)
         self.process = process
-        self.port = port
-
-    @property
-    def url(self) -> str:
-        """Where the API answers."""
-        return f"http://127.0.0.1:{self.port}"
-
-    async def request(
-        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
-    ) -> "Answer":
-        """Send one request over a connection of its own."""
-        return await asyncio.to_thread(self._request, method, path, body, headers or {})
-
-    async def order(self, product_name: str = "Milk", amount: str = "1.25") -> str:
-        """Place an order, which must be accepted, and return its id."""
-        order = {"product_name": product_name, "amount": amount}
-        answer = await self.request("POST", "/api/orders", order)
-        assert answer.status == 202, answer
-        order_id: str = answer.json["order_id"]
-        return order_id
-
-    async def persisted(self, order_id: str) -> None:
-        """Wait until the order is in PostgreSQL."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while True:
-            answer = await self.request("GET", f"/api/orders/{order_id}/status")
-            if answer.status == 200 and answer.json["persisted_at"]:
-                return
-            assert time.monotonic() < deadline, answer
-            await asyncio.sleep(0.05)
-
-    def _request(
-        self, method: str, path: str, body: object, headers: Mapping[str, str]
-    ) -> "Answer":
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
-        try:
-            content = None if body is None else json.dumps(body)
-            types = {"Content-Type": "application/json"} if content else {}
-            connection.request(method, path, content, {**types, **headers})
-            response = connection.getresponse()
-            text = response.read()
-            is_json = "json" in (response.headers.get("Content-Type") or "")
-            return Answer(
-                response.status, dict(response.headers), json.loads(text) if is_json else text
-            )
-        finally:
-            connection.close()
 
     def pid_of(self, word: str) -> int:
         """Return the process below whose command line holds the word (`api`, `worker`, ...)."""
@@ -260,14 +222,6 @@ class Up:
             if any(Path(os.fsdecode(argument)).name == word for argument in arguments):
                 return pid
         raise LookupError(word)
-
-
-class Answer(NamedTuple):
-    """What the API said: the body decoded if it is JSON."""
-
-    status: int
-    headers: Mapping[str, str]
-    json: Any
 
 
 def _content(file: IO[bytes]) -> str:

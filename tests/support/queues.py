@@ -105,7 +105,7 @@ class ValkeyStreams(QueueServer):
         await self._server.start()
 
     async def wipe(self) -> None:
-        await flush(self._server)
+        await flush(self._server.url)
 
     def stall(self) -> None:
         assert self._server.pid is not None
@@ -163,16 +163,7 @@ class RabbitMQ(QueueServer):
             proxy.restore()
 
     async def wipe(self) -> None:
-        connection = await open_connection(
-            parse_address(self.url), connect_timeout_seconds=5, timeout_seconds=5
-        )
-        try:
-            channel = await connection.channel(Deaf())
-            await channel.call(
-                commands.Queue.Delete(queue=self.queue_name), commands.Queue.DeleteOk
-            )
-        finally:
-            await connection.close()
+        await delete_queue(self.url, self.queue_name)
 
     def stall(self) -> None:
         for _, proxy in self._processes.values():
@@ -200,6 +191,18 @@ class Deaf:
 
     def on_closed(self, reason: str) -> None:
         pass
+
+
+async def delete_queue(url: str, name: str) -> None:
+    """Delete a queue with all that is in it, if it is there."""
+    connection = await open_connection(
+        parse_address(url), connect_timeout_seconds=5, timeout_seconds=5
+    )
+    try:
+        channel = await connection.channel(Deaf())
+        await channel.call(commands.Queue.Delete(queue=name), commands.Queue.DeleteOk)
+    finally:
+        await connection.close()
 
 
 def broker_url(variable: str) -> str:

@@ -1,4 +1,4 @@
-"""The bundled servers for tests: started once a session, given out empty.
+"""Servers for tests: the bundled ones, started once a session, and how any is given out empty.
 
 Invariant: fixtures of this project's tests never reach a server that they did not start.
 """
@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
@@ -42,14 +42,17 @@ async def running(
 
 
 @asynccontextmanager
-async def fresh_database(server: EmbeddedPostgres) -> AsyncIterator[str]:
-    """Give the DSN of a new empty database, dropped at the end whoever is still connected."""
+async def fresh_database(dsn: str) -> AsyncIterator[str]:
+    """Give the DSN of a new empty database on the same server.
+
+    It is dropped at the end, whoever is still connected.
+    """
     name = f"test_{uuid4().hex}"
-    await _execute(server.dsn, f"CREATE DATABASE {name} STRATEGY file_copy")
+    await _execute(dsn, f"CREATE DATABASE {name} STRATEGY file_copy")
     try:
-        yield urlunsplit(urlsplit(server.dsn)._replace(path=f"/{name}"))
+        yield urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
     finally:
-        await _execute(server.dsn, f"DROP DATABASE {name} WITH (FORCE)")
+        await _execute(dsn, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def copy_directory(source: Path, target: Path) -> None:
@@ -57,33 +60,42 @@ def copy_directory(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-a", source, target], check=True, timeout=60)
 
 
-async def flush(server: EmbeddedValkey) -> None:
-    """Empty the server: data, scripts and functions."""
-    await valkey_command(server, "SCRIPT", "FLUSH")
-    await valkey_command(server, "FUNCTION", "FLUSH")
-    await valkey_command(server, "FLUSHALL")
+async def flush(url: str) -> None:
+    """Empty the database of the URL, and the server's scripts and functions."""
+    await redis_command(url, "SCRIPT", "FLUSH")
+    await redis_command(url, "FUNCTION", "FLUSH")
+    await redis_command(url, "FLUSHDB")
 
 
-async def valkey_command(server: EmbeddedValkey, *words: str) -> Any:
-    """Send one command over a connection of its own; return the reply, an error too.
+async def redis_command(url: str, *words: str) -> Any:
+    """Send one command to a Redis or Valkey; return the reply, an error too.
 
     A test's own plain client, so that what it sees does not pass through the code under test.
     """
-    reader, writer = await asyncio.open_unix_connection(server.socket_path)
+    address = urlsplit(url)
+    if address.scheme == "unix":
+        reader, writer = await asyncio.open_unix_connection(unquote(address.path))
+    else:
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    database = address.path.strip("/") if address.scheme == "redis" else ""
     try:
-        writer.write(b"*%d\r\n" % len(words))
-        for word in words:
-            writer.write(b"$%d\r\n%b\r\n" % (len(word.encode()), word.encode()))
+        for command in (("SELECT", database or "0"), words):
+            writer.write(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub errs
         async with asyncio.timeout(10):
             replies = hiredis.Reader()
-            while (reply := replies.gets()) is False:
-                data = await reader.read(65536)
-                assert data, "Valkey hung up"
-                replies.feed(data)
-        return reply
+            await _reply(reader, replies)
+            return await _reply(reader, replies)
     finally:
         writer.close()
         await writer.wait_closed()
+
+
+async def _reply(reader: asyncio.StreamReader, replies: hiredis.Reader) -> Any:
+    while (reply := replies.gets()) is False:
+        data = await reader.read(65536)
+        assert data, "the server hung up"
+        replies.feed(data)
+    return reply
 
 
 async def _execute(dsn: str, sql: str) -> None:

@@ -1,0 +1,79 @@
+"""The HTTP API as a patient client sees it: one request at a time, each over its own connection."""
+
+import asyncio
+import http.client
+import json
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+ANSWER_SECONDS = 15.0
+PERSISTED_SECONDS = 45.0
+
+
+class Answer(NamedTuple):
+    """What the API said: the body decoded if it is JSON."""
+
+    status: int
+    headers: Mapping[str, str]
+    json: Any
+
+
+class Api:
+    """The API on a port of the loopback."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    @property
+    def url(self) -> str:
+        """Where the API answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def request(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Send one request."""
+        return await asyncio.to_thread(self._request, method, path, body, headers or {})
+
+    async def order(self, product_name: str = "Milk", amount: str = "1.25") -> str:
+        """Place an order, which must be accepted, and return its id."""
+        order = {"product_name": product_name, "amount": amount}
+        answer = await self.request("POST", "/api/orders", order)
+        assert answer.status == 202, answer
+        order_id: str = answer.json["order_id"]
+        return order_id
+
+    async def persisted(self, order_id: str) -> None:
+        """Wait until the order is in PostgreSQL."""
+        deadline = time.monotonic() + PERSISTED_SECONDS
+        while True:
+            answer = await self.request("GET", f"/api/orders/{order_id}/status")
+            if answer.status == 200 and answer.json["persisted_at"]:
+                return
+            assert time.monotonic() < deadline, answer
+            await asyncio.sleep(0.05)
+
+    async def metric(self, name: str) -> float:
+        """Return the sum of the API's metric over its labels."""
+        text = (await self.request("GET", "/metrics")).json.decode()
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in text.splitlines()
+            if line.partition(" ")[0].partition("{")[0] == name
+        )
+
+    def _request(self, method: str, path: str, body: object, headers: Mapping[str, str]) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_SECONDS)
+        try:
+            content = None if body is None else json.dumps(body)
+            types = {"Content-Type": "application/json"} if content else {}
+            connection.request(method, path, content, {**types, **headers})
+            response = connection.getresponse()
+            text = response.read()
+            is_json = "json" in (response.headers.get("Content-Type") or "")
+            return Answer(
+                response.status, dict(response.headers), json.loads(text) if is_json else text
+            )
+        finally:
+            connection.close()

@@ -1,0 +1,107 @@
+"""The whole system in both of its deployments, with one face: started, stopped, killed.
+
+Invariant: what a deployment was told is in its stores, which outlive its processes.
+"""
+
+import signal
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+from tests.support.api import Api
+from tests.support.eventually import eventually
+from tests.support.processes import Process, free_port, killed_together, started, up_command
+from tests.support.real_servers import empty_stores
+
+READY_SECONDS = 45.0
+WORKERS = 2
+
+
+class Deployment(Api, ABC):
+    """An API and its workers."""
+
+    def __init__(self) -> None:
+        super().__init__(free_port())
+        self.processes: list[Process] = []
+        self._resources = ExitStack()
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Start it on whatever it left in its stores; return once it is ready."""
+
+    async def stop(self) -> None:
+        """End it as an operator does; every process must say that all went well."""
+        for process in self.processes:
+            process.send(signal.SIGTERM)
+        for process in self.processes:
+            assert await process.ended() == 0, process.log()[-3000:]
+        self.processes = []
+
+    async def kill(self) -> None:
+        """End all of its processes at one moment and without a word."""
+        await killed_together(self.processes)
+        self.processes = []
+
+    def close(self) -> None:
+        """Leave no process behind."""
+        self._resources.close()
+
+    def _run(self, *command: str | Path, environment: Mapping[str, str] | None = None) -> Process:
+        process = self._resources.enter_context(started(command, environment=environment))
+        self.processes.append(process)
+        return process
+
+
+class Embedded(Deployment):
+    """`polyglot up`: its servers are processes of its own, killed with it."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__()
+        self._data_dir = data_dir
+
+    async def start(self) -> None:
+        await self._run(*up_command(self._data_dir, self.port)).printed("ready: ")
+
+
+class OnServers(Deployment):
+    """One API process and several workers on the four real servers, which live on."""
+
+    def __init__(self, stores: Mapping[str, str]) -> None:
+        super().__init__()
+        self.environment = {**stores, "API_HOST": "127.0.0.1", "API_PORT": str(self.port)}
+
+    async def start(self) -> None:
+        for command in ("api", *["worker"] * WORKERS):
+            module = (sys.executable, "-m", "polyglot_persistence")
+            self._run(*module, command, environment=self.environment)
+        await eventually(
+            self._is_ready, within_seconds=READY_SECONDS, retried=(OSError, AssertionError)
+        )
+
+    async def _is_ready(self) -> None:
+        answer = await self.request("GET", "/health/ready")
+        states = answer.json["stores"]
+        assert all(store["up"] for store in states.values()), states
+
+
+@asynccontextmanager
+async def embedded(data_dir: Path) -> AsyncIterator[Deployment]:
+    """Give the embedded deployment, not yet started."""
+    deployment = Embedded(data_dir)
+    try:
+        yield deployment
+    finally:
+        deployment.close()
+
+
+@asynccontextmanager
+async def on_servers() -> AsyncIterator[OnServers]:
+    """Give the deployment on the real servers, not yet started."""
+    async with empty_stores() as stores:
+        deployment = OnServers(stores)
+        try:
+            yield deployment
+        finally:
+            deployment.close()

@@ -1,0 +1,21 @@
+"""The system as a whole: `deployment` is each of the two in turn."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.support.deployments import Deployment, embedded, on_servers
+from tests.support.servers import short_directory
+
+
+@pytest_asyncio.fixture(params=["embedded", pytest.param("servers", marks=pytest.mark.servers)])
+async def deployment(request: pytest.FixtureRequest) -> AsyncIterator[Deployment]:
+    """A deployment with empty stores, not yet started."""
+    if request.param == "embedded":
+        with short_directory() as directory:
+            async with embedded(directory / "data") as deployment:
+                yield deployment
+    else:
+        async with on_servers() as deployment:
+            yield deployment
