@@ -86,6 +86,12 @@ INDEX_LAG_SECONDS = Histogram(
 DEAD_LETTERED = Counter(
     "polyglot_dead_letters", "Dead letters written, by stage.", ["stage"], registry=REGISTRY
 )
+DEAD_LETTERS_HANDLED = Counter(
+    "polyglot_dead_letters_handled",
+    "Dead letters that an operator replayed or discarded, by outcome.",
+    ["outcome"],
+    registry=REGISTRY,
+)
 STORE_ERRORS = Counter(
     "polyglot_store_errors", "Calls to a store that failed.", ["store"], registry=REGISTRY
 )
