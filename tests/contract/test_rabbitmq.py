@@ -1,13 +1,16 @@
 """What is particular to the queue over RabbitMQ; the contract is in test_queue.py."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+import uvloop
 from pamqp import commands, frame
 from pamqp.header import ContentHeader, ProtocolHeader
 
@@ -22,6 +25,7 @@ from polyglot_persistence.errors import (
     UnknownOutcomeError,
 )
 from polyglot_persistence.ports import Consumer, Message
+from tests.support.certificates import certificate_for_loopback
 from tests.support.eventually import eventually
 from tests.support.orders import START
 from tests.support.queues import Deaf, RabbitMQ, broker_url, closing
@@ -301,7 +305,7 @@ class ScriptedBroker:
 
 @asynccontextmanager
 async def scripted_queue(
-    *, publish_timeout_seconds: float = 0.3
+    *, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[tuple[ScriptedBroker, RabbitMQQueue]]:
     broker = ScriptedBroker()
     tasks: set[asyncio.Task[None]] = set()
@@ -309,11 +313,12 @@ async def scripted_queue(
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.add(asyncio.create_task(broker.serve(reader, writer)))
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
+    scheme = "amqps" if tls else "amqp"
     queue = RabbitMQQueue(
-        f"amqp://127.0.0.1:{server.sockets[0].getsockname()[1]}",
+        f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}",
         connect_timeout_seconds=2,
-        publish_timeout_seconds=publish_timeout_seconds,
+        publish_timeout_seconds=0.3,
     )
     try:
         yield broker, queue
@@ -321,6 +326,30 @@ async def scripted_queue(
         await queue.close()
         server.close()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_it_runs_on_either_event_loop(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """The processes run on uvloop, whose transports are of another kind than asyncio's."""
+
+    async def publish() -> None:
+        async with scripted_queue() as (broker, queue):
+            broker.answers["Basic.Publish"] = lambda tag: [commands.Basic.Ack(tag)]
+            await queue.publish(MESSAGE)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(publish())
+
+
+async def test_a_certificate_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over TLS a broker of an unknown authority is no broker; a known one is."""
+    certificate, tls = certificate_for_loopback(tmp_path)
+    async with scripted_queue(tls=tls) as (_, queue):
+        with pytest.raises(UnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
+            await queue.ping()
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    async with scripted_queue(tls=tls) as (_, queue):
+        assert (await queue.ping()).version == "script 0"
 
 
 async def test_a_blocked_broker_refuses_before_anything_is_sent() -> None:

@@ -3,9 +3,11 @@
 import asyncio
 import os
 import signal
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -20,6 +22,7 @@ from polyglot_persistence.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
+from tests.support.certificates import certificate_for_loopback
 from tests.support.eventually import eventually
 from tests.support.servers import redis_command, running, short_directory
 
@@ -69,7 +72,7 @@ async def stalled(server: EmbeddedValkey) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def scripted_server(
-    answer: Callable[[bytes], bytes],
+    answer: Callable[[bytes], bytes], tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[str]:
     """A server that says what no real one can be brought to say at will; yields its address."""
     served: set[asyncio.Task[None]] = set()
@@ -83,7 +86,7 @@ async def scripted_server(
     def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         served.add(asyncio.create_task(serve(reader, writer)))
 
-    server = await asyncio.start_server(accepted, "127.0.0.1", 0)
+    server = await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=tls)
     try:
         yield "{}:{}".format(*server.sockets[0].getsockname()[:2])
     finally:
@@ -325,6 +328,22 @@ async def test_a_password_is_given_and_a_wrong_one_is_refused(own_server: Embedd
         async with client_of(url) as stranger:
             with pytest.raises(UnavailableError, match="NOAUTH"):
                 await stranger.execute("PING")
+
+
+async def test_a_certificate_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over TLS a server of an unknown authority is no server; a known one is."""
+    certificate, tls = certificate_for_loopback(tmp_path)
+
+    def answer(data: bytes) -> bytes:
+        return b"+PONG\r\n" * data.count(b"PING")
+
+    async with scripted_server(answer, tls) as address:
+        async with client_of(f"rediss://{address}") as wary:
+            with pytest.raises(UnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
+                await wary.execute("PING")
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        async with client_of(f"rediss://{address}") as trusting:
+            assert await trusting.execute("PING") == b"PONG"
 
 
 async def test_a_closed_client_refuses_and_has_nothing_in_flight(redis_url: str) -> None:
