@@ -36,14 +36,18 @@ NOT_IN_IMAGE = (
 TABLES = ("filter", "nat")
 """Of the packet filter: those that the engine adds rules to."""
 START_SECONDS = 60
-# The engine changes its root for each container, which takes a root that is a mount of its own.
+# A changed root (chroot) is not enough: what is executed in a container later enters the root of
+# the mount namespace, which must be the container's.
 START = """
 mount --bind "$1" "$1"
 for name in proc sys dev; do mount --rbind "/$name" "$1/$name"; done
 mount -t tmpfs tmpfs "$1/run"
 mount --bind "$2" "$1$2"
 cd "$1"
-exec chroot . dockerd
+mkdir -p mnt/old
+pivot_root . mnt/old
+umount --lazy mnt/old
+exec dockerd
 """
 
 
@@ -93,6 +97,7 @@ class Engine:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [
+                    *("setpriv", "--pdeathsig=TERM"),  # it never outlives this run
                     *("unshare", "--mount", "--propagation=private", "sh", "-ec", START, "sh"),
                     *(str(self.root), str(REPOSITORY)),
                 ],
@@ -132,27 +137,26 @@ class Engine:
         check: bool = True,
         variables: dict[str, str] | None = None,
         stdin: Path | None = None,
-        shown: bool = False,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command of `docker` in the checkout, as a user would."""
         if self._process is None:
             raise ServerError("the engine was not started")
         command = [
             *("nsenter", "--mount", f"--target={self._process.pid}"),
-            *("chroot", str(self.root), "env", f"--chdir={REPOSITORY}", "docker", *arguments),
+            *("env", f"--chdir={REPOSITORY}", "docker", *arguments),
         ]
         with (stdin or Path(os.devnull)).open("rb") as source:
             done = subprocess.run(
                 command,
                 stdin=source,
-                stdout=None if shown else subprocess.PIPE,
-                stderr=None if shown else subprocess.STDOUT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
                 text=True,
                 check=False,
                 env={**bare_environment(), "HOME": "/root", **(variables or {})},
             )
         if check and done.returncode:
-            raise ServerError(f"docker {' '.join(arguments)} failed:\n{done.stdout or ''}")
+            raise ServerError(f"docker {' '.join(arguments)} failed:\n{done.stdout}")
         return done
 
     def _in_root(self, *command: str) -> bytes:

@@ -1,0 +1,111 @@
+"""The stack of docker-compose.yml, unchanged: brought up on free ports, looked at, broken."""
+
+import http.client
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+from real_servers.machine import ServerError, free_ports
+
+from compose_test.engine import Engine
+
+OURS = ("api", "worker")
+STORES = ("redis", "rabbitmq", "postgres", "elasticsearch")
+SERVICES = (*OURS, *STORES, "kibana")
+PORTS = {
+    "API_PORT": "api",
+    "REDIS_PORT": "redis",
+    "RABBITMQ_PORT": "rabbitmq",
+    "RABBITMQ_UI_PORT": "rabbitmq",
+    "POSTGRES_PORT": "postgres",
+    "ELASTICSEARCH_PORT": "elasticsearch",
+    "KIBANA_PORT": "kibana",
+}
+"""The variable of each port that is open outside, and the service behind it."""
+HEALTHY_SECONDS = 300
+REQUEST_SECONDS = 20
+
+
+def eventually(condition: Callable[[], bool], seconds: float, what: str) -> float:
+    """Wait until the condition is true and return how long that took."""
+    begun = time.monotonic()
+    while not condition():
+        if time.monotonic() - begun > seconds:
+            raise ServerError(f"not within {seconds:.0f} s: {what}")
+        time.sleep(0.1)
+    return time.monotonic() - begun
+
+
+class Stack:
+    """What `docker compose` makes of the checkout, on ports that are free here."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+        self._variables = {name: str(port) for name, port in self.ports.items()}
+
+    def compose(self, *arguments: str, check: bool = True) -> str:
+        """Run a command of `docker compose` and return what it printed."""
+        return self._compose(*arguments, check=check).stdout
+
+    def fails(self, service: str, *command: str) -> bool:
+        """Whether a command in the service's container fails."""
+        done = self._compose("exec", "--no-TTY", service, *command, check=False)
+        return done.returncode != 0
+
+    def _compose(self, *arguments: str, check: bool) -> subprocess.CompletedProcess[str]:
+        return self.engine.docker(
+            "compose", "--ansi=never", *arguments, variables=self._variables, check=check
+        )
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        """Return all that the engine knows of the service's container."""
+        container = self.compose("ps", "--all", "--quiet", service).strip()
+        described: list[dict[str, Any]] = json.loads(
+            self.engine.docker("inspect", container).stdout
+        )
+        return described[0]
+
+    def healthy(self, service: str) -> bool:
+        state = self.inspect(service)["State"]
+        return bool(state["Running"] and state["Health"]["Status"] == "healthy")
+
+    def wait_healthy(self, service: str) -> float:
+        """Return how long it took."""
+        return eventually(lambda: self.healthy(service), HEALTHY_SECONDS, f"{service} healthy")
+
+    def request(
+        self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """Ask the API; return the status and what the body says, money as decimals.
+
+        Raises:
+            OSError, HTTPException: it does not answer.
+        """
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.ports["API_PORT"], timeout=REQUEST_SECONDS
+        )
+        try:
+            content = None if body is None else json.dumps(body)
+            all_headers = {"Content-Type": "application/json", **(headers or {})}
+            connection.request(method, path, content, all_headers)
+            response = connection.getresponse()
+            text = response.read()
+            is_json = "json" in (response.headers.get("Content-Type") or "")
+            return response.status, json.loads(text, parse_float=Decimal) if is_json else text
+        finally:
+            connection.close()
+
+    def get(self, path: str) -> Any:
+        """Return what is there.
+
+        Raises:
+            ServerError: anything but 200.
+        """
+        status, body = self.request("GET", path)
+        if status != 200:
+            raise ServerError(f"GET {path}: {status} {body}")
+        return body
