@@ -68,11 +68,9 @@ async def test_an_index_that_has_the_aliases_name_is_left_alone(engine: Elastics
     """It may be somebody's: the Go peer's, or one that a stray request made."""
     await engine.create(engine.alias, meta=None, aliased=False)
     index = engine.process()
-    assert await index.exists() is False
-    with pytest.raises(UnavailableError, match="same name as the alias"):
-        await index.ensure()
-    with pytest.raises(UnavailableError):
-        await index.index(rows("1.00"))
+    for call in (index.exists(), index.ensure(), index.index(rows("1.00"))):
+        with pytest.raises(UnavailableError, match="an index is called"):
+            await call
     assert await engine.names() == [engine.alias]
 
 
@@ -80,7 +78,7 @@ async def test_an_older_index_of_ours_is_deleted_and_another_ones_is_not(
     engine: Elasticsearch,
 ) -> None:
     """That one only loses the alias."""
-    await engine.create(f"{engine.alias}-older", meta={**MAPPINGS["_meta"], "form": "0.0"})
+    await engine.create(f"{engine.alias}-older", meta={**MAPPINGS["_meta"], "form": 1})
     await engine.create(f"{engine.alias}-others", meta=None)
     index = engine.process()
     assert await index.exists() is False
@@ -91,11 +89,11 @@ async def test_an_older_index_of_ours_is_deleted_and_another_ones_is_not(
 
 
 async def test_a_creation_that_was_cut_off_is_completed(engine: Elasticsearch) -> None:
-    """The new index was there and the old one not yet gone: neither is used until one is left."""
+    """Two indexes behind the alias, whoever put them there: neither is used until one is left."""
     index = engine.process()
     await index.ensure()
     await index.index(rows("1.00"))
-    await engine.create(f"{engine.alias}-older", meta={**MAPPINGS["_meta"], "form": "0.0"})
+    await engine.create(f"{engine.alias}-older", meta={**MAPPINGS["_meta"], "form": 1})
     late = engine.process()
     assert await late.exists() is False
     assert await late.ensure() is False

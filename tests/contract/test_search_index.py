@@ -145,12 +145,12 @@ async def test_a_wiped_index_is_noticed_and_made_anew(
     assert await names_found(reader, "butter") == ["Butter"]
 
 
-async def test_an_index_of_another_version_is_not_used_but_replaced(
+async def test_an_index_of_an_older_version_is_not_used_but_replaced(
     engine: SearchEngine, index: SearchIndex
 ) -> None:
     """Its words may be others, so its answers would be wrong."""
     await fill(index, "Milk")
-    await engine.make_foreign()
+    await engine.make_foreign(form=1)
     for process in (index, engine.process()):
         assert await process.exists() is False
         with pytest.raises(UnavailableError):
@@ -158,6 +158,18 @@ async def test_an_index_of_another_version_is_not_used_but_replaced(
     assert await index.ensure() is True
     await fill(index, "Butter")
     assert await names_found(index, "milk") == []
+
+
+async def test_an_index_of_a_newer_version_is_left_alone(
+    engine: SearchEngine, index: SearchIndex
+) -> None:
+    """It is not missing: an old process in an upgrade must not replace what a new one made."""
+    await fill(index, "Milk")
+    await engine.make_foreign(form=1_000_000)
+    for call in (index.exists(), index.ensure(), index.index([row("Bread")]), index.ping()):
+        with pytest.raises(UnavailableError, match="newer version"):
+            await call
+    await eventually(lambda: refused(index), within_seconds=VISIBLE_SECONDS)
 
 
 async def test_a_closed_index_refuses(engine: SearchEngine, index: SearchIndex) -> None:

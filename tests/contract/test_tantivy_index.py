@@ -166,7 +166,7 @@ async def test_a_writer_outlived_by_its_index_leaves_the_next_alone(engine: Tant
     old, new = engine.process(), engine.process()
     await indexed(old, 2)
     before = files(engine, "meta.json")
-    await engine.make_foreign()
+    await engine.make_foreign(form=1)
     assert await new.ensure() is True
     assert not set(before) & set(files(engine, "meta.json"))
     assert await old.index(rows(1)) == []  # follows to the new one

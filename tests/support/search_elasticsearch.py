@@ -80,10 +80,10 @@ class Elasticsearch(SearchEngine):
         for name in await self.names():
             await self.client.indices.delete(index=name)
 
-    async def make_foreign(self) -> None:
+    async def make_foreign(self, form: int) -> None:
         """Put an index of another form in the place of ours."""
         await self.wipe()
-        await self.create(f"{self.alias}-0.0", meta={**MAPPINGS["_meta"], "form": "0.0"})
+        await self.create(f"{self.alias}-{form}", meta={**MAPPINGS["_meta"], "form": form})
 
     async def close(self) -> None:
         """Remove what the test made and close every connection."""

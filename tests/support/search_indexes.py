@@ -32,8 +32,8 @@ class SearchEngine(ABC):
         """Remove the index behind the back of all processes."""
 
     @abstractmethod
-    async def make_foreign(self) -> None:
-        """Let the index look as one of another version of this project."""
+    async def make_foreign(self, form: int) -> None:
+        """Let the index look as one that another version of this project made."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -65,11 +65,11 @@ class Tantivy(SearchEngine):
         """Remove the directory."""
         shutil.rmtree(self.directory)
 
-    async def make_foreign(self) -> None:
+    async def make_foreign(self, form: int) -> None:
         """Write another form beside the index's name."""
         current = self.directory / "current"
         name, _ = json.loads(current.read_bytes())
-        current.write_text(json.dumps([name, "0.0"]))
+        current.write_text(json.dumps([name, form]))
 
     async def close(self) -> None:
         """Close every handle."""

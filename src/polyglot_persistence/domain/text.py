@@ -15,7 +15,7 @@ A query word matches a name's word, best first:
                  Algolia, https://www.algolia.com/doc/guides/managing-results/optimize-search-results/typo-tolerance
 
 Invariant: any text is accepted, here nothing is syntax and nothing raises.
-Invariant: `ANALYSIS_VERSION` changes with every change of what `words`, `stem` or `tie_key` return,
+Invariant: `ANALYSIS_VERSION` grows with every change of what `words`, `stem` or `tie_key` return,
 for an index that was built with others has to be built anew.
 """
 

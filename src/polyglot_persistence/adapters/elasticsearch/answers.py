@@ -9,7 +9,7 @@ class Meta(Struct):
     """Whose mapping it is, as we write it."""
 
     owner: str | None = None
-    form: str | None = None
+    form: int | str | None = None  # anything, if it is not ours
 
 
 class Mapping(Struct):

@@ -80,9 +80,9 @@ class Connection:
         self,
         request: Callable[[AsyncElasticsearch], Awaitable[ObjectApiResponse[Any]]],
         answer: type[T],
-        timeout_seconds: float,
+        deadline: float,
     ) -> T:
-        """Return the answer to one request.
+        """Return the answer to one request, by a deadline on the event loop's clock.
 
         Raises:
             MissingIndexError, BusyError, RefusedError: what the cluster answered.
@@ -93,13 +93,11 @@ class Connection:
         if time.monotonic() < self._paused_until:
             raise UnavailableError("Elasticsearch: cannot be reached")
         try:
-            async with asyncio.timeout(timeout_seconds):
+            async with asyncio.timeout_at(deadline):
                 response = await request(self._client)
         except TimeoutError as error:
             self._pause()
-            raise UnavailableError(
-                f"Elasticsearch: no answer within {timeout_seconds} s"
-            ) from error
+            raise UnavailableError("Elasticsearch: no answer in time") from error
         except (NoConnectionError, ConnectionTimeout) as error:
             self._pause()
             raise UnavailableError(f"Elasticsearch: {error.message}") from error

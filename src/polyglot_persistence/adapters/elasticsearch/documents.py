@@ -4,7 +4,7 @@ Analysis is ours (`domain.text`), so that both engines find the same: `words` an
 words parted by blanks, and the analyzer only parts them again. `product_name` and `created_at` are
 there to be looked at and summed up, in Kibana for one.
 
-Invariant: `FORM` changes with every change of mapping or settings; an index of another form is not
+Invariant: `FORM` grows with every change of mapping or settings; an index of another form is not
 used.
 """
 
@@ -20,7 +20,7 @@ import msgspec
 from polyglot_persistence.domain import text
 from polyglot_persistence.domain.order import CENT, Order
 
-FORM = f"1.{text.ANALYSIS_VERSION}"
+FORM = 1_000 + text.ANALYSIS_VERSION
 
 OWNER = "polyglot-persistence"
 """In the mapping of each index that this project made; only such ones are ever deleted."""

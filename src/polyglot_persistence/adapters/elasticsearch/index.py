@@ -1,7 +1,9 @@
 """The search port over Elasticsearch: a versioned index behind an alias.
 
 Invariant: an index is removed only if its mapping says that this project made it.
-Invariant: nothing is read from or written to an index of another form.
+Invariant: nothing is read from or written to an index of another form. One of a newer form is left
+alone: else an old and a new process would take turns in replacing each other's.
+Invariant: a method's deadline holds for all of its requests together.
 """
 
 import asyncio
@@ -56,7 +58,7 @@ class ElasticsearchIndex:
         self._alias = alias
         self._search_timeout_seconds = search_timeout_seconds
         self._index_timeout_seconds = index_timeout_seconds
-        self._bulks = Bulks(self._connection, alias, timeout_seconds=index_timeout_seconds)
+        self._bulks = Bulks(self._connection, alias)
         self._looked_at = float("-inf")
 
     async def index(self, orders: Sequence[StoredOrder]) -> Sequence[IndexFailure]:
@@ -75,22 +77,24 @@ class ElasticsearchIndex:
                 failures.append(IndexFailure(one.id, str(error)))
         if not items:
             return failures
-        try:
-            async with asyncio.timeout(self._index_timeout_seconds):
-                await self._look(self._index_timeout_seconds)
-                return [*failures, *await self._bulks.send(items)]
-        except TimeoutError as error:
-            limit = self._index_timeout_seconds
-            raise UnavailableError(f"Elasticsearch: not all taken within {limit} s") from error
+        deadline = _after(self._index_timeout_seconds)
+        await self._look(deadline)
+        return [*failures, *await self._bulks.send(items, deadline)]
 
     async def search(self, query: str, hits_max: int) -> SearchResult:
         """Return the best matches; no hits if the query has no word."""
         words = parse_query(query)
-        await self._trust()
+        deadline = _after(self._search_timeout_seconds)
+        await self._trust(deadline)
         if not words:
             return SearchResult(0, [])
         found = await self._search(
-            query=query_of(words), sort=SORT, size=hits_max, source=SHOWN, track_total_hits=True
+            deadline,
+            query=query_of(words),
+            sort=SORT,
+            size=hits_max,
+            source=SHOWN,
+            track_total_hits=True,
         )
         ranking = Ranking(len(words))
         hits = [Hit(order(hit.source), ranking.score(hit.score or 0)) for hit in found.hits]
@@ -98,21 +102,20 @@ class ElasticsearchIndex:
 
     async def indexed_at(self, order_id: UUID) -> datetime | None:
         """Return when the order was indexed if a search can find it now."""
-        await self._trust()
-        found = await self._search(
-            query={"ids": {"values": [str(order_id)]}}, size=1, source=["indexed_at"]
-        )
+        deadline = _after(self._search_timeout_seconds)
+        await self._trust(deadline)
+        by_id = {"ids": {"values": [str(order_id)]}}
+        found = await self._search(deadline, query=by_id, size=1, source=["indexed_at"])
         for hit in found.hits:
             return datetime.fromisoformat(hit.source["indexed_at"])
         return None
 
     async def count(self) -> int:
         """Return how many orders a search can find."""
-        await self._trust()
+        deadline = _after(self._search_timeout_seconds)
+        await self._trust(deadline)
         answer = await self._connection.call(
-            lambda client: client.count(index=self._alias),
-            answers.CountAnswer,
-            self._search_timeout_seconds,
+            lambda client: client.count(index=self._alias), answers.CountAnswer, deadline
         )
         if answer.shards.failed:
             raise UnavailableError("Elasticsearch: a part of the index does not answer")
@@ -122,32 +125,42 @@ class ElasticsearchIndex:
         """Return whether the alias leads to an index of this form.
 
         Raises:
-            UnavailableError: it cannot be told for now.
+            UnavailableError: it cannot be told for now, the form is newer, or there is no alias but
+                an index.
         """
-        try:
-            await self._look(self._search_timeout_seconds)
-        except MissingIndexError as error:
-            _log.warning("index_missing", error=str(error))
-            return False
-        return True
+        return await self._usable(_after(self._search_timeout_seconds))
 
     async def ensure(self) -> bool:
-        """Create the index, empty, if it is missing or of another form; return whether it was.
+        """Create the index, empty, if it is missing or of an older form; return whether it was.
 
-        Of several processes at once, one creates. The indexes of other forms that this project made
-        are deleted; from others' the alias is taken away.
+        Of several processes at once, one creates. The alias moves in one step; the older indexes
+        that this project made are deleted in it.
 
         Raises:
-            UnavailableError: also if an index has the alias's name: it may be somebody's.
+            UnavailableError: also if the form is newer, or if there is no alias but an index.
         """
-        if await self.exists():
+        deadline = _after(self._index_timeout_seconds)
+        if await self._usable(deadline):
             return False
-        others = await self._behind_alias(self._index_timeout_seconds)
         name = f"{self._alias}-{FORM}"
-        created = await self._create(name)
-        for other, meta in others.items():
+        created = await self._create(name, deadline)
+        actions: list[Mapping[str, Any]] = [{"add": {"index": name, "alias": self._alias}}]
+        for other, meta in (await self._behind_alias(deadline)).items():
             if other != name:
-                await self._give_up(other, meta)
+                _log.warning("index_given_up", index=other, deleted=meta.owner == OWNER)
+                actions.append(
+                    {"remove_index": {"index": other}}
+                    if meta.owner == OWNER
+                    else {"remove": {"index": other, "alias": self._alias}}
+                )
+        try:
+            await self._connection.call(
+                lambda client: client.indices.update_aliases(actions=actions),
+                answers.Done,
+                deadline,
+            )
+        except MissingIndexError:  # another process was faster with the same
+            await self._look(deadline)
         if created:
             _log.warning("index_created", index=name)
         return created
@@ -158,22 +171,20 @@ class ElasticsearchIndex:
         Raises:
             UnavailableError: the index is missing, or a part of it has no node (red).
         """
-        timeout_seconds = self._search_timeout_seconds
-        await self._look(timeout_seconds)
+        deadline = _after(self._search_timeout_seconds)
+        await self._look(deadline)
         info = await self._connection.call(
-            lambda client: client.info(), answers.InfoAnswer, timeout_seconds
+            lambda client: client.info(), answers.InfoAnswer, deadline
         )
         health = await self._connection.call(
-            lambda client: client.cluster.health(index=self._alias),
-            answers.HealthAnswer,
-            timeout_seconds,
+            lambda client: client.cluster.health(index=self._alias), answers.HealthAnswer, deadline
         )
         if health.status == "red":
             raise UnavailableError("Elasticsearch: the index is red: a part of it has no node")
         settings = await self._connection.call(
             lambda client: client.indices.get_settings(index=self._alias),
             dict[str, answers.SettingsAnswer],
-            timeout_seconds,
+            deadline,
         )
         warnings = [
             f"{name}: index.translog.durability is async: a crash may lose documents for ever; "
@@ -187,7 +198,7 @@ class ElasticsearchIndex:
         """Close every connection."""
         await self._connection.close()
 
-    async def _search(self, **request: Any) -> answers.Hits:
+    async def _search(self, deadline: float, **request: Any) -> answers.Hits:
         answer = await self._connection.call(
             lambda client: client.search(
                 index=self._alias,
@@ -195,79 +206,75 @@ class ElasticsearchIndex:
                 **request,
             ),
             answers.SearchAnswer,
-            self._search_timeout_seconds,
+            deadline,
         )
         return answer.hits
 
-    async def _trust(self) -> None:
-        if time.monotonic() - self._looked_at > FORM_TRUSTED_SECONDS:
-            await self._look(self._search_timeout_seconds)
+    async def _usable(self, deadline: float) -> bool:
+        try:
+            await self._look(deadline)
+        except MissingIndexError as error:
+            _log.warning("index_missing", error=str(error))
+            return False
+        return True
 
-    async def _look(self, timeout_seconds: float) -> None:
+    async def _trust(self, deadline: float) -> None:
+        if time.monotonic() - self._looked_at > FORM_TRUSTED_SECONDS:
+            await self._look(deadline)
+
+    async def _look(self, deadline: float) -> None:
         """Return if the alias leads to indexes of this form, and to nothing else.
 
         Raises:
             MissingIndexError: it does not.
+            UnavailableError: it leads to one of a newer form, or it is no alias but an index.
         """
-        behind = await self._behind_alias(timeout_seconds)
+        behind = await self._behind_alias(deadline)
         forms = {meta.form if meta.owner == OWNER else None for meta in behind.values()}
-        if forms != {FORM} or self._alias in behind:
+        if any(isinstance(form, int) and form > FORM for form in forms):
+            raise UnavailableError(
+                f"Elasticsearch: {', '.join(behind)} was made by a newer version (ours is {FORM})"
+            )
+        if self._alias in behind:
+            raise UnavailableError(
+                f"Elasticsearch: an index is called {self._alias}, as our alias has to be; it may "
+                "be somebody's, so only its owner can delete it"
+            )
+        if forms != {FORM}:
             raise MissingIndexError(
                 f"Elasticsearch: {self._alias} leads to {', '.join(behind) or 'nothing'}, "
                 f"of form {', '.join(map(str, forms)) or 'none'}; wanted is {FORM}"
             )
         self._looked_at = time.monotonic()
 
-    async def _behind_alias(self, timeout_seconds: float) -> Mapping[str, answers.Meta]:
+    async def _behind_alias(self, deadline: float) -> Mapping[str, answers.Meta]:
         """Return what the indexes that the alias leads to say of themselves, by name."""
         try:
             behind = await self._connection.call(
                 lambda client: client.indices.get_mapping(index=self._alias),
                 dict[str, answers.IndexMapping],
-                timeout_seconds,
+                deadline,
             )
         except MissingIndexError:
             return {}
         return {name: of_index.mappings.meta for name, of_index in behind.items()}
 
-    async def _create(self, name: str) -> bool:
-        timeout_seconds = self._index_timeout_seconds
-        aliases = {self._alias: {"is_write_index": True}}
+    async def _create(self, name: str, deadline: float) -> bool:
         try:
             await self._connection.call(
                 lambda client: client.indices.create(
-                    index=name, settings=SETTINGS, mappings=MAPPINGS, aliases=aliases
+                    index=name, settings=SETTINGS, mappings=MAPPINGS
                 ),
                 answers.Done,
-                timeout_seconds,
+                deadline,
             )
         except RefusedError as error:
             if error.kind != "resource_already_exists_exception":
                 raise
-        else:
-            return True
-        await self._connection.call(  # another process has just made it, or the alias was lost
-            lambda client: client.indices.put_alias(
-                index=name, name=self._alias, is_write_index=True
-            ),
-            answers.Done,
-            timeout_seconds,
-        )
-        return False
+            return False  # another process has just made it, or the alias was lost
+        return True
 
-    async def _give_up(self, name: str, meta: answers.Meta) -> None:
-        """Delete an index of ours; take the alias away from somebody else's."""
-        ours = meta.owner == OWNER
-        _log.warning("index_given_up", index=name, deleted=ours)
-        try:
-            await self._connection.call(
-                lambda client: (
-                    client.indices.delete(index=name)
-                    if ours
-                    else client.indices.delete_alias(index=name, name=self._alias)
-                ),
-                answers.Done,
-                self._index_timeout_seconds,
-            )
-        except MissingIndexError:
-            return  # another process was faster
+
+def _after(seconds: float) -> float:
+    """Return the deadline so many seconds from now, on the event loop's clock."""
+    return asyncio.get_running_loop().time() + seconds

@@ -7,8 +7,9 @@
 Every index has a directory of its own name, so that a process that still writes into an index that
 was given up never touches its successor.
 
-Invariant: an index is given up only for what it is (missing, damaged, of another form), never for
-what the machine is short of (handles, space, permissions).
+Invariant: an index is given up only for what it is (missing, damaged, of an older form), never for
+what the machine is short of (handles, space, permissions). One of a newer form is left alone: else
+an old and a new process would take turns in replacing each other's.
 """
 
 import contextlib
@@ -48,7 +49,7 @@ class Current(NamedTuple):
     """Which index is in use."""
 
     name: str
-    form: str
+    form: int
 
 
 class OpenIndex(NamedTuple):
@@ -69,6 +70,7 @@ class IndexDirectory:
 
         Raises:
             MissingIndexError: there is none of this form.
+            UnavailableError: it is of a newer form.
         """
         try:
             current = msgspec.json.decode((self._path / "current").read_bytes(), type=Current)
@@ -76,7 +78,12 @@ class IndexDirectory:
             raise MissingIndexError(f"search index: none in {self._path}") from None
         except ValueError as error:
             raise MissingIndexError(f"search index: {self._path}/current is damaged") from error
-        if current.form != FORM:
+        if current.form > FORM:
+            raise UnavailableError(
+                f"search index: {self._path} was made by a newer version (form {current.form}, "
+                f"ours is {FORM})"
+            )
+        if current.form < FORM:
             raise MissingIndexError(
                 f"search index: {self._path} has form {current.form}, wanted is {FORM}"
             )

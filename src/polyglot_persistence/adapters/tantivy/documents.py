@@ -6,7 +6,7 @@
     tie_key, id_high, id_low   columns that order equal ranks
     source      what a hit gives back
 
-Invariant: `FORM` changes with every change of the fields; an index of another form is not used.
+Invariant: `FORM` grows with every change of the fields; an index of another form is not used.
 """
 
 import functools
@@ -21,7 +21,7 @@ import tantivy
 from polyglot_persistence.domain import text
 from polyglot_persistence.domain.order import CENT, Order, from_micros, to_micros
 
-FORM = f"1.{text.ANALYSIS_VERSION}"
+FORM = 1_000 + text.ANALYSIS_VERSION
 
 TIE_FIELDS = ("tie_key", "id_high", "id_low")
 
