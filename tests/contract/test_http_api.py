@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from polyglot_persistence.adapters.clock import SystemClock
+from polyglot_persistence.adapters.postgres.dead_letters import PostgresDeadLetters
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.adapters.postgres.sales import PostgresSalesView
 from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
@@ -19,7 +20,6 @@ from polyglot_persistence.adapters.redis.cache import RedisCache
 from polyglot_persistence.adapters.redis.client import RedisClient
 from polyglot_persistence.adapters.valkey_streams.queue import ValkeyStreamsQueue
 from polyglot_persistence.api.app import ApiLimits, Flows, build_app
-from polyglot_persistence.api.hot import HotRoutes
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
@@ -27,6 +27,7 @@ from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.flows.accept import AcceptFlow
 from polyglot_persistence.flows.breaker import Breaker
 from polyglot_persistence.flows.cold_cache import ColdMark, start_warm_if_fresh
+from polyglot_persistence.flows.dead_letters import DeadLetterFlow
 from polyglot_persistence.flows.group_commit import CommitLimits, GroupCommit
 from polyglot_persistence.flows.health import HealthFlow
 from polyglot_persistence.flows.persist import PersistFlow
@@ -68,6 +69,7 @@ class Api:
         self.cache = RedisCache(open_client(), clean_ttl_seconds=60, durable=None)
         self.queue = ValkeyStreamsQueue(open_client(), open_client, claim_idle_seconds=5.0)
         clock = SystemClock()
+        self._persist = PersistFlow(self.store, self.cache, clock)
         search = cast("Any", SearchAway())
         breaker = Breaker("cache", self.cache.ping)
         reads = ReadFlow(
@@ -100,16 +102,14 @@ class Api:
             reads,
             SearchFlow(search),
             SalesFlow(PostgresSalesView(pool), clock),
+            DeadLetterFlow(PostgresDeadLetters(pool), self.store, self.cache, self._persist),
             HealthFlow(stores),
         )
         app = build_app(flows, LIMITS, clock=clock, stopping=asyncio.Event())
         self.client = httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(
-                HotRoutes(app, accept, reads, body_bytes_max=LIMITS.order_body_bytes_max)
-            ),
+            transport=httpx2.ASGITransport(app),
             base_url="http://test",
         )
-        self._persist = PersistFlow(self.store, self.cache, clock)
 
     async def work(self) -> int:
         """Persist everything that is in the queue now; return how many orders came."""

@@ -34,6 +34,10 @@ class StubFlows:
         self.error: Exception | None = None
         self.accepted: list[tuple[str, Decimal]] = []
         self.keys: dict[str, tuple[str, Decimal]] = {}
+        self.may_accept = asyncio.Event()
+        """Cleared: a new order without a key stays uncommitted until it is set."""
+        self.may_accept.set()
+        self.remembered: Read | None = None
         self.read = Read(b'{"id":"x"}', hit=True)
         self.state = OrderStatus(ID, NOW, False, None, None, None)
         self.persisted = True
@@ -47,20 +51,23 @@ class StubFlows:
     def as_flows(self) -> Flows:
         """Return this object in the place of each flow."""
         stub = cast("Any", self)
-        return Flows(stub, stub, stub, stub, stub)
+        return Flows(stub, stub, stub, stub, stub, stub)
 
     def _fail(self) -> None:
         if self.error is not None:
             raise self.error
 
     def accept_new(self, name: str, amount: Decimal) -> tuple[UUID, asyncio.Future[list[Any]]]:
-        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        if self.error is None:
-            self.accepted.append((name, amount))
-            future.set_result([])
-        else:
-            future.set_exception(self.error)
-        return ID, future
+        return ID, asyncio.ensure_future(self._accept_new(name, amount))
+
+    async def _accept_new(self, name: str, amount: Decimal) -> list[Any]:
+        await self.may_accept.wait()
+        self._fail()
+        self.accepted.append((name, amount))
+        return []
+
+    def recent(self, _order_id: UUID) -> Read | None:
+        return self.remembered
 
     async def accept_keyed(self, client: str, key: str, name: str, amount: Decimal) -> Acceptance:
         self._fail()

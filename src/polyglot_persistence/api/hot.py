@@ -1,20 +1,20 @@
-"""The two hot routes, POST one order and GET one order, dispatched before the framework.
+"""The two hot routes, POST one order and GET one order, as functions of bytes.
 
-Routing, request and response objects of the framework cost more than these routes themselves
-(measured: docs/architecture.md). A request that is not plain (another content type, an
-idempotency key, a preference, a body in parts) goes on to the framework's handler of the same
-route, which is made of the same functions.
+The framework's routing, request and response cost several times what these routes themselves do.
+So a plain request for one of them is answered here, carried by `fast_lane`. What is not plain
+(another content type, an idempotency key, a preference, a query) goes to the framework's handler of
+the same route, which is made of the same functions.
 
+Invariant: no server and no framework is named here.
 Invariant: for whatever is answered here, the framework's handler would give the same answer.
 """
 
-import time
-from collections.abc import Awaitable, Iterable
-from typing import Any
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+from uuid import UUID
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from polyglot_persistence.api.measuring import observe_request
 from polyglot_persistence.api.orders import accepted_reply, parse_order_id, read_reply
 from polyglot_persistence.api.problems import is_unexpected, problem_reply
 from polyglot_persistence.api.replies import Reply
@@ -25,92 +25,91 @@ from polyglot_persistence.telemetry import logger
 
 _log = logger("api")
 
-CREATE_PATH = "/api/orders"
-READ_PREFIX = "/api/orders/"
+CREATE_ROUTE = "/api/orders"
 READ_ROUTE = "/api/orders/{id}"
-_ID_CHARACTERS = 36
-_READ_LENGTH = len(READ_PREFIX) + _ID_CHARACTERS
-_LAST_SLASH = len(READ_PREFIX) - 1
 
-_NOT_PLAIN = frozenset({b"idempotency-key", b"prefer", b"expect", b"transfer-encoding"})
+_CREATE_TARGET = b"/api/orders"
+_READ_PREFIX = b"/api/orders/"
+_READ_BYTES = len(_READ_PREFIX) + 36
+_LAST_SLASH = len(_READ_PREFIX) - 1
+
+
+class Pending(NamedTuple):
+    """An answer that is still to come."""
+
+    done: "asyncio.Future[Any]"
+    render: "Callable[[asyncio.Future[Any]], Reply]"
+    """Turns the finished future into the reply; it never raises."""
+
+
+class HotRequest(NamedTuple):
+    """A request for a hot route: its template, and what answers it once the body is there."""
+
+    route: str
+    answer: Callable[[bytes], Reply | Pending]
 
 
 class HotRoutes:
-    """An ASGI application in front of another."""
+    """Knows the two routes; `body_bytes_max` is the largest body that is answered here."""
 
-    def __init__(
-        self, app: ASGIApp, accept: AcceptFlow, reads: ReadFlow, *, body_bytes_max: int
-    ) -> None:
-        self._app = app
+    def __init__(self, accept: AcceptFlow, reads: ReadFlow, *, body_bytes_max: int) -> None:
         self._accept = accept
         self._reads = reads
-        self._body_bytes_max = body_bytes_max
+        self.body_bytes_max = body_bytes_max
+        self._create = HotRequest(CREATE_ROUTE, self.create)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the request here if it is a plain one of a hot route."""
-        method, path = scope.get("method"), scope.get("path", "")
-        if method == "POST" and path == CREATE_PATH and self._is_plain(scope["headers"]):
-            message = await receive()
-            if message.get("more_body"):
-                receive = _again(message, receive)
-            elif message["type"] == "http.request":
-                await self._carry(scope, send, CREATE_PATH, self.create(message["body"]))
-                return
-        elif (
-            method == "GET"
-            and len(path) == _READ_LENGTH
-            and path.rfind("/") == _LAST_SLASH
-            and path.startswith(READ_PREFIX)
+    def match(self, method: bytes, target: bytes) -> HotRequest | None:
+        """Return what answers a request line, if it is one of a hot route to the letter."""
+        if method == b"POST":
+            return self._create if target == _CREATE_TARGET else None
+        if (
+            method == b"GET"
+            and len(target) == _READ_BYTES
+            and target.rfind(b"/") == _LAST_SLASH
+            and target.startswith(_READ_PREFIX)
+            and b"?" not in target
+            and b"%" not in target
         ):
-            await self._carry(scope, send, READ_ROUTE, self.read(path))
-            return
-        await self._app(scope, receive, send)
+            return HotRequest(READ_ROUTE, partial(self.read, target.decode("latin-1")))
+        return None
 
-    async def create(self, body: bytes) -> Reply:
+    def create(self, body: bytes) -> Reply | Pending:
         """Accept one order."""
-        name, amount = parse_order(body)
-        order_id, accepted = self._accept.accept_new(name, amount)
-        await accepted
-        return accepted_reply(order_id)
-
-    async def read(self, path: str) -> Reply:
-        """Return one order."""
-        return read_reply(await self._reads.get(parse_order_id(path[len(READ_PREFIX) :])))
-
-    def _is_plain(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        length = json = False
-        for name, value in headers:
-            if name in _NOT_PLAIN:
-                return False
-            if name == b"content-length":
-                length = value.isdigit() and int(value) <= self._body_bytes_max
-            elif name == b"content-type":
-                json = value == b"application/json"
-        return length and json
-
-    async def _carry(self, scope: Scope, send: Send, route: str, answer: Awaitable[Reply]) -> None:
-        started = time.perf_counter()
         try:
-            status, headers, body = await answer
+            name, amount = parse_order(body)
+            order_id, accepted = self._accept.accept_new(name, amount)
         except Exception as error:  # noqa: BLE001  the last place that can answer the client
-            if is_unexpected(error):
-                _log.error("request_failed", method=scope["method"], route=route, exc_info=error)
-            status, headers, body = problem_reply(error, scope["path"])
-        start: dict[str, Any] = {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [*headers, (b"content-length", b"%d" % len(body))],
-        }
-        await send(start)
-        await send({"type": "http.response.body", "body": body})
-        observe_request(scope["method"], route, status, time.perf_counter() - started)
+            return failed(error, CREATE_ROUTE, CREATE_ROUTE)
+        return Pending(accepted, partial(_accepted, order_id))
+
+    def read(self, path: str, _body: bytes) -> Reply | Pending:
+        """Return one order; at once if this process has just read it."""
+        try:
+            order_id = parse_order_id(path[len(_READ_PREFIX) :])
+            recent = self._reads.recent(order_id)
+        except Exception as error:  # noqa: BLE001  the last place that can answer the client
+            return failed(error, READ_ROUTE, path)
+        if recent is not None:
+            return read_reply(recent)
+        return Pending(asyncio.ensure_future(self._reads.get(order_id)), partial(_read, path))
 
 
-def _again(first: Message, receive: Receive) -> Receive:
-    """Return a `receive` that gives the message that was taken out once more."""
-    taken: list[Message] = [first]
+def failed(error: BaseException, route: str, path: str) -> Reply:
+    """Return the problem that an error is; log it if nobody foresaw it."""
+    if is_unexpected(error):
+        _log.error("request_failed", route=route, exc_info=error)
+    return problem_reply(error, path)
 
-    async def again() -> Message:
-        return taken.pop() if taken else await receive()
 
-    return again
+def _accepted(order_id: UUID, done: "asyncio.Future[Any]") -> Reply:
+    error = _error_of(done)
+    return accepted_reply(order_id) if error is None else failed(error, CREATE_ROUTE, CREATE_ROUTE)
+
+
+def _read(path: str, done: "asyncio.Future[Any]") -> Reply:
+    error = _error_of(done)
+    return read_reply(done.result()) if error is None else failed(error, READ_ROUTE, path)
+
+
+def _error_of(done: "asyncio.Future[Any]") -> BaseException | None:
+    return asyncio.CancelledError() if done.cancelled() else done.exception()

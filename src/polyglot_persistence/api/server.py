@@ -96,11 +96,15 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is there."""
+        self.head_is_complete()
+        super().on_headers_complete()
+
+    def head_is_complete(self) -> None:
+        """Wait for the body from now on."""
         self._in_head = False
         self._in_body = True
         if self._head_deadline is not None:
             self._head_done()
-        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """The body is there, too."""

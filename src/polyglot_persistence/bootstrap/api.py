@@ -6,8 +6,10 @@ from starlette.types import ASGIApp
 
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.api.app import ApiLimits, Flows, build_app
+from polyglot_persistence.api.fast_lane import fast_lane
 from polyglot_persistence.api.hot import HotRoutes
-from polyglot_persistence.api.server import listen, serve
+from polyglot_persistence.api.server import GuardedProtocol, listen, serve
+from polyglot_persistence.bootstrap.dead_letters import dead_letter_flow
 from polyglot_persistence.bootstrap.process import prepare
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
@@ -51,6 +53,7 @@ async def serve_orders(settings: Settings, stop: asyncio.Event) -> None:
             await serve(
                 api.app(stop),
                 listener,
+                protocol=api.protocol(),
                 shutdown=stop,
                 graceful_seconds=settings.shutdown_timeout_seconds,
                 on_ready=lambda: _log.info(
@@ -99,16 +102,17 @@ class _Api:
                 settings.dirty_orders_max,
             ),
         )
+        self._accept = AcceptFlow(self._commit, self._reads, self._clock)
 
     def app(self, stop: asyncio.Event) -> ASGIApp:
         """Return the application."""
         settings, stores = self._settings, self._stores
-        accept = AcceptFlow(self._commit, self._reads, self._clock)
         flows = Flows(
-            accept,
+            self._accept,
             self._reads,
             SearchFlow(stores.search),
             SalesFlow(stores.sales, self._clock),
+            dead_letter_flow(stores, self._clock),
             HealthFlow(stores.pingable()),
         )
         limits = ApiLimits(
@@ -119,11 +123,15 @@ class _Api:
             import_wait_seconds=settings.import_wait_seconds,
             prefer_wait_seconds_max=settings.prefer_wait_seconds_max,
         )
-        return HotRoutes(
-            build_app(flows, limits, clock=self._clock, stopping=stop),
-            accept,
-            self._reads,
-            body_bytes_max=settings.order_body_bytes_max,
+        return build_app(flows, limits, clock=self._clock, stopping=stop)
+
+    def protocol(self) -> type[GuardedProtocol]:
+        """Return what speaks HTTP: with the lane for the hot routes, or without."""
+        settings = self._settings
+        if not settings.api_fast_lane:
+            return GuardedProtocol
+        return fast_lane(
+            HotRoutes(self._accept, self._reads, body_bytes_max=settings.order_body_bytes_max)
         )
 
     async def probe(self) -> bool:

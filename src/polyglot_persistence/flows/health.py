@@ -7,7 +7,6 @@ from typing import NamedTuple, Protocol
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.ports import StoreState
 
-
 PING_SECONDS_MAX = 2.0
 """Whoever asks for health decides by it, and does not wait as long as a batch may."""
 

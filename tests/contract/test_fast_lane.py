@@ -1,0 +1,300 @@
+"""The gate of an upgrade of uvicorn: with the fast lane and without, the answers are the same.
+
+Every request goes as bytes over a real socket to a server with the lane and to one without.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
+
+import pytest
+import pytest_asyncio
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from polyglot_persistence.api import fast_lane, server
+from polyglot_persistence.api.app import build_app
+from polyglot_persistence.api.hot import HotRoutes
+from polyglot_persistence.errors import NotFoundError, UnavailableError, UnknownOutcomeError
+from polyglot_persistence.flows.read import Read
+from tests.support.scripted import FakeClock
+from tests.support.stub_flows import ID, LIMITS, StubFlows
+
+DEADLINE_SECONDS = 10.0
+TEA = b'{"product_name":"Tea","amount":12.5}'
+KEYED = b"idempotency-key: k\r\n"
+
+
+class Answer(NamedTuple):
+    """A parsed answer, without what differs by nature: the date, and the case of header names."""
+
+    status: int
+    headers: frozenset[tuple[str, str]]
+    body: bytes
+
+
+class Serving:
+    """A server over stub flows, with the lane or without."""
+
+    def __init__(self, *, lane: bool) -> None:
+        self.flows = StubFlows()
+        self.lane = lane
+        self.listener = server.listen("127.0.0.1", 0)
+        self.port: int = self.listener.getsockname()[1]
+        self.shutdown = asyncio.Event()
+        self.ready = asyncio.Event()
+
+    async def run(self) -> None:
+        flows = self.flows.as_flows()
+        hot = HotRoutes(flows.accept, flows.reads, body_bytes_max=LIMITS.order_body_bytes_max)
+        await server.serve(
+            build_app(flows, LIMITS, clock=FakeClock(), stopping=self.shutdown),
+            self.listener,
+            shutdown=self.shutdown,
+            graceful_seconds=5,
+            on_ready=self.ready.set,
+            protocol=fast_lane.fast_lane(hot) if self.lane else server.GuardedProtocol,
+        )
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def ask(
+        self, data: bytes, answers: int = 1, *, pieces: Sequence[int] = ()
+    ) -> list[Answer]:
+        """Send bytes, in pieces cut at these places, and return so many answers."""
+        reader, writer = await self.connect()
+        try:
+            for start, end in zip((0, *pieces), (*pieces, len(data)), strict=True):
+                writer.write(data[start:end])
+                await writer.drain()
+                if pieces:
+                    await asyncio.sleep(0)
+            head_only = data.startswith(b"HEAD")
+            return [await read_answer(reader, head_only=head_only) for _ in range(answers)]
+        finally:
+            writer.close()
+
+
+async def read_answer(reader: asyncio.StreamReader, *, head_only: bool = False) -> Answer:
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        first, *lines = head.split("\r\n")[:-2]
+        if first.startswith("HTTP/1.1 100"):
+            return await read_answer(reader, head_only=head_only)
+        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        headers.pop("date", None)  # refusals of the protocol itself have none
+        body = b"" if head_only else await reader.readexactly(int(headers["content-length"]))
+        return Answer(int(first.split()[1]), frozenset(headers.items()), body)
+
+
+@pytest_asyncio.fixture
+async def both() -> AsyncIterator[list[Serving]]:
+    """The two servers, stopped after the test."""
+    servings = [Serving(lane=False), Serving(lane=True)]
+    async with asyncio.timeout(50), asyncio.TaskGroup() as tasks:
+        for one in servings:
+            tasks.create_task(one.run())
+            await one.ready.wait()
+        yield servings
+        for one in servings:
+            one.flows.may_accept.set()
+            one.shutdown.set()
+
+
+def post(body: bytes = TEA, more: bytes = b"", target: bytes = b"/api/orders") -> bytes:
+    return (
+        b"POST %b HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\n%b"
+        b"content-length: %d\r\n\r\n%b" % (target, more, len(body), body)
+    )
+
+
+def get(target: bytes = b"/api/orders/%b" % str(ID).encode(), more: bytes = b"") -> bytes:
+    return b"GET %b HTTP/1.1\r\nhost: t\r\n%b\r\n" % (target, more)
+
+
+CHUNKED = (
+    b"POST /api/orders HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\n"
+    b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(TEA), TEA)
+)
+REQUESTS = [
+    post(),
+    post(more=b"connection: keep-alive\r\n"),
+    post(more=b"connection: close\r\n"),
+    post(more=b"accept: */*\r\nuser-agent: x\r\n"),
+    post(more=KEYED),
+    post(more=b"prefer: wait=1\r\n"),
+    post(more=b"Expect: 100-continue\r\n"),
+    post(target=b"/api/orders?x=1"),
+    post(target=b"/api/orders/"),
+    post(target=b"/api/bulk-orders"),
+    post(b"{}"),
+    post(b"{"),
+    post(b""),
+    post(b'{"product_name":"\\ud800","amount":1}'),
+    post(b"x" * 1_024),
+    post(b"x" * 2_000),
+    CHUNKED,
+    post().replace(b"application/json", b"text/plain"),
+    post().replace(b"application/json", b"application/json; charset=utf-8"),
+    post().replace(b"content-type: application/json\r\n", b""),
+    b"POST /api/orders HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\n\r\n",
+    post().replace(b"HTTP/1.1", b"HTTP/1.0"),
+    post().replace(b"POST", b"PUT"),
+    get(),
+    get(more=b"connection: close\r\n"),
+    get(b"/api/orders/%b" % str(ID).upper().encode()),
+    get(b"/api/orders/%b?x" % str(ID).encode()),
+    get(b"/api/orders/%b" % (b"x" * 36)),
+    get(b"/api/orders/%b" % (b"/" * 36)),
+    get(b"/api/orders/%b" % (b"%41" * 12)),
+    get(b"/api/orders/x"),
+    get(b"/api/orders/%b/status" % str(ID)[:-7].encode()),
+    get().replace(b"GET", b"HEAD"),
+    get().replace(b"GET", b"DELETE"),
+    get().replace(b"GET", b"OPTIONS"),
+    get().replace(b"HTTP/1.1", b"HTTP/1.0"),
+    get(more=b"content-length: 2\r\n") + b"xx",
+]
+
+
+@pytest.mark.parametrize(
+    "error", [None, NotFoundError("no"), UnavailableError("away"), UnknownOutcomeError("lost"),
+              ZeroDivisionError("a bug")]
+)  # fmt: skip
+async def test_every_request_is_answered_alike(
+    both: list[Serving], error: Exception | None
+) -> None:
+    """Status, headers and body; and what reached the flow."""
+    for one in both:
+        one.flows.error = error
+    for request in REQUESTS:
+        plain, lane = [await one.ask(request) for one in both]
+        assert plain == lane, request
+    assert both[0].flows.accepted == both[1].flows.accepted
+
+
+async def test_an_order_that_was_just_read_is_answered_at_once(both: list[Serving]) -> None:
+    """Out of this process's memory, many times in one piece of data."""
+    for one in both:
+        one.flows.remembered = one.flows.read = Read(b'{"id":"y"}', hit=True)
+    plain, lane = [await one.ask(get() * 50, 50) for one in both]
+    assert plain == lane
+    assert ("x-cache", "HIT") in lane[0].headers
+
+
+async def test_random_pipelines_are_answered_in_order(both: list[Serving]) -> None:
+    """Hot and ordinary requests mixed, cut into random pieces."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    closing = (b"close", b"HTTP/1.0", b"HEAD", b"Expect", b"DELETE", b"OPTIONS", b"PUT")
+    mixable = [r for r in REQUESTS if not any(word in r for word in closing) and len(r) < 600]
+    for _ in range(15):
+        chosen = dice.choices(mixable, k=dice.randint(2, 12))
+        data = b"".join(chosen)
+        pieces = sorted(dice.sample(range(1, len(data)), dice.randint(0, 6)))
+        plain, lane = [await one.ask(data, len(chosen), pieces=pieces) for one in both]
+        assert plain == lane, (seed, chosen, pieces)
+
+
+async def test_names_of_headers_are_the_go_peers(both: list[Serving]) -> None:
+    """People grep for `X-Cache`."""
+    reader, writer = await both[1].connect()
+    writer.write(get())
+    head = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    assert b"\r\nX-Cache: HIT\r\n" in head
+
+
+async def test_content_length_with_chunked_is_refused_alike(both: list[Serving]) -> None:
+    """Request smuggling begins with two ways to tell where a body ends."""
+    both_ways = CHUNKED.replace(b"transfer-encoding", b"content-length: 3\r\ntransfer-encoding")
+    plain, lane = [await one.ask(both_ways) for one in both]
+    assert plain == lane
+    assert lane[0].status == 400
+
+
+async def test_a_client_that_left_is_no_error_and_its_order_is_committed(
+    both: list[Serving],
+) -> None:
+    """The lane writes nothing to a closed connection, and serves the next one."""
+    for one in both:
+        one.flows.may_accept.clear()
+        reader, writer = await one.connect()
+        writer.write(post())
+        await writer.drain()
+        await one.ask(get())  # so the order has reached the server
+        writer.close()
+        await writer.wait_closed()
+        one.flows.may_accept.set()
+        assert (await one.ask(post()))[0].status == 202
+        assert len(one.flows.accepted) == 2
+        del reader
+
+
+@pytest.mark.parametrize("behind", [b"", get()], ids=["alone", "with another behind it"])
+async def test_a_stop_answers_what_is_being_committed(both: list[Serving], behind: bytes) -> None:
+    """Nothing is committed and unanswered; then the connection is closed."""
+    for one in both:
+        one.flows.may_accept.clear()
+        reader, writer = await one.connect()
+        writer.write(post() + behind)
+        await writer.drain()
+        await one.ask(get())
+        one.shutdown.set()
+        await asyncio.sleep(0.05)
+        one.flows.may_accept.set()
+        assert (await read_answer(reader)).status == 202
+        if behind:
+            assert (await read_answer(reader)).status == 200
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert await reader.read() == b""
+        writer.close()
+
+
+async def test_an_idle_connection_is_closed_after_a_hot_answer(
+    both: list[Serving], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keep-alive timer is uvicorn's, and a further request restarts it."""
+    for one in both:
+        reader, writer = await one.connect()
+        for _ in range(3):
+            writer.write(get())
+            assert (await read_answer(reader)).status == 200
+        one.shutdown.set()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_pipeline_without_end_is_cut_off(both: list[Serving]) -> None:
+    """Whoever sends and never reads costs a bounded queue."""
+    one = both[1]
+    one.flows.may_accept.clear()
+    reader, writer = await one.connect()
+    writer.write(post() + get() * (fast_lane.PIPELINE_MAX + 2))
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_head_without_end_is_guarded_in_the_lane_too(both: list[Serving]) -> None:
+    """The guards of the protocol below are not lost."""
+    for one in both:
+        reader, writer = await one.connect()
+        with contextlib.suppress(ConnectionError):
+            writer.write(b"GET /api/orders/x HTTP/1.1\r\nx: " + b"y" * 100_000)
+            await writer.drain()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert (await reader.read()).startswith(b"HTTP/1.1 431")
+        writer.close()
+
+
+def test_the_private_names_are_there() -> None:
+    """An upgrade that renames one is seen here first."""
+    source = HttpToolsProtocol.__init__.__code__.co_names + tuple(dir(HttpToolsProtocol))
+    assert set(fast_lane.PRIVATE_NAMES) - {"url"} <= set(source)
+    assert "url" in HttpToolsProtocol.on_message_begin.__code__.co_names
