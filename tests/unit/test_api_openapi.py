@@ -8,6 +8,7 @@ import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
+from polyglot_persistence.api.dead_letters import DeadLetterRoutes
 from polyglot_persistence.api.importing import ImportRoute
 from polyglot_persistence.api.openapi import describe
 from polyglot_persistence.api.orders import OrderRoutes, accepted_reply
@@ -33,7 +34,9 @@ def _table() -> list[Route]:
     imports = ImportRoute(
         FLOW, FLOW, line_bytes_max=1, chunk_orders=1, wait_seconds=1, stopping=asyncio.Event()
     )
-    return [*route_table(orders, imports, ReportRoutes(FLOW, FLOW), ServiceRoutes(FLOW))]
+    letters = DeadLetterRoutes(FLOW, FLOW, body_bytes_max=1, stopping=asyncio.Event())
+    reports = ReportRoutes(FLOW, FLOW)
+    return [*route_table(orders, imports, reports, letters, ServiceRoutes(FLOW))]
 
 
 TABLE = _table()

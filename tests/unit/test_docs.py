@@ -47,7 +47,7 @@ def test_no_other_metric_is_documented() -> None:
 def test_every_route_is_documented() -> None:
     """The operations page has each method and path of the table of routes."""
     anything: Any = _Anything()
-    table = route_table(anything, anything, anything, anything)
+    table = route_table(anything, anything, anything, anything, anything)
     missing = [f"{route.method} {route.path}" for route in table if not _in_table(route)]
     assert missing == []
 

@@ -10,6 +10,7 @@ from starlette.routing import Router
 from starlette.types import ASGIApp
 
 from polyglot_persistence.api import descriptions as about
+from polyglot_persistence.api.dead_letters import DeadLetterRoutes
 from polyglot_persistence.api.endpoint import Endpoint, Handler, no_route
 from polyglot_persistence.api.importing import ImportRoute
 from polyglot_persistence.api.openapi import describe
@@ -19,6 +20,7 @@ from polyglot_persistence.api.reports import ReportRoutes
 from polyglot_persistence.api.routes import Route, route_table
 from polyglot_persistence.api.service import ServiceRoutes
 from polyglot_persistence.flows.accept import AcceptFlow
+from polyglot_persistence.flows.dead_letters import DeadLetterFlow
 from polyglot_persistence.flows.health import HealthFlow
 from polyglot_persistence.flows.read import ReadFlow
 from polyglot_persistence.flows.sales import SalesFlow
@@ -33,6 +35,7 @@ class Flows(NamedTuple):
     reads: ReadFlow
     search: SearchFlow
     sales: SalesFlow
+    letters: DeadLetterFlow
     health: HealthFlow
 
 
@@ -50,8 +53,8 @@ class ApiLimits(NamedTuple):
 def build_app(flows: Flows, limits: ApiLimits, *, clock: Clock, stopping: asyncio.Event) -> ASGIApp:
     """Return the application with every route.
 
-    Once `stopping` is set, imports end at their next chunk and clients that wait for persistence
-    are answered with what is reached; everything else runs to its end.
+    Once `stopping` is set, imports and bulk actions end at their next chunk and clients that wait
+    for persistence are answered with what is reached; everything else runs to its end.
     """
     orders = OrderRoutes(
         flows.accept,
@@ -69,8 +72,12 @@ def build_app(flows: Flows, limits: ApiLimits, *, clock: Clock, stopping: asynci
         wait_seconds=limits.import_wait_seconds,
         stopping=stopping,
     )
+    letters = DeadLetterRoutes(
+        flows.letters, clock, body_bytes_max=limits.order_body_bytes_max, stopping=stopping
+    )
     service = ServiceRoutes(flows.health)
-    table = route_table(orders, imports, ReportRoutes(flows.search, flows.sales), service)
+    reports = ReportRoutes(flows.search, flows.sales)
+    table = route_table(orders, imports, reports, letters, service)
     service.describe(encode_json(describe(table, version("polyglot-persistence"))))
     return _router(table)
 

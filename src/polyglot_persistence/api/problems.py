@@ -44,8 +44,9 @@ MALFORMED = Kind(
 NOT_FOUND = Kind(
     404,
     "not-found",
-    "There is no such order",
-    "Certain: an order that was acknowledged is never answered with this.",
+    "There is no such order or dead letter",
+    "Certain: an order that was acknowledged is never answered with this, unless an operator "
+    "discarded it. A dead letter that was replayed or discarded is no more.",
 )
 NO_ROUTE = Kind(404, "no-route", "There is no such route", "See the API's description.")
 WRONG_METHOD = Kind(

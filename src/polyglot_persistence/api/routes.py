@@ -1,19 +1,23 @@
 """The whole table of routes, with what is published about each.
 
-The two hot ones (marked) are also dispatched before the framework, see `hot.py`; here stand the
-same functions for every request that is not plain enough for it.
+Plain requests for the two hot ones (marked) are answered before the framework, see `hot.py`; here
+stand the same functions for every other request.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from polyglot_persistence.api import dead_letter_descriptions as about_letters
 from polyglot_persistence.api import descriptions as about
+from polyglot_persistence.api.dead_letters import DeadLetterRoutes
 from polyglot_persistence.api.descriptions import Operation
 from polyglot_persistence.api.endpoint import Handler
 from polyglot_persistence.api.importing import ImportRoute
 from polyglot_persistence.api.orders import OrderRoutes
 from polyglot_persistence.api.reports import ReportRoutes
 from polyglot_persistence.api.service import ServiceRoutes
+
+_LETTERS = "/api/admin/dead-letters"
 
 
 class Route(NamedTuple):
@@ -26,7 +30,11 @@ class Route(NamedTuple):
 
 
 def route_table(
-    orders: OrderRoutes, imports: ImportRoute, reports: ReportRoutes, service: ServiceRoutes
+    orders: OrderRoutes,
+    imports: ImportRoute,
+    reports: ReportRoutes,
+    letters: DeadLetterRoutes,
+    service: ServiceRoutes,
 ) -> Sequence[Route]:
     """Return every route."""
     return (
@@ -39,6 +47,12 @@ def route_table(
         Route("GET", "/api/search", reports.search, about.SEARCH),
         Route("GET", "/api/dashboard/sales", reports.sales, about.SALES),
         Route("POST", "/api/admin/refresh", reports.refresh, about.REFRESH),
+        Route("GET", _LETTERS, letters.page, about_letters.LIST),
+        Route("POST", f"{_LETTERS}/replay", letters.replay_some, about_letters.REPLAY_SOME),
+        Route("POST", f"{_LETTERS}/discard", letters.discard_some, about_letters.DISCARD_SOME),
+        Route("GET", f"{_LETTERS}/{{id}}", letters.read, about_letters.READ),
+        Route("POST", f"{_LETTERS}/{{id}}/replay", letters.replay, about_letters.REPLAY),
+        Route("POST", f"{_LETTERS}/{{id}}/discard", letters.discard, about_letters.DISCARD),
         Route("GET", "/metrics", service.metrics, about.METRICS),
         Route("GET", "/health/live", service.live, about.LIVE),
         Route("GET", "/health/ready", service.ready, about.READY),

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from polyglot_persistence.config import Settings
 from polyglot_persistence.errors import ConfigurationError
 from polyglot_persistence.flows.health import Pingable
-from polyglot_persistence.ports import Cache, OrderStore, Queue, SalesView, SearchIndex
+from polyglot_persistence.ports import (
+    Cache,
+    DeadLetters,
+    OrderStore,
+    Queue,
+    SalesView,
+    SearchIndex,
+)
 
 if TYPE_CHECKING:
     from polyglot_persistence.adapters.redis.client import RedisClient
@@ -24,6 +31,7 @@ class Stores(NamedTuple):
     cache: Cache
     queue: Queue
     store: OrderStore
+    letters: DeadLetters
     sales: SalesView
     search: SearchIndex
     migrate: Callable[[], Awaitable[Sequence[str]]]
@@ -41,6 +49,9 @@ class Stores(NamedTuple):
 
 def connect(settings: Settings) -> Stores:
     """Return the adapters that the settings name; nothing is connected before its first use."""
+    from polyglot_persistence.adapters.postgres.dead_letters import (  # noqa: PLC0415
+        PostgresDeadLetters,
+    )
     from polyglot_persistence.adapters.postgres.migrate import (  # noqa: PLC0415
         migrate as apply_migrations,
     )
@@ -67,6 +78,7 @@ def connect(settings: Settings) -> Stores:
         ),
         _queue(settings, resources),
         PostgresOrderStore(pool),
+        PostgresDeadLetters(pool),
         PostgresSalesView(pool),
         _search(settings, resources),
         lambda: apply_migrations(settings.postgres_url),
