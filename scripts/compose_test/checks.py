@@ -8,6 +8,7 @@ from collections.abc import Callable
 from real_servers.machine import ServerError
 
 from compose_test.engine import Engine, kill
+from compose_test.images import public_images
 from compose_test.orders import Writer, check_exactly, wait_complete
 from compose_test.stack import OURS, SERVICES, STORES, Stack
 
@@ -32,6 +33,7 @@ def check(engine: Engine) -> None:
         run(stack)
     finally:
         stack.compose("down")  # with its network; after a failure the data stays
+        engine.docker("image", "prune", "--force")  # what this run's images have replaced
 
 
 def run(stack: Stack) -> None:
@@ -43,7 +45,7 @@ def run(stack: Stack) -> None:
     check_ports(stack)
     check_containers(stack)
     say(stack.compose("ps"))
-    say(stack.engine.docker("image", "ls").stdout)
+    say_sizes(stack.engine)
 
     writer = Writer(stack)
     writer.start()
@@ -68,6 +70,18 @@ def run(stack: Stack) -> None:
     if left:
         raise ServerError(f"`down -v` has left {left}")
     say("`down -v` leaves nothing")
+
+
+def say_sizes(engine: Engine) -> None:
+    """Our images, and what of them is not their base, which is a stand-in."""
+    base = image_bytes(engine, public_images()["python"])
+    for service in OURS:
+        size = image_bytes(engine, f"polyglot-persistence-{service}")
+        say(f"image of {service:<8} {(size - base) / 1e6:.0f} MB on top of Python's")
+
+
+def image_bytes(engine: Engine, image: str) -> int:
+    return int(engine.docker("image", "inspect", "--format={{.Size}}", image).stdout)
 
 
 def up(stack: Stack) -> None:

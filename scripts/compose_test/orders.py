@@ -92,7 +92,7 @@ def persisted(stack: Stack) -> list[str]:
     while path:
         page = stack.get(path)
         found += [order["id"] for order in page["orders"]]
-        path = page["next"]
+        path = page.get("next", "")
     return found
 
 
