@@ -18,7 +18,7 @@ from polyglot_persistence.config import load
 from polyglot_persistence.errors import UnavailableError
 from tests.support.import_api import import_api
 
-COMMANDS = ["api", "config", "doctor", "load", "migrate", "up", "version", "worker"]
+COMMANDS = ["api", "config", "dead-letters", "doctor", "load", "migrate", "up", "version", "worker"]
 HEAVY = {
     *("asyncpg", "elasticsearch", "hiredis", "httpx2", "msgspec", "pamqp", "pyarrow"),
     *("rich", "starlette", "tantivy", "uvicorn", "polyglot_persistence.bootstrap"),

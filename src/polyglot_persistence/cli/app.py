@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from polyglot_persistence import __version__
+from polyglot_persistence.cli.dead_letters import dead_letters
 from polyglot_persistence.errors import ConfigurationError, PolyglotError
 
 if TYPE_CHECKING:
@@ -227,6 +228,9 @@ def load(ctx: click.Context, dataset: str, limit: int | None, url: str) -> None:
 
     del dataset  # there is one
     ctx.exit(loading.run(url, limit))
+
+
+app.add_command(dead_letters)
 
 
 @app.command()

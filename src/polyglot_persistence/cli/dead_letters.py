@@ -1,0 +1,414 @@
+"""`polyglot dead-letters`: list, show, replay, discard.
+
+It works on the stores that the settings name, so also while no API and no worker runs.
+
+Invariant: nothing is replayed or discarded that is not named: by ids, by a filter, or by `--all`.
+Invariant: what a payload or a reason holds reaches a terminal only as printable text.
+"""
+
+import base64
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from polyglot_persistence.domain.dead_letter import (
+    DeadLetterRow,
+    LetterCounts,
+    LetterFilter,
+    Stage,
+)
+from polyglot_persistence.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from polyglot_persistence.flows.dead_letters import DeadLetterFlow, Handled, Slice
+
+REASON_SHOWN_MAX = 120
+KEPT_SHOWN_MAX = 20
+KEPT_LISTED_MAX = 1_000
+
+_REASON = re.compile(r"[^\x00\ud800-\udfff]+")
+
+_Result = TypeVar("_Result")
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _moment(_ctx: click.Context, _param: click.Parameter, text: str | None) -> datetime | None:
+    """Return a date, or a date with a time; in UTC, unless it says otherwise."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is no moment; e.g. 2026-01-31 or 2026-01-31T12:00:00+01:00"
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+_FILTERS = (
+    click.option("--reason", metavar="TEXT", help="Whose reason holds this text."),
+    click.option(
+        "--stage", type=click.Choice([stage.value for stage in Stage]), help="Condemned there."
+    ),
+    click.option("--order", type=click.UUID, metavar="ID", help="Of this order."),
+    click.option("--unit", type=click.UUID, metavar="ID", help="Of this bulk."),
+    click.option(
+        "--since", callback=_moment, metavar="MOMENT", help="Tried in vain then or later (UTC)."
+    ),
+    click.option(
+        "--until", callback=_moment, metavar="MOMENT", help="Tried in vain before then (UTC)."
+    ),
+)
+
+
+def _filters(command: _Command) -> _Command:
+    for option in reversed(_FILTERS):
+        command = option(command)
+    return command
+
+
+def _chosen(filters: Mapping[str, Any]) -> LetterFilter:
+    reason, stage = filters["reason"], filters["stage"]
+    if reason is not None and not _REASON.fullmatch(reason):
+        raise click.UsageError("--reason: not a text that a reason can hold")
+    return LetterFilter(
+        reason,
+        None if stage is None else Stage(stage),
+        filters["order"],
+        filters["unit"],
+        filters["since"],
+        filters["until"],
+    )
+
+
+@click.group("dead-letters", short_help="Orders that can never be persisted or indexed.")
+def dead_letters() -> None:
+    """List, show, replay or discard orders that can never be persisted or indexed.
+
+    Works on the stores themselves, so also while no API runs. A bulk is handled whole.
+
+    \b
+      polyglot dead-letters list --reason overflow
+      polyglot dead-letters replay 17
+      polyglot dead-letters discard --stage decode --until 2026-01-31
+    """  # noqa: D301
+
+
+@dead_letters.command("list", short_help="List dead letters, the latest first.")
+@_filters
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=50,
+    show_default=True,
+    help="Most letters shown.",
+)
+@click.option("--before", type=click.IntRange(min=0), metavar="ID", help="Only lower ids.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(limit: int, before: int | None, *, as_json: bool, **filters: Any) -> None:
+    """List dead letters, the latest first, and how many there are of which kind."""
+    from polyglot_persistence.cli import reports
+
+    chosen = _chosen(filters)
+
+    async def look(flow: "DeadLetterFlow") -> tuple[Sequence[DeadLetterRow], LetterCounts]:
+        return await flow.page(chosen, before, limit + 1), await flow.count(chosen)
+
+    rows, counts = _with_flow(look)
+    shown = rows[:limit]
+    next_before = shown[-1].id if len(rows) > limit else None
+    if as_json:
+        listed = {
+            "total": counts.letters,
+            "groups": [{**g._asdict(), "stage": g.stage.value} for g in counts.groups],
+            "letters": [_fields(row) for row in shown],
+            "next_before": next_before,
+        }
+        click.echo(reports.as_json(listed))
+        return
+    if not counts.letters:
+        click.echo("no dead letters", err=True)
+        return
+    groups = [
+        (f"{g.letters:,}", g.stage.value, _second(g.last_at), _line(g.reason))
+        for g in counts.groups
+    ]
+    click.echo(reports.table(("LETTERS", "STAGE", "LAST", "REASON"), groups))
+    if shown:
+        click.echo()
+        click.echo(reports.table(_HEAD, [_row(row) for row in shown]))
+    if next_before is not None:
+        click.echo(
+            f"{len(shown):,} of {counts.letters:,}; the next ones: --before {next_before}", err=True
+        )
+
+
+@dead_letters.command(short_help="Show one with its payload.")
+@click.argument("letter_id", metavar="ID", type=click.IntRange(0, 2**63 - 1))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(letter_id: int, *, as_json: bool) -> None:
+    """Show one dead letter with its payload, the item of a message as it came."""
+    from polyglot_persistence.cli import reports
+
+    async def look(flow: "DeadLetterFlow") -> DeadLetterRow:
+        return await flow.get(letter_id)
+
+    row = _with_flow(look)
+    payload = row.letter.payload
+    try:
+        text, encoded = payload.decode(), None
+    except UnicodeDecodeError:
+        text, encoded = None, base64.b64encode(payload).decode()
+    if as_json:
+        whole = {**_fields(row), "payload": text, "payload_base64": encoded}
+        click.echo(reports.as_json(whole))
+        return
+    for name, value in _fields(row).items():
+        click.echo(f"{name:<9} {_printable(str(value))}")
+    click.echo(f"payload   {_printable(text)}" if text is not None else f"base64    {encoded}")
+
+
+def _action(command: _Command) -> _Command:
+    """Give a command what replaying and discarding have in common."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+    command = click.option("--yes", is_flag=True, help="Do not ask.")(command)
+    command = click.option("--all", "everything", is_flag=True, help="All there are.")(command)
+    command = _filters(command)
+    return click.argument(
+        "letter_ids", metavar="[ID]...", nargs=-1, type=click.IntRange(0, 2**63 - 1)
+    )(command)
+
+
+@dead_letters.command(short_help="Try to persist or index them again.")
+@_action
+@click.pass_context
+def replay(ctx: click.Context, /, **arguments: Any) -> None:
+    """Try to persist or index dead letters again.
+
+    Those named by their ids, all that match every filter, or --all. What fails again is kept, with
+    one more attempt and the reason of now; then the exit code is 1. Doing it again is harmless.
+    """
+    ctx.exit(_act("replay", **arguments))
+
+
+@dead_letters.command(short_help="Delete them for good.")
+@_action
+@click.pass_context
+def discard(ctx: click.Context, /, **arguments: Any) -> None:
+    """Delete dead letters for good: their orders are unknown from then on, if not persisted.
+
+    Those named by their ids, all that match every filter, or --all. What the cache still has as not
+    yet persisted is kept; then the exit code is 1.
+    """
+    ctx.exit(_act("discard", **arguments))
+
+
+def _act(
+    action: str,
+    *,
+    letter_ids: Sequence[int],
+    everything: bool,
+    yes: bool,
+    as_json: bool,
+    **filters: Any,
+) -> int:
+    chosen = _chosen(filters)
+    ways = [bool(letter_ids), chosen != LetterFilter(), everything]
+    if sum(ways) != 1:
+        raise click.UsageError("Name them in one way: by ids, by filters, or by --all.")
+    asks = not yes and _is_asked()
+    tally = _Tally()
+
+    async def act(flow: "DeadLetterFlow") -> None:
+        if letter_ids:
+            if asks:
+                _confirm(action, len(letter_ids))
+            await _act_on_ids(flow, action, letter_ids, tally)
+            return
+        total = (await flow.count(chosen)).letters
+        if total and asks:
+            _confirm(action, total)
+        if total:
+            await _act_on_all(flow, action, chosen, total, tally)
+
+    try:
+        _with_flow(act)
+    except KeyboardInterrupt:
+        click.echo("\nstopped; what was done stays done, run it again to go on", err=True)
+        raise
+    click.echo(tally.as_json() if as_json else tally.report())
+    return 0 if tally.is_complete else 1
+
+
+async def _act_on_ids(
+    flow: "DeadLetterFlow", action: str, letter_ids: Sequence[int], tally: "_Tally"
+) -> None:
+    done: set[int] = set()
+    act = flow.replay if action == "replay" else flow.discard
+    for letter_id in letter_ids:
+        if letter_id in done:
+            continue  # it went with its bulk
+        try:
+            handled = await act(letter_id, _operator())
+        except NotFoundError:
+            tally.missing.append(letter_id)
+            continue
+        done.update(one.letter_id for one in handled)
+        tally.add(handled)
+
+
+async def _act_on_all(
+    flow: "DeadLetterFlow", action: str, chosen: LetterFilter, total: int, tally: "_Tally"
+) -> None:
+    from polyglot_persistence.cli.progress import progress
+
+    act = flow.replay_slice if action == "replay" else flow.discard_slice
+    before: int | None = None
+    with progress(total) as shown:
+        while True:
+            part: Slice = await act(chosen, before, _operator())
+            tally.add(part.handled)
+            shown.advance(len(part.handled))
+            before = part.before
+            if before is None:
+                return
+
+
+class _Tally:
+    """What became of the letters."""
+
+    def __init__(self) -> None:
+        self.missing: list[int] = []
+        self._counts: Counter[str] = Counter()
+        self._kept: list[Handled] = []
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left of what was named."""
+        return not self.missing and not self._counts["kept"]
+
+    def add(self, handled: "Sequence[Handled]") -> None:
+        """Count letters; list a bounded number of those that were kept."""
+        for one in handled:
+            self._counts[one.outcome.value] += 1
+            if one.outcome.value == "kept" and len(self._kept) < KEPT_LISTED_MAX:
+                self._kept.append(one)
+
+    def as_json(self) -> str:
+        """Return everything, for programs."""
+        from polyglot_persistence.cli import reports
+
+        counts = {name: self._counts[name] for name in _OUTCOMES}
+        kept = [
+            {"id": one.letter_id, "order_id": one.order_id, "detail": one.detail}
+            for one in self._kept
+        ]
+        return reports.as_json({**counts, "missing": self.missing, "kept_letters": kept})
+
+    def report(self) -> str:
+        """Return the counts, and what was kept and why."""
+        from polyglot_persistence.cli import reports
+
+        counts = [f"{self._counts[n]:,} {n}" for n in _OUTCOMES if self._counts[n]]
+        lines = [", ".join(counts) or "nothing to do"]
+        if self.missing:
+            lines.append(f"not there (any more): {', '.join(map(str, self.missing))}")
+        if self._kept:
+            rows = [
+                (str(one.letter_id), str(one.order_id or "-"), _line(one.detail))
+                for one in self._kept[:KEPT_SHOWN_MAX]
+            ]
+            lines.append(reports.table(("KEPT", "ORDER", "WHY"), rows))
+        if self._counts["kept"] > KEPT_SHOWN_MAX:
+            lines.append(f"and {self._counts['kept'] - KEPT_SHOWN_MAX:,} more")
+        return "\n".join(lines)
+
+
+_OUTCOMES = ("persisted", "reindexed", "discarded", "kept")
+_HEAD = ("ID", "STAGE", "ATTEMPTS", "LAST", "ORDER", "REASON")
+
+
+def _with_flow(work: "Callable[[DeadLetterFlow], Awaitable[_Result]]") -> _Result:
+    """Return what the work over the opened stores gives; log lines go to stderr."""
+    import asyncio
+
+    from polyglot_persistence.bootstrap import dead_letters as stores
+    from polyglot_persistence.config import load
+    from polyglot_persistence.telemetry import set_up_logging
+
+    settings = load(os.environ)
+    set_up_logging(settings.log_level, settings.log_format)
+
+    async def run() -> _Result:
+        async with stores.opened(settings) as flow:
+            return await work(flow)
+
+    return asyncio.run(run())
+
+
+def _operator() -> Any:
+    """Return who runs this command, as the log says it."""
+    import getpass
+
+    from polyglot_persistence.flows.dead_letters import Operator
+
+    try:
+        return Operator("command", getpass.getuser())
+    except (OSError, KeyError):  # a container's user without a name
+        return Operator("command", f"uid {os.getuid()}")
+
+
+def _is_asked() -> bool:
+    """Whether somebody is there to be asked; a script has to know what it does."""
+    return sys.stdin.isatty()
+
+
+def _confirm(action: str, letters: int) -> None:
+    what = "one dead letter" if letters == 1 else f"{letters:,} dead letters"
+    click.confirm(f"{action.capitalize()} {what}?", abort=True, err=True)
+
+
+def _fields(row: DeadLetterRow) -> dict[str, Any]:
+    letter = row.letter
+    return {
+        "id": row.id,
+        "order_id": letter.order_id,
+        "unit_id": letter.unit_id,
+        "stage": letter.stage.value,
+        "reason": letter.reason,
+        "attempts": letter.attempts,
+        "first_at": row.first_at.isoformat(),
+        "last_at": row.last_at.isoformat(),
+    }
+
+
+def _row(row: DeadLetterRow) -> Sequence[str]:
+    letter = row.letter
+    return (
+        str(row.id),
+        letter.stage.value,
+        str(letter.attempts),
+        _second(row.last_at),
+        str(letter.order_id or "-"),
+        _line(letter.reason),
+    )
+
+
+def _second(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _line(text: str) -> str:
+    cut = text if len(text) <= REASON_SHOWN_MAX else f"{text[: REASON_SHOWN_MAX - 1]}…"
+    return _printable(cut)
+
+
+def _printable(text: str) -> str:
+    """Return the text without what would move a terminal's cursor, or worse."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
