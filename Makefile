@@ -19,7 +19,7 @@ endef
 
 .PHONY: help
 help: ## Print the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo 'Arguments go through ARGS: make run ARGS="--port 8081 --data-dir /var/lib/polyglot"'
 
 .PHONY: run
@@ -39,6 +39,10 @@ test: ## Run the test suite.
 .PHONY: check
 check: lint ## Run what a commit must pass, in under a minute.
 	@exec "$(BIN)/python" -m pytest -q -n 4 tests/unit tests/contract $(ARGS)
+
+.PHONY: compose-test
+compose-test: ## Run the compose file for real, with stand-ins for public images (root).
+	@exec scripts/compose-test
 
 .PHONY: lint
 lint: ## Check format, lint, types and imports.

@@ -1,4 +1,4 @@
-"""Write the table of settings into `docs/ops.md`, between its two markers.
+"""Write the settings into `docs/ops.md` and `docker-compose.yml`, between two markers each.
 
 python scripts/document_settings.py
 """
@@ -7,9 +7,19 @@ from pathlib import Path
 
 from polyglot_persistence.config import load
 
-PAGE = Path(__file__).parent.parent / "docs" / "ops.md"
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "ops.md"
 BEGIN = "<!-- settings: written by `make docs` -->"
 END = "<!-- end of settings -->"
+
+COMPOSE = ROOT / "docker-compose.yml"
+COMPOSE_BEGIN = "  # settings: written by `make docs`\n"
+COMPOSE_END = "  # end of settings\n"
+SET_BY_COMPOSE = (
+    *("POSTGRES_DSN", "REDIS_ADDR", "RABBITMQ_URL", "ELASTICSEARCH_URL"),
+    *("API_HOST", "API_PORT", "WORKER_PORT"),
+)
+"""What the compose file gives values to; every other setting is only passed on."""
 
 
 def settings_table() -> str:
@@ -28,10 +38,21 @@ def _cell(text: str) -> str:
 
 def with_table(page: str) -> str:
     """Return the page with the table as it is now."""
-    head, _, rest = page.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n{settings_table()}\n{END}{tail}"
+    return _between(page, BEGIN, f"\n{settings_table()}\n", END)
+
+
+def with_names(compose: str) -> str:
+    """Return the compose file with the names of the settings as they are now."""
+    names = [setting.name for setting in load({}).describe() if setting.name not in SET_BY_COMPOSE]
+    return _between(compose, COMPOSE_BEGIN, "".join(f"  {name}:\n" for name in names), COMPOSE_END)
+
+
+def _between(text: str, begin: str, written: str, end: str) -> str:
+    head, _, rest = text.partition(begin)
+    _, _, tail = rest.partition(end)
+    return f"{head}{begin}{written}{end}{tail}"
 
 
 if __name__ == "__main__":
     PAGE.write_text(with_table(PAGE.read_text()))
+    COMPOSE.write_text(with_names(COMPOSE.read_text()))

@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from real_servers.machine import ServerError
 
@@ -39,9 +40,9 @@ def check(engine: Engine) -> None:
 def run(stack: Stack) -> None:
     """Bring the stack up, break each part of it under orders, take it down."""
     timed("docker compose build", lambda: stack.compose("build"))
-    since = time.time()
-    timed("docker compose up --build --wait", lambda: up(stack))
-    check_order(stack, since)
+    with stack.engine.events("start", "health_status") as events:
+        timed("docker compose up --build --wait", lambda: up(stack))
+        check_order(events)
     check_ports(stack)
     check_containers(stack)
     say(stack.compose("ps"))
@@ -94,15 +95,11 @@ def up(stack: Stack) -> None:
         raise
 
 
-def check_order(stack: Stack, since: float) -> None:
+def check_order(events: Path) -> None:
     """Each service was started when what it depends on was healthy."""
     started: dict[str, int] = {}
     healthy: dict[str, int] = {}
-    events = stack.engine.docker(
-        *("events", "--filter=type=container", "--format={{json .}}"),
-        *(f"--since={since:.3f}", f"--until={time.time():.3f}"),
-    )
-    for line in events.stdout.splitlines():
+    for line in events.read_text().splitlines():
         event = json.loads(line)
         service = event["Actor"]["Attributes"]["com.docker.compose.service"]
         if event["Action"] == "start":

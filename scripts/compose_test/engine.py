@@ -13,6 +13,8 @@ import signal
 import subprocess
 import tarfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from real_servers.machine import (
@@ -139,15 +141,9 @@ class Engine:
         stdin: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command of `docker` in the checkout, as a user would."""
-        if self._process is None:
-            raise ServerError("the engine was not started")
-        command = [
-            *("nsenter", "--mount", f"--target={self._process.pid}"),
-            *("env", f"--chdir={REPOSITORY}", "docker", *arguments),
-        ]
         with (stdin or Path(os.devnull)).open("rb") as source:
             done = subprocess.run(
-                command,
+                self._command(*arguments),
                 stdin=source,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -158,6 +154,31 @@ class Engine:
         if check and done.returncode:
             raise ServerError(f"docker {' '.join(arguments)} failed:\n{done.stdout}")
         return done
+
+    @contextmanager
+    def events(self, *names: str) -> Iterator[Path]:
+        """Follow the events of these names; yield the file that they are in, one JSON a line.
+
+        Afterwards the engine has them no more: it remembers 256, and each health check is three.
+        """
+        path = self.dir / "events"
+        filters = [f"--filter=event={name}" for name in names]
+        with path.open("wb") as file:
+            command = self._command("events", "--format={{json .}}", *filters)
+            follower = subprocess.Popen(command, stdout=file, env=bare_environment())
+        try:
+            yield path
+        finally:
+            follower.terminate()
+            follower.wait()
+
+    def _command(self, *arguments: str) -> list[str]:
+        if self._process is None:
+            raise ServerError("the engine was not started")
+        return [
+            *("nsenter", "--mount", f"--target={self._process.pid}"),
+            *("env", f"--chdir={REPOSITORY}", "docker", *arguments),
+        ]
 
     def _in_root(self, *command: str) -> bytes:
         command = ("chroot", str(self.root), *command)

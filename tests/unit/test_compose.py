@@ -1,0 +1,316 @@
+"""Compose file, Dockerfile and what they mount agree with settings, documents and each other."""
+
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from polyglot_persistence.config import load
+from scripts import document_settings, lock
+
+ROOT = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+OPERATIONS = (ROOT / "docs" / "ops.md").read_text()
+
+OURS = ("api", "worker")
+STORES = ("redis", "rabbitmq", "postgres", "elasticsearch")
+MONITORING = ("prometheus", "grafana")
+ADDRESSES = {"POSTGRES_DSN", "REDIS_ADDR", "RABBITMQ_URL", "ELASTICSEARCH_URL"}
+_INNERMOST = re.compile(r"\$\{(\w+):-([^${}]*)\}")
+_PORT = re.compile(r"\$\{BIND_ADDRESS:-127\.0\.0\.1\}:\$\{(\w+):-(\d+)\}:(\d+)")
+
+
+def interpolated(value: object, variables: dict[str, str]) -> str:
+    """Return the value with every `${NAME:-default}` replaced, as Compose does it."""
+    text, found = str(value), 1
+    while found:
+        text, found = _INNERMOST.subn(lambda match: variables.get(match[1]) or match[2], text)
+    assert "${" not in text
+    return text.replace("$$", "$")
+
+
+def environment(service: str, **variables: str) -> dict[str, str]:
+    """Return what the service's container gets to see."""
+    return {
+        name: variables.get(name, "") if value is None else interpolated(value, variables)
+        for name, value in SERVICES[service]["environment"].items()
+    }
+
+
+def published(service: str) -> dict[str, tuple[int, int]]:
+    """Return the ports outside and inside, by the variable of the former."""
+    found = [_PORT.fullmatch(port) for port in SERVICES[service].get("ports", [])]
+    assert all(found), service
+    return {match[1]: (int(match[2]), int(match[3])) for match in found if match}
+
+
+def in_bytes(limit: str) -> int:
+    """Return the bytes that Docker or Redis makes of `512m` or `512mb`."""
+    match = re.fullmatch(r"(\d+)([mg])b?", limit)
+    assert match
+    return int(match[1]) * {"m": 1 << 20, "g": 1 << 30}[match[2]]
+
+
+def seconds(text: str) -> int:
+    """Return the seconds of `30s`."""
+    return int(text.removesuffix("s"))
+
+
+# --- services --------------------------------------------------------------------------------
+
+
+def test_the_services_are_these() -> None:
+    """Seven come up by themselves, two more with the profile."""
+    plain = {name for name, service in SERVICES.items() if "profiles" not in service}
+    assert plain == {*OURS, *STORES, "kibana"}
+    assert SERVICES.keys() - plain == set(MONITORING)
+    assert all(SERVICES[name]["profiles"] == ["monitoring"] for name in MONITORING)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_is_bounded_and_watched(name: str) -> None:
+    """It restarts, has limits of memory and log, no privileges, and a check that finds it soon."""
+    service = SERVICES[name]
+    assert service["restart"] == "unless-stopped"
+    assert in_bytes(service["mem_limit"]) <= in_bytes("1536m")
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+    check = service["healthcheck"]
+    assert seconds(check["start_interval"]) <= 3 < seconds(check["interval"])
+    assert seconds(check["start_period"]) >= 30
+    assert seconds(check["timeout"]) < seconds(check["interval"])
+
+
+def test_ports_are_the_well_known_ones_on_the_loopback() -> None:
+    """The defaults are those of the programs, and each has a variable that the document tells."""
+    ports = {name: port for service in SERVICES for name, port in published(service).items()}
+    assert ports == {
+        "API_PORT": (8080, 8080),
+        "REDIS_PORT": (6379, 6379),
+        "RABBITMQ_PORT": (5672, 5672),
+        "RABBITMQ_UI_PORT": (15672, 15672),
+        "POSTGRES_PORT": (5432, 5432),
+        "ELASTICSEARCH_PORT": (9200, 9200),
+        "KIBANA_PORT": (5601, 5601),
+        "PROMETHEUS_PORT": (9090, 9090),
+        "GRAFANA_PORT": (3000, 3000),
+    }
+    assert [port for port, _ in ports.values() if f"localhost:{port}" not in OPERATIONS] == []
+
+
+def test_every_variable_is_documented() -> None:
+    """The operations page names whatever can be set from outside."""
+    names = set(re.findall(r"\$\{(\w+):-", (ROOT / "docker-compose.yml").read_text()))
+    assert [name for name in sorted(names) if f"`{name}`" not in OPERATIONS] == []
+
+
+def test_ours_start_after_the_stores() -> None:
+    """API and worker wait for each store to be healthy, and Kibana for Elasticsearch."""
+    healthy = {"condition": "service_healthy"}
+    for name in OURS:
+        assert SERVICES[name]["depends_on"] == dict.fromkeys(STORES, healthy)
+    assert SERVICES["kibana"]["depends_on"] == {"elasticsearch": healthy}
+
+
+def test_data_is_in_named_volumes() -> None:
+    """Each store has one, none is declared for nothing, and the document names the stores'."""
+    used = {
+        name: [volume.split(":")[0] for volume in service.get("volumes", []) if volume[0] != "."]
+        for name, service in SERVICES.items()
+    }
+    for name in (*STORES, *MONITORING):
+        assert used[name] == [f"{name}_data"]
+    assert {volume for volumes in used.values() for volume in volumes} == COMPOSE["volumes"].keys()
+    assert [name for name in STORES if f"`{name}_data`" not in OPERATIONS] == []
+
+
+def test_what_is_mounted_is_there_and_cannot_be_written() -> None:
+    """Each file that comes from the checkout exists, and is mounted read-only."""
+    mounted = [
+        volume.split(":")
+        for service in SERVICES.values()
+        for volume in service.get("volumes", [])
+        if volume.startswith(".")
+    ]
+    assert len(mounted) == 3
+    for source, _, mode in mounted:
+        assert (ROOT / source).exists(), source
+        assert mode == "ro"
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if name not in OURS])
+def test_images_are_pinned(name: str) -> None:
+    """By a whole version, and under a name that leaves the registry to the engine."""
+    image, _, tag = SERVICES[name]["image"].partition(":")
+    assert re.match(r"v?\d+\.\d+(\.\d+)?(-\w+)?$", tag)
+    assert "." not in image
+
+
+def test_elasticsearch_matches_its_client() -> None:
+    """Server, Kibana and the pinned client are of one minor version."""
+    minor = pins("image")["elasticsearch"].rpartition(".")[0]
+    assert SERVICES["elasticsearch"]["image"].startswith(f"elasticsearch:{minor}.")
+    version = SERVICES["elasticsearch"]["image"].partition(":")[2]
+    assert SERVICES["kibana"]["image"] == f"kibana:{version}"
+
+
+# --- settings --------------------------------------------------------------------------------
+
+
+def test_every_setting_can_be_set() -> None:
+    """The names in the file are those of the settings; else run `make docs`."""
+    text = document_settings.COMPOSE.read_text()
+    assert text == document_settings.with_names(text)
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_every_setting_reaches_the_container(service: str) -> None:
+    """Each is passed on, and nothing else is: a variable that is no setting would do nothing."""
+    names = {item.name for item in load({}).describe()}
+    given = SERVICES[service]["environment"]
+    other = {"api": "WORKER_PORT", "worker": "API_PORT"}[service]
+    assert given.keys() == names - {other, *(["API_HOST"] if service == "worker" else [])}
+    assert load(environment(service, LOG_LEVEL="debug")).log_level == "debug"
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_the_stores_are_found_by_default(service: str) -> None:
+    """Without any variable the addresses are the settings' own defaults."""
+    settings, default = load(environment(service)), load({})
+    assert settings.postgres_url == default.postgres_url
+    assert settings.redis_addr == default.redis_addr
+    assert settings.rabbitmq_url == default.rabbitmq_url
+    assert settings.elasticsearch_url == default.elasticsearch_url
+    hosts = {"redis", "rabbitmq", "postgres", "elasticsearch"}
+    addresses = " ".join(environment(service)[name] for name in ADDRESSES)
+    assert {host for host in hosts if re.search(rf"\b{host}(:|\b)", addresses)} == hosts
+
+
+def test_logins_reach_both_sides() -> None:
+    """One variable sets a name or password for the server and for those who log in."""
+    given = {
+        "POSTGRES_USER": "clerk",
+        "POSTGRES_PASSWORD": "pass word",
+        "POSTGRES_DB": "shop",
+        "RABBITMQ_USER": "mule",
+        "RABBITMQ_PASSWORD": "s3cret",
+    }
+    settings = load(environment("worker", **given))
+    assert "clerk:pass%20word@postgres" in settings.postgres_url
+    assert settings.postgres_url.endswith("/shop?sslmode=disable")
+    assert settings.rabbitmq_url.startswith("amqp://mule:s3cret@rabbitmq:")
+    assert environment("postgres", **given) == {
+        name: value for name, value in given.items() if name.startswith("POSTGRES")
+    }
+    assert environment("rabbitmq", **given) == {
+        "RABBITMQ_DEFAULT_USER": "mule",
+        "RABBITMQ_DEFAULT_PASS": "s3cret",
+    }
+
+
+def test_redis_is_durable_and_holds_the_dirty_watermark() -> None:
+    """It fsyncs before it answers, evicts persisted orders only, and has room for the others."""
+    words = SERVICES["redis"]["command"].split()
+    assert words.pop(0) == "redis-server"
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    assert options["--appendonly"] == "yes"
+    assert options["--appendfsync"] == "always"
+    assert options["--no-appendfsync-on-rewrite"] == "no"
+    assert options["--maxmemory-policy"] == "volatile-ttl"
+    memory = in_bytes(options["--maxmemory"])
+    assert memory > load({}).dirty_orders_max * 1024  # as the setting says
+    assert in_bytes(SERVICES["redis"]["mem_limit"]) > 2 * memory
+
+
+def test_there_is_time_to_stop() -> None:
+    """Ours are killed only after they would have ended by themselves."""
+    for name in OURS:
+        assert seconds(SERVICES[name]["stop_grace_period"]) > load({}).shutdown_timeout_seconds
+
+
+def test_what_is_watched_is_served() -> None:
+    """Prometheus asks our two processes on the ports that they listen on; Grafana asks it."""
+    deploy = ROOT / "deploy"
+    watched = yaml.safe_load((deploy / "prometheus" / "prometheus.yml").read_text())
+    targets = {
+        (source["names"][0], source["port"])
+        for job in watched["scrape_configs"]
+        for source in job.get("dns_sd_configs", [])
+    }
+    assert targets == {
+        ("api", int(environment("api")["API_PORT"])),
+        ("worker", int(environment("worker")["WORKER_PORT"])),
+    }
+    source = yaml.safe_load((deploy / "grafana" / "datasources" / "prometheus.yml").read_text())
+    assert source["datasources"][0]["url"] == "http://prometheus:9090"
+
+
+# --- image -----------------------------------------------------------------------------------
+
+
+def stages() -> dict[str, str]:
+    """Return the text of each stage of the Dockerfile."""
+    parts = re.split(r"^FROM \S+ AS (\w+)$", DOCKERFILE, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_image_runs_the_process_itself(name: str) -> None:
+    """Each target starts the process without a shell, and is asked on the port that it serves."""
+    assert SERVICES[name]["build"]["target"] == name
+    stage, variable = stages()[name], f"{name.upper()}_PORT"
+    assert f'ENTRYPOINT ["polyglot", "{name}"]' in stage
+    assert f'CMD ["python", "-I", "/opt/alive.py", "{variable}"]' in stage
+    port = environment(name)[variable]
+    assert f"ENV {variable}={port}" in stage
+    assert f"EXPOSE {port}" in stage
+    assert all(inside == int(port) for _, inside in published(name).values())
+    assert SERVICES[name]["read_only"]
+
+
+def test_the_image_runs_as_nobody_special() -> None:
+    """The last user is a number other than root's, so that it can be checked from outside."""
+    assert re.findall(r"^USER (\d+):(\d+)$", DOCKERFILE, re.MULTILINE) == [("10001", "10001")]
+    assert stages()["runtime"].index("USER 10001") > stages()["runtime"].rindex("RUN ")
+
+
+def test_the_build_gets_what_it_copies() -> None:
+    """Every file that is copied from the checkout is there, and not kept from the engine."""
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    admitted = [line.removeprefix("!") for line in ignored if line.startswith("!")]
+    copied = [
+        source
+        for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)
+        for source in line.split()[:-1]
+    ]
+    assert len(copied) >= 6
+    for source in copied:
+        assert (ROOT / source).exists(), source
+        assert any(fnmatch(source, f"{pattern}*") for pattern in admitted), source
+
+
+def test_the_image_holds_what_the_servers_need() -> None:
+    """Its pins are the servers' profile without what only the embedded deployment needs."""
+    needed, in_image = (pins(name) for name in ("servers", "image"))
+    assert in_image == {name: pin for name, pin in needed.items() if name not in lock.EMBEDDED_ONLY}
+    assert set(lock.EMBEDDED_ONLY) <= needed.keys()
+
+
+def pins(profile: str) -> dict[str, str]:
+    """Return each pin of a profile with its condition."""
+    text = (ROOT / "requirements" / f"{profile}.txt").read_text()
+    return dict(re.findall(r"^([a-z][\w-]*)==([^\\\n]+)", text, re.MULTILINE))
+
+
+def test_every_public_image_has_a_stand_in() -> None:
+    """`scripts/compose-test` can make an image under each name that it has to find."""
+    text = (ROOT / "scripts" / "compose_test" / "stand-ins" / "Dockerfile").read_text()
+    made = set(re.findall(r"^FROM \S+ AS (\w+)$", text, re.MULTILINE)) - {"debian", "servers"}
+    needed = {SERVICES[name]["image"].partition(":")[0] for name in (*STORES, "kibana")}
+    assert made == {*needed, "python"}
