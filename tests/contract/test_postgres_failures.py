@@ -9,8 +9,8 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from urllib.parse import urlsplit
+from contextlib import asynccontextmanager, contextmanager, suppress
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import pytest
 
@@ -336,6 +336,54 @@ async def test_a_server_that_is_away_is_noticed_at_once_and_found_again() -> Non
                 await eventually(persist, within_seconds=1.5, retried=(UnavailableError,))
                 await asyncio.gather(*[store.find([]) for _ in range(4)])
         await pool.close()
+
+
+async def test_a_last_word_without_an_end(record_dsn: str) -> None:
+    """A backend's FATAL has arrived and its end has not: the driver's confusion is not ours."""
+    async with swallowing_ends(record_dsn) as (dsn, ended), onlooker(record_dsn) as seen:
+        pool = PostgresPool(dsn, size_max=1, connect_timeout_seconds=2, statement_timeout_seconds=2)
+        store = PostgresOrderStore(pool)
+        for doomed in (lambda: store.persist([accepted()]), lambda: store.find([])):
+            await store.find([])
+            async with pool.reading() as session:
+                pid = session._connection.get_server_pid()
+            ended.clear()
+            await seen.terminate(pid)
+            await ended.wait()
+            with pytest.raises(UnavailableError):
+                await doomed()
+            await store.find([])
+        await pool.close()
+
+
+@asynccontextmanager
+async def swallowing_ends(dsn: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """Give a way to the server that passes on all that it says, but not that it hangs up."""
+    parts = urlsplit(dsn)
+    socket_path = f"{parse_qs(parts.query)['host'][0]}/.s.PGSQL.5432"
+    ended = asyncio.Event()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+
+    async def link(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_unix_connection(socket_path)
+        to_server = asyncio.create_task(forward(reader, far_writer))
+        await forward(far_reader, writer)
+        ended.set()
+        with suppress(ConnectionError):  # what is written to a server that is gone
+            await to_server
+        for one in (writer, far_writer):
+            one.close()
+
+    server = await asyncio.start_server(link, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    netloc = f"{parts.username}:{parts.password}@127.0.0.1:{port}"
+    try:
+        yield urlunsplit(parts._replace(netloc=netloc, query="sslmode=disable")), ended
+    finally:
+        server.close()
 
 
 async def test_nothing_listens_there() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -54,14 +55,14 @@ class Api:
             assert time.monotonic() < deadline, answer
             await asyncio.sleep(0.05)
 
-    async def metric(self, name: str) -> float:
-        """Return the sum of the API's metric over its labels."""
-        text = (await self.request("GET", "/metrics")).json.decode()
-        return sum(
-            float(line.rpartition(" ")[2])
-            for line in text.splitlines()
-            if line.partition(" ")[0].partition("{")[0] == name
-        )
+    async def metrics(self) -> Mapping[str, float]:
+        """Return the API's metrics, each summed over its labels."""
+        sums: dict[str, float] = defaultdict(float)
+        for line in (await self.request("GET", "/metrics")).json.decode().splitlines():
+            if not line.startswith("#"):
+                sample, _, value = line.rpartition(" ")
+                sums[sample.partition("{")[0]] += float(value)
+        return sums
 
     def _request(self, method: str, path: str, body: object, headers: Mapping[str, str]) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_SECONDS)

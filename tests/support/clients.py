@@ -101,7 +101,7 @@ async def place_orders(
             sent += 1
             name, amount = f"{word} c{number}n{sent}", Decimal(sent % 1000) / 100
             try:
-                await _place(connection, history, name, amount)
+                await place(connection, history, name, amount)
             except ConnectionError:
                 return
             await asyncio.sleep(pause_seconds)
@@ -112,23 +112,32 @@ async def place_orders(
             tasks.create_task(client(number))
 
 
-async def _place(connection: Connection, history: History, name: str, amount: Decimal) -> None:
+async def place(
+    connection: Connection, history: History, name: str, amount: Decimal
+) -> UUID | None:
+    """Place one order and write down what became of it; return its id if it was accepted.
+
+    Raises:
+        ConnectionError: nobody listens.
+    """
     body = json.dumps({"product_name": name, "amount": str(amount)}).encode()
     try:
         status, answer = await connection.request("POST", "/api/orders", body)
     except EOFError:
         history.unknown.add(name)
-        return
+        return None
     if status == 202:
         order_id = UUID(answer["order_id"])
         history.acknowledged[order_id] = (name, amount)
         history.ids.append(order_id)
-    elif status == 504:
+        return order_id
+    if status == 504:
         history.unknown.add(name)
-    else:
-        history.refused.add(name)
-        if status != 503:
-            history.wrong.append(f"POST: {status} {answer}")
+        return None
+    history.refused.add(name)
+    if status != 503:
+        history.wrong.append(f"POST: {status} {answer}")
+    return None
 
 
 async def read_orders(

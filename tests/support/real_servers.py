@@ -5,17 +5,30 @@ So no test meets a server that is in use by something else.
 Invariant: a test has a database, a queue and keys of its own; what it makes, it removes.
 """
 
+import asyncio
 import os
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 from elasticsearch import AsyncElasticsearch
 
 from polyglot_persistence.adapters.rabbitmq.queue import QUEUE_DEFAULT
 from polyglot_persistence.bootstrap.stores import SEARCH_ALIAS
+from tests.support.processes import REPOSITORY
 from tests.support.queues import delete_queue
-from tests.support.servers import flush, fresh_database
+from tests.support.servers import flush, fresh_database, redis_command
+
+VARIABLES: Mapping[str, str] = {
+    "redis": "TEST_REDIS_ADDR",
+    "rabbitmq": "TEST_RABBITMQ_URL",
+    "postgres": "TEST_POSTGRES_DSN",
+    "elasticsearch": "TEST_ELASTICSEARCH_URL",
+}
+"""By the name that `scripts/servers` has for the server."""
 
 REDIS_DATABASE = 1
 """Others than tests of this project are more likely to use the first one, 0."""
@@ -62,3 +75,64 @@ async def _wipe(redis: str, rabbitmq: str, elasticsearch: str) -> None:
     async with AsyncElasticsearch(elasticsearch, request_timeout=30) as client:
         for name in await client.indices.get(index=f"{SEARCH_ALIAS}-*"):
             await client.indices.delete(index=name)
+
+
+class RealServer:
+    """One of the servers that `scripts/servers` started, to be killed and started again."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.address = address_of(VARIABLES[name])
+        if f"export {VARIABLES[name]}='{self.address}'" not in _servers("test-env", name):
+            pytest.skip(f"scripts/servers did not start {name} at {self.address}")
+
+    async def kill(self) -> None:
+        """End it without a word, as `kill -9` does."""
+        await asyncio.to_thread(_servers, "kill", self.name)
+
+    async def down(self) -> None:
+        """Stop it in order."""
+        await asyncio.to_thread(_servers, "down", self.name)
+
+    async def up(self) -> None:
+        """Start it on the data that it has."""
+        await asyncio.to_thread(_servers, "up", self.name)
+
+    async def answers(self) -> bool:
+        """Whether it talks to clients at all."""
+        try:
+            async with asyncio.timeout(2):
+                return await self._talk()
+        except (OSError, TimeoutError, EOFError, AssertionError, asyncpg.PostgresError):
+            return False
+
+    async def _talk(self) -> bool:
+        if self.name == "redis":
+            return bool(await redis_command(f"redis://{self.address}", "PING") == b"PONG")
+        if self.name == "postgres":
+            connection = await asyncpg.connect(self.address)
+            await connection.close()
+            return True
+        if self.name == "rabbitmq":
+            return (await self._say(b"AMQP\x00\x00\x09\x01")).startswith(b"\x01")
+        request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        return (await self._say(request)).startswith(b"HTTP/1.1 200")
+
+    async def _say(self, request: bytes) -> bytes:
+        address = urlsplit(self.address)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        try:
+            writer.write(request)
+            return await reader.readexactly(12)
+        finally:
+            writer.close()
+
+
+def _servers(*arguments: str) -> str:
+    return subprocess.run(
+        [REPOSITORY / "scripts" / "servers", *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    ).stdout

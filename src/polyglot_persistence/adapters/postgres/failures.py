@@ -15,8 +15,17 @@ from polyglot_persistence.errors import (
     UnknownOutcomeError,
 )
 
-DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
-"""Everything that asyncpg lets out (a refused or reset connection is an `OSError`)."""
+DRIVER_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+"""Everything that asyncpg lets out (a refused or reset connection is an `OSError`).
+
+An `InternalClientError` is how it says that a connection's last word was a FATAL and its end has
+not arrived yet: test_a_last_word_without_an_end."""
 
 # By SQLSTATE or its class, the first two characters; the longer match counts.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
