@@ -1,5 +1,6 @@
-"""A worker that dies of one order, in place of whatever a real one may die of (a fault in a driver,
-a machine out of memory). Run by path, with the order's product name as its argument.
+"""A worker that dies of one order; run by path, with the order's product name as its argument.
+
+It stands for whatever a real one may die of: a fault in a driver, a machine out of memory.
 """
 
 import os
