@@ -96,9 +96,14 @@ class IndexDirectory:
             MissingIndexError: there is none that this version can use.
             ValueError: it cannot be opened for now.
         """
-        name = self.current()
-        with damage_is_absence():
-            return OpenIndex(name, tantivy.Index.open(str(self._path / name)))
+        while True:
+            name = self.current()
+            try:
+                with damage_is_absence():
+                    return OpenIndex(name, tantivy.Index.open(str(self._path / name)))
+            except MissingIndexError:
+                if self.current() == name:  # else it was replaced at that moment
+                    raise
 
     def create(self, timeout_seconds: float) -> bool:
         """Create an empty index unless there is a usable one; return whether it was.

@@ -191,13 +191,17 @@ class TantivyIndex:
             return reading.searcher, reading.opened.handle.schema
 
     def _reopened(self, reading: _Reading | None) -> OpenIndex:
-        if reading is None or reading.opened.name != self._directory.current():
-            opened = self._directory.open()
-            opened.handle.config_reader("manual")  # else a thread polls the directory
-            return opened
-        with damage_is_absence():
-            reading.opened.handle.reload()
-        return reading.opened
+        if reading is not None and reading.opened.name == self._directory.current():
+            try:
+                with damage_is_absence():
+                    reading.opened.handle.reload()
+            except MissingIndexError:
+                pass  # opening tells whether it is gone or was replaced at that moment
+            else:
+                return reading.opened
+        opened = self._directory.open()
+        opened.handle.config_reader("manual")  # else a thread reloads at its own times
+        return opened
 
     def _write(self, orders: Sequence[StoredOrder]) -> Sequence[IndexFailure]:
         failures = []
