@@ -6,7 +6,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from real_servers.machine import ServerError, install, mirror, run, talk, wait_gone
+from real_servers.machine import ServerError, install, mirror, run, talk, wait_gone, wait_left
 from real_servers.server import REPOSITORY, Server, root_dir
 
 
@@ -46,7 +46,11 @@ class Postgres(Server):
         return str(found[-1]) if found else "/usr/lib/postgresql"
 
     def prepare(self) -> None:
-        if (self.data / "cluster" / "PG_VERSION").exists():
+        cluster = self.data / "cluster"
+        if (cluster / "PG_VERSION").exists():
+            # It would believe that a killed one still runs, as long as nobody buries that process.
+            wait_left(cluster)
+            (cluster / "postmaster.pid").unlink(missing_ok=True)
             return
         password = self.data / "password"
         password.write_text("secret\n")

@@ -132,3 +132,20 @@ def wait_gone(pid: int) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+def wait_left(directory: Path) -> None:
+    """Wait until no process works in the directory: what a killed server forked ends by itself."""
+    deadline = time.monotonic() + STOP_SECONDS
+    links = Path("/proc").glob
+    while working := [link for link in links("[0-9]*/cwd") if leads_to(link, directory)]:
+        if time.monotonic() > deadline:
+            raise ServerError(f"process {working[0].parent.name} still works in {directory}")
+        time.sleep(0.05)
+
+
+def leads_to(link: Path, directory: Path) -> bool:
+    try:
+        return link.readlink() == directory
+    except OSError:  # it has just ended, or is another user's
+        return False

@@ -129,10 +129,12 @@ class RealServer:
 
 
 def _servers(*arguments: str) -> str:
-    return subprocess.run(
+    done = subprocess.run(
         [REPOSITORY / "scripts" / "servers", *arguments],
-        check=True,
         capture_output=True,
         text=True,
         timeout=180,
-    ).stdout
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
