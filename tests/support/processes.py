@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -143,10 +143,11 @@ class Process:
 async def killed_together(processes: Sequence[Process]) -> None:
     """Kill them and everything below them with -9, all at one moment."""
     family = [pid for one in processes for pid in (one.pid, *descendants(one.pid)) if alive(pid)]
-    for pid in family:
-        os.kill(pid, signal.SIGSTOP)  # so that nobody can react to another's end
-    for pid in family:
-        os.kill(pid, signal.SIGKILL)
+    # Stopped first, so that nobody can react to another's end.
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in family:
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(pid, number)
     await eventually(
         lambda: not any(map(alive, family)) and all(one.code is not None for one in processes),
         what=f"the end of {family}",

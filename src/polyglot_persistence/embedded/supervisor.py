@@ -34,6 +34,9 @@ from polyglot_persistence.errors import ConfigurationError
 READY_TIMEOUT_SECONDS = 60.0
 """From the start of the API until it is ready; the stores answer by then."""
 
+DEGRADED_SECONDS = 15.0
+"""How long a store may be missing before what is there counts as ready."""
+
 SHUTDOWN_TIMEOUT_SECONDS = 20.0
 SHUTDOWN_MARGIN_SECONDS = 10.0
 """What a process is given beyond its own deadline before it is killed."""
@@ -142,6 +145,7 @@ class _Deployment:
         self._host = host
         self._port = port
         self._data_dir = data_dir
+        self._degraded_since: float | None = None
         self._postgres = EmbeddedPostgres(data_dir / "postgres")
         self._valkey = EmbeddedValkey(data_dir / "valkey")
         stop_timeout_seconds = shutdown_timeout_seconds + SHUTDOWN_MARGIN_SECONDS
@@ -185,7 +189,18 @@ class _Deployment:
         return not (self._api.running and self._worker.running) or await self._ready()
 
     async def _ready(self) -> bool:
-        return await _status(_url_host(self._host), self._port, "/health/ready") == b"200"
+        """Whether orders are accepted and every store is there: schema and index are made by then.
+
+        What is only degraded after a while is ready, too: it says itself what is missing.
+        """
+        answer = await _answer(_url_host(self._host), self._port, "/health/ready")
+        if not answer.startswith(b"HTTP/1.1 200 "):
+            return False
+        if b'"mode":"normal"' in answer:
+            return True
+        now = asyncio.get_running_loop().time()
+        self._degraded_since = self._degraded_since or now
+        return now - self._degraded_since > DEGRADED_SECONDS
 
     def _environment(self) -> Mapping[str, str]:
         """Return the environment of our own processes: the caller's, and where the stores are."""
@@ -282,8 +297,8 @@ def _url_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-async def _status(host: str, port: int, path: str) -> bytes | None:
-    """Return the status of a GET, or nothing while nobody answers it."""
+async def _answer(host: str, port: int, path: str) -> bytes:
+    """Return the whole answer to a GET; empty while nobody answers it."""
     try:
         async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
             reader, writer = await asyncio.open_connection(host.strip("[]"), port)
@@ -291,10 +306,9 @@ async def _status(host: str, port: int, path: str) -> bytes | None:
                 writer.write(
                     f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
                 )
-                words = (await reader.readline()).split()
+                return await reader.read()
             finally:
                 writer.close()
                 await writer.wait_closed()
     except (OSError, TimeoutError):
-        return None
-    return words[1] if len(words) > 1 else None
+        return b""
