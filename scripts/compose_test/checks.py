@@ -63,7 +63,10 @@ def run(stack: Stack) -> None:
 
     check_stop(stack)
     timed("docker compose down", lambda: stack.compose("down"))
-    timed("docker compose up --wait", lambda: stack.compose("up", "--wait"))
+    two = ("up", "--wait", "--scale=worker=2")
+    timed(f"docker compose {' '.join(two)}", lambda: stack.compose(*two))
+    if len(stack.compose("ps", "--quiet", "worker").split()) != 2:
+        raise ServerError("there are not two workers")
     check_exactly(stack, acknowledged)
     say("all of them are there after `down` and `up`")
     timed("docker compose down -v", lambda: stack.compose("down", "-v"))
