@@ -127,7 +127,8 @@ class FastLaneProtocol(GuardedProtocol):
     def on_headers_complete(self) -> None:
         """The head is there: choose the lane."""
         cycle = self.cycle
-        idle = cycle is None or cycle.response_complete  # type: ignore[redundant-expr]  it is None
+        # There is none before the first request, whatever uvicorn's annotation says.
+        idle = cycle is None or cycle.response_complete  # type: ignore[redundant-expr]
         if idle and not self.flow.write_paused:
             method = self.parser.get_method()
             request = self.hot.match(method, self.url)
