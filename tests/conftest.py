@@ -1,13 +1,28 @@
-"""The servers that every test may use: `postgres_dsn` and `redis_url`, empty for each test."""
+"""The servers that tests may use: `postgres_dsn` and `redis_url`, empty for each test.
+
+Both come once from the bundled server, which is always there, and once from a real one of the
+production deployment (`scripts/servers`). Those that are not there skip their tests with a reason,
+or fail them with REQUIRE_SERVERS=1.
+"""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from polyglot_persistence.embedded.postgres import EmbeddedPostgres
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
+from tests.support.real_servers import BUNDLED_OR_REAL, address_of, redis_url_of_tests
 from tests.support.servers import flush, fresh_database, running, short_directory
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one process of several run whatever needs a real server: there is one of each."""
+    for item in items:
+        if item.get_closest_marker("servers"):
+            item.add_marker(pytest.mark.xdist_group("servers"))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -35,15 +50,33 @@ async def stopped_postgres() -> AsyncIterator[Path]:
         yield directory / "postgres"
 
 
+@pytest.fixture(scope="session", params=BUNDLED_OR_REAL)
+def postgres_address(request: pytest.FixtureRequest) -> str:
+    """The DSN of a PostgreSQL on which to make databases."""
+    if request.param == "real":
+        return address_of("TEST_POSTGRES_DSN")
+    server: EmbeddedPostgres = request.getfixturevalue("postgres_server")
+    return server.dsn
+
+
+@pytest.fixture(scope="session", params=BUNDLED_OR_REAL)
+def redis_address(request: pytest.FixtureRequest) -> str:
+    """The URL of a Redis or Valkey, with what the last test left there."""
+    if request.param == "real":
+        return redis_url_of_tests()
+    server: EmbeddedValkey = request.getfixturevalue("valkey_server")
+    return server.url
+
+
 @pytest_asyncio.fixture
-async def postgres_dsn(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
+async def postgres_dsn(postgres_address: str) -> AsyncIterator[str]:
     """The DSN of a fresh, empty database, dropped after the test."""
-    async with fresh_database(postgres_server.dsn) as dsn:
+    async with fresh_database(postgres_address) as dsn:
         yield dsn
 
 
 @pytest_asyncio.fixture
-async def redis_url(valkey_server: EmbeddedValkey) -> str:
-    """The URL of an empty Valkey."""
-    await flush(valkey_server.url)
-    return valkey_server.url
+async def redis_url(redis_address: str) -> str:
+    """The URL of an empty Redis or Valkey."""
+    await flush(redis_address)
+    return redis_address

@@ -1,4 +1,4 @@
-"""The record for contract tests: a migrated database, emptied for each test, and a look beside it.
+"""Stores for contract tests: a record, emptied for each test, and servers to do anything with.
 
 A database of its own (`postgres_dsn`) is for tests of the schema itself; it costs ten times more.
 """
@@ -11,16 +11,27 @@ import pytest_asyncio
 from polyglot_persistence.adapters.postgres.migrate import migrate
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
-from polyglot_persistence.embedded.postgres import EmbeddedPostgres
+from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.ports import OrderStore
+from tests.support.installed_redis import InstalledRedis
+from tests.support.real_servers import BUNDLED_OR_REAL
 from tests.support.record import Onlooker, empty, onlooker, pool_on
-from tests.support.servers import fresh_database
+from tests.support.servers import fresh_database, running, short_directory
+
+
+@pytest_asyncio.fixture(params=BUNDLED_OR_REAL)
+async def own_server(request: pytest.FixtureRequest) -> AsyncIterator[EmbeddedValkey]:
+    """A Valkey or Redis of the test's own, which it may stop, stall and reconfigure."""
+    kind = EmbeddedValkey if request.param == "bundled" else InstalledRedis
+    with short_directory() as directory:
+        async with running(kind(directory / "data")) as server:
+            yield server
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def record_database(postgres_server: EmbeddedPostgres) -> AsyncIterator[str]:
+async def record_database(postgres_address: str) -> AsyncIterator[str]:
     """The DSN of a migrated database, the same one for the whole session."""
-    async with fresh_database(postgres_server.dsn) as dsn:
+    async with fresh_database(postgres_address) as dsn:
         await migrate(dsn)
         yield dsn
 

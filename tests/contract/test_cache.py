@@ -296,16 +296,16 @@ async def test_the_epoch_is_copied_only_if_the_token_survived(
     await cache.offer_token("token")
     assert await cache.copy_epoch(3, "token")
     assert (await cache.read([])).epoch == 3
-    await client.execute("FLUSHALL")
+    await client.execute("FLUSHDB")
     assert not await cache.copy_epoch(4, "token")
     assert (await cache.read([])).epoch is None
 
 
 async def test_a_wiped_cache_is_empty_and_works(cache: Cache, client: RedisClient) -> None:
-    """After FLUSHALL and SCRIPT FLUSH every method works again by itself."""
+    """After FLUSHDB and SCRIPT FLUSH every method works again by itself."""
     order = accepted()
     await cache.accept([single(order)])
-    await client.execute("FLUSHALL")
+    await client.execute("FLUSHDB")
     await client.execute("SCRIPT", "FLUSH")
     assert await cache.read([order.order.id]) == ([None], None)
     assert await cache.backlog() == (0, None)

@@ -34,7 +34,10 @@ from polyglot_persistence.flows.persist import PersistFlow
 from polyglot_persistence.flows.read import ReadFlow, RecentOrders
 from polyglot_persistence.ports import Settled
 from tests.support.orders import accepted, prepared, single
+from tests.support.real_servers import BUNDLED
 from tests.support.record import Onlooker
+
+pytestmark = BUNDLED
 
 ALL = LetterFilter()
 ME = Operator("command", "me")

@@ -15,6 +15,7 @@ from polyglot_persistence.embedded.identity import identity_for
 from polyglot_persistence.embedded.postgres import EmbeddedPostgres
 from polyglot_persistence.errors import ConfigurationError
 from tests.support.processes import REPOSITORY, eventually, started
+from tests.support.real_servers import BUNDLED_POSTGRES
 from tests.support.servers import copy_directory, running, short_directory
 
 
@@ -31,6 +32,7 @@ def data(directory: Path, stopped_postgres: Path) -> Path:
     return directory / "data"
 
 
+@BUNDLED_POSTGRES
 async def test_a_commit_is_durable_and_nothing_listens(postgres_dsn: str) -> None:
     """A commit follows its fsync, and there is no port."""
     connection = await asyncpg.connect(postgres_dsn)
@@ -45,6 +47,7 @@ async def test_a_commit_is_durable_and_nothing_listens(postgres_dsn: str) -> Non
     assert list(settings.values()) == ["on", "on", "on", ""]
 
 
+@BUNDLED_POSTGRES
 async def test_a_wrong_password_is_refused(postgres_dsn: str) -> None:
     """The socket alone lets nobody in."""
     with pytest.raises(asyncpg.InvalidPasswordError):

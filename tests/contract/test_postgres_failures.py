@@ -30,6 +30,7 @@ from polyglot_persistence.ports import OrderStore
 from tests.support.eventually import eventually
 from tests.support.orders import accepted
 from tests.support.processes import free_port
+from tests.support.real_servers import BUNDLED_POSTGRES
 from tests.support.record import Onlooker, onlooker, pool_on
 from tests.support.servers import running, short_directory
 
@@ -338,6 +339,7 @@ async def test_a_server_that_is_away_is_noticed_at_once_and_found_again() -> Non
         await pool.close()
 
 
+@BUNDLED_POSTGRES  # for its socket
 async def test_a_last_word_without_an_end(record_dsn: str) -> None:
     """A backend's FATAL has arrived and its end has not: the driver's confusion is not ours."""
     async with swallowing_ends(record_dsn) as (dsn, ended), onlooker(record_dsn) as seen:

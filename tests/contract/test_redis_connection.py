@@ -51,14 +51,6 @@ async def client(redis_url: str) -> AsyncIterator[RedisClient]:
         yield client
 
 
-@pytest_asyncio.fixture
-async def own_server() -> AsyncIterator[EmbeddedValkey]:
-    """A server that the test may stop and stall."""
-    with short_directory() as directory:
-        async with running(EmbeddedValkey(directory / "valkey")) as server:
-            yield server
-
-
 @asynccontextmanager
 async def stalled(server: EmbeddedValkey) -> AsyncIterator[None]:
     """Keep the server from running, its sockets open."""

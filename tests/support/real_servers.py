@@ -30,6 +30,17 @@ VARIABLES: Mapping[str, str] = {
 }
 """By the name that `scripts/servers` has for the server."""
 
+BUNDLED_OR_REAL = ["bundled", pytest.param("real", marks=pytest.mark.servers)]
+"""Parameters of a fixture that comes once from either."""
+
+BUNDLED_POSTGRES = pytest.mark.parametrize("postgres_address", ["bundled"], indirect=True)
+"""For tests of that server."""
+
+BUNDLED = pytest.mark.parametrize(
+    ("postgres_address", "redis_address"), [("bundled", "bundled")], indirect=True
+)
+"""For tests of what lies above the stores: they need not run on each pair of them."""
+
 REDIS_DATABASE = 1
 """Others than tests of this project are more likely to use the first one, 0."""
 
@@ -47,7 +58,7 @@ def address_of(variable: str) -> str:
     return address
 
 
-def redis_address() -> str:
+def redis_url_of_tests() -> str:
     """Return the URL of the real Redis, with a database for tests alone."""
     return f"redis://{address_of('TEST_REDIS_ADDR')}/{REDIS_DATABASE}"
 
@@ -55,7 +66,7 @@ def redis_address() -> str:
 @asynccontextmanager
 async def empty_stores() -> AsyncIterator[dict[str, str]]:
     """Give the settings of a deployment on the real servers, which have nothing of it."""
-    redis = redis_address()
+    redis = redis_url_of_tests()
     rabbitmq = address_of("TEST_RABBITMQ_URL")
     elasticsearch = address_of("TEST_ELASTICSEARCH_URL")
     await _wipe(redis, rabbitmq, elasticsearch)

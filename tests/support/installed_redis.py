@@ -1,0 +1,30 @@
+"""A Redis of the machine's own, run in a test's directory exactly as the bundled Valkey is."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from polyglot_persistence.embedded.server import bare_environment
+from polyglot_persistence.embedded.socket_directory import open_socket_directory
+from polyglot_persistence.embedded.valkey import SOCKET_NAME, EmbeddedValkey
+
+
+class InstalledRedis(EmbeddedValkey):
+    """The same configuration and owner; another program."""
+
+    async def _spawn(self, path: Path) -> None:
+        self._socket = open_socket_directory(path, SOCKET_NAME) / SOCKET_NAME
+        configuration = path / "redis.conf"
+        configuration.write_text(self._configuration(path, self._socket))
+        await self._child.start([_binary(), configuration], bare_environment())
+
+
+def _binary() -> Path:
+    found = shutil.which("redis-server")
+    if found is None and os.environ.get("REQUIRE_SERVERS") == "1":
+        pytest.fail("redis-server is not installed, and REQUIRE_SERVERS is 1")
+    if found is None:
+        pytest.skip("redis-server is not installed")
+    return Path(found)
