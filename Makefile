@@ -5,6 +5,9 @@ ARGS ?=
 URL ?= http://127.0.0.1:8080
 BIN = $(VENV)/bin
 
+# Most of the tests' time is waiting. What needs a real server is one group, run by one process.
+PARALLEL = -n 4 --dist=loadgroup
+
 # The first Python that is new enough; PYTHON=/path/to/python3 names one.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
@@ -34,11 +37,11 @@ load: datasets ## Send real orders to a running `make run` and check every day t
 .PHONY: test
 test: ## Run the test suite.
 	$(call set_up,dev)
-	@exec "$(BIN)/python" -m pytest $(ARGS)
+	@exec "$(BIN)/python" -m pytest $(PARALLEL) $(ARGS)
 
 .PHONY: check
 check: lint ## Run what a commit must pass, in under a minute.
-	@exec "$(BIN)/python" -m pytest -q -n 4 tests/unit tests/contract $(ARGS)
+	@exec "$(BIN)/python" -m pytest -q $(PARALLEL) tests/unit tests/contract $(ARGS)
 
 .PHONY: compose-test
 compose-test: ## Run the compose file for real, with stand-ins for public images (root).
