@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from real_servers.machine import ServerError, install, mirror, run, talk, wait_gone, wait_left
-from real_servers.server import REPOSITORY, Server, root_dir
+from real_servers.server import REPOSITORY, START_SECONDS, Server, root_dir
 
 
 class Redis(Server):
@@ -262,6 +262,7 @@ class Elasticsearch(Server):
                 f"--transport-port={self.port('transport')}",
                 f"--data-dir={self.data}",
                 f"--cache-dir={root_dir() / 'elasticsearch-servers'}",
+                f"--timeout={START_SECONDS}",
             ],
         )
 

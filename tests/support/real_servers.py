@@ -144,7 +144,7 @@ def _servers(*arguments: str) -> str:
         [REPOSITORY / "scripts" / "servers", *arguments],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=270,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -28,7 +28,7 @@ PAUSE_SECONDS = 0.03
 """16 connections place some 300 orders a second with it: enough in flight at every moment, and few
 enough to compare each of them in the end."""
 WORD = "gadget"
-START_SECONDS = 180
+START_SECONDS = 240
 RECOVERY_SECONDS = 30.0
 """Far above what is printed: a busy machine is no failure, waiting for an operator is."""
 
