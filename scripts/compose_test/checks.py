@@ -11,7 +11,7 @@ from real_servers.machine import ServerError
 from compose_test.engine import Engine, kill
 from compose_test.images import public_images
 from compose_test.orders import Writer, check_exactly, wait_complete
-from compose_test.stack import OURS, SERVICES, STORES, Stack
+from compose_test.stack import HEALTHY_SECONDS, OURS, SERVICES, STORES, Stack, eventually
 
 STOP_SECONDS_MAX = 15
 
@@ -154,10 +154,19 @@ def restart(stack: Stack, service: str, writer: Writer) -> None:
 
 def crash(stack: Stack, service: str, writer: Writer) -> None:
     """Kill a service's main process behind the engine's back: the restart policy brings it back."""
-    before = stack.inspect(service)["RestartCount"]
-    pid = stack.inspect(service)["State"]["Pid"]
-    break_it(stack, service, writer, "kill -9", lambda: kill(pid))
-    if stack.inspect(service)["RestartCount"] != before + 1:
+    before = stack.inspect(service)
+    pid = before["State"]["Pid"]
+
+    def kill_it() -> None:
+        kill(pid)
+        eventually(  # until the engine has noticed, the container still is what it was
+            lambda: stack.inspect(service)["State"]["Pid"] not in (0, pid),
+            HEALTHY_SECONDS,
+            f"{service} started again",
+        )
+
+    break_it(stack, service, writer, "kill -9", kill_it)
+    if stack.inspect(service)["RestartCount"] != before["RestartCount"] + 1:
         raise ServerError(f"{service} was not restarted once")
 
 
