@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 REQUEST_TIMEOUT_SECONDS = 20.0
@@ -31,12 +31,18 @@ class History:
 
 
 class Connection:
-    """One keep-alive HTTP/1.1 connection to the API on the loopback."""
+    """One keep-alive HTTP/1.1 connection to the API on the loopback, closed by its context."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
 
     async def request(
         self, method: str, path: str, body: bytes = b"", content_type: str = "application/json"
@@ -95,17 +101,16 @@ async def place_orders(
     """
 
     async def client(number: int) -> None:
-        connection = Connection(port)
         sent = 0
-        while not stop.is_set():
-            sent += 1
-            name, amount = f"{word} c{number}n{sent}", Decimal(sent % 1000) / 100
-            try:
-                await place(connection, history, name, amount)
-            except ConnectionError:
-                return
-            await asyncio.sleep(pause_seconds)
-        connection.close()
+        with Connection(port) as connection:
+            while not stop.is_set():
+                sent += 1
+                name, amount = f"{word} c{number}n{sent}", Decimal(sent % 1000) / 100
+                try:
+                    await place(connection, history, name, amount)
+                except ConnectionError:
+                    return
+                await asyncio.sleep(pause_seconds)
 
     async with asyncio.TaskGroup() as tasks:
         for number in range(connections):
@@ -146,27 +151,28 @@ async def read_orders(
     """Read acknowledged orders until told to stop: the order itself, or 503, is right."""
 
     async def client() -> None:
-        connection = Connection(port)
-        while not stop.is_set():
-            await asyncio.sleep(pause_seconds)
-            if not history.ids:
-                continue
-            # Half of them just accepted: there cache, queue and record differ most.
-            latest = random.random() < 0.5
-            order_id = random.choice(history.ids[-20:] if latest else history.ids)
-            try:
-                status, answer = await connection.request("GET", f"/api/orders/{order_id}")
-            except EOFError as error:
-                history.wrong.append(f"GET {order_id}: {error}")
-                continue
-            history.read_back[status] += 1
-            if status != 503 and not is_order(answer, history.acknowledged[order_id]):
-                history.wrong.append(f"GET {order_id}: {status} {answer}")
-        connection.close()
+        with Connection(port) as connection:
+            while not stop.is_set():
+                await asyncio.sleep(pause_seconds)
+                if history.ids:
+                    await _read_one(connection, history)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(connections):
             tasks.create_task(client())
+
+
+async def _read_one(connection: Connection, history: History) -> None:
+    # Half of them just accepted: there cache, queue and record differ most.
+    order_id = random.choice(history.ids[-20:] if random.random() < 0.5 else history.ids)
+    try:
+        status, answer = await connection.request("GET", f"/api/orders/{order_id}")
+    except (ConnectionError, EOFError) as error:
+        history.wrong.append(f"GET {order_id}: {error!r}")
+        return
+    history.read_back[status] += 1
+    if status != 503 and not is_order(answer, history.acknowledged[order_id]):
+        history.wrong.append(f"GET {order_id}: {status} {answer}")
 
 
 def is_order(answer: Any, order: tuple[str, Decimal]) -> bool:
@@ -182,10 +188,9 @@ async def ask_all(
     todo = iter(enumerate(paths))
 
     async def client() -> None:
-        connection = Connection(port)
-        for position, path in todo:
-            answers[position] = await connection.request("GET", path)
-        connection.close()
+        with Connection(port) as connection:
+            for position, path in todo:
+                answers[position] = await connection.request("GET", path)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(connections):

@@ -94,7 +94,6 @@ async def first_answer(server: RealServer) -> float:
 async def recovery(deployment: Deployment, history: History, since: float) -> Recovery:
     """Wait until orders go all the way; return when they got where."""
     before = await with_both_copies(deployment)
-    probes = Connection(deployment.port)
 
     async def both_copies() -> None:
         assert await with_both_copies(deployment) > before
@@ -113,11 +112,11 @@ async def recovery(deployment: Deployment, history: History, since: float) -> Re
     moments = []
     await eventually(both_copies, within_seconds=RECOVERY_SECONDS)
     moments.append(time.monotonic() - since)
-    probe = await eventually(accepted, within_seconds=RECOVERY_SECONDS)
-    for moment in ("persisted_at", "searchable_at"):
-        await eventually(partial(reached, moment), within_seconds=RECOVERY_SECONDS)
-        moments.append(time.monotonic() - since)
-    probes.close()
+    with Connection(deployment.port) as probes:
+        probe = await eventually(accepted, within_seconds=RECOVERY_SECONDS)
+        for moment in ("persisted_at", "searchable_at"):
+            await eventually(partial(reached, moment), within_seconds=RECOVERY_SECONDS)
+            moments.append(time.monotonic() - since)
     return Recovery(*moments)
 
 
