@@ -8,6 +8,8 @@ from uuid import UUID
 
 import pytest
 
+from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.dead_letter import DeadLetter, DeadLetterRow, Stage
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, derived_id, new_id
 from polyglot_persistence.errors import ConflictError, UnavailableError
@@ -29,6 +31,7 @@ class Rows:
 
     def __init__(self) -> None:
         self.rows: dict[UUID, StoredOrder] = {}
+        self.dead: dict[UUID, DeadLetterRow] = {}
         self.error: Exception | None = None
         self.asked: list[Sequence[UUID]] = []
 
@@ -36,7 +39,13 @@ class Rows:
         self.asked.append(ids)
         if self.error is not None:
             raise self.error
-        return Found({i: self.rows[i] for i in ids if i in self.rows}, {}, 1)
+        dead = {i: self.dead[i] for i in ids if i in self.dead and i not in self.rows}
+        return Found({i: self.rows[i] for i in ids if i in self.rows}, dead, 1)
+
+    def condemn(self, order_id: UUID, payload: bytes) -> None:
+        letter = DeadLetter(order_id, order_id, payload, "because", Stage.PERSIST, 1)
+        now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.dead[order_id] = DeadLetterRow(1, letter, now, now)
 
     def persist(self, orders: Sequence[AcceptedOrder]) -> None:
         for one in orders:
@@ -106,6 +115,29 @@ async def test_the_same_key_with_another_body_is_a_conflict(
     with pytest.raises(ConflictError):
         await stand.flow.accept_keyed("", "k", name, amount)
     assert published == len(stand.queue.orders)
+
+
+async def test_a_dead_order_is_still_what_its_key_stands_for() -> None:
+    """The same again is a replay, not a second order; another body is a conflict."""
+    stand = Stand()
+    (order_id,) = (await stand.flow.accept_keyed("", "k", "x", ONE)).ids
+    (order,) = stand.queue.orders
+    stand.cache.entries.clear()
+    stand.record.condemn(order_id, codec.encode_item(order, codec.encode_order(order.order)))
+    assert (await stand.flow.accept_keyed("", "k", "x", ONE)).replayed
+    with pytest.raises(ConflictError):
+        await stand.flow.accept_keyed("", "k", "x", TWO)
+    assert len(stand.queue.orders) == 1
+
+
+async def test_a_dead_letter_that_cannot_be_read_is_no_obstacle() -> None:
+    """The order is accepted once more, and persisting it removes the letter."""
+    stand = Stand()
+    order_id = derived_id("", "k")
+    stand.record.condemn(order_id, b"nonsense")
+    acceptance = await stand.flow.accept_keyed("", "k", "x", ONE)
+    assert (acceptance.ids, acceptance.replayed) == ([order_id], False)
+    assert [one.order.id for one in stand.queue.orders] == [order_id]
 
 
 async def test_another_client_has_another_order_under_the_same_key() -> None:

@@ -280,6 +280,7 @@ def test_nothing_that_matches_is_nothing_to_do(flow: Flow) -> None:
         ["discard", "-1"],
         ["discard", "--stage", "none"],
         ["discard", "--since", "yesterday"],
+        ["discard", "--since", "0001-01-01T00:00:00+23:59"],
         ["discard", "--reason", ""],
         ["discard", "--order", "7"],
         ["list", "--limit", "0"],

@@ -9,7 +9,8 @@ import asyncio
 import base64
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias, TypeVar
+from datetime import UTC, datetime
+from typing import TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -52,9 +53,11 @@ _ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 _POINTER = re.compile(r" - at `\$\.?(.*)`")
 _FILTERS = ("reason", "stage", "order_id", "unit_id", "since", "until")
 
+_A_REASON = f"a text of 1 to {REASON_CHARACTERS_MAX} characters"
+_A_MOMENT = "a moment in RFC 3339 form with a time zone"
+
 _One: TypeAlias = Callable[[int, Operator], Awaitable[Sequence[Handled]]]
 _Some: TypeAlias = Callable[[LetterFilter, int | None, Operator], Awaitable[Slice]]
-_Value = TypeVar("_Value")
 
 
 class DeadLetterRoutes:
@@ -185,8 +188,15 @@ def parse_choice(body: bytes) -> tuple[LetterFilter, int | None]:
         raise InvalidError(
             Violation("", f'must name at least one of {", ".join(_FILTERS)}, or say "all": true')
         )
+    if choice.reason is not None and not _is_reason(choice.reason):
+        raise InvalidError(Violation("/reason", f"must be {_A_REASON}"))
+    for name in ("since", "until"):
+        if (moment := getattr(choice, name)) is not None and not _has_utc(moment):
+            raise InvalidError(Violation(f"/{name}", f"must be {_A_MOMENT}"))
+    if choice.cursor is not None and not _ID.fullmatch(choice.cursor):
+        raise InvalidError(Violation("/cursor", "was not given out by this API"))
     chosen = LetterFilter(
-        _checked_reason(choice.reason),
+        choice.reason,
         None if choice.stage is None else Stage(choice.stage),
         choice.order_id,
         choice.unit_id,
@@ -200,31 +210,48 @@ def _chosen_by_query(request: Request) -> LetterFilter:
     stage = request.query_params.get("stage")
     if stage is not None and stage not in {one.value for one in Stage}:
         raise MalformedError("the query parameter stage must be decode, persist or index")
+    reason = request.query_params.get("reason")
+    if reason is not None and not _is_reason(reason):
+        raise MalformedError(f"the query parameter reason must be {_A_REASON}")
     return LetterFilter(
-        _checked_reason(request.query_params.get("reason")),
+        reason,
         None if stage is None else Stage(stage),
-        _converted(request, "order_id", UUID),
-        _converted(request, "unit_id", UUID),
-        _converted(request, "since", Moment),
-        _converted(request, "until", Moment),
+        _id_of_query(request, "order_id"),
+        _id_of_query(request, "unit_id"),
+        _moment_of_query(request, "since"),
+        _moment_of_query(request, "until"),
     )
 
 
-def _converted(request: Request, name: str, kind: type[_Value]) -> _Value | None:
-    text = request.query_params.get(name)
-    if text is None:
-        return None
+def _id_of_query(request: Request, name: str) -> UUID | None:
     try:
-        return msgspec.convert(text, kind)
+        return msgspec.convert(request.query_params.get(name), UUID | None)
     except msgspec.ValidationError:
-        what = "a UUID" if kind is UUID else "a moment in RFC 3339 form with a time zone"
-        raise MalformedError(f"the query parameter {name} must be {what}") from None
+        raise MalformedError(f"the query parameter {name} must be a UUID") from None
 
 
-def _checked_reason(text: str | None) -> str | None:
-    if text is not None and ("\x00" in text or not 1 <= len(text) <= REASON_CHARACTERS_MAX):
-        raise MalformedError(f"reason must be a text of 1 to {REASON_CHARACTERS_MAX} characters")
-    return text
+def _moment_of_query(request: Request, name: str) -> datetime | None:
+    wrong = MalformedError(f"the query parameter {name} must be {_A_MOMENT}")
+    try:
+        moment = msgspec.convert(request.query_params.get(name), Moment | None)
+    except msgspec.ValidationError:
+        raise wrong from None
+    if moment is not None and not _has_utc(moment):
+        raise wrong
+    return moment
+
+
+def _is_reason(text: str) -> bool:
+    return "\x00" not in text and 1 <= len(text) <= REASON_CHARACTERS_MAX
+
+
+def _has_utc(moment: datetime) -> bool:
+    """Whether it is a moment in UTC, too: the first and last days of the calendar may be none."""
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        return False
+    return True
 
 
 def _parse_id(request: Request) -> int:

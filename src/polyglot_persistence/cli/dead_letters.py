@@ -44,11 +44,11 @@ def _moment(_ctx: click.Context, _param: click.Parameter, text: str | None) -> d
         return None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise click.BadParameter(
             f"{text!r} is no moment; e.g. 2026-01-31 or 2026-01-31T12:00:00+01:00"
         ) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 _FILTERS = (

@@ -24,7 +24,7 @@ from uuid import UUID
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, derived_id, new_id
-from polyglot_persistence.errors import ConflictError, PolyglotError
+from polyglot_persistence.errors import ConflictError, PoisonError, PolyglotError
 from polyglot_persistence.flows.group_commit import GroupCommit
 from polyglot_persistence.flows.read import Known, ReadFlow
 from polyglot_persistence.ports import Clock, PreparedOrder, Unit
@@ -201,7 +201,10 @@ def _is_settled(unit: Unit, known: Known) -> bool:
             there[order_id] = AcceptedOrder(row.order, row.accepted_at, order_id)
             settled = True
         elif (dead := known.dead.get(order_id)) is not None:
-            there[order_id] = codec.decode_item(dead.letter.payload)
+            try:
+                there[order_id] = codec.decode_item(dead.letter.payload)
+            except PoisonError:
+                continue  # nothing to compare with: persisting the order removes the letter
             settled = True
     if not there:
         return False
