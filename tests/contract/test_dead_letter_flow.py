@@ -370,8 +370,8 @@ async def test_all_that_match_are_handled_in_slices(
     await stand.store.persist([accepted(order_id=conflict.order.id, name="taken")])
     await stand.bury(orders)
     untouched = accepted()
-    await stand.bury([untouched], reason="another reason")
-    handled = await stand.whole_run(stand.flow.replay_slice, LetterFilter(reason="BECAUSE"))
+    await stand.bury([untouched], stage=Stage.DECODE)
+    handled = await stand.whole_run(stand.flow.replay_slice, LetterFilter(stage=Stage.PERSIST))
     in_vain = {one.order.id for one in orders if one.unit_id == conflict.unit_id}
     assert {one.order_id for one in handled if one.outcome is Outcome.KEPT} == in_vain
     persisted = [one.order_id for one in handled if one.outcome is Outcome.PERSISTED]
