@@ -184,12 +184,15 @@ async def _send(client: "httpx2.AsyncClient", lines: int, tally: Tally, shown: "
                 tally.reasons.append(f"{error['detail']}: {line_text}")
             shown.advance(len(chunk))
 
+    first: Exception | None = None
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(CONNECTIONS):
                 group.create_task(connection())
     except* PolyglotError as failed:
-        raise failed.exceptions[0] from None
+        first = failed.exceptions[0]  # raised here, Python 3.11.2 would put it into a group again
+    if first is not None:
+        raise first
 
 
 def _chunks(lines: int) -> Iterator[list[completejourney.Line]]:
