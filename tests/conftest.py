@@ -5,6 +5,7 @@ production deployment (`scripts/servers`). Those that are not there skip their t
 or fail them with REQUIRE_SERVERS=1.
 """
 
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from polyglot_persistence.embedded.postgres import EmbeddedPostgres
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from tests.support.real_servers import BUNDLED_OR_REAL, address_of, redis_url_of_tests
 from tests.support.servers import flush, fresh_database, running, short_directory
+
+# A shell has what it starts in the background ignore Ctrl-C, and so would every process of ours.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
