@@ -2,6 +2,7 @@
 
 VENV ?= .venv
 ARGS ?=
+ROUNDS ?= 20
 URL ?= http://127.0.0.1:8080
 BIN = $(VENV)/bin
 
@@ -42,6 +43,13 @@ test: ## Run the test suite.
 .PHONY: check
 check: lint ## Run what a commit must pass, in under a minute.
 	@exec "$(BIN)/python" -m pytest -q $(PARALLEL) tests/unit tests/contract $(ARGS)
+
+.PHONY: restarts
+restarts: ## Kill and stop real servers under load, each ROUNDS times (20), and count.
+	$(call set_up,dev)
+	@scripts/servers up redis rabbitmq postgres elasticsearch
+	@eval "$$(scripts/servers test-env)"; export RESTARTS=$(ROUNDS) REQUIRE_SERVERS=1; \
+		exec "$(BIN)/python" -m pytest -s tests/system/test_restarts.py $(ARGS)
 
 .PHONY: compose-test
 compose-test: ## Run the compose file for real, with stand-ins for public images (root).

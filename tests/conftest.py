@@ -5,6 +5,7 @@ production deployment (`scripts/servers`). Those that are not there skip their t
 or fail them with REQUIRE_SERVERS=1.
 """
 
+import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest_asyncio
 
 from polyglot_persistence.embedded.postgres import EmbeddedPostgres
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
-from tests.support.real_servers import BUNDLED_OR_REAL, address_of, redis_url_of_tests
+from tests.support import addresses
 from tests.support.servers import flush, fresh_database, running, short_directory
 
 # A shell has what it starts in the background ignore Ctrl-C, and so would every process of ours.
@@ -24,10 +25,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one process of several run whatever needs a real server: there is one of each."""
+    """Skip what needs a real server that is not there, but not where all must run.
+
+    One process of several runs the others, for there is one of each server.
+    """
+    all_must_run = os.environ.get("REQUIRE_SERVERS") == "1"
     for item in items:
         if item.get_closest_marker("servers"):
             item.add_marker(pytest.mark.xdist_group("servers"))
+            names = ", ".join(addresses.missing(item))
+            if names and not all_must_run:
+                item.add_marker(pytest.mark.skip(reason=f"no real server: {names}"))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -55,20 +63,20 @@ async def stopped_postgres() -> AsyncIterator[Path]:
         yield directory / "postgres"
 
 
-@pytest.fixture(scope="session", params=BUNDLED_OR_REAL)
+@pytest.fixture(scope="session", params=addresses.bundled_or_real(addresses.POSTGRES))
 def postgres_address(request: pytest.FixtureRequest) -> str:
     """The DSN of a PostgreSQL on which to make databases."""
     if request.param == "real":
-        return address_of("TEST_POSTGRES_DSN")
+        return addresses.address_of(addresses.POSTGRES)
     server: EmbeddedPostgres = request.getfixturevalue("postgres_server")
     return server.dsn
 
 
-@pytest.fixture(scope="session", params=BUNDLED_OR_REAL)
+@pytest.fixture(scope="session", params=addresses.bundled_or_real(addresses.REDIS))
 def redis_address(request: pytest.FixtureRequest) -> str:
     """The URL of a Redis or Valkey, with what the last test left there."""
     if request.param == "real":
-        return redis_url_of_tests()
+        return addresses.redis_url()
     server: EmbeddedValkey = request.getfixturevalue("valkey_server")
     return server.url
 

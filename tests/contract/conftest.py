@@ -13,13 +13,13 @@ from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.ports import OrderStore
+from tests.support.addresses import REDIS, bundled_or_real
 from tests.support.installed_redis import InstalledRedis
-from tests.support.real_servers import BUNDLED_OR_REAL
 from tests.support.record import Onlooker, empty, onlooker, pool_on
 from tests.support.servers import fresh_database, running, short_directory
 
 
-@pytest_asyncio.fixture(params=BUNDLED_OR_REAL)
+@pytest_asyncio.fixture(params=bundled_or_real(REDIS))
 async def own_server(request: pytest.FixtureRequest) -> AsyncIterator[EmbeddedValkey]:
     """A Valkey or Redis of the test's own, which it may stop, stall and reconfigure."""
     kind = EmbeddedValkey if request.param == "bundled" else InstalledRedis

@@ -33,8 +33,8 @@ from polyglot_persistence.flows.dead_letters import (
 from polyglot_persistence.flows.persist import PersistFlow
 from polyglot_persistence.flows.read import ReadFlow, RecentOrders
 from polyglot_persistence.ports import Settled
+from tests.support.addresses import BUNDLED
 from tests.support.orders import accepted, prepared, single
-from tests.support.real_servers import BUNDLED
 from tests.support.record import Onlooker
 
 pytestmark = BUNDLED

@@ -12,17 +12,18 @@ from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
 from polyglot_persistence.domain.order import Order, new_id
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import StoredOrder
+from tests.support.addresses import ELASTICSEARCH, address_of, needs
 from tests.support.eventually import eventually
 from tests.support.orders import START
-from tests.support.search_elasticsearch import Elasticsearch, server_url
+from tests.support.search_elasticsearch import Elasticsearch
 
-pytestmark = pytest.mark.servers
+pytestmark = needs(ELASTICSEARCH)
 
 
 @pytest_asyncio.fixture
 async def engine() -> AsyncIterator[Elasticsearch]:
     """An alias that leads to nothing."""
-    engine = Elasticsearch(server_url())
+    engine = Elasticsearch(address_of(ELASTICSEARCH))
     try:
         yield engine
     finally:

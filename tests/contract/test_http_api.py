@@ -34,7 +34,7 @@ from polyglot_persistence.flows.persist import PersistFlow
 from polyglot_persistence.flows.read import ReadFlow, RecentOrders
 from polyglot_persistence.flows.sales import SalesFlow
 from polyglot_persistence.flows.search import SearchFlow
-from tests.support.real_servers import BUNDLED
+from tests.support.addresses import BUNDLED
 from tests.support.servers import flush
 
 pytestmark = BUNDLED

@@ -27,10 +27,10 @@ from polyglot_persistence.errors import (
     UnknownOutcomeError,
 )
 from polyglot_persistence.ports import OrderStore
+from tests.support.addresses import BUNDLED_POSTGRES
 from tests.support.eventually import eventually
 from tests.support.orders import accepted
 from tests.support.processes import free_port
-from tests.support.real_servers import BUNDLED_POSTGRES
 from tests.support.record import Onlooker, onlooker, pool_on
 from tests.support.servers import running, short_directory
 

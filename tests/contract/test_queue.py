@@ -12,9 +12,10 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports import Consumer, Delivery, Message, Queue
+from tests.support.addresses import RABBITMQ, RABBITMQ4, address_of, needs
 from tests.support.eventually import eventually
 from tests.support.orders import START, accepted, message
-from tests.support.queues import QueueServer, RabbitMQ, ValkeyStreams, broker_url, closing
+from tests.support.queues import QueueServer, RabbitMQ, ValkeyStreams, closing
 from tests.support.servers import flush, running, short_directory
 
 AWAY = (UnavailableError, UnknownOutcomeError)
@@ -24,8 +25,8 @@ RECOVERY_SECONDS = 5.0
 
 ADAPTERS = [
     "valkey_streams",
-    pytest.param("TEST_RABBITMQ_URL", marks=pytest.mark.servers, id="rabbitmq"),
-    pytest.param("TEST_RABBITMQ4_URL", marks=pytest.mark.servers, id="rabbitmq4"),
+    pytest.param(RABBITMQ, marks=needs(RABBITMQ), id="rabbitmq"),
+    pytest.param(RABBITMQ4, marks=needs(RABBITMQ4), id="rabbitmq4"),
 ]
 """Those that are not bundled by the variable that names a running server."""
 
@@ -36,7 +37,7 @@ async def server(
 ) -> AsyncIterator[QueueServer]:
     """An empty queue server, which other tests may use too."""
     if request.param != "valkey_streams":
-        async with closing(RabbitMQ(broker_url(request.param))) as server:
+        async with closing(RabbitMQ(address_of(request.param))) as server:
             yield server
     else:
         await flush(valkey_server.url)
@@ -48,7 +49,7 @@ async def server(
 async def own_server(request: pytest.FixtureRequest) -> AsyncIterator[QueueServer]:
     """A queue server that the test may take away and stall."""
     if request.param != "valkey_streams":
-        async with closing(RabbitMQ(broker_url(request.param))) as server:
+        async with closing(RabbitMQ(address_of(request.param))) as server:
             yield server
     else:
         with short_directory() as directory:

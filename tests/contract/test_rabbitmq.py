@@ -21,9 +21,10 @@ from polyglot_persistence.errors import (
     UnknownOutcomeError,
 )
 from polyglot_persistence.ports import Consumer, Message
+from tests.support.addresses import RABBITMQ, RABBITMQ4, address_of, needs
 from tests.support.eventually import eventually
 from tests.support.orders import START
-from tests.support.queues import Deaf, RabbitMQ, broker_url, closing
+from tests.support.queues import Deaf, RabbitMQ, closing
 
 AWAY = (UnavailableError, UnknownOutcomeError)
 MESSAGE = Message(b"[]", 1, START, codec.SCHEMA_VERSION)
@@ -31,12 +32,12 @@ MESSAGE = Message(b"[]", 1, START, codec.SCHEMA_VERSION)
 
 @pytest_asyncio.fixture(
     params=[
-        pytest.param("TEST_RABBITMQ_URL", marks=pytest.mark.servers, id="rabbitmq"),
-        pytest.param("TEST_RABBITMQ4_URL", marks=pytest.mark.servers, id="rabbitmq4"),
+        pytest.param(RABBITMQ, marks=needs(RABBITMQ), id="rabbitmq"),
+        pytest.param(RABBITMQ4, marks=needs(RABBITMQ4), id="rabbitmq4"),
     ]
 )
 async def broker(request: pytest.FixtureRequest) -> AsyncIterator[RabbitMQ]:
-    async with closing(RabbitMQ(broker_url(request.param))) as broker:
+    async with closing(RabbitMQ(address_of(request.param))) as broker:
         assert isinstance(broker, RabbitMQ)
         yield broker
 

@@ -13,9 +13,10 @@ import pytest_asyncio
 from polyglot_persistence.domain.order import AMOUNT_MAX, Order, new_id
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import SearchIndex, StoredOrder
+from tests.support.addresses import ELASTICSEARCH, address_of, needs
 from tests.support.eventually import eventually
 from tests.support.orders import START
-from tests.support.search_elasticsearch import Elasticsearch, server_url
+from tests.support.search_elasticsearch import Elasticsearch
 from tests.support.search_indexes import SearchEngine, Tantivy
 from tests.support.search_model import expected
 from tests.support.servers import short_directory
@@ -25,7 +26,7 @@ VISIBLE_SECONDS = 5.0
 
 
 @pytest_asyncio.fixture(
-    params=["tantivy", pytest.param("elasticsearch", marks=pytest.mark.servers)]
+    params=["tantivy", pytest.param("elasticsearch", marks=needs(ELASTICSEARCH))]
 )
 async def engine(request: pytest.FixtureRequest) -> AsyncIterator[SearchEngine]:
     """An engine without an index."""
@@ -34,7 +35,7 @@ async def engine(request: pytest.FixtureRequest) -> AsyncIterator[SearchEngine]:
         if request.param == "tantivy":
             engine = Tantivy(directory / "search")
         else:
-            engine = Elasticsearch(server_url())
+            engine = Elasticsearch(address_of(ELASTICSEARCH))
         try:
             yield engine
         finally:

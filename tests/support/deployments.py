@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
+from tests.support.addresses import ELASTICSEARCH, POSTGRES, RABBITMQ, REDIS, needs
 from tests.support.api import Api
 from tests.support.eventually import eventually
 from tests.support.processes import Process, free_port, killed_together, started, up_command
@@ -17,6 +18,9 @@ from tests.support.real_servers import empty_stores
 
 READY_SECONDS = 45.0
 WORKERS = 2
+
+NEEDS_SERVERS = needs(POSTGRES, REDIS, RABBITMQ, ELASTICSEARCH)
+"""Marks what runs `on_servers`."""
 
 
 class Deployment(Api, ABC):

@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
-import pytest
 from pamqp import commands
 
 from polyglot_persistence.adapters.rabbitmq.address import parse_address
@@ -203,19 +202,6 @@ async def delete_queue(url: str, name: str) -> None:
         await channel.call(commands.Queue.Delete(queue=name), commands.Queue.DeleteOk)
     finally:
         await connection.close()
-
-
-def broker_url(variable: str) -> str:
-    """Return the URL of a running broker; without one the test is skipped, or fails if it must run.
-
-    The variable is one for tests alone, so that none meets a broker that is in use.
-    """
-    url = os.environ.get(variable, "")
-    if not url and os.environ.get("REQUIRE_SERVERS") == "1":
-        pytest.fail(f"{variable} names no broker, and REQUIRE_SERVERS is 1")
-    if not url:
-        pytest.skip(f"{variable} names no broker")
-    return url
 
 
 @asynccontextmanager

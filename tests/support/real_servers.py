@@ -1,14 +1,11 @@
-"""The real servers that tests may use: a variable for tests alone names each (`TEST_...`).
-
-So no test meets a server that is in use by something else.
+"""The real servers of the production deployment: emptied for a test, killed, and started again.
 
 Invariant: a test has a database, a queue and keys of its own; what it makes, it removes.
 """
 
 import asyncio
-import os
 import subprocess
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -18,59 +15,27 @@ from elasticsearch import AsyncElasticsearch
 
 from polyglot_persistence.adapters.rabbitmq.queue import QUEUE_DEFAULT
 from polyglot_persistence.bootstrap.stores import SEARCH_ALIAS
+from tests.support.addresses import (
+    ELASTICSEARCH,
+    POSTGRES,
+    RABBITMQ,
+    VARIABLES,
+    address_of,
+    redis_url,
+)
 from tests.support.processes import REPOSITORY
 from tests.support.queues import delete_queue
 from tests.support.servers import flush, fresh_database, redis_command
-
-VARIABLES: Mapping[str, str] = {
-    "redis": "TEST_REDIS_ADDR",
-    "rabbitmq": "TEST_RABBITMQ_URL",
-    "postgres": "TEST_POSTGRES_DSN",
-    "elasticsearch": "TEST_ELASTICSEARCH_URL",
-}
-"""By the name that `scripts/servers` has for the server."""
-
-BUNDLED_OR_REAL = ["bundled", pytest.param("real", marks=pytest.mark.servers)]
-"""Parameters of a fixture that comes once from either."""
-
-BUNDLED_POSTGRES = pytest.mark.parametrize("postgres_address", ["bundled"], indirect=True)
-"""For tests of that server."""
-
-BUNDLED = pytest.mark.parametrize(
-    ("postgres_address", "redis_address"), [("bundled", "bundled")], indirect=True
-)
-"""For tests of what lies above the stores: they need not run on each pair of them."""
-
-REDIS_DATABASE = 1
-"""Others than tests of this project are more likely to use the first one, 0."""
-
-
-def address_of(variable: str) -> str:
-    """Return the address of a real server.
-
-    Without one the test is skipped, or fails where it has to run.
-    """
-    address = os.environ.get(variable, "")
-    if not address and os.environ.get("REQUIRE_SERVERS") == "1":
-        pytest.fail(f"{variable} names no server, and REQUIRE_SERVERS is 1")
-    if not address:
-        pytest.skip(f"{variable} names no server")
-    return address
-
-
-def redis_url_of_tests() -> str:
-    """Return the URL of the real Redis, with a database for tests alone."""
-    return f"redis://{address_of('TEST_REDIS_ADDR')}/{REDIS_DATABASE}"
 
 
 @asynccontextmanager
 async def empty_stores() -> AsyncIterator[dict[str, str]]:
     """Give the settings of a deployment on the real servers, which have nothing of it."""
-    redis = redis_url_of_tests()
-    rabbitmq = address_of("TEST_RABBITMQ_URL")
-    elasticsearch = address_of("TEST_ELASTICSEARCH_URL")
+    redis = redis_url()
+    rabbitmq = address_of(RABBITMQ)
+    elasticsearch = address_of(ELASTICSEARCH)
     await _wipe(redis, rabbitmq, elasticsearch)
-    async with fresh_database(address_of("TEST_POSTGRES_DSN")) as postgres:
+    async with fresh_database(address_of(POSTGRES)) as postgres:
         yield {
             "POSTGRES_DSN": postgres,
             "REDIS_ADDR": redis,

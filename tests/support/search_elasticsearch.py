@@ -1,13 +1,11 @@
-"""Elasticsearch for the contract suite: the server that TEST_ELASTICSEARCH_URL names.
+"""Elasticsearch for the contract suite, on a real server.
 
 Invariant: a test has an alias of its own, and removes only what begins with it.
 """
 
-import os
 from typing import Any
 from uuid import uuid4
 
-import pytest
 from elasticsearch import AsyncElasticsearch
 
 from polyglot_persistence.adapters.elasticsearch.connection import Credentials
@@ -19,16 +17,6 @@ from tests.support.search_indexes import (
     SEARCH_TIMEOUT_SECONDS,
     SearchEngine,
 )
-
-
-def server_url() -> str:
-    """Return the server's address; without one, skip the test, or fail it where it has to run."""
-    url = os.environ.get("TEST_ELASTICSEARCH_URL", "")
-    if not url and os.environ.get("REQUIRE_SERVERS") == "1":
-        pytest.fail("TEST_ELASTICSEARCH_URL names no server, and REQUIRE_SERVERS is 1")
-    if not url:
-        pytest.skip("TEST_ELASTICSEARCH_URL names no server")
-    return url
 
 
 class Elasticsearch(SearchEngine):

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.support.deployments import Deployment, embedded, on_servers
+from tests.support.deployments import NEEDS_SERVERS, Deployment, embedded, on_servers
 from tests.support.servers import short_directory
 
 
-@pytest_asyncio.fixture(params=["embedded", pytest.param("servers", marks=pytest.mark.servers)])
+@pytest_asyncio.fixture(params=["embedded", pytest.param("servers", marks=NEEDS_SERVERS)])
 async def deployment(request: pytest.FixtureRequest) -> AsyncIterator[Deployment]:
     """A deployment with empty stores, not yet started."""
     if request.param == "embedded":

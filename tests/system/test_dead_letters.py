@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from polyglot_persistence.domain.order import new_id
+from tests.support.addresses import BUNDLED
 from tests.support.api import Api
 from tests.support.eventually import eventually
 from tests.support.processes import (
@@ -165,6 +166,7 @@ async def api_alone(environment: Mapping[str, str]) -> AsyncIterator[Api]:
         yield api
 
 
+@BUNDLED
 async def test_a_crash_loop_ends_with_the_one_order_that_caused_it(
     directory: Path, postgres_dsn: str, redis_url: str
 ) -> None:

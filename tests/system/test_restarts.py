@@ -18,7 +18,7 @@ import pytest
 from tests.support import processes
 from tests.support.checkers import check_nothing_lost_or_doubled
 from tests.support.clients import Connection, History, place, place_orders, read_orders
-from tests.support.deployments import Deployment, on_servers
+from tests.support.deployments import NEEDS_SERVERS, Deployment, on_servers
 from tests.support.eventually import eventually
 from tests.support.real_servers import RealServer
 
@@ -33,7 +33,7 @@ RECOVERY_SECONDS = 30.0
 """Far above what is printed: a busy machine is no failure, waiting for an operator is."""
 
 pytestmark = [
-    pytest.mark.servers,
+    NEEDS_SERVERS,
     pytest.mark.timeout(300 + RESTARTS * (START_SECONDS + RECOVERY_SECONDS)),
 ]
 

@@ -14,8 +14,8 @@ import pytest
 from polyglot_persistence.embedded.identity import identity_for
 from polyglot_persistence.embedded.postgres import EmbeddedPostgres
 from polyglot_persistence.errors import ConfigurationError
+from tests.support.addresses import BUNDLED_POSTGRES
 from tests.support.processes import REPOSITORY, eventually, started
-from tests.support.real_servers import BUNDLED_POSTGRES
 from tests.support.servers import copy_directory, running, short_directory
 
 
