@@ -8,6 +8,7 @@ import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
+from polyglot_persistence.api.access import Scope
 from polyglot_persistence.api.dead_letters import DeadLetterRoutes
 from polyglot_persistence.api.importing import ImportRoute
 from polyglot_persistence.api.openapi import describe
@@ -58,6 +59,15 @@ def test_it_describes_every_route() -> None:
     described = {(m.upper(), path) for path, ms in DESCRIPTION["paths"].items() for m in ms}
     assert described == {(route.method, route.path) for route in TABLE}
     assert len({route.about.name for route in TABLE}) == len(TABLE)
+
+
+def test_every_route_says_who_may_ask() -> None:
+    """What operators do is theirs alone, and nobody changes anything unasked."""
+    for route in TABLE:
+        assert isinstance(route.scope, Scope), route.path
+        assert (route.scope is Scope.ADMIN) == route.path.startswith("/api/admin/"), route.path
+        if route.method != "GET":
+            assert route.scope in (Scope.WRITE, Scope.ADMIN), route.path
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

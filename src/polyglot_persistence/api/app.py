@@ -10,6 +10,7 @@ from starlette.routing import Router
 from starlette.types import ASGIApp
 
 from polyglot_persistence.api import descriptions as about
+from polyglot_persistence.api.access import Scope
 from polyglot_persistence.api.dead_letters import DeadLetterRoutes
 from polyglot_persistence.api.endpoint import Endpoint, Handler, no_route
 from polyglot_persistence.api.importing import ImportRoute
@@ -87,9 +88,9 @@ def build_worker_app(health: HealthFlow) -> ASGIApp:
     service = ServiceRoutes(health)
     return _router(
         [
-            Route("GET", "/metrics", service.metrics, about.METRICS),
-            Route("GET", "/health/live", service.live, about.LIVE),
-            Route("GET", "/health/ready", service.ready, about.READY),
+            Route("GET", "/metrics", Scope.READ, service.metrics, about.METRICS),
+            Route("GET", "/health/live", Scope.PUBLIC, service.live, about.LIVE),
+            Route("GET", "/health/ready", Scope.PUBLIC, service.ready, about.READY),
         ]
     )
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from polyglot_persistence.api import dead_letter_descriptions as about_letters
 from polyglot_persistence.api import descriptions as about
+from polyglot_persistence.api.access import Scope
 from polyglot_persistence.api.dead_letters import DeadLetterRoutes
 from polyglot_persistence.api.descriptions import Operation
 from polyglot_persistence.api.endpoint import Handler
@@ -19,12 +20,15 @@ from polyglot_persistence.api.service import ServiceRoutes
 
 _LETTERS = "/api/admin/dead-letters"
 
+_PUBLIC, _READ, _WRITE, _ADMIN = Scope
+
 
 class Route(NamedTuple):
-    """A method on a path: what answers it, and its description."""
+    """A method on a path: who may ask, what answers, and its description."""
 
     method: str
     path: str
+    scope: Scope
     handler: Handler
     about: Operation
 
@@ -38,27 +42,29 @@ def route_table(
 ) -> Sequence[Route]:
     """Return every route."""
     return (
-        Route("POST", "/api/orders", orders.create, about.CREATE_ORDER),  # hot
-        Route("GET", "/api/orders", orders.page, about.LIST_ORDERS),
-        Route("POST", "/api/orders/import", imports.run, about.IMPORT_ORDERS),
-        Route("GET", "/api/orders/{id}", orders.read, about.READ_ORDER),  # hot
-        Route("GET", "/api/orders/{id}/status", orders.status, about.ORDER_STATUS),
-        Route("POST", "/api/bulk-orders", orders.create_bulk, about.CREATE_BULK),
-        Route("GET", "/api/search", reports.search, about.SEARCH),
-        Route("GET", "/api/dashboard/sales", reports.sales, about.SALES),
-        Route("POST", "/api/admin/refresh", reports.refresh, about.REFRESH),
-        Route("GET", _LETTERS, letters.page, about_letters.LIST),
-        Route("POST", f"{_LETTERS}/replay", letters.replay_some, about_letters.REPLAY_SOME),
-        Route("POST", f"{_LETTERS}/discard", letters.discard_some, about_letters.DISCARD_SOME),
-        Route("GET", f"{_LETTERS}/{{id}}", letters.read, about_letters.READ),
-        Route("POST", f"{_LETTERS}/{{id}}/replay", letters.replay, about_letters.REPLAY),
-        Route("POST", f"{_LETTERS}/{{id}}/discard", letters.discard, about_letters.DISCARD),
-        Route("GET", "/metrics", service.metrics, about.METRICS),
-        Route("GET", "/health/live", service.live, about.LIVE),
-        Route("GET", "/health/ready", service.ready, about.READY),
-        Route("GET", "/openapi.json", service.openapi, about.OPENAPI),
-        Route("GET", "/docs", service.docs, about.DOCS),
-        Route("GET", "/docs/{asset}", service.docs_asset, about.DOCS_ASSET),
-        Route("GET", "/problems", service.problems, about.PROBLEMS),
-        Route("GET", "/", service.root, about.ROOT),
+        Route("POST", "/api/orders", _WRITE, orders.create, about.CREATE_ORDER),  # hot
+        Route("GET", "/api/orders", _READ, orders.page, about.LIST_ORDERS),
+        Route("POST", "/api/orders/import", _WRITE, imports.run, about.IMPORT_ORDERS),
+        Route("GET", "/api/orders/{id}", _READ, orders.read, about.READ_ORDER),  # hot
+        Route("GET", "/api/orders/{id}/status", _READ, orders.status, about.ORDER_STATUS),
+        Route("POST", "/api/bulk-orders", _WRITE, orders.create_bulk, about.CREATE_BULK),
+        Route("GET", "/api/search", _READ, reports.search, about.SEARCH),
+        Route("GET", "/api/dashboard/sales", _READ, reports.sales, about.SALES),
+        Route("POST", "/api/admin/refresh", _ADMIN, reports.refresh, about.REFRESH),
+        Route("GET", _LETTERS, _ADMIN, letters.page, about_letters.LIST),
+        Route("POST", f"{_LETTERS}/replay", _ADMIN, letters.replay_some, about_letters.REPLAY_SOME),
+        Route(
+            "POST", f"{_LETTERS}/discard", _ADMIN, letters.discard_some, about_letters.DISCARD_SOME
+        ),
+        Route("GET", f"{_LETTERS}/{{id}}", _ADMIN, letters.read, about_letters.READ),
+        Route("POST", f"{_LETTERS}/{{id}}/replay", _ADMIN, letters.replay, about_letters.REPLAY),
+        Route("POST", f"{_LETTERS}/{{id}}/discard", _ADMIN, letters.discard, about_letters.DISCARD),
+        Route("GET", "/metrics", _READ, service.metrics, about.METRICS),
+        Route("GET", "/health/live", _PUBLIC, service.live, about.LIVE),
+        Route("GET", "/health/ready", _PUBLIC, service.ready, about.READY),
+        Route("GET", "/openapi.json", _PUBLIC, service.openapi, about.OPENAPI),
+        Route("GET", "/docs", _PUBLIC, service.docs, about.DOCS),
+        Route("GET", "/docs/{asset}", _PUBLIC, service.docs_asset, about.DOCS_ASSET),
+        Route("GET", "/problems", _PUBLIC, service.problems, about.PROBLEMS),
+        Route("GET", "/", _PUBLIC, service.root, about.ROOT),
     )
