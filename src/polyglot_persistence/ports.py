@@ -437,6 +437,13 @@ class SearchIndex(Protocol):
             UnavailableError: any of them may be missing; index all of them again.
         """
 
+    async def remove(self, ids: Sequence[UUID]) -> None:
+        """Remove documents durably, whether they are there or not.
+
+        Raises:
+            UnavailableError: any of them may be there still; remove all of them again.
+        """
+
     async def search(self, query: str, hits_max: int) -> SearchResult:
         """Return the best matches; any text is a query, none is syntax.
 

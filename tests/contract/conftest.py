@@ -1,4 +1,4 @@
-"""Stores for contract tests: a record, emptied for each test, and servers to do anything with.
+"""Stores for contract tests: a record, emptied for each test, search engines, servers of their own.
 
 A database of its own (`postgres_dsn`) is for tests of the schema itself; it costs ten times more.
 """
@@ -13,9 +13,11 @@ from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.ports import OrderStore
-from tests.support.addresses import REDIS, bundled_or_real
+from tests.support.addresses import ELASTICSEARCH, REDIS, address_of, bundled_or_real, needs
 from tests.support.installed_redis import InstalledRedis
 from tests.support.record import Onlooker, empty, onlooker, pool_on
+from tests.support.search_elasticsearch import Elasticsearch
+from tests.support.search_indexes import SearchEngine, Tantivy
 from tests.support.servers import fresh_database, running, short_directory
 
 
@@ -61,3 +63,20 @@ async def seen(record_dsn: str) -> AsyncIterator[Onlooker]:
     """The same database through a connection of the test's own."""
     async with onlooker(record_dsn) as seen:
         yield seen
+
+
+@pytest_asyncio.fixture(
+    params=["tantivy", pytest.param("elasticsearch", marks=needs(ELASTICSEARCH))]
+)
+async def engine(request: pytest.FixtureRequest) -> AsyncIterator[SearchEngine]:
+    """An engine without an index."""
+    with short_directory() as directory:
+        engine: SearchEngine
+        if request.param == "tantivy":
+            engine = Tantivy(directory / "search")
+        else:
+            engine = Elasticsearch(address_of(ELASTICSEARCH))
+        try:
+            yield engine
+        finally:
+            await engine.close()

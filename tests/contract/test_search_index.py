@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -13,33 +12,13 @@ import pytest_asyncio
 from polyglot_persistence.domain.order import AMOUNT_MAX, Order, new_id
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import SearchIndex, StoredOrder
-from tests.support.addresses import ELASTICSEARCH, address_of, needs
 from tests.support.eventually import eventually
 from tests.support.orders import START
-from tests.support.search_elasticsearch import Elasticsearch
-from tests.support.search_indexes import SearchEngine, Tantivy
+from tests.support.search_indexes import SearchEngine
 from tests.support.search_model import expected
-from tests.support.servers import short_directory
 
 VISIBLE_SECONDS = 5.0
 """The port says about one; a busy machine is granted more."""
-
-
-@pytest_asyncio.fixture(
-    params=["tantivy", pytest.param("elasticsearch", marks=needs(ELASTICSEARCH))]
-)
-async def engine(request: pytest.FixtureRequest) -> AsyncIterator[SearchEngine]:
-    """An engine without an index."""
-    with short_directory() as directory:
-        engine: SearchEngine
-        if request.param == "tantivy":
-            engine = Tantivy(directory / "search")
-        else:
-            engine = Elasticsearch(address_of(ELASTICSEARCH))
-        try:
-            yield engine
-        finally:
-            await engine.close()
 
 
 @pytest_asyncio.fixture

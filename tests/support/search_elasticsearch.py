@@ -9,8 +9,10 @@ from uuid import uuid4
 from elasticsearch import AsyncElasticsearch
 
 from polyglot_persistence.adapters.elasticsearch.connection import Credentials
+from polyglot_persistence.adapters.elasticsearch.contents import ElasticsearchContents
 from polyglot_persistence.adapters.elasticsearch.documents import MAPPINGS
 from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
+from polyglot_persistence.audit_ports import SearchContents
 from polyglot_persistence.ports import SearchIndex
 from tests.support.search_indexes import (
     INDEX_TIMEOUT_SECONDS,
@@ -58,6 +60,10 @@ class Elasticsearch(SearchEngine):
             settings={"number_of_replicas": 0},
             aliases={self.alias: {}} if aliased else {},
         )
+
+    def contents(self) -> SearchContents:
+        """Return what connections of its own show."""
+        return ElasticsearchContents(self.process())
 
     async def end(self, index: SearchIndex) -> None:
         """Close its connections."""

@@ -9,7 +9,9 @@ import shutil
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+from polyglot_persistence.adapters.tantivy.contents import TantivyContents
 from polyglot_persistence.adapters.tantivy.index import TantivyIndex
+from polyglot_persistence.audit_ports import SearchContents
 from polyglot_persistence.ports import SearchIndex
 
 SEARCH_TIMEOUT_SECONDS = 5.0
@@ -22,6 +24,10 @@ class SearchEngine(ABC):
     @abstractmethod
     def process(self) -> SearchIndex:
         """Return the index as another process would have it."""
+
+    @abstractmethod
+    def contents(self) -> SearchContents:
+        """Return what an audit in another process would ask."""
 
     @abstractmethod
     async def end(self, index: SearchIndex) -> None:
@@ -56,6 +62,10 @@ class Tantivy(SearchEngine):
         )
         self._processes.append(index)
         return index
+
+    def contents(self) -> SearchContents:
+        """Return what a handle of its own shows."""
+        return TantivyContents(self.process())
 
     async def end(self, index: SearchIndex) -> None:
         """Close the handle."""

@@ -41,13 +41,15 @@ class Hits(Struct):
     """The documents that matched, best first."""
 
     hits: list[Found]
-    total: Total
+    total: Total | None = None
+    """Unless it was not to be counted."""
 
 
 class SearchAnswer(Struct):
     """A search's."""
 
     hits: Hits
+    aggregations: dict[str, Any] = {}
 
 
 class Shards(Struct):
@@ -71,9 +73,10 @@ class ItemResult(Struct):
 
 
 class ItemAnswer(Struct):
-    """An item, by what was asked of it."""
+    """An item, by what was asked of it: one of the two."""
 
-    index: ItemResult
+    index: ItemResult | None = None
+    delete: ItemResult | None = None
 
 
 class BulkAnswer(Struct):

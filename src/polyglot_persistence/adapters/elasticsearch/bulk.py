@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 from uuid import UUID
 
-from polyglot_persistence.adapters.elasticsearch.answers import BulkAnswer, ItemResult
+from polyglot_persistence.adapters.elasticsearch.answers import BulkAnswer, ItemAnswer
 from polyglot_persistence.adapters.elasticsearch.connection import (
     BusyError,
     Connection,
@@ -33,7 +33,7 @@ PAUSE_SECONDS_MIN = 0.1
 PAUSE_SECONDS_MAX = 2.0
 
 _AGAIN = {408, 429}
-_CLIENT_ERRORS, _SERVER_ERRORS = 400, 500
+_CLIENT_ERRORS, _NOT_THERE, _SERVER_ERRORS = 400, 404, 500
 
 # They come with a status of 400, 403, 404 or 429, and say nothing about the document.
 _OF_THE_INDEX = {
@@ -46,7 +46,7 @@ _OF_THE_INDEX = {
 
 
 class Item(NamedTuple):
-    """A document on its way: the two lines of a bulk request."""
+    """A document on its way in or out: its lines of a bulk request."""
 
     order_id: UUID
     lines: bytes
@@ -123,7 +123,7 @@ class Bulks:
             return _Outcome([], chunk)
         if not answer.errors:
             return _Outcome([], [])
-        return _sorted(chunk, [item.index for item in answer.items])
+        return _sorted(chunk, answer.items)
 
 
 class _Outcome(NamedTuple):
@@ -131,12 +131,15 @@ class _Outcome(NamedTuple):
     again: Sequence[Item]
 
 
-def _sorted(chunk: Sequence[Item], results: Sequence[ItemResult]) -> _Outcome:
+def _sorted(chunk: Sequence[Item], told: Sequence[ItemAnswer]) -> _Outcome:
+    results = [result for answer in told if (result := answer.index or answer.delete)]
     if len(results) != len(chunk):
         raise UnavailableError(f"Elasticsearch: told of {len(results)} of {len(chunk)} documents")
     failures = []
     again = []
     for item, result in zip(chunk, results, strict=True):
+        if result.status == _NOT_THERE and result.error is None:
+            continue  # it was to be removed
         status = result.status
         if status < _CLIENT_ERRORS:
             continue

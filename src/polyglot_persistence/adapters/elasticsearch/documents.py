@@ -18,9 +18,10 @@ from uuid import UUID
 import msgspec
 
 from polyglot_persistence.domain import text
+from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.domain.order import CENT, Order
 
-FORM = 1_000 + text.ANALYSIS_VERSION
+FORM = 2_000 + text.ANALYSIS_VERSION
 
 OWNER = "polyglot-persistence"
 """In the mapping of each index that this project made; only such ones are ever deleted."""
@@ -40,7 +41,7 @@ SETTINGS: Mapping[str, Any] = {
 MAPPINGS: Mapping[str, Any] = {
     "dynamic": "strict",
     "_meta": {"owner": OWNER, "form": FORM},
-    "_source": {"excludes": ["words", "stems", "tie_key"]},
+    "_source": {"excludes": ["words", "stems", "tie_key", "checksum"]},
     "properties": {
         "id": {"type": "keyword"},
         "product_name": {"type": "keyword"},
@@ -50,6 +51,7 @@ MAPPINGS: Mapping[str, Any] = {
         "words": _BY_WORD,
         "stems": _BY_WORD,
         "tie_key": {"type": "long"},
+        "checksum": {"type": "long", "index": False},
     },
 }
 
@@ -65,6 +67,7 @@ class _Document(msgspec.Struct, gc=False):
     words: str
     stems: str
     tie_key: int
+    checksum: int
 
 
 class _Name(NamedTuple):
@@ -98,8 +101,14 @@ def bulk_item(order: Order, indexed_at: datetime) -> bytes:
         name.words,
         name.stems,
         text.tie_key(name.length, order.created_at),
+        checksum(order),
     )
     return b'{"index":{"_id":"%b"}}\n%b\n' % (str(order.id).encode(), _encoder.encode(document))
+
+
+def removal_item(order_id: UUID) -> bytes:
+    """Return the removal of a document as an item of a bulk request."""
+    return b'{"delete":{"_id":"%b"}}\n' % str(order_id).encode()
 
 
 def order(source: Mapping[str, Any]) -> Order:

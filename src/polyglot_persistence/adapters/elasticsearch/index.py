@@ -29,6 +29,7 @@ from polyglot_persistence.adapters.elasticsearch.documents import (
     SHOWN,
     bulk_item,
     order,
+    removal_item,
 )
 from polyglot_persistence.adapters.elasticsearch.query import SORT, query_of
 from polyglot_persistence.domain.text import Ranking, parse_query
@@ -98,7 +99,7 @@ class ElasticsearchIndex:
         )
         ranking = Ranking(len(words))
         hits = [Hit(order(hit.source), ranking.score(hit.score or 0)) for hit in found.hits]
-        return SearchResult(found.total.value, hits)
+        return SearchResult(found.total.value if found.total else 0, hits)
 
     async def indexed_at(self, order_id: UUID) -> datetime | None:
         """Return when the order was indexed if a search can find it now."""
@@ -129,6 +130,23 @@ class ElasticsearchIndex:
                 an index.
         """
         return await self._usable(_after(self._search_timeout_seconds))
+
+    async def remove(self, ids: Sequence[UUID]) -> None:
+        """Remove documents, fsynced by the cluster before it answers."""
+        if ids:
+            deadline = _after(self._index_timeout_seconds)
+            await self._look(deadline)
+            items = [Item(order_id, removal_item(order_id)) for order_id in ids]
+            await self._bulks.send(items, deadline)
+
+    async def read(self, **request: Any) -> answers.SearchAnswer:
+        """Return the answer to a search request, of the whole index or not at all.
+
+        Within the deadline of an index batch.
+        """
+        deadline = _after(self._index_timeout_seconds)
+        await self._trust(deadline)
+        return await self._request(deadline, **request)
 
     async def ensure(self) -> bool:
         """Create the index, empty, if it is missing or of an older form; return whether it was.
@@ -199,7 +217,10 @@ class ElasticsearchIndex:
         await self._connection.close()
 
     async def _search(self, deadline: float, **request: Any) -> answers.Hits:
-        answer = await self._connection.call(
+        return (await self._request(deadline, **request)).hits
+
+    async def _request(self, deadline: float, **request: Any) -> answers.SearchAnswer:
+        return await self._connection.call(
             lambda client: client.search(
                 index=self._alias,
                 allow_partial_search_results=False,  # all of the index, or an error
@@ -208,7 +229,6 @@ class ElasticsearchIndex:
             answers.SearchAnswer,
             deadline,
         )
-        return answer.hits
 
     async def _usable(self, deadline: float) -> bool:
         try:

@@ -4,6 +4,7 @@
     stems       what a query's word matches exactly or with a typo (`text.stem`)
     words       what a query's word is a prefix of (`text.words`)
     tie_key, id_high, id_low   columns that order equal ranks
+    checksum    a column that stands for the content, for audits
     source      what a hit gives back
 
 Invariant: `FORM` grows with every change of the fields; an index of another form is not used.
@@ -19,9 +20,10 @@ import msgspec
 import tantivy
 
 from polyglot_persistence.domain import text
+from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.domain.order import CENT, Order, from_micros, to_micros
 
-FORM = 1_000 + text.ANALYSIS_VERSION
+FORM = 2_000 + text.ANALYSIS_VERSION
 
 TIE_FIELDS = ("tie_key", "id_high", "id_low")
 
@@ -56,7 +58,7 @@ def schema() -> tantivy.Schema:
     builder.add_text_field("id", tokenizer_name="raw", index_option="basic")
     builder.add_text_field("stems", tokenizer_name="whitespace", index_option="basic")
     builder.add_text_field("words", tokenizer_name="whitespace", index_option="basic")
-    for column in TIE_FIELDS:
+    for column in (*TIE_FIELDS, "checksum"):
         builder.add_integer_field(column, fast=True)
     builder.add_bytes_field("source", stored=True)
     return builder.build()
@@ -88,16 +90,28 @@ def document(order: Order, indexed_at: datetime) -> tantivy.Document:
         to_micros(order.created_at),
         to_micros(indexed_at),
     )
-    high, low = divmod(order.id.int, 1 << 64)
+    high, low = halves(order.id)
     return tantivy.Document(
         id=str(order.id),
         words=name.words,
         stems=name.stems,
         tie_key=text.tie_key(name.length, order.created_at),
-        id_high=high - _HALF,  # the columns are signed
-        id_low=low - _HALF,
+        id_high=high,
+        id_low=low,
+        checksum=checksum(order),
         source=_encoder.encode(source),
     )
+
+
+def halves(order_id: UUID) -> tuple[int, int]:
+    """Return the id as two numbers that keep its order; the columns are signed."""
+    high, low = divmod(order_id.int, 1 << 64)
+    return high - _HALF, low - _HALF
+
+
+def joined(high: int, low: int) -> UUID:
+    """Return the id that the two numbers stand for."""
+    return UUID(int=(high + _HALF) << 64 | (low + _HALF))
 
 
 def source(stored: tantivy.Document) -> Source:

@@ -7,11 +7,11 @@ Invariant: a reader never creates; only `ensure` does.
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 import tantivy
@@ -30,6 +30,8 @@ from polyglot_persistence.domain.text import Ranking, parse_query, tie_key, word
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import Hit, IndexFailure, SearchResult, StoredOrder, StoreState
 from polyglot_persistence.telemetry import logger
+
+T = TypeVar("T")
 
 _log = logger("search")
 
@@ -145,6 +147,25 @@ class TantivyIndex:
 
         return await self._readers.run(job)
 
+    async def read(self, job: Callable[[tantivy.Searcher, tantivy.Schema], T]) -> T:
+        """Return what a job finds in the index, within the deadline of an index batch."""
+
+        def view() -> T:
+            searcher, schema = self._view()
+            return job(searcher, schema)
+
+        return await self._readers.run(view, timeout_seconds=self._index_timeout_seconds)
+
+    async def remove(self, ids: Sequence[UUID]) -> None:
+        """Remove documents in one commit, fsynced."""
+
+        def remove(writer: tantivy.IndexWriter) -> None:
+            for order_id in ids:
+                writer.delete_documents_by_term("id", str(order_id))
+
+        if ids:
+            await self._writer.run(lambda: self._commit(remove))
+
     async def ensure(self) -> bool:
         """Create the index, empty, if it is missing or unusable; return whether it was."""
 
@@ -206,8 +227,8 @@ class TantivyIndex:
     def _write(self, orders: Sequence[StoredOrder]) -> Sequence[IndexFailure]:
         failures = []
         indexed_at = datetime.now(UTC)
-        try:
-            writer = self._open_writer()
+
+        def replace(writer: tantivy.IndexWriter) -> None:
             for order, *_ in orders:
                 try:
                     new = document(order, indexed_at)
@@ -216,11 +237,18 @@ class TantivyIndex:
                 else:
                     writer.delete_documents_by_term("id", str(order.id))
                     writer.add_document(new)
+
+        self._commit(replace)
+        return failures
+
+    def _commit(self, change: Callable[[tantivy.IndexWriter], None]) -> None:
+        try:
+            writer = self._open_writer()
+            change(writer)
             writer.commit()
         except BaseException:
             self._stop_writing()
             raise
-        return failures
 
     def _open_writer(self) -> tantivy.IndexWriter:
         name = self._directory.current()

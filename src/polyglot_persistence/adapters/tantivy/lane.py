@@ -24,7 +24,7 @@ class Lane:
         self._jobs = 0
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"tantivy-{name}")
 
-    async def run(self, job: Callable[[], T]) -> T:
+    async def run(self, job: Callable[[], T], *, timeout_seconds: float | None = None) -> T:
         """Return what the job returns.
 
         Raises:
@@ -39,12 +39,13 @@ class Lane:
             raise UnavailableError("search index: closed") from error
         self._jobs += 1
         done.add_done_callback(self._ended)
+        seconds = timeout_seconds or self._timeout_seconds
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(seconds):
                 return await asyncio.shield(done)
         except TimeoutError as error:
             raise UnavailableError(
-                f"search index: no answer to {self._name} within {self._timeout_seconds} s"
+                f"search index: no answer to {self._name} within {seconds} s"
             ) from error
 
     def close(self) -> None:
