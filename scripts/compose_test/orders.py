@@ -9,7 +9,7 @@ from typing import Any
 
 from real_servers.machine import ServerError
 
-from compose_test.stack import REQUEST_SECONDS, Stack, eventually
+from compose_test.stack import API_KEY, REQUEST_SECONDS, Stack, eventually
 
 PAUSE_SECONDS = 0.03
 """About thirty orders a second: enough to hit every moment, too few to be a load."""
@@ -124,7 +124,7 @@ def check_exactly(stack: Stack, acknowledged: dict[str, Decimal]) -> None:
         raise ServerError(f"{len(ids)} persisted, {len(acknowledged)} acknowledged, {extra} extra")
     if found(stack) != len(acknowledged):
         raise ServerError(f"{found(stack)} searchable, {len(acknowledged)} acknowledged")
-    status, body = stack.request("POST", "/api/admin/refresh")
+    status, body = stack.request("POST", "/api/admin/refresh", headers={"X-API-Key": API_KEY})
     if status != 200:
         raise ServerError(f"refresh: {status} {body}")
     days = stack.get("/api/dashboard/sales")

@@ -1,5 +1,6 @@
 """The stack of docker-compose.yml, unchanged: brought up on free ports, looked at, broken."""
 
+import hashlib
 import http.client
 import json
 import subprocess
@@ -25,6 +26,7 @@ PORTS = {
     "KIBANA_PORT": "kibana",
 }
 """The variable of each port that is open outside, and the service behind it."""
+API_KEY = "pp_only-for-this-test"
 HEALTHY_SECONDS = 300
 REQUEST_SECONDS = 20
 
@@ -45,7 +47,10 @@ class Stack:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-        self._variables = {name: str(port) for name, port in self.ports.items()}
+        self._variables = {name: str(port) for name, port in self.ports.items()} | {
+            "API_KEYS": f"compose-test:admin:{hashlib.sha256(API_KEY.encode()).hexdigest()}",
+            "ANONYMOUS_SCOPES": "read,write",
+        }
 
     def compose(self, *arguments: str, check: bool = True) -> str:
         """Run a command of `docker compose` and return what it printed."""

@@ -8,7 +8,10 @@ PolyglotError
 │   ├── ConflictError            its id or key stands for other content (422)
 │   ├── NotFoundError            certainly no such thing (404)
 │   ├── TooLargeError            over a size limit (413)
-│   └── UnsupportedMediaError    a body of another type than the route takes (415)
+│   ├── UnsupportedMediaError    a body of another type than the route takes (415)
+│   ├── UnauthenticatedError     it needs a valid API key (401)
+│   └── ForbiddenError           whoever asks may not do this (403)
+├── TooManyRequestsError     the client is over its rate; nothing was done; retry later (429)
 ├── UnavailableError         refused: nothing was stored and nothing will be; retry later (503)
 ├── UnknownOutcomeError      it may have happened; a retry with the same key is safe (504)
 ├── PoisonError              an order that can never be persisted or indexed (dead letter)
@@ -18,6 +21,7 @@ PolyglotError
 Adapters translate their drivers' errors into these, by a table, with `from`.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -62,6 +66,40 @@ class TooLargeError(RejectedError):
 
 class UnsupportedMediaError(RejectedError):
     """The body's content type is not one that the route takes."""
+
+
+class UnauthenticatedError(RejectedError):
+    """The request needs a valid API key, and has none.
+
+    `code` is the reason in RFC 6750's words (section 3.1); empty if there was no key at all.
+    """
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ForbiddenError(RejectedError):
+    """Whoever asks may not do this; `scope` is what its API key lacks, if it is that."""
+
+    def __init__(self, message: str, scope: str = "") -> None:
+        super().__init__(message)
+        self.scope = scope
+
+
+class TooManyRequestsError(PolyglotError):
+    """The client is over its rate, and nothing was done; `headers` tell it where it stands."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_seconds: int,
+        headers: Sequence[tuple[bytes, bytes]],
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+        self.headers = headers
 
 
 class UnavailableError(PolyglotError):

@@ -6,7 +6,7 @@ Every request goes as bytes over a real socket to a server with the lane and to 
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple
 
 import pytest
@@ -14,12 +14,15 @@ import pytest_asyncio
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from polyglot_persistence.api import fast_lane, server
+from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.app import build_app
 from polyglot_persistence.api.hot import HotRoutes
+from polyglot_persistence.api.rate_limits import RateLimits
+from polyglot_persistence.domain.access import ApiKey, Rate, digest_of, parse_scopes
 from polyglot_persistence.errors import NotFoundError, UnavailableError, UnknownOutcomeError
 from polyglot_persistence.flows.read import Read
 from tests.support.scripted import FakeClock
-from tests.support.stub_flows import ID, LIMITS, StubFlows
+from tests.support.stub_flows import ID, LIMITS, OPEN, StubFlows
 
 DEADLINE_SECONDS = 10.0
 TEA = b'{"product_name":"Tea","amount":12.5}'
@@ -37,9 +40,10 @@ class Answer(NamedTuple):
 class Serving:
     """A server over stub flows, with the lane or without."""
 
-    def __init__(self, *, lane: bool) -> None:
+    def __init__(self, *, lane: bool, access: Access) -> None:
         self.flows = StubFlows()
         self.lane = lane
+        self.access = access
         self.listener = server.listen("127.0.0.1", 0)
         self.port: int = self.listener.getsockname()[1]
         self.shutdown = asyncio.Event()
@@ -47,9 +51,14 @@ class Serving:
 
     async def run(self) -> None:
         flows = self.flows.as_flows()
-        hot = HotRoutes(flows.accept, flows.reads, body_bytes_max=LIMITS.order_body_bytes_max)
+        hot = HotRoutes(
+            flows.accept,
+            flows.reads,
+            body_bytes_max=LIMITS.order_body_bytes_max,
+            access=self.access,
+        )
         await server.serve(
-            build_app(flows, LIMITS, clock=FakeClock(), stopping=self.shutdown),
+            build_app(flows, LIMITS, clock=FakeClock(), stopping=self.shutdown, access=self.access),
             self.listener,
             shutdown=self.shutdown,
             graceful_seconds=5,
@@ -91,8 +100,31 @@ async def read_answer(reader: asyncio.StreamReader, *, head_only: bool = False) 
 
 @pytest_asyncio.fixture
 async def both() -> AsyncIterator[list[Serving]]:
-    """The two servers, stopped after the test."""
-    servings = [Serving(lane=False), Serving(lane=True)]
+    """The two servers, open to everybody, stopped after the test."""
+    async with two_servers(lambda: OPEN) as servings:
+        yield servings
+
+
+@pytest_asyncio.fixture
+async def guarded() -> AsyncIterator[list[Serving]]:
+    """The two servers, each of which knows keys, and counts its clients' requests."""
+    keys = [
+        ApiKey(name, parse_scopes(name.replace("+", ",")), digest_of(name.encode()))
+        for name in ("read", "write", "read+write", "admin")
+    ]
+
+    def access() -> Access:
+        rate_limits = RateLimits(Rate(20, 60), FakeClock().monotonic)
+        return Access(keys, without_key=frozenset(), rate_limits=rate_limits)
+
+    async with two_servers(access) as servings:
+        yield servings
+
+
+@contextlib.asynccontextmanager
+async def two_servers(access: Callable[[], Access]) -> AsyncIterator[list[Serving]]:
+    """Give a server without the lane and one with it, stopped at the end."""
+    servings = [Serving(lane=False, access=access()), Serving(lane=True, access=access())]
     async with asyncio.timeout(50), asyncio.TaskGroup() as tasks:
         for one in servings:
             tasks.create_task(one.run())
@@ -173,6 +205,49 @@ async def test_every_request_is_answered_alike(
         plain, lane = [await one.ask(request) for one in both]
         assert plain == lane, request
     assert both[0].flows.accepted == both[1].flows.accepted
+
+
+@pytest.mark.parametrize("name", ["", "read", "write", "read+write", "admin", "nobody's"])
+async def test_a_key_opens_the_same_routes_on_both_ways(guarded: list[Serving], name: str) -> None:
+    """Whoever may not gets the framework's refusal; whoever may gets the lane's answer."""
+    key = name.encode()
+    heads = [
+        b"x-api-key: %b\r\n" % key,
+        b"X-Api-Key:  %b \r\n" % key,
+        b"authorization: Bearer %b\r\n" % key,
+        b"authorization: bearer %b\r\nx-api-key: nonsense\r\n" % key,
+        b"authorization: Basic %b\r\n" % key,
+        b"x-api-key: %b\r\norigin: https://elsewhere.example\r\n" % key,
+        b"x-api-key: %b\r\norigin: http://t\r\n" % key,
+        b"x-api-key: %b\r\n" % key + b"x: y\r\n" * 100,
+    ]
+    statuses = []
+    for head in heads:
+        for request in (post(more=head), get(more=head)):
+            plain, lane = [await one.ask(request) for one in guarded]
+            assert plain == lane, request
+            statuses.append(lane[0].status)
+    expected = {
+        "read": (403, 200),
+        "write": (202, 403),
+        "read+write": (202, 200),
+        "admin": (403, 403),
+    }.get(name, (401, 401))
+    assert tuple(statuses[:2]) == tuple(statuses[4:6]) == expected
+    assert guarded[0].flows.accepted == guarded[1].flows.accepted
+
+
+async def test_a_client_over_its_rate_is_refused_on_both_ways(guarded: list[Serving]) -> None:
+    """With what it has left in each answer, and one client's rate is not another's."""
+    request = get(more=b"x-api-key: read+write\r\n")
+    answers = [[(await one.ask(request))[0] for _ in range(22)] for one in guarded]
+    assert answers[0] == answers[1]
+    assert [answer.status for answer in answers[0]] == [200] * 20 + [429] * 2
+    last = answers[0][-1]
+    assert {("retry-after", "3"), ("ratelimit", '"client";r=0;t=60')} <= last.headers
+    other = [await one.ask(get(more=b"x-api-key: read\r\n")) for one in guarded]
+    assert other[0] == other[1]
+    assert ("ratelimit", '"client";r=19;t=3') in other[0][0].headers
 
 
 async def test_an_order_that_was_just_read_is_answered_at_once(both: list[Serving]) -> None:

@@ -36,6 +36,7 @@ from polyglot_persistence.flows.sales import SalesFlow
 from polyglot_persistence.flows.search import SearchFlow
 from tests.support.addresses import BUNDLED
 from tests.support.servers import flush
+from tests.support.stub_flows import OPEN
 
 pytestmark = BUNDLED
 
@@ -108,10 +109,10 @@ class Api:
             DeadLetterFlow(PostgresDeadLetters(pool), self.store, self.cache, self._persist),
             HealthFlow(stores),
         )
-        app = build_app(flows, LIMITS, clock=clock, stopping=asyncio.Event())
+        app = build_app(flows, LIMITS, clock=clock, stopping=asyncio.Event(), access=OPEN)
         self.client = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app),
-            base_url="http://test",
+            base_url="http://localhost",
         )
 
     async def work(self) -> int:

@@ -13,10 +13,12 @@ import pytest_asyncio
 from starlette.requests import Request
 
 from polyglot_persistence.api import bodies, server
+from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.bodies import BodyReader
 from polyglot_persistence.api.endpoint import Endpoint
 from polyglot_persistence.api.replies import Reply, json_reply
 from polyglot_persistence.api.request_headers import check_json
+from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.errors import ConfigurationError
 
 BODY_BYTES_MAX = 10_000
@@ -55,7 +57,11 @@ class Serving:
                 lost.set()
 
         await server.serve(
-            Endpoint("/x", {"POST": self.post, "GET": self.get}),
+            Endpoint(
+                "/x",
+                {"POST": (Scope.WRITE, self.post), "GET": (Scope.READ, self.get)},
+                Access(),
+            ),
             self.listener,
             shutdown=self.shutdown,
             graceful_seconds=5,

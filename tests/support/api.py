@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from tests.support.keys import key_headers
+
 ANSWER_SECONDS = 15.0
 PERSISTED_SECONDS = 45.0
 
@@ -69,7 +71,7 @@ class Api:
         try:
             content = None if body is None else json.dumps(body)
             types = {"Content-Type": "application/json"} if content else {}
-            connection.request(method, path, content, {**types, **headers})
+            connection.request(method, path, content, {**types, **key_headers(path), **headers})
             response = connection.getresponse()
             text = response.read()
             is_json = "json" in (response.headers.get("Content-Type") or "")

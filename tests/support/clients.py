@@ -10,6 +10,8 @@ from decimal import Decimal
 from typing import Any, Self
 from uuid import UUID
 
+from tests.support.keys import key_headers
+
 REQUEST_TIMEOUT_SECONDS = 20.0
 
 
@@ -57,6 +59,7 @@ class Connection:
             self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         assert self._reader is not None
         head = f"{method} {path} HTTP/1.1\r\nhost: t\r\ncontent-length: {len(body)}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in key_headers(path).items())
         if body:
             head += f"content-type: {content_type}\r\n"
         try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.support.addresses import ELASTICSEARCH, POSTGRES, RABBITMQ, REDIS, needs
 from tests.support.api import Api
 from tests.support.eventually import eventually
+from tests.support.keys import ENVIRONMENT
 from tests.support.processes import Process, free_port, killed_together, started, up_command
 from tests.support.real_servers import empty_stores
 
@@ -74,7 +75,12 @@ class OnServers(Deployment):
 
     def __init__(self, stores: Mapping[str, str]) -> None:
         super().__init__()
-        self.environment = {**stores, "API_HOST": "127.0.0.1", "API_PORT": str(self.port)}
+        self.environment = {
+            **stores,
+            **ENVIRONMENT,
+            "API_HOST": "127.0.0.1",
+            "API_PORT": str(self.port),
+        }
 
     async def start(self) -> None:
         for command in ("api", *["worker"] * WORKERS):

@@ -7,7 +7,9 @@ from decimal import Decimal
 from typing import Any, cast
 from uuid import UUID
 
+from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.app import ApiLimits, Flows
+from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.domain.order import derived_id, new_id
 from polyglot_persistence.errors import ConflictError
 from polyglot_persistence.flows.accept import Acceptance
@@ -25,6 +27,17 @@ LIMITS = ApiLimits(
     import_wait_seconds=1.0,
     prefer_wait_seconds_max=30.0,
 )
+
+EVERYTHING = frozenset({Scope.READ, Scope.WRITE, Scope.ADMIN})
+OPEN = Access(without_key=EVERYTHING)
+"""Lets everybody do everything, as `polyglot up` does on the loopback."""
+
+
+class Handlers:
+    """Stands for any object with routes' handlers, for a table that is only looked at."""
+
+    def __getattr__(self, name: str) -> Any:
+        return name
 
 
 class StubFlows:

@@ -32,7 +32,7 @@ from polyglot_persistence.errors import (
 )
 from polyglot_persistence.flows.dead_letters import Handled, Operator, Outcome, Slice
 from tests.support.scripted import FakeClock
-from tests.support.stub_flows import ID, LIMITS, NOW, StubFlows
+from tests.support.stub_flows import ID, LIMITS, NOW, OPEN, StubFlows
 
 PATH = "/api/admin/dead-letters"
 ROWS = [
@@ -104,9 +104,10 @@ class Setup:
         self.letters = Letters(clock)
         self.stopping = asyncio.Event()
         flows = StubFlows().as_flows()._replace(letters=cast("Any", self.letters))
-        app = build_app(flows, LIMITS, clock=clock, stopping=self.stopping)
+        app = build_app(flows, LIMITS, clock=clock, stopping=self.stopping, access=OPEN)
         self.client = httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(app, client=("10.1.2.3", 1234)), base_url="http://test"
+            transport=httpx2.ASGITransport(app, client=("10.1.2.3", 1234)),
+            base_url="http://localhost",
         )
 
 

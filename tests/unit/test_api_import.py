@@ -11,8 +11,10 @@ import pytest
 import pytest_asyncio
 
 from polyglot_persistence.api import bodies
+from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.endpoint import Endpoint
 from polyglot_persistence.api.importing import ERRORS_MAX, ImportRoute
+from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.domain.order import derived_id, new_id
 from polyglot_persistence.errors import (
     ConflictError,
@@ -66,7 +68,7 @@ class Setup:
             wait_seconds=60.0,
             stopping=self.stopping,
         )
-        self.app = Endpoint("/import", {"POST": route.run})
+        self.app = Endpoint("/import", {"POST": (Scope.WRITE, route.run)}, Access())
         self.client = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(self.app), base_url="http://test"
         )

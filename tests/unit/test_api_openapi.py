@@ -8,7 +8,6 @@ import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
-from polyglot_persistence.api.access import Scope
 from polyglot_persistence.api.dead_letters import DeadLetterRoutes
 from polyglot_persistence.api.importing import ImportRoute
 from polyglot_persistence.api.openapi import describe
@@ -18,6 +17,7 @@ from polyglot_persistence.api.reports import ReportRoutes
 from polyglot_persistence.api.routes import Route, route_table
 from polyglot_persistence.api.schemas import AcceptedOut
 from polyglot_persistence.api.service import ServiceRoutes
+from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.domain.order import new_id
 
 FLOW = cast("Any", None)
@@ -92,7 +92,9 @@ def test_every_operation_says_how_it_fails(operation: dict[str, Any]) -> None:
         if int(status) < 400 or (operation["operationId"] == "ready" and status == "503"):
             continue
         assert list(answer["content"]) == ["application/problem+json"]
-        assert ("Retry-After" in answer.get("headers", {})) == (status == "503")
+        headers = answer.get("headers", {})
+        assert ("Retry-After" in headers) == (status in ("429", "503"))
+        assert ("WWW-Authenticate" in headers) == (status == "401")
     assert "500" in operation["responses"]
 
 

@@ -32,7 +32,7 @@ from polyglot_persistence.ports import (
     StoreState,
 )
 from tests.support.scripted import FakeClock
-from tests.support.stub_flows import ID, LIMITS, NOW, StubFlows
+from tests.support.stub_flows import ID, LIMITS, NOW, OPEN, StubFlows
 
 TEA = {"product_name": "Tea", "amount": 12.5}
 DEAD = DeadLetterRow(1, DeadLetter(ID, ID, b"", "poisoned", Stage.PERSIST, 3), NOW, NOW)
@@ -44,9 +44,11 @@ class Setup:
     def __init__(self) -> None:
         self.flows = StubFlows()
         self.stopping = asyncio.Event()
-        app = build_app(self.flows.as_flows(), LIMITS, clock=FakeClock(), stopping=self.stopping)
+        app = build_app(
+            self.flows.as_flows(), LIMITS, clock=FakeClock(), stopping=self.stopping, access=OPEN
+        )
         self.client = httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(app), base_url="http://test"
+            transport=httpx2.ASGITransport(app), base_url="http://localhost"
         )
 
 

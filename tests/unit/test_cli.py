@@ -15,10 +15,14 @@ from polyglot_persistence import __version__, bootstrap
 from polyglot_persistence.bootstrap import Finding
 from polyglot_persistence.cli.app import app
 from polyglot_persistence.config import load
+from polyglot_persistence.domain.access import Scope, digest_of
 from polyglot_persistence.errors import UnavailableError
 from tests.support.import_api import import_api
 
-COMMANDS = ["api", "config", "dead-letters", "doctor", "load", "migrate", "up", "version", "worker"]
+COMMANDS = [
+    *("api", "api-keys", "config", "dead-letters", "doctor", "load", "migrate", "up", "version"),
+    "worker",
+]
 HEAVY = {
     *("asyncpg", "elasticsearch", "hiredis", "httpx2", "msgspec", "pamqp", "pyarrow"),
     *("rich", "starlette", "tantivy", "uvicorn", "polyglot_persistence.bootstrap"),
@@ -249,3 +253,21 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     result = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, check=True)
     assert result.stdout.startswith(b"POSTGRES_DSN=")
     assert (tmp_path / "err").read_bytes() == b""
+
+
+def test_a_new_key_is_printed_once_with_its_line() -> None:
+    """The line is a setting, and the key is not in it."""
+    done = CliRunner().invoke(app, ["api-keys", "new", "shop", "--scopes", "admin,read"])
+    assert done.exit_code == 0
+    secret, line = (text.split()[1] for text in done.stdout.splitlines())
+    (key,) = load({"API_KEYS": line}).api_keys
+    assert (key.name, key.digest) == ("shop", digest_of(secret.encode()))
+    assert key.scopes == {Scope.READ, Scope.ADMIN}
+
+
+@pytest.mark.parametrize("arguments", [["a b"], ["shop", "--scopes", "root"], ["", "--scopes", ""]])
+def test_a_wrong_key_is_a_wrong_command(arguments: list[str]) -> None:
+    """One line, and exit code 2."""
+    done = CliRunner().invoke(app, ["api-keys", "new", *arguments])
+    assert done.exit_code == 2
+    assert not done.stdout

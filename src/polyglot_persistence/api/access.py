@@ -1,16 +1,141 @@
-"""Who may ask for what: the scope that each route of the table declares."""
+"""Who is asking, and whether they may: API keys, cross-origin requests, rates.
 
-import enum
+One object for a process, asked by both ways to a route: the framework's and the hot one.
+
+What clients without a key may do is decided in one place, the scopes that are given to
+`Access`. On the loopback, where the embedded deployment lets them operate the service, too, a
+browser is the danger: its pages come from anywhere. So `ADMIN` without a key is only for
+requests to a host of the loopback, by name, which a page of elsewhere cannot make the browser send
+(DNS rebinding), and no page of another origin may change anything at all.
+
+Invariant: a key is looked up by its hash, and hashes are compared in constant time. Time tells at
+most something about the hash of what was sent, from which no key can be made.
+Invariant: nothing that was sent as a key is in an error, a log line or a metric.
+"""
+
+import hmac
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from polyglot_persistence.api.rate_limits import RateLimits
+from polyglot_persistence.api.replies import Headers
+from polyglot_persistence.domain.access import ApiKey, Scope, digest_of
+from polyglot_persistence.errors import ForbiddenError, UnauthenticatedError
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_BEARER = b"bearer "
 
 
-class Scope(enum.Enum):
-    """What a client must be allowed, to be answered on a route."""
+class Admission(NamedTuple):
+    """A request that may be answered."""
 
-    PUBLIC = "public"
-    """Nothing: probes, and pages that hold no data."""
-    READ = "read"
-    """To see orders, and what is made of them."""
-    WRITE = "write"
-    """To place orders."""
-    ADMIN = "admin"
-    """To operate the service."""
+    client: str
+    """The name of its key; empty without one. It makes idempotency keys the client's own."""
+    headers: Headers = ()
+    """What every answer to it carries."""
+
+
+_ANYBODY = Admission("")
+
+
+class Access:
+    """The keys that are valid now, what is allowed without one, and the rates."""
+
+    def __init__(
+        self,
+        keys: Sequence[ApiKey] = (),
+        *,
+        without_key: frozenset[Scope] = frozenset({Scope.READ, Scope.WRITE}),
+        rate_limits: RateLimits | None = None,
+    ) -> None:
+        self._without_key = without_key
+        self._rate_limits = rate_limits
+        self._keys: dict[bytes, ApiKey] = {}
+        self.unrestricted = False
+        """Whether whoever places or reads an order need not be looked at."""
+        self.replace_keys(keys)
+
+    def replace_keys(self, keys: Sequence[ApiKey]) -> None:
+        """Know these keys, and no others, from the next request on."""
+        self._keys = {key.digest: key for key in keys}
+        everybody = {Scope.READ, Scope.WRITE} <= self._without_key
+        self.unrestricted = everybody and not keys and self._rate_limits is None
+
+    def admit(self, scope: Scope, headers: Headers, address: str) -> Admission:
+        """Return who asks, if they may.
+
+        Raises:
+            UnauthenticatedError: a valid key is needed.
+            ForbiddenError: the key is valid and its scopes are others.
+            TooManyRequestsError: the client is over its rate.
+        """
+        if scope is Scope.PUBLIC:
+            return _ANYBODY
+        secret = _secret(headers)
+        key = self._known(secret) if secret is not None and self._keys else None
+        if key is None:
+            self._check_anybody(scope, headers, known=secret is None or not self._keys)
+        elif scope not in key.scopes and (scope is Scope.ADMIN or scope not in self._without_key):
+            raise ForbiddenError(f"this needs an API key with the scope {scope.value}", scope.value)
+        if self._rate_limits is None:
+            return _ANYBODY if key is None else Admission(key.name)
+        # A key's name holds no space, so that no address can be one.
+        client = f"address {address}" if key is None else key.name
+        return Admission("" if key is None else key.name, self._rate_limits.take(client))
+
+    def _known(self, secret: bytes) -> ApiKey | None:
+        digest = digest_of(secret)
+        key = self._keys.get(digest)
+        return key if key is not None and hmac.compare_digest(key.digest, digest) else None
+
+    def _check_anybody(self, scope: Scope, headers: Headers, *, known: bool) -> None:
+        """Raise unless a client without a key may ask; one with a wrong key may not."""
+        if not known:
+            raise UnauthenticatedError("this API key is not valid", "invalid_token")
+        if scope not in self._without_key:
+            detail = f"this needs an API key with the scope {scope.value}"
+            if not self._keys:
+                detail += "; none is set up (API_KEYS)"
+            raise UnauthenticatedError(detail)
+        if scope is Scope.ADMIN and _host(headers) not in _LOOPBACK_HOSTS:
+            raise UnauthenticatedError("without an API key, ask for this on localhost")
+
+
+def check_origin(method: str, headers: Headers) -> None:
+    """Refuse what a browser sends for a page of another origin, unless it changes nothing.
+
+    Raises:
+        ForbiddenError: the page's origin is not the host that is asked.
+    """
+    if method in _SAFE_METHODS:
+        return
+    origin = _header(headers, b"origin")
+    if origin is None:  # no browser: each sends it with all that is neither GET nor HEAD
+        return
+    scheme, _, authority = origin.lower().partition(b"://")
+    host = _header(headers, b"host") or b""
+    if scheme not in (b"http", b"https") or authority != host.lower():
+        raise ForbiddenError("a page of another origin may not change anything here")
+
+
+def _secret(headers: Headers) -> bytes | None:
+    """Return the key that came with a request: `X-API-Key`, or else `Authorization: Bearer`."""
+    secret: bytes | None = None
+    for name, value in headers:
+        if name == b"x-api-key":
+            return value.strip()
+        if name == b"authorization" and value[: len(_BEARER)].lower() == _BEARER:
+            secret = value[len(_BEARER) :].strip()
+    return secret
+
+
+def _header(headers: Headers, wanted: bytes) -> bytes | None:
+    return next((value for name, value in headers if name == wanted), None)
+
+
+def _host(headers: Headers) -> str:
+    """Return the host that is asked, without its port."""
+    text = (_header(headers, b"host") or b"").decode("latin-1").lower()
+    host, _, port = text.rpartition(":")
+    return host if host and port.isdecimal() else text

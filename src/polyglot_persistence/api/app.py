@@ -10,7 +10,7 @@ from starlette.routing import Router
 from starlette.types import ASGIApp
 
 from polyglot_persistence.api import descriptions as about
-from polyglot_persistence.api.access import Scope
+from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.dead_letters import DeadLetterRoutes
 from polyglot_persistence.api.endpoint import Endpoint, Handler, no_route
 from polyglot_persistence.api.importing import ImportRoute
@@ -20,6 +20,7 @@ from polyglot_persistence.api.replies import encode_json
 from polyglot_persistence.api.reports import ReportRoutes
 from polyglot_persistence.api.routes import Route, route_table
 from polyglot_persistence.api.service import ServiceRoutes
+from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.flows.accept import AcceptFlow
 from polyglot_persistence.flows.dead_letters import DeadLetterFlow
 from polyglot_persistence.flows.health import HealthFlow
@@ -51,7 +52,14 @@ class ApiLimits(NamedTuple):
     prefer_wait_seconds_max: float
 
 
-def build_app(flows: Flows, limits: ApiLimits, *, clock: Clock, stopping: asyncio.Event) -> ASGIApp:
+def build_app(
+    flows: Flows,
+    limits: ApiLimits,
+    *,
+    clock: Clock,
+    stopping: asyncio.Event,
+    access: Access,
+) -> ASGIApp:
     """Return the application with every route.
 
     Once `stopping` is set, imports and bulk actions end at their next chunk and clients that wait
@@ -80,10 +88,10 @@ def build_app(flows: Flows, limits: ApiLimits, *, clock: Clock, stopping: asynci
     reports = ReportRoutes(flows.search, flows.sales)
     table = route_table(orders, imports, reports, letters, service)
     service.describe(encode_json(describe(table, version("polyglot-persistence"))))
-    return _router(table)
+    return _router(table, access)
 
 
-def build_worker_app(health: HealthFlow) -> ASGIApp:
+def build_worker_app(health: HealthFlow, access: Access) -> ASGIApp:
     """Return the application of a process that takes no orders: its metrics and its health."""
     service = ServiceRoutes(health)
     return _router(
@@ -91,18 +99,22 @@ def build_worker_app(health: HealthFlow) -> ASGIApp:
             Route("GET", "/metrics", Scope.READ, service.metrics, about.METRICS),
             Route("GET", "/health/live", Scope.PUBLIC, service.live, about.LIVE),
             Route("GET", "/health/ready", Scope.PUBLIC, service.ready, about.READY),
-        ]
+        ],
+        access,
     )
 
 
-def _router(table: Iterable[Route]) -> ASGIApp:
+def _router(table: Iterable[Route], access: Access) -> ASGIApp:
     # One endpoint a path, so that it knows every method that the path takes; in the table's
     # order, in which fixed steps of a path stand before variable ones.
-    paths: dict[str, dict[str, Handler]] = {}
+    paths: dict[str, dict[str, tuple[Scope, Handler]]] = {}
     for route in table:
-        paths.setdefault(route.path, {})[route.method] = route.handler
+        paths.setdefault(route.path, {})[route.method] = route.scope, route.handler
     return Router(
-        [FrameworkRoute(path, Endpoint(path, handlers)) for path, handlers in paths.items()],
+        [
+            FrameworkRoute(path, Endpoint(path, handlers, access))
+            for path, handlers in paths.items()
+        ],
         redirect_slashes=False,
         default=no_route,
     )

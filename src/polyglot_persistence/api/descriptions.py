@@ -78,6 +78,12 @@ HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
         {"type": "string", "enum": ["HIT", "MISS"]},
     ),
     "Retry-After": ("Seconds after which to ask again.", {"type": "integer", "minimum": 0}),
+    "WWW-Authenticate": ("How to say who one is (RFC 6750).", {"type": "string"}),
+    "RateLimit-Policy": ("The client's rate: `q` requests in `w` seconds.", {"type": "string"}),
+    "RateLimit": (
+        "Requests that the client has left now (`r`), and seconds until it has all again (`t`).",
+        {"type": "string"},
+    ),
     "Preference-Applied": ("What of `Prefer` was heeded.", {"type": "string"}),
     "Idempotent-Replayed": (
         "Present if the order was there before.",

@@ -11,9 +11,11 @@ from typing import TypeAlias
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from polyglot_persistence.api.access import Access, Admission, check_origin
 from polyglot_persistence.api.bodies import BodyReader, ClientGoneError, SlowSenderError
 from polyglot_persistence.api.measuring import NO_ROUTE_LABEL, observe_request
 from polyglot_persistence.api.problems import (
+    HEAD_TOO_LARGE,
     NO_ROUTE,
     TOO_SLOW,
     WRONG_METHOD,
@@ -21,19 +23,34 @@ from polyglot_persistence.api.problems import (
     problem,
     problem_reply,
 )
-from polyglot_persistence.api.replies import Reply
+from polyglot_persistence.api.replies import Headers, Reply
+from polyglot_persistence.domain.access import Scope as AccessScope
 from polyglot_persistence.telemetry import logger
 
 _log = logger("api")
 
 Handler: TypeAlias = Callable[[Request, BodyReader], Awaitable[Reply]]
 
+HEADERS_MAX = 100
+"""Most headers of a request; browsers and proxies together send a third of them."""
+
+_CLIENT = "polyglot.client"
+
+
+def client_of(request: Request) -> str:
+    """Return the name of the API key that a request came with; empty if it had none."""
+    client: str = request.scope[_CLIENT]
+    return client
+
 
 class Endpoint:
     """One path: its template and its handlers by method. HEAD is answered by GET's handler."""
 
-    def __init__(self, path: str, handlers: Mapping[str, Handler]) -> None:
+    def __init__(
+        self, path: str, handlers: Mapping[str, tuple[AccessScope, Handler]], access: Access
+    ) -> None:
         self._path = path
+        self._access = access
         self._handlers = dict(handlers)
         if "GET" in handlers:
             self._handlers["HEAD"] = handlers["GET"]
@@ -53,22 +70,38 @@ class Endpoint:
 
     async def _answer(self, request: Request, body: BodyReader) -> Reply:
         path = request.scope["path"]
-        handler = self._handlers.get(request.method)
-        if handler is None:
+        found = self._handlers.get(request.method)
+        if found is None:
             detail = f"{path} takes {self._allow.decode()}"
             return problem(WRONG_METHOD, detail, path, ((b"allow", self._allow),))
+        if len(request.scope["headers"]) > HEADERS_MAX:
+            return problem(HEAD_TOO_LARGE, f"a request may have {HEADERS_MAX} headers", path)
+        needed, handler = found
+        more: Headers = ()
         try:
-            return await handler(request, body)
+            client, more = self._admit(request, needed)
+            request.scope[_CLIENT] = client
+            reply = await handler(request, body)
         except ClientGoneError:
             raise
         except SlowSenderError as error:
-            return problem(TOO_SLOW, str(error), path)
+            reply = problem(TOO_SLOW, str(error), path)
         except Exception as error:  # noqa: BLE001  # the last place that can answer the client
             if is_unexpected(error):
                 _log.error(
                     "request_failed", method=request.method, route=self._path, exc_info=error
                 )
-            return problem_reply(error, path)
+            reply = problem_reply(error, path)
+        if not more:
+            return reply
+        status, headers, content = reply
+        return status, (*headers, *more), content
+
+    def _admit(self, request: Request, needed: AccessScope) -> Admission:
+        scope = request.scope
+        check_origin(scope["method"], scope["headers"])
+        client = scope.get("client")  # none over a Unix socket
+        return self._access.admit(needed, scope["headers"], client[0] if client else "")
 
 
 async def no_route(scope: Scope, receive: Receive, send: Send) -> None:

@@ -17,6 +17,7 @@ import time
 from http import HTTPStatus
 from typing import Any
 
+from polyglot_persistence.api.endpoint import HEADERS_MAX
 from polyglot_persistence.api.hot import HotRequest, HotRoutes, Pending, failed
 from polyglot_persistence.api.measuring import observe_request
 from polyglot_persistence.api.replies import Headers, Reply
@@ -26,7 +27,8 @@ from polyglot_persistence.telemetry import logger
 _log = logger("api")
 
 PRIVATE_NAMES = (
-    "cycle", "flow", "headers", "on_response_complete", "parser", "pipeline", "server_state", "url",
+    "client", "cycle", "flow", "headers", "on_response_complete", "parser", "pipeline",
+    "server_state", "url",
 )  # fmt: skip
 
 PIPELINE_MAX = 256
@@ -34,7 +36,15 @@ PIPELINE_MAX = 256
 
 # A request with one of these headers is not plain. `connection: keep-alive` is HTTP/1.1's default.
 _NOT_PLAIN = frozenset(
-    {b"connection", b"expect", b"idempotency-key", b"prefer", b"transfer-encoding", b"upgrade"}
+    {
+        b"connection",
+        b"expect",
+        b"idempotency-key",
+        b"origin",
+        b"prefer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
 )
 _STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
@@ -57,7 +67,9 @@ class HotCycle:
 
     message_event = _NobodyWaits()
 
-    def __init__(self, protocol: "FastLaneProtocol", request: HotRequest, method: str) -> None:
+    def __init__(
+        self, protocol: "FastLaneProtocol", request: HotRequest, method: str, more: Headers
+    ) -> None:
         self.body = b""
         self.more_body = True
         self.keep_alive = True
@@ -66,6 +78,7 @@ class HotCycle:
         self._protocol = protocol
         self._request = request
         self._method = method
+        self._more = more
         self._started = 0.0
         self._pending: Pending | None = None
 
@@ -91,6 +104,8 @@ class HotCycle:
         protocol, transport = self._protocol, self._protocol.transport
         self.response_complete = True
         status, headers, body = reply
+        if self._more:
+            headers = (*headers, *self._more)
         if not transport.is_closing():
             transport.write(
                 b"%b%b%bContent-Length: %d\r\n%b\r\n%b"
@@ -133,9 +148,11 @@ class FastLaneProtocol(GuardedProtocol):
             method = self.parser.get_method()
             request = self.hot.match(method, self.url)
             if request is not None and self._is_plain(method):
-                self.head_is_complete()
-                self.cycle = HotCycle(self, request, method.decode())  # type: ignore[assignment]
-                return
+                more = self.hot.admit(request, self.headers, self.client[0] if self.client else "")
+                if more is not None:
+                    self.head_is_complete()
+                    self.cycle = HotCycle(self, request, method.decode(), more)  # type: ignore[assignment]
+                    return
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -150,6 +167,8 @@ class FastLaneProtocol(GuardedProtocol):
         return _rendered(self.server_state.default_headers)
 
     def _is_plain(self, method: bytes) -> bool:
+        if len(self.headers) > HEADERS_MAX:
+            return False
         length: bytes | None = None
         is_json = False
         for name, value in self.headers:

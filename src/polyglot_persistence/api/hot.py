@@ -2,8 +2,8 @@
 
 The framework's routing, request and response cost several times what these routes themselves do.
 So a plain request for one of them is answered here, carried by `fast_lane`. What is not plain
-(another content type, an idempotency key, a preference, a query) goes to the framework's handler of
-the same route, which is made of the same functions.
+(another content type, an idempotency key, a preference, a query, a client that may not) goes to the
+framework's handler of the same route, which is made of the same functions.
 
 Invariant: no server and no framework is named here.
 Invariant: for whatever is answered here, the framework's handler would give the same answer.
@@ -15,10 +15,13 @@ from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.orders import accepted_reply, parse_order_id, read_reply
 from polyglot_persistence.api.problems import is_unexpected, problem_reply
-from polyglot_persistence.api.replies import Reply
+from polyglot_persistence.api.replies import Headers, Reply
 from polyglot_persistence.api.requests import parse_order
+from polyglot_persistence.domain.access import Scope
+from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.accept import AcceptFlow
 from polyglot_persistence.flows.read import ReadFlow
 from polyglot_persistence.telemetry import logger
@@ -46,17 +49,21 @@ class HotRequest(NamedTuple):
     """A request for a hot route: its template, and what answers it once the body is there."""
 
     route: str
+    scope: Scope
     answer: Callable[[bytes], Reply | Pending]
 
 
 class HotRoutes:
     """Knows the two routes; `body_bytes_max` is the largest body that is answered here."""
 
-    def __init__(self, accept: AcceptFlow, reads: ReadFlow, *, body_bytes_max: int) -> None:
+    def __init__(
+        self, accept: AcceptFlow, reads: ReadFlow, *, body_bytes_max: int, access: Access
+    ) -> None:
+        self._access = access
         self._accept = accept
         self._reads = reads
         self.body_bytes_max = body_bytes_max
-        self._create = HotRequest(CREATE_ROUTE, self.create)
+        self._create = HotRequest(CREATE_ROUTE, Scope.WRITE, self.create)
 
     def match(self, method: bytes, target: bytes) -> HotRequest | None:
         """Return what answers a request line, if it is one of a hot route to the letter."""
@@ -70,8 +77,17 @@ class HotRoutes:
             and b"?" not in target
             and b"%" not in target
         ):
-            return HotRequest(READ_ROUTE, partial(self.read, target.decode("latin-1")))
+            return HotRequest(READ_ROUTE, Scope.READ, partial(self.read, target.decode("latin-1")))
         return None
+
+    def admit(self, request: HotRequest, headers: Headers, address: str) -> Headers | None:
+        """Return what the answer carries; None if the framework has to say why there is none."""
+        if self._access.unrestricted:
+            return ()
+        try:
+            return self._access.admit(request.scope, headers, address).headers
+        except PolyglotError:
+            return None
 
     def create(self, body: bytes) -> Reply | Pending:
         """Accept one order."""

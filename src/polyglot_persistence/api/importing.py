@@ -25,8 +25,8 @@ from uuid import UUID
 from starlette.requests import Request
 
 from polyglot_persistence.api.bodies import BodyReader, SlowSenderError
+from polyglot_persistence.api.endpoint import client_of
 from polyglot_persistence.api.ndjson import Line, LineSplitter
-from polyglot_persistence.api.orders import CLIENT
 from polyglot_persistence.api.problems import (
     PROBLEM_HEADERS,
     TOO_SLOW,
@@ -114,6 +114,7 @@ class ImportRoute:
         """Accept every valid line; report every other; end with the totals."""
         check_ndjson(request.headers.get("content-type"))
         key = parse_idempotency_key(request.headers.getlist("idempotency-key"))
+        client = client_of(request)
         totals = _Totals()
         pending: list[_Pending] = []
         splitter = LineSplitter(self._line_bytes_max)
@@ -121,7 +122,7 @@ class ImportRoute:
         async def take(lines: Iterator[Line]) -> None:
             now = self._clock.now()
             for line in lines:
-                self._parse(line, key, now, pending, totals)
+                self._parse(line, (client, key), now, pending, totals)
                 if len(pending) >= self._chunk_orders:
                     await self._accept_chunk(pending, totals)
 
@@ -152,7 +153,7 @@ class ImportRoute:
     def _parse(
         self,
         line: Line,
-        key: str | None,
+        identity: tuple[str, str | None],
         now: datetime,
         pending: list[_Pending],
         totals: _Totals,
@@ -166,8 +167,9 @@ class ImportRoute:
         except RejectedError as error:
             totals.reject(line.number, str(error))
             return
+        client, key = identity
         if parsed.id is None and key is not None:
-            parsed = parsed._replace(id=derived_id(CLIENT, key, line.number))
+            parsed = parsed._replace(id=derived_id(client, key, line.number))
         pending.append(_Pending(line.number, parsed))
 
     async def _accept_chunk(self, pending: list[_Pending], totals: _Totals) -> None:

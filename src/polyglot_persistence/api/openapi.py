@@ -16,10 +16,30 @@ from polyglot_persistence.api.descriptions import (
     Operation,
     Parameter,
 )
-from polyglot_persistence.api.problems import INTERNAL, KINDS, UNAVAILABLE, Kind
+from polyglot_persistence.api.problems import (
+    FORBIDDEN,
+    HEAD_TOO_LARGE,
+    INTERNAL,
+    KINDS,
+    TOO_MANY_REQUESTS,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    Kind,
+)
 from polyglot_persistence.api.routes import Route
+from polyglot_persistence.domain.access import Scope
 
 _PROBLEM_JSON = "application/problem+json"
+
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+    "apiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same API key, in a header of its own.",
+    },
+}
 
 
 def describe(table: Sequence[Route], version: str) -> dict[str, Any]:
@@ -31,7 +51,7 @@ def describe(table: Sequence[Route], version: str) -> dict[str, Any]:
     schemas = _Schemas(types, [_numbers(schema) for schema in made])
     paths: dict[str, dict[str, Any]] = {}
     for route in table:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route.about, schemas)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -49,7 +69,7 @@ def describe(table: Sequence[Route], version: str) -> dict[str, Any]:
             {"name": "service", "description": "Health, metrics and descriptions."},
         ],
         "paths": paths,
-        "components": {"schemas": _numbers(components)},
+        "components": {"schemas": _numbers(components), "securitySchemes": _SCHEMES},
     }
 
 
@@ -93,13 +113,15 @@ def _types(table: Sequence[Route]) -> list[Any]:
     return types
 
 
-def _operation(about: Operation, schemas: _Schemas) -> dict[str, Any]:
+def _operation(route: Route, schemas: _Schemas) -> dict[str, Any]:
+    about = route.about
     operation: dict[str, Any] = {
         "operationId": about.name,
         "tags": [about.tag],
         "summary": about.summary,
         "description": about.description,
-        "responses": _responses(about, schemas),
+        "responses": _responses(route, schemas),
+        "security": _security(route.scope),
     }
     if about.parameters:
         operation["parameters"] = [_parameter(parameter) for parameter in about.parameters]
@@ -109,6 +131,13 @@ def _operation(about: Operation, schemas: _Schemas) -> dict[str, Any]:
             "content": _content(about.request, schemas),
         }
     return operation
+
+
+def _security(scope: Scope) -> list[dict[str, list[str]]]:
+    """Return the ways to be admitted: a key with this scope or, as operators decide, none."""
+    if scope is Scope.PUBLIC:
+        return []
+    return [*({scheme: [scope.value]} for scheme in _SCHEMES), {}]
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
@@ -130,11 +159,14 @@ def _content(content: Content, schemas: _Schemas) -> dict[str, Any]:
     return {content.media_type: described}
 
 
-def _responses(about: Operation, schemas: _Schemas) -> dict[str, Any]:
+def _responses(route: Route, schemas: _Schemas) -> dict[str, Any]:
+    about = route.about
     responses = {
         str(status): _answer(answer, schemas) for status, answer in sorted(about.answers.items())
     }
-    kinds = {*about.problems, INTERNAL}
+    kinds = {*about.problems, HEAD_TOO_LARGE, INTERNAL}
+    if route.scope is not Scope.PUBLIC:
+        kinds |= {UNAUTHENTICATED, FORBIDDEN, TOO_MANY_REQUESTS}
     for status in sorted({kind.status for kind in kinds}):
         of_status = [kind for kind in KINDS if kind in kinds and kind.status == status]
         responses[str(status)] = _problem(of_status, about, schemas)
@@ -157,9 +189,17 @@ def _problem(kinds: Sequence[Kind], about: Operation, schemas: _Schemas) -> dict
         ),
         "content": {_PROBLEM_JSON: {"schema": schemas.of(about.problem_type)}},
     }
-    if UNAVAILABLE in kinds:
-        described["headers"] = {"Retry-After": _header("Retry-After")}
+    names = [name for kind in kinds for name in _HEADERS_OF.get(kind, ())]
+    if names:
+        described["headers"] = {name: _header(name) for name in names}
     return described
+
+
+_HEADERS_OF = {
+    UNAVAILABLE: ("Retry-After",),
+    TOO_MANY_REQUESTS: ("Retry-After", "RateLimit-Policy", "RateLimit"),
+    UNAUTHENTICATED: ("WWW-Authenticate",),
+}
 
 
 def _header(name: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from uuid import UUID
 from starlette.requests import Request
 
 from polyglot_persistence.api.bodies import BodyReader
+from polyglot_persistence.api.endpoint import client_of
 from polyglot_persistence.api.queries import parse_count
 from polyglot_persistence.api.replies import JSON_HEADERS, Headers, Reply, json_reply
 from polyglot_persistence.api.request_headers import (
@@ -35,8 +36,6 @@ from polyglot_persistence.errors import MalformedError, NotFoundError, Unavailab
 from polyglot_persistence.flows.accept import Acceptance, AcceptFlow
 from polyglot_persistence.flows.read import OrderStatus, Read, ReadFlow
 
-CLIENT = ""
-"""The client identity of an idempotency key, while there is no authentication."""
 PAGE_ORDERS = 50
 PAGE_ORDERS_MAX = 200
 _MICROS_BYTES = 8
@@ -110,7 +109,7 @@ class OrderRoutes:
             await asyncio.shield(accepted)
             acceptance = Acceptance([order_id], replayed=False)
         else:
-            acceptance = await self._accept.accept_keyed(CLIENT, key, name, amount)
+            acceptance = await self._accept.accept_keyed(client_of(request), key, name, amount)
         stage, headers = await self._prefer(request, acceptance)
         return accepted_reply(acceptance.ids[0], stage, headers)
 
@@ -119,7 +118,7 @@ class OrderRoutes:
         check_json(request.headers.get("content-type"))
         key = parse_idempotency_key(request.headers.getlist("idempotency-key"))
         orders = parse_bulk(await body.read(self._bulk_body_bytes_max))
-        acceptance = await self._accept.accept_bulk(CLIENT, key, orders)
+        acceptance = await self._accept.accept_bulk(client_of(request), key, orders)
         stage, headers = await self._prefer(request, acceptance)
         out = BulkAcceptedOut(list(acceptance.ids), stage)
         return json_reply(201 if stage == "persisted" else 202, out, headers)

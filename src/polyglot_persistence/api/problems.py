@@ -11,10 +11,13 @@ import msgspec
 from polyglot_persistence.api.replies import COMMON_HEADERS, Headers, Reply, encode_json
 from polyglot_persistence.errors import (
     ConflictError,
+    ForbiddenError,
     InvalidError,
     MalformedError,
     NotFoundError,
     TooLargeError,
+    TooManyRequestsError,
+    UnauthenticatedError,
     UnavailableError,
     UnknownOutcomeError,
     UnsupportedMediaError,
@@ -39,6 +42,19 @@ MALFORMED = Kind(
     "malformed",
     "The request cannot be read",
     "The body is no JSON, or a path, query parameter or header has no readable value. "
+    "Nothing was stored.",
+)
+UNAUTHENTICATED = Kind(
+    401,
+    "unauthenticated",
+    "This needs a valid API key",
+    "Send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`. Nothing was stored.",
+)
+FORBIDDEN = Kind(
+    403,
+    "forbidden",
+    "This client may not do that",
+    "The API key's scopes are others, or a browser asks for a page of another origin. "
     "Nothing was stored.",
 )
 NOT_FOUND = Kind(
@@ -83,6 +99,12 @@ CONFLICT = Kind(
 HEAD_TOO_LARGE = Kind(
     431, "head-too-large", "The request's headers are over the limit", "Nothing was stored."
 )
+TOO_MANY_REQUESTS = Kind(
+    429,
+    "quota-exceeded",
+    "The client is over its rate",
+    "Refused: nothing was stored and nothing will be. Retry after `Retry-After` seconds.",
+)
 INTERNAL = Kind(
     500,
     "internal",
@@ -105,6 +127,8 @@ UNKNOWN_OUTCOME = Kind(
 
 KINDS = (
     MALFORMED,
+    UNAUTHENTICATED,
+    FORBIDDEN,
     NOT_FOUND,
     NO_ROUTE,
     WRONG_METHOD,
@@ -114,6 +138,7 @@ KINDS = (
     INVALID,
     CONFLICT,
     HEAD_TOO_LARGE,
+    TOO_MANY_REQUESTS,
     INTERNAL,
     UNAVAILABLE,
     UNKNOWN_OUTCOME,
@@ -126,6 +151,9 @@ _KIND_OF: dict[type[BaseException], Kind] = {
     NotFoundError: NOT_FOUND,
     TooLargeError: TOO_LARGE,
     UnsupportedMediaError: UNSUPPORTED_MEDIA,
+    UnauthenticatedError: UNAUTHENTICATED,
+    ForbiddenError: FORBIDDEN,
+    TooManyRequestsError: TOO_MANY_REQUESTS,
     UnavailableError: UNAVAILABLE,
     UnknownOutcomeError: UNKNOWN_OUTCOME,
 }
@@ -206,10 +234,24 @@ def problem_reply(error: BaseException, instance: str) -> Reply:
 
 
 def error_headers(error: BaseException) -> Headers:
-    """Return the headers that belong to an error's answer: when to come again."""
+    """Return the headers of an error's answer: when to come again, or how to say who one is."""
     if isinstance(error, UnavailableError):
         return ((b"retry-after", b"%d" % error.retry_after_seconds),)
+    if isinstance(error, TooManyRequestsError):
+        return ((b"retry-after", b"%d" % error.retry_after_seconds), *error.headers)
+    if isinstance(error, UnauthenticatedError):
+        return ((b"www-authenticate", _challenge(error.code)),)
+    if isinstance(error, ForbiddenError) and error.scope:
+        return ((b"www-authenticate", _challenge("insufficient_scope", error.scope)),)
     return ()
+
+
+def _challenge(code: str, scope: str = "") -> bytes:
+    """Return the challenge of RFC 6750, section 3."""
+    parts = ['Bearer realm="polyglot-persistence"']
+    parts += [f'error="{code}"'] if code else []
+    parts += [f'scope="{scope}"'] if scope else []
+    return ", ".join(parts).encode()
 
 
 def is_unexpected(error: BaseException) -> bool:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from polyglot_persistence.api import dead_letter_descriptions as about_letters
 from polyglot_persistence.api import descriptions as about
-from polyglot_persistence.api.access import Scope
 from polyglot_persistence.api.dead_letters import DeadLetterRoutes
 from polyglot_persistence.api.descriptions import Operation
 from polyglot_persistence.api.endpoint import Handler
@@ -17,6 +16,7 @@ from polyglot_persistence.api.importing import ImportRoute
 from polyglot_persistence.api.orders import OrderRoutes
 from polyglot_persistence.api.reports import ReportRoutes
 from polyglot_persistence.api.service import ServiceRoutes
+from polyglot_persistence.domain.access import Scope
 
 _LETTERS = "/api/admin/dead-letters"
 

@@ -9,6 +9,7 @@ from polyglot_persistence.api.app import ApiLimits, Flows, build_app
 from polyglot_persistence.api.fast_lane import fast_lane
 from polyglot_persistence.api.hot import HotRoutes
 from polyglot_persistence.api.server import GuardedProtocol, listen, serve
+from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.dead_letters import dead_letter_flow
 from polyglot_persistence.bootstrap.process import prepare
 from polyglot_persistence.bootstrap.stores import Stores, connect
@@ -39,6 +40,7 @@ async def serve_orders(settings: Settings, stop: asyncio.Event) -> None:
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(prepare(stores, served))
+            tasks.create_task(keep_keys_current(settings, api.access, served))
             tasks.create_task(
                 repeat("probe", api.probe, served, interval_seconds=PROBE_INTERVAL_SECONDS)
             )
@@ -74,6 +76,7 @@ class _Api:
         self._settings = settings
         self._stores = stores
         self._clock = SystemClock()
+        self.access = access_of(settings, self._clock)
         self._cache_breaker = Breaker("cache", stores.cache.ping)
         self._queue_breaker = Breaker("queue", stores.queue.ping)
         self._reads = ReadFlow(
@@ -123,7 +126,7 @@ class _Api:
             import_wait_seconds=settings.import_wait_seconds,
             prefer_wait_seconds_max=settings.prefer_wait_seconds_max,
         )
-        return build_app(flows, limits, clock=self._clock, stopping=stop)
+        return build_app(flows, limits, clock=self._clock, stopping=stop, access=self.access)
 
     def protocol(self) -> type[GuardedProtocol]:
         """Return what speaks HTTP: with the lane for the hot routes, or without."""
@@ -131,7 +134,12 @@ class _Api:
         if not settings.api_fast_lane:
             return GuardedProtocol
         return fast_lane(
-            HotRoutes(self._accept, self._reads, body_bytes_max=settings.order_body_bytes_max)
+            HotRoutes(
+                self._accept,
+                self._reads,
+                body_bytes_max=settings.order_body_bytes_max,
+                access=self.access,
+            )
         )
 
     async def probe(self) -> bool:

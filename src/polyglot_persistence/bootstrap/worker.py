@@ -5,6 +5,7 @@ import asyncio
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.api.app import build_worker_app
 from polyglot_persistence.api.server import listen, serve
+from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.process import prepare
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
@@ -38,9 +39,11 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
     try:
         async with asyncio.TaskGroup() as tasks:
             if listener is not None:
+                access = access_of(settings, SystemClock())
+                tasks.create_task(keep_keys_current(settings, access, ended))
                 tasks.create_task(
                     serve(
-                        build_worker_app(HealthFlow(stores.pingable())),
+                        build_worker_app(HealthFlow(stores.pingable()), access),
                         listener,
                         shutdown=ended,
                         graceful_seconds=HANG_UP_SECONDS,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from polyglot_persistence import __version__
+from polyglot_persistence.cli.api_keys import api_keys
 from polyglot_persistence.cli.dead_letters import dead_letters
 from polyglot_persistence.errors import ConfigurationError, PolyglotError
 
@@ -212,8 +213,16 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
     show_default=True,
     help="The API to send them to.",
 )
+@click.option(
+    "--api-key",
+    envvar="POLYGLOT_API_KEY",
+    show_envvar=True,
+    help="An API key for it, with the scopes read, write and admin.",
+)
 @click.pass_context
-def load(ctx: click.Context, dataset: str, limit: int | None, url: str) -> None:
+def load(
+    ctx: click.Context, dataset: str, limit: int | None, url: str, api_key: str | None
+) -> None:
     """Send real orders through the API and check the answers against the file, to the cent.
 
     DATASET is completejourney: a year of grocery order lines. At the end the number of orders and
@@ -227,10 +236,11 @@ def load(ctx: click.Context, dataset: str, limit: int | None, url: str) -> None:
     from polyglot_persistence.cli import loading
 
     del dataset  # there is one
-    ctx.exit(loading.run(url, limit))
+    ctx.exit(loading.run(url, limit, api_key))
 
 
 app.add_command(dead_letters)
+app.add_command(api_keys)
 
 
 @app.command()

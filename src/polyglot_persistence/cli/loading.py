@@ -99,7 +99,7 @@ class Tally:
         }
 
 
-def run(url: str, limit: int | None) -> int:
+def run(url: str, limit: int | None, api_key: str | None = None) -> int:
     """Load and compare; return the exit code: 0 only if every day is equal to the cent.
 
     Raises:
@@ -116,13 +116,13 @@ def run(url: str, limit: int | None) -> int:
         raise ConfigurationError("--url: not the URL of an API; e.g. http://127.0.0.1:8080")
     lines = min(completejourney.count(), limit or sys.maxsize)
     try:
-        return asyncio.run(_run(url.rstrip("/"), lines))
+        return asyncio.run(_run(url.rstrip("/"), lines, api_key))
     except KeyboardInterrupt:
         click.echo("\nstopped; run it again to go on: what is there is not stored twice", err=True)
         raise
 
 
-async def _run(url: str, lines: int) -> int:
+async def _run(url: str, lines: int, api_key: str | None) -> int:
     try:
         import httpx2
     except ImportError as error:
@@ -137,7 +137,11 @@ async def _run(url: str, lines: int) -> int:
     timeout = httpx2.Timeout(ANSWER_TIMEOUT_SECONDS, connect=5.0)
     # No proxy of the environment may come between us and what is often this very machine.
     async with httpx2.AsyncClient(
-        base_url=url, limits=limits, timeout=timeout, trust_env=False
+        base_url=url,
+        headers={"X-API-Key": api_key} if api_key else {},
+        limits=limits,
+        timeout=timeout,
+        trust_env=False,
     ) as client:
         await _greet(client)
         tally = Tally()
@@ -262,6 +266,8 @@ async def _compare(client: "httpx2.AsyncClient", expected: dict[date, Day]) -> l
                 await client.post("/api/admin/refresh"),
                 await client.get("/api/dashboard/sales", params={"days": DAYS_MAX}),
             ):
+                if answer.status_code in (401, 403):
+                    raise RejectedError(f"{_detail(answer)}: see --api-key")
                 answer.raise_for_status()
             problem, latest = "", _days(answer.text)
         except (httpx2.HTTPError, KeyError, ValueError) as error:

@@ -3,6 +3,7 @@
 Invariant: no error in here repeats an address: it may hold a password.
 """
 
+import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -93,6 +94,14 @@ def listen_host(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9.:_%-]+", text):
         raise ValueError(f"{text!r} is not a host name or address; e.g. 127.0.0.1")
     return text
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on a host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def postgres_dsn(text: str) -> str:

@@ -9,15 +9,14 @@ Invariant: nothing else reads the environment; adapters and loops get values, ne
 """
 
 import dataclasses
-import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from polyglot_persistence.config.addresses import (
     cache_address,
+    is_loopback,
     listen_host,
     mask,
     postgres_dsn,
@@ -25,75 +24,27 @@ from polyglot_persistence.config.addresses import (
     queue_url,
     search_url,
 )
+from polyglot_persistence.config.fields import Spec
+from polyglot_persistence.config.fields import choice as _choice
+from polyglot_persistence.config.fields import count as _count
+from polyglot_persistence.config.fields import hidden as _hidden
+from polyglot_persistence.config.fields import readable_file as _readable_file
+from polyglot_persistence.config.fields import seconds as _seconds
+from polyglot_persistence.config.fields import setting as _setting
+from polyglot_persistence.domain.access import (
+    ApiKey,
+    Rate,
+    Scope,
+    parse_api_keys,
+    parse_rate,
+    shown_api_keys,
+)
 from polyglot_persistence.domain.codec import UNIT_SIZE_MAX
 from polyglot_persistence.domain.schedule import Schedule
 from polyglot_persistence.errors import ConfigurationError
 
 _KIB = 1024
 _SECRET_FILE_BYTES_MAX = 64 * _KIB
-
-
-class _Spec(NamedTuple):
-    default: str
-    parse: Callable[[str], Any]
-    doc: str
-    allowed: str
-    masked: Callable[[str], str] | None
-    """How it is shown, if it holds a secret; then it may also come from a file."""
-
-
-def _setting(
-    default: str,
-    parse: Callable[[str], Any],
-    doc: str,
-    allowed: str,
-    *,
-    masked: Callable[[str], str] | None = None,
-) -> Any:
-    return dataclasses.field(metadata={"spec": _Spec(default, parse, doc, allowed, masked)})
-
-
-def _hidden(text: str) -> str:
-    return text if text == "none" else "***"
-
-
-def _count(default: int, low: int, high: int, doc: str) -> Any:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,12}", text) or not low <= int(text) <= high:
-            raise ValueError(f"{text!r} is not a whole number from {low} to {high}")
-        return int(text)
-
-    return _setting(str(default), parse, doc, f"{low} to {high}")
-
-
-def _seconds(default: float, low: float, high: float, doc: str) -> Any:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:  # also false for nan
-            raise ValueError(f"{text!r} is not a number of seconds from {low:g} to {high:g}")
-        return value
-
-    return _setting(f"{default:g}", parse, doc, f"{low:g} to {high:g}")
-
-
-def _choice(default: str, choices: Mapping[str, object], doc: str) -> Any:
-    def parse(text: str) -> object:
-        if text.lower() not in choices:
-            raise ValueError(f"{text!r} is none of {', '.join(choices)}")
-        return choices[text.lower()]
-
-    return _setting(default, parse, doc, " | ".join(choices))
-
-
-def _readable_file(text: str) -> Path | None:
-    if text == "none":
-        return None
-    if not Path(text).is_file():
-        raise ValueError(f"{text} is not a file; e.g. /etc/ssl/certs/ca-certificates.crt")
-    return Path(text)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -167,6 +118,33 @@ class Settings:
         {"yes": True, "no": False},
         "Whether plain requests that place or read one order pass before the web framework. The "
         "answers are the same without; it takes about twice the time.",
+    )
+    api_keys: Sequence[ApiKey] = _setting(
+        "none",
+        lambda text: () if text == "none" else parse_api_keys(text),
+        "API keys that are valid, by their hashes; `polyglot api-keys new` makes one. A file "
+        "(`API_KEYS_FILE`) is read again when it changes.",
+        "name:scopes:hash, with white space between entries, or none",
+        masked=lambda text: text if text == "none" else shown_api_keys(text),
+    )
+    anonymous_scopes: frozenset[Scope] | None = _choice(
+        "auto",
+        {
+            "auto": None,
+            "none": frozenset(),
+            "read": frozenset({Scope.READ}),
+            "write": frozenset({Scope.WRITE}),
+            "read,write": frozenset({Scope.READ, Scope.WRITE}),
+        },
+        "What clients without an API key may do. auto: read and write if there are no keys, else "
+        "nothing; and operate, too, under `polyglot up` on the loopback without keys.",
+    )
+    client_rate_limit: Rate | None = _setting(  # noqa: RUF009  it gives a field
+        "none",
+        lambda text: None if text == "none" else parse_rate(text),
+        "Most requests of one client (API key; without one, network address) to one API process; "
+        "above it: 429.",
+        "requests/seconds, like 600/60, or none",
     )
     mv_refresh_schedule: Schedule = _setting(  # noqa: RUF009  it gives a field
         "@hourly",
@@ -289,6 +267,8 @@ class Settings:
     )
     search_timeout_seconds: float = _seconds(2, 0.1, 60, "Longest one search takes; then: 503.")
 
+    api_keys_file: Path | None = dataclasses.field(default=None, compare=False)
+    """Where `api_keys` come from, if that is a file."""
     described: "Sequence[Described]" = dataclasses.field(default=(), compare=False)
 
     @property
@@ -307,6 +287,22 @@ class Settings:
         if not self.elasticsearch_url.startswith("tantivy:"):
             return None
         return Path(unquote(urlsplit(self.elasticsearch_url).path))
+
+    @property
+    def scopes_without_key(self) -> frozenset[Scope]:
+        """What clients without an API key may do."""
+        if self.anonymous_scopes is not None:
+            return self.anonymous_scopes
+        if self.api_keys or self.api_keys_file is not None:
+            return frozenset()
+        everybody = frozenset({Scope.READ, Scope.WRITE})
+        return everybody | {Scope.ADMIN} if self._is_this_machines_own else everybody
+
+    @property
+    def _is_this_machines_own(self) -> bool:
+        """Whether this is the embedded deployment, and nobody else reaches it."""
+        embedded = self.redis_addr.startswith("unix:") and self.search_directory is not None
+        return embedded and is_loopback(self.api_host)
 
     def describe(self) -> "Sequence[Described]":
         """Return every setting in the order of this class, secrets masked."""
@@ -352,29 +348,47 @@ def load(environ: Mapping[str, str]) -> Settings:
             raise ConfigurationError(f"{name}: {error}{example}") from None  # it may hold a secret
         shown = spec.masked(text) if spec.masked else text
         described.append(Described(name, shown, source, spec.default, spec.allowed, spec.doc))
-    settings = Settings(**values, described=tuple(described))
+    sources = {setting.name: setting.source for setting in described}
+    keys_file = Path(environ["API_KEYS_FILE"]) if sources["API_KEYS"] == "file" else None
+    settings = Settings(**values, api_keys_file=keys_file, described=tuple(described))
     _check_relations(settings)
     return settings
 
 
 def _text(
-    environ: Mapping[str, str], name: str, spec: _Spec
+    environ: Mapping[str, str], name: str, spec: Spec
 ) -> tuple[str, Literal["default", "environment", "file"]]:
     text = environ.get(name, "").strip()
     path = environ.get(f"{name}_FILE", "").strip() if spec.masked else ""
     if text and path:
         raise ConfigurationError(f"{name}: set either {name} or {name}_FILE, not both")
     if path:
-        try:
-            with Path(path).open(encoding="utf-8") as file:
-                text = file.read(_SECRET_FILE_BYTES_MAX).strip()
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8 text"
-            raise ConfigurationError(f"{name}_FILE: cannot read {path}: {reason}") from error
-        if not text:
-            raise ConfigurationError(f"{name}_FILE: {path} is empty")
-        return text, "file"
+        return _content(name, Path(path)), "file"
     return (text, "environment") if text else (spec.default, "default")
+
+
+def _content(name: str, path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_SECRET_FILE_BYTES_MAX).strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigurationError(f"{name}_FILE: cannot read {path}: {reason}") from error
+    if not text:
+        raise ConfigurationError(f"{name}_FILE: {path} is empty")
+    return text
+
+
+def read_api_keys(path: Path) -> Sequence[ApiKey]:
+    """Return the keys of a file, as `load` does.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    try:
+        return parse_api_keys(_content("API_KEYS", path))
+    except ValueError as error:
+        raise ConfigurationError(f"API_KEYS_FILE: {error}") from None
 
 
 _AT_MOST = (

@@ -1,0 +1,89 @@
+"""The kinds of settings: how a text becomes a value, and how it is shown.
+
+Invariant: an error of a setting that holds a secret does not repeat it.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Spec(NamedTuple):
+    """What is known of a setting, beside its value."""
+
+    default: str
+    parse: Callable[[str], Any]
+    doc: str
+    allowed: str
+    masked: Callable[[str], str] | None
+    """How it is shown, if it holds a secret; then it may also come from a file."""
+
+
+def setting(
+    default: str,
+    parse: Callable[[str], Any],
+    doc: str,
+    allowed: str,
+    *,
+    masked: Callable[[str], str] | None = None,
+) -> Any:
+    """Return a field of the settings: its default as text, how it is read, what it means."""
+    return dataclasses.field(metadata={"spec": Spec(default, parse, doc, allowed, masked)})
+
+
+def hidden(text: str) -> str:
+    """Show that a secret is set, and no more."""
+    return text if text == "none" else "***"
+
+
+def count(default: int, low: int, high: int, doc: str) -> Any:
+    """Return a field for a whole number."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,12}", text) or not low <= int(text) <= high:
+            raise ValueError(f"{text!r} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return setting(str(default), parse, doc, f"{low} to {high}")
+
+
+def seconds(default: float, low: float, high: float, doc: str) -> Any:
+    """Return a field for a time."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:  # also false for nan
+            raise ValueError(f"{text!r} is not a number of seconds from {low:g} to {high:g}")
+        return value
+
+    return setting(f"{default:g}", parse, doc, f"{low:g} to {high:g}")
+
+
+def choice(default: str, choices: Mapping[str, object], doc: str) -> Any:
+    """Return a field for one of some words, each with the value that it stands for."""
+
+    def parse(text: str) -> object:
+        if text.lower() not in choices:
+            raise ValueError(f"{text!r} is none of {', '.join(choices)}")
+        return choices[text.lower()]
+
+    return setting(default, parse, doc, " | ".join(choices))
+
+
+def readable_file(text: str) -> Path | None:
+    """Return the path of a file that is there; none is allowed.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    if text == "none":
+        return None
+    if not Path(text).is_file():
+        raise ValueError(f"{text} is not a file; e.g. /etc/ssl/certs/ca-certificates.crt")
+    return Path(text)

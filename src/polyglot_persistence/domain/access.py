@@ -1,0 +1,140 @@
+"""Who may ask for what: scopes, API keys and rates, as operators write them down.
+
+A key is 256 random bits, so that SHA-256, once, is the right hash for it: a slow, salted one is for
+passwords, which can be guessed; here nobody ever tries more than a vanishing part of all keys. And
+the server hashes each request's key, so a slow hash would be a lever for whoever floods it.
+
+Invariant: no error in here repeats what it read: it may be a key, written where its hash belongs.
+"""
+
+import enum
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from typing import NamedTuple
+
+API_KEY_PREFIX = "pp_"
+"""By which people and scanners for leaked secrets know a key of this service."""
+
+_KEY_BYTES = 32
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+_RATE = re.compile(r"([0-9]{1,9})/([0-9]{1,5})")
+
+
+class Scope(enum.Enum):
+    """What a client must be allowed, to be answered on a route; none includes another."""
+
+    PUBLIC = "public"
+    """Nothing: probes, and pages that hold no data."""
+    READ = "read"
+    """To see orders, and what is made of them."""
+    WRITE = "write"
+    """To place orders."""
+    ADMIN = "admin"
+    """To operate the service."""
+
+
+_GRANTED = {scope.value: scope for scope in Scope if scope is not Scope.PUBLIC}
+
+
+class ApiKey(NamedTuple):
+    """What the server knows of a key; never the key itself."""
+
+    name: str
+    """The client's. It outlives its keys: a rotated key has the name of the one before, and so the
+    same idempotency keys; two keys of one name may be valid at the same time."""
+    scopes: frozenset[Scope]
+    digest: bytes
+    """`digest_of` the key."""
+
+    @property
+    def line(self) -> str:
+        """The key as `parse_api_keys` reads it."""
+        scopes = ",".join(word for word, scope in _GRANTED.items() if scope in self.scopes)
+        return f"{self.name}:{scopes}:{self.digest.hex()}"
+
+
+class Rate(NamedTuple):
+    """At most so many requests in any so many seconds."""
+
+    requests: int
+    window_seconds: int
+
+
+def new_api_key(name: str, scopes: Sequence[Scope]) -> tuple[str, ApiKey]:
+    """Return a new key, which is nowhere kept, and what the server is to know of it.
+
+    Raises:
+        ValueError: the name is none.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError("a name has up to 64 letters, digits, dots, dashes and underscores")
+    secret = API_KEY_PREFIX + secrets.token_urlsafe(_KEY_BYTES)
+    return secret, ApiKey(name, frozenset(scopes), digest_of(secret.encode()))
+
+
+def digest_of(secret: bytes) -> bytes:
+    """Return the hash by which a key is known."""
+    return hashlib.sha256(secret).digest()
+
+
+def parse_scopes(text: str) -> frozenset[Scope]:
+    """Return the scopes that a list with commas names.
+
+    Raises:
+        ValueError: one of them is none, or there is none.
+    """
+    words = text.split(",")
+    if not all(word in _GRANTED for word in words):
+        raise ValueError(f"scopes are {', '.join(_GRANTED)}, with commas in between")
+    return frozenset(_GRANTED[word] for word in words)
+
+
+def parse_api_keys(text: str) -> Sequence[ApiKey]:
+    """Return the keys of a text: `name:scopes:hash`, with white space in between.
+
+    A `#` after white space, or first on its line, begins a comment.
+
+    Raises:
+        ValueError: saying which entry is wrong, and how.
+    """
+    without_comments = re.sub(r"(?m)(?:^|(?<=\s))#.*$", "", text)
+    keys = []
+    for number, entry in enumerate(without_comments.split(), 1):
+        name, _, rest = entry.partition(":")
+        scopes, _, digest = rest.partition(":")
+        if not (_NAME.fullmatch(name) and _DIGEST.fullmatch(digest)):
+            raise ValueError(
+                f"entry {number} is not name:scopes:hash, with the SHA-256 of the key in "
+                "hexadecimal (`polyglot api-keys new` prints one)"
+            )
+        try:
+            keys.append(ApiKey(name, parse_scopes(scopes), bytes.fromhex(digest)))
+        except ValueError as error:
+            raise ValueError(f"entry {number}: {error}") from None
+    if len({key.digest for key in keys}) < len(keys):
+        raise ValueError("two entries have the same hash, so that a key would be two clients'")
+    return keys
+
+
+def shown_api_keys(text: str) -> str:
+    """Return the text without its hashes, or stars if it cannot be read."""
+    try:
+        keys = parse_api_keys(text)
+    except ValueError:
+        return "***"
+    return " ".join(f"{key.line.rpartition(':')[0]}:***" for key in keys)
+
+
+def parse_rate(text: str) -> Rate:
+    """Return the rate of a text like `600/60`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _RATE.fullmatch(text)
+    if not match or not int(match[1]) or not int(match[2]):
+        raise ValueError(f"{text!r} is not requests/seconds; e.g. 600/60")
+    return Rate(int(match[1]), int(match[2]))

@@ -1,0 +1,293 @@
+"""API keys, scopes and rates: how they are written, and whom they admit."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polyglot_persistence.api import rate_limits
+from polyglot_persistence.api.access import Access, check_origin
+from polyglot_persistence.api.rate_limits import RateLimits
+from polyglot_persistence.api.routes import Route, route_table
+from polyglot_persistence.domain.access import (
+    ApiKey,
+    Rate,
+    Scope,
+    digest_of,
+    new_api_key,
+    parse_api_keys,
+    parse_rate,
+    parse_scopes,
+    shown_api_keys,
+)
+from polyglot_persistence.domain.order import derived_id
+from polyglot_persistence.errors import (
+    ForbiddenError,
+    TooManyRequestsError,
+    UnauthenticatedError,
+)
+from tests.support.scripted import FakeClock
+from tests.support.stub_flows import EVERYTHING, Handlers
+
+GRANTED = (Scope.READ, Scope.WRITE, Scope.ADMIN)
+NOBODY: frozenset[Scope] = frozenset()
+LOCAL = (b"host", b"localhost:8080")
+
+
+def key_of(name: str, *scopes: Scope) -> ApiKey:
+    """Return a key whose secret is its name."""
+    return ApiKey(name, frozenset(scopes), digest_of(name.encode()))
+
+
+def sent(secret: str) -> list[tuple[bytes, bytes]]:
+    return [LOCAL, (b"x-api-key", secret.encode())]
+
+
+# --- who may ask for what ----------------------------------------------------------------------
+
+
+def table() -> Sequence[Route]:
+    handlers: Any = Handlers()
+    return route_table(*[handlers] * 5)
+
+
+ROLES = {
+    "nobody": [LOCAL],
+    "stranger": sent("unknown"),
+    **{scope.value: sent(scope.value) for scope in GRANTED},
+    "all": sent("all"),
+}
+
+
+@pytest.mark.parametrize("route", table(), ids=lambda route: f"{route.method} {route.path}")
+@pytest.mark.parametrize("role", ROLES)
+def test_each_role_gets_what_its_scopes_say(route: Route, role: str) -> None:
+    """Every route of the table with every role, where keys are set up."""
+    keys = [key_of(scope.value, scope) for scope in GRANTED]
+    access = Access([*keys, key_of("all", *GRANTED)], without_key=NOBODY)
+    if route.scope is Scope.PUBLIC or role in ("all", route.scope.value):
+        expected = "" if route.scope is Scope.PUBLIC else role
+        assert access.admit(route.scope, ROLES[role], "") == (expected, ())
+    elif role in ("nobody", "stranger"):
+        with pytest.raises(UnauthenticatedError) as refused:
+            access.admit(route.scope, ROLES[role], "")
+        assert refused.value.code == ("" if role == "nobody" else "invalid_token")
+    else:
+        with pytest.raises(ForbiddenError, match=f"the scope {route.scope.value}$"):
+            access.admit(route.scope, ROLES[role], "")
+
+
+def test_without_keys_orders_are_everybodys_and_operating_is_nobodys() -> None:
+    """The default of a service on servers: a key that nobody set up opens nothing."""
+    access = Access()
+    assert access.unrestricted
+    for headers in ([LOCAL], sent("whatever")):
+        for scope in (Scope.READ, Scope.WRITE):
+            assert access.admit(scope, headers, "").client == ""
+        with pytest.raises(UnauthenticatedError, match="API_KEYS"):
+            access.admit(Scope.ADMIN, headers, "")
+
+
+@pytest.mark.parametrize(
+    ("host", "admitted"),
+    [
+        (b"localhost", True),
+        (b"LOCALHOST:8080", True),
+        (b"127.0.0.1:8080", True),
+        (b"[::1]:8080", True),
+        (b"[::1]", True),
+        (b"rebound.example:8080", False),
+        (b"localhost.example", False),
+        (b"", False),
+    ],
+)
+def test_a_rebound_name_opens_no_operating_without_a_key(host: bytes, admitted: bool) -> None:
+    """A page whose host's name was made to mean the loopback is still a page of that host."""
+    access = Access(without_key=EVERYTHING)
+    if admitted:
+        access.admit(Scope.ADMIN, [(b"host", host)], "")
+    else:
+        with pytest.raises(UnauthenticatedError, match="localhost"):
+            access.admit(Scope.ADMIN, [(b"host", host)], "")
+
+
+def test_a_key_takes_nothing_from_what_everybody_may() -> None:
+    """Where reading is everybody's, a key that only writes reads, too."""
+    access = Access([key_of("shop", Scope.WRITE)], without_key=frozenset({Scope.READ}))
+    assert access.admit(Scope.READ, sent("shop"), "").client == "shop"
+    assert access.admit(Scope.READ, [LOCAL], "").client == ""
+    with pytest.raises(ForbiddenError):
+        access.admit(Scope.ADMIN, sent("shop"), "")
+
+
+def test_a_key_that_is_taken_out_is_refused_at_once() -> None:
+    """And the one that replaced it is the same client: its idempotency keys stay its own."""
+    old, new = key_of("old", Scope.WRITE), key_of("new", Scope.WRITE)
+    access = Access([old._replace(name="shop")], without_key=NOBODY)
+    before = access.admit(Scope.WRITE, sent("old"), "").client
+    access.replace_keys([new._replace(name="shop")])
+    after = access.admit(Scope.WRITE, sent("new"), "").client
+    assert derived_id(before, "k") == derived_id(after, "k") != derived_id("", "k")
+    with pytest.raises(UnauthenticatedError):
+        access.admit(Scope.WRITE, sent("old"), "")
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "allowed"),
+    [
+        ("POST", {}, True),
+        ("POST", {"origin": "http://shop.example:8080"}, True),
+        ("POST", {"origin": "https://SHOP.example:8080"}, True),
+        ("POST", {"origin": "http://shop.example"}, False),
+        ("POST", {"origin": "http://shop.example:8080.evil.example"}, False),
+        ("POST", {"origin": "null"}, False),
+        ("POST", {"origin": "file://shop.example:8080"}, False),
+        ("DELETE", {"origin": "http://evil.example"}, False),
+        ("GET", {"origin": "http://evil.example"}, True),
+        ("HEAD", {"origin": "http://evil.example"}, True),
+    ],
+)
+def test_pages_of_other_origins_change_nothing(
+    method: str, headers: dict[str, str], allowed: bool
+) -> None:
+    """A browser names the origin of the page on whose behalf it asks."""
+    encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+    encoded.append((b"host", b"shop.example:8080"))
+    if allowed:
+        check_origin(method, encoded)
+    else:
+        with pytest.raises(ForbiddenError, match="another origin"):
+            check_origin(method, encoded)
+
+
+# --- how they are written ----------------------------------------------------------------------
+
+
+def test_a_new_key_is_known_by_its_line() -> None:
+    """What is printed for the server admits what is printed for the client, and hides it."""
+    secret, key = new_api_key("shop", [Scope.WRITE, Scope.READ])
+    other, _ = new_api_key("shop", [Scope.READ])
+    assert secret != other
+    assert len(secret) > 40
+    assert secret not in key.line
+    assert parse_api_keys(f"# of the shop\n{key.line} # rotated in spring\n\n") == [key]
+    access = Access(parse_api_keys(key.line), without_key=NOBODY)
+    assert access.admit(Scope.WRITE, sent(secret), "").client == "shop"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pp_4aVerySecretKey",
+        "shop:read:pp_4aVerySecretKey",
+        "shop:read:" + "g" * 64,
+        "shop:root:" + "a" * 64,
+        "shop::" + "a" * 64,
+        "shop:public:" + "a" * 64,
+        ":read:" + "a" * 64,
+        "a name:read:" + "a" * 64,
+        f"a:read:{'a' * 64} b:read:{'a' * 64}",
+        "pp_4aVerySecretKey:read:x",
+    ],
+)
+def test_a_wrong_entry_is_refused_without_repeating_it(text: str) -> None:
+    """Somebody may have written the key itself where its hash belongs."""
+    with pytest.raises(ValueError, match=r"entr(y|ies)") as refused:
+        parse_api_keys(text)
+    assert "SecretKey" not in str(refused.value)
+    assert shown_api_keys(text) == "***"
+
+
+@given(st.text())
+def test_no_text_of_keys_is_a_bug(text: str) -> None:
+    """Anything is keys, or refused as a `ValueError`."""
+    try:
+        keys = parse_api_keys(text)
+    except ValueError:
+        return
+    assert parse_api_keys(" ".join(key.line for key in keys)) == keys
+
+
+def test_what_is_shown_of_keys_has_no_hash() -> None:
+    """Names and scopes are worth seeing."""
+    key = key_of("shop", Scope.READ, Scope.ADMIN)
+    assert shown_api_keys(f"{key.line}\n") == "shop:read,admin:***"
+
+
+def test_scopes_and_rates_are_read() -> None:
+    """And what is none is refused."""
+    assert parse_scopes("read,admin") == {Scope.READ, Scope.ADMIN}
+    assert parse_rate("600/60") == Rate(600, 60)
+    for wrong in ("", "read;write", "READ", "public"):
+        with pytest.raises(ValueError, match="scopes are"):
+            parse_scopes(wrong)
+    for wrong in ("", "600", "0/60", "600/0", "-1/60", "1.5/60", "600/60/60", "600 / 60"):
+        with pytest.raises(ValueError, match="requests/seconds"):
+            parse_rate(wrong)
+
+
+# --- rates -------------------------------------------------------------------------------------
+
+
+async def test_a_rate_is_a_burst_and_then_even() -> None:
+    """A whole window's requests at once, then one a step; a refusal costs nothing."""
+    clock = FakeClock()
+    limits = RateLimits(Rate(10, 60), clock.monotonic)
+    for left in reversed(range(10)):
+        headers = dict(limits.take("shop"))
+        assert headers[b"ratelimit"].startswith(b'"client";r=%d;' % left)
+        assert headers[b"ratelimit-policy"] == b'"client";q=10;w=60'
+    for _ in range(100):
+        with pytest.raises(TooManyRequestsError) as refused:
+            limits.take("shop")
+        assert refused.value.retry_after_seconds == 6
+    limits.take("another")
+    for _ in range(30):
+        await clock.sleep(6)
+        limits.take("shop")
+        with pytest.raises(TooManyRequestsError):
+            limits.take("shop")
+
+
+async def test_whoever_waits_as_told_is_served() -> None:
+    """`Retry-After` is never too short, at any rate."""
+    for rate in (Rate(1, 1), Rate(3, 7), Rate(7, 3), Rate(1, 600), Rate(999, 60)):
+        clock = FakeClock()
+        limits = RateLimits(rate, clock.monotonic)
+        served = 0
+        for _ in range(3 * rate.requests):
+            try:
+                limits.take("shop")
+            except TooManyRequestsError as refused:
+                await clock.sleep(refused.retry_after_seconds)
+                limits.take("shop")
+            served += 1
+        assert served == 3 * rate.requests
+
+
+def test_clients_are_forgotten_before_memory_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Addresses cost an attacker nothing."""
+    monkeypatch.setattr(rate_limits, "CLIENTS_MAX", 3)
+    limits = RateLimits(Rate(1, 60), FakeClock().monotonic)
+    for number in range(100):
+        limits.take(f"address {number}")
+    with pytest.raises(TooManyRequestsError):
+        limits.take("address 99")
+    limits.take("address 0")
+
+
+def test_an_address_is_no_name() -> None:
+    """Nobody's key can share a rate with somebody's address."""
+    access = Access(
+        [key_of("10.0.0.1", Scope.READ)],
+        without_key=frozenset({Scope.READ}),
+        rate_limits=RateLimits(Rate(1, 60), FakeClock().monotonic),
+    )
+    access.admit(Scope.READ, [LOCAL], "10.0.0.1")
+    access.admit(Scope.READ, sent("10.0.0.1"), "10.0.0.1")
+    with pytest.raises(TooManyRequestsError):
+        access.admit(Scope.READ, [LOCAL], "10.0.0.1")
+    for _ in range(3):
+        access.admit(Scope.PUBLIC, [LOCAL], "10.0.0.1")  # probes are not counted

@@ -1,0 +1,113 @@
+"""Who may ask, by the settings; and keys that change while a service runs."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from polyglot_persistence.bootstrap import access as bootstrap_access
+from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
+from polyglot_persistence.config import load, read_api_keys
+from polyglot_persistence.domain.access import ApiKey, Scope, digest_of
+from polyglot_persistence.errors import ConfigurationError, PolyglotError
+from tests.support.eventually import eventually
+from tests.support.scripted import FakeClock
+
+OLD, NEW = (ApiKey("shop", frozenset({Scope.READ}), digest_of(s)) for s in (b"old", b"new"))
+EMBEDDED = {
+    "REDIS_ADDR": "unix:///run/valkey.sock",
+    "RABBITMQ_URL": "unix:///run/valkey.sock",
+    "ELASTICSEARCH_URL": "tantivy:///var/lib/search",
+    "API_HOST": "127.0.0.1",
+}
+READ, WRITE, ADMIN = Scope.READ, Scope.WRITE, Scope.ADMIN
+
+
+@pytest.mark.parametrize(
+    ("environment", "scopes"),
+    [
+        ({}, {READ, WRITE}),
+        ({"API_HOST": "127.0.0.1"}, {READ, WRITE}),
+        (EMBEDDED, {READ, WRITE, ADMIN}),
+        (EMBEDDED | {"API_HOST": "localhost"}, {READ, WRITE, ADMIN}),
+        (EMBEDDED | {"API_HOST": "::1"}, {READ, WRITE, ADMIN}),
+        (EMBEDDED | {"API_HOST": "0.0.0.0"}, {READ, WRITE}),
+        (EMBEDDED | {"REDIS_ADDR": "redis:6379"}, {READ, WRITE}),
+        (EMBEDDED | {"ELASTICSEARCH_URL": "http://es:9200"}, {READ, WRITE}),
+        ({"API_KEYS": OLD.line}, set()),
+        (EMBEDDED | {"API_KEYS": OLD.line}, set()),
+        ({"API_KEYS": OLD.line, "ANONYMOUS_SCOPES": "read,write"}, {READ, WRITE}),
+        ({"ANONYMOUS_SCOPES": "none"}, set()),
+        (EMBEDDED | {"ANONYMOUS_SCOPES": "read"}, {READ}),
+    ],
+)
+def test_what_needs_no_key(environment: dict[str, str], scopes: set[Scope]) -> None:
+    """To operate without one, the service has to be this machine's own."""
+    assert load(environment).scopes_without_key == scopes
+
+
+def test_nobody_may_operate_without_a_key_by_a_setting() -> None:
+    """There is no such value."""
+    with pytest.raises(ConfigurationError, match="ANONYMOUS_SCOPES"):
+        load({"ANONYMOUS_SCOPES": "admin"})
+
+
+def test_keys_are_shown_without_their_hashes(tmp_path: Path) -> None:
+    """Wherever they come from."""
+    path = tmp_path / "keys"
+    path.write_text(f"# clients\n{OLD.line}\n")
+    written, from_file = load({"API_KEYS": OLD.line}), load({"API_KEYS_FILE": str(path)})
+    for settings in (written, from_file):
+        (shown,) = [item for item in settings.describe() if item.name == "API_KEYS"]
+        assert shown.value == "shop:read:***"
+        assert OLD.digest.hex() not in repr(settings)
+    assert (written.api_keys_file, from_file.api_keys_file) == (None, path)
+
+
+def test_a_wrong_key_is_refused_without_repeating_it(tmp_path: Path) -> None:
+    """It may be the key itself, in the wrong place."""
+    path = tmp_path / "keys"
+    path.write_text("shop:read:pp_secret")
+    with pytest.raises(ConfigurationError, match="API_KEYS: entry 1 is not name:scopes:hash") as at:
+        load({"API_KEYS": "shop:read:pp_secret"})
+    with pytest.raises(ConfigurationError, match="API_KEYS_FILE: entry 1") as in_file:
+        read_api_keys(path)
+    assert "pp_secret" not in f"{at.value}{in_file.value}"
+
+
+async def test_a_changed_file_changes_who_may_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a restart; and a file that cannot be read takes nobody's key away."""
+    monkeypatch.setattr(bootstrap_access, "KEYS_INTERVAL_SECONDS", 0.01)
+    path = tmp_path / "keys"
+    path.write_text(OLD.line)
+    settings = load({"API_KEYS_FILE": str(path)})
+    access = access_of(settings, FakeClock())
+
+    def may_ask(*secrets: bytes) -> set[bytes]:
+        admitted = set()
+        for secret in secrets:
+            try:
+                access.admit(READ, [(b"x-api-key", secret)], "")
+            except PolyglotError:
+                continue
+            admitted.add(secret)
+        return admitted
+
+    async def is_so(expected: set[bytes]) -> None:
+        assert may_ask(b"old", b"new") == expected
+
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(keep_keys_current(settings, access, stop))
+        await is_so({b"old"})
+        path.write_text(f"{OLD.line}\n{NEW.line}")
+        await eventually(lambda: is_so({b"old", b"new"}), within_seconds=10)
+        path.write_text("nonsense")
+        path.unlink()
+        path.write_text(NEW.line)
+        await eventually(lambda: is_so({b"new"}), within_seconds=10)
+        path.write_text("# nobody")
+        await eventually(lambda: is_so(set()), within_seconds=10)
+        stop.set()
