@@ -259,6 +259,20 @@ class OutboxBatch(NamedTuple):
     orders: Sequence[StoredOrder]
 
 
+class Progress(NamedTuple):
+    """How far the record is, read in one statement whose cost does not grow with the orders."""
+
+    persisted: int
+    """Orders in the record."""
+    outbox_orders: int
+    outbox_oldest: datetime | None
+    dead_letters: int
+    """At most as many as were to be counted."""
+    latest_dead_letter: int | None
+    """The highest id of one; it changes with every new letter."""
+    view_refreshed_at: datetime | None
+
+
 class Lead(Protocol):
     """A role that this process has, alone."""
 
@@ -326,6 +340,9 @@ class OrderStore(Protocol):
 
     async def outbox_depth(self) -> tuple[int, datetime | None]:
         """Return how many orders wait in the outbox, and since when the oldest."""
+
+    async def progress(self, *, dead_letters_max: int) -> Progress:
+        """Return how far the record is, counting at most so many dead letters."""
 
     async def refill_outbox(self) -> int:
         """Put every order of the record into the outbox, to be indexed anew; return how many."""

@@ -30,6 +30,7 @@ from polyglot_persistence.flows.cold_cache import ColdMark, start_warm_if_fresh
 from polyglot_persistence.flows.dead_letters import DeadLetterFlow
 from polyglot_persistence.flows.group_commit import CommitLimits, GroupCommit
 from polyglot_persistence.flows.health import HealthFlow
+from polyglot_persistence.flows.live import LiveFlow
 from polyglot_persistence.flows.persist import PersistFlow
 from polyglot_persistence.flows.read import ReadFlow, RecentOrders
 from polyglot_persistence.flows.sales import SalesFlow
@@ -108,6 +109,9 @@ class Api:
             SalesFlow(PostgresSalesView(pool), clock),
             DeadLetterFlow(PostgresDeadLetters(pool), self.store, self.cache, self._persist),
             HealthFlow(stores),
+            LiveFlow(
+                *(self.cache, self.queue, self.store, HealthFlow(stores), clock), watchers_max=2
+            ),
         )
         app = build_app(flows, LIMITS, clock=clock, stopping=asyncio.Event(), access=OPEN)
         self.client = httpx2.AsyncClient(

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.app import ApiLimits, Flows
+from polyglot_persistence.api.routes import Handlers
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.domain.order import derived_id, new_id
 from polyglot_persistence.errors import ConflictError
@@ -33,11 +34,14 @@ OPEN = Access(without_key=EVERYTHING)
 """Lets everybody do everything, as `polyglot up` does on the loopback."""
 
 
-class Handlers:
-    """Stands for any object with routes' handlers, for a table that is only looked at."""
-
+class _AnyHandler:
     def __getattr__(self, name: str) -> Any:
         return name
+
+
+_ANY: Any = _AnyHandler()
+HANDLERS = Handlers(*[_ANY] * len(Handlers._fields))
+"""Handlers for a table of routes that is only looked at: names, which nobody can call."""
 
 
 class StubFlows:
@@ -64,7 +68,7 @@ class StubFlows:
     def as_flows(self) -> Flows:
         """Return this object in the place of each flow."""
         stub = cast("Any", self)
-        return Flows(stub, stub, stub, stub, stub, stub)
+        return Flows(stub, stub, stub, stub, stub, stub, stub)
 
     def _fail(self) -> None:
         if self.error is not None:

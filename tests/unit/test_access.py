@@ -1,7 +1,6 @@
 """API keys, scopes and rates: how they are written, and whom they admit."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -29,7 +28,7 @@ from polyglot_persistence.errors import (
     UnauthenticatedError,
 )
 from tests.support.scripted import FakeClock
-from tests.support.stub_flows import EVERYTHING, Handlers
+from tests.support.stub_flows import EVERYTHING, HANDLERS
 
 GRANTED = (Scope.READ, Scope.WRITE, Scope.ADMIN)
 NOBODY: frozenset[Scope] = frozenset()
@@ -49,8 +48,7 @@ def sent(secret: str) -> list[tuple[bytes, bytes]]:
 
 
 def table() -> Sequence[Route]:
-    handlers: Any = Handlers()
-    return route_table(*[handlers] * 5)
+    return route_table(HANDLERS)
 
 
 ROLES = {

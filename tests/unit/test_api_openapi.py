@@ -8,13 +8,15 @@ import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
+from polyglot_persistence.api.dashboard.page import PageRoutes
 from polyglot_persistence.api.dead_letters import DeadLetterRoutes
 from polyglot_persistence.api.importing import ImportRoute
+from polyglot_persistence.api.live import LiveRoute
 from polyglot_persistence.api.openapi import describe
 from polyglot_persistence.api.orders import OrderRoutes, accepted_reply
 from polyglot_persistence.api.replies import encode_json
 from polyglot_persistence.api.reports import ReportRoutes
-from polyglot_persistence.api.routes import Route, route_table
+from polyglot_persistence.api.routes import Handlers, Route, route_table
 from polyglot_persistence.api.schemas import AcceptedOut
 from polyglot_persistence.api.service import ServiceRoutes
 from polyglot_persistence.domain.access import Scope
@@ -37,7 +39,9 @@ def _table() -> list[Route]:
     )
     letters = DeadLetterRoutes(FLOW, FLOW, body_bytes_max=1, stopping=asyncio.Event())
     reports = ReportRoutes(FLOW, FLOW)
-    return [*route_table(orders, imports, reports, letters, ServiceRoutes(FLOW))]
+    live = LiveRoute(FLOW, stopping=asyncio.Event())
+    service = ServiceRoutes(FLOW)
+    return [*route_table(Handlers(orders, imports, reports, letters, live, service, PageRoutes()))]
 
 
 TABLE = _table()

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from datetime import date
 from decimal import Decimal
@@ -14,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from polyglot_persistence.api.app import build_app
+from polyglot_persistence.api.dashboard.page import PARTS
 from polyglot_persistence.domain.dead_letter import DeadLetter, DeadLetterRow, Stage
 from polyglot_persistence.domain.order import Order
 from polyglot_persistence.errors import (
@@ -354,14 +356,13 @@ async def test_readiness_tells_each_stores_state(setup: Setup, accepting: bool) 
     }
 
 
-@pytest.mark.parametrize("path", ["/", "/nope", "/api/orders/", "/api/orders/x/y", "/docs/x.js"])
+@pytest.mark.parametrize(
+    "path", ["/nope", "/api/orders/", "/api/orders/x/y", "/docs/x.js", "/page/index.html"]
+)
 async def test_an_unknown_path_is_a_problem(setup: Setup, path: str) -> None:
-    """404, but for the root, which leads to the page."""
+    """404."""
     answer = await setup.client.get(path)
-    if path == "/":
-        assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
-    else:
-        assert (answer.status_code, answer.json()["type"]) == (404, "/problems#no-route")
+    assert (answer.status_code, answer.json()["type"]) == (404, "/problems#no-route")
 
 
 @pytest.mark.parametrize(
@@ -450,9 +451,31 @@ async def test_liveness_asks_nobody(setup: Setup) -> None:
     assert (answer.status_code, answer.json()) == (200, {"status": "alive"})
 
 
-def test_the_vendored_page_is_what_was_published() -> None:
+async def test_the_live_page_has_all_of_its_parts(setup: Setup) -> None:
+    """Every part that a part names is served, and no part is served that none names."""
+    page = await setup.client.get("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["content-security-policy"].startswith("default-src 'self';")
+    pending = set(re.findall(r'"/page/([^"]+)"', page.text))
+    seen: set[str] = set()
+    while pending:
+        name = pending.pop()
+        seen.add(name)
+        part = await setup.client.get(f"/page/{name}")
+        assert part.status_code == 200, name
+        again = await setup.client.get(
+            f"/page/{name}", headers={"if-none-match": part.headers["etag"]}
+        )
+        assert (again.status_code, again.content) == (304, b"")
+        if name.endswith(".js"):
+            pending |= set(re.findall(r'from "\./([^"]+)"', part.text)) - seen
+    assert seen == set(PARTS)
+
+
+@pytest.mark.parametrize("folder", ["assets/swagger-ui", "dashboard/static/vendor"])
+def test_what_is_vendored_is_what_was_published(folder: str) -> None:
     """Each file has the sum that stands in the manifest."""
-    directory = files("polyglot_persistence.api").joinpath("assets", "swagger-ui")
+    directory = files("polyglot_persistence.api").joinpath(folder)
     lines = directory.joinpath("SHA256SUMS").read_text().splitlines()
     sums = {
         name: expected

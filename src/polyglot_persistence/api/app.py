@@ -11,19 +11,22 @@ from starlette.types import ASGIApp
 
 from polyglot_persistence.api import descriptions as about
 from polyglot_persistence.api.access import Access
+from polyglot_persistence.api.dashboard.page import PageRoutes
 from polyglot_persistence.api.dead_letters import DeadLetterRoutes
 from polyglot_persistence.api.endpoint import Endpoint, Handler, no_route
 from polyglot_persistence.api.importing import ImportRoute
+from polyglot_persistence.api.live import LiveRoute
 from polyglot_persistence.api.openapi import describe
 from polyglot_persistence.api.orders import OrderRoutes
 from polyglot_persistence.api.replies import encode_json
 from polyglot_persistence.api.reports import ReportRoutes
-from polyglot_persistence.api.routes import Route, route_table
+from polyglot_persistence.api.routes import Handlers, Route, route_table
 from polyglot_persistence.api.service import ServiceRoutes
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.flows.accept import AcceptFlow
 from polyglot_persistence.flows.dead_letters import DeadLetterFlow
 from polyglot_persistence.flows.health import HealthFlow
+from polyglot_persistence.flows.live import LiveFlow
 from polyglot_persistence.flows.read import ReadFlow
 from polyglot_persistence.flows.sales import SalesFlow
 from polyglot_persistence.flows.search import SearchFlow
@@ -39,6 +42,7 @@ class Flows(NamedTuple):
     sales: SalesFlow
     letters: DeadLetterFlow
     health: HealthFlow
+    live: LiveFlow
 
 
 class ApiLimits(NamedTuple):
@@ -62,8 +66,9 @@ def build_app(
 ) -> ASGIApp:
     """Return the application with every route.
 
-    Once `stopping` is set, imports and bulk actions end at their next chunk and clients that wait
-    for persistence are answered with what is reached; everything else runs to its end.
+    Once `stopping` is set, imports and bulk actions end at their next chunk, clients that wait for
+    persistence are answered with what is reached, and live streams end; everything else runs to its
+    end.
     """
     orders = OrderRoutes(
         flows.accept,
@@ -86,7 +91,9 @@ def build_app(
     )
     service = ServiceRoutes(flows.health)
     reports = ReportRoutes(flows.search, flows.sales)
-    table = route_table(orders, imports, reports, letters, service)
+    live = LiveRoute(flows.live, stopping=stopping)
+    handlers = Handlers(orders, imports, reports, letters, live, service, PageRoutes())
+    table = route_table(handlers)
     service.describe(encode_json(describe(table, version("polyglot-persistence"))))
     return _router(table, access)
 

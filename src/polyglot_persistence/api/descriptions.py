@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from polyglot_persistence.api import problems as p
 from polyglot_persistence.api import schemas as s
+from polyglot_persistence.api.dashboard.page import PARTS
 from polyglot_persistence.api.orders import PAGE_ORDERS, PAGE_ORDERS_MAX
 from polyglot_persistence.api.problems import Kind, Problem
 from polyglot_persistence.api.reports import (
@@ -382,10 +383,43 @@ PROBLEMS = Operation(
     "The page that the `type` of a problem points to.",
     {200: Answer("The page.", Content(HTML))},
 )
-ROOT = Operation(
-    "root",
+PAGE = Operation(
+    "page",
     "service",
-    "On to the page",
-    "A redirect.",
-    {307: Answer("To `/docs`.", None, ("Location",))},
+    "The live page",
+    "Orders on their way, rates and lag, the stores, search, sales and dead letters.",
+    {200: Answer("The page.", Content(HTML))},
+)
+PAGE_PART = Operation(
+    "pagePart",
+    "service",
+    "A part of the live page",
+    "Script, style sheet or icon.",
+    {
+        200: Answer("The part.", Content("*/*"), ("ETag",)),
+        304: Answer("It is what `If-None-Match` names.", None, ("ETag",)),
+    },
+    (p.NO_ROUTE,),
+    parameters=(
+        Parameter("part", "path", "Its name.", {"type": "string", "enum": list(PARTS)}, True),
+    ),
+)
+LIVE_FIGURES = Operation(
+    "liveFigures",
+    "reports",
+    "Rates, lag and health as they change",
+    "Server-sent events. `figures`: an array, the oldest first, of "
+    "`FiguresOut`; at first what was kept of the last minutes, then one about every second. "
+    "`health`: what `/health/ready` says, whenever it changes. The stores are asked once for all "
+    "who listen.",
+    {200: Answer("The events.", Content("text/event-stream", s.FiguresOut))},
+    (p.MALFORMED, p.UNAVAILABLE),
+    parameters=(
+        Parameter(
+            "Last-Event-ID",
+            "header",
+            "Only figures after the event with this id.",
+            {"type": "string", "pattern": "^[0-9]{1,16}$"},
+        ),
+    ),
 )

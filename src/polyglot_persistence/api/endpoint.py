@@ -1,7 +1,7 @@
 """Carries a path's handlers in ASGI: errors to problems, duration to metrics, reply to the server.
 
-Invariant: every answer to a request that reached the application is a `Reply`, the unexpected
-failure included; handlers know nothing of sending.
+Invariant: every answer to a request that reached the application is a `Reply` or a `Stream`, the
+unexpected failure included; handlers know nothing of sending.
 """
 
 import time
@@ -24,12 +24,13 @@ from polyglot_persistence.api.problems import (
     problem_reply,
 )
 from polyglot_persistence.api.replies import Headers, Reply
+from polyglot_persistence.api.streams import Stream, send_stream
 from polyglot_persistence.domain.access import Scope as AccessScope
 from polyglot_persistence.telemetry import logger
 
 _log = logger("api")
 
-Handler: TypeAlias = Callable[[Request, BodyReader], Awaitable[Reply]]
+Handler: TypeAlias = Callable[[Request, BodyReader], Awaitable[Reply | Stream]]
 
 HEADERS_MAX = 100
 """Most headers of a request; browsers and proxies together send a third of them."""
@@ -65,10 +66,14 @@ class Endpoint:
             reply = await self._answer(request, body)
         except ClientGoneError:
             return
+        if isinstance(reply, Stream):
+            observe_request(scope["method"], self._path, 200, time.perf_counter() - started)
+            await send_stream(scope, receive, send, reply)
+            return
         await _send(scope, send, reply, keep_alive=await body.discard())
         observe_request(scope["method"], self._path, reply[0], time.perf_counter() - started)
 
-    async def _answer(self, request: Request, body: BodyReader) -> Reply:
+    async def _answer(self, request: Request, body: BodyReader) -> Reply | Stream:
         path = request.scope["path"]
         found = self._handlers.get(request.method)
         if found is None:
@@ -78,6 +83,7 @@ class Endpoint:
             return problem(HEAD_TOO_LARGE, f"a request may have {HEADERS_MAX} headers", path)
         needed, handler = found
         more: Headers = ()
+        reply: Reply | Stream
         try:
             client, more = self._admit(request, needed)
             request.scope[_CLIENT] = client
@@ -94,6 +100,8 @@ class Endpoint:
             reply = problem_reply(error, path)
         if not more:
             return reply
+        if isinstance(reply, Stream):
+            return reply._replace(headers=(*reply.headers, *more))
         status, headers, content = reply
         return status, (*headers, *more), content
 

@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 from polyglot_persistence.api import dead_letter_descriptions as about_letters
 from polyglot_persistence.api import descriptions as about
+from polyglot_persistence.api.dashboard.page import PageRoutes
 from polyglot_persistence.api.dead_letters import DeadLetterRoutes
 from polyglot_persistence.api.descriptions import Operation
 from polyglot_persistence.api.endpoint import Handler
 from polyglot_persistence.api.importing import ImportRoute
+from polyglot_persistence.api.live import LiveRoute
 from polyglot_persistence.api.orders import OrderRoutes
 from polyglot_persistence.api.reports import ReportRoutes
 from polyglot_persistence.api.service import ServiceRoutes
@@ -33,14 +35,21 @@ class Route(NamedTuple):
     about: Operation
 
 
-def route_table(
-    orders: OrderRoutes,
-    imports: ImportRoute,
-    reports: ReportRoutes,
-    letters: DeadLetterRoutes,
-    service: ServiceRoutes,
-) -> Sequence[Route]:
+class Handlers(NamedTuple):
+    """What holds the handlers."""
+
+    orders: OrderRoutes
+    imports: ImportRoute
+    reports: ReportRoutes
+    letters: DeadLetterRoutes
+    live: LiveRoute
+    service: ServiceRoutes
+    page: PageRoutes
+
+
+def route_table(handlers: Handlers) -> Sequence[Route]:
     """Return every route."""
+    orders, imports, reports, letters, live, service, page = handlers
     return (
         Route("POST", "/api/orders", _WRITE, orders.create, about.CREATE_ORDER),  # hot
         Route("GET", "/api/orders", _READ, orders.page, about.LIST_ORDERS),
@@ -50,6 +59,7 @@ def route_table(
         Route("POST", "/api/bulk-orders", _WRITE, orders.create_bulk, about.CREATE_BULK),
         Route("GET", "/api/search", _READ, reports.search, about.SEARCH),
         Route("GET", "/api/dashboard/sales", _READ, reports.sales, about.SALES),
+        Route("GET", "/api/live", _READ, live.stream, about.LIVE_FIGURES),
         Route("POST", "/api/admin/refresh", _ADMIN, reports.refresh, about.REFRESH),
         Route("GET", _LETTERS, _ADMIN, letters.page, about_letters.LIST),
         Route("POST", f"{_LETTERS}/replay", _ADMIN, letters.replay_some, about_letters.REPLAY_SOME),
@@ -66,5 +76,6 @@ def route_table(
         Route("GET", "/docs", _PUBLIC, service.docs, about.DOCS),
         Route("GET", "/docs/{asset}", _PUBLIC, service.docs_asset, about.DOCS_ASSET),
         Route("GET", "/problems", _PUBLIC, service.problems, about.PROBLEMS),
-        Route("GET", "/", _PUBLIC, service.root, about.ROOT),
+        Route("GET", "/", _PUBLIC, page.page, about.PAGE),
+        Route("GET", "/page/{part}", _PUBLIC, page.part, about.PAGE_PART),
     )

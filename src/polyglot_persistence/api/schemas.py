@@ -306,3 +306,23 @@ class ReadyOut(msgspec.Struct, frozen=True, gc=False):
     stores: Annotated[
         dict[str, StoreOut], Meta(description="By role: cache, queue, record, search.")
     ]
+
+
+class FiguresOut(msgspec.Struct, frozen=True, gc=False):
+    """The whole system at one moment; null is what a store that is away would have said."""
+
+    at: Moment
+    accepted: Annotated[int | None, Meta(description="Orders persisted or dirty.")]
+    persisted: Annotated[int | None, Meta(description="Orders in the record.")]
+    indexed: Annotated[int | None, Meta(description="Orders in the record that are searchable.")]
+    accepted_per_second: Annotated[float | None, Meta(description="Mean of the last 3 s.")]
+    persisted_per_second: float | None
+    indexed_per_second: float | None
+    dirty: Annotated[int | None, Meta(description="Orders accepted and not yet persisted.")]
+    dirty_age_seconds: Annotated[float | None, Meta(description="Of the oldest; 0 if none.")]
+    queue_messages: Annotated[int | None, Meta(description="Messages that no worker holds.")]
+    outbox: Annotated[int | None, Meta(description="Orders persisted and not yet searchable.")]
+    outbox_age_seconds: float | None
+    dead_letters: Annotated[int | None, Meta(description="1001 stands for more than 1000.")]
+    latest_dead_letter: int | None
+    view_refreshed_at: Moment | None

@@ -1,10 +1,8 @@
 """What operators and browsers ask: metrics, health, the API's description and its page."""
 
 import functools
-import hashlib
 import html
 import re
-from importlib.resources import files
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
@@ -13,6 +11,7 @@ from polyglot_persistence.api.bodies import BodyReader
 from polyglot_persistence.api.problems import KINDS, NO_ROUTE, problem
 from polyglot_persistence.api.replies import COMMON_HEADERS, Headers, Reply, json_reply
 from polyglot_persistence.api.schemas import LiveOut, ReadyOut, StoreOut
+from polyglot_persistence.api.static_files import file_reply, packaged_file
 from polyglot_persistence.flows.health import Health, HealthFlow
 from polyglot_persistence.telemetry import REGISTRY
 
@@ -60,7 +59,7 @@ class ServiceRoutes:
     async def ready(self, _request: Request, _body: BodyReader) -> Reply:
         """GET /health/ready: 200 while orders can be accepted, with each store's state."""
         health = await self._health.check()
-        return json_reply(200 if health.accepting else 503, _ready_out(health))
+        return json_reply(200 if health.accepting else 503, ready_out(health))
 
     async def openapi(self, _request: Request, _body: BodyReader) -> Reply:
         """GET /openapi.json: the description of this API."""
@@ -68,34 +67,22 @@ class ServiceRoutes:
 
     async def docs(self, _request: Request, _body: BodyReader) -> Reply:
         """GET /docs: the description as a page."""
-        return 200, PAGE_HEADERS, _asset("docs.html")[0]
+        return 200, PAGE_HEADERS, packaged_file("assets/docs.html")[0]
 
     async def docs_asset(self, request: Request, _body: BodyReader) -> Reply:
         """GET /docs/{asset}: what the page consists of."""
         known = ASSETS.get(request.path_params["asset"])
         if known is None:
             return problem(NO_ROUTE, "the page has no such part", request.scope["path"])
-        body, etag = _asset(known[0])
-        headers = (
-            (b"content-type", known[1]),
-            (b"cache-control", b"no-cache"),
-            (b"x-content-type-options", b"nosniff"),
-            (b"etag", etag),
-        )
-        if request.headers.get("if-none-match", "").encode() == etag:
-            return 304, headers, b""
-        return 200, headers, body
+        return file_reply(request, f"assets/{known[0]}", known[1])
 
     async def problems(self, _request: Request, _body: BodyReader) -> Reply:
         """GET /problems: what the `type` of each problem means."""
         return 200, PAGE_HEADERS, _problems_page()
 
-    async def root(self, _request: Request, _body: BodyReader) -> Reply:
-        """GET /: on to the page."""
-        return 307, ((b"location", b"/docs"), *COMMON_HEADERS), b""
 
-
-def _ready_out(health: Health) -> ReadyOut:
+def ready_out(health: Health) -> ReadyOut:
+    """Return what is told of the stores."""
     stores = {
         name: StoreOut(up=False, error=store.error)
         if store.state is None
@@ -103,12 +90,6 @@ def _ready_out(health: Health) -> ReadyOut:
         for name, store in health.stores.items()
     }
     return ReadyOut("ready" if health.accepting else "not ready", health.mode, stores)
-
-
-@functools.cache
-def _asset(path: str) -> tuple[bytes, bytes]:
-    body = files("polyglot_persistence.api").joinpath("assets", path).read_bytes()
-    return body, b'"%b"' % hashlib.sha256(body).hexdigest()[:32].encode()
 
 
 def _marked_up(text: str) -> str:

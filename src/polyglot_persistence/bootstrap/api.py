@@ -19,6 +19,8 @@ from polyglot_persistence.flows.breaker import Breaker
 from polyglot_persistence.flows.cold_cache import ColdMark
 from polyglot_persistence.flows.group_commit import CommitLimits, GroupCommit
 from polyglot_persistence.flows.health import HealthFlow
+from polyglot_persistence.flows.live import INTERVAL_SECONDS as LIVE_INTERVAL_SECONDS
+from polyglot_persistence.flows.live import LiveFlow
 from polyglot_persistence.flows.read import ReadFlow, RecentOrders
 from polyglot_persistence.flows.sales import SalesFlow
 from polyglot_persistence.flows.search import SearchFlow
@@ -51,6 +53,9 @@ async def serve_orders(settings: Settings, stop: asyncio.Event) -> None:
                     served,
                     interval_seconds=BACKLOG_INTERVAL_SECONDS,
                 )
+            )
+            tasks.create_task(
+                repeat("live", api.live.step, served, interval_seconds=LIVE_INTERVAL_SECONDS)
             )
             await serve(
                 api.app(stop),
@@ -106,6 +111,15 @@ class _Api:
             ),
         )
         self._accept = AcceptFlow(self._commit, self._reads, self._clock)
+        self._health = HealthFlow(stores.pingable())
+        self.live = LiveFlow(
+            stores.cache,
+            stores.queue,
+            stores.store,
+            self._health,
+            self._clock,
+            watchers_max=settings.live_streams_max,
+        )
 
     def app(self, stop: asyncio.Event) -> ASGIApp:
         """Return the application."""
@@ -116,7 +130,8 @@ class _Api:
             SearchFlow(stores.search),
             SalesFlow(stores.sales, self._clock),
             dead_letter_flow(stores, self._clock),
-            HealthFlow(stores.pingable()),
+            self._health,
+            self.live,
         )
         limits = ApiLimits(
             order_body_bytes_max=settings.order_body_bytes_max,

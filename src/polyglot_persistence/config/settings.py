@@ -200,6 +200,10 @@ class Settings:
     )
     prefer_wait_seconds_max: float = _seconds(30, 0, 300, "Longest `Prefer: wait=N` honoured.")
 
+    live_streams_max: int = _count(
+        64, 1, 10_000, "Pages that one API process keeps up to date; above it: 503."
+    )
+
     # --- reading ---
     read_timeout_seconds: float = _seconds(
         2, 0.1, 60, "Longest a read waits for the record; then: 503."

@@ -33,6 +33,12 @@ WITH inserted AS (
     FROM inserted
     HAVING count(*) > 0
     RETURNING id
+), total AS (
+    INSERT INTO persisted_orders AS cell (slot, orders)
+    SELECT pg_backend_pid() % 4, count(*)
+    FROM inserted
+    HAVING count(*) > 0
+    ON CONFLICT (slot) DO UPDATE SET orders = cell.orders + excluded.orders
 ), replayed AS (
     DELETE FROM dead_letters USING inserted WHERE dead_letters.order_id = inserted.id
 )
@@ -228,6 +234,16 @@ WHERE id IN (
 -- name: outbox_depth
 -- Return how many orders wait, and since when.
 SELECT coalesce(sum(orders), 0)::bigint AS orders, min(created_at) AS oldest FROM index_outbox;
+
+-- name: progress
+-- Return how far the record is; of dead letters it looks at no more than the first $1.
+SELECT (SELECT coalesce(sum(orders), 0)::bigint FROM persisted_orders) AS persisted,
+       outbox.orders AS outbox_orders, outbox.oldest AS outbox_oldest,
+       (SELECT count(*) FROM (SELECT FROM dead_letters LIMIT $1) AS first) AS dead_letters,
+       (SELECT max(id) FROM dead_letters) AS latest_dead_letter,
+       (SELECT refreshed_at FROM view_refreshes WHERE view = 'daily_sales_mv') AS view_refreshed_at
+FROM (SELECT coalesce(sum(orders), 0)::bigint AS orders, min(created_at) AS oldest
+      FROM index_outbox) AS outbox;
 
 -- name: refill_outbox_first
 -- Put the first $1 orders of the record, by id, into one outbox row; return how many and the last.

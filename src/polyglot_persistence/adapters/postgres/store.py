@@ -36,6 +36,7 @@ from polyglot_persistence.ports import (
     Lead,
     OutboxBatch,
     Persisted,
+    Progress,
     StoredOrder,
     StoreState,
 )
@@ -167,6 +168,12 @@ class PostgresOrderStore:
         async with self._pool.reading() as session:
             records = await session.fetch("outbox_depth")
         return records[0]["orders"], records[0]["oldest"]
+
+    async def progress(self, *, dead_letters_max: int) -> Progress:
+        """See `OrderStore.progress`."""
+        async with self._pool.reading() as session:
+            records = await session.fetch("progress", dead_letters_max)
+        return Progress(**records[0])
 
     async def refill_outbox(self) -> int:
         """See `OrderStore.refill_outbox`. One transaction of many short statements."""

@@ -1,0 +1,18 @@
+// Preact with htm: templates without a build step and without eval.
+import { Component, createRef, h, render } from "./preact.mjs";
+import htm from "./htm.mjs";
+
+export { createRef, render };
+export const html = htm.bind(h);
+
+const differs = (one, other) =>
+  Object.keys(one).length !== Object.keys(other).length ||
+  Object.keys(one).some((key) => one[key] !== other[key]);
+
+// Draws itself again only if a property or its own state changed: the figures come every second,
+// and a panel that they do not concern stays as it is.
+export class Panel extends Component {
+  shouldComponentUpdate(props, state) {
+    return differs(this.props, props) || differs(this.state, state);
+  }
+}
