@@ -1,5 +1,6 @@
 """`polyglot load`: every day compared to the cent, whatever happens on the way."""
 
+import json
 from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
@@ -42,6 +43,22 @@ def test_all_days_are_equal(api: ImportApi) -> None:
     assert "950 accepted, 0 already there, 0 rejected" in result.stdout
     assert "every day equal to the cent" in result.stdout
     assert "950 of 950 orders (100%)" in result.stderr
+
+
+def test_programs_get_the_same_as_json(api: ImportApi) -> None:
+    """Money exact, the days that differ in full; nothing else on stdout."""
+    arguments = ["load", "completejourney", "--limit", "950", "--url", api.url, "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    outcome = json.loads(result.stdout)
+    assert (outcome["orders"], outcome["accepted"], outcome["differences"]) == (950, 950, [])
+    api.hidden = {next(iter(api.orders))}
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    (difference,) = json.loads(result.stdout)["differences"]
+    assert difference["day"] == "2017-01-01"
+    assert difference["expected"]["orders"] - difference["found"]["orders"] == 1
+    assert Decimal(difference["found"]["revenue"]) < Decimal(difference["expected"]["revenue"])
 
 
 def test_again_changes_nothing(api: ImportApi) -> None:

@@ -1,52 +1,26 @@
-"""The commands, and how their errors leave the process."""
+"""The commands."""
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from polyglot_persistence import __version__
 from polyglot_persistence.cli.api_keys import api_keys
+from polyglot_persistence.cli.command import Commands, as_json
 from polyglot_persistence.cli.dead_letters import dead_letters
-from polyglot_persistence.errors import ConfigurationError, PolyglotError
 
 if TYPE_CHECKING:
     from polyglot_persistence.config import Settings
 
-INTERRUPTED = 130
-"""128 + SIGINT, as shells say it."""
-
-_EXTRA_OF = {"pamqp": "servers", "elasticsearch": "servers"}
-"""What `pip install polyglot-persistence` alone does not bring."""
-
-
-class _Commands(click.Group):
-    """Turns the project's errors into one line and an exit code; a bug keeps its traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        if os.environ.get("NO_COLOR"):  # no-color.org; click leaves it to us
-            ctx.color = False
-        try:
-            return super().invoke(ctx)
-        except ConfigurationError as error:
-            click.echo(f"polyglot: {error}", err=True)
-            ctx.exit(2)
-        except PolyglotError as error:
-            click.echo(f"polyglot: {error}", err=True)
-            ctx.exit(1)
-        except ModuleNotFoundError as error:
-            extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
-            if extra is None:
-                raise
-            click.echo(
-                f"polyglot: {error.name} is not installed; "
-                f"run `pip install 'polyglot-persistence[{extra}]'`",
-                err=True,
-            )
-            ctx.exit(2)
-        except KeyboardInterrupt:
-            ctx.exit(INTERRUPTED)
+SECTIONS = {
+    "Start here": ("up", "load"),
+    "Against servers that you run": ("doctor", "migrate", "api", "worker"),
+    "For operators": ("dead-letters", "api-keys"),
+    "About this program": ("config", "completion", "version"),
+}
+"""Every command, in the order in which somebody meets them."""
 
 
 def _settings() -> "Settings":
@@ -56,22 +30,28 @@ def _settings() -> "Settings":
 
 
 @click.group(
-    cls=_Commands,
+    cls=Commands,
+    sections=SECTIONS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Settings come from the environment: see `polyglot config`.",
+    epilog="Settings come from the environment: `polyglot config --explain` names them all.",
 )
 @click.version_option(__version__, message="polyglot %(version)s")
 def app() -> None:
-    """Order service: acknowledges in milliseconds, persists behind, never loses an order.
+    """An order service that answers in milliseconds, persists behind, and never loses an order.
 
-    \b
-      polyglot up                              everything on this machine, no other server needed
-      polyglot load completejourney            a year of real orders, checked to the cent
-      polyglot api, polyglot worker            the parts, against servers that you run
-    """  # noqa: D301  \b is click's: keep these lines as they are
+    `polyglot up` runs everything on this machine, no other server needed. With servers of your own
+    (PostgreSQL, Redis, RabbitMQ, Elasticsearch), name them in the settings, let `polyglot doctor`
+    check them, and run any number of `polyglot api` and `polyglot worker`.
+    """
 
 
-@app.command(short_help="Run everything on this machine.")
+@app.command(
+    short_help="Run everything on this machine.",
+    examples=(
+        "polyglot up",
+        "polyglot up --port 8081 --data-dir /var/lib/polyglot",
+    ),
+)
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
@@ -93,12 +73,9 @@ def up(port: int, host: str, data_dir: Path) -> None:
     """Run everything on this machine until Ctrl-C or SIGTERM.
 
     Starts the bundled PostgreSQL and Valkey, the API and a worker, and prints one line with the
-    URL when they are ready. Two of them run side by side with other ports and directories.
-
-    \b
-      polyglot up
-      polyglot up --port 8081 --data-dir /var/lib/polyglot
-    """  # noqa: D301
+    URL when they are ready. Logs go to stderr. Stopped, it keeps all data, and the next start goes
+    on with it. Two of them run side by side with other ports and directories.
+    """
     import asyncio
 
     from polyglot_persistence.embedded.supervisor import up as run
@@ -116,59 +93,79 @@ def up(port: int, host: str, data_dir: Path) -> None:
     )
 
 
-@app.command(short_help="Run the HTTP API alone.")
+@app.command(
+    short_help="Run the HTTP API alone.",
+    examples=(
+        "polyglot api",
+        "REDIS_ADDR=redis:6379 RABBITMQ_URL=amqp://queue polyglot api",
+        "API_PORT=8081 polyglot api",
+    ),
+)
 @click.pass_context
 def api(ctx: click.Context) -> None:
     """Run the HTTP API alone until SIGTERM.
 
-    \b
-      REDIS_ADDR=redis:6379 RABBITMQ_URL=amqp://... polyglot api
-    """  # noqa: D301
+    It starts without its stores, and connects to each when it is first needed. Any number may run,
+    each on a port of its own.
+    """
     from polyglot_persistence import bootstrap
 
     ctx.exit(bootstrap.run_api(_settings()))
 
 
-@app.command(short_help="Run a worker alone.")
+@app.command(
+    short_help="Run a worker alone.",
+    examples=(
+        "polyglot worker",
+        "POSTGRES_DSN=postgresql://record/orders RABBITMQ_URL=amqp://queue polyglot worker",
+    ),
+)
 @click.pass_context
 def worker(ctx: click.Context) -> None:
     """Run a worker alone until SIGTERM: it persists, indexes, sweeps and refreshes.
 
     As many as you like may run at the same time.
-
-    \b
-      POSTGRES_DSN=postgresql://... RABBITMQ_URL=amqp://... polyglot worker
-    """  # noqa: D301
+    """
     from polyglot_persistence import bootstrap
 
     ctx.exit(bootstrap.run_worker(_settings()))
 
 
-@app.command()
-def migrate() -> None:
+@app.command(
+    short_help="Bring PostgreSQL's schema up to date.",
+    examples=("polyglot migrate", "POSTGRES_DSN=postgresql://record/orders polyglot migrate"),
+)
+@as_json
+def migrate(*, as_json: bool) -> None:
     """Bring PostgreSQL's schema up to date.
 
     API and worker do so too when they start; any number may try at the same time.
     """
     from polyglot_persistence import bootstrap
+    from polyglot_persistence.cli import reports
 
     applied = bootstrap.migrate(_settings())
+    if as_json:
+        click.echo(reports.as_json({"applied": applied}))
+        return
     for name in applied:
         click.echo(f"applied {name}")
     if not applied:
         click.echo("up to date")
 
 
-@app.command(short_help="Print the settings in effect.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@app.command(
+    short_help="Print the settings in effect.",
+    examples=(
+        "polyglot config",
+        "polyglot config --explain",
+        "polyglot config --json | jq '.[] | select(.source != \"default\")'",
+    ),
+)
+@as_json
 @click.option("--explain", is_flag=True, help="Say what each setting means and may be.")
 def config(*, as_json: bool, explain: bool) -> None:
-    """Print the settings in effect, where each comes from, and no password.
-
-    \b
-      polyglot config
-      polyglot config --json | jq '.[] | select(.source != "default")'
-    """  # noqa: D301
+    """Print the settings in effect, where each comes from, and no password."""
     from polyglot_persistence.cli import reports
 
     settings = _settings().describe()
@@ -181,8 +178,14 @@ def config(*, as_json: bool, explain: bool) -> None:
         click.echo(reports.table(("SETTING", "VALUE", "SOURCE"), rows))
 
 
-@app.command(short_help="Check each store and its settings.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@app.command(
+    short_help="Check each store and its settings.",
+    examples=(
+        "polyglot doctor",
+        "REDIS_ADDR=redis:6379 polyglot doctor --json",
+    ),
+)
+@as_json
 @click.pass_context
 def doctor(ctx: click.Context, *, as_json: bool) -> None:
     """Check each store: reachable, its version, settings that would break a promise.
@@ -200,7 +203,13 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
     ctx.exit(any(finding.level == "FAIL" for finding in findings))
 
 
-@app.command(short_help="Send real orders and check every day to the cent.")
+@app.command(
+    short_help="Send real orders and check every day to the cent.",
+    examples=(
+        "polyglot load completejourney --limit 100000",
+        "polyglot load completejourney --url http://orders.example:8080 --json",
+    ),
+)
 @click.argument("dataset", type=click.Choice(["completejourney"]))
 @click.option(
     "--limit",
@@ -219,31 +228,63 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
     show_envvar=True,
     help="An API key for it, with the scopes read, write and admin.",
 )
+@as_json
 @click.pass_context
 def load(
-    ctx: click.Context, dataset: str, limit: int | None, url: str, api_key: str | None
+    ctx: click.Context,
+    dataset: str,
+    limit: int | None,
+    url: str,
+    api_key: str | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Send real orders through the API and check the answers against the file, to the cent.
 
-    DATASET is completejourney: a year of grocery order lines. At the end the number of orders and
-    the revenue of every day are compared; the exit code is 0 only if all are equal. What is there
-    already is not stored again, so a load that was stopped goes on when it is run again.
-
-    \b
-      polyglot load completejourney --limit 100000
-      polyglot load completejourney --url http://orders.example:8080
-    """  # noqa: D301
+    DATASET is completejourney: a year of grocery order lines (`make datasets` installs it). At the
+    end the number of orders and the revenue of every day are compared; the exit code is 0 only if
+    all are equal. What is there already is not stored again, so a load that was stopped goes on
+    when it is run again.
+    """
     from polyglot_persistence.cli import loading
 
     del dataset  # there is one
-    ctx.exit(loading.run(url, limit, api_key))
+    ctx.exit(loading.run(url, limit, api_key, for_programs=as_json))
 
 
 app.add_command(dead_letters)
 app.add_command(api_keys)
 
 
-@app.command()
-def version() -> None:
+@app.command(
+    short_help="Print a shell's completion.",
+    examples=(
+        'eval "$(polyglot completion bash)"',
+        "polyglot completion zsh > ~/.zfunc/_polyglot",
+        "polyglot completion fish > ~/.config/fish/completions/polyglot.fish",
+    ),
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that completes `polyglot` in a shell.
+
+    For bash, put the first example into ~/.bashrc. For zsh, the directory of the second has to be
+    in fpath before compinit. It works where `polyglot` is on the PATH.
+    """
+    from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
+
+    kinds: dict[str, type[ShellComplete]] = {
+        "bash": BashComplete,
+        "zsh": ZshComplete,
+        "fish": FishComplete,
+    }
+    click.echo(kinds[shell](app, {}, "polyglot", "_POLYGLOT_COMPLETE").source())
+
+
+@app.command(examples=("polyglot version", "polyglot version --json"))
+@as_json
+def version(*, as_json: bool) -> None:
     """Print the version."""
-    click.echo(f"polyglot {__version__}")
+    from polyglot_persistence.cli import reports
+
+    click.echo(reports.as_json({"version": __version__}) if as_json else f"polyglot {__version__}")

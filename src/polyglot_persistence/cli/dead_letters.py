@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from polyglot_persistence.cli.command import Commands, as_json
 from polyglot_persistence.domain.dead_letter import (
     DeadLetterRow,
     LetterCounts,
@@ -87,20 +88,32 @@ def _chosen(filters: Mapping[str, Any]) -> LetterFilter:
     )
 
 
-@click.group("dead-letters", short_help="Orders that can never be persisted or indexed.")
+@click.group(
+    "dead-letters",
+    cls=Commands,
+    short_help="Orders that can never be persisted or indexed.",
+    examples=(
+        "polyglot dead-letters list --reason overflow",
+        "polyglot dead-letters show 17",
+        "polyglot dead-letters replay --stage persist --since 2026-01-31",
+    ),
+)
 def dead_letters() -> None:
     """List, show, replay or discard orders that can never be persisted or indexed.
 
-    Works on the stores themselves, so also while no API runs. A bulk is handled whole.
-
-    \b
-      polyglot dead-letters list --reason overflow
-      polyglot dead-letters replay 17
-      polyglot dead-letters discard --stage decode --until 2026-01-31
-    """  # noqa: D301
+    Works on the stores that the settings name, so also while no API runs. A bulk is handled whole.
+    """
 
 
-@dead_letters.command("list", short_help="List dead letters, the latest first.")
+@dead_letters.command(
+    "list",
+    short_help="List dead letters, the latest first.",
+    examples=(
+        "polyglot dead-letters list",
+        "polyglot dead-letters list --reason overflow --limit 10",
+        "polyglot dead-letters list --json | jq '.groups'",
+    ),
+)
 @_filters
 @click.option(
     "--limit",
@@ -110,7 +123,7 @@ def dead_letters() -> None:
     help="Most letters shown.",
 )
 @click.option("--before", type=click.IntRange(min=0), metavar="ID", help="Only lower ids.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 def list_(limit: int, before: int | None, *, as_json: bool, **filters: Any) -> None:
     """List dead letters, the latest first, and how many there are of which kind."""
     from polyglot_persistence.cli import reports
@@ -149,9 +162,15 @@ def list_(limit: int, before: int | None, *, as_json: bool, **filters: Any) -> N
         )
 
 
-@dead_letters.command(short_help="Show one with its payload.")
+@dead_letters.command(
+    short_help="Show one with its payload.",
+    examples=(
+        "polyglot dead-letters show 17",
+        "polyglot dead-letters show 17 --json | jq -r .payload",
+    ),
+)
 @click.argument("letter_id", metavar="ID", type=click.IntRange(0, 2**63 - 1))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json
 def show(letter_id: int, *, as_json: bool) -> None:
     """Show one dead letter with its payload, the item of a message as it came."""
     from polyglot_persistence.cli import reports
@@ -176,7 +195,7 @@ def show(letter_id: int, *, as_json: bool) -> None:
 
 def _action(command: _Command) -> _Command:
     """Give a command what replaying and discarding have in common."""
-    command = click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+    command = as_json(command)
     command = click.option("--yes", is_flag=True, help="Do not ask.")(command)
     command = click.option("--all", "everything", is_flag=True, help="All there are.")(command)
     command = _filters(command)
@@ -185,7 +204,14 @@ def _action(command: _Command) -> _Command:
     )(command)
 
 
-@dead_letters.command(short_help="Try to persist or index them again.")
+@dead_letters.command(
+    short_help="Try to persist or index them again.",
+    examples=(
+        "polyglot dead-letters replay 17 18",
+        "polyglot dead-letters replay --stage persist --since 2026-01-31T12:00:00+01:00",
+        "polyglot dead-letters replay --all --yes",
+    ),
+)
 @_action
 @click.pass_context
 def replay(ctx: click.Context, /, **arguments: Any) -> None:
@@ -197,7 +223,14 @@ def replay(ctx: click.Context, /, **arguments: Any) -> None:
     ctx.exit(_act("replay", **arguments))
 
 
-@dead_letters.command(short_help="Delete them for good.")
+@dead_letters.command(
+    short_help="Delete them for good.",
+    examples=(
+        "polyglot dead-letters discard 17",
+        'polyglot dead-letters discard --reason "another order" --yes',
+        "polyglot dead-letters discard --stage decode --until 2026-01-31",
+    ),
+)
 @_action
 @click.pass_context
 def discard(ctx: click.Context, /, **arguments: Any) -> None:

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 import click
 
 from polyglot_persistence.cli import completejourney
-from polyglot_persistence.cli.reports import table
+from polyglot_persistence.cli.reports import as_json, table
 from polyglot_persistence.errors import (
     ConfigurationError,
     PolyglotError,
@@ -99,8 +99,10 @@ class Tally:
         }
 
 
-def run(url: str, limit: int | None, api_key: str | None = None) -> int:
-    """Load and compare; return the exit code: 0 only if every day is equal to the cent.
+def run(
+    url: str, limit: int | None, api_key: str | None = None, *, for_programs: bool = False
+) -> int:
+    """Load, compare and print; return the exit code: 0 only if every day is equal to the cent.
 
     Raises:
         ConfigurationError: the data set is not installed, or `url` is none.
@@ -115,14 +117,28 @@ def run(url: str, limit: int | None, api_key: str | None = None) -> int:
     if not right:
         raise ConfigurationError("--url: not the URL of an API; e.g. http://127.0.0.1:8080")
     lines = min(completejourney.count(), limit or sys.maxsize)
+    tally = Tally()
     try:
-        return asyncio.run(_run(url.rstrip("/"), lines, api_key))
+        differences, seconds = asyncio.run(_run(url.rstrip("/"), lines, api_key, tally))
     except KeyboardInterrupt:
-        click.echo("\nstopped; run it again to go on: what is there is not stored twice", err=True)
+        click.echo(
+            f"\nstopped: {tally.accepted + tally.unchanged:,} of {lines:,} orders are in; "
+            "run it again to go on: what is there is not stored twice",
+            err=True,
+        )
         raise
+    click.echo(
+        outcome(tally, differences, seconds)
+        if for_programs
+        else report(tally, differences, seconds)
+    )
+    return int(bool(differences or tally.rejected))
 
 
-async def _run(url: str, lines: int, api_key: str | None) -> int:
+async def _run(
+    url: str, lines: int, api_key: str | None, tally: Tally
+) -> tuple[list[Difference], float]:
+    """Return the days that differ, and how long sending took; count into `tally`."""
     try:
         import httpx2
     except ImportError as error:
@@ -144,14 +160,13 @@ async def _run(url: str, lines: int, api_key: str | None) -> int:
         trust_env=False,
     ) as client:
         await _greet(client)
-        tally = Tally()
         started = time.monotonic()
         with progress(lines) as shown:
             await _send(client, lines, tally, shown)
             sent_seconds = time.monotonic() - started
             shown.say("waiting until all is persisted")
             differences = await _compare(client, tally.expected())
-    return report(tally, differences, sent_seconds)
+    return differences, sent_seconds
 
 
 async def _greet(client: "httpx2.AsyncClient") -> None:
@@ -303,25 +318,53 @@ def compare(expected: dict[date, Day], found: dict[date, Day]) -> list[Differenc
     ]
 
 
-def report(tally: Tally, differences: list[Difference], seconds: float) -> int:
-    """Print what was loaded and what differs; return the exit code."""
-    expected = tally.expected()
-    orders = sum(day.orders for day in expected.values())
-    revenue = sum((day.revenue for day in expected.values()), Decimal(0))
+def outcome(tally: Tally, differences: list[Difference], seconds: float) -> str:
+    """Return what was loaded and what differs, as JSON; money as a string, exact."""
+    return as_json(
+        {
+            "orders": sum(tally.orders.values()),
+            "seconds": round(seconds, 3),
+            "accepted": tally.accepted,
+            "unchanged": tally.unchanged,
+            "rejected": tally.rejected,
+            "rejections": tally.reasons,
+            "days": len(tally.orders),
+            "revenue": Decimal(sum(tally.cents.values())) / 100,
+            "differences": [
+                {"day": one.day, "expected": one.expected._asdict(), "found": one.found._asdict()}
+                for one in differences
+            ],
+        }
+    )
+
+
+def report(tally: Tally, differences: list[Difference], seconds: float) -> str:
+    """Return what was loaded and what differs, for people."""
+    orders = sum(tally.orders.values())
+    revenue = Decimal(sum(tally.cents.values())) / 100
     rate = orders / seconds if seconds else 0.0
-    click.echo(f"sent      {orders:,} orders in {seconds:,.1f} s ({rate:,.0f} a second)")
-    click.echo(
-        f"answered  {tally.accepted:,} accepted, {tally.unchanged:,} already there, "
+    verdict = (
+        click.style(f"{len(differences):,} differ", fg="red")
+        if differences
+        else click.style("every day equal to the cent", fg="green")
+    )
+    answered = (
+        f"{tally.accepted:,} accepted, {tally.unchanged:,} already there, "
         f"{tally.rejected:,} rejected"
     )
-    for reason in tally.reasons:
-        click.echo(f"          rejected: {reason}")
-    click.echo(
-        f"compared  {len(expected):,} days, {orders:,} orders, revenue {revenue:,.2f}: "
-        + ("every day equal to the cent" if not differences else f"{len(differences):,} differ")
-    )
-    if not differences:
-        return int(tally.rejected > 0)
+    compared = f"{len(tally.orders):,} days, {orders:,} orders, revenue {revenue:,.2f}"
+    lines = [
+        f"sent      {orders:,} orders in {seconds:,.1f} s ({rate:,.0f} a second)",
+        f"answered  {answered}",
+        *(f"          rejected: {reason}" for reason in tally.reasons),
+        f"compared  {compared}: {verdict}",
+    ]
+    if differences:
+        lines += _differing(differences)
+    return "\n".join(lines)
+
+
+def _differing(differences: list[Difference]) -> Iterator[str]:
     rows = [
         (
             str(difference.day),
@@ -332,12 +375,11 @@ def report(tally: Tally, differences: list[Difference], seconds: float) -> int:
         )
         for difference in differences[:SHOWN_MAX]
     ]
-    click.echo(table(("DAY", "ORDERS FILE", "ORDERS SYSTEM", "REVENUE FILE", "SYSTEM"), rows))
+    yield table(("DAY", "ORDERS FILE", "ORDERS SYSTEM", "REVENUE FILE", "SYSTEM"), rows)
     if len(differences) > SHOWN_MAX:
-        click.echo(f"and {len(differences) - SHOWN_MAX:,} more days")
+        yield f"and {len(differences) - SHOWN_MAX:,} more days"
     if any(d.found.orders > d.expected.orders for d in differences):
-        click.echo(
+        yield (
             "The system holds orders that this load did not send (an earlier or larger load, or "
             "other traffic), so the days cannot agree. Compare on a fresh data directory."
         )
-    return 1
