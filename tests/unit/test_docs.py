@@ -25,15 +25,16 @@ _MERMAID_KINDS = ("flowchart ", "sequenceDiagram", "stateDiagram-v2")
 
 @pytest.mark.parametrize("metric", sorted(metric.name for metric in REGISTRY.collect()))
 def test_every_metric_is_documented(metric: str) -> None:
-    """The operations page has its name as Prometheus shows it, without the suffix of counters."""
-    assert re.search(rf"^\| `{metric}(_total)?` \|", OPERATIONS, re.MULTILINE)
+    """The operations page has its name as Prometheus shows it, with the suffix of its kind."""
+    assert re.search(rf"^\| `{metric}(_total|_info)?` \|", OPERATIONS, re.MULTILINE)
 
 
 def test_no_other_metric_is_documented() -> None:
     """A metric that is gone is gone from the page, too."""
     section = OPERATIONS.split("\n## Metrics\n")[1].split("\n## ")[0]
     documented = {
-        name.removesuffix("_total") for name in re.findall(r"^\| `(\w+)`", section, re.MULTILINE)
+        name.removesuffix("_total").removesuffix("_info")
+        for name in re.findall(r"^\| `(\w+)`", section, re.MULTILINE)
     }
     assert documented == {metric.name for metric in REGISTRY.collect()}
 

@@ -293,9 +293,6 @@ class IndexFlowStand:
             raise UnavailableError("away")
         self.indexed += [batch.outbox_id for batch in batches]
 
-    async def observe_outbox(self) -> None:
-        return None
-
     async def ensure(self) -> None:
         return None
 

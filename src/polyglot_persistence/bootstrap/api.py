@@ -11,7 +11,8 @@ from polyglot_persistence.api.hot import HotRoutes
 from polyglot_persistence.api.server import GuardedProtocol, listen, serve
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.dead_letters import dead_letter_flow
-from polyglot_persistence.bootstrap.process import prepare
+from polyglot_persistence.bootstrap.observed import observed
+from polyglot_persistence.bootstrap.process import prepare, watch_stores
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.flows.accept import AcceptFlow
@@ -36,13 +37,14 @@ BACKLOG_INTERVAL_SECONDS = 1.0
 async def serve_orders(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until told to stop; then answer and commit everything that was taken."""
     listener = listen(settings.api_host, settings.api_port)
-    stores = connect(settings)
+    stores = observed(connect(settings))
     api = _Api(settings, stores)
     served = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(prepare(stores, served))
             tasks.create_task(keep_keys_current(settings, api.access, served))
+            tasks.create_task(watch_stores(stores, SystemClock(), served))
             tasks.create_task(
                 repeat("probe", api.probe, served, interval_seconds=PROBE_INTERVAL_SECONDS)
             )

@@ -11,8 +11,11 @@ from polyglot_persistence.bootstrap.stores import Stores
 from polyglot_persistence.config import Settings
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.cold_cache import start_warm_if_fresh
+from polyglot_persistence.flows.health import HealthFlow
+from polyglot_persistence.flows.shared_state import INTERVAL_SECONDS, SharedState
+from polyglot_persistence.ports import Clock
 from polyglot_persistence.telemetry import logger, set_up_logging
-from polyglot_persistence.worker.repeat import Backoff
+from polyglot_persistence.worker.repeat import Backoff, repeat
 
 _log = logger("bootstrap")
 
@@ -35,9 +38,21 @@ def run(
     return 0
 
 
+async def watch_stores(stores: Stores, clock: Clock, stop: asyncio.Event) -> None:
+    """Keep the gauges of what all processes share up to date until stopped."""
+    state = SharedState(
+        stores.cache,
+        stores.store,
+        stores.sales.refreshed_at,
+        HealthFlow(stores.pingable()),
+        clock,
+    )
+    await repeat("shared_state", state.look, stop, interval_seconds=INTERVAL_SECONDS)
+
+
 async def prepare(stores: Stores, stop: asyncio.Event) -> None:
     """Bring schema and cache epoch into being, as soon as the stores let us."""
-    backoff = Backoff(stop)
+    backoff = Backoff(stop, "prepare")
     while not stop.is_set():
         try:
             await stores.migrate()

@@ -6,7 +6,8 @@ from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.api.app import build_worker_app
 from polyglot_persistence.api.server import listen, serve
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
-from polyglot_persistence.bootstrap.process import prepare
+from polyglot_persistence.bootstrap.observed import observed
+from polyglot_persistence.bootstrap.process import prepare, watch_stores
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.flows.cold_cache import Warming
@@ -34,7 +35,7 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
     On `worker_port` it serves its metrics and health meanwhile, also while no store is there.
     """
     listener = listen(settings.api_host, settings.worker_port) if settings.worker_port else None
-    stores = connect(settings)
+    stores = observed(connect(settings))
     ended = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -50,6 +51,7 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
                         on_ready=lambda: _log.info("serving", port=settings.worker_port),
                     )
                 )
+            tasks.create_task(watch_stores(stores, SystemClock(), ended))
             await _work(settings, stores, stop)
             ended.set()
     finally:

@@ -7,7 +7,7 @@ deadline in all and not one a request.
 from collections.abc import Awaitable, Callable
 
 from polyglot_persistence.errors import PolyglotError
-from polyglot_persistence.telemetry import STORE_ERRORS, STORE_UP, logger
+from polyglot_persistence.telemetry import STORE_UP, logger
 
 _log = logger("breaker")
 
@@ -28,7 +28,6 @@ class Breaker:
 
     def failed(self, error: PolyglotError) -> None:
         """Open it; the next `probe` that succeeds closes it."""
-        STORE_ERRORS.labels(self.store).inc()
         if not self._open:
             self._open = True
             STORE_UP.labels(self.store).set(0)

@@ -20,7 +20,7 @@ import uuid
 
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.ports import Cache, Clock, OrderStore, Queue
-from polyglot_persistence.telemetry import CACHE_COLD, logger
+from polyglot_persistence.telemetry import logger
 
 _log = logger("cold_cache")
 
@@ -78,9 +78,7 @@ class Warming:
         copy = (await self._cache.read([])).epoch
         if copy == epoch:
             self._epoch = None
-            CACHE_COLD.set(0)
             return True
-        CACHE_COLD.set(1)
         now = self._clock.monotonic()
         if epoch != self._epoch:
             await self._begin(epoch, now)
@@ -90,7 +88,6 @@ class Warming:
             if await self._cache.copy_epoch(epoch, self._token):
                 _log.warning("cache_warm", epoch=epoch)
                 self._epoch = None
-                CACHE_COLD.set(0)
                 return True
             self._epoch = None  # wiped meanwhile: begin again
         return False

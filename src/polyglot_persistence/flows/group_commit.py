@@ -44,10 +44,12 @@ from polyglot_persistence.ports import (
 from polyglot_persistence.telemetry import (
     ACCEPTED,
     ACCEPTED_ONE_COPY,
+    BACKLOG_LIMIT_ORDERS,
     BACKLOG_ORDERS,
     COMMIT_ORDERS,
     COMMIT_SECONDS,
     REFUSED,
+    WAITING_ORDERS,
 )
 
 IN_FLIGHT_MAX = 2
@@ -104,6 +106,8 @@ class GroupCommit:
             waiting_max=limits.waiting_orders_max,
             in_flight_max=IN_FLIGHT_MAX,
         )
+        BACKLOG_LIMIT_ORDERS.set(limits.dirty_orders_max)
+        WAITING_ORDERS.set_function(lambda: self._batcher.waiting)
 
     def submit(self, unit: Unit, *, has_identity: bool) -> "asyncio.Future[Sequence[Entry]]":
         """Take a unit into the next batch; resolves once it is durable.
@@ -283,6 +287,7 @@ def _as_stored(units: Sequence[Unit], found: dict[UUID, bytes]) -> list[Unit]:
 
 def _settle(batch: Sequence[_Waiting], outcome: _Outcome) -> None:
     stored: set[UUID] = set()
+    accepted = 0
     for waiting in batch:
         error = outcome.identified if waiting.has_identity else outcome.free
         if error is not None:
@@ -290,9 +295,10 @@ def _settle(batch: Sequence[_Waiting], outcome: _Outcome) -> None:
             continue
         entries = _before(waiting, outcome.found, stored) if waiting.has_identity else ()
         if not entries:
-            ACCEPTED.inc(len(waiting.unit.members))
+            accepted += len(waiting.unit.members)
         if not waiting.done.done():
             waiting.done.set_result(entries)
+    ACCEPTED.inc(accepted)
 
 
 def _before(waiting: _Waiting, found: dict[UUID, bytes], stored: set[UUID]) -> Sequence[Entry]:

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.ports import StoreState
+from polyglot_persistence.telemetry import STORE_UP
 
 PING_SECONDS_MAX = 2.0
 """Whoever asks for health decides by it, and does not wait as long as a batch may."""
@@ -45,6 +46,8 @@ class HealthFlow:
         """Return every store's state; it never raises."""
         answers = await asyncio.gather(*[_ask(store) for store in self._stores.values()])
         stores = dict(zip(self._stores, answers, strict=True))
+        for name, health in stores.items():
+            STORE_UP.labels(name).set(health.state is not None)
         away = [name for name, health in stores.items() if health.state is None]
         accepting = not {"cache", "queue"} <= set(away)
         return Health(stores, accepting, f"degraded: {', '.join(away)} away" if away else "normal")

@@ -23,8 +23,6 @@ from polyglot_persistence.telemetry import (
     INDEX_LAG_SECONDS,
     INDEX_SECONDS,
     INDEXED,
-    OUTBOX_AGE_SECONDS,
-    OUTBOX_ORDERS,
     logger,
 )
 
@@ -60,13 +58,6 @@ class IndexFlow:
             _log.info("outbox_worked_off", orders=len(batch.orders))
         return len(batch.orders)
 
-    async def observe_outbox(self) -> None:
-        """Set the gauges of what waits in the outbox."""
-        orders, oldest = await self._store.outbox_depth()
-        OUTBOX_ORDERS.set(orders)
-        age = 0.0 if oldest is None else (self._clock.now() - oldest).total_seconds()
-        OUTBOX_AGE_SECONDS.set(max(age, 0.0))
-
     async def ensure(self) -> None:
         """Create the index if it is missing; the outbox then fills it from the record.
 
@@ -97,8 +88,9 @@ class IndexFlow:
                 )
         INDEXED.inc(len(orders) - len(failures))
         now = self._clock.now()
-        for row in orders:
-            INDEX_LAG_SECONDS.observe(max((now - row.accepted_at).total_seconds(), 0.0))
+        INDEX_LAG_SECONDS.observe_all(
+            [max((now - row.accepted_at).total_seconds(), 0.0) for row in orders]
+        )
 
 
 def _dead_letter(row: StoredOrder, reason: str) -> DeadLetter:

@@ -170,9 +170,9 @@ class PersistFlow:
         if persisted.outbox_id is None:
             return []
         orders = [persisted.stored[i] for i in persisted.inserted]
-        for row in orders:
-            lag = (row.persisted_at - row.accepted_at).total_seconds()
-            PERSIST_LAG_SECONDS.observe(max(lag, 0.0))
+        PERSIST_LAG_SECONDS.observe_all(
+            [max((row.persisted_at - row.accepted_at).total_seconds(), 0.0) for row in orders]
+        )
         return [ToIndex(persisted.outbox_id, orders)]
 
     async def _isolate(

@@ -42,6 +42,12 @@ from polyglot_persistence.telemetry import READS, logger
 
 _log = logger("read")
 
+# Looking a child up takes as long as counting four times.
+_READS_FROM = {
+    source: READS.labels(source)
+    for source in ("cache", "record", "dead_letters", "nowhere", "uncertain")
+}
+
 READS_PER_BATCH_MAX = 512
 READS_WAITING_MAX = 20_000
 POLL_FIRST_SECONDS = 0.005
@@ -155,21 +161,21 @@ class ReadFlow:
             return recent
         cached = await self._look_in_cache(order_id)
         if cached.raw is not None:
-            READS.labels("cache").inc()
+            _READS_FROM["cache"].inc()
             return Read(codec.entry_body(cached.raw), hit=True)
         fate = await self._fate(order_id)
         if fate.order is not None:
-            READS.labels("record").inc()
+            _READS_FROM["record"].inc()
             return Read(codec.encode_order(fate.order.order), hit=False)
         if fate.dead is not None:
-            READS.labels("dead_letters").inc()
+            _READS_FROM["dead_letters"].inc()
             return Read(_dead_body(fate.dead), hit=False)
         if cached.epoch is None or cached.epoch != fate.epoch:
-            READS.labels("uncertain").inc()
+            _READS_FROM["uncertain"].inc()
             raise UnavailableError(
                 "the cache is cold: whether this order exists is not certain yet"
             )
-        READS.labels("nowhere").inc()
+        _READS_FROM["nowhere"].inc()
         raise NotFoundError(f"there is no order {order_id}")
 
     async def known(self, ids: Sequence[UUID]) -> "Known":

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from polyglot_persistence.ports import Clock, DaySales, SalesView
-from polyglot_persistence.telemetry import VIEW_AGE_SECONDS, logger
+from polyglot_persistence.telemetry import logger
 
 _log = logger("sales")
 
@@ -25,9 +25,3 @@ class SalesFlow:
         refreshed_at = await self._view.refresh()
         _log.info("view_refreshed", trigger=trigger, as_of=refreshed_at.isoformat())
         return refreshed_at
-
-    async def observe_age(self) -> None:
-        """Set the gauge of the view's age."""
-        refreshed_at = await self._view.refreshed_at()
-        if refreshed_at is not None:
-            VIEW_AGE_SECONDS.set((self._clock.now() - refreshed_at).total_seconds())

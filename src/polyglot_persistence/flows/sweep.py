@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.persist import PersistFlow, ToIndex
 from polyglot_persistence.ports import Cache, Clock, Queue
-from polyglot_persistence.telemetry import BACKLOG_AGE_SECONDS, BACKLOG_ORDERS, logger
+from polyglot_persistence.telemetry import logger
 
 _log = logger("sweep")
 
@@ -62,9 +62,7 @@ class SweepFlow:
         """
         backlog = await self._cache.backlog()
         now = self._clock.now()
-        BACKLOG_ORDERS.set(backlog.orders)
         oldest = backlog.oldest_accepted_at
-        BACKLOG_AGE_SECONDS.set(0 if oldest is None else max((now - oldest).total_seconds(), 0))
         bound = now - self._age
         if oldest is None or oldest >= bound:
             return None

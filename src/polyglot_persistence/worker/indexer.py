@@ -67,7 +67,7 @@ class Indexer:
             self._arrived.set()
 
     async def _index_offers(self, stop: asyncio.Event) -> None:
-        backoff = Backoff(stop)
+        backoff = Backoff(stop, "index")
         while True:
             batches = self._take()
             if not batches:
@@ -102,7 +102,6 @@ class Indexer:
         self._waiting_orders = 0
 
     async def _work_off(self) -> bool:
-        await self._flow.observe_outbox()
         await self._flow.ensure()
         indexed = await self._flow.work_off_outbox(
             self._limits.outbox_age_seconds, self._limits.batch_orders_max

@@ -25,7 +25,7 @@ from polyglot_persistence.errors import PolyglotError, UnavailableError, Unknown
 from polyglot_persistence.flows.persist import PersistFlow, ToIndex
 from polyglot_persistence.flows.sweep import QueueProgress
 from polyglot_persistence.ports import Clock, Consumer, Delivery, OrderStore, Queue
-from polyglot_persistence.telemetry import logger
+from polyglot_persistence.telemetry import LOOP_SUCCESS, QUEUE_WAIT_SECONDS, logger
 from polyglot_persistence.worker.repeat import Backoff, pause
 
 _log = logger("persister")
@@ -85,7 +85,8 @@ class Persister:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until stopped; the batch under way is finished first."""
-        backoff = Backoff(stop)
+        backoff = Backoff(stop, "consume")
+        succeeded = LOOP_SUCCESS.labels("persister")
         while not stop.is_set():
             try:
                 async with self._queue.consume(
@@ -95,6 +96,7 @@ class Persister:
                     backoff.succeeded()
                     while not stop.is_set():
                         await self._receive(consumer, stop)
+                        succeeded.set_to_current_time()
             except _RecordAwayError as away:
                 _log.warning("record_away", error=str(away.__cause__))
                 await self._wait_for_record(stop)
@@ -106,7 +108,11 @@ class Persister:
 
     async def _receive(self, consumer: Consumer, stop: asyncio.Event) -> None:
         deliveries = await consumer.receive(RECEIVE_SECONDS)
-        received_at = self._clock.monotonic()
+        received_at, now = self._clock.monotonic(), self._clock.now()
+        for delivery in deliveries:
+            if delivery.accepted_at is not None:
+                wait = (now - delivery.accepted_at).total_seconds()
+                QUEUE_WAIT_SECONDS.observe(max(wait, 0.0))
         newer = [d for d in deliveries if d.schema > codec.SCHEMA_VERSION]
         if newer:
             _log.error("newer_schema", messages=len(newer), schema=newer[0].schema)
@@ -168,7 +174,7 @@ class Persister:
 
     async def _insist(self, effect: Callable[[], Awaitable[Result]], deadline: _Deadline) -> Result:
         """Repeat an idempotent effect on the record until it happens or time is up."""
-        backoff = Backoff(deadline.stop)
+        backoff = Backoff(deadline.stop, "persist")
         while True:
             try:
                 return await effect()
@@ -179,7 +185,7 @@ class Persister:
                     raise _RecordAwayError from error
 
     async def _wait_for_record(self, stop: asyncio.Event) -> None:
-        backoff = Backoff(stop)
+        backoff = Backoff(stop, "record")
         while not stop.is_set():
             try:
                 await self._store.ping()

@@ -24,7 +24,6 @@ async def refresh_forever(
         if clock.now() >= due:
             await flow.refresh(trigger="schedule")
             due = schedule.next_after(clock.now())
-        await flow.observe_age()
         return False
 
     await repeat_as_leader(store, "refresher", step, stop, interval_seconds=LOOK_INTERVAL_SECONDS)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.ports import Lead, OrderStore
-from polyglot_persistence.telemetry import logger
+from polyglot_persistence.telemetry import LOOP_SUCCESS, RETRIES, logger
 
 _log = logger("loop")
 
@@ -25,11 +25,14 @@ Step = Callable[[], Awaitable[bool]]
 class Backoff:
     """A pause that doubles with each failure in a row, with full jitter in its upper half.
 
+    Each one is counted as a retry of what `of` names.
+
     Jitter as in Brooker, "Exponential Backoff and Jitter" (AWS, 2015).
     """
 
-    def __init__(self, stop: asyncio.Event) -> None:
+    def __init__(self, stop: asyncio.Event, of: str) -> None:
         self._stop = stop
+        self._retries = RETRIES.labels(of)
         self._seconds = BACKOFF_FIRST_SECONDS
 
     def succeeded(self) -> None:
@@ -38,6 +41,7 @@ class Backoff:
 
     async def pause(self) -> None:
         """Wait longer than last time, or until stopped."""
+        self._retries.inc()
         seconds = self._seconds * random.uniform(0.5, 1.0)  # noqa: S311  jitter is no secret
         self._seconds = min(self._seconds * 2, BACKOFF_LAST_SECONDS)
         await pause(self._stop, seconds)
@@ -54,7 +58,8 @@ async def pause(stop: asyncio.Event, seconds: float) -> None:
 
 async def repeat(name: str, step: Step, stop: asyncio.Event, *, interval_seconds: float) -> None:
     """Step again and again, with a pause whenever a step has no more to do."""
-    backoff = Backoff(stop)
+    backoff = Backoff(stop, name)
+    succeeded = LOOP_SUCCESS.labels(name)
     while not stop.is_set():
         try:
             more = await step()
@@ -63,6 +68,7 @@ async def repeat(name: str, step: Step, stop: asyncio.Event, *, interval_seconds
             await backoff.pause()
         else:
             backoff.succeeded()
+            succeeded.set_to_current_time()
             if not more:
                 await pause(stop, interval_seconds)
 
@@ -71,12 +77,19 @@ async def repeat_as_leader(
     store: OrderStore, role: str, step: Step, stop: asyncio.Event, *, interval_seconds: float
 ) -> None:
     """Repeat a step in the one process that has the role; the others stand by."""
-    backoff = Backoff(stop)
+    backoff = Backoff(stop, role)
+    succeeded = LOOP_SUCCESS.labels(role)
+
+    async def counted() -> bool:
+        more = await step()
+        succeeded.set_to_current_time()
+        return more
+
     while not stop.is_set():
         try:
             async with store.lead(role) as lead:
                 if lead is not None:
-                    await _repeat_while_leading(lead, step, stop, interval_seconds, backoff)
+                    await _repeat_while_leading(lead, counted, stop, interval_seconds, backoff)
         except PolyglotError as error:
             _log.warning("step_failed", loop=role, error=str(error))
             await backoff.pause()

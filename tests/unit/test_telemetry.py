@@ -1,0 +1,192 @@
+"""Metrics: names by the conventions, histograms of batches, measured stores, shared gauges."""
+
+import math
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.exposition import generate_latest
+
+from polyglot_persistence.bootstrap.observed import Observed
+from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
+from polyglot_persistence.flows.health import HealthFlow
+from polyglot_persistence.flows.shared_state import SharedState
+from polyglot_persistence.ports import Backlog, CacheRead, Found, StoreState
+from polyglot_persistence.telemetry import REGISTRY, BatchHistogram
+from tests.support.scripted import FakeClock
+
+BASE_UNITS = ("_seconds", "_bytes", "_total", "_orders", "_fds", "_info", "_limit")
+WITHOUT_UNIT = {"polyglot_cache_cold", "polyglot_store_up"}
+"""Gauges that are 0 or 1."""
+
+
+def value(name: str, **labels: str) -> float | None:
+    return REGISTRY.get_sample_value(name, labels)
+
+
+def shown() -> dict[str, str]:
+    """Return every metric's type by its name as Prometheus shows it."""
+    text = generate_latest(REGISTRY).decode()
+    return dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
+
+
+def test_names_follow_the_conventions() -> None:
+    """Base units only, counters end in `_total` and nothing else does."""
+    assert len(shown()) > 30
+    for name, kind in shown().items():
+        assert name.endswith(BASE_UNITS) or name in WITHOUT_UNIT, name
+        assert name.endswith("_total") == (kind == "counter"), name
+        assert not re.search(r"_(ms|millis\w*|minutes|kb|mb|percent)(_|$)", name), name
+
+
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)"
+)
+def test_promtool_finds_nothing_to_say() -> None:
+    """Prometheus's own linter reads what is served, without a remark."""
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"],
+        input=generate_latest(REGISTRY),
+        capture_output=True,
+        check=False,
+    )
+    assert (checked.returncode, checked.stderr.decode()) == (0, "")
+
+
+def test_a_batch_is_observed_as_its_orders_would_be() -> None:
+    """What a batch histogram shows is what the library's own shows of the same values."""
+    one, other = CollectorRegistry(), CollectorRegistry()
+    bounds = (0.1, 1, 10)
+    single = Histogram("lag_seconds", "Lag.", buckets=bounds, registry=one)
+    batch = BatchHistogram("lag_seconds", "Lag.", bounds, other)
+    values = [0.0, 0.1, 0.10001, 1, 5, 10, 11, 1e9]
+    for observed in values:
+        single.observe(observed)
+    batch.observe_all(values[:3])
+    batch.observe_all(values[3:])
+    expected = generate_latest(one).decode()
+    expected = "".join(
+        line for line in expected.splitlines(keepends=True) if "_created" not in line
+    )
+    assert generate_latest(other).decode() == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("polyglot_dead_letters_total", {"stage": "index"}),
+        ("polyglot_orders_refused_total", {"reason": "watermark"}),
+        ("polyglot_orders_accepted_one_copy_total", {"missing": "queue"}),
+        ("polyglot_store_errors_total", {"store": "search", "outcome": "unknown"}),
+    ],
+)
+def test_counters_begin_at_zero(name: str, labels: dict[str, str]) -> None:
+    """A series that is there before its first event lets `increase` see that event."""
+    assert value(name, **labels) is not None
+
+
+# --- calls of stores -------------------------------------------------------------------------
+
+
+class Adapter:
+    """A store that does what it is told."""
+
+    async def look(self, error: Exception | None = None) -> str:
+        if error is not None:
+            raise error
+        return "seen"
+
+    def consume(self) -> str:
+        return "a context"
+
+
+async def test_calls_are_timed_and_failures_counted() -> None:
+    """By store and method; what failed is counted by what it may have done, and not timed."""
+    store: Any = Observed("search", Adapter())
+    name = "polyglot_store_call_duration_seconds_count"
+    errors = "polyglot_store_errors_total"
+    before = [value(errors, store="search", outcome=x) or 0 for x in ("no_effect", "unknown")]
+    assert await store.look() == "seen"
+    assert store.consume() == "a context"
+    with pytest.raises(UnavailableError):
+        await store.look(UnavailableError("away"))
+    with pytest.raises(UnknownOutcomeError):
+        await store.look(error=UnknownOutcomeError("lost"))
+    assert value(name, store="search", operation="look") == 1
+    assert value(errors, store="search", outcome="no_effect") == before[0] + 1
+    assert value(errors, store="search", outcome="unknown") == before[1] + 1
+
+
+# --- what all processes share ----------------------------------------------------------------
+
+
+class Shared:
+    """Cache and record at once, that are there or away."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.away = False
+        self.epoch = 7
+
+    def _look(self) -> None:
+        if self.away:
+            raise UnavailableError("away")
+
+    async def backlog(self) -> Backlog:
+        self._look()
+        return Backlog(12, self.clock.now() - timedelta(seconds=90))
+
+    async def read(self, ids: Sequence[object]) -> CacheRead:
+        self._look()
+        return CacheRead([], 7)
+
+    async def find(self, ids: Sequence[object]) -> Found:
+        self._look()
+        return Found({}, {}, self.epoch)
+
+    async def outbox_depth(self) -> tuple[int, datetime | None]:
+        self._look()
+        return 0, None
+
+    async def refreshed_at(self) -> datetime:
+        self._look()
+        return datetime(2025, 12, 31, 23, tzinfo=UTC)
+
+    async def ping(self) -> StoreState:
+        self._look()
+        return StoreState("1")
+
+
+GAUGES = {
+    "polyglot_dirty_orders": 12.0,
+    "polyglot_dirty_oldest_age_seconds": 90.0,
+    "polyglot_outbox_orders": 0.0,
+    "polyglot_outbox_oldest_age_seconds": 0.0,
+    "polyglot_cache_cold": 0.0,
+    "polyglot_sales_view_age_seconds": 3600.0,
+}
+
+
+async def test_shared_gauges_tell_what_the_stores_say_and_nothing_else() -> None:
+    """Each is set from its store, is NaN while that is away, and comes back with it."""
+    clock = FakeClock()
+    there = Shared(clock)
+    stores = cast("Any", there)
+    health = HealthFlow({"cache": there})
+    state = SharedState(stores, stores, there.refreshed_at, health, clock)
+    await state.look()
+    assert {name: value(name) for name in GAUGES} == GAUGES
+    assert value("polyglot_store_up", store="cache") == 1
+    there.away = True
+    await state.look()
+    assert all(math.isnan(value(name) or 0.0) for name in GAUGES)
+    assert value("polyglot_store_up", store="cache") == 0
+    there.away = False
+    there.epoch = 8
+    await state.look()
+    assert {name: value(name) for name in GAUGES} == {**GAUGES, "polyglot_cache_cold": 1.0}
