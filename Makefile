@@ -51,6 +51,11 @@ restarts: ## Kill and stop real servers under load, each ROUNDS times (20), and 
 	@eval "$$(scripts/servers test-env)"; export RESTARTS=$(ROUNDS) REQUIRE_SERVERS=1; \
 		exec "$(BIN)/python" -m pytest -s tests/system/test_restarts.py $(ARGS)
 
+.PHONY: fault
+fault: ## Kill, wipe, cut and fill things under load, ROUNDS times (20), and count; SEED repeats.
+	$(call set_up,dev)
+	@exec "$(BIN)/python" -m tests.fault --rounds "$(ROUNDS)" $(if $(SEED),--seed "$(SEED)") $(ARGS)
+
 .PHONY: compose-test
 compose-test: ## Run the compose file for real, with stand-ins for public images (root).
 	@exec scripts/compose-test

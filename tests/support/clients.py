@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Self
@@ -47,7 +47,12 @@ class Connection:
         self.close()
 
     async def request(
-        self, method: str, path: str, body: bytes = b"", content_type: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[int, Any]:
         """Return status and decoded JSON.
 
@@ -62,6 +67,7 @@ class Connection:
         head += "".join(f"{name}: {value}\r\n" for name, value in key_headers(path).items())
         if body:
             head += f"content-type: {content_type}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
                 self._writer.write(head.encode() + b"\r\n" + body)

@@ -48,6 +48,9 @@ class Proxy:
         """Let everything pass that was held up."""
         self._flowing.set()
 
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(*self._target)
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = asyncio.create_task(self._link(reader, writer))
         self._links.add(link)
@@ -58,9 +61,9 @@ class Proxy:
         try:
             if self._refusing:
                 return
-            far_reader, far_writer = await asyncio.open_connection(*self._target)
+            far_reader, far_writer = await self._connect()
             writers.append(far_writer)
-            ways = [self._forward(reader, far_writer), self._forward(far_reader, writer)]
+            ways = [self._forward(reader, far_writer), self._answer(far_reader, writer)]
             tasks = [asyncio.create_task(way) for way in ways]
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -83,3 +86,6 @@ class Proxy:
                 return
             writer.write(data)
             await writer.drain()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._forward(reader, writer)

@@ -1,0 +1,147 @@
+"""What the stores hold, read past the product: plain clients and the formats that it documents."""
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import asyncpg
+import hiredis
+import msgspec
+import tantivy
+
+from tests.fault.checkers import Held, Letter, Row, Sum
+from tests.support.servers import redis_command
+
+ENTRY = "polyglot:order:"
+DIRTY = "polyglot:dirty"
+ENTRIES_AT_ONCE = 2_000
+
+ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, hiredis.HiredisError, ValueError)
+"""What a store may answer that is not well."""
+
+
+async def record(dsn: str, held: Held) -> None:
+    """Add what PostgreSQL holds; the daily view is refreshed before."""
+    connection = await asyncpg.connect(dsn, timeout=10, server_settings={"TimeZone": "UTC"})
+    try:
+        async with connection.transaction(isolation="repeatable_read"):
+            held.record = [
+                Row(str(row[0]), row[1], _cents(row[2]), row[3])
+                for row in await connection.fetch(
+                    "SELECT id, product_name, amount, created_at FROM orders", timeout=60
+                )
+            ]
+            held.letters = [
+                Letter(None if row[0] is None else str(row[0]), row[1], row[2])
+                for row in await connection.fetch(
+                    "SELECT order_id, stage, reason FROM dead_letters"
+                )
+            ]
+            held.quarter_hours = await _sums(
+                connection,
+                "SELECT bucket, sum(revenue), sum(orders)::bigint"
+                " FROM sales_quarter_hours GROUP BY 1",
+            )
+            rows = await connection.fetch(
+                "SELECT day, product_name, sum(revenue), sum(orders)::bigint"
+                " FROM sales_product_days GROUP BY 1, 2"
+            )
+            held.product_days = {(row[0], row[1]): Sum(_cents(row[2]), row[3]) for row in rows}
+        held.outbox = await connection.fetchval("SELECT count(*) FROM index_outbox")
+        await connection.execute(
+            "REFRESH MATERIALIZED VIEW CONCURRENTLY daily_sales_mv", timeout=60
+        )
+        held.days = await _sums(
+            connection, "SELECT sale_date, total_revenue, orders FROM daily_sales_mv"
+        )
+    finally:
+        await connection.close(timeout=10)
+
+
+async def unfinished(dsn: str) -> tuple[int, int]:
+    """Return how many orders the record has and how many outbox rows wait."""
+    connection = await asyncpg.connect(dsn, timeout=5)
+    try:
+        row = await connection.fetchrow(
+            "SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM index_outbox)", timeout=10
+        )
+        assert row is not None
+        return row[0], row[1]
+    finally:
+        await connection.close(timeout=5)
+
+
+async def cache(url: str, ids: Sequence[str], held: Held) -> None:
+    """Add the entries of these orders and the size of the dirty set."""
+    held.dirty = await dirty(url)
+    found: dict[str, tuple[str, str, int]] = {}
+    for start in range(0, len(ids), ENTRIES_AT_ONCE):
+        some = ids[start : start + ENTRIES_AT_ONCE]
+        entries = await redis_command(url, "MGET", *(ENTRY + order_id for order_id in some))
+        for order_id, raw in zip(some, entries, strict=True):
+            if raw is not None:
+                body = json.loads(raw[raw.index(b"\n") + 1 :], parse_float=Decimal)
+                assert body["id"] == order_id, raw
+                found[order_id] = (chr(raw[0]), body["product_name"], _cents(body["amount"]))
+    held.cached = found
+
+
+async def dirty(url: str) -> int:
+    """Return the size of the dirty set."""
+    return int(await redis_command(url, "ZCARD", DIRTY))
+
+
+async def stream_length(url: str) -> int:
+    """Return how many messages of the embedded queue are not yet acknowledged."""
+    return int(await redis_command(url, "XLEN", "order_queue"))
+
+
+async def tantivy_documents(directory: Path) -> list[tuple[str, str, int]]:
+    """Return every document of the embedded search index."""
+    return await asyncio.to_thread(lambda: list(_documents(directory)))
+
+
+async def tantivy_count(directory: Path) -> int:
+    """Return how many documents it has; none if there is no index."""
+
+    def count() -> int:
+        index = _index(directory)
+        return 0 if index is None else index.searcher().num_docs
+
+    return await asyncio.to_thread(count)
+
+
+def _documents(directory: Path) -> Iterator[tuple[str, str, int]]:
+    index = _index(directory)
+    if index is None:
+        return
+    searcher = index.searcher()
+    found = searcher.search(tantivy.Query.all_query(), limit=max(searcher.num_docs, 1), count=False)
+    for _, address in found.hits:
+        source = msgspec.msgpack.decode(searcher.doc(address)["source"][0])
+        yield str(source[0]), source[1], source[2]
+
+
+def _index(directory: Path) -> tantivy.Index | None:
+    try:
+        name = json.loads((directory / "current").read_bytes())[0]
+    except (OSError, ValueError):
+        return None
+    return tantivy.Index.open(str(directory / name))
+
+
+async def _sums(connection: Any, sql: str) -> Mapping[Any, Sum]:
+    return {row[0]: Sum(_cents(row[1]), row[2]) for row in await connection.fetch(sql)}
+
+
+def _cents(amount: Any) -> int:
+    return int(Decimal(amount) * 100)
+
+
+def unquoted(text: str) -> str:
+    """Return a part of a URL as it was meant."""
+    return unquote(text)

@@ -1,0 +1,297 @@
+"""What can happen to the system, and how each of it is made to happen.
+
+A fault begins when it is called and is over when it returns; what it broke it has mended by then,
+as far as an operator would have to. The system has to do the rest.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Any, NamedTuple
+
+from tests.fault.disks import full_disk
+from tests.fault.history import History
+from tests.fault.members import Member
+from tests.fault.network import Link
+from tests.fault.systems import System
+from tests.support.servers import redis_command
+
+API_CALLS = ("cache.accept", "queue.publish", "cache.read", "store.find", "cache.backfill")
+WORKER_CALLS = (
+    "consumer.receive",
+    "store.persist",
+    "cache.settle",
+    "consumer.ack",
+    "search.index",
+    "store.outbox_done",
+    "store.claim_outbox",
+    "cache.backlog",
+    "cache.dirty_before",
+    "sales.refresh",
+)
+POINTS_A_ROUND = 4
+"""Fewer deaths of workers in a row than condemn an order (`suspects`)."""
+HIT_SECONDS = 6.0
+"""A point that is not reached by then is left for another round."""
+PROGRESS_SECONDS = 60.0
+
+
+@dataclass
+class Scene:
+    """Where a fault happens."""
+
+    system: System
+    history: History
+    random: Random
+
+    async def more_acked(self, orders: int) -> None:
+        """Return once so many more are acknowledged."""
+        enough = len(self.history.ids) + orders
+        deadline = time.monotonic() + PROGRESS_SECONDS
+        while len(self.history.ids) < enough:
+            if time.monotonic() > deadline:
+                raise StuckError(f"fewer than {orders} orders accepted in {PROGRESS_SECONDS} s")
+            await asyncio.sleep(0.02)
+
+    async def a_while(self, low: float, high: float) -> None:
+        """Let some time pass: that is the fault here, not something to wait for."""
+        await asyncio.sleep(self.random.uniform(low, high))
+
+
+class StuckError(Exception):
+    """The system does not go on."""
+
+
+class Fault(NamedTuple):
+    """One kind of fault."""
+
+    name: str
+    happen: Callable[[Scene], Awaitable[None]]
+    survivable: bool = True
+    """Whether orders must be accepted while it lasts."""
+
+
+# --- processes of the project ------------------------------------------------------------------
+
+
+async def crash_at_points(role: str, scene: Scene) -> None:
+    """Processes die at chosen points, one after the other."""
+    calls = API_CALLS if role == "api" else WORKER_CALLS
+    points = [f"{call}:{when}" for call in calls for when in ("before", "after")]
+    chosen = scene.random.sample(points, POINTS_A_ROUND)
+    # Of two workers, the other one is killed and armed too: it would do the work alone.
+    members = [one for one in scene.system.members if one.role == role]
+    for point in chosen:
+        deaths = sum(len(member.died_at) for member in members)
+        for member in members:
+            member.armed.append(f"{point}:{scene.random.randint(1, 12)}")
+            member.kill()
+        deadline = time.monotonic() + HIT_SECONDS
+        while sum(len(member.died_at) for member in members) < deaths + 1:
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.05)
+    for member in members:
+        member.kill()  # one that was not reached is not to die later
+
+
+async def kill_member(role: str, scene: Scene) -> None:
+    """Processes die at any moment."""
+    members = [one for one in scene.system.members if one.role == role]
+    for _ in range(3):
+        await scene.a_while(0.2, 1.2)
+        scene.random.choice(members).kill()
+        await scene.more_acked(60)
+
+
+async def flaky(scene: Scene) -> None:
+    """Calls to stores fail, are slow, or have an effect that nobody hears of."""
+    share = scene.random.choice(("0.02", "0.05", "0.15"))
+    seed = scene.random.randrange(1 << 30)
+    await scene.system.restart_members(every={"FAULT_FLAKY": f"{share}:{seed}"})
+    await scene.more_acked(600)
+    await scene.a_while(2, 5)
+    await scene.system.restart_members(every={})
+
+
+async def freeze_worker(scene: Scene) -> None:
+    """A worker stands still for longer than it may hold a delivery, and then goes on."""
+    for worker in scene.system.workers[: scene.random.randint(1, 2)]:
+        await _frozen(worker, scene)
+
+
+async def _frozen(member: Member, scene: Scene) -> None:
+    member.send(signal.SIGSTOP)
+    await scene.a_while(5, 9)
+    member.send(signal.SIGCONT)
+    await scene.more_acked(100)
+
+
+async def jump_clock(scene: Scene) -> None:
+    """The clocks of all processes are wrong, forwards, backwards, over midnight."""
+    for seconds in scene.random.sample((3_600, -3_600, 86_400, -86_400, 59, -7), 3):
+        scene.system.clock_path.write_text(str(seconds))
+        await scene.more_acked(200)
+        await scene.a_while(0.5, 1.5)
+    scene.system.clock_path.write_text("0")
+
+
+# --- servers -----------------------------------------------------------------------------------
+
+
+async def kill_store(role: str, scene: Scene) -> None:
+    """A server is killed, stays away for a while, and comes back with its data."""
+    store = scene.system.stores[role]
+    await scene.a_while(0, 0.5)
+    await store.kill()
+    await scene.a_while(0.2, 4)
+    await store.up()
+
+
+async def freeze_store(role: str, scene: Scene) -> None:
+    """A server stands still, with all its connections open."""
+    store = scene.system.stores[role]
+    store.send(signal.SIGSTOP)
+    await scene.a_while(3, 8)
+    store.send(signal.SIGCONT)
+
+
+async def kill_backend(scene: Scene) -> None:
+    """One process of PostgreSQL is killed; the server restarts all of them."""
+    store = scene.system.stores["record"]
+    for _ in range(2):
+        pids = store.pids
+        if len(pids) > 1:
+            victim = scene.random.choice(pids[1:])
+            await asyncio.to_thread(_kill, victim)
+        await scene.more_acked(150)
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+async def bad_network(role: str, scene: Scene) -> None:
+    """Replies of a store are lost or late, its connections are cut, or nothing comes through."""
+    system = scene.system
+    link = Link(await system.target(role), str(scene.random.random()))
+    await link.start()
+    try:
+        system.links[role] = link
+        await system.restart_members(every={})
+        link.lost_share, link.slow_share = 0.02, 0.05
+        await scene.a_while(2, 4)
+        link.lost_share = 0.3
+        await scene.a_while(0.5, 2)
+        link.lost_share = 0.0
+        await link.cut()
+        await scene.a_while(0.2, 1.5)
+        link.restore()
+        await scene.a_while(0.5, 1)
+        link.stall()
+        await scene.a_while(1, 4)
+        link.resume()
+        link.slow_share = 0.0
+        await scene.a_while(0.5, 1)
+    finally:
+        del system.links[role]
+        await system.restart_members(every={})
+        await link.stop()
+
+
+# --- data --------------------------------------------------------------------------------------
+
+
+async def lose_entries(scene: Scene) -> None:
+    """All that the cache has vanishes in one step, while the server runs; a queue there stays."""
+    script = (
+        "local keys = redis.call('KEYS', 'polyglot:*') "
+        "for start = 1, #keys, 1000 do"
+        " redis.call('DEL', unpack(keys, start, math.min(start + 999, #keys))) end return #keys"
+    )
+    for _ in range(2):
+        await _command(scene.system.cache_url, "EVAL", script, "0")
+        await scene.more_acked(200)
+        await scene.a_while(0.2, 2)
+
+
+async def lose_stream(scene: Scene) -> None:
+    """The queue's stream is deleted while the server runs."""
+    for _ in range(2):
+        await _command(scene.system.cache_url, "DEL", "order_queue")
+        await scene.more_acked(200)
+
+
+async def lose_index(scene: Scene) -> None:
+    """The search index is deleted while everything runs."""
+    await scene.system.delete_index()
+    await scene.more_acked(300)
+
+
+async def little_memory(scene: Scene) -> None:
+    """The cache has reached its memory limit for a while."""
+    url = scene.system.cache_url
+    _, before = await _command(url, "CONFIG", "GET", "maxmemory")
+    await _command(url, "CONFIG", "SET", "maxmemory", "1mb")
+    await scene.a_while(2, 5)
+    await _command(url, "CONFIG", "SET", "maxmemory", before.decode())
+    await scene.more_acked(100)
+
+
+async def no_space(role: str, scene: Scene) -> None:
+    """A store's disk is full for a while; the server may die of it and is started again."""
+    disk = scene.system.disks[role]
+    store = scene.system.stores[role]
+    with full_disk(disk):
+        await scene.a_while(3, 6)
+    if store.pids:
+        await scene.a_while(0, 1)
+    await store.up()
+
+
+async def _command(url: str, *words: str) -> Any:
+    reply = await redis_command(url, *words)
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+def of_both() -> list[Fault]:
+    """Return what can happen to either deployment."""
+    roles = ("api", "worker")
+    return [
+        *(Fault(f"crash points {role}", partial(crash_at_points, role)) for role in roles),
+        *(Fault(f"kill {role}", partial(kill_member, role)) for role in roles),
+        Fault("flaky calls", flaky),
+        Fault("freeze worker", freeze_worker),
+        Fault("clock jumps", jump_clock),
+        Fault("kill backend", kill_backend),
+        Fault("kill record", partial(kill_store, "record")),
+        Fault("freeze record", partial(freeze_store, "record")),
+        Fault("network record", partial(bad_network, "record")),
+        Fault("lose index", lose_index),
+        Fault("lose entries", lose_entries),
+    ]
+
+
+def of_embedded(system: System) -> list[Fault]:
+    """Return what can happen to the embedded deployment, whose cache is its queue as well."""
+    return [
+        *of_both(),
+        *(Fault("crash points worker", partial(crash_at_points, "worker")) for _ in range(2)),
+        Fault("crash points api", partial(crash_at_points, "api")),
+        Fault("kill cache", partial(kill_store, "cache"), survivable=False),
+        Fault("freeze cache", partial(freeze_store, "cache"), survivable=False),
+        Fault("network cache", partial(bad_network, "cache"), survivable=False),
+        Fault("lose stream", lose_stream),
+        Fault("little memory", little_memory, survivable=False),
+        *(Fault(f"no space {role}", partial(no_space, role), False) for role in system.disks),
+    ]

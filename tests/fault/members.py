@@ -1,0 +1,104 @@
+"""The project's own processes under fault: started again whenever they end, as a supervisor does.
+
+Invariant: only processes started here are signalled.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from tests.support.processes import REPOSITORY, eventually
+
+RESTART_SECONDS = 0.1
+STOP_SECONDS = 60.0
+
+
+class Member:
+    """One API or worker process, and its successors."""
+
+    def __init__(
+        self, role: str, environment: Callable[[], Mapping[str, str]], log_path: Path
+    ) -> None:
+        self.role = role
+        self.log_path = log_path
+        self.armed: deque[str] = deque()
+        """Points at which the next ones die, one after the other (`failing`, FAULT_AT)."""
+        self.every: dict[str, str] = {}
+        """Faults of all that are started from now on."""
+        self.died_at: list[str] = []
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self._point = ""
+        self._killed_by_us = False
+        self._keeping: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs now."""
+        process = self._process
+        return process.pid if process is not None and process.poll() is None else None
+
+    def start(self) -> None:
+        """Start it, and again whenever it ends."""
+        self._spawn()
+        self._keeping = asyncio.create_task(self._keep())
+
+    def kill(self) -> None:
+        """End it without a word; it is started again."""
+        self._killed_by_us = True
+        self.send(signal.SIGKILL)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, if it runs."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    async def stop(self) -> int:
+        """End it in order and for good; return its exit code."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._keeping
+        self.send(signal.SIGCONT)
+        self.send(signal.SIGTERM)
+        process = self._process
+        assert process is not None
+        await eventually(lambda: process.poll() is not None, STOP_SECONDS, f"{self.role}'s end")
+        return process.returncode
+
+    def abandon(self) -> None:
+        """Leave no process behind."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(STOP_SECONDS)
+
+    def _spawn(self) -> None:
+        self._point = self.armed.popleft() if self.armed else ""
+        self._killed_by_us = False
+        faults = {**self.every, **({"FAULT_AT": self._point} if self._point else {})}
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.fault.failing", self.role],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=REPOSITORY,
+                env={**os.environ, **self._environment(), **faults},
+                start_new_session=True,
+            )
+
+    async def _keep(self) -> None:
+        while True:
+            await eventually(lambda: self.pid is None, float("inf"))
+            if self._point and not self._killed_by_us:
+                self.died_at.append(self._point)
+            await asyncio.sleep(RESTART_SECONDS)
+            self._spawn()

@@ -1,0 +1,358 @@
+"""The whole system under fault, in either deployment, with one face.
+
+Invariant: whatever was started here is gone after `aclose`; the harness may be killed itself, and
+its children end with it.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from polyglot_persistence.embedded.postgres import EmbeddedPostgres
+from polyglot_persistence.embedded.valkey import EmbeddedValkey
+from polyglot_persistence.errors import ConfigurationError
+from tests.fault import contents
+from tests.fault.checkers import Held
+from tests.fault.members import Member
+from tests.fault.network import Link
+from tests.support.clients import Connection
+from tests.support.eventually import eventually
+from tests.support.processes import descendants, free_port
+from tests.support.processes import eventually as until
+
+DIRTY_ORDERS_MAX = 20_000
+DISK_MEBIBYTES = {"cache": 256, "record": 1_536}
+START_SECONDS = 60.0
+
+QUICK: Mapping[str, str] = {
+    "DIRTY_ORDERS_MAX": str(DIRTY_ORDERS_MAX),
+    "SWEEP_AGE_SECONDS": "2",
+    "SWEEP_INTERVAL_SECONDS": "0.5",
+    "OUTBOX_AGE_SECONDS": "2",
+    "OUTBOX_INTERVAL_SECONDS": "0.5",
+    "PERSIST_TIMEOUT_SECONDS": "2",
+    "DELIVERY_HOLD_SECONDS_MAX": "5",
+    "WARM_QUIET_SECONDS": "5",
+    "IMPORT_WAIT_SECONDS": "2",
+    "INDEX_TIMEOUT_SECONDS": "5",
+    "LOG_FORMAT": "json",
+}
+"""Nothing is promised of the defaults that does not hold with less patience as well."""
+
+
+class StoreServer(ABC):
+    """One server that a store is on."""
+
+    @property
+    @abstractmethod
+    def pids(self) -> Sequence[int]:
+        """All its processes that run."""
+
+    @abstractmethod
+    async def up(self) -> None:
+        """Start it on the data that it has, if it does not run; return when it answers."""
+
+    @abstractmethod
+    async def kill(self) -> None:
+        """End it without a word."""
+
+    @abstractmethod
+    async def empty(self) -> None:
+        """Delete its data; it must not run."""
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to all its processes."""
+        for pid in self.pids:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, number)
+
+
+class System(ABC):
+    """API, worker and stores."""
+
+    deployment: str
+    stores: dict[str, StoreServer]
+    """By role: cache, record, and queue and search where they are servers of their own."""
+    settle_seconds: float
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.disks: dict[str, Path] = {}
+        """By role, where a store has a small disk of its own."""
+        self.clock_path = directory / "clock"
+        self.clock_path.write_text("0")
+        self.links: dict[str, Link] = {}
+        self.api = Member("api", self._environment, directory / "api.log")
+        self.workers = [
+            Member("worker", self._environment, directory / f"worker{n}.log") for n in range(2)
+        ]
+
+    @property
+    def members(self) -> Sequence[Member]:
+        """All processes of the project's own."""
+        return [self.api, *self.workers]
+
+    @abstractmethod
+    def addresses(self) -> dict[str, str]:
+        """Return the settings that reach the stores."""
+
+    @property
+    @abstractmethod
+    def cache_url(self) -> str:
+        """Where the cache is."""
+
+    @abstractmethod
+    async def delete_index(self) -> None:
+        """Delete the search index while everything runs."""
+
+    @abstractmethod
+    async def target(self, role: str) -> tuple[str, int] | Path:
+        """Return where a link to this store leads."""
+
+    @abstractmethod
+    def through(self, role: str, port: int) -> dict[str, str]:
+        """Return the settings that reach this store through a link on that port."""
+
+    @abstractmethod
+    async def start_stores(self) -> None:
+        """Start all servers, empty."""
+
+    @abstractmethod
+    async def queued(self) -> int:
+        """Return how many messages wait in the queue."""
+
+    @abstractmethod
+    async def searchable(self) -> int:
+        """Return how many orders a search can find."""
+
+    @abstractmethod
+    async def documents(self) -> list[tuple[str, str, int]]:
+        """Return everything that a search can find."""
+
+    async def dirty(self) -> int:
+        """Return the size of the dirty set."""
+        return await contents.dirty(self.cache_url)
+
+    @abstractmethod
+    def dsn(self) -> str:
+        """Return where the record is."""
+
+    async def start(self) -> None:
+        """Start everything; return once the API is ready."""
+        await self.start_stores()
+        for member in self.members:
+            member.start()
+        await self.ready()
+
+    async def ready(self) -> None:
+        """Return once the API finds all its stores well."""
+
+        async def attempt() -> None:
+            assert await self._is_ready()
+
+        await eventually(attempt, within_seconds=START_SECONDS)
+
+    async def restart_members(self, *, every: Mapping[str, str]) -> None:
+        """Kill all processes of the project's own; what starts instead has these faults."""
+        for member in self.members:
+            member.every = dict(every)
+            member.kill()
+        await asyncio.sleep(0.2)  # a dying API must not answer for the next one
+        await self.ready()
+
+    async def unsettled(self) -> str:
+        """Return what is left to do; empty if nothing is."""
+        try:
+            async with asyncio.timeout(20):
+                rows, outbox = await contents.unfinished(self.dsn())
+                left = {
+                    "dirty": await self.dirty(),
+                    "queued": await self.queued(),
+                    "outbox": outbox,
+                    "not searchable": rows - await self.searchable(),
+                }
+                if not any(left.values()):
+                    return "" if await self._is_certain() else "the cache is cold"
+        except (OSError, TimeoutError, EOFError, AssertionError, *contents.ERRORS) as error:
+            return repr(error)
+        return str({what: count for what, count in left.items() if count})
+
+    async def held(self) -> Held:
+        """Return what all stores hold."""
+        held = Held()
+        await contents.record(self.dsn(), held)
+        await contents.cache(self.cache_url, [row.id for row in held.record], held)
+        held.searchable = await self.documents()
+        held.queued = await self.queued()
+        return held
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Leave no process behind, and nothing of the stores."""
+
+    def abandon_members(self) -> None:
+        """Leave no process of the project's own behind."""
+        for member in self.members:
+            member.abandon()
+
+    async def stop(self) -> list[int]:
+        """End the project's processes in order; return their exit codes."""
+        return [await member.stop() for member in self.members]
+
+    def tracebacks(self) -> list[str]:
+        """Return where a log shows a fault of the program."""
+        found = []
+        for member in self.members:
+            lines = member.log_path.read_text(errors="replace").splitlines()
+            found += [f"{member.log_path}: {line}" for line in lines if "Traceback" in line]
+        return found
+
+    def _environment(self) -> dict[str, str]:
+        linked: dict[str, str] = {}
+        for role, link in self.links.items():
+            linked |= self.through(role, link.port)
+        return {
+            **QUICK,
+            **self.addresses(),
+            **linked,
+            "API_HOST": "127.0.0.1",
+            "API_PORT": str(self.port),
+            "FAULT_CLOCK": str(self.clock_path),
+        }
+
+    async def _is_ready(self) -> bool:
+        try:
+            with Connection(self.port) as connection:
+                status, answer = await connection.request("GET", "/health/ready")
+        except (OSError, EOFError):
+            return False
+        return status == 200 and all(store["up"] for store in answer["stores"].values())
+
+    async def _is_certain(self) -> bool:
+        """Whether an order that nobody ever placed is known not to be there."""
+        with Connection(self.port) as connection:
+            status, answer = await connection.request("GET", f"/api/orders/{uuid.uuid4()}")
+        assert status in (404, 503), answer
+        return status == 404
+
+
+class Bundled(StoreServer):
+    """A server of the embedded deployment, a child of the harness."""
+
+    def __init__(self, server: EmbeddedPostgres | EmbeddedValkey, directory: Path) -> None:
+        self.server = server
+        self._directory = directory
+
+    @property
+    def pids(self) -> Sequence[int]:
+        pid = self.server.pid
+        return [] if pid is None else [pid, *descendants(pid)]
+
+    async def up(self) -> None:
+        await self.server.start()
+
+    async def kill(self) -> None:
+        pid = self.server.pid
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        await until(lambda: not self.server.running)
+
+    async def empty(self) -> None:
+        shutil.rmtree(self._directory / "appendonlydir", ignore_errors=True)
+
+
+class EmbeddedSystem(System):
+    """API and two workers over the bundled servers, each on a small disk of its own (as root)."""
+
+    deployment = "embedded"
+    settle_seconds = 60.0
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        for role, mebibytes in DISK_MEBIBYTES.items():
+            path = directory / role
+            path.mkdir()
+            if _mount(path, mebibytes):
+                self.disks[role] = path
+        self.search_directory = directory / "search"
+        self.valkey = EmbeddedValkey(directory / "cache" / "valkey")
+        self.postgres = EmbeddedPostgres(directory / "record" / "postgres")
+        self.stores = {
+            "cache": Bundled(self.valkey, directory / "cache" / "valkey"),
+            "record": Bundled(self.postgres, directory / "record" / "postgres"),
+        }
+
+    def addresses(self) -> dict[str, str]:
+        return {
+            "POSTGRES_DSN": self.postgres.dsn,
+            "REDIS_ADDR": self.valkey.url,
+            "RABBITMQ_URL": self.valkey.url,
+            "ELASTICSEARCH_URL": f"tantivy://{quote(str(self.search_directory))}",
+        }
+
+    @property
+    def cache_url(self) -> str:
+        return self.valkey.url
+
+    async def delete_index(self) -> None:
+        await asyncio.to_thread(shutil.rmtree, self.search_directory, ignore_errors=True)
+
+    async def target(self, role: str) -> tuple[str, int] | Path:
+        if role == "cache":
+            return self.valkey.socket_path
+        query = dict(part.split("=", 1) for part in urlsplit(self.postgres.dsn).query.split("&"))
+        return Path(contents.unquoted(query["host"])) / f".s.PGSQL.{query['port']}"
+
+    def through(self, role: str, port: int) -> dict[str, str]:
+        if role == "cache":
+            url = f"redis://127.0.0.1:{port}/0"
+            return {"REDIS_ADDR": url, "RABBITMQ_URL": url}
+        parts = urlsplit(self.postgres.dsn)
+        user = parts.netloc.rpartition("@")[0]
+        return {"POSTGRES_DSN": f"postgresql://{user}@127.0.0.1:{port}{parts.path}"}
+
+    async def start_stores(self) -> None:
+        await asyncio.gather(*(store.up() for store in self.stores.values()))
+
+    async def queued(self) -> int:
+        return await contents.stream_length(self.valkey.url)
+
+    async def searchable(self) -> int:
+        return await contents.tantivy_count(self.search_directory)
+
+    async def documents(self) -> list[tuple[str, str, int]]:
+        return await contents.tantivy_documents(self.search_directory)
+
+    def dsn(self) -> str:
+        return self.postgres.dsn
+
+    async def aclose(self) -> None:
+        self.abandon_members()
+        for store in self.stores.values():
+            store.send(signal.SIGCONT)
+        for server in (self.valkey, self.postgres):
+            with contextlib.suppress(ConfigurationError):
+                await server.stop()
+        for path in self.disks.values():
+            await asyncio.to_thread(_unmount, path)
+
+
+def _mount(path: Path, mebibytes: int) -> bool:
+    """Whether the directory is a small disk now; that needs root."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=0711", "tmpfs", str(path)]
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        return False
+    return subprocess.run(command, check=False, capture_output=True, timeout=30).returncode == 0
+
+
+def _unmount(path: Path) -> None:
+    subprocess.run(["umount", "--lazy", path], check=True, timeout=30)
