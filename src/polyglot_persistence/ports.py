@@ -13,8 +13,7 @@ Common to all:
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import date, datetime
-from decimal import Decimal
+from datetime import datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -392,30 +391,6 @@ class DeadLetters(Protocol):
         Raises:
             UnavailableError: another is at it for too long.
         """
-
-
-class DaySales(NamedTuple):
-    """Revenue of one UTC day."""
-
-    day: date
-    revenue: Decimal
-    orders: int
-
-
-class SalesView(Protocol):
-    """Aggregates of the record, kept by the persist transaction and `daily_sales_mv` over them."""
-
-    async def refresh(self) -> datetime:
-        """Refresh `daily_sales_mv` CONCURRENTLY and return the moment that it now is exact for.
-
-        One process at a time: a second caller waits for the first to end and then refreshes.
-        """
-
-    async def latest_days(self, days_max: int) -> Sequence[DaySales]:
-        """Return the latest UTC days that have sales, newest first, as of the last refresh."""
-
-    async def refreshed_at(self) -> datetime | None:
-        """Return when the view was last refreshed."""
 
 
 # --- search ----------------------------------------------------------------------------------

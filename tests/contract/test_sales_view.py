@@ -10,7 +10,8 @@ from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.adapters.postgres.sales import PostgresSalesView
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import DaySales, OrderStore, SalesView
+from polyglot_persistence.ports import OrderStore
+from polyglot_persistence.sales_ports import DaySales, SalesView
 from tests.support.eventually import eventually
 from tests.support.record import Onlooker, onlooker
 

@@ -16,7 +16,8 @@ from polyglot_persistence.errors import ConflictError
 from polyglot_persistence.flows.accept import Acceptance
 from polyglot_persistence.flows.health import Health
 from polyglot_persistence.flows.read import OrderStatus, Read
-from polyglot_persistence.ports import DaySales, SearchResult, StoredOrder
+from polyglot_persistence.ports import SearchResult, StoredOrder
+from polyglot_persistence.sales_ports import DaySales, LatestDays
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ID = UUID("0199f0c1-7a42-7c31-9d0e-3f5b8c2a1e04")
@@ -128,10 +129,10 @@ class StubFlows:
         self._fail()
         return SearchResult(self.hits.total, self.hits.hits[:hits_max])
 
-    async def latest_days(self, days_max: int) -> Sequence[DaySales]:
+    async def latest_days(self, days_max: int) -> LatestDays:
         self._fail()
         self.days_max = days_max
-        return self.days
+        return LatestDays(NOW, self.days)
 
     async def refresh(self, _trigger: str) -> datetime:
         self._fail()

@@ -17,6 +17,7 @@ from polyglot_persistence.api.orders import OrderRoutes, accepted_reply
 from polyglot_persistence.api.replies import encode_json
 from polyglot_persistence.api.reports import ReportRoutes
 from polyglot_persistence.api.routes import Handlers, Route, route_table
+from polyglot_persistence.api.sales import SalesRoutes
 from polyglot_persistence.api.schemas import AcceptedOut
 from polyglot_persistence.api.service import ServiceRoutes
 from polyglot_persistence.domain.access import Scope
@@ -38,10 +39,15 @@ def _table() -> list[Route]:
         FLOW, FLOW, line_bytes_max=1, chunk_orders=1, wait_seconds=1, stopping=asyncio.Event()
     )
     letters = DeadLetterRoutes(FLOW, FLOW, body_bytes_max=1, stopping=asyncio.Event())
-    reports = ReportRoutes(FLOW, FLOW)
+    reports = ReportRoutes(FLOW)
+    sales = SalesRoutes(FLOW, FLOW)
     live = LiveRoute(FLOW, stopping=asyncio.Event())
     service = ServiceRoutes(FLOW)
-    return [*route_table(Handlers(orders, imports, reports, letters, live, service, PageRoutes()))]
+    return [
+        *route_table(
+            Handlers(orders, imports, reports, sales, letters, live, service, PageRoutes())
+        )
+    ]
 
 
 TABLE = _table()

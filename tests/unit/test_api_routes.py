@@ -27,12 +27,12 @@ from polyglot_persistence.errors import (
 from polyglot_persistence.flows.health import Health, StoreHealth
 from polyglot_persistence.flows.read import OrderStatus, Read
 from polyglot_persistence.ports import (
-    DaySales,
     Hit,
     SearchResult,
     StoredOrder,
     StoreState,
 )
+from polyglot_persistence.sales_ports import DaySales
 from tests.support.scripted import FakeClock
 from tests.support.stub_flows import ID, LIMITS, NOW, OPEN, StubFlows
 
@@ -287,6 +287,7 @@ async def test_the_size_of_a_page_is_capped(setup: Setup) -> None:
         "/api/dashboard/sales?days=36601",
         "/api/dashboard/sales?days=x",
         "/api/dashboard/sales?days=-5",
+        "/api/dashboard/sales?live=yes",
     ],
 )
 async def test_a_bad_query_is_400(setup: Setup, path: str) -> None:

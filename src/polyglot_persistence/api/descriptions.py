@@ -8,8 +8,6 @@ from polyglot_persistence.api.dashboard.page import PARTS
 from polyglot_persistence.api.orders import PAGE_ORDERS, PAGE_ORDERS_MAX
 from polyglot_persistence.api.problems import Kind, Problem
 from polyglot_persistence.api.reports import (
-    DAYS,
-    DAYS_MAX,
     HITS,
     HITS_MAX,
     QUERY_CHARACTERS_MAX,
@@ -56,6 +54,8 @@ class Answer(NamedTuple):
     description: str
     content: Content | None
     headers: tuple[str, ...] = ()
+    alternative: Content | None = None
+    """The same in another form, for whoever accepts it."""
 
 
 class Operation(NamedTuple):
@@ -90,6 +90,7 @@ HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
         "Present if the order was there before.",
         {"type": "string", "enum": ["true"]},
     ),
+    "X-As-Of": ("The moment as of which the answer is exact.", {"type": "string"}),
     "Link": ('The next page, with rel="next".', {"type": "string"}),
     "ETag": ("The content's tag.", {"type": "string"}),
 }
@@ -290,39 +291,6 @@ SEARCH = Operation(
             {"type": "integer", "minimum": 1, "default": HITS},
         ),
     ),
-)
-SALES = Operation(
-    "dailySales",
-    "reports",
-    "Sales of the latest days",
-    "From the materialized view `daily_sales_mv`, newest first; days without sales are not listed.",
-    {
-        200: Answer(
-            "The days.",
-            Content(
-                JSON,
-                list[s.DaySalesOut],
-                [{"date": "2026-01-31", "total_revenue": 1299.99, "orders": 1}],
-            ),
-        )
-    },
-    (p.MALFORMED, p.UNAVAILABLE),
-    parameters=(
-        Parameter(
-            "days",
-            "query",
-            "Most days.",
-            {"type": "integer", "minimum": 1, "maximum": DAYS_MAX, "default": DAYS},
-        ),
-    ),
-)
-REFRESH = Operation(
-    "refreshSales",
-    "admin",
-    "Refresh the materialized view",
-    "Concurrently: readers see the old view until the new one is there.",
-    {200: Answer("The view is fresh.", Content(JSON, s.RefreshedOut, {"refreshed_at": _MOMENT}))},
-    _COMMIT_PROBLEMS,
 )
 METRICS = Operation(
     "metrics",

@@ -179,6 +179,8 @@ def _answer(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
         described["headers"] = {name: _header(name) for name in answer.headers}
     if answer.content is not None:
         described["content"] = _content(answer.content, schemas)
+    if answer.alternative is not None:
+        described["content"] |= _content(answer.alternative, schemas)
     return described
 
 

@@ -1,4 +1,4 @@
-"""Search, the sales dashboard and its refresh."""
+"""Search."""
 
 import time
 
@@ -7,26 +7,21 @@ from starlette.requests import Request
 from polyglot_persistence.api.bodies import BodyReader
 from polyglot_persistence.api.queries import parse_count
 from polyglot_persistence.api.replies import Reply, json_reply
-from polyglot_persistence.api.schemas import DaySalesOut, HitOut, RefreshedOut, SearchOut
+from polyglot_persistence.api.schemas import HitOut, SearchOut
 from polyglot_persistence.errors import MalformedError
-from polyglot_persistence.flows.sales import SalesFlow
 from polyglot_persistence.flows.search import SearchFlow
 
 QUERY_CHARACTERS_MAX = 200
 """As long as a product name: a longer query cannot match better."""
 HITS = 20
 HITS_MAX = 100
-DAYS = 30
-DAYS_MAX = 36_600
-"""A hundred years: more days than the record can have."""
 
 
 class ReportRoutes:
-    """The routes that read or refresh a projection."""
+    """The routes over the search index."""
 
-    def __init__(self, search: SearchFlow, sales: SalesFlow) -> None:
+    def __init__(self, search: SearchFlow) -> None:
         self._search = search
-        self._sales = sales
 
     async def search(self, request: Request, _body: BodyReader) -> Reply:
         """GET /api/search: the best matches for a text."""
@@ -52,13 +47,3 @@ class ReportRoutes:
             for hit in result.hits
         ]
         return json_reply(200, SearchOut(result.total, hits, took_ms))
-
-    async def sales(self, request: Request, _body: BodyReader) -> Reply:
-        """GET /api/dashboard/sales: the latest days that have sales."""
-        days = parse_count(request, "days", otherwise=DAYS, cap=None, maximum=DAYS_MAX)
-        rows = await self._sales.latest_days(days)
-        return json_reply(200, [DaySalesOut(row.day, row.revenue, row.orders) for row in rows])
-
-    async def refresh(self, _request: Request, _body: BodyReader) -> Reply:
-        """POST /api/admin/refresh: refresh the view, concurrently with its readers."""
-        return json_reply(200, RefreshedOut(await self._sales.refresh("request")))

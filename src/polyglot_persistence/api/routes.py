@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from polyglot_persistence.api import dead_letter_descriptions as about_letters
 from polyglot_persistence.api import descriptions as about
+from polyglot_persistence.api import sales_descriptions as about_sales
 from polyglot_persistence.api.dashboard.page import PageRoutes
 from polyglot_persistence.api.dead_letters import DeadLetterRoutes
 from polyglot_persistence.api.descriptions import Operation
@@ -17,6 +18,7 @@ from polyglot_persistence.api.importing import ImportRoute
 from polyglot_persistence.api.live import LiveRoute
 from polyglot_persistence.api.orders import OrderRoutes
 from polyglot_persistence.api.reports import ReportRoutes
+from polyglot_persistence.api.sales import SalesRoutes
 from polyglot_persistence.api.service import ServiceRoutes
 from polyglot_persistence.domain.access import Scope
 
@@ -41,6 +43,7 @@ class Handlers(NamedTuple):
     orders: OrderRoutes
     imports: ImportRoute
     reports: ReportRoutes
+    sales: SalesRoutes
     letters: DeadLetterRoutes
     live: LiveRoute
     service: ServiceRoutes
@@ -49,7 +52,7 @@ class Handlers(NamedTuple):
 
 def route_table(handlers: Handlers) -> Sequence[Route]:
     """Return every route."""
-    orders, imports, reports, letters, live, service, page = handlers
+    orders, imports, reports, sales, letters, live, service, page = handlers
     return (
         Route("POST", "/api/orders", _WRITE, orders.create, about.CREATE_ORDER),  # hot
         Route("GET", "/api/orders", _READ, orders.page, about.LIST_ORDERS),
@@ -58,9 +61,11 @@ def route_table(handlers: Handlers) -> Sequence[Route]:
         Route("GET", "/api/orders/{id}/status", _READ, orders.status, about.ORDER_STATUS),
         Route("POST", "/api/bulk-orders", _WRITE, orders.create_bulk, about.CREATE_BULK),
         Route("GET", "/api/search", _READ, reports.search, about.SEARCH),
-        Route("GET", "/api/dashboard/sales", _READ, reports.sales, about.SALES),
+        Route("GET", "/api/dashboard/sales", _READ, sales.dashboard, about_sales.DASHBOARD),
+        Route("GET", "/api/sales", _READ, sales.by_period, about_sales.BY_PERIOD),
+        Route("GET", "/api/sales/products", _READ, sales.products, about_sales.TOP_PRODUCTS),
         Route("GET", "/api/live", _READ, live.stream, about.LIVE_FIGURES),
-        Route("POST", "/api/admin/refresh", _ADMIN, reports.refresh, about.REFRESH),
+        Route("POST", "/api/admin/refresh", _ADMIN, sales.refresh, about_sales.REFRESH),
         Route("GET", _LETTERS, _ADMIN, letters.page, about_letters.LIST),
         Route("POST", f"{_LETTERS}/replay", _ADMIN, letters.replay_some, about_letters.REPLAY_SOME),
         Route(

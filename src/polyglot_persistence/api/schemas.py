@@ -20,16 +20,18 @@ ORDERS_PER_BULK_MAX = 1_000
 """`codec.UNIT_SIZE_MAX`: a bulk is one unit, one message and one transaction."""
 
 # The limits stand in the schema only: a name is measured after trimming, which msgspec cannot do.
+_NAME_LIMITS: dict[str, Any] = {
+    "minLength": 1,
+    "maxLength": NAME_CHARACTERS_MAX,
+    "pattern": r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\S[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$",
+}
+PRODUCT_NAME_SCHEMA = {"type": "string", **_NAME_LIMITS}
 ProductName = Annotated[
     str,
     Meta(
         description="Surrounding blanks are dropped; no control characters.",
         examples=["Laptop"],
-        extra_json_schema={
-            "minLength": 1,
-            "maxLength": NAME_CHARACTERS_MAX,
-            "pattern": r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\S[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$",
-        },
+        extra_json_schema=_NAME_LIMITS,
     ),
 ]
 # `Any`, because a number comes as its own text (`float_hook`) and a string as it is: neither ever
@@ -178,6 +180,61 @@ class DaySalesOut(msgspec.Struct, frozen=True, gc=False):
     date: date
     total_revenue: AmountOut
     orders: int
+
+
+class PeriodOut(msgspec.Struct, frozen=True, gc=False):
+    """Sales of one period."""
+
+    start: Annotated[Moment, Meta(description="In the asked time zone.")]
+    revenue: AmountOut
+    orders: int
+    average: Annotated[Decimal | None, Meta(description="Of an order; null without orders.")]
+    growth: Annotated[
+        Decimal | None,
+        Meta(
+            description="Of revenue against the period before: 0.25 is a quarter more. Null if "
+            "there was none."
+        ),
+    ]
+
+
+class SalesTotalOut(msgspec.Struct, frozen=True, gc=False):
+    """All periods together."""
+
+    revenue: AmountOut
+    orders: int
+    average: Decimal | None
+
+
+class SalesOut(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Consecutive periods, oldest first."""
+
+    as_of: Annotated[
+        Moment, Meta(description="Every order that was in PostgreSQL at this moment is counted.")
+    ]
+    by: Literal["hour", "day", "month"]
+    tz: str
+    rows: list[PeriodOut]
+    total: SalesTotalOut
+    product: Annotated[str | None, Meta(description="If one was asked for.")] = None
+
+
+class ProductSalesOut(msgspec.Struct, frozen=True, gc=False):
+    """Sales of one product."""
+
+    product_name: str
+    revenue: AmountOut
+    orders: int
+    average: Decimal | None
+
+
+class TopProductsOut(msgspec.Struct, frozen=True, gc=False, rename={"first": "from", "end": "to"}):
+    """Products by revenue, highest first; of UTC days, the last of which is the one before `to`."""
+
+    as_of: Moment
+    first: date
+    end: date
+    products: list[ProductSalesOut]
 
 
 class RefreshedOut(msgspec.Struct, frozen=True, gc=False):

@@ -13,9 +13,9 @@ from polyglot_persistence.ports import (
     DeadLetters,
     OrderStore,
     Queue,
-    SalesView,
     SearchIndex,
 )
+from polyglot_persistence.sales_ports import SalesView
 
 if TYPE_CHECKING:
     from polyglot_persistence.adapters.redis.client import RedisClient

@@ -331,3 +331,67 @@ SELECT refreshed_at FROM view_refreshes WHERE view = 'daily_sales_mv';
 -- name: read_dashboard
 -- Return the latest days that have sales.
 SELECT sale_date, total_revenue, orders FROM daily_sales_mv ORDER BY sale_date DESC LIMIT $1;
+
+-- name: live_dashboard
+-- Return the latest days that have sales out of the rollup, which the view is a past of.
+SELECT statement_timestamp() AS as_of, day.*
+FROM (SELECT) AS always
+LEFT JOIN (
+    SELECT (bucket AT TIME ZONE 'UTC')::date AS sale_date, sum(revenue) AS total_revenue,
+           sum(orders)::bigint AS orders
+    FROM sales_quarter_hours
+    -- The view tells how far back the latest days can reach at most.
+    WHERE bucket >= coalesce(
+        (SELECT sale_date FROM daily_sales_mv ORDER BY sale_date DESC OFFSET $1 - 1 LIMIT 1)
+            ::timestamp AT TIME ZONE 'UTC',
+        '-infinity'
+    )
+    GROUP BY 1
+    ORDER BY 1 DESC
+    LIMIT $1
+) AS day ON true
+ORDER BY sale_date DESC;
+
+-- name: sales_periods
+-- Sum up what was sold between each two neighbouring bounds.
+WITH sums AS (
+    SELECT width_bucket(bucket, $1::timestamptz[]) AS period, sum(revenue) AS revenue,
+           sum(orders)::bigint AS orders
+    FROM sales_quarter_hours
+    WHERE bucket >= $1[1] AND bucket < $1[cardinality($1)]
+    GROUP BY 1
+)
+SELECT statement_timestamp() AS as_of, coalesce(revenue, 0.00) AS revenue,
+       coalesce(orders, 0) AS orders
+FROM generate_series(1, cardinality($1) - 1) AS period
+LEFT JOIN sums USING (period)
+ORDER BY period;
+
+-- name: product_periods
+-- Sum up a product's sales between each two neighbouring days; one look into the index for a day.
+WITH sums AS (
+    SELECT width_bucket(day, $3::date[]) AS period, sum(revenue) AS revenue,
+           sum(orders)::bigint AS orders
+    FROM sales_product_days
+    WHERE product_name = $1 AND day = ANY ($2::date[])
+    GROUP BY 1
+)
+SELECT statement_timestamp() AS as_of, coalesce(revenue, 0.00) AS revenue,
+       coalesce(orders, 0) AS orders
+FROM generate_series(1, cardinality($3) - 1) AS period
+LEFT JOIN sums USING (period)
+ORDER BY period;
+
+-- name: top_products
+-- Return the products with the highest revenue.
+SELECT statement_timestamp() AS as_of, top.*
+FROM (SELECT) AS always
+LEFT JOIN (
+    SELECT product_name, sum(revenue) AS revenue, sum(orders)::bigint AS orders
+    FROM sales_product_days
+    WHERE day >= $1 AND day < $2
+    GROUP BY product_name
+    ORDER BY 2 DESC, 1
+    LIMIT $3
+) AS top ON true
+ORDER BY revenue DESC, product_name;

@@ -4,12 +4,21 @@ Invariant: a reader never waits for a refresh.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import Final
+
+import asyncpg
 
 from polyglot_persistence.adapters.postgres.locks import lock_key
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
-from polyglot_persistence.ports import DaySales
+from polyglot_persistence.sales_ports import (
+    DaySales,
+    LatestDays,
+    PeriodSums,
+    ProductSales,
+    Sales,
+    TopProducts,
+)
 
 REFRESH_TIMEOUT_SECONDS: Final = 300.0
 """For waiting for another process's refresh, and again for our own."""
@@ -50,3 +59,41 @@ class PostgresSalesView:
         async with self._pool.reading() as session:
             moment: datetime | None = await session.fetchval("refreshed_at")
         return moment
+
+    async def live_days(self, days_max: int) -> LatestDays:
+        """See `SalesView.live_days`."""
+        async with self._pool.reading() as session:
+            records = await session.fetch("live_dashboard", days_max)
+        days = [
+            DaySales(r["sale_date"], r["total_revenue"], r["orders"])
+            for r in records
+            if r["sale_date"] is not None
+        ]
+        return LatestDays(records[0]["as_of"], days)
+
+    async def periods(self, bounds: Sequence[datetime]) -> PeriodSums:
+        """See `SalesView.periods`."""
+        async with self._pool.reading() as session:
+            return _sums(await session.fetch("sales_periods", bounds))
+
+    async def product_periods(self, product_name: str, bounds: Sequence[date]) -> PeriodSums:
+        """See `SalesView.product_periods`."""
+        length = (bounds[-1] - bounds[0]).days
+        days = [bounds[0] + timedelta(days=n) for n in range(length)]
+        async with self._pool.reading() as session:
+            return _sums(await session.fetch("product_periods", product_name, days, bounds))
+
+    async def top_products(self, first: date, end: date, products_max: int) -> TopProducts:
+        """See `SalesView.top_products`. The cost grows with days and products."""
+        async with self._pool.reading() as session:
+            records = await session.fetch("top_products", first, end, products_max)
+        products = [
+            ProductSales(r["product_name"], r["revenue"], r["orders"])
+            for r in records
+            if r["product_name"] is not None
+        ]
+        return TopProducts(records[0]["as_of"], products)
+
+
+def _sums(records: Sequence[asyncpg.Record]) -> PeriodSums:
+    return PeriodSums(records[0]["as_of"], [Sales(r["revenue"], r["orders"]) for r in records])

@@ -1,0 +1,86 @@
+"""What reports need of the sales: sums over the rollups that the persist transaction keeps.
+
+The rules of `ports` hold here, too. A sum is exact: it holds every order that was committed at its
+`as_of`, whenever it was made, to the cent.
+"""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import NamedTuple, Protocol
+
+
+class DaySales(NamedTuple):
+    """Revenue of one UTC day."""
+
+    day: date
+    revenue: Decimal
+    orders: int
+
+
+class ProductSales(NamedTuple):
+    """Revenue of one product."""
+
+    product_name: str
+    revenue: Decimal
+    orders: int
+
+
+class Sales(NamedTuple):
+    """Revenue of one period."""
+
+    revenue: Decimal
+    orders: int
+
+
+class PeriodSums(NamedTuple):
+    """Of consecutive periods, all as of one moment."""
+
+    as_of: datetime
+    sums: Sequence[Sales]
+
+
+class TopProducts(NamedTuple):
+    """Products by revenue, the highest first."""
+
+    as_of: datetime
+    products: Sequence[ProductSales]
+
+
+class LatestDays(NamedTuple):
+    """The latest days that have sales, newest first."""
+
+    as_of: datetime | None
+    """None: the view was never refreshed."""
+    days: Sequence[DaySales]
+
+
+class SalesView(Protocol):
+    """Aggregates of the record, kept by the persist transaction and `daily_sales_mv` over them."""
+
+    async def refresh(self) -> datetime:
+        """Refresh `daily_sales_mv` CONCURRENTLY and return the moment that it now is exact for.
+
+        One process at a time: a second caller waits for the first to end and then refreshes.
+        """
+
+    async def latest_days(self, days_max: int) -> Sequence[DaySales]:
+        """Return the latest UTC days that have sales, newest first, as of the last refresh."""
+
+    async def refreshed_at(self) -> datetime | None:
+        """Return when the view was last refreshed."""
+
+    async def live_days(self, days_max: int) -> LatestDays:
+        """Return the latest UTC days as of now: those of the view, and the remainder since."""
+
+    async def periods(self, bounds: Sequence[datetime]) -> PeriodSums:
+        """Return the sums between each two neighbouring bounds, which are full quarter hours.
+
+        The cost grows with the time between the first and the last, not with the orders.
+        """
+
+    async def product_periods(self, product_name: str, bounds: Sequence[date]) -> PeriodSums:
+        """Return the sums of one product between each two neighbouring UTC days."""
+
+    async def top_products(self, first: date, end: date, products_max: int) -> TopProducts:
+        """Return the products with the highest revenue from one UTC day to before another."""
