@@ -1,0 +1,119 @@
+"""The embedded deployment, for the record: accept, drain, read and search; there is no peer."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from bench import orders
+from bench.benches.drain import drain
+from bench.context import Context
+from bench.figures import Figure
+from bench.processes import free_port
+from bench.sides import Product, product_environment, product_processes
+from bench.stock import fill
+from bench.stores import Cache, Record
+from polyglot_persistence.adapters.tantivy.index import TantivyIndex
+from polyglot_persistence.embedded.postgres import EmbeddedPostgres
+from polyglot_persistence.embedded.valkey import EmbeddedValkey
+
+STORED = 100_000
+DRAINED = 100_000
+
+
+class Embedded(Product):
+    """This project on its bundled servers, with API and worker started one by one."""
+
+    def __init__(
+        self, postgres: EmbeddedPostgres, valkey: EmbeddedValkey, search: Path, logs: Path
+    ) -> None:
+        database = urlsplit(postgres.dsn).path.strip("/")
+        self.record = Record(postgres.dsn, database)
+        self.cache = Cache(valkey.url)
+        self._search = search
+        port = free_port()
+        environment = product_environment(
+            {
+                "POSTGRES_DSN": postgres.dsn,
+                "REDIS_ADDR": valkey.url,
+                "RABBITMQ_URL": valkey.url,
+                "ELASTICSEARCH_URL": f"tantivy://{quote(str(search))}",
+            },
+            port,
+        )
+        super(Product, self).__init__(*product_processes(environment, logs), port)
+
+    async def forget_accepted(self) -> None:
+        """Empty the one server that is cache and queue."""
+        await self.cache.wipe()
+
+    async def documents(self) -> int:
+        """Return how many orders a search can find."""
+        index = TantivyIndex(self._search, search_timeout_seconds=10, index_timeout_seconds=10)
+        try:
+            return await index.count()
+        finally:
+            await index.close()
+
+
+async def run(context: Context) -> Sequence[Figure]:
+    """Measure."""
+    async with _deployment(context) as embedded:
+        await fill(context, embedded, STORED)
+        await embedded.worker.stop()
+        searched = [await _load(context, embedded, context.files.queries, 16)]
+        rows = await embedded.record.fetch("SELECT id FROM orders")
+        paths = context.directory / "reads-embedded"
+        reads = orders.reads([str(row[0]) for row in rows], zipf=True, number=200_000)
+        paths.write_text("".join(f"{path}\n" for path in reads))
+        read = [await _load(context, embedded, paths, 64) for _ in range(context.rounds)]
+        drained = [await drain(context, embedded, DRAINED)]
+        await embedded.forget_accepted()
+        accepted = {
+            connections: [
+                await _load(context, embedded, context.files.singles, connections, "/api/orders")
+                for _ in range(context.rounds)
+            ]
+            for connections in (64, 256)
+        }
+    return [
+        *(
+            Figure(f"embedded: accept, {connections} connections", "orders/s", rates)
+            for connections, rates in accepted.items()
+        ),
+        Figure("embedded: drain, one worker", "orders/s", drained),
+        Figure("embedded: read, Zipf over 100,000 ids", "orders/s", read),
+        Figure("embedded: search, 100,000 orders", "answers/s", searched),
+    ]
+
+
+async def _load(
+    context: Context, side: Embedded, lines: Path, connections: int, path: str | None = None
+) -> float:
+    found = await context.closed_loop(
+        side,
+        f"embedded, {lines.name}, {connections} connections",
+        lines,
+        seconds=context.seconds(4, 10),
+        connections=connections,
+        path=path,
+    )
+    return found.rate
+
+
+@contextlib.asynccontextmanager
+async def _deployment(context: Context) -> AsyncIterator[Embedded]:
+    directory = context.directory / "embedded"
+    directory.mkdir()
+    for path in (directory, context.directory):
+        path.chmod(0o711)  # PostgreSQL may run as another user
+    async with contextlib.AsyncExitStack() as stack:
+        postgres = EmbeddedPostgres(directory / "postgres")
+        valkey = EmbeddedValkey(directory / "valkey")
+        for server in (postgres, valkey):
+            await server.start()
+            stack.push_async_callback(server.stop)
+        embedded = Embedded(postgres, valkey, directory / "search", context.logs)
+        stack.push_async_callback(embedded.stop)
+        await embedded.start_api()
+        yield embedded

@@ -1,0 +1,114 @@
+"""The processes that are measured: started, waited for, their memory sampled, stopped.
+
+Invariant: only what was started here is ever stopped, and nothing of it outlives this process.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+START_SECONDS = 60.0
+STOP_SECONDS = 45.0
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+def end_with_parent() -> None:
+    """Ask the kernel to stop this process when the one that started it dies (Linux)."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class StartError(Exception):
+    """A process did not come up, or did not stay."""
+
+
+class Process:
+    """One program with its log; `memory_mb` are samples of its resident set."""
+
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path | None
+    ) -> None:
+        self.name = name
+        self.memory_mb: list[float] = []
+        self._command = command
+        self._environment = environment
+        self._log = log
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self) -> None:
+        """Start it; see `answers` for when it serves."""
+        with self._log.open("ab") if self._log else contextlib.nullcontext() as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                env=self._environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log or asyncio.subprocess.DEVNULL,
+                stderr=log or asyncio.subprocess.DEVNULL,
+                preexec_fn=end_with_parent,
+            )
+
+    async def answers(self, port: int) -> None:
+        """Return once somebody listens on the port.
+
+        Raises:
+            StartError: it ended instead, or takes too long.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            if not self.running or time.monotonic() > deadline:
+                raise StartError(f"{self.name} did not start; see {self._log}")
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.05)
+                continue
+            writer.close()
+            return
+
+    async def stop(self) -> None:
+        """Ask it to stop and wait; kill it if it does not."""
+        process, self._process = self._process, None
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that it has used; a busy machine changes it little."""
+        if self._process is None:
+            return 0.0
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def sample_memory(self) -> None:
+        """Take one sample of the resident set, if it runs."""
+        if self._process is None:
+            return
+        with contextlib.suppress(OSError, StopIteration):
+            status = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+            line = next(line for line in status if line.startswith("VmRSS:"))
+            self.memory_mb.append(int(line.split()[1]) / 1024)

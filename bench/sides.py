@@ -1,0 +1,211 @@
+"""The sides that are compared: this project on real servers, the Go peer, and the embedded one.
+
+Each has its own database, virtual host, Redis database and index on the same servers.
+"""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx2
+
+from bench.processes import Process, StartError, free_port
+from bench.stores import Cache, Index, Queues, Record
+from polyglot_persistence.adapters.redis import keys
+from polyglot_persistence.bootstrap.stores import SEARCH_ALIAS
+
+QUEUE = "order_queue"
+"""Both sides call it so."""
+
+READY_LOOKS = 600
+
+_NEVER = "@every 100h"
+"""No refresh of the sales falls into a measurement; the `refresh` bench asks for its own."""
+
+
+class Side:
+    """An API, a worker, and their part of the stores."""
+
+    name = ""
+
+    def __init__(self, api: Process, worker: Process, api_port: int) -> None:
+        self.api = api
+        self.worker = worker
+        self._api_port = api_port
+        self.url = f"http://127.0.0.1:{api_port}"
+
+    async def start_api(self) -> None:
+        """Start the API and wait until it listens."""
+        if not self.api.running:
+            await self.api.start()
+            await self.api.answers(self._api_port)
+
+    async def stop(self) -> None:
+        """Stop API and worker."""
+        await self.api.stop()
+        await self.worker.stop()
+
+
+class OnServers(Side):
+    """A side on the real servers."""
+
+    record: Record
+    cache: Cache
+    queues: Queues
+    index: Index
+
+    async def wipe(self) -> None:
+        """Stop everything and empty all stores."""
+        await self.stop()
+        await self.record.wipe()
+        await self.cache.wipe()
+        await self.queues.wipe()
+        await self.index.wipe()
+
+    async def forget_accepted(self) -> None:
+        """Empty cache and queue, while the API runs and nothing is under way."""
+        await self.cache.wipe()
+        await self.queues.purge(QUEUE)
+
+
+class Product(OnServers):
+    """This project on Redis, RabbitMQ, PostgreSQL and Elasticsearch."""
+
+    name = "product"
+
+    def __init__(self, servers: Mapping[str, str], logs: Path) -> None:
+        self.record = Record(servers["POSTGRES_DSN"], "bench_product")
+        self.cache = Cache(f"redis://{servers['REDIS_ADDR']}/1")
+        management = servers["RABBITMQ_MANAGEMENT_URL"]
+        self.queues = Queues(servers["RABBITMQ_URL"], management, "bench-product")
+        self.index = Index(servers["ELASTICSEARCH_URL"], SEARCH_ALIAS)
+        port = free_port()
+        environment = product_environment(
+            {
+                "POSTGRES_DSN": self.record.dsn,
+                "REDIS_ADDR": self.cache.url,
+                "RABBITMQ_URL": self.queues.url,
+                "ELASTICSEARCH_URL": self.index.url,
+            },
+            port,
+        )
+        super().__init__(*product_processes(environment, logs), port)
+
+    async def start_api(self) -> None:
+        """Start the API and wait until it takes orders."""
+        await super().start_api()
+        async with httpx2.AsyncClient(base_url=self.url, trust_env=False) as client:
+            for _ in range(READY_LOOKS):
+                if (await client.get("/health/ready")).is_success:
+                    return
+                await asyncio.sleep(0.1)
+        raise StartError(f"{self.api.name} is not ready")
+
+    async def dirty(self) -> int:
+        """Return how many orders are accepted and not persisted."""
+        return int(await self.cache.command("ZCARD", keys.DIRTY))
+
+    async def unindexed(self) -> int:
+        """Return how many orders are persisted and not indexed."""
+        rows = await self.record.fetch("SELECT coalesce(sum(orders), 0) FROM index_outbox")
+        return int(rows[0][0])
+
+    async def documents(self) -> int:
+        """Return how many orders a search can find."""
+        return await self.index.documents()
+
+    async def orders(self) -> int:
+        """Return how many orders are persisted, without counting them one by one."""
+        rows = await self.record.fetch("SELECT coalesce(sum(orders), 0) FROM sales_quarter_hours")
+        return int(rows[0][0])
+
+
+class Peer(OnServers):
+    """The Go peer, built from its source."""
+
+    name = "peer"
+
+    def __init__(self, servers: Mapping[str, str], source: Path, directory: Path) -> None:
+        self.schema = (source / "init.sql").read_text()
+        self.record = Record(servers["POSTGRES_DSN"], "bench_peer")
+        self.cache = Cache(f"redis://{servers['REDIS_ADDR']}/0")  # it knows no other
+        management = servers["RABBITMQ_MANAGEMENT_URL"]
+        self.queues = Queues(servers["RABBITMQ_URL"], management, "bench-peer")
+        self.index = Index(servers["ELASTICSEARCH_URL"], "bench-peer")
+        api, worker = _build(source, directory, self.index.name)
+        port = free_port()
+        environment = {
+            **_plain_environment(),
+            "POSTGRES_DSN": f"{self.record.dsn}?sslmode=disable",
+            "REDIS_ADDR": servers["REDIS_ADDR"],
+            "RABBITMQ_URL": self.queues.url,
+            "ELASTICSEARCH_URL": self.index.url,
+            "API_PORT": str(port),
+            "MV_REFRESH_SCHEDULE": _NEVER,
+        }
+        # It logs every order; nowhere is where that costs it least.
+        super().__init__(
+            Process("peer api", [str(api)], environment, None),
+            Process("peer worker", [str(worker)], environment, None),
+            port,
+        )
+
+    async def wipe(self) -> None:
+        """Stop everything, empty all stores, make the tables."""
+        await super().wipe()
+        await self.record.execute(self.schema)
+
+    async def orders(self) -> int:
+        """Return how many orders are persisted."""
+        rows = await self.record.fetch("SELECT count(*) FROM orders")
+        return int(rows[0][0])
+
+
+def product_environment(stores: Mapping[str, str], port: int) -> dict[str, str]:
+    """Return the settings of a run: the defaults, but for what a bench does on purpose."""
+    return {
+        **_plain_environment(),
+        **stores,
+        "API_HOST": "127.0.0.1",
+        "API_PORT": str(port),
+        "MV_REFRESH_SCHEDULE": _NEVER,
+        # Intake is measured without a worker, so the backlog is meant to grow.
+        "DIRTY_ORDERS_MAX": "20000000",
+    }
+
+
+def product_processes(environment: Mapping[str, str], logs: Path) -> tuple[Process, Process]:
+    """Return the API and the worker of one deployment."""
+    program = [sys.executable, "-P", "-m", "polyglot_persistence"]
+    api, worker = (
+        Process(f"product {part}", [*program, part], environment, logs / f"{part}.log")
+        for part in ("api", "worker")
+    )
+    return api, worker
+
+
+def _plain_environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+
+
+def _build(source: Path, directory: Path, index: str) -> tuple[Path, Path]:
+    """Build a copy of the peer; its index gets a name of its own, for both sides call it orders."""
+    copy = directory / "source"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(source, copy, copy_function=shutil.copyfile)
+    for path in (copy, *copy.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    search = copy / "internal" / "search" / "search.go"
+    named = search.read_text().replace(
+        'const ordersIndex = "orders"', f'const ordersIndex = "{index}"'
+    )
+    search.write_text(named)
+    programs = directory / "api", directory / "worker"
+    for program in programs:
+        command = ["go", "build", "-o", str(program), f"./cmd/{program.name}"]
+        subprocess.run(command, cwd=copy, check=True, stdout=sys.stderr)
+    return programs
