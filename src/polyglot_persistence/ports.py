@@ -25,6 +25,8 @@ from polyglot_persistence.domain.dead_letter import (
 )
 from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order
+from polyglot_persistence.domain.search import Facets, NameOrders, SearchQuery
+from polyglot_persistence.domain.text import QueryWord
 
 
 class Clock(Protocol):
@@ -400,14 +402,18 @@ class Hit(NamedTuple):
     """One order that matched."""
 
     order: Order
-    score: float
+    rank: int
+    """How well its name matches (`text.Ranking`); 0 if no words were asked for."""
 
 
 class SearchResult(NamedTuple):
-    """Hits, best first, and how many there are in all."""
+    """A page of hits in the order that was asked for, and how many there are in all."""
 
     total: int
     hits: Sequence[Hit]
+    facets: Facets | None = None
+    total_is_exact: bool = True
+    """Else there are more than that."""
 
 
 class IndexFailure(NamedTuple):
@@ -436,13 +442,22 @@ class SearchIndex(Protocol):
             UnavailableError: any of them may be there still; remove all of them again.
         """
 
-    async def search(self, query: str, hits_max: int) -> SearchResult:
-        """Return the best matches; any text is a query, none is syntax.
+    async def search(self, query: SearchQuery) -> SearchResult:
+        """Return a page of the matches; any text is a query, none is syntax.
 
         Every word must match: exactly, as a prefix, or with a typo, in that order of preference.
 
         Raises:
             UnavailableError: the index is missing or away (never an empty success).
+        """
+
+    async def names(self, words: Sequence[QueryWord], names_max: int) -> Sequence[NameOrders]:
+        """Return names that match every word, the most ordered first; none for no words.
+
+        Of a name that very many orders match, the counts may be those of a part of them.
+
+        Raises:
+            UnavailableError: the index is missing or away.
         """
 
     async def indexed_at(self, order_id: UUID) -> datetime | None:

@@ -12,7 +12,7 @@ from polyglot_persistence.adapters.postgres.migrate import migrate
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
-from polyglot_persistence.ports import OrderStore
+from polyglot_persistence.ports import OrderStore, SearchIndex
 from tests.support.addresses import ELASTICSEARCH, REDIS, address_of, bundled_or_real, needs
 from tests.support.installed_redis import InstalledRedis
 from tests.support.record import Onlooker, empty, onlooker, pool_on
@@ -80,3 +80,11 @@ async def engine(request: pytest.FixtureRequest) -> AsyncIterator[SearchEngine]:
             yield engine
         finally:
             await engine.close()
+
+
+@pytest_asyncio.fixture
+async def index(engine: SearchEngine) -> SearchIndex:
+    """An empty index."""
+    index = engine.process()
+    await index.ensure()
+    return index

@@ -29,6 +29,7 @@ from polyglot_persistence.ports import StoredOrder
 from tests.support.elasticsearch_stub import ALIAS, Answer, Request, Stub, bulk_answer, stubbed
 from tests.support.eventually import eventually
 from tests.support.orders import START
+from tests.support.search_indexes import asked
 
 DEADLINE_SECONDS = 0.5
 NOTHING_FOUND = Answer(200, {"hits": {"total": {"value": 0}, "hits": []}})
@@ -195,15 +196,15 @@ async def test_a_stalled_cluster_costs_a_deadline_once(
     stub.open.clear()
     started = time.monotonic()
     with pytest.raises(UnavailableError, match="no answer in time"):
-        await index.search("milk", 10)
+        await index.search(asked("milk", 10))
     assert DEADLINE_SECONDS <= time.monotonic() - started < DEADLINE_SECONDS + 1
     requests = len(stub.requests)
     with pytest.raises(UnavailableError, match="cannot be reached"):
-        await index.search("milk", 10)
+        await index.search(asked("milk", 10))
     assert len(stub.requests) == requests
     stub.open.set()
     await eventually(
-        lambda: index.search("milk", 10), within_seconds=2, retried=(UnavailableError,)
+        lambda: index.search(asked("milk", 10)), within_seconds=2, retried=(UnavailableError,)
     )
 
 
@@ -212,7 +213,7 @@ async def test_a_stopped_cluster_is_tried_rarely_and_found_again(
 ) -> None:
     """No storm of connections while it is away, no restart when it is back."""
     stub.search = lambda _: NOTHING_FOUND
-    await index.search("milk", 10)
+    await index.search(asked("milk", 10))
     await stub.stop()
     attempts = 0
     reached = 0
@@ -220,7 +221,7 @@ async def test_a_stopped_cluster_is_tried_rarely_and_found_again(
     while time.monotonic() < until:
         attempts += 1
         try:
-            await index.search("milk", 10)
+            await index.search(asked("milk", 10))
         except UnavailableError as error:
             reached += "cannot be reached" not in str(error)
         await asyncio.sleep(0.001)
@@ -228,7 +229,7 @@ async def test_a_stopped_cluster_is_tried_rarely_and_found_again(
     assert 2 <= reached <= 12
     await stub.start()
     await eventually(
-        lambda: index.search("milk", 10), within_seconds=2, retried=(UnavailableError,)
+        lambda: index.search(asked("milk", 10)), within_seconds=2, retried=(UnavailableError,)
     )
 
 
@@ -238,13 +239,13 @@ async def test_a_cancelled_caller_leaves_the_connection_in_order(
     """The next answer is that of the next question."""
     stub.search = lambda _: NOTHING_FOUND
     stub.open.clear()
-    tasks = [asyncio.create_task(index.search("milk", 10)) for _ in range(50)]
+    tasks = [asyncio.create_task(index.search(asked("milk", 10))) for _ in range(50)]
     await asyncio.sleep(0.05)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     stub.open.set()
-    assert (await index.search("milk", 10)).total == 0
+    assert (await index.search(asked("milk", 10))).total == 0
 
 
 @pytest.mark.parametrize(
@@ -265,24 +266,24 @@ async def test_whatever_is_no_answer_is_unavailable(
     """Never an empty success, and never a driver's error."""
     stub.search = lambda _: answer
     with pytest.raises(UnavailableError):
-        await index.search("milk", 10)
+        await index.search(asked("milk", 10))
 
 
 async def test_a_part_of_the_index_is_never_all_of_it(
     stub: Stub, index: ElasticsearchIndex
 ) -> None:
     """A search asks for all shards, and a count looks whether it had them."""
-    asked: list[Request] = []
+    requests: list[Request] = []
 
     def partial(request: Request) -> Answer:
-        asked.append(request)
+        requests.append(request)
         if "/_count" in request.target:
             return Answer(200, {"count": 5, "_shards": {"total": 2, "failed": 1}})
         return NOTHING_FOUND
 
     stub.search = partial
-    await index.search("milk", 10)
-    assert "allow_partial_search_results=false" in asked[0].target
+    await index.search(asked("milk", 10))
+    assert "allow_partial_search_results=false" in requests[0].target
     with pytest.raises(UnavailableError):
         await index.count()
 
@@ -299,11 +300,11 @@ async def test_credentials_are_sent_and_never_told(stub: Stub) -> None:
     ):
         index = index_at(f"{url}127.0.0.1:{stub.port}", credentials)
         with pytest.raises(UnavailableError) as refused:
-            await index.search("milk", 10)
+            await index.search(asked("milk", 10))
         assert stub.requests[-1].headers["authorization"] == sent
         await stub.stop()
         with pytest.raises(UnavailableError) as away:
-            await index.search("milk", 10)
+            await index.search(asked("milk", 10))
         assert "secret" not in f"{refused.value} {away.value}"
         assert "c2VjcmV0" not in f"{refused.value} {away.value}"
         await stub.start()
@@ -337,9 +338,9 @@ async def test_a_certificate_is_verified_against_the_given_authority(tmp_path: P
     authority = ssl.create_default_context(cafile=certificate)
     trusting, wary = index_at(url, Credentials(certificate_authority=authority)), index_at(url)
     try:
-        assert (await trusting.search("milk", 10)).total == 0
+        assert (await trusting.search(asked("milk", 10))).total == 0
         with pytest.raises(UnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
-            await wary.search("milk", 10)
+            await wary.search(asked("milk", 10))
     finally:
         await trusting.close()
         await wary.close()
@@ -351,7 +352,7 @@ async def test_nothing_of_a_query_is_syntax_on_the_wire(
 ) -> None:
     """Words go into values of a fixed query; there is no query string."""
     stub.search = lambda _: NOTHING_FOUND
-    await index.search('milk" OR *:* {"match_all": {}}', 10)
+    await index.search(asked('milk" OR *:* {"match_all": {}}', 10))
     body = json.loads(stub.requests[-1].body)
     assert [len(word["dis_max"]["queries"]) for word in body["query"]["bool"]["must"]] == [
         3,

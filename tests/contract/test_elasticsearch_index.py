@@ -16,6 +16,7 @@ from tests.support.addresses import ELASTICSEARCH, address_of, needs
 from tests.support.eventually import eventually
 from tests.support.orders import START
 from tests.support.search_elasticsearch import Elasticsearch
+from tests.support.search_indexes import asked
 
 pytestmark = needs(ELASTICSEARCH)
 
@@ -134,7 +135,7 @@ async def test_a_blocked_index_condemns_nothing(engine: Elasticsearch) -> None:
     batch = rows("1.00", "2.00")
     with pytest.raises(UnavailableError, match="cluster_block_exception"):
         await index.index(batch)
-    assert (await index.search("milk", 10)).total == 0  # reading goes on
+    assert (await index.search(asked("milk", 10))).total == 0  # reading goes on
     await engine.client.indices.put_settings(index=engine.alias, settings={block: None})
     assert await index.index(batch) == []
     await counted(index, 2)
@@ -147,7 +148,7 @@ async def test_a_red_index_is_never_an_empty_success(engine: Elasticsearch) -> N
     assert await index.exists() is True  # not to be made anew: a node may come back with it
     with pytest.raises(UnavailableError, match="red"):
         await index.ping()
-    for call in (index.search("milk", 10), index.count(), index.indexed_at(new_id())):
+    for call in (index.search(asked("milk", 10)), index.count(), index.indexed_at(new_id())):
         with pytest.raises(UnavailableError):
             await call
 
@@ -157,7 +158,7 @@ async def test_a_closed_index_is_never_an_empty_success(engine: Elasticsearch) -
     index = engine.process()
     await index.ensure()
     await engine.client.indices.close(index=engine.alias)
-    for call in (index.search("milk", 10), index.count(), index.index(rows("1.00"))):
+    for call in (index.search(asked("milk", 10)), index.count(), index.index(rows("1.00"))):
         with pytest.raises(UnavailableError):
             await call
 

@@ -59,7 +59,7 @@ class SearchAway:
     async def indexed_at(self, _order_id: object) -> None:
         raise UnavailableError("away")
 
-    async def search(self, _query: str, _hits_max: int) -> None:
+    async def search(self, _query: object) -> None:
         raise UnavailableError("away")
 
     async def ping(self) -> None:

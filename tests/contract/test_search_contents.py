@@ -6,7 +6,6 @@ from decimal import Decimal
 from uuid import UUID
 
 import pytest
-import pytest_asyncio
 
 from polyglot_persistence.audit_ports import ID_MAX, ID_MIN, RangeSum, SearchContents
 from polyglot_persistence.domain.checksum import checksum
@@ -18,14 +17,6 @@ from tests.support.orders import START
 from tests.support.search_indexes import SearchEngine
 
 VISIBLE_SECONDS = 5.0
-
-
-@pytest_asyncio.fixture
-async def index(engine: SearchEngine) -> SearchIndex:
-    """An empty index."""
-    index = engine.process()
-    await index.ensure()
-    return index
 
 
 @pytest.fixture

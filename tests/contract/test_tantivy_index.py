@@ -20,7 +20,7 @@ from polyglot_persistence.ports import StoredOrder
 from tests.support.eventually import eventually
 from tests.support.orders import START
 from tests.support.processes import REPOSITORY
-from tests.support.search_indexes import Tantivy
+from tests.support.search_indexes import Tantivy, asked
 from tests.support.servers import short_directory
 
 
@@ -91,7 +91,7 @@ async def test_closing_frees_the_index(engine: Tantivy) -> None:
     await indexed(first, 1)
     await first.close()
     assert await second.index(rows(1)) == []
-    for call in (first.index(rows(1)), first.search("milk", 10)):
+    for call in (first.index(rows(1)), first.search(asked("milk", 10))):
         with pytest.raises(UnavailableError):
             await call
 
@@ -100,7 +100,7 @@ async def test_a_handle_alone_touches_nothing(engine: Tantivy) -> None:
     """Building one makes no file; asking makes none either."""
     index = engine.process()
     with pytest.raises(UnavailableError):
-        await index.search("milk", 10)
+        await index.search(asked("milk", 10))
     assert not engine.directory.exists()
 
 
@@ -138,9 +138,9 @@ async def test_a_damaged_index_is_replaced(
         damage(path)
     assert await reader.exists() is False
     with pytest.raises(UnavailableError):
-        await reader.search("milk", 10)
+        await reader.search(asked("milk", 10))
     assert await engine.process().ensure() is True
-    assert (await reader.search("milk", 10)).total == 0
+    assert (await reader.search(asked("milk", 10))).total == 0
     assert await reader.index(rows(2)) == []
     assert len(list(engine.directory.glob("orders-*"))) == 1
 

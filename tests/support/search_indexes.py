@@ -8,14 +8,35 @@ import json
 import shutil
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
 from polyglot_persistence.adapters.tantivy.contents import TantivyContents
 from polyglot_persistence.adapters.tantivy.index import TantivyIndex
 from polyglot_persistence.audit_ports import SearchContents
+from polyglot_persistence.domain.search import SearchQuery
+from polyglot_persistence.domain.text import parse_query
 from polyglot_persistence.ports import SearchIndex
+from tests.support.eventually import eventually
 
 SEARCH_TIMEOUT_SECONDS = 5.0
 INDEX_TIMEOUT_SECONDS = 20.0
+
+VISIBLE_SECONDS = 5.0
+"""The port says about one; a busy machine is granted more."""
+
+
+def asked(text: str, hits_max: int, **more: Any) -> SearchQuery:
+    """Return the question for a text."""
+    return SearchQuery(parse_query(text), hits_max, **more)
+
+
+async def visible(index: SearchIndex, orders: int) -> None:
+    """Wait until the index finds so many orders."""
+
+    async def attempt() -> None:
+        assert await index.count() == orders
+
+    await eventually(attempt, within_seconds=VISIBLE_SECONDS)
 
 
 class SearchEngine(ABC):

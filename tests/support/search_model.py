@@ -5,23 +5,44 @@ It shares with the adapters how text becomes words (tested on its own) and nothi
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
-from polyglot_persistence.domain.order import Order
+from polyglot_persistence.domain.order import Order, to_micros
+from polyglot_persistence.domain.search import Bounds, Sort
 from polyglot_persistence.domain.text import QueryWord, parse_query, stem, words
 
+EVERYTHING = Bounds()
 
-def expected(orders: Sequence[Order], query: str) -> list[UUID]:
-    """Return the ids of all orders that match, best first."""
+
+def expected(
+    orders: Sequence[Order], query: str, sort: Sort = Sort.RELEVANCE, bounds: Bounds = EVERYTHING
+) -> list[UUID]:
+    """Return the ids of all orders that match, first the first."""
     parsed = parse_query(query)
     ranked = []
     for order in orders:
         tiers = [_tier(word, order.product_name) for word in parsed]
-        if tiers and all(tiers):
+        if tiers and all(tiers) and _within(order, bounds):
             typos, exact = tiers.count(1), tiers.count(3)
             brevity = -min(len(words(order.product_name)), 15)
-            ranked.append(((-typos, exact, brevity, order.created_at, order.id), order.id))
+            keys: dict[Sort, tuple[Any, ...]] = {
+                Sort.RELEVANCE: (-typos, exact, brevity, order.created_at),
+                Sort.NEWEST: (order.created_at,),
+                Sort.AMOUNT: (order.amount, order.created_at),
+            }
+            ranked.append(((*keys[sort], order.id), order.id))
     return [order_id for _, order_id in sorted(ranked, reverse=True)]
+
+
+def _within(order: Order, bounds: Bounds) -> bool:
+    micros, cents = to_micros(order.created_at), int(order.amount * 100)
+    return (
+        (bounds.micros_min is None or bounds.micros_min <= micros)
+        and (bounds.micros_max is None or micros <= bounds.micros_max)
+        and (bounds.cents_min is None or bounds.cents_min <= cents)
+        and (bounds.cents_max is None or cents <= bounds.cents_max)
+    )
 
 
 @functools.cache

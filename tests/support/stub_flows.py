@@ -11,11 +11,15 @@ from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.app import ApiLimits, Flows
 from polyglot_persistence.api.routes import Handlers
 from polyglot_persistence.domain.access import Scope
+from polyglot_persistence.domain.matching import match
 from polyglot_persistence.domain.order import derived_id, new_id
+from polyglot_persistence.domain.search import NameOrders, SearchQuery
+from polyglot_persistence.domain.text import QueryWord
 from polyglot_persistence.errors import ConflictError
 from polyglot_persistence.flows.accept import Acceptance
 from polyglot_persistence.flows.health import Health
 from polyglot_persistence.flows.read import OrderStatus, Read
+from polyglot_persistence.flows.search import SearchFlow
 from polyglot_persistence.ports import SearchResult, StoredOrder
 from polyglot_persistence.sales_ports import DaySales, LatestDays
 
@@ -62,6 +66,8 @@ class StubFlows:
         self.waits: list[float] = []
         self.rows: list[StoredOrder] = []
         self.hits = SearchResult(0, ())
+        self.named: list[NameOrders] = []
+        self.searched: SearchQuery | None = None
         self.days: list[DaySales] = []
         self.days_max = 0
         self.state_of_stores = Health({}, accepting=True, mode="normal")
@@ -69,7 +75,7 @@ class StubFlows:
     def as_flows(self) -> Flows:
         """Return this object in the place of each flow."""
         stub = cast("Any", self)
-        return Flows(stub, stub, stub, stub, stub, stub, stub)
+        return Flows(stub, stub, SearchFlow(stub), stub, stub, stub, stub)
 
     def _fail(self) -> None:
         if self.error is not None:
@@ -125,9 +131,17 @@ class StubFlows:
         ]
         return rows[:orders_max]
 
-    async def search(self, _query: str, hits_max: int) -> SearchResult:
+    async def search(self, query: SearchQuery) -> SearchResult:
+        """Answer as a search index; the flow over it is the real one."""
         self._fail()
-        return SearchResult(self.hits.total, self.hits.hits[:hits_max])
+        self.searched = query
+        return self.hits._replace(hits=self.hits.hits[: query.hits_max])
+
+    async def names(self, words: Sequence[QueryWord], names_max: int) -> Sequence[NameOrders]:
+        """Answer as a search index."""
+        self._fail()
+        named = [name for name in self.named if match(name.product_name, tuple(words)).spans]
+        return named[:names_max]
 
     async def latest_days(self, days_max: int) -> LatestDays:
         self._fail()

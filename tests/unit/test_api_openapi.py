@@ -15,10 +15,10 @@ from polyglot_persistence.api.live import LiveRoute
 from polyglot_persistence.api.openapi import describe
 from polyglot_persistence.api.orders import OrderRoutes, accepted_reply
 from polyglot_persistence.api.replies import encode_json
-from polyglot_persistence.api.reports import ReportRoutes
 from polyglot_persistence.api.routes import Handlers, Route, route_table
 from polyglot_persistence.api.sales import SalesRoutes
 from polyglot_persistence.api.schemas import AcceptedOut
+from polyglot_persistence.api.search import SearchRoutes
 from polyglot_persistence.api.service import ServiceRoutes
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.domain.order import new_id
@@ -39,13 +39,13 @@ def _table() -> list[Route]:
         FLOW, FLOW, line_bytes_max=1, chunk_orders=1, wait_seconds=1, stopping=asyncio.Event()
     )
     letters = DeadLetterRoutes(FLOW, FLOW, body_bytes_max=1, stopping=asyncio.Event())
-    reports = ReportRoutes(FLOW)
+    searches = SearchRoutes(FLOW)
     sales = SalesRoutes(FLOW, FLOW)
     live = LiveRoute(FLOW, stopping=asyncio.Event())
     service = ServiceRoutes(FLOW)
     return [
         *route_table(
-            Handlers(orders, imports, reports, sales, letters, live, service, PageRoutes())
+            Handlers(orders, imports, searches, sales, letters, live, service, PageRoutes())
         )
     ]
 

@@ -27,8 +27,6 @@ from polyglot_persistence.errors import (
 from polyglot_persistence.flows.health import Health, StoreHealth
 from polyglot_persistence.flows.read import OrderStatus, Read
 from polyglot_persistence.ports import (
-    Hit,
-    SearchResult,
     StoredOrder,
     StoreState,
 )
@@ -294,24 +292,6 @@ async def test_a_bad_query_is_400(setup: Setup, path: str) -> None:
     """A parameter that cannot be read is refused, not guessed."""
     answer = await setup.client.get(path)
     assert (answer.status_code, answer.json()["type"]) == (400, "/problems#malformed")
-
-
-async def test_search_answers_typed_hits(setup: Setup) -> None:
-    """Total, hits with their score, and amounts as exact numbers."""
-    order = Order(ID, "Tea", Decimal("0.10"), NOW)
-    setup.flows.hits = SearchResult(41, [Hit(order, 2.5)] * 41)
-    answer = await setup.client.get("/api/search?q=tea")
-    out = answer.json()
-    assert (out["total"], len(out["hits"])) == (41, 20)
-    assert out["took_ms"] >= 0
-    assert out["hits"][0] == {
-        "id": str(ID),
-        "product_name": "Tea",
-        "amount": 0.1,
-        "created_at": "2026-01-31T12:00:00Z",
-        "score": 2.5,
-    }
-    assert '"amount":0.10' in answer.text
 
 
 async def test_the_dashboard_lists_days(setup: Setup) -> None:

@@ -19,9 +19,9 @@ from polyglot_persistence.api.live import LiveRoute
 from polyglot_persistence.api.openapi import describe
 from polyglot_persistence.api.orders import OrderRoutes
 from polyglot_persistence.api.replies import encode_json
-from polyglot_persistence.api.reports import ReportRoutes
 from polyglot_persistence.api.routes import Handlers, Route, route_table
 from polyglot_persistence.api.sales import SalesRoutes
+from polyglot_persistence.api.search import SearchRoutes
 from polyglot_persistence.api.service import ServiceRoutes
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.flows.accept import AcceptFlow
@@ -91,10 +91,10 @@ def build_app(
         flows.letters, clock, body_bytes_max=limits.order_body_bytes_max, stopping=stopping
     )
     service = ServiceRoutes(flows.health)
-    reports = ReportRoutes(flows.search)
+    searches = SearchRoutes(flows.search)
     sales = SalesRoutes(flows.sales, clock)
     live = LiveRoute(flows.live, stopping=stopping)
-    handlers = Handlers(orders, imports, reports, sales, letters, live, service, PageRoutes())
+    handlers = Handlers(orders, imports, searches, sales, letters, live, service, PageRoutes())
     table = route_table(handlers)
     service.describe(encode_json(describe(table, version("polyglot-persistence"))))
     return _router(table, access)

@@ -17,7 +17,7 @@ import msgspec
 from starlette.requests import Request
 
 from polyglot_persistence.api.bodies import BodyReader
-from polyglot_persistence.api.queries import parse_count
+from polyglot_persistence.api.queries import parse_count, parse_moment
 from polyglot_persistence.api.replies import Reply, json_reply
 from polyglot_persistence.api.request_headers import check_json
 from polyglot_persistence.api.schemas import (
@@ -27,7 +27,6 @@ from polyglot_persistence.api.schemas import (
     DeadLetterOut,
     DeadLetterPageOut,
     KeptOut,
-    Moment,
     WholeDeadLetterOut,
 )
 from polyglot_persistence.domain.dead_letter import DeadLetterRow, LetterFilter, Stage
@@ -218,8 +217,8 @@ def _chosen_by_query(request: Request) -> LetterFilter:
         None if stage is None else Stage(stage),
         _id_of_query(request, "order_id"),
         _id_of_query(request, "unit_id"),
-        _moment_of_query(request, "since"),
-        _moment_of_query(request, "until"),
+        parse_moment(request, "since"),
+        parse_moment(request, "until"),
     )
 
 
@@ -228,17 +227,6 @@ def _id_of_query(request: Request, name: str) -> UUID | None:
         return msgspec.convert(request.query_params.get(name), UUID | None)
     except msgspec.ValidationError:
         raise MalformedError(f"the query parameter {name} must be a UUID") from None
-
-
-def _moment_of_query(request: Request, name: str) -> datetime | None:
-    wrong = MalformedError(f"the query parameter {name} must be {_A_MOMENT}")
-    try:
-        moment = msgspec.convert(request.query_params.get(name), Moment | None)
-    except msgspec.ValidationError:
-        raise wrong from None
-    if moment is not None and not _has_utc(moment):
-        raise wrong
-    return moment
 
 
 def _is_reason(text: str) -> bool:

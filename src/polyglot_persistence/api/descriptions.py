@@ -7,11 +7,6 @@ from polyglot_persistence.api import schemas as s
 from polyglot_persistence.api.dashboard.page import PARTS
 from polyglot_persistence.api.orders import PAGE_ORDERS, PAGE_ORDERS_MAX
 from polyglot_persistence.api.problems import Kind, Problem
-from polyglot_persistence.api.reports import (
-    HITS,
-    HITS_MAX,
-    QUERY_CHARACTERS_MAX,
-)
 from polyglot_persistence.api.request_headers import KEY_CHARACTERS_MAX
 from polyglot_persistence.api.service import ASSETS
 
@@ -253,44 +248,6 @@ ORDER_STATUS = Operation(
     },
     (p.MALFORMED, p.NOT_FOUND, p.UNAVAILABLE),
     parameters=(_ORDER_ID,),
-)
-SEARCH = Operation(
-    "search",
-    "reports",
-    "Search product names",
-    "Best match first; a word matches exactly, as a beginning, or with a typo, in that order.",
-    {
-        200: Answer(
-            "The best matches.",
-            Content(
-                JSON,
-                s.SearchOut,
-                {"total": 1, "hits": [{**_STORED, "score": 4.2}], "took_ms": 1.7},
-            ),
-        )
-    },
-    (p.MALFORMED, p.UNAVAILABLE),
-    parameters=(
-        Parameter(
-            "q",
-            "query",
-            "What to look for.",
-            {
-                "type": "string",
-                "minLength": 1,
-                "maxLength": QUERY_CHARACTERS_MAX,
-                "pattern": r"\S",
-                "examples": ["laptop"],
-            },
-            True,
-        ),
-        Parameter(
-            "limit",
-            "query",
-            f"Most hits; more than {HITS_MAX} is taken as that.",
-            {"type": "integer", "minimum": 1, "default": HITS},
-        ),
-    ),
 )
 METRICS = Operation(
     "metrics",

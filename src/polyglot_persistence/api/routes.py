@@ -10,6 +10,7 @@ from typing import NamedTuple
 from polyglot_persistence.api import dead_letter_descriptions as about_letters
 from polyglot_persistence.api import descriptions as about
 from polyglot_persistence.api import sales_descriptions as about_sales
+from polyglot_persistence.api import search_descriptions as about_search
 from polyglot_persistence.api.dashboard.page import PageRoutes
 from polyglot_persistence.api.dead_letters import DeadLetterRoutes
 from polyglot_persistence.api.descriptions import Operation
@@ -17,8 +18,8 @@ from polyglot_persistence.api.endpoint import Handler
 from polyglot_persistence.api.importing import ImportRoute
 from polyglot_persistence.api.live import LiveRoute
 from polyglot_persistence.api.orders import OrderRoutes
-from polyglot_persistence.api.reports import ReportRoutes
 from polyglot_persistence.api.sales import SalesRoutes
+from polyglot_persistence.api.search import SearchRoutes
 from polyglot_persistence.api.service import ServiceRoutes
 from polyglot_persistence.domain.access import Scope
 
@@ -42,7 +43,7 @@ class Handlers(NamedTuple):
 
     orders: OrderRoutes
     imports: ImportRoute
-    reports: ReportRoutes
+    searches: SearchRoutes
     sales: SalesRoutes
     letters: DeadLetterRoutes
     live: LiveRoute
@@ -52,7 +53,7 @@ class Handlers(NamedTuple):
 
 def route_table(handlers: Handlers) -> Sequence[Route]:
     """Return every route."""
-    orders, imports, reports, sales, letters, live, service, page = handlers
+    orders, imports, searches, sales, letters, live, service, page = handlers
     return (
         Route("POST", "/api/orders", _WRITE, orders.create, about.CREATE_ORDER),  # hot
         Route("GET", "/api/orders", _READ, orders.page, about.LIST_ORDERS),
@@ -60,7 +61,8 @@ def route_table(handlers: Handlers) -> Sequence[Route]:
         Route("GET", "/api/orders/{id}", _READ, orders.read, about.READ_ORDER),  # hot
         Route("GET", "/api/orders/{id}/status", _READ, orders.status, about.ORDER_STATUS),
         Route("POST", "/api/bulk-orders", _WRITE, orders.create_bulk, about.CREATE_BULK),
-        Route("GET", "/api/search", _READ, reports.search, about.SEARCH),
+        Route("GET", "/api/search", _READ, searches.search, about_search.SEARCH),
+        Route("GET", "/api/search/suggest", _READ, searches.suggest, about_search.SUGGEST),
         Route("GET", "/api/dashboard/sales", _READ, sales.dashboard, about_sales.DASHBOARD),
         Route("GET", "/api/sales", _READ, sales.by_period, about_sales.BY_PERIOD),
         Route("GET", "/api/sales/products", _READ, sales.products, about_sales.TOP_PRODUCTS),

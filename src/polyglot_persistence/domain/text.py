@@ -39,6 +39,8 @@ WORD_CHARACTERS_MAX = 64
 STEMS_CACHED_MAX = 16_384
 """About 2 MB. The names of an order stream repeat their words, and a stem costs 5 us."""
 
+CHARACTERS_CACHED_MAX = 4_096
+
 TYPO_LETTERS_MIN = 4
 TYPOS_LETTERS_MIN = 8
 
@@ -80,32 +82,60 @@ def words(text: str) -> list[str]:
     """
     if text.isascii():
         found = _ASCII_WORD.findall(text.translate(_IGNORED).lower())
-    else:
-        found = list(_unicode_words(text))
-    return [word[:WORD_CHARACTERS_MAX] for word in found]
+        return [word[:WORD_CHARACTERS_MAX] for word in found]
+    return [located.word for located in located_words(text)]
 
 
-def _unicode_words(text: str) -> Iterator[str]:
-    folded = unicodedata.normalize("NFKD", text.translate(_IGNORED)).casefold()
+class LocatedWord(NamedTuple):
+    """A word, and the characters of the text that it was made of; the end is not in it."""
+
+    word: str
+    start: int
+    end: int
+
+
+def located_words(text: str) -> list[LocatedWord]:
+    """Return what `words` returns, with where it stands."""
+    return list(_located(text))
+
+
+def _located(text: str) -> Iterator[LocatedWord]:
     run: list[str] = []
     run_of_digits = False
-    for sign in unicodedata.normalize("NFKD", folded).translate(_IGNORED).translate(_UNFOLDED):
-        category = unicodedata.category(sign)
-        if category[0] == "M" or category == "Cf":  # accents, variants, joiners
-            continue
-        digit = category == "Nd"
-        alone = category == "So" or _UNSPACED.match(sign) is not None
-        part = category[0] not in "LN" or alone
-        if run and (part or digit != run_of_digits):
-            yield "".join(run)
-            run.clear()
-        if alone:
-            yield sign
-        elif not part:
-            run.append(str(unicodedata.decimal(sign)) if digit else sign)
-            run_of_digits = digit
+    start = end = 0
+    for at, character in enumerate(text):
+        for sign in _folded(character):
+            category = unicodedata.category(sign)
+            if category[0] == "M" or category == "Cf":  # accents, variants, joiners
+                end = at + 1
+                continue
+            digit = category == "Nd"
+            alone = category == "So" or _UNSPACED.match(sign) is not None
+            part = category[0] not in "LN" or alone
+            if run and (part or digit != run_of_digits):
+                yield _word(run, start, end)
+                run = []
+            if alone:
+                yield LocatedWord(sign, at, at + 1)
+            elif not part:
+                if not run:
+                    start = at
+                run.append(str(unicodedata.decimal(sign)) if digit else sign)
+                run_of_digits = digit
+                end = at + 1
     if run:
-        yield "".join(run)
+        yield _word(run, start, end)
+
+
+def _word(run: Sequence[str], start: int, end: int) -> LocatedWord:
+    return LocatedWord("".join(run)[:WORD_CHARACTERS_MAX], start, end)
+
+
+@functools.lru_cache(maxsize=CHARACTERS_CACHED_MAX)
+def _folded(character: str) -> str:
+    """Return a character without case, accents and ligatures; nothing, if it is ignored."""
+    folded = unicodedata.normalize("NFKD", character.translate(_IGNORED)).casefold()
+    return unicodedata.normalize("NFKD", folded).translate(_IGNORED).translate(_UNFOLDED)
 
 
 def singular(word: str) -> str:

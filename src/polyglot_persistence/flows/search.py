@@ -1,18 +1,130 @@
-"""Full-text search over product names."""
+"""Full-text search over product names: pages of hits, completion, and corrections."""
 
-from polyglot_persistence.ports import SearchIndex, SearchResult
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from polyglot_persistence.domain.matching import edits, highlighted
+from polyglot_persistence.domain.order import Order
+from polyglot_persistence.domain.search import Facets, Position, SearchQuery, position
+from polyglot_persistence.domain.text import QueryWord, Ranking, parse_query, stem, words
+from polyglot_persistence.ports import SearchIndex
+
+CORRECTED_WORDS_MAX = 4
+"""Of a query that found nothing; each is looked up by itself, and then some of them together."""
+
+NEAR_NAMES_MAX = 100
+
+
+class FoundOrder(NamedTuple):
+    """A hit as it is shown."""
+
+    order: Order
+    score: float
+    """Above 0 and up to 1, which is: every word exactly."""
+    highlighted: str
+    """The name as HTML text, with what matches within `<mark>`."""
+
+
+class Page(NamedTuple):
+    """The answer to a question."""
+
+    total: int
+    total_is_exact: bool
+    found: Sequence[FoundOrder]
+    facets: Facets | None
+    end: Position | None
+    """Where the next page begins; None on the last."""
+    did_you_mean: str | None
+    """Other words that do find something, if these found nothing."""
+
+
+class Suggestion(NamedTuple):
+    """A product name that completes what was typed."""
+
+    product_name: str
+    highlighted: str
 
 
 class SearchFlow:
-    """Answers queries from the search index, a projection of the record."""
+    """Answers questions from the search index, a projection of the record."""
 
     def __init__(self, search: SearchIndex) -> None:
         self._search = search
 
-    async def search(self, query: str, hits_max: int) -> SearchResult:
-        """Return the best matches.
+    async def search(self, query: SearchQuery) -> Page:
+        """Return a page.
 
         Raises:
             UnavailableError: the index is missing or away; never an empty success.
         """
-        return await self._search.search(query, hits_max)
+        # One more than wanted tells whether there is a next page.
+        result = await self._search.search(query._replace(hits_max=query.hits_max + 1))
+        asked = query.words or ()
+        ranking = Ranking(len(asked))
+        hits = result.hits[: query.hits_max]
+        end = None
+        if len(result.hits) > len(hits):
+            end = position(hits[-1].order, hits[-1].rank, query.sort)
+        return Page(
+            result.total,
+            result.total_is_exact,
+            [
+                FoundOrder(order, ranking.score(rank), highlighted(order.product_name, asked))
+                for order, rank in hits
+            ],
+            result.facets,
+            end,
+            await self._did_you_mean(asked) if result.total == 0 and asked else None,
+        )
+
+    async def suggest(self, text: str, names_max: int) -> Sequence[Suggestion]:
+        """Return names that complete a text, the most ordered first.
+
+        Typos are forgiven only if nothing is spelt like this.
+
+        Raises:
+            UnavailableError: the index is missing or away.
+        """
+        asked = parse_query(text)
+        spelt = tuple(word._replace(typos_max=0) for word in asked)
+        names = await self._search.names(spelt, names_max)
+        if not names and spelt != asked:
+            names = await self._search.names(asked, names_max)
+        return [Suggestion(name, highlighted(name, asked)) for name, _ in names]
+
+    async def _did_you_mean(self, asked: Sequence[QueryWord]) -> str | None:
+        """Return words that are near those asked for and stand together in a name, if there are."""
+        near = await asyncio.gather(*map(self._nearest, asked[:CORRECTED_WORDS_MAX]))
+        for chosen in _choices([word for word in near if word]):
+            if parse_query(" ".join(chosen)) == tuple(asked):
+                continue  # it is the name that matches, and the bounds that exclude it
+            if await self._search.names(parse_query(" ".join(chosen)), 1):
+                return " ".join(chosen)
+        return None
+
+    async def _nearest(self, word: QueryWord) -> str | None:
+        """Return the word of a name that is nearest to a word, if one is near enough."""
+        beginning = word.prefixes[0][: max(2, len(word.prefixes[0]) // 2)]
+        wide = QueryWord(word.stem, (beginning,), typos_max=2)
+        names = await self._search.names([wide], NEAR_NAMES_MAX)
+        edits_max = max(1, len(word.stem) // 3)
+        nearest: tuple[int, str] | None = None
+        for own in dict.fromkeys(own for name, _ in names for own in words(name)):
+            away = edits(stem(own), word.stem, edits_max)
+            if own.startswith(word.prefixes):
+                away = 0
+            if away <= edits_max and (nearest is None or away < nearest[0]):
+                nearest = (away, own)
+        return nearest and nearest[1]
+
+
+def _choices(near: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield all of the words, then all but one, the last left out first; then each alone."""
+    if near:
+        yield near
+    if len(near) > 1:
+        for left_out in reversed(range(len(near))):
+            yield [word for place, word in enumerate(near) if place != left_out]
+    if len(near) > 2:  # noqa: PLR2004  of two these were the pairs without one
+        yield from ([word] for word in near)

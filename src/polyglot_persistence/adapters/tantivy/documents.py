@@ -3,7 +3,8 @@
     id          the order's id, to replace and to find it by
     stems       what a query's word matches exactly or with a typo (`text.stem`)
     words       what a query's word is a prefix of (`text.words`)
-    tie_key, id_high, id_low   columns that order equal ranks
+    name        the product name as it is, to count by
+    tie_key, created, cents, id_high, id_low   columns to order by; bounds are of the middle two
     checksum    a column that stands for the content, for audits
     source      what a hit gives back
 
@@ -23,9 +24,9 @@ from polyglot_persistence.domain import text
 from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.domain.order import CENT, Order, from_micros, to_micros
 
-FORM = 2_000 + text.ANALYSIS_VERSION
+FORM = 3_000 + text.ANALYSIS_VERSION
 
-TIE_FIELDS = ("tie_key", "id_high", "id_low")
+_COLUMNS = ("tie_key", "created", "cents", "id_high", "id_low", "checksum")
 
 NAMES_CACHED_MAX = 4_096
 """Below 2 MB. An order stream repeats its names, and taking one apart costs 20 us."""
@@ -58,7 +59,8 @@ def schema() -> tantivy.Schema:
     builder.add_text_field("id", tokenizer_name="raw", index_option="basic")
     builder.add_text_field("stems", tokenizer_name="whitespace", index_option="basic")
     builder.add_text_field("words", tokenizer_name="whitespace", index_option="basic")
-    for column in (*TIE_FIELDS, "checksum"):
+    builder.add_text_field("name", tokenizer_name="raw", index_option="basic", fast=True)
+    for column in _COLUMNS:
         builder.add_integer_field(column, fast=True)
     builder.add_bytes_field("source", stored=True)
     return builder.build()
@@ -83,19 +85,17 @@ def document(order: Order, indexed_at: datetime) -> tantivy.Document:
         ValueError: it can never be one (`UnicodeError` and msgspec's errors are ValueErrors).
     """
     name = _taken_apart(order.product_name)
-    source = Source(
-        order.id,
-        order.product_name,
-        int(order.amount / CENT),
-        to_micros(order.created_at),
-        to_micros(indexed_at),
-    )
+    cents, created = int(order.amount / CENT), to_micros(order.created_at)
+    source = Source(order.id, order.product_name, cents, created, to_micros(indexed_at))
     high, low = halves(order.id)
     return tantivy.Document(
         id=str(order.id),
         words=name.words,
         stems=name.stems,
+        name=order.product_name,
         tie_key=text.tie_key(name.length, order.created_at),
+        created=created,
+        cents=cents,
         id_high=high,
         id_low=low,
         checksum=checksum(order),

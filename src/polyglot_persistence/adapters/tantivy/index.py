@@ -23,10 +23,12 @@ from polyglot_persistence.adapters.tantivy.directory import (
     damage_is_absence,
 )
 from polyglot_persistence.adapters.tantivy.documents import document, source
+from polyglot_persistence.adapters.tantivy.facets import facets_of, most_ordered
 from polyglot_persistence.adapters.tantivy.lane import Lane
-from polyglot_persistence.adapters.tantivy.query import WordQuery
+from polyglot_persistence.adapters.tantivy.query import OrderQuery
 from polyglot_persistence.domain.order import from_micros
-from polyglot_persistence.domain.text import Ranking, parse_query, tie_key, words
+from polyglot_persistence.domain.search import Facets, NameOrders, SearchQuery, position
+from polyglot_persistence.domain.text import QueryWord
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import Hit, IndexFailure, SearchResult, StoredOrder, StoreState
 from polyglot_persistence.telemetry import logger
@@ -96,23 +98,33 @@ class TantivyIndex:
             return []
         return await self._writer.run(lambda: self._write(orders))
 
-    async def search(self, query: str, hits_max: int) -> SearchResult:
-        """Return the best matches; no hits if the query has no word."""
-        parsed = parse_query(query)
+    async def search(self, query: SearchQuery) -> SearchResult:
+        """Return a page of the matches; no hits if there are words asked for and none in it."""
 
         def job() -> SearchResult:
             searcher, schema = self._view()
-            if not parsed:
-                return SearchResult(0, [])
-            found = WordQuery(schema, parsed).best(searcher, hits_max)
-            ranking = Ranking(len(parsed))
+            if query.words == ():
+                return SearchResult(0, [], facets=Facets([], [], []) if query.facets else None)
+            asked = OrderQuery(schema, query)
             hits = [
-                Hit(source(searcher.doc(address)).order(), ranking.score(rank))
-                for address, rank in found.best
+                Hit(source(searcher.doc(address)).order(), int(rank))
+                for address, rank in asked.page(searcher)
             ]
-            return SearchResult(found.total, sorted(hits, key=_place, reverse=True))
+            hits.sort(key=lambda hit: position(hit.order, hit.rank, query.sort), reverse=True)
+            facets = facets_of(searcher, asked.everything) if query.facets else None
+            return SearchResult(asked.count(searcher), hits, facets)
 
         return await self._readers.run(job)
+
+    async def names(self, words: Sequence[QueryWord], names_max: int) -> Sequence[NameOrders]:
+        """Return names that match, the most ordered first, ties by name."""
+
+        def job() -> Sequence[NameOrders]:
+            searcher, schema = self._view()
+            asked = OrderQuery(schema, SearchQuery(tuple(words), names_max))
+            return most_ordered(searcher, asked.everything, names_max)
+
+        return await self._readers.run(job) if words else []
 
     async def indexed_at(self, order_id: UUID) -> datetime | None:
         """Return when the order was indexed if a search can find it now."""
@@ -266,8 +278,3 @@ class TantivyIndex:
 
     def _stop_writing(self) -> None:
         self._writing = None  # dropping it stops its threads and releases the lock
-
-
-def _place(hit: Hit) -> tuple[float, int, UUID]:
-    order = hit.order
-    return hit.score, tie_key(len(words(order.product_name)), order.created_at), order.id

@@ -9,12 +9,15 @@ merge. So a level of equal ranks is asked for again, sorted by column.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+from uuid import UUID
 
 from tantivy import DocAddress, FieldType, Occur, Order, Query, Schema, Searcher, SearchResult
 
-from polyglot_persistence.adapters.tantivy.documents import TIE_FIELDS
+from polyglot_persistence.adapters.tantivy.documents import halves, source
+from polyglot_persistence.domain.matching import match
+from polyglot_persistence.domain.search import Bounds, SearchQuery, Sort
 from polyglot_persistence.domain.text import QueryWord, Ranking
 
 
@@ -25,33 +28,63 @@ class Match(NamedTuple):
     rank: float
 
 
-class Matches(NamedTuple):
-    """The best matches, in no order, and how many there are in all."""
+_FIELDS = {
+    Sort.RELEVANCE: ("tie_key", "id_high", "id_low"),  # within a rank
+    Sort.NEWEST: ("created", "id_high", "id_low"),
+    Sort.AMOUNT: ("cents", "created", "id_high", "id_low"),
+}
 
-    total: int
-    best: Sequence[Match]
 
+class OrderQuery:
+    """A question against one schema; if it has words, at least one."""
 
-class WordQuery:
-    """A parsed query with at least one word, against one schema."""
-
-    def __init__(self, schema: Schema, words: Sequence[QueryWord]) -> None:
+    def __init__(self, schema: Schema, query: SearchQuery) -> None:
         self._schema = schema
+        self._query = query
+        words = query.words or ()
         self._ranking = Ranking(len(words))
         self._exact = [
             Query.term_query(schema, "stems", word.stem, index_option="basic") for word in words
         ]
         self._prefix = [self._longer_than(word) for word in words]
         self._typo = [self._misspelt(word) for word in words]
+        self._bounds = self._within(query.bounds)
 
-    def best(self, searcher: Searcher, hits_max: int) -> Matches:
-        """Return the `hits_max` best matches: by rank, then by the tie fields, descending."""
-        every_word = len(self._exact)
-        best = self._level(searcher, every_word, every_word, hits_max)
-        if len(best) < hits_max:
-            return self._ranked(searcher, hits_max)
-        everything = _all_of(*(Query.const_score_query(query, 0.0) for query in self._any()))
-        return Matches(_count(searcher.search(everything, limit=1)), best)
+    @property
+    def everything(self) -> Query:
+        """All that matches."""
+        return _all_of(
+            *(Query.const_score_query(query, 0.0) for query in self._any()), *self._bounds
+        )
+
+    def count(self, searcher: Searcher) -> int:
+        """Return how many orders match, before and after the page."""
+        if not self._exact and not self._bounds:
+            return searcher.num_docs
+        return _count(searcher.search(self.everything, limit=1))
+
+    def page(self, searcher: Searcher) -> Sequence[Match]:
+        """Return the first `hits_max` matches after the position, in no order."""
+        sort, after, hits_max = self._query.sort, self._query.after, self._query.hits_max
+        if not self._exact or sort is not Sort.RELEVANCE:
+            keys = after and self._keys(after.keys, after.order_id)
+            found = self._first(searcher, self.everything, hits_max, keys)
+            ranks = [0.0] * len(found) if not self._exact else self._ranks(searcher, found)
+            return [Match(address, rank) for address, rank in zip(found, ranks, strict=True)]
+        if after is None:
+            words = len(self._exact)
+            best = self._level(searcher, words, words, hits_max)
+            return best if len(best) == hits_max else self._ranked(searcher, hits_max)
+        rank, *keys_of_level = after.keys
+        unmisspelt, exact = self._ranking.parts(rank)
+        keys = self._keys(keys_of_level, after.order_id)
+        rest = self._level(searcher, unmisspelt, exact, hits_max, keys)
+        if len(rest) == hits_max:
+            return rest
+        return [*rest, *self._ranked(searcher, hits_max - len(rest), below=rank)]
+
+    def _keys(self, keys: Sequence[int], order_id: UUID) -> Sequence[int]:
+        return [*keys, *halves(order_id)]
 
     def _any(self) -> Sequence[Query]:
         return [
@@ -64,7 +97,25 @@ class WordQuery:
             _any_of(exact, *prefix) for exact, prefix in zip(self._exact, self._prefix, strict=True)
         ]
 
-    def _ranked(self, searcher: Searcher, hits_max: int) -> Matches:
+    def _ranked(
+        self, searcher: Searcher, hits_max: int, *, below: int | None = None
+    ) -> Sequence[Match]:
+        """Return the best of all that match with a rank below a given one."""
+        conditions = [(Occur.Must, self._scored()), *((Occur.Must, one) for one in self._bounds)]
+        if below is not None:
+            if below == 0:
+                return []
+            conditions += [(Occur.MustNot, one) for one in self._not_below(below)]
+        found = searcher.search(Query.boolean_query(conditions), limit=hits_max)
+        matches = [Match(address, rank) for rank, address in found.hits]
+        if _count(found) <= hits_max:
+            return matches
+        lowest = matches[-1].rank  # all above it are here; of the lowest there may be better ones
+        above = [match for match in matches if match.rank > lowest]
+        room = hits_max - len(above)
+        return [*above, *self._level(searcher, *self._ranking.parts(lowest), room)]
+
+    def _scored(self) -> Query:
         by_prefix = float(self._ranking.unmisspelt)
         by_all = by_prefix + self._ranking.exact
         words = [
@@ -77,36 +128,57 @@ class WordQuery:
             )
             for exact, prefix, typo in zip(self._exact, self._prefix, self._typo, strict=True)
         ]
-        found = searcher.search(_all_of(*words), limit=hits_max)
-        total = _count(found)
-        matches = [Match(address, rank) for rank, address in found.hits]
-        if total <= hits_max:
-            return Matches(total, matches)
-        lowest = matches[-1].rank  # all above it are here; of the lowest there may be better ones
-        above = [match for match in matches if match.rank > lowest]
-        level = self._level(searcher, *self._ranking.parts(lowest), hits_max - len(above))
-        return Matches(total, above + level)
+        return _all_of(*words)
 
-    def _level(self, searcher: Searcher, unmisspelt: int, exact: int, hits_max: int) -> list[Match]:
+    def _not_below(self, rank: int) -> Iterator[Query]:
+        unmisspelt, exact = self._ranking.parts(rank)
+        if unmisspelt < len(self._exact):
+            yield _at_least(self._unmisspelt(), unmisspelt + 1)
+        both = [
+            _at_least(queries, count)
+            for queries, count in ((self._unmisspelt(), unmisspelt), (self._exact, exact))
+            if count
+        ]
+        if both:
+            yield _all_of(*both)
+
+    def _level(
+        self,
+        searcher: Searcher,
+        unmisspelt: int,
+        exact: int,
+        hits_max: int,
+        after: Sequence[int] | None = None,
+    ) -> list[Match]:
         """Return the first of those that match with exactly so many words unmisspelt and exact."""
         words = len(self._exact)
         if exact == words:
-            query = _all_of(*self._exact)
+            query = _all_of(*self._exact, *self._bounds)
         else:
             query = Query.boolean_query(
                 [
-                    *((Occur.Must, query) for query in self._any()),
+                    *((Occur.Must, query) for query in (*self._any(), *self._bounds)),
                     *_count_of(self._unmisspelt(), unmisspelt),
                     *_count_of(self._exact, exact),
                 ]
             )
         rank = unmisspelt * self._ranking.unmisspelt + exact * self._ranking.exact
-        return [Match(address, rank) for address in self._first(searcher, query, hits_max)]
+        return [Match(address, rank) for address in self._first(searcher, query, hits_max, after)]
 
-    def _first(self, searcher: Searcher, query: Query, hits_max: int) -> Sequence[DocAddress]:
-        """Return the first documents by the tie fields, descending, however many are tied."""
+    def _ranks(self, searcher: Searcher, found: Sequence[DocAddress]) -> Sequence[float]:
+        """Return the ranks of matches that were found in another order."""
+        words = self._query.words or ()
+        return [match(source(searcher.doc(address)).product_name, words).rank for address in found]
+
+    def _first(
+        self, searcher: Searcher, query: Query, hits_max: int, after: Sequence[int] | None
+    ) -> Sequence[DocAddress]:
+        """Return the first documents by the sort's fields, descending, however many are tied."""
         first: list[DocAddress] = []
-        for field in TIE_FIELDS:
+        fields = _FIELDS[self._query.sort]
+        if after is not None:
+            query = _all_of(query, self._beyond(fields, after))
+        for field in fields:
             room = hits_max - len(first)
             hits = searcher.search(
                 query, limit=room + 1, count=False, order_by_field=field, order=Order.Desc
@@ -115,9 +187,34 @@ class WordQuery:
                 return first + [address for _, address in hits[:room]]
             tied = hits[room][0]
             first += [address for value, address in hits if value > tied]
-            same = Query.range_query(self._schema, field, FieldType.Integer, tied, tied)
-            query = _all_of(query, same)
+            query = _all_of(query, self._range(field, tied, tied))
         return first  # never reached: the last field tells any two ids apart
+
+    def _beyond(self, fields: Sequence[str], keys: Sequence[int]) -> Query:
+        """Return the condition that a document stands after a position, descending."""
+        ways = []
+        same: list[Query] = []
+        for field, key in zip(fields, keys, strict=True):
+            below = Query.range_query(
+                self._schema, field, FieldType.Integer, None, key, include_upper=False
+            )
+            ways.append(_all_of(*same, below))
+            same.append(self._range(field, key, key))
+        return _any_of(*ways)
+
+    def _within(self, bounds: Bounds) -> Sequence[Query]:
+        limits = {
+            "created": (bounds.micros_min, bounds.micros_max),
+            "cents": (bounds.cents_min, bounds.cents_max),
+        }
+        return [
+            Query.const_score_query(self._range(field, low, high), 0.0)
+            for field, (low, high) in limits.items()
+            if (low, high) != (None, None)
+        ]
+
+    def _range(self, field: str, low: int | None, high: int | None) -> Query:
+        return Query.range_query(self._schema, field, FieldType.Integer, low, high)
 
     def _longer_than(self, word: QueryWord) -> Sequence[Query]:
         # Not the prefix itself: what equals it matches exactly, and a term list is read faster
@@ -144,17 +241,21 @@ def _any_of(*queries: Query) -> Query:
 
 
 def _all_of(*queries: Query) -> Query:
+    if not queries:
+        return Query.const_score_query(Query.all_query(), 0.0)
     return Query.boolean_query([(Occur.Must, query) for query in queries])
+
+
+def _at_least(queries: Sequence[Query], count: int) -> Query:
+    choices = [(Occur.Should, query) for query in queries]
+    return Query.boolean_query(choices, minimum_number_should_match=count)
 
 
 def _count_of(queries: Sequence[Query], count: int) -> list[tuple[Occur, Query]]:
     """Return the conditions that exactly `count` of the queries match."""
-    choices = [(Occur.Should, query) for query in queries]
     conditions = []
     if count > 0:
-        at_least = Query.boolean_query(choices, minimum_number_should_match=count)
-        conditions.append((Occur.Must, at_least))
+        conditions.append((Occur.Must, _at_least(queries, count)))
     if count < len(queries):
-        more = Query.boolean_query(choices, minimum_number_should_match=count + 1)
-        conditions.append((Occur.MustNot, more))
+        conditions.append((Occur.MustNot, _at_least(queries, count + 1)))
     return conditions

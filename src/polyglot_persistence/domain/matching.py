@@ -1,0 +1,105 @@
+"""How a name matches a query, looked at without an engine: for highlighting and for corrections."""
+
+import functools
+import html
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from polyglot_persistence.domain.text import (
+    LocatedWord,
+    QueryWord,
+    Ranking,
+    located_words,
+    stem,
+)
+
+MATCHES_CACHED_MAX = 8_192
+"""Some MB. The hits of a query repeat their names."""
+
+MARK = ("<mark>", "</mark>")
+
+
+class Span(NamedTuple):
+    """A part of a text, by its characters; the end is not in it."""
+
+    start: int
+    end: int
+
+
+class NameMatch(NamedTuple):
+    """The rank of a match, and what of the name matches."""
+
+    rank: int
+    spans: Sequence[Span]
+
+
+@functools.lru_cache(maxsize=MATCHES_CACHED_MAX)
+def match(name: str, query: tuple[QueryWord, ...]) -> NameMatch:
+    """Return how the name matches; a query word that it lacks adds nothing."""
+    ranking = Ranking(len(query))
+    rank = 0
+    spans: set[Span] = set()
+    located = located_words(name)
+    for word in query:
+        exact = [one for one in located if stem(one.word) == word.stem]
+        longer = [one for one in located if one.word.startswith(word.prefixes)]
+        if exact:
+            rank += ranking.unmisspelt + ranking.exact
+            spans.update(Span(one.start, one.end) for one in exact)
+        elif longer:
+            rank += ranking.unmisspelt
+            spans.update(_beginning(one, word) for one in longer)
+        else:
+            spans.update(
+                Span(one.start, one.end)
+                for one in located
+                if edits(stem(one.word), word.stem, word.typos_max) <= word.typos_max
+            )
+    return NameMatch(rank, sorted(spans))
+
+
+def highlighted(name: str, query: tuple[QueryWord, ...]) -> str:
+    """Return the name as HTML text, with what matches within `<mark>`."""
+    return "".join(_parts(name, match(name, query).spans))
+
+
+def _parts(name: str, spans: Sequence[Span]) -> Iterator[str]:
+    at = 0
+    for span in spans:
+        if span.end <= at:
+            continue
+        start = max(span.start, at)  # two words may share a character, as in a fraction
+        yield html.escape(name[at:start])
+        yield f"{MARK[0]}{html.escape(name[start : span.end])}{MARK[1]}"
+        at = span.end
+    yield html.escape(name[at:])
+
+
+def _beginning(found: LocatedWord, word: QueryWord) -> Span:
+    """Return what was typed of a longer word, or all of it where characters do not map to ours."""
+    prefix = next(one for one in word.prefixes if found.word.startswith(one))
+    if found.end - found.start != len(found.word):
+        return Span(found.start, found.end)
+    return Span(found.start, found.start + len(prefix))
+
+
+def edits(left: str, right: str, edits_max: int) -> int:
+    """Return how many letters to add, drop, change or swap with their neighbours.
+
+    Optimal string alignment, as both engines count; above `edits_max` any number above it.
+    """
+    if abs(len(left) - len(right)) > edits_max:
+        return edits_max + 1
+    before: list[int] = []
+    row = list(range(len(right) + 1))
+    for i, letter in enumerate(left, 1):
+        above, row = row, [i]
+        for j, other in enumerate(right, 1):
+            fewest = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == right[j - 2] and left[i - 2] == other:
+                fewest = min(fewest, before[j - 2] + 1)
+            row.append(fewest)
+        if min(row) > edits_max and (not above or min(above) > edits_max):
+            return edits_max + 1
+        before = above
+    return row[-1]
