@@ -33,6 +33,11 @@ run: ## Run everything on this machine until Ctrl-C.
 	$(call set_up,base)
 	@exec "$(BIN)/polyglot" up $(ARGS)
 
+.PHONY: demo
+demo: ## Run everything, send real orders to it, and open a page to watch them.
+	$(call set_up,base)
+	@exec "$(BIN)/polyglot" demo $(ARGS)
+
 .PHONY: load
 load: datasets ## Send real orders to a running `make run` and check every day to the cent.
 	@exec "$(BIN)/polyglot" load completejourney --url "$(URL)" $(ARGS)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from polyglot_persistence.config import Settings
 
 SECTIONS = {
-    "Start here": ("up", "load"),
+    "Start here": ("demo", "up", "load"),
     "Against servers that you run": ("doctor", "migrate", "api", "worker"),
     "For operators": ("dead-letters", "api-keys"),
     "About this program": ("config", "completion", "version"),
@@ -39,10 +39,79 @@ def _settings() -> "Settings":
 def app() -> None:
     """An order service that answers in milliseconds, persists behind, and never loses an order.
 
-    `polyglot up` runs everything on this machine, no other server needed. With servers of your own
-    (PostgreSQL, Redis, RabbitMQ, Elasticsearch), name them in the settings, let `polyglot doctor`
-    check them, and run any number of `polyglot api` and `polyglot worker`.
+    `polyglot demo` shows it all at once: everything on this machine, real orders, and a page to
+    watch them. `polyglot up` is the same without the orders. With servers of your own (PostgreSQL,
+    Redis, RabbitMQ, Elasticsearch), name them in the settings, let `polyglot doctor` check them,
+    and run any number of `polyglot api` and `polyglot worker`.
     """
+
+
+_port = click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=8080,
+    envvar="API_PORT",
+    show_default=True,
+    show_envvar=True,
+    help="Port the API listens on.",
+)
+
+
+@app.command(
+    short_help="Run everything, send real orders, open the page.",
+    examples=(
+        "polyglot demo",
+        "polyglot demo --rate 200 --port 8081 --no-open",
+    ),
+)
+@_port
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, 1000, min_open=True),
+    default=20,
+    show_default=True,
+    help="Orders a second.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".demo"),
+    show_default=True,
+    help="Where everything is kept; made if it is not there.",
+)
+@click.option("--open/--no-open", "opens_page", default=True, help="Open the page in a browser.")
+def demo(port: int, rate: float, data_dir: Path, *, opens_page: bool) -> None:
+    """Run everything on this machine, send real orders to it, and open a page to watch them.
+
+    The orders are those of the data set (`make datasets`), or else of a small sample that comes
+    with the program, each sent as a customer would. Ctrl-C stops all; the data stays, and the next
+    demo goes on with it. Delete its directory to begin anew.
+    """
+    import asyncio
+
+    from polyglot_persistence.cli.demo import Demo
+    from polyglot_persistence.embedded import supervisor
+    from polyglot_persistence.telemetry import set_up_logging
+
+    os.environ.setdefault("LOG_LEVEL", "error")  # also of API and worker: people read this
+    settings = _settings()
+    set_up_logging(settings.log_level, settings.log_format)
+    shown = Demo(rate=rate, data_dir=data_dir, opens_page=opens_page)
+    click.echo("starting PostgreSQL, Valkey, API and worker ...", err=True)
+    asyncio.run(
+        supervisor.up(
+            host="127.0.0.1",
+            port=port,
+            data_dir=data_dir.absolute(),
+            shutdown_timeout_seconds=settings.shutdown_timeout_seconds,
+            companion=shown.show,
+        )
+    )
+    click.echo(
+        f"\nstopped after {shown.tally.accepted:,} orders; they are in {data_dir}: "
+        "run it again to go on",
+        err=True,
+    )
 
 
 @app.command(
@@ -52,15 +121,7 @@ def app() -> None:
         "polyglot up --port 8081 --data-dir /var/lib/polyglot",
     ),
 )
-@click.option(
-    "--port",
-    type=click.IntRange(1, 65535),
-    default=8080,
-    envvar="API_PORT",
-    show_default=True,
-    show_envvar=True,
-    help="Port the API listens on.",
-)
+@_port
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address it listens on.")
 @click.option(
     "--data-dir",

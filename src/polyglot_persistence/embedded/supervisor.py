@@ -51,6 +51,9 @@ RESTART_FORGIVEN_SECONDS = 30.0
 
 REQUEST_TIMEOUT_SECONDS = 5.0
 
+Companion = Callable[[str], Coroutine[None, None, None]]
+"""What is given the URL of the ready system."""
+
 _log = telemetry.logger("up")
 
 
@@ -112,11 +115,13 @@ async def up(
     port: int,
     data_dir: Path,
     shutdown_timeout_seconds: float = SHUTDOWN_TIMEOUT_SECONDS,
+    companion: Companion | None = None,
 ) -> None:
     """Run the whole system until SIGTERM, SIGINT or SIGHUP; then stop it in order and return.
 
     When it is ready to take orders, `ready: URL` is printed to stdout; all logs go to stderr. The
-    API and the worker are given `shutdown_timeout_seconds`, and some more, to stop.
+    API and the worker are given `shutdown_timeout_seconds`, and some more, to stop. From then on
+    `companion` runs with the URL; it is cancelled before the system stops.
 
     Raises:
         ConfigurationError: if the directory is in use, the port is taken, or a part does not start.
@@ -125,7 +130,9 @@ async def up(
     directory = DataDirectory(data_dir, mode=0o711)  # PostgreSQL may run as another user
     await directory.lock()
     try:
-        deployment = _Deployment(host, port, directory.path, shutdown_timeout_seconds)
+        deployment = _Deployment(
+            host, port, directory.path, shutdown_timeout_seconds, companion or _no_company
+        )
         try:
             await _unless(stopping, deployment.run())
         finally:
@@ -140,8 +147,14 @@ class _Deployment:
     """The four services and their order."""
 
     def __init__(
-        self, host: str, port: int, data_dir: Path, shutdown_timeout_seconds: float
+        self,
+        host: str,
+        port: int,
+        data_dir: Path,
+        shutdown_timeout_seconds: float,
+        companion: Companion,
     ) -> None:
+        self._companion = companion
         self._host = host
         self._port = port
         self._data_dir = data_dir
@@ -163,9 +176,11 @@ class _Deployment:
         _log.info("servers_started", postgres_pid=self._postgres.pid, valkey_pid=self._valkey.pid)
         await _all(self._worker.start(), self._api.start())
         await self._wait_until_ready()
-        sys.stdout.write(f"ready: http://{_url_host(self._host)}:{self._port}\n")
+        url = f"http://{_url_host(self._host)}:{self._port}"
+        sys.stdout.write(f"ready: {url}\n")
         sys.stdout.flush()
-        await _all(*(_keep(one) for one in (self._postgres, self._valkey, self._api, self._worker)))
+        services = (self._postgres, self._valkey, self._api, self._worker)
+        await _all(*(_keep(one) for one in services), self._companion(url))
 
     async def stop(self) -> None:
         """Stop whatever runs, in order; the fault of one does not keep the others running."""
@@ -214,6 +229,10 @@ class _Deployment:
         }
         ours = {*stores, *(f"{name}_FILE" for name in stores)}
         return {**{k: v for k, v in os.environ.items() if k not in ours}, **stores}
+
+
+async def _no_company(_url: str) -> None:
+    """Do nothing."""
 
 
 async def _keep(service: _Service) -> None:
