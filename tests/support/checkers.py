@@ -60,20 +60,30 @@ async def whole_record(port: int) -> list[dict[str, Any]]:
 
 
 async def _settled(port: int, history: History, word: str) -> Stored:
-    """Wait until all that was acknowledged is in the record, and the record in the index."""
-    deadline = time.monotonic() + SETTLE_SECONDS
+    """Wait until all that was acknowledged is in the record, and the record in the index.
+
+    To read the record takes a while, so each look has its time anew as long as something moves.
+    """
+    last: tuple[int, int | None] | None = None
+    deadline = 0.0
     while True:
         record = await whole_record(port)
         stored = {UUID(row["id"]): (row["product_name"], Decimal(row["amount"])) for row in record}
         missing = [i for i in history.acknowledged if i not in stored]
-        searchable = await _searchable(port, word)
-        if not missing and searchable == len(stored):
-            return stored
-        assert time.monotonic() < deadline, (
-            f"{len(missing)} acknowledged orders are not in the record: {missing[:3]}; "
-            f"{len(stored)} are, {searchable} are searchable"
-        )
-        await asyncio.sleep(0.5)
+        while True:
+            searchable = await _searchable(port, word)
+            if not missing and searchable == len(stored):
+                return stored
+            seen = len(stored), searchable
+            if seen != last:
+                last, deadline = seen, time.monotonic() + SETTLE_SECONDS
+            assert time.monotonic() < deadline, (
+                f"{len(missing)} acknowledged orders are not in the record: {missing[:3]}; "
+                f"{len(stored)} are, {searchable} are searchable"
+            )
+            await asyncio.sleep(0.5)
+            if missing or (searchable is not None and searchable > len(stored)):
+                break
 
 
 async def _searchable(port: int, word: str) -> int | None:
