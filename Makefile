@@ -88,6 +88,7 @@ datasets: ## Install the real orders that `polyglot load` sends.
 docs: ## Write what is generated of the documents.
 	$(call set_up,dev)
 	@"$(BIN)/python" scripts/document_settings.py
+	@"$(BIN)/python" scripts/document_api.py
 
 .PHONY: lock
 lock: ## Pin every dependency with hashes; ARGS=--upgrade takes newer ones.

@@ -2,10 +2,12 @@
 
 Each page gets a service of its own, so that its answers are those of a fresh installation. The
 commands run in a directory that holds the service's `.data`, one after another in one shell's
-environment; only the port and the number of loaded orders are replaced.
+environment; only the port and the number of loaded orders are replaced. Answers of the API
+reference are held against the types that it describes.
 """
 
 import asyncio
+import json
 import os
 import re
 import sys
@@ -14,7 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from openapi_schema_validator import OAS31Validator
 
+from scripts import document_api
 from tests.support.documents import PAGES, Example, alike, examples
 from tests.support.processes import Up, polyglot_up
 from tests.support.servers import short_directory
@@ -30,6 +34,8 @@ ANSWER_SECONDS = 20.0
 """How long what comes behind (persisting, indexing) may take until a question is answered."""
 
 REPEATABLE = re.compile(r"\b(POST|-d|--data\S*|polyglot load)\b")
+DESCRIPTION = document_api.description()
+OPERATIONS = list(document_api.operations(DESCRIPTION))
 RUN = [page for page in PAGES if examples(page)]
 
 
@@ -52,7 +58,20 @@ async def test_commands_do_what_the_page_says(page: Path, directory: Path) -> No
                     shell.hosts[LOAD_PORT] = _host(second)
                     await shell.check(example)
             else:
-                await shell.check(example)
+                answer = await shell.check(example)
+                if page == document_api.PAGE:
+                    _has_its_type(example.command.text, answer)
+
+
+def _has_its_type(command: str, answer: str) -> None:
+    """Assert that what the API answers to a command of its reference is what it describes."""
+    operation = next(one for one in OPERATIONS if one.command() == command)
+    _, content = operation.content()
+    if "/json" in operation.content()[0]:
+        schema = {**content["schema"], "components": DESCRIPTION["components"]}
+        OAS31Validator(schema).validate(json.loads(answer))
+    else:
+        assert answer.strip(), command
 
 
 def _host(up: Up) -> str:
@@ -68,7 +87,7 @@ class _Shell:
         self._state.touch()
         self.hosts: dict[str, str] = {}
 
-    async def check(self, example: Example) -> None:
+    async def check(self, example: Example) -> str:
         """Run a block; where that is harmless, again until the answer is the documented one."""
         command, answer = example
         deadline = time.monotonic() + (0 if REPEATABLE.search(command.text) else ANSWER_SECONDS)
@@ -80,6 +99,7 @@ class _Shell:
             await asyncio.sleep(0.1)
         assert code == 0, f"{command.place}: exit code {code}\n{out}\n{err}"
         assert right, f"{command.place}: the answer is\n{out}\n{err}"
+        return out
 
     async def _run(self, text: str) -> tuple[int | None, str, str]:
         for written, host in self.hosts.items():

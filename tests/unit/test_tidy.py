@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from polyglot_persistence.config import load
-from scripts import document_settings
+from scripts import document_api, document_settings
 
 ROOT = Path(__file__).parents[2]
 MODULE_LINES_MAX = 500
@@ -115,6 +115,11 @@ def test_the_settings_table_is_current() -> None:
     """Defaults, bounds and meanings on the page are those in effect; else run `make docs`."""
     page = document_settings.PAGE.read_text()
     assert page == document_settings.with_table(page)
+
+
+def test_the_api_reference_is_current() -> None:
+    """Each route is on the page as it is described now; else run `make docs`."""
+    assert document_api.page() == document_api.PAGE.read_text()
 
 
 # --- pinned dependencies ---------------------------------------------------------------------
