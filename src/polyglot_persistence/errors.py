@@ -103,15 +103,28 @@ class TooManyRequestsError(PolyglotError):
 
 
 class UnavailableError(PolyglotError):
-    """Refused: nothing was stored and nothing will be. `retry_after_seconds` is a hint."""
+    """Refused: nothing was stored and nothing will be. `retry_after_seconds` is a hint.
 
-    def __init__(self, message: str, *, retry_after_seconds: int = 1) -> None:
+    The message is for logs and operators: it may name a store's address, or quote a driver. A
+    client reads `public`, if there is one.
+    """
+
+    def __init__(self, message: str, *, public: str = "", retry_after_seconds: int = 1) -> None:
         super().__init__(message)
+        self.public = public
         self.retry_after_seconds = retry_after_seconds
 
 
 class UnknownOutcomeError(PolyglotError):
-    """The effect may or may not have happened; only an idempotent retry resolves it."""
+    """The effect may or may not have happened; only an idempotent retry resolves it.
+
+    The message is for logs and operators, as that of `UnavailableError`.
+    """
+
+
+def refused(reason: str, *, retry_after_seconds: int = 1) -> UnavailableError:
+    """Return the error of a call that is refused for a reason that clients may read."""
+    return UnavailableError(reason, public=reason, retry_after_seconds=retry_after_seconds)
 
 
 class PoisonError(PolyglotError):

@@ -18,9 +18,11 @@ from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.app import build_app
 from polyglot_persistence.api.hot import HotRoutes
 from polyglot_persistence.api.rate_limits import RateLimits
+from polyglot_persistence.api.replies import Headers
 from polyglot_persistence.domain.access import ApiKey, Rate, digest_of, parse_scopes
 from polyglot_persistence.errors import NotFoundError, UnavailableError, UnknownOutcomeError
 from polyglot_persistence.flows.read import Read
+from tests.support.eventually import eventually
 from tests.support.scripted import FakeClock
 from tests.support.stub_flows import ID, LIMITS, OPEN, StubFlows
 
@@ -44,6 +46,7 @@ class Serving:
         self.flows = StubFlows()
         self.lane = lane
         self.access = access
+        self.notices: Headers = ()
         self.listener = server.listen("127.0.0.1", 0)
         self.port: int = self.listener.getsockname()[1]
         self.shutdown = asyncio.Event()
@@ -63,6 +66,7 @@ class Serving:
             shutdown=self.shutdown,
             graceful_seconds=5,
             on_ready=self.ready.set,
+            notices=lambda: self.notices,
             protocol=fast_lane.fast_lane(hot) if self.lane else server.GuardedProtocol,
         )
 
@@ -272,6 +276,24 @@ async def test_random_pipelines_are_answered_in_order(both: list[Serving]) -> No
         pieces = sorted(dice.sample(range(1, len(data)), dice.randint(0, 6)))
         plain, lane = [await one.ask(data, len(chosen), pieces=pieces) for one in both]
         assert plain == lane, (seed, chosen, pieces)
+
+
+async def test_a_notice_is_in_every_answer_for_as_long_as_it_is_given(
+    both: list[Serving],
+) -> None:
+    """On both ways, and to what no route has: that a store is away concerns every client."""
+
+    async def carries(one: Serving, wanted: bool) -> None:
+        for request in (post(), get(), get(b"/nowhere")):
+            (answer,) = await one.ask(request)
+            assert (("x-degraded", "search") in answer.headers) is wanted
+
+    for one in both:
+        await carries(one, False)
+        one.notices = ((b"x-degraded", b"search"),)
+        await eventually(lambda one=one: carries(one, True), within_seconds=10)  # type: ignore[misc]
+        one.notices = ()
+        await eventually(lambda one=one: carries(one, False), within_seconds=10)  # type: ignore[misc]
 
 
 async def test_names_of_headers_are_the_go_peers(both: list[Serving]) -> None:

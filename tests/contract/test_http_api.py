@@ -93,7 +93,7 @@ class Api:
             queue_breaker=Breaker("queue", self.queue.ping),
             cold_mark=ColdMark(self.store, clock),
             clock=clock,
-            limits=CommitLimits(2_000, 20_000, 200_000),
+            limits=CommitLimits(2_000, 20_000, 200_000, 20_000),
         )
         accept = AcceptFlow(self.commit, reads, clock)
         stores = {

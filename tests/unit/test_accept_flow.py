@@ -75,7 +75,7 @@ class Stand:
             queue_breaker=Breaker("queue", self._ping),
             cold_mark=ColdMark(cast("Any", self.record), self.clock),
             clock=self.clock,
-            limits=CommitLimits(100, 5000, 10_000),
+            limits=CommitLimits(100, 5000, 10_000, 1_000),
         )
         self.flow = AcceptFlow(commit, reads, self.clock)
 

@@ -317,7 +317,7 @@ async def test_readiness_tells_each_stores_state(setup: Setup, accepting: bool) 
     """200 while orders can be accepted, also degraded; else 503."""
     stores = {
         "cache": StoreHealth(StoreState("Valkey 9", ("set appendonly yes",)), None),
-        "search": StoreHealth(None, "away"),
+        "search": StoreHealth(None, "10.0.0.7:9200 refused user u"),
     }
     setup.flows.state_of_stores = Health(stores, accepting, "degraded: search away")
     answer = await setup.client.get("/health/ready")
@@ -332,7 +332,12 @@ async def test_readiness_tells_each_stores_state(setup: Setup, accepting: bool) 
                 "warnings": ["set appendonly yes"],
                 "error": None,
             },
-            "search": {"up": False, "version": None, "warnings": [], "error": "away"},
+            "search": {
+                "up": False,
+                "version": None,
+                "warnings": [],
+                "error": "does not answer; the log says why",
+            },
         },
     }
 

@@ -53,7 +53,7 @@ class Stand:
             queue_breaker=self.queue_breaker,
             cold_mark=ColdMark(cast("Any", self.record), self.clock),
             clock=self.clock,
-            limits=CommitLimits(100, 1000, dirty_orders_max),
+            limits=CommitLimits(100, 1000, dirty_orders_max, queue_messages_max=3),
         )
 
     async def _ping(self) -> None:
@@ -251,5 +251,31 @@ async def test_above_the_watermark_an_order_is_refused_with_a_time_to_come_again
     with pytest.raises(UnavailableError) as caught:
         stand.commit.submit(unit_of(one_order()), has_identity=False)
     assert caught.value.retry_after_seconds > 0
+    assert "2 orders wait to be persisted" in caught.value.public
     stand.commit.backlog_seen(1)
     assert await stand.outcome(unit_of(one_order())) is None
+
+
+async def test_without_the_cache_the_queue_is_the_bound() -> None:
+    """What was known of the cache's backlog counts no more, and the queue's depth does."""
+    stand = Stand(dirty_orders_max=2)
+    stand.commit.backlog_seen(2)
+    stand.cache_breaker.failed(UnavailableError("away"))
+    stand.commit.queue_depth_seen(2)
+    assert await stand.outcome(unit_of(one_order())) is None
+    stand.commit.queue_depth_seen(3)
+    with pytest.raises(UnavailableError, match="3 messages wait in the queue") as caught:
+        stand.commit.submit(unit_of(one_order()), has_identity=False)
+    assert caught.value.public == str(caught.value)
+    stand.commit.backlog_seen(0)
+    assert await stand.outcome(unit_of(one_order())) is None
+
+
+async def test_a_client_reads_no_word_of_a_store() -> None:
+    """Drivers name addresses and users; the log may have them."""
+    stand = Stand()
+    stand.cache.error = UnavailableError("Redis at 10.0.0.7:6379 is away")
+    stand.queue.error = UnavailableError("RabbitMQ at 10.0.0.8:5672 is away")
+    with pytest.raises(UnavailableError, match=r"10\.0\.0\.7.*10\.0\.0\.8") as caught:
+        await stand.commit.submit(unit_of(one_order()), has_identity=False)
+    assert caught.value.public == "neither the cache nor the queue can hold an order now"

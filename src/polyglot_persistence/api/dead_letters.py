@@ -17,6 +17,7 @@ import msgspec
 from starlette.requests import Request
 
 from polyglot_persistence.api.bodies import BodyReader
+from polyglot_persistence.api.endpoint import client_of
 from polyglot_persistence.api.queries import parse_count, parse_moment
 from polyglot_persistence.api.replies import Reply, json_reply
 from polyglot_persistence.api.request_headers import check_json
@@ -265,7 +266,8 @@ def _violation(error: msgspec.ValidationError) -> Violation:
 
 
 def _operator(request: Request) -> Operator:
-    return Operator("request", request.client.host if request.client else "unknown")
+    address = request.client.host if request.client else "unknown"
+    return Operator("request", client_of(request) or address)
 
 
 def _letter_out(row: DeadLetterRow) -> DeadLetterOut:

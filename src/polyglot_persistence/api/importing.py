@@ -31,6 +31,7 @@ from polyglot_persistence.api.problems import (
     PROBLEM_HEADERS,
     TOO_SLOW,
     ImportProblem,
+    detail_of,
     error_headers,
     kind_of,
     type_uri,
@@ -45,6 +46,7 @@ from polyglot_persistence.errors import (
     RejectedError,
     UnavailableError,
     UnknownOutcomeError,
+    refused,
 )
 from polyglot_persistence.flows.accept import AcceptFlow, ImportLine
 from polyglot_persistence.ports import Clock
@@ -139,7 +141,7 @@ class ImportRoute:
         except _StoppedError as stopped:
             return _ended(stopped.cause, totals, stopped.pending, request.scope["path"])
         if not body.complete:
-            cause = cause or UnavailableError("the server is about to stop")
+            cause = cause or refused("the server is about to stop")
             return _ended(cause, totals, (), request.scope["path"])
         out = ImportOut(
             totals.accepted,
@@ -185,7 +187,7 @@ class ImportRoute:
             if self._clock.monotonic() + pause > deadline:
                 raise _StoppedError(cause, todo)
             if self._stopping.is_set():
-                raise _StoppedError(UnavailableError("the server is about to stop"), todo)
+                raise _StoppedError(refused("the server is about to stop"), todo)
             # Jitter, so that imports that were refused together do not come back together.
             await self._clock.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
             pause = min(pause * 2, PAUSE_LAST_SECONDS)
@@ -234,7 +236,7 @@ def _ended(
         type_uri(kind),
         kind.title,
         kind.status,
-        str(cause),
+        detail_of(cause),
         instance,
         accepted=totals.accepted,
         unchanged=totals.unchanged,

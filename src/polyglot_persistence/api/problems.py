@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problems: one table says which error is which status.
 
-Invariant: an unexpected error tells the client nothing about the inside; the log has it.
+Invariant: neither an unexpected error nor a store's tells the client anything about the inside;
+the log has it.
 Invariant: 503 means refused, nothing stored; 504 means that it cannot be known.
 """
 
@@ -229,8 +230,17 @@ def problem_reply(error: BaseException, instance: str) -> Reply:
             len(error.violations) > VIOLATIONS_MAX,
         )
         return kind.status, PROBLEM_HEADERS, encode_json(body)
-    detail = kind.meaning if kind is INTERNAL else str(error)
-    return problem(kind, detail, instance, error_headers(error))
+    return problem(kind, detail_of(error), instance, error_headers(error))
+
+
+def detail_of(error: BaseException) -> str:
+    """Return what a client may read about an error: no address, no word of a store or driver."""
+    kind = kind_of(error)
+    if isinstance(error, UnavailableError):
+        return error.public or "a store that this needs does not answer; the server's log says more"
+    if kind in (INTERNAL, UNKNOWN_OUTCOME):
+        return kind.meaning
+    return str(error)
 
 
 def error_headers(error: BaseException) -> Headers:

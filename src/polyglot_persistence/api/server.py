@@ -32,6 +32,7 @@ from polyglot_persistence.api.problems import (
     Kind,
     problem,
 )
+from polyglot_persistence.api.replies import Headers
 from polyglot_persistence.errors import ConfigurationError
 
 HEAD_SECONDS_MAX = 10.0
@@ -242,9 +243,26 @@ class _AfterHead:
 class _Server(uvicorn.Server):
     """uvicorn's server, that leaves signals alone and tells when it serves."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        on_ready: Callable[[], None],
+        notices: Callable[[], Headers],
+    ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._notices = notices
+        self._noticed: Headers = ()
+
+    async def on_tick(self, counter: int) -> bool:
+        # uvicorn renews the headers of all answers when the counter says so; here also when
+        # there is something new to say, so that saying it costs no request anything.
+        notices = self._notices()
+        if notices != self._noticed:
+            self._noticed = notices
+            self.config.encoded_headers = list(notices)
+            counter = 0
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -290,11 +308,13 @@ async def serve(
     shutdown: asyncio.Event,
     graceful_seconds: float,
     on_ready: Callable[[], None],
+    notices: Callable[[], Headers] = tuple,
     protocol: type[HttpToolsProtocol] = GuardedProtocol,
 ) -> None:
     """Serve until `shutdown` is set and every request under way is answered.
 
-    `on_ready` is called once connections are accepted. Requests that take longer than
+    `on_ready` is called once connections are accepted. All answers carry the headers `notices`, as
+    they were 0.1 s ago at the latest. Requests that take longer than
     `graceful_seconds` to end are cancelled.
     """
     config = uvicorn.Config(
@@ -311,7 +331,7 @@ async def serve(
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(graceful_seconds)),
     )
-    server = _Server(config, on_ready)
+    server = _Server(config, on_ready, notices)
 
     async def stop() -> None:
         await shutdown.wait()

@@ -84,7 +84,7 @@ class ServiceRoutes:
 def ready_out(health: Health) -> ReadyOut:
     """Return what is told of the stores."""
     stores = {
-        name: StoreOut(up=False, error=store.error)
+        name: StoreOut(up=False, error="does not answer; the log says why")
         if store.state is None
         else StoreOut(up=True, version=store.state.version, warnings=list(store.state.warnings))
         for name, store in health.stores.items()

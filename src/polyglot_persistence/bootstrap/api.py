@@ -8,6 +8,7 @@ from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.api.app import ApiLimits, Flows, build_app
 from polyglot_persistence.api.fast_lane import fast_lane
 from polyglot_persistence.api.hot import HotRoutes
+from polyglot_persistence.api.replies import Headers
 from polyglot_persistence.api.server import GuardedProtocol, listen, serve
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.dead_letters import dead_letter_flow
@@ -32,6 +33,10 @@ _log = logger("api")
 
 PROBE_INTERVAL_SECONDS = 0.5
 BACKLOG_INTERVAL_SECONDS = 1.0
+WATCH_INTERVAL_SECONDS = 2.0
+
+GRACEFUL_SHARE = 0.6
+"""Of the time to stop, for requests under way; the rest is for what they submitted."""
 
 
 async def serve_orders(settings: Settings, stop: asyncio.Event) -> None:
@@ -59,12 +64,16 @@ async def serve_orders(settings: Settings, stop: asyncio.Event) -> None:
             tasks.create_task(
                 repeat("live", api.live.step, served, interval_seconds=LIVE_INTERVAL_SECONDS)
             )
+            tasks.create_task(
+                repeat("watch", api.watch, served, interval_seconds=WATCH_INTERVAL_SECONDS)
+            )
             await serve(
                 api.app(stop),
                 listener,
                 protocol=api.protocol(),
                 shutdown=stop,
-                graceful_seconds=settings.shutdown_timeout_seconds,
+                graceful_seconds=settings.shutdown_timeout_seconds * GRACEFUL_SHARE,
+                notices=api.notices,
                 on_ready=lambda: _log.info(
                     "serving", host=settings.api_host, port=settings.api_port
                 ),
@@ -86,6 +95,14 @@ class _Api:
         self.access = access_of(settings, self._clock)
         self._cache_breaker = Breaker("cache", stores.cache.ping)
         self._queue_breaker = Breaker("queue", stores.queue.ping)
+        self._record_breaker = Breaker("record", stores.store.ping)
+        self._search_breaker = Breaker("search", stores.search.ping)
+        self._breakers = (
+            self._cache_breaker,
+            self._queue_breaker,
+            self._record_breaker,
+            self._search_breaker,
+        )
         self._reads = ReadFlow(
             stores.cache,
             stores.store,
@@ -110,6 +127,7 @@ class _Api:
                 settings.commit_orders_max,
                 settings.waiting_orders_max,
                 settings.dirty_orders_max,
+                settings.queue_messages_max,
             ),
         )
         self._accept = AcceptFlow(self._commit, self._reads, self._clock)
@@ -166,10 +184,22 @@ class _Api:
         return False
 
     async def look_at_backlog(self) -> bool:
-        """See the backlog shrink although nobody commits."""
+        """See the backlog shrink although nobody commits; without the cache, that of the queue."""
         if not self._cache_breaker.is_open:
             self._commit.backlog_seen((await self._stores.cache.backlog()).orders)
+        elif not self._queue_breaker.is_open:
+            self._commit.queue_depth_seen(await self._stores.queue.ready())
         return False
+
+    async def watch(self) -> bool:
+        """Look at the stores of which no order tells whether they are there."""
+        await asyncio.gather(self._record_breaker.look(), self._search_breaker.look())
+        return False
+
+    def notices(self) -> Headers:
+        """Return the header that every answer carries while a store is away."""
+        away = [breaker.store for breaker in self._breakers if breaker.is_open]
+        return ((b"x-degraded", ", ".join(away).encode()),) if away else ()
 
     async def drain(self) -> None:
         """Return once every commit and look-up has its answer."""

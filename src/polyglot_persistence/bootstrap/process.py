@@ -1,6 +1,7 @@
 """What an API process and a worker process have in common: logs, signals, preparation."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -19,6 +20,9 @@ from polyglot_persistence.worker.repeat import Backoff, repeat
 
 _log = logger("bootstrap")
 
+CUT_SECONDS = 2.0
+"""How long a process that is cut off may take to close its connections."""
+
 
 def run(
     settings: Settings, process: Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]]
@@ -31,7 +35,7 @@ def run(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        await process(settings, stop)
+        await _in_time(process(settings, stop), stop, settings.shutdown_timeout_seconds)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(until_signalled())
@@ -48,6 +52,30 @@ async def watch_stores(stores: Stores, clock: Clock, stop: asyncio.Event) -> Non
         clock,
     )
     await repeat("shared_state", state.look, stop, interval_seconds=INTERVAL_SECONDS)
+
+
+async def _in_time(
+    process: Coroutine[Any, Any, None], stop: asyncio.Event, timeout_seconds: float
+) -> None:
+    """Await a process; once it is told to stop, for so long, and then cut it off.
+
+    Everything that was acknowledged is in a store that outlives the process, so a cut loses
+    nothing; and who was told to stop must have ended before it is killed.
+    """
+    running = asyncio.create_task(process)
+    told = asyncio.create_task(stop.wait())
+    await asyncio.wait((running, told), return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if not running.done():
+        await asyncio.wait((running,), timeout=timeout_seconds)
+    if not running.done():
+        _log.warning("stop_cut_short", seconds=timeout_seconds)
+        running.cancel()
+        await asyncio.wait((running,), timeout=CUT_SECONDS)
+        if not running.done():  # it waits for something that cannot be cancelled
+            os._exit(1)
+    if not running.cancelled():
+        running.result()
 
 
 async def prepare(stores: Stores, stop: asyncio.Event) -> None:

@@ -163,7 +163,11 @@ class Settings:
         "Form of log lines; auto is text on a terminal and JSON elsewhere.",
     )
     shutdown_timeout_seconds: float = _seconds(
-        20, 1, 600, "Longest wait for what is in flight when a process is told to stop."
+        20,
+        1,
+        600,
+        "Longest time from being told to stop until a process has ended; whatever is not done by "
+        "then is cut off, and nothing is lost by it.",
     )
 
     # --- accepting ---
@@ -182,6 +186,13 @@ class Settings:
         100_000_000,
         "High watermark: with more accepted orders than this not yet persisted, the API says 503. "
         "Redis needs about 1 KB for each.",
+    )
+    queue_messages_max: int = _count(
+        20_000,
+        1,
+        100_000_000,
+        "High watermark while Redis is away: with more messages than this waiting in the queue, "
+        "the API says 503. A message holds one order or, under load, hundreds.",
     )
     order_body_bytes_max: int = _count(
         16 * _KIB, 1_024, 1_048_576, "Largest body of one order; above it: 413."

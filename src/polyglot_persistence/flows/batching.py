@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
 
-from polyglot_persistence.errors import PolyglotError, UnavailableError
+from polyglot_persistence.errors import PolyglotError, refused
 
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
@@ -51,7 +51,7 @@ class Batcher(Generic[Item]):
             UnavailableError: too much is waiting; the item was not taken.
         """
         if self._waiting_weight + weight > self._waiting_max:
-            raise UnavailableError("too many requests are waiting")
+            raise refused("too many requests are waiting")
         self._waiting.append((item, weight))
         self._waiting_weight += weight
         if not self._start_scheduled and len(self._in_flight) < self._in_flight_max:

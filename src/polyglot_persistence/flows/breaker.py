@@ -19,6 +19,7 @@ class Breaker:
         self.store = store
         self._ping = ping
         self._open = False
+        self._looked_in_vain = False
         STORE_UP.labels(store).set(1)
 
     @property
@@ -33,6 +34,21 @@ class Breaker:
             STORE_UP.labels(self.store).set(0)
             _log.warning("store_away", store=self.store, error=str(error))
 
+    async def look(self) -> None:
+        """Ping the store whether it is open or not, for a store that nobody else tells of.
+
+        It opens at the second failure in a row: the first may be a moment's.
+        """
+        try:
+            await self._ping()
+        except PolyglotError as error:
+            if self._looked_in_vain:
+                self.failed(error)
+            self._looked_in_vain = True
+        else:
+            self._looked_in_vain = False
+            self._close()
+
     async def probe(self) -> None:
         """Ping the store if it is open; called again and again by a loop."""
         if not self._open:
@@ -41,6 +57,10 @@ class Breaker:
             await self._ping()
         except PolyglotError:
             return
-        self._open = False
-        STORE_UP.labels(self.store).set(1)
-        _log.warning("store_back", store=self.store)
+        self._close()
+
+    def _close(self) -> None:
+        if self._open:
+            self._open = False
+            STORE_UP.labels(self.store).set(1)
+            _log.warning("store_back", store=self.store)

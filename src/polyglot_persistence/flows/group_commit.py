@@ -28,7 +28,12 @@ from uuid import UUID
 
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import Entry, EntryState
-from polyglot_persistence.errors import PolyglotError, UnavailableError, UnknownOutcomeError
+from polyglot_persistence.errors import (
+    PolyglotError,
+    UnavailableError,
+    UnknownOutcomeError,
+    refused,
+)
 from polyglot_persistence.flows.batching import Batcher
 from polyglot_persistence.flows.breaker import Breaker
 from polyglot_persistence.flows.cold_cache import ColdMark
@@ -52,16 +57,20 @@ from polyglot_persistence.telemetry import (
     WAITING_ORDERS,
 )
 
+WATERMARK_RETRY_SECONDS = 5
+"""What a client is told to wait above a watermark: a backlog does not shrink in one."""
+
 IN_FLIGHT_MAX = 2
 """Batches under way at once. 1, 2 and 4 measured the same; two hide one slow round trip."""
 
 
 class CommitLimits(NamedTuple):
-    """Bounds of the write path, in orders."""
+    """Bounds of the write path, in orders and, while the cache is away, in messages."""
 
     batch_orders_max: int
     waiting_orders_max: int
     dirty_orders_max: int
+    queue_messages_max: int
 
 
 class _Waiting(NamedTuple):
@@ -98,8 +107,8 @@ class GroupCommit:
         self._queue_breaker = queue_breaker
         self._cold_mark = cold_mark
         self._clock = clock
-        self._dirty_orders_max = limits.dirty_orders_max
-        self._backlog = 0
+        self._limits = limits
+        self._over = ""
         self._batcher: Batcher[_Waiting] = Batcher(
             self._commit,
             batch_max=limits.batch_orders_max,
@@ -119,13 +128,9 @@ class GroupCommit:
             UnavailableError: at once, above a watermark; or through the future (503).
             UnknownOutcomeError: through the future (504).
         """
-        if self._backlog >= self._dirty_orders_max:
+        if self._over:
             REFUSED.labels("watermark").inc(len(unit.members))
-            raise UnavailableError(
-                f"{self._backlog} orders wait to be persisted, the limit is "
-                f"{self._dirty_orders_max}",
-                retry_after_seconds=5,
-            )
+            raise refused(self._over, retry_after_seconds=WATERMARK_RETRY_SECONDS)
         done: asyncio.Future[Sequence[Entry]] = asyncio.get_running_loop().create_future()
         try:
             self._batcher.add(_Waiting(unit, has_identity, done), len(unit.members))
@@ -136,8 +141,20 @@ class GroupCommit:
 
     def backlog_seen(self, orders: int) -> None:
         """Take note of the dirty backlog, which may shrink while nobody commits."""
-        self._backlog = orders
         BACKLOG_ORDERS.set(orders)
+        limit = self._limits.dirty_orders_max
+        self._over = (
+            f"{orders} orders wait to be persisted, the limit is {limit}" if orders >= limit else ""
+        )
+
+    def queue_depth_seen(self, messages: int) -> None:
+        """Take note of what waits in the queue, which is the bound while the cache is away."""
+        limit = self._limits.queue_messages_max
+        self._over = (
+            f"{messages} messages wait in the queue and the cache is away, the limit is {limit}"
+            if messages >= limit
+            else ""
+        )
 
     async def drain(self) -> None:
         """Return once every unit that was submitted has its answer."""
@@ -257,7 +274,10 @@ def _cached(
 def _neither(cache_error: PolyglotError, queue_error: PolyglotError) -> PolyglotError:
     errors = (cache_error, queue_error)
     if all(isinstance(error, UnavailableError) for error in errors):
-        return UnavailableError(f"cache: {cache_error}; queue: {queue_error}")
+        return UnavailableError(
+            f"cache: {cache_error}; queue: {queue_error}",
+            public="neither the cache nor the queue can hold an order now",
+        )
     return UnknownOutcomeError(f"cache: {cache_error}; queue: {queue_error}")
 
 

@@ -20,7 +20,7 @@ class Pingable(Protocol):
 
 
 class StoreHealth(NamedTuple):
-    """One store's answer: its state, or why there is none."""
+    """One store's answer: its state, or why there is none, in words that are for operators."""
 
     state: StoreState | None
     error: str | None

@@ -28,6 +28,7 @@ from polyglot_persistence.errors import (
     PoisonError,
     PolyglotError,
     UnavailableError,
+    refused,
 )
 from polyglot_persistence.flows.batching import Coalescer
 from polyglot_persistence.flows.breaker import Breaker
@@ -172,9 +173,7 @@ class ReadFlow:
             return Read(_dead_body(fate.dead), hit=False)
         if cached.epoch is None or cached.epoch != fate.epoch:
             _READS_FROM["uncertain"].inc()
-            raise UnavailableError(
-                "the cache is cold: whether this order exists is not certain yet"
-            )
+            raise refused("the cache is cold: whether this order exists is not certain yet")
         _READS_FROM["nowhere"].inc()
         raise NotFoundError(f"there is no order {order_id}")
 
@@ -230,7 +229,7 @@ class ReadFlow:
             )
         if fate.dead is None and entry is None:
             if cached.epoch is None or cached.epoch != fate.epoch:
-                raise UnavailableError("the cache is cold: whether it exists is not certain yet")
+                raise refused("the cache is cold: whether it exists is not certain yet")
             raise NotFoundError(f"there is no order {order_id}")
         accepted_at = entry.accepted.accepted_at if entry is not None else None
         return OrderStatus(order_id, accepted_at, False, None, None, fate.dead)
@@ -283,9 +282,9 @@ class ReadFlow:
             async with asyncio.timeout(self._record_timeout_seconds):
                 fate = await asyncio.shield(self._fates.get(order_id))
         except TimeoutError as error:
-            raise UnavailableError("the record does not answer in time") from error
+            raise refused("the record does not answer in time") from error
         if fate is None:
-            raise UnavailableError("the record gave no answer")
+            raise refused("the record gave no answer")
         return fate
 
     async def _searchable_at(self, order_id: UUID) -> datetime | None:

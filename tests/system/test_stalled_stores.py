@@ -1,0 +1,122 @@
+"""A store that is there and does not answer (SIGSTOP): nobody waits longer than a deadline."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.api import Answer
+from tests.support.eventually import eventually
+from tests.support.processes import Up, alive, descendants, polyglot_up
+from tests.support.servers import short_directory
+
+pytestmark = pytest.mark.timeout(240)
+
+ANSWER_SECONDS = 14.0
+"""More than any deadline of a request (2 s for a read or command, 10 s for a statement), less than
+the minutes that nobody would wait."""
+STOP_SECONDS = 27.0
+"""`SHUTDOWN_TIMEOUT_SECONDS` of API, worker and a margin; a stalled server is killed after them."""
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with short_directory() as path:
+        yield path
+
+
+@contextmanager
+def stalled(pid: int) -> Iterator[None]:
+    """Stop a server and all of its processes; let them go on in the end, if they are there."""
+    family = [pid, *descendants(pid)]
+    for one in family:
+        os.kill(one, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for one in filter(alive, family):
+            os.kill(one, signal.SIGCONT)
+
+
+async def ask(up: Up, method: str, path: str, body: object = None) -> Answer:
+    begun = time.monotonic()
+    answer = await up.request(method, path, body)
+    assert time.monotonic() - begun < ANSWER_SECONDS, (method, path, answer)
+    return answer
+
+
+async def is_degraded(up: Up, wanted: str | None) -> None:
+    answer = await up.request("GET", "/health/live")
+    assert header(answer, "x-degraded") == wanted
+
+
+def header(answer: Answer, name: str) -> str | None:
+    """Return a header, whose name the two ways to a route write in different cases."""
+    return {key.lower(): value for key, value in answer.headers.items()}.get(name)
+
+
+ORDER = {"product_name": "Milk", "amount": "1.25"}
+
+
+async def test_a_stalled_record_holds_up_nobody(directory: Path) -> None:
+    """Orders are accepted and read back, what needs the record is refused, and it comes back."""
+    async with polyglot_up(directory / "data") as up:
+        known = await up.order()
+        await up.persisted(known)
+        with stalled(up.pid_of("postgres")):
+            accepted = await ask(up, "POST", "/api/orders", ORDER)
+            assert accepted.status == 202
+            order_id = accepted.json["order_id"]
+            assert (await ask(up, "GET", f"/api/orders/{order_id}")).status == 200
+            for path in ("/api/orders", "/api/dashboard/sales", f"/api/orders/{known[:-4]}0000"):
+                refused = await ask(up, "GET", path)
+                assert refused.status == 503, refused
+                assert header(refused, "retry-after")
+                assert "postgres" not in str(refused.json).lower()
+            assert (await ask(up, "POST", "/api/admin/refresh")).status in (503, 504)
+            assert (await ask(up, "GET", "/health/ready")).json["mode"] == "degraded: record away"
+            await eventually(lambda: is_degraded(up, "record"), within_seconds=30)
+        await eventually(lambda: is_degraded(up, None), within_seconds=30)
+        await up.persisted(order_id)
+
+
+async def test_a_stalled_cache_and_queue_refuse_at_once(directory: Path) -> None:
+    """The first order waits one deadline, the next ones none; what was persisted is readable."""
+    async with polyglot_up(directory / "data") as up:
+        known = await up.order()
+        await up.persisted(known)
+        with stalled(up.pid_of("valkey-server")):
+            first = await ask(up, "POST", "/api/orders", ORDER)
+            assert first.status in (503, 504), first
+            await eventually(lambda: is_degraded(up, "cache, queue"), within_seconds=30)
+            begun = time.monotonic()
+            refused = await ask(up, "POST", "/api/orders", ORDER)
+            assert (refused.status, header(refused, "retry-after")) == (503, "1")
+            assert time.monotonic() - begun < 2.0  # below the deadline of a command
+            assert (await ask(up, "GET", f"/api/orders/{known}")).status == 200
+            unknown = await ask(up, "GET", f"/api/orders/{known[:-4]}0000")
+            assert unknown.status == 503
+        await eventually(lambda: is_degraded(up, None), within_seconds=30)
+        await up.persisted(await up.order())
+
+
+async def test_a_stop_does_not_wait_for_a_stalled_record(directory: Path) -> None:
+    """API and worker end in time, and the next start persists what was accepted."""
+    async with polyglot_up(directory / "data") as up:
+        with stalled(up.pid_of("postgres")):
+            order_id = await up.order()
+            api, worker = up.pid_of("api"), up.pid_of("worker")
+            up.process.send(signal.SIGTERM)
+
+            async def both_ended() -> None:
+                assert not alive(api)
+                assert not alive(worker)
+
+            await eventually(both_ended, within_seconds=2 * STOP_SECONDS)
+        assert await up.process.ended(60) == 0
+    async with polyglot_up(directory / "data") as up:
+        await up.persisted(order_id)
