@@ -11,7 +11,7 @@ Common to all:
 - `ping` raises `UnavailableError`, or tells about the store; it is what readiness and doctor ask.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -293,7 +293,8 @@ class OrderStore(Protocol):
 
         Idempotent by order id: a row that exists with the same content counts as stored and feeds
         nothing. A unit with a member whose row has other content is left out and reported.
-        Dead letters of inserted ids are removed in the same transaction. The batch may hold an id
+        Dead letters of inserted ids are removed in the same transaction, unless they stand for
+        another order under that id. The batch may hold an id
         twice; the second is treated as if it came in a later batch.
 
         Raises:
@@ -316,16 +317,19 @@ class OrderStore(Protocol):
         One that is there already (order, stage, payload) counts up and has the new reason.
         """
 
-    async def begin_attempt(self, subject: str) -> int:
+    async def attempted(self, subjects: Sequence[str]) -> frozenset[str]:
+        """Return those of the subjects of which an attempt is not known to be survived."""
+
+    async def begin_attempts(self, subjects: Sequence[str]) -> Mapping[str, int]:
         """Count one more attempt at what may kill its worker; return how many there are now.
 
         It outlives the caller's death, but perhaps not one of PostgreSQL at the same moment.
         """
 
-    async def take_back_attempt(self, subject: str) -> None:
+    async def take_back_attempts(self, subjects: Sequence[str]) -> None:
         """Count one attempt less: whoever made it lives, and it was cut short all the same."""
 
-    async def end_attempt(self, subject: str) -> None:
+    async def end_attempts(self, subjects: Sequence[str]) -> None:
         """Forget all attempts, for one was survived; and those of anything older than a day."""
 
     def claim_outbox(

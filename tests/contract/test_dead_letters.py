@@ -233,23 +233,33 @@ async def test_a_turn_that_does_not_come_is_unavailable(
 
 async def test_attempts_are_counted_until_one_is_survived(store: OrderStore) -> None:
     """By subject; one that was cut short is taken back."""
-    assert await store.begin_attempt("a") == 1
-    assert await store.begin_attempt("a") == 2
-    assert await store.begin_attempt("b") == 1
-    await store.take_back_attempt("a")
-    assert await store.begin_attempt("a") == 2
-    await store.end_attempt("a")
-    await store.take_back_attempt("a")
-    assert await store.begin_attempt("a") == 1
-    assert await store.begin_attempt("b") == 2
+    assert await store.begin_attempts(["a"]) == {"a": 1}
+    assert await store.begin_attempts(["a"]) == {"a": 2}
+    assert await store.begin_attempts(["b"]) == {"b": 1}
+    await store.take_back_attempts(["a"])
+    assert await store.begin_attempts(["a"]) == {"a": 2}
+    await store.end_attempts(["a"])
+    await store.take_back_attempts(["a"])
+    assert await store.begin_attempts(["a"]) == {"a": 1}
+    assert await store.begin_attempts(["b"]) == {"b": 2}
+
+
+async def test_several_attempts_are_counted_together(store: OrderStore) -> None:
+    """In whatever order, once each; and only those that are not survived are told."""
+    assert await store.begin_attempts(["b", "a"]) == {"a": 1, "b": 1}
+    assert await store.begin_attempts(["c", "b"]) == {"b": 2, "c": 1}
+    await store.take_back_attempts(["a"])
+    assert await store.attempted(["a", "b", "c", "d"]) == {"b", "c"}
+    await store.end_attempts(["b", "a"])
+    assert await store.attempted(["a", "b", "c"]) == {"c"}
 
 
 async def test_attempts_of_yesterday_are_forgotten(store: OrderStore, seen: Onlooker) -> None:
     """Of a suspect that never came again; those of today stay."""
-    await store.begin_attempt("old")
-    await store.begin_attempt("young")
+    await store.begin_attempts(["old"])
+    await store.begin_attempts(["young"])
     await seen.execute(
         "UPDATE suspects SET last_at = last_at - interval '25 hours' WHERE subject = 'old'"
     )
-    await store.end_attempt("another")
+    await store.end_attempts(["another"])
     assert await seen.rows("SELECT subject FROM suspects") == [("young",)]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import AcceptedOrder, Order, from_micros, new_id, to_micros
 from polyglot_persistence.errors import PoisonError
@@ -235,13 +236,30 @@ async def test_persisting_removes_the_dead_letters_of_what_it_inserts(
 ) -> None:
     """A replayed order is dead no longer; the letters of others stay."""
     replayed, other = accepted(), accepted()
-    await store.bury([letter(replayed.order.id), letter(replayed.order.id, b"2")])
+    same = codec.encode_item(replayed, codec.encode_order(replayed.order))
+    await store.bury([letter(replayed.order.id), letter(replayed.order.id, same)])
     await store.bury([letter(other.order.id)])
     await store.persist([replayed])
     assert await seen.rows("SELECT order_id FROM dead_letters") == [(other.order.id,)]
     found = await store.find([replayed.order.id, other.order.id])
     assert found.orders.keys() == {replayed.order.id}
     assert found.dead.keys() == {other.order.id}
+
+
+async def test_persisting_keeps_the_dead_letters_of_another_order_under_its_id(
+    store: OrderStore, seen: Onlooker
+) -> None:
+    """That one was accepted, too: it must not vanish because the first one is persisted."""
+    first = accepted()
+    others = [changed(first, product_name="another"), changed(first, amount=Decimal("9.99"))]
+    payloads = [codec.encode_item(one, codec.encode_order(one.order)) for one in others]
+    await store.bury([letter(first.order.id, payload) for payload in payloads])
+    assert (await store.persist([first])).inserted == {first.order.id}
+    rows = await seen.rows("SELECT payload FROM dead_letters ORDER BY id")
+    assert sorted(payload for (payload,) in rows) == sorted(payloads)
+    found = await store.find([first.order.id])
+    assert found.orders.keys() == {first.order.id}
+    assert not found.dead
 
 
 async def test_a_refused_unit_keeps_its_dead_letters(store: OrderStore, seen: Onlooker) -> None:

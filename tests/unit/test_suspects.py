@@ -1,7 +1,7 @@
 """Crash loops: whoever kills its workers is condemned, and nobody else."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -52,19 +52,24 @@ class Record:
         if error is not None:
             raise error
 
-    async def begin_attempt(self, subject: str) -> int:
-        with self._effect("begin_attempt"):
-            self.attempts[subject] = self.attempts.get(subject, 0) + 1
-        return self.attempts[subject]
+    async def attempted(self, subjects: Sequence[str]) -> frozenset[str]:
+        return frozenset(subject for subject in subjects if self.attempts.get(subject))
 
-    async def take_back_attempt(self, subject: str) -> None:
-        with self._effect("take_back_attempt"):
-            if subject in self.attempts:
+    async def begin_attempts(self, subjects: Sequence[str]) -> Mapping[str, int]:
+        with self._effect("begin_attempts"):
+            for subject in subjects:
+                self.attempts[subject] = self.attempts.get(subject, 0) + 1
+        return {subject: self.attempts[subject] for subject in subjects}
+
+    async def take_back_attempts(self, subjects: Sequence[str]) -> None:
+        with self._effect("take_back_attempts"):
+            for subject in self.attempts.keys() & set(subjects):
                 self.attempts[subject] = max(self.attempts[subject] - 1, 0)
 
-    async def end_attempt(self, subject: str) -> None:
-        with self._effect("end_attempt"):
-            self.attempts.pop(subject, None)
+    async def end_attempts(self, subjects: Sequence[str]) -> None:
+        with self._effect("end_attempts"):
+            for subject in subjects:
+                self.attempts.pop(subject, None)
 
     async def persist(self, batch: Sequence[AcceptedOrder]) -> Persisted:
         self.under_way += 1
@@ -171,7 +176,7 @@ async def test_a_survived_attempt_wipes_out_all_suspicion() -> None:
     assert stand.record.attempts == {}
 
 
-@pytest.mark.parametrize("method", ["begin_attempt", "persist", "end_attempt"])
+@pytest.mark.parametrize("method", ["begin_attempts", "persist", "end_attempts"])
 async def test_outages_of_the_record_are_no_deaths(method: str) -> None:
     """However often the same living worker tries, whatever the failure says."""
     stand = Stand()
@@ -195,7 +200,7 @@ async def test_what_was_cut_short_is_taken_back_once_the_record_is_there() -> No
     stand.record.errors = {"persist": [UnavailableError("away")]}
     with pytest.raises(UnavailableError):
         await flow.persist_suspect(unit, "queue")
-    stand.record.errors = {"take_back_attempt": [UnavailableError("away")]}
+    stand.record.errors = {"take_back_attempts": [UnavailableError("away")]}
     with pytest.raises(UnavailableError):
         await flow.persist_suspect(single(), "queue")
     await flow.persist_suspect(single(), "queue")
@@ -233,6 +238,50 @@ async def test_sweeps_of_a_living_worker_stay_whole() -> None:
             await flow.persist_swept(single())
     assert stand.record.attempts == {SWEEP: 1}
     assert await flow.persist_swept(single())
+    assert stand.record.attempts == {}
+
+
+async def test_what_came_again_and_again_is_persisted_together() -> None:
+    """Without a death there is no suspicion, however long the record was away."""
+    stand = Stand()
+    flow = stand.worker()
+    messages = {f"message {n}": [one for _ in range(3) for one in single()] for n in range(4)}
+    for _ in range(2 * DEATHS_MAX):
+        stand.record.errors = {"persist": [UnavailableError("away")]}
+        with pytest.raises(UnavailableError):
+            await flow.persist_redelivered(messages, "queue")
+    done = await flow.persist_redelivered(messages, "queue")
+    assert len(done.to_index) == 1  # one transaction
+    assert done.deadly == frozenset()
+    assert len(stand.record.rows) == 12
+    assert stand.record.attempts == {}
+
+
+async def test_a_killer_among_what_came_again_is_found_out_by_itself() -> None:
+    """A death leaves its messages to go unit by unit; five more, and the killer is buried."""
+    stand = Stand()
+    messages = {f"message {n}": [one for _ in range(3) for one in single()] for n in range(4)}
+    later = {"message later": single()}
+    killer = messages["message 2"][1].order.id
+    stand.record.killers = {killer}
+    deaths = 0
+    while True:
+        flow = stand.worker()
+        try:
+            done = await flow.persist_redelivered(messages | (later if deaths else {}), "queue")
+            for name in done.deadly:
+                for unit in await flow.pass_over([[one] for one in messages[name]]):
+                    await flow.persist_suspect(unit, "queue")
+            await flow.forget_deadly(done.deadly)
+        except DeathError:
+            deaths += 1
+            assert deaths < 50
+        else:
+            break
+    assert deaths == 1 + DEATHS_MAX
+    assert set(stand.record.letters) == {killer}
+    everything = {one.order.id for batch in (messages | later).values() for one in batch}
+    assert set(stand.record.rows) == everything - {killer}
     assert stand.record.attempts == {}
 
 

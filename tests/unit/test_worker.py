@@ -1,7 +1,7 @@
 """The loops of the worker: batches, suspects, newer schemas, outages, leadership."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -14,7 +14,7 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.flows.persist import ToIndex
+from polyglot_persistence.flows.persist import Redelivered, ToIndex
 from polyglot_persistence.flows.sweep import QueueProgress, SweepFlow
 from polyglot_persistence.ports import Backlog, Delivery
 from polyglot_persistence.worker.indexer import Indexer, IndexerLimits
@@ -65,6 +65,9 @@ class Flow:
     def __init__(self) -> None:
         self.batches: list[list[UUID]] = []
         self.suspects: list[UUID] = []
+        self.is_deadly = True
+        """Whether workers died of what came again and again."""
+        self.forgotten: set[str] = set()
         self.settled: set[UUID] = set()
         self.after_each: Callable[[], None] = lambda: None
         self.unreadable: list[codec.Reject] = []
@@ -85,6 +88,16 @@ class Flow:
         self.suspects.append(unit[0].unit_id)
         self.after_each()
         return []
+
+    async def persist_redelivered(
+        self, messages: Mapping[str, Sequence[AcceptedOrder]], source: str
+    ) -> Redelivered:
+        deadly = frozenset(messages) if self.is_deadly else frozenset()
+        rest = [one for name in messages if name not in deadly for one in messages[name]]
+        return Redelivered(await self.persist(rest, source) if rest else [], deadly)
+
+    async def forget_deadly(self, names: Collection[str]) -> None:
+        self.forgotten |= set(names)
 
     async def persist_swept(self, batch: Sequence[AcceptedOrder]) -> Sequence[ToIndex]:
         return await self.persist(batch, "sweep")
@@ -145,6 +158,17 @@ async def test_a_suspect_message_is_persisted_order_by_order() -> None:
     await stand.persister.run(stand.stop)
     assert [len(batch) for batch in stand.flow.batches] == [5, 1, 1, 1, 5]
     assert [one.unit_id for one in suspect] == stand.flow.suspects
+    assert len(stand.flow.forgotten) == 1
+
+
+async def test_what_only_came_again_and_again_is_persisted_in_batches() -> None:
+    """As all messages do that were held while the record was away for long."""
+    again = [delivery(orders(40), redeliveries=n) for n in (2, 3, 9, 2)]
+    stand = Stand([*again, delivery(orders(10))])
+    stand.flow.is_deadly = False
+    await stand.persister.run(stand.stop)
+    assert [len(batch) for batch in stand.flow.batches] == [80, 80, 10]
+    assert (stand.flow.suspects, len(stand.consumer.acked)) == ([], 5)
 
 
 async def test_a_suspect_message_goes_on_where_the_last_worker_died() -> None:

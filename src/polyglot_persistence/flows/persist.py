@@ -7,8 +7,10 @@
         +--> bury (dead letter) --settle: dead-lettered
 ```
 
-What may kill the worker itself (its message was delivered twice in vain) goes unit by unit, each
-alone, and is buried once five workers died of it, see `suspects`.
+What may kill the worker itself (a worker died of its message already) goes unit by unit, each
+alone, and is buried once five workers died of it, see `suspects`. A message that only came again
+and again, as all do while the record is away, is persisted with its like, so that it is known
+whether a worker dies of it.
 
 Order of effects: commit, settle, acknowledge, index. A crash between any two repeats the rest:
 every step is idempotent by order id.
@@ -17,7 +19,7 @@ Invariant: a unit is persisted or dead-lettered whole.
 Invariant: nothing is dead-lettered because a store is away; that raises, and the caller waits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from polyglot_persistence.domain import codec
@@ -62,6 +64,14 @@ class ToIndex(NamedTuple):
     orders: Sequence[StoredOrder]
 
 
+class Redelivered(NamedTuple):
+    """What became of messages that came again and again."""
+
+    to_index: Sequence[ToIndex]
+    deadly: frozenset[str]
+    """The names of those that were left out, since workers died of them."""
+
+
 class PersistFlow:
     """Persists batches, whoever brings them: the queue, the sweeper, or a replay."""
 
@@ -99,6 +109,29 @@ class PersistFlow:
             for condemned in await self.pass_over([unit]):
                 await self._condemn(condemned, f"{deaths} workers died of it")
             return []
+
+    async def persist_redelivered(
+        self, messages: Mapping[str, Sequence[AcceptedOrder]], source: str
+    ) -> Redelivered:
+        """Persist messages that came again and again, but for those that workers died of.
+
+        By a name of each message that stays the same. Raises as `persist` does.
+        """
+        async with self._suspects.alone():
+            deadly = await self._suspects.deadly(list(messages))
+            rest = [name for name in messages if name not in deadly]
+            if not rest:
+                return Redelivered([], deadly)
+            async with self._suspects.attempts(rest):
+                batch = [one for name in rest for one in messages[name]]
+                return Redelivered(await self._persist(batch, source), deadly)
+
+    async def forget_deadly(self, names: Collection[str]) -> None:
+        """Forget what workers died of, since each of its units has found its end.
+
+        Raises as `persist` does.
+        """
+        await self._store.end_attempts(sorted(names))
 
     async def persist_swept(self, batch: Sequence[AcceptedOrder]) -> Sequence[ToIndex]:
         """Persist what a sweep found; unit by unit, if the sweeps before died of theirs.

@@ -13,7 +13,7 @@ for a death that another order caused.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from polyglot_persistence.errors import PolyglotError, UnknownOutcomeError
@@ -55,6 +55,14 @@ class Suspects:
             await self._empty.wait()
             yield
 
+    async def deadly(self, subjects: Sequence[str]) -> frozenset[str]:
+        """Return those of the subjects that, by all that is known, workers died of.
+
+        Raises as `attempt` does.
+        """
+        await self._take_back()
+        return await self._store.attempted(subjects)
+
     @asynccontextmanager
     async def attempt(self, subject: str) -> AsyncIterator[int]:
         """Give how many attempts were not survived; leaving says that this one was.
@@ -65,24 +73,36 @@ class Suspects:
             UnavailableError: the record is away; try again.
             UnknownOutcomeError: likewise.
         """
+        async with self.attempts([subject]) as deaths:
+            yield deaths[subject]
+
+    @asynccontextmanager
+    async def attempts(self, subjects: Sequence[str]) -> AsyncIterator[Mapping[str, int]]:
+        """Give how many attempts at each were not survived, as `attempt` does for one.
+
+        Raises:
+            UnavailableError: the record is away; try again.
+            UnknownOutcomeError: likewise.
+        """
         await self._take_back()
         try:
-            attempts = await self._store.begin_attempt(subject)
+            attempts = await self._store.begin_attempts(subjects)
         except UnknownOutcomeError:
-            self._cut_short.add(subject)
+            self._cut_short.update(subjects)
             raise
         try:
-            yield attempts - 1
-            await self._store.end_attempt(subject)
+            yield {subject: count - 1 for subject, count in attempts.items()}
+            await self._store.end_attempts(subjects)
         except PolyglotError:
-            self._cut_short.add(subject)
+            self._cut_short.update(subjects)
             raise
 
     async def _take_back(self) -> None:
-        while self._cut_short:
-            subject = self._cut_short.pop()
-            try:
-                await self._store.take_back_attempt(subject)
-            except PolyglotError:
-                self._cut_short.add(subject)
-                raise
+        if not self._cut_short:
+            return
+        subjects, self._cut_short = self._cut_short, set()
+        try:
+            await self._store.take_back_attempts(sorted(subjects))
+        except PolyglotError:
+            self._cut_short |= subjects
+            raise

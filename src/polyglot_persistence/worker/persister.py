@@ -14,7 +14,8 @@ Invariant: a message of a newer schema is handed back untouched, for a newer wor
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -34,7 +35,8 @@ Result = TypeVar("Result")
 
 RECEIVE_SECONDS = 1.0
 SUSPECT_REDELIVERIES = 2
-"""From this many on, a message is persisted unit by unit: one of its orders may kill workers."""
+"""From this many on, one of a message's orders may kill workers. Or the record was away as often,
+and so it goes unit by unit only once a worker died of it."""
 NEWER_SCHEMA_PAUSE_SECONDS = 5.0
 
 
@@ -59,6 +61,10 @@ class _Deadline(NamedTuple):
 
 class _RecordAwayError(Exception):
     """The record stayed away for as long as deliveries may be held."""
+
+
+def _is_suspect(delivery: Delivery) -> bool:
+    return delivery.redeliveries >= SUSPECT_REDELIVERIES
 
 
 class Persister:
@@ -124,19 +130,18 @@ class Persister:
             await self._persist_batch(consumer, batch, deadline)
 
     def _micro_batches(self, deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
-        """Yield messages together up to the batch size; a suspect one comes alone."""
+        """Yield messages together up to the batch size, suspect ones among themselves."""
         batch: list[Delivery] = []
         orders = 0
         for delivery in deliveries:
-            suspect = delivery.redeliveries >= SUSPECT_REDELIVERIES
-            if batch and (suspect or orders + delivery.orders > self._limits.batch_orders_max):
+            if batch and (
+                _is_suspect(delivery) != _is_suspect(batch[0])
+                or orders + delivery.orders > self._limits.batch_orders_max
+            ):
                 yield batch
                 batch, orders = [], 0
             batch.append(delivery)
             orders += delivery.orders
-            if suspect:
-                yield batch
-                batch, orders = [], 0
         if batch:
             yield batch
 
@@ -145,17 +150,32 @@ class Persister:
     ) -> None:
         decoded = [codec.decode_message(delivery.body) for delivery in batch]
         rejects = [reject for one in decoded for reject in one.rejects]
-        orders = [order for one in decoded for order in one.orders]
         if rejects:
             await self._insist(partial(self._flow.bury_unreadable, rejects), deadline)
-        if batch[0].redeliveries >= SUSPECT_REDELIVERIES:
-            to_index = await self._persist_one_by_one(orders, deadline)
+        if _is_suspect(batch[0]):
+            names = [f"message {hashlib.sha256(delivery.body).hexdigest()}" for delivery in batch]
+            messages = {name: one.orders for name, one in zip(names, decoded, strict=True)}
+            to_index = await self._persist_suspects(messages, deadline)
         else:
+            orders = [order for one in decoded for order in one.orders]
             to_index = await self._insist(partial(self._flow.persist, orders, "queue"), deadline)
         await consumer.ack(batch)
         for delivery in batch:
             self._progress.acknowledged(delivery.accepted_at)
         self._offer(to_index)
+
+    async def _persist_suspects(
+        self, messages: Mapping[str, Sequence[AcceptedOrder]], deadline: _Deadline
+    ) -> Sequence[ToIndex]:
+        """Persist messages together; those that workers died of, each unit by unit."""
+        redelivered = partial(self._flow.persist_redelivered, messages, "queue")
+        done = await self._insist(redelivered, deadline)
+        to_index = list(done.to_index)
+        for name in done.deadly:
+            to_index += await self._persist_one_by_one(messages[name], deadline)
+        if done.deadly:
+            await self._insist(partial(self._flow.forget_deadly, done.deadly), deadline)
+        return to_index
 
     async def _persist_one_by_one(
         self, orders: Sequence[AcceptedOrder], deadline: _Deadline

@@ -39,14 +39,15 @@ WITH inserted AS (
     FROM inserted
     HAVING count(*) > 0
     ON CONFLICT (slot) DO UPDATE SET orders = cell.orders + excluded.orders
-), replayed AS (
-    DELETE FROM dead_letters USING inserted WHERE dead_letters.order_id = inserted.id
 )
 SELECT transaction_timestamp() AS persisted_at,
        (SELECT id FROM outbox) AS outbox_id,
        (SELECT count(*) FROM inserted) AS inserted,
        CASE WHEN (SELECT count(*) FROM inserted) < cardinality($1)
-            THEN (SELECT array_agg(id) FROM inserted) END AS inserted_ids;
+            THEN (SELECT array_agg(id) FROM inserted) END AS inserted_ids,
+       (SELECT array_agg(letter.id)
+        FROM dead_letters AS letter
+        JOIN inserted ON inserted.id = letter.order_id) AS letter_ids;
 
 -- name: orders_by_ids
 -- Return the rows of the given ids.
@@ -185,21 +186,25 @@ SELECT pg_advisory_lock($1);
 -- Commit this transaction without waiting for the disk: a crash of the server may undo it.
 SET LOCAL synchronous_commit TO off;
 
--- name: begin_attempt
--- Count one more attempt at a suspect, and return how many there are.
+-- name: attempted
+-- Return those of the suspects that were attempted and not survived.
+SELECT subject FROM suspects WHERE subject = ANY ($1::text[]) AND attempts > 0;
+
+-- name: begin_attempts
+-- Count one more attempt at each suspect, in one order for all, and return how many there are.
 INSERT INTO suspects AS suspect (subject, attempts)
-VALUES ($1, 1)
+SELECT subject, 1 FROM unnest($1::text[]) AS begun (subject) ORDER BY subject
 ON CONFLICT (subject) DO UPDATE SET attempts = suspect.attempts + 1, last_at = excluded.last_at
-RETURNING attempts;
+RETURNING subject, attempts;
 
--- name: take_back_attempt
+-- name: take_back_attempts
 -- Count one attempt less.
-UPDATE suspects SET attempts = greatest(attempts - 1, 0) WHERE subject = $1;
+UPDATE suspects SET attempts = greatest(attempts - 1, 0) WHERE subject = ANY ($1::text[]);
 
--- name: end_attempt
--- Forget a suspect, and those that nobody has attempted for a day.
+-- name: end_attempts
+-- Forget suspects, and those that nobody has attempted for a day.
 DELETE FROM suspects
-WHERE subject = $1 OR last_at < transaction_timestamp() - interval '1 day';
+WHERE subject = ANY ($1::text[]) OR last_at < transaction_timestamp() - interval '1 day';
 
 -- name: claim_outbox
 -- Lock old rows that nobody else has locked, and return the first with up to $2 orders in all.
