@@ -89,6 +89,7 @@ docs: ## Write what is generated of the documents.
 	$(call set_up,dev)
 	@"$(BIN)/python" scripts/document_settings.py
 	@"$(BIN)/python" scripts/document_api.py
+	@"$(BIN)/python" scripts/grafana.py
 
 .PHONY: lock
 lock: ## Pin every dependency with hashes; ARGS=--upgrade takes newer ones.

@@ -343,9 +343,6 @@ class OrderStore(Protocol):
     async def outbox_done(self, outbox_ids: Sequence[int]) -> None:
         """Delete outbox rows whose orders are searchable."""
 
-    async def outbox_depth(self) -> tuple[int, datetime | None]:
-        """Return how many orders wait in the outbox, and since when the oldest."""
-
     async def progress(self, *, dead_letters_max: int) -> Progress:
         """Return how far the record is, counting at most so many dead letters."""
 

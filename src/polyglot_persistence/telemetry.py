@@ -163,6 +163,11 @@ INDEX_LAG_SECONDS = BatchHistogram(
 DEAD_LETTERED = Counter(
     "polyglot_dead_letters", "Dead letters written, by stage.", ["stage"], registry=REGISTRY
 )
+DEAD_LETTERS_WAITING = Gauge(
+    "polyglot_dead_letters_waiting",
+    "Dead letters that nobody has replayed or discarded; counted up to 10,000.",
+    registry=REGISTRY,
+)
 DEAD_LETTERS_HANDLED = Counter(
     "polyglot_dead_letters_handled",
     "Dead letters that an operator replayed or discarded, by outcome.",
@@ -220,6 +225,8 @@ for _source in ("queue", "sweep", "replay"):
     PERSISTED.labels(_source)
 for _stage in ("decode", "persist", "index"):
     DEAD_LETTERED.labels(_stage)
+for _handled in ("persisted", "reindexed", "discarded", "kept"):
+    DEAD_LETTERS_HANDLED.labels(_handled)
 
 
 class ComponentLogger(logging.LoggerAdapter[logging.Logger]):

@@ -33,12 +33,12 @@ async def test_a_claim_yields_the_orders_and_deletes_the_rows(
 ) -> None:
     """After a normal end nothing waits any more, and the next claim yields nothing."""
     batches = await persist(store, 3, 2)
-    assert (await store.outbox_depth())[0] == 5
+    assert (await store.progress(dead_letters_max=1)).outbox_orders == 5
     async with store.claim_outbox(0, 100) as claimed:
         assert ids(claimed) == batches[0] | batches[1]
         stored = (await store.find(list(batches[0]))).orders
         assert {row.order.id: row for row in claimed.orders if row.order.id in stored} == stored
-    assert await store.outbox_depth() == (0, None)
+    assert (await store.progress(dead_letters_max=1)).outbox_oldest is None
     async with store.claim_outbox(0, 100) as claimed:
         assert claimed.orders == []
     assert await seen.value("SELECT count(*) FROM index_outbox") == 0
@@ -61,7 +61,7 @@ async def test_a_claim_takes_only_what_is_old_enough(store: OrderStore, seen: On
     await persist(store, 3)
     async with store.claim_outbox(30, 100) as claimed:
         assert ids(claimed) == old
-    assert (await store.outbox_depth())[0] == 3
+    assert (await store.progress(dead_letters_max=1)).outbox_orders == 3
 
 
 async def test_a_claim_is_bounded_in_orders_but_never_empty_handed(store: OrderStore) -> None:
@@ -71,7 +71,7 @@ async def test_a_claim_is_bounded_in_orders_but_never_empty_handed(store: OrderS
         assert ids(claimed) == batches[0]
     async with store.claim_outbox(0, 4) as claimed:
         assert ids(claimed) == batches[1] | batches[2]
-    assert (await store.outbox_depth())[0] == 2
+    assert (await store.progress(dead_letters_max=1)).outbox_orders == 2
 
 
 async def test_two_at_once_claim_different_rows(store: OrderStore) -> None:
@@ -80,7 +80,7 @@ async def test_two_at_once_claim_different_rows(store: OrderStore) -> None:
     async with store.claim_outbox(0, 10) as one, store.claim_outbox(0, 10) as other:
         assert len(ids(one)) == len(ids(other)) == 10
         assert not ids(one) & ids(other)
-    assert (await store.outbox_depth())[0] == 280
+    assert (await store.progress(dead_letters_max=1)).outbox_orders == 280
 
 
 async def test_done_rows_are_deleted_and_others_are_not(store: OrderStore) -> None:
@@ -91,10 +91,10 @@ async def test_done_rows_are_deleted_and_others_are_not(store: OrderStore) -> No
     await store.outbox_done([done.outbox_id])
     await store.outbox_done([])
     await store.outbox_done([done.outbox_id])
-    assert (await store.outbox_depth())[0] == 2
+    assert (await store.progress(dead_letters_max=1)).outbox_orders == 2
     assert waiting.outbox_id is not None
     await store.outbox_done([waiting.outbox_id])
-    assert await store.outbox_depth() == (0, None)
+    assert (await store.progress(dead_letters_max=1)).outbox_oldest is None
 
 
 async def test_done_does_not_wait_for_a_claim(store: OrderStore) -> None:
@@ -104,17 +104,17 @@ async def test_done_does_not_wait_for_a_claim(store: OrderStore) -> None:
     async with store.claim_outbox(0, 100):
         async with asyncio.timeout(2):
             await store.outbox_done([persisted.outbox_id])
-        assert (await store.outbox_depth())[0] == 1
-    assert (await store.outbox_depth())[0] == 0
+        assert (await store.progress(dead_letters_max=1)).outbox_orders == 1
+    assert (await store.progress(dead_letters_max=1)).outbox_orders == 0
 
 
 async def test_the_depth_tells_how_long_the_oldest_waits(store: OrderStore) -> None:
     """By the database's clock."""
     await persist(store, 2, 1)
-    orders, oldest = await store.outbox_depth()
-    assert orders == 3
-    assert oldest is not None
-    assert abs(datetime.now(UTC) - oldest) < timedelta(minutes=1)
+    progress = await store.progress(dead_letters_max=1)
+    assert progress.outbox_orders == 3
+    assert progress.outbox_oldest is not None
+    assert abs(datetime.now(UTC) - progress.outbox_oldest) < timedelta(minutes=1)
 
 
 async def test_a_refill_puts_every_order_into_the_outbox(store: OrderStore, seen: Onlooker) -> None:

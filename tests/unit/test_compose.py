@@ -138,7 +138,7 @@ def test_what_is_mounted_is_there_and_cannot_be_written() -> None:
         for volume in service.get("volumes", [])
         if volume.startswith(".")
     ]
-    assert len(mounted) == 3
+    assert len(mounted) == 4
     for source, _, mode in mounted:
         assert (ROOT / source).exists(), source
         assert mode == "ro"
@@ -249,6 +249,9 @@ def test_what_is_watched_is_served() -> None:
     }
     source = yaml.safe_load((deploy / "grafana" / "datasources" / "prometheus.yml").read_text())
     assert source["datasources"][0]["url"] == "http://prometheus:9090"
+    provider = yaml.safe_load((deploy / "grafana" / "dashboards" / "provider.yml").read_text())
+    path = provider["providers"][0]["options"]["path"]
+    assert f"./deploy/grafana/dashboards:{path}:ro" in SERVICES["grafana"]["volumes"]
 
 
 # --- image -----------------------------------------------------------------------------------

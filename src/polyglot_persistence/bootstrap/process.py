@@ -44,13 +44,8 @@ def run(
 
 async def watch_stores(stores: Stores, clock: Clock, stop: asyncio.Event) -> None:
     """Keep the gauges of what all processes share up to date until stopped."""
-    state = SharedState(
-        stores.cache,
-        stores.store,
-        stores.sales.refreshed_at,
-        HealthFlow(stores.pingable()),
-        clock,
-    )
+    health = HealthFlow(stores.pingable())
+    state = SharedState(stores.cache, stores.store, health, clock)
     await repeat("shared_state", state.look, stop, interval_seconds=INTERVAL_SECONDS)
 
 

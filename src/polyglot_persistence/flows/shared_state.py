@@ -1,4 +1,4 @@
-"""The gauges of what all processes share: stores, backlog, outbox, cold cache, age of the view.
+"""The gauges of what all processes share: stores, backlog, outbox, dead letters, cold cache, view.
 
 Every process sets them from the stores themselves, whichever of the loops it leads. So none of them
 shows what a process saw that has lost its role since, and any one of the processes tells of all.
@@ -20,6 +20,7 @@ from polyglot_persistence.telemetry import (
     BACKLOG_AGE_SECONDS,
     BACKLOG_ORDERS,
     CACHE_COLD,
+    DEAD_LETTERS_WAITING,
     OUTBOX_AGE_SECONDS,
     OUTBOX_ORDERS,
     VIEW_AGE_SECONDS,
@@ -29,22 +30,15 @@ INTERVAL_SECONDS = 5.0
 """Twice in Prometheus's usual scrape interval."""
 
 ANSWER_SECONDS_MAX = 4.0
+DEAD_LETTERS_COUNTED_MAX = 10_000
 
 
 class SharedState:
     """Looks at the stores for the gauges."""
 
-    def __init__(
-        self,
-        cache: Cache,
-        store: OrderStore,
-        view_refreshed_at: Callable[[], Awaitable[datetime | None]],
-        health: HealthFlow,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, cache: Cache, store: OrderStore, health: HealthFlow, clock: Clock) -> None:
         self._cache = cache
         self._store = store
-        self._view_refreshed_at = view_refreshed_at
         self._health = health
         self._clock = clock
 
@@ -53,9 +47,11 @@ class SharedState:
         await asyncio.gather(
             self._health.check(),
             _set(self._backlog, BACKLOG_ORDERS, BACKLOG_AGE_SECONDS),
-            _set(self._outbox, OUTBOX_ORDERS, OUTBOX_AGE_SECONDS),
+            _set(
+                self._progress,
+                *(OUTBOX_ORDERS, OUTBOX_AGE_SECONDS, DEAD_LETTERS_WAITING, VIEW_AGE_SECONDS),
+            ),
             _set(self._cold, CACHE_COLD),
-            _set(self._view, VIEW_AGE_SECONDS),
         )
         return False
 
@@ -63,18 +59,20 @@ class SharedState:
         backlog = await self._cache.backlog()
         return backlog.orders, self._age(backlog.oldest_accepted_at)
 
-    async def _outbox(self) -> tuple[float, ...]:
-        orders, oldest = await self._store.outbox_depth()
-        return orders, self._age(oldest)
+    async def _progress(self) -> tuple[float, ...]:
+        progress = await self._store.progress(dead_letters_max=DEAD_LETTERS_COUNTED_MAX)
+        refreshed_at = progress.view_refreshed_at
+        return (
+            progress.outbox_orders,
+            self._age(progress.outbox_oldest),
+            progress.dead_letters,
+            nan if refreshed_at is None else self._age(refreshed_at),
+        )
 
     async def _cold(self) -> tuple[float, ...]:
         # The copy first, as a reader does it: it cannot be newer than the original then.
         copy = (await self._cache.read([])).epoch
         return (float(copy != (await self._store.find([])).epoch),)
-
-    async def _view(self) -> tuple[float, ...]:
-        refreshed_at = await self._view_refreshed_at()
-        return (nan if refreshed_at is None else self._age(refreshed_at),)
 
     def _age(self, since: datetime | None) -> float:
         return 0.0 if since is None else max((self._clock.now() - since).total_seconds(), 0.0)

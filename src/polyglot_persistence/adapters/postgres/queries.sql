@@ -236,10 +236,6 @@ WHERE id IN (
     SELECT id FROM index_outbox WHERE id = ANY ($1::bigint[]) ORDER BY id FOR UPDATE SKIP LOCKED
 );
 
--- name: outbox_depth
--- Return how many orders wait, and since when.
-SELECT coalesce(sum(orders), 0)::bigint AS orders, min(created_at) AS oldest FROM index_outbox;
-
 -- name: progress
 -- Return how far the record is; of dead letters it looks at no more than the first $1.
 SELECT (SELECT coalesce(sum(orders), 0)::bigint FROM persisted_orders) AS persisted,

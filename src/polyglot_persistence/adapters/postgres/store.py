@@ -170,12 +170,6 @@ class PostgresOrderStore:
         async with self._pool.transaction() as session:
             await session.fetch("outbox_done", outbox_ids)
 
-    async def outbox_depth(self) -> tuple[int, datetime | None]:
-        """See `OrderStore.outbox_depth`."""
-        async with self._pool.reading() as session:
-            records = await session.fetch("outbox_depth")
-        return records[0]["orders"], records[0]["oldest"]
-
     async def progress(self, *, dead_letters_max: int) -> Progress:
         """See `OrderStore.progress`."""
         async with self._pool.reading() as session:
