@@ -63,18 +63,23 @@ export class Chart extends Panel {
   }
 
   // What is under the pointer, else the latest.
+  place() {
+    const last = this.props.data[0].length - 1;
+    return last < 0 ? null : Math.min(this.state.at ?? last, last);
+  }
+
   value(column) {
-    const values = this.props.data[column];
-    return values?.[this.state.at ?? values.length - 1] ?? null;
+    return this.props.data[column]?.[this.place()] ?? null;
   }
 
   render({ label, series, title, form = compact, height }) {
     return html`<figure class="chart">
       <figcaption>
-        <span class="chart-title">${title}</span>
+        ${title && html`<span class="chart-title">${title}</span>`}
         ${series.map(
           ({ name, style }, index) => html`<span class="legend">
-            <span class="swatch ${style}" aria-hidden="true"></span>${name}${" "}
+            <span class="swatch ${style}" aria-hidden="true"></span>
+            ${typeof name === "function" ? name(this.place()) : name}${" "}
             <b>${form(this.value(index + 1))}</b>
           </span>`,
         )}

@@ -176,7 +176,7 @@ export class DeadLetters extends Panel {
         <p class="quiet">stage ${group.stage}, last ${dateAndTime(group.last_at)}</p>
       </div>
       <div class="actions">
-        <button onClick=${() => this.narrow(filter)}>Show</button>
+        <button aria-label=${`Show: ${group.reason}`} onClick=${() => this.narrow(filter)}>Show</button>
         ${Object.entries(WORDS).map(([verb, { verb: word }]) => html`<button key=${verb} disabled=${this.state.busy}
           aria-label=${`${word} all: ${group.reason}`} onClick=${() => this.planAll(verb, filter)}>${word} all</button>`)}
       </div>

@@ -47,25 +47,26 @@ const lines = (styles, least, form) => (colour, axis) => ({
     y: { range: (_plot, _low, high) => [0, Math.max(least, high * 1.15)] },
   },
   axes: [
-    { ...axis, size: 26, gap: 4, space: 70, grid: { show: false }, values: "{HH}:{mm}:{ss}" },
+    { ...axis, size: 26, gap: 4, space: 40, grid: { show: false }, incrs: [60, 120, 300], values: "{HH}:{mm}" },
     valueAxis({ ...axis, space: 28 }, form),
   ],
   series: [
     {},
     ...styles.map((style) => ({
       stroke: colour(style),
-      fill: colour(style).replace("rgb(", "rgba(").replace(")", ", 0.08)"),
       width: 2,
       points: { show: false },
     })),
   ],
 });
 
+const axisAge = (seconds) => (seconds < 10 ? `${Number(seconds.toFixed(2))} s` : age(seconds));
+
 const STAGES = ["accepted", "persisted", "searchable"];
 const WAITING = ["accepted", "persisted"];
 const rates = lines(STAGES, 5, compact);
 const waiting = lines(WAITING, 5, compact);
-const ages = lines(WAITING, 1, age);
+const ages = lines(WAITING, 1, axisAge);
 
 const said = (pairs) => pairs.map(([name, value]) => `${name} ${value}`).join(", ");
 

@@ -5,6 +5,10 @@ const short = new Intl.NumberFormat("en", { notation: "compact", maximumFraction
 const money = new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const day = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeZone: "UTC" });
+const shortDay = new Intl.DateTimeFormat("en", { month: "short", day: "numeric", timeZone: "UTC" });
+const shortMonth = new Intl.DateTimeFormat("en", { month: "short", year: "numeric", timeZone: "UTC" });
+const hourOfDay = new Intl.DateTimeFormat("en-GB", { timeStyle: "short", timeZone: "UTC" });
+const share = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 0, signDisplay: "exceptZero" });
 const moment = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 
 export const UNKNOWN = "–";
@@ -35,5 +39,9 @@ export const delay = known((milliseconds) => {
 export const timeOfDay = known((text) => clock.format(new Date(text)));
 export const dateAndTime = known((text) => moment.format(new Date(text)));
 export const utcDay = known((text) => day.format(new Date(text)));
+export const monthAndDay = known((text) => shortDay.format(new Date(text)));
+export const month = known((text) => shortMonth.format(new Date(text)));
+export const hour = known((text) => hourOfDay.format(new Date(text)));
+export const percent = known((value) => share.format(value));
 export const plural = (number, one, many = `${one}s`) =>
   `${count(number)} ${number === 1 ? one : many}`;

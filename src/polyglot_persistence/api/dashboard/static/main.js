@@ -14,8 +14,8 @@ class KeyDialog extends Panel {
   dialog = createRef();
   input = createRef();
 
-  open() {
-    if (!this.dialog.current.open) this.dialog.current.showModal();
+  componentDidUpdate({ asked }) {
+    if (this.props.asked > asked && !this.dialog.current.open) this.dialog.current.showModal();
   }
 
   use = (event) => {
@@ -25,7 +25,7 @@ class KeyDialog extends Panel {
     this.dialog.current.close();
   };
 
-  render({ use }) {
+  render({ use, keyed }) {
     return html`<dialog ref=${this.dialog} aria-labelledby="key-title">
       <form method="dialog" onSubmit=${this.use}>
         <h2 id="key-title">API key</h2>
@@ -35,7 +35,7 @@ class KeyDialog extends Panel {
         </div>
         <div class="actions">
           <button type="button" onClick=${() => this.dialog.current.close()}>Cancel</button>
-          ${key.get() && html`<button type="button" onClick=${() => { use(""); this.dialog.current.close(); }}>Forget the key</button>`}
+          ${keyed && html`<button type="button" onClick=${() => { use(""); this.dialog.current.close(); }}>Forget the key</button>`}
           <button class="primary">Use the key</button>
         </div>
       </form>
@@ -45,7 +45,6 @@ class KeyDialog extends Panel {
 
 class App extends Panel {
   history = new History();
-  keyDialog = createRef();
   state = {
     now: null,
     columns: columnsOf(this.history),
@@ -54,6 +53,7 @@ class App extends Panel {
     lost: null,
     wanted: null,
     keyed: key.get(),
+    keyAsked: 0, // how often
   };
 
   componentDidMount() {
@@ -68,7 +68,7 @@ class App extends Panel {
     this.setState({ now: figures.at(-1), columns: columnsOf(this.history) });
   }
 
-  askForKey = () => this.keyDialog.current.open();
+  askForKey = () => this.setState(({ keyAsked }) => ({ keyAsked: keyAsked + 1 }));
 
   useKey = (text) => {
     key.set(text);
@@ -101,7 +101,7 @@ class App extends Panel {
     return html`<p class="notice"><b>No live figures.</b> ${why} Trying again.${since}</p>`;
   }
 
-  render(_properties, { now, columns, health, wanted, keyed, lost }) {
+  render(_properties, { now, columns, health, wanted, keyed, keyAsked, lost }) {
     const [style, words] = this.mode();
     const record = isUp(health, "record");
     const refreshedAt = now?.view_refreshed_at ?? null;
@@ -125,10 +125,10 @@ class App extends Panel {
           <${Orders} wanted=${wanted} askForKey=${this.askForKey} />
           <${Search} follow=${this.follow} up=${isUp(health, "search")} askForKey=${this.askForKey} />
         </div>
-        <${Sales} refreshedAt=${refreshedAt} viewAge=${viewAge} up=${record} askForKey=${this.askForKey} />
+        <${Sales} persisted=${now?.persisted} viewAge=${viewAge} up=${record} askForKey=${this.askForKey} />
         <${DeadLetters} known=${now?.dead_letters} latest=${now?.latest_dead_letter} up=${record} keyed=${keyed} askForKey=${this.askForKey} />
       </main>
-      <${KeyDialog} ref=${this.keyDialog} use=${this.useKey} keyed=${keyed} />`;
+      <${KeyDialog} asked=${keyAsked} use=${this.useKey} keyed=${keyed} />`;
   }
 }
 

@@ -1,5 +1,5 @@
 // Placing an order, and following orders through their stages.
-import { address, ask, newKey, post } from "./api.js";
+import { address, ask, newKey, post, query } from "./api.js";
 import { amount, delay, timeOfDay } from "./format.js";
 import { Panel, createRef, html } from "./html.js";
 
@@ -15,7 +15,7 @@ const between = (from, to) => (from && to ? Math.max(0, Date.parse(to) - Date.pa
 function stagesOf({ status, answeredMs }) {
   const { accepted_at, persisted_at, searchable_at, dead_lettered_at } = status ?? {};
   const accepted = { name: "Accepted", style: "accepted", at: accepted_at, done: true };
-  accepted.note = answeredMs === undefined ? "" : `acknowledged in ${delay(answeredMs)}`;
+  accepted.note = answeredMs === undefined ? "" : `in ${delay(answeredMs)}`;
   if (status?.status === "dead-lettered") {
     return [accepted, { name: "Dead letter", style: "dead", at: dead_lettered_at, done: true, note: status.reason }];
   }
@@ -42,7 +42,8 @@ function Order({ order, forget }) {
     <ol class="stages">
       ${stages.map(({ name, style, at, done, note }) => html`<li key=${name} class="${style} ${done ? "done" : "open"}">
         <span class="stage-name">${name}</span>
-        <span class="quiet">${done ? (at ? html`<time datetime=${at}>${timeOfDay(at)}</time>` : "") : "waiting"} ${note}</span>
+        <span class="quiet">${done ? note : "waiting"}</span>
+        ${done && at && html`<time class="quiet" datetime=${at} title=${at}>${timeOfDay(at)}</time>`}
       </li>`)}
     </ol>
     ${order.problem && html`<p class="problem">${order.problem}</p>`}
@@ -53,7 +54,7 @@ export class Orders extends Panel {
   name = createRef();
   price = createRef();
   known = createRef();
-  state = { orders: [], broken: {}, problem: "", placing: false, said: "" };
+  state = { orders: [], suggestions: [], broken: {}, problem: "", placing: false, said: "" };
   #key = { body: "", text: "" };
 
   componentDidMount() {
@@ -71,6 +72,17 @@ export class Orders extends Panel {
     if (this.#key.body !== text) this.#key = { body: text, text: newKey() };
     return this.#key.text;
   }
+
+  suggest = ({ target }) => {
+    clearTimeout(this.pause);
+    this.pause = setTimeout(async () => {
+      const q = target.value.trim();
+      const none = { suggestions: [] };
+      // Help that may fail: without it the name is typed in full.
+      const { suggestions } = q ? await ask(`/api/search/suggest${query({ q, limit: 6 })}`).catch(() => none) : none;
+      this.setState({ suggestions: suggestions.map((one) => one.product_name) });
+    }, 150);
+  };
 
   place = async (event) => {
     event.preventDefault();
@@ -167,14 +179,15 @@ export class Orders extends Panel {
     return this.state.broken[name] ? `order-${name}-wrong` : undefined;
   }
 
-  render(_properties, { orders, broken, problem, placing, said }) {
+  render(_properties, { orders, suggestions, broken, problem, placing, said }) {
     return html`<section class="panel" aria-labelledby="place">
       <h2 id="place">Place an order</h2>
       <form class="row" onSubmit=${this.place} novalidate>
-        ${this.field("product_name", "Product", html`<input id="order-product_name" ref=${this.name} autocomplete="off"
+        ${this.field("product_name", "Product", html`<input id="order-product_name" ref=${this.name} autocomplete="off" list="order-names" onInput=${this.suggest}
           aria-invalid=${broken.product_name ? "true" : undefined} aria-describedby=${this.described("product_name")} />`)}
         ${this.field("amount", "Amount", html`<input id="order-amount" class="short" ref=${this.price} inputmode="decimal" autocomplete="off"
           aria-invalid=${broken.amount ? "true" : undefined} aria-describedby=${this.described("amount")} />`)}
+        <datalist id="order-names">${suggestions.map((name) => html`<option key=${name} value=${name} />`)}</datalist>
         <button class="primary" disabled=${placing}>Place order</button>
       </form>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
