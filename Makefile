@@ -3,6 +3,7 @@
 VENV ?= .venv
 ARGS ?=
 ROUNDS ?= 20
+DEPLOYMENT ?= embedded
 export PEER ?=
 export BENCHES ?=
 URL ?= http://127.0.0.1:8080
@@ -61,12 +62,10 @@ restarts: ## Kill and stop real servers under load, each ROUNDS times (20), and 
 .PHONY: fault
 fault: ## Kill, wipe, cut and fill things under load, ROUNDS times (20), and count; SEED repeats.
 	$(call set_up,dev)
-	@exec "$(BIN)/python" -m tests.fault --rounds "$(ROUNDS)" $(if $(SEED),--seed "$(SEED)") $(ARGS)
-
-.PHONY: bench
-bench: ## Measure on real servers beside the Go peer, PEER=its-source; BENCHES=accept,read does less.
-	$(call set_up,bench)
-	@exec "$(BIN)/python" -m bench $(ARGS)
+	@if [ "$(DEPLOYMENT)" = servers ]; then \
+		scripts/servers up redis rabbitmq postgres elasticsearch; eval "$$(scripts/servers test-env)"; \
+	fi; exec "$(BIN)/python" -m tests.fault --deployment "$(DEPLOYMENT)" --rounds "$(ROUNDS)" \
+		$(if $(SEED),--seed "$(SEED)") $(ARGS)
 
 .PHONY: compose-test
 compose-test: ## Run the compose file for real, with stand-ins for public images (root).

@@ -154,6 +154,17 @@ class Server:
             os.killpg(pid, signal.SIGKILL)  # it was started as the leader of its own session
             wait_gone(pid)
 
+    def empty(self) -> None:
+        self.down()
+        shutil.rmtree(self.data, ignore_errors=True)
+
+    def run(self, command: list[str]) -> int:
+        """Run a tool of the server as the server runs; return its exit code."""
+        environment = {**bare_environment(), **self.environment()}
+        return subprocess.run(
+            [*self.become(), *command], env=environment, cwd=self.data, check=False
+        ).returncode
+
     def wipe(self) -> None:
         self.down()
         shutil.rmtree(self.dir, ignore_errors=True)

@@ -194,14 +194,19 @@ async def test_a_message_put_there_by_hand_is_delivered_for_what_it_is(broker: R
     queue = await broker.process()
     await queue.ready()
     async with channel_to(broker) as channel:
-        for headers in (None, {"orders": "many", "accepted_at": -1, "schema": True}):
+        by_hand: list[Any] = [
+            None,
+            {"orders": "many", "accepted_at": -1, "schema": True},
+            {"accepted_at": 2**62},  # there is no such year
+        ]
+        for headers in by_hand:
             channel.send_content(
                 commands.Basic.Publish(routing_key=broker.queue_name),
-                commands.Basic.Properties(headers=headers),  # type: ignore[arg-type]
+                commands.Basic.Properties(headers=headers),
                 b"what?",
             )
         async with queue.consume(orders_max=10) as consumer:
-            for _ in range(2):
+            for _ in by_hand:
                 [delivery] = await consumer.receive(2)
                 assert delivery[1:5] == (b"what?", 0, None, 1)
                 await consumer.ack([delivery])

@@ -129,3 +129,15 @@ async def test_a_server_that_does_not_fsync_is_warned_of(
     assert (await queue.ping()).warnings == ()
     await client.execute("CONFIG", "SET", "appendfsync", "everysec")
     assert "appendfsync" in (await queue.ping()).warnings[0]
+
+
+@pytest.mark.parametrize("number", ["9" * 5_000, "9" * 18, "1e9", "-1", ""])
+async def test_a_message_with_numbers_that_are_none_is_delivered(
+    number: str, queue: ValkeyStreamsQueue, client: RedisClient
+) -> None:
+    """Fields that anybody may have written are no reason to die: they count as not there."""
+    await client.execute("XADD", STREAM, "*", "body", "what?", "accepted_at", number)
+    async with queue.consume(orders_max=10) as consumer:
+        [delivery] = await consumer.receive(2)
+        assert delivery[1:4] == (b"what?", 0, None)
+        await consumer.ack([delivery])

@@ -6,21 +6,36 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import asyncpg
 import hiredis
 import msgspec
 import tantivy
+from elasticsearch import ApiError, AsyncElasticsearch, NotFoundError, TransportError
+from pamqp import commands
 
+from polyglot_persistence.adapters.rabbitmq.address import parse_address
+from polyglot_persistence.adapters.rabbitmq.connection import open_connection
+from polyglot_persistence.errors import PolyglotError, UnavailableError
 from tests.fault.checkers import Held, Letter, Row, Sum
+from tests.support.queues import Deaf
 from tests.support.servers import redis_command
 
 ENTRY = "polyglot:order:"
 DIRTY = "polyglot:dirty"
 ENTRIES_AT_ONCE = 2_000
+DOCUMENTS_AT_ONCE = 10_000
 
-ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, hiredis.HiredisError, ValueError)
+ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    hiredis.HiredisError,
+    ApiError,
+    TransportError,
+    PolyglotError,
+    ValueError,
+    TypeError,  # an error reply of Redis is no number
+)
 """What a store may answer that is not well."""
 
 
@@ -73,6 +88,25 @@ async def unfinished(dsn: str) -> tuple[int, int]:
         return row[0], row[1]
     finally:
         await connection.close(timeout=5)
+
+
+async def record_ids(dsn: str) -> set[str]:
+    """Return the ids of all orders of the record."""
+    connection = await asyncpg.connect(dsn, timeout=10)
+    try:
+        return {str(row[0]) for row in await connection.fetch("SELECT id FROM orders", timeout=60)}
+    finally:
+        await connection.close(timeout=10)
+
+
+async def dead_payloads(dsn: str) -> dict[bytes, str | None]:
+    """Return the payloads of all dead letters, each with its order's id if that was readable."""
+    connection = await asyncpg.connect(dsn, timeout=10)
+    try:
+        rows = await connection.fetch("SELECT payload, order_id FROM dead_letters", timeout=60)
+        return {row[0]: None if row[1] is None else str(row[1]) for row in rows}
+    finally:
+        await connection.close(timeout=10)
 
 
 async def cache(url: str, ids: Sequence[str], held: Held) -> None:
@@ -134,14 +168,57 @@ def _index(directory: Path) -> tantivy.Index | None:
     return tantivy.Index.open(str(directory / name))
 
 
+async def elasticsearch_count(client: AsyncElasticsearch, alias: str) -> int:
+    """Return how many orders a search can find; none if there is no index."""
+    try:
+        await client.indices.refresh(index=alias)
+        return int((await client.count(index=alias))["count"])
+    except NotFoundError:
+        return 0
+
+
+async def elasticsearch_documents(
+    client: AsyncElasticsearch, alias: str
+) -> list[tuple[str, str, int]]:
+    """Return every order that a search can find, in slices by id."""
+    documents: list[tuple[str, str, int]] = []
+    after: list[str] | None = None
+    while True:
+        found = await client.search(
+            index=alias,
+            size=DOCUMENTS_AT_ONCE,
+            sort=[{"id": "asc"}],
+            search_after=after,
+            source_includes=["id", "product_name", "amount_cents"],
+        )
+        hits = found["hits"]["hits"]
+        if not hits:
+            return documents
+        sources = [hit["_source"] for hit in hits]
+        documents += [(x["id"], x["product_name"], x["amount_cents"]) for x in sources]
+        after = hits[-1]["sort"]
+
+
+async def queue_ready(url: str, name: str) -> int:
+    """Return how many messages of a RabbitMQ queue no consumer holds; none if it is not there."""
+    connection = await open_connection(
+        parse_address(url), connect_timeout_seconds=5, timeout_seconds=5
+    )
+    try:
+        channel = await connection.channel(Deaf())
+        declared = await channel.call(
+            commands.Queue.Declare(queue=name, passive=True), commands.Queue.DeclareOk
+        )
+        return int(declared.message_count or 0)
+    except UnavailableError:
+        return 0  # the broker has closed the channel: no such queue
+    finally:
+        await connection.close()
+
+
 async def _sums(connection: Any, sql: str) -> Mapping[Any, Sum]:
     return {row[0]: Sum(_cents(row[1]), row[2]) for row in await connection.fetch(sql)}
 
 
 def _cents(amount: Any) -> int:
     return int(Decimal(amount) * 100)
-
-
-def unquoted(text: str) -> str:
-    """Return a part of a URL as it was meant."""
-    return unquote(text)

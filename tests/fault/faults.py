@@ -18,6 +18,7 @@ from tests.fault.disks import full_disk
 from tests.fault.history import History
 from tests.fault.members import Member
 from tests.fault.network import Link
+from tests.fault.servers_system import ServersSystem, servers
 from tests.fault.systems import System
 from tests.support.servers import redis_command
 
@@ -156,16 +157,16 @@ async def kill_store(role: str, scene: Scene) -> None:
 async def freeze_store(role: str, scene: Scene) -> None:
     """A server stands still, with all its connections open."""
     store = scene.system.stores[role]
-    store.send(signal.SIGSTOP)
+    await store.send(signal.SIGSTOP)
     await scene.a_while(3, 8)
-    store.send(signal.SIGCONT)
+    await store.send(signal.SIGCONT)
 
 
 async def kill_backend(scene: Scene) -> None:
     """One process of PostgreSQL is killed; the server restarts all of them."""
     store = scene.system.stores["record"]
     for _ in range(2):
-        pids = store.pids
+        pids = await store.pids()
         if len(pids) > 1:
             victim = scene.random.choice(pids[1:])
             await asyncio.to_thread(_kill, victim)
@@ -236,6 +237,37 @@ async def lose_index(scene: Scene) -> None:
     await scene.more_acked(300)
 
 
+async def wipe_store(role: str, scene: Scene) -> None:
+    """A server loses its data: it ends, and starts empty."""
+    store = scene.system.stores[role]
+    await store.kill()
+    await store.empty()
+    await scene.a_while(0, 2)
+    await store.up()
+
+
+async def flush(scene: Scene) -> None:
+    """The cache is emptied by a command."""
+    for _ in range(2):
+        await _command(scene.system.cache_url, "FLUSHALL")
+        await scene.more_acked(200)
+
+
+async def lose_queue(system: ServersSystem, scene: Scene) -> None:
+    """The queue is deleted while everything runs."""
+    for _ in range(2):
+        await system.delete_queue()
+        await scene.more_acked(200)
+
+
+async def alarm(scene: Scene) -> None:
+    """The broker has no memory left and takes nothing in."""
+    tool = ("rabbitmqctl", "set_vm_memory_high_watermark", "absolute")
+    await asyncio.to_thread(servers, "run", "rabbitmq", *tool, "1MB")
+    await scene.a_while(2, 6)
+    await asyncio.to_thread(servers, "run", "rabbitmq", *tool, "1GB")
+
+
 async def little_memory(scene: Scene) -> None:
     """The cache has reached its memory limit for a while."""
     url = scene.system.cache_url
@@ -248,13 +280,9 @@ async def little_memory(scene: Scene) -> None:
 
 async def no_space(role: str, scene: Scene) -> None:
     """A store's disk is full for a while; the server may die of it and is started again."""
-    disk = scene.system.disks[role]
-    store = scene.system.stores[role]
-    with full_disk(disk):
+    with full_disk(scene.system.disks[role]):
         await scene.a_while(3, 6)
-    if store.pids:
-        await scene.a_while(0, 1)
-    await store.up()
+    await scene.system.stores[role].up()
 
 
 async def _command(url: str, *words: str) -> Any:
@@ -279,6 +307,25 @@ def of_both() -> list[Fault]:
         Fault("network record", partial(bad_network, "record")),
         Fault("lose index", lose_index),
         Fault("lose entries", lose_entries),
+    ]
+
+
+def of_servers(system: ServersSystem) -> list[Fault]:
+    """Return what can happen to the deployment on four servers."""
+    faults = of_both()
+    for role in ("cache", "queue", "search"):
+        faults += [
+            Fault(f"kill {role}", partial(kill_store, role)),
+            Fault(f"freeze {role}", partial(freeze_store, role)),
+            Fault(f"network {role}", partial(bad_network, role)),
+            Fault(f"wipe {role}", partial(wipe_store, role)),
+        ]
+    return [
+        *faults,
+        Fault("flush", flush),
+        Fault("lose queue", partial(lose_queue, system)),
+        Fault("alarm", alarm),
+        Fault("little memory", little_memory),
     ]
 
 

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import random
+import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from decimal import Decimal
@@ -21,6 +22,9 @@ PRODUCTS = ("kettle", "cup", "spoon", "toaster", "lamp", "chair", "desk", "shelf
 BULK_ORDERS_MAX = 40
 IMPORT_ORDERS_MAX = 120
 ATTEMPTS_MAX = 4
+ORDERS_PER_SECOND = 1_300
+"""Above this the clients wait: a long fault must not leave more than can be checked."""
+
 GONE_SECONDS = 0.05
 """Between two tries to reach an API that nobody listens for."""
 
@@ -45,6 +49,7 @@ class Load:
         self._given: list[str] = []
         """Ids that imports brought along, whether or not they were accepted."""
         self._stop = asyncio.Event()
+        self._began = time.monotonic()
 
     @contextlib.asynccontextmanager
     async def going_on(self) -> AsyncIterator[None]:
@@ -66,7 +71,12 @@ class Load:
             while not self._stop.is_set():
                 kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
                 await self._operate(connection, kind, rng)
-                await asyncio.sleep(rng.uniform(0, 2 * self._pause_seconds))
+                await asyncio.sleep(rng.uniform(0, 2 * self._pause_seconds) + self._ahead())
+
+    def _ahead(self) -> float:
+        """Return by how many seconds the clients are before their time, a second at most."""
+        due = len(self._history.ids) / ORDERS_PER_SECOND
+        return min(max(due - (time.monotonic() - self._began), 0.0), 1.0)
 
     async def _operate(self, connection: Connection, kind: str, rng: random.Random) -> None:
         """Send one operation, and again while its outcome is open and it may be repeated."""

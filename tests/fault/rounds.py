@@ -25,6 +25,9 @@ ACKED_DURING = 100
 PAUSE_SECONDS = 0.008
 SENT_AT_ONCE_MAX = 10_000
 """What may be accepted between two looks at the backlog, and so go beyond its limit."""
+DRAINED_PER_SECOND_MIN = 300
+"""On a machine that does much else; what is left to do may take as long in addition."""
+
 ROUND_CENTS = 10_000_000
 
 
@@ -126,10 +129,11 @@ class Series:
 
     async def _settle(self) -> str:
         """Wait until nothing is left to do, for as long as that may take; return what is left."""
-        deadline = time.monotonic() + self._system.settle_seconds
+        began = time.monotonic()
         while left := await self._system.unsettled():
-            if time.monotonic() > deadline:
-                return left
+            orders_seconds = left.orders / DRAINED_PER_SECOND_MIN
+            if time.monotonic() - began > self._system.settle_seconds + orders_seconds:
+                return left.text
             await asyncio.sleep(0.2)
         return ""
 

@@ -4,12 +4,15 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from tests.fault.faults import of_embedded
+from tests.fault.embedded_system import EmbeddedSystem
+from tests.fault.faults import Fault, of_embedded, of_servers
 from tests.fault.rounds import Series, Totals, deck
-from tests.fault.systems import EmbeddedSystem, System
+from tests.fault.servers_system import ServersSystem
+from tests.fault.systems import System
+from tests.support.real_servers import empty_stores
 
 ROUNDS_PER_SERIES = 8
 """Each check is of a whole series: this many rounds can be held in memory and compared quickly."""
@@ -22,9 +25,9 @@ async def play_rounds(state: Path, deployment: str, rounds: int, seed: int, only
     """
     totals = Totals.load(state)
     while totals.rounds < rounds and not totals.violated:
-        async with started(deployment) as system:
+        async with started(deployment) as (system, all_faults):
             series = Series(system, seed=seed, totals=totals)
-            faults = [fault for fault in of_embedded(system) if only in fault.name]
+            faults = [fault for fault in all_faults if only in fault.name]
             for _ in range(ROUNDS_PER_SERIES):
                 number = max(totals.done, default=-1) + 1
                 verdict = await series.play(number, deck(faults, seed, number))
@@ -39,15 +42,27 @@ async def play_rounds(state: Path, deployment: str, rounds: int, seed: int, only
 
 
 @asynccontextmanager
-async def started(_deployment: str) -> AsyncIterator[System]:
-    """Give a system with empty stores, ready; it is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="pf-", ignore_cleanup_errors=True) as directory:
-        system = EmbeddedSystem(Path(directory))
-        try:
-            await system.start()
-            yield system
-        finally:
-            await system.aclose()
+async def started(deployment: str) -> AsyncIterator[tuple[System, list[Fault]]]:
+    """Give a system with empty stores, ready, and its faults; it is gone afterwards."""
+    async with AsyncExitStack() as resources:
+        directory = Path(
+            resources.enter_context(
+                tempfile.TemporaryDirectory(prefix="pf-", ignore_cleanup_errors=True)
+            )
+        )
+        if deployment == "embedded":
+            embedded = EmbeddedSystem(directory)
+            system: System = embedded
+            faults = of_embedded(embedded)
+        else:
+            on_servers = ServersSystem(
+                directory, await resources.enter_async_context(empty_stores())
+            )
+            system = on_servers
+            faults = of_servers(on_servers)
+        resources.push_async_callback(system.aclose)
+        await system.start()
+        yield system, faults
 
 
 def _keep(directory: Path, target: Path) -> None:

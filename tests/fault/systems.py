@@ -7,30 +7,25 @@ its children end with it.
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
-import subprocess
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from typing import NamedTuple
 
-from polyglot_persistence.embedded.postgres import EmbeddedPostgres
-from polyglot_persistence.embedded.valkey import EmbeddedValkey
-from polyglot_persistence.errors import ConfigurationError
 from tests.fault import contents
 from tests.fault.checkers import Held
 from tests.fault.members import Member
+from tests.fault.messages import FuzzedMessage
 from tests.fault.network import Link
 from tests.support.clients import Connection
 from tests.support.eventually import eventually
 from tests.support.processes import descendants, free_port
-from tests.support.processes import eventually as until
 
 DIRTY_ORDERS_MAX = 20_000
-DISK_MEBIBYTES = {"cache": 256, "record": 1_536}
 START_SECONDS = 60.0
+TRACEBACK_CHARACTERS = 4_000
 
 QUICK: Mapping[str, str] = {
     "DIRTY_ORDERS_MAX": str(DIRTY_ORDERS_MAX),
@@ -42,19 +37,25 @@ QUICK: Mapping[str, str] = {
     "DELIVERY_HOLD_SECONDS_MAX": "5",
     "WARM_QUIET_SECONDS": "5",
     "IMPORT_WAIT_SECONDS": "2",
-    "INDEX_TIMEOUT_SECONDS": "5",
+    "INDEX_TIMEOUT_SECONDS": "10",
     "LOG_FORMAT": "json",
 }
 """Nothing is promised of the defaults that does not hold with less patience as well."""
 
 
+class Left(NamedTuple):
+    """What is left to do."""
+
+    text: str
+    orders: int = 0
+
+
 class StoreServer(ABC):
     """One server that a store is on."""
 
-    @property
     @abstractmethod
-    def pids(self) -> Sequence[int]:
-        """All its processes that run."""
+    async def pid(self) -> int | None:
+        """Return the process that started its others, if it runs."""
 
     @abstractmethod
     async def up(self) -> None:
@@ -68,9 +69,14 @@ class StoreServer(ABC):
     async def empty(self) -> None:
         """Delete its data; it must not run."""
 
-    def send(self, number: signal.Signals) -> None:
+    async def pids(self) -> Sequence[int]:
+        """Return all its processes that run."""
+        pid = await self.pid()
+        return [] if pid is None else [pid, *descendants(pid)]
+
+    async def send(self, number: signal.Signals) -> None:
         """Send a signal to all its processes."""
-        for pid in self.pids:
+        for pid in await self.pids():
             with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.kill(pid, number)
 
@@ -131,6 +137,10 @@ class System(ABC):
         """Return how many messages wait in the queue."""
 
     @abstractmethod
+    async def put(self, messages: Sequence[FuzzedMessage]) -> None:
+        """Put messages into the queue as anybody could who reaches it."""
+
+    @abstractmethod
     async def searchable(self) -> int:
         """Return how many orders a search can find."""
 
@@ -169,8 +179,8 @@ class System(ABC):
         await asyncio.sleep(0.2)  # a dying API must not answer for the next one
         await self.ready()
 
-    async def unsettled(self) -> str:
-        """Return what is left to do; empty if nothing is."""
+    async def unsettled(self) -> Left | None:
+        """Return what is left to do, if anything is."""
         try:
             async with asyncio.timeout(20):
                 rows, outbox = await contents.unfinished(self.dsn())
@@ -181,10 +191,11 @@ class System(ABC):
                     "not searchable": rows - await self.searchable(),
                 }
                 if not any(left.values()):
-                    return "" if await self._is_certain() else "the cache is cold"
+                    return None if await self._is_certain() else Left("the cache is cold")
         except (OSError, TimeoutError, EOFError, AssertionError, *contents.ERRORS) as error:
-            return repr(error)
-        return str({what: count for what, count in left.items() if count})
+            return Left(repr(error))
+        text = str({what: count for what, count in left.items() if count})
+        return Left(text, left["dirty"] + left["not searchable"])
 
     async def held(self) -> Held:
         """Return what all stores hold."""
@@ -212,8 +223,11 @@ class System(ABC):
         """Return where a log shows a fault of the program."""
         found = []
         for member in self.members:
-            lines = member.log_path.read_text(errors="replace").splitlines()
-            found += [f"{member.log_path}: {line}" for line in lines if "Traceback" in line]
+            text = member.log_path.read_text(errors="replace")
+            found += [
+                f"{member.log_path}: {trace[:TRACEBACK_CHARACTERS]}"
+                for trace in text.split("Traceback (most recent call last)")[1:]
+            ]
         return found
 
     def _environment(self) -> dict[str, str]:
@@ -243,116 +257,3 @@ class System(ABC):
             status, answer = await connection.request("GET", f"/api/orders/{uuid.uuid4()}")
         assert status in (404, 503), answer
         return status == 404
-
-
-class Bundled(StoreServer):
-    """A server of the embedded deployment, a child of the harness."""
-
-    def __init__(self, server: EmbeddedPostgres | EmbeddedValkey, directory: Path) -> None:
-        self.server = server
-        self._directory = directory
-
-    @property
-    def pids(self) -> Sequence[int]:
-        pid = self.server.pid
-        return [] if pid is None else [pid, *descendants(pid)]
-
-    async def up(self) -> None:
-        await self.server.start()
-
-    async def kill(self) -> None:
-        pid = self.server.pid
-        if pid is not None:
-            os.kill(pid, signal.SIGKILL)
-        await until(lambda: not self.server.running)
-
-    async def empty(self) -> None:
-        shutil.rmtree(self._directory / "appendonlydir", ignore_errors=True)
-
-
-class EmbeddedSystem(System):
-    """API and two workers over the bundled servers, each on a small disk of its own (as root)."""
-
-    deployment = "embedded"
-    settle_seconds = 60.0
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
-        for role, mebibytes in DISK_MEBIBYTES.items():
-            path = directory / role
-            path.mkdir()
-            if _mount(path, mebibytes):
-                self.disks[role] = path
-        self.search_directory = directory / "search"
-        self.valkey = EmbeddedValkey(directory / "cache" / "valkey")
-        self.postgres = EmbeddedPostgres(directory / "record" / "postgres")
-        self.stores = {
-            "cache": Bundled(self.valkey, directory / "cache" / "valkey"),
-            "record": Bundled(self.postgres, directory / "record" / "postgres"),
-        }
-
-    def addresses(self) -> dict[str, str]:
-        return {
-            "POSTGRES_DSN": self.postgres.dsn,
-            "REDIS_ADDR": self.valkey.url,
-            "RABBITMQ_URL": self.valkey.url,
-            "ELASTICSEARCH_URL": f"tantivy://{quote(str(self.search_directory))}",
-        }
-
-    @property
-    def cache_url(self) -> str:
-        return self.valkey.url
-
-    async def delete_index(self) -> None:
-        await asyncio.to_thread(shutil.rmtree, self.search_directory, ignore_errors=True)
-
-    async def target(self, role: str) -> tuple[str, int] | Path:
-        if role == "cache":
-            return self.valkey.socket_path
-        query = dict(part.split("=", 1) for part in urlsplit(self.postgres.dsn).query.split("&"))
-        return Path(contents.unquoted(query["host"])) / f".s.PGSQL.{query['port']}"
-
-    def through(self, role: str, port: int) -> dict[str, str]:
-        if role == "cache":
-            url = f"redis://127.0.0.1:{port}/0"
-            return {"REDIS_ADDR": url, "RABBITMQ_URL": url}
-        parts = urlsplit(self.postgres.dsn)
-        user = parts.netloc.rpartition("@")[0]
-        return {"POSTGRES_DSN": f"postgresql://{user}@127.0.0.1:{port}{parts.path}"}
-
-    async def start_stores(self) -> None:
-        await asyncio.gather(*(store.up() for store in self.stores.values()))
-
-    async def queued(self) -> int:
-        return await contents.stream_length(self.valkey.url)
-
-    async def searchable(self) -> int:
-        return await contents.tantivy_count(self.search_directory)
-
-    async def documents(self) -> list[tuple[str, str, int]]:
-        return await contents.tantivy_documents(self.search_directory)
-
-    def dsn(self) -> str:
-        return self.postgres.dsn
-
-    async def aclose(self) -> None:
-        self.abandon_members()
-        for store in self.stores.values():
-            store.send(signal.SIGCONT)
-        for server in (self.valkey, self.postgres):
-            with contextlib.suppress(ConfigurationError):
-                await server.stop()
-        for path in self.disks.values():
-            await asyncio.to_thread(_unmount, path)
-
-
-def _mount(path: Path, mebibytes: int) -> bool:
-    """Whether the directory is a small disk now; that needs root."""
-    command = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=0711", "tmpfs", str(path)]
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        return False
-    return subprocess.run(command, check=False, capture_output=True, timeout=30).returncode == 0
-
-
-def _unmount(path: Path) -> None:
-    subprocess.run(["umount", "--lazy", path], check=True, timeout=30)

@@ -6,14 +6,18 @@ from pathlib import Path
 import pytest
 
 from tests.fault.runs import play_rounds
+from tests.support.deployments import NEEDS_SERVERS
 
-EMBEDDED_ROUNDS = 8
 
-
-@pytest.mark.timeout(420)
-async def test_no_fault_costs_or_doubles_an_order(tmp_path: Path) -> None:
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("deployment", "rounds"), [("embedded", 8), pytest.param("servers", 4, marks=NEEDS_SERVERS)]
+)
+async def test_no_fault_costs_or_doubles_an_order(
+    deployment: str, rounds: int, tmp_path: Path
+) -> None:
     """Whatever happens under load, in the end all stores have what was acknowledged, once."""
     seed = random.randrange(1_000_000)
-    totals = await play_rounds(tmp_path / "state.json", "embedded", EMBEDDED_ROUNDS, seed, "")
+    totals = await play_rounds(tmp_path / "state.json", deployment, rounds, seed, "")
     print(totals.line(seed))
     assert not totals.violated, totals.line(seed)

@@ -159,6 +159,14 @@ def test_any_bytes_are_a_message_or_a_reject(body: bytes) -> None:
     assert decoded.orders or decoded.rejects or body.strip() == b"[]"
 
 
+@pytest.mark.parametrize(
+    "body", [b"[" * 5_000, b'[{"order":' + b"[" * 5_000], ids=["plain", "inside"]
+)
+def test_brackets_in_brackets_are_a_reject(body: bytes) -> None:
+    """What is too deep to be read kills no worker."""
+    assert [body] == [reject.payload for reject in codec.decode_message(body).rejects]
+
+
 @given(st.binary())
 def test_any_bytes_are_an_entry_or_poison(raw: bytes) -> None:
     """Whatever is in the cache, decoding raises nothing else."""

@@ -34,6 +34,13 @@ SCHEMA_VERSION = 1
 
 UNIT_SIZE_MAX = 1_000
 
+_UNREADABLE = (
+    ValueError,  # and so msgspec's errors, and bytes that are no UTF-8
+    OverflowError,  # a time that no year has
+    RecursionError,  # brackets in brackets in brackets
+    InvalidError,
+)
+
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -118,7 +125,7 @@ def decode_entry(raw: bytes) -> Entry:
             given == b"1",
         )
         return Entry(EntryState(raw[:1]), accepted, body)
-    except (ValueError, OverflowError, InvalidError) as error:
+    except _UNREADABLE as error:
         raise PoisonError(f"not a cache entry: {error}") from error
 
 
@@ -151,7 +158,7 @@ def decode_message(body: bytes) -> Decoded:
     """
     try:
         batch = [_accepted(item) for item in _message_decoder.decode(body)]
-    except (ValueError, OverflowError, InvalidError):  # msgspec's errors are ValueErrors
+    except _UNREADABLE:
         return _decode_item_by_item(body)
     return _whole_units([(accepted, b"") for accepted in batch], [], body)
 
@@ -159,7 +166,7 @@ def decode_message(body: bytes) -> Decoded:
 def _decode_item_by_item(body: bytes) -> Decoded:
     try:
         items = _raw_decoder.decode(body)
-    except ValueError as error:
+    except _UNREADABLE as error:
         return Decoded([], [Reject(body, f"not a message of version {SCHEMA_VERSION}: {error}")])
     batch: list[tuple[AcceptedOrder, bytes]] = []
     rejects: list[Reject] = []
@@ -167,7 +174,7 @@ def _decode_item_by_item(body: bytes) -> Decoded:
         raw = bytes(item)
         try:
             batch.append((_accepted(_item_decoder.decode(raw)), raw))
-        except (ValueError, OverflowError, InvalidError) as error:
+        except _UNREADABLE as error:
             rejects.append(_reject(raw, str(error)))
     return _whole_units(batch, rejects, body)
 
@@ -219,14 +226,14 @@ def decode_item(raw: bytes) -> AcceptedOrder:
     """
     try:
         return _accepted(_item_decoder.decode(raw))
-    except (ValueError, OverflowError, InvalidError) as error:
+    except _UNREADABLE as error:
         raise PoisonError(f"not an item of a message: {error}") from error
 
 
 def _reject(raw: bytes, reason: str) -> Reject:
     try:
         item = _identity_decoder.decode(raw)
-    except ValueError:
+    except _UNREADABLE:
         return Reject(raw, reason)
     return Reject(raw, reason, item.order.id, item.unit_id or item.order.id)
 

@@ -139,5 +139,17 @@ def to_micros(moment: datetime) -> int:
 
 
 def from_micros(micros: int) -> datetime:
-    """Return the UTC moment of that many microseconds since 1970."""
+    """Return the UTC moment of that many microseconds since 1970.
+
+    Raises:
+        OverflowError: there is no such year.
+    """
     return _EPOCH + timedelta(microseconds=micros)
+
+
+def moment_or_none(micros: int | None) -> datetime | None:
+    """Return the UTC moment of a number that anybody may have written, if it is one."""
+    try:
+        return None if micros is None else from_micros(micros)
+    except OverflowError:
+        return None

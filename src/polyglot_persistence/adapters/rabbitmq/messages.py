@@ -10,7 +10,7 @@ from pamqp import commands
 from pamqp.commands import Basic
 
 from polyglot_persistence.adapters.rabbitmq.channel import AmqpChannel, Content
-from polyglot_persistence.domain.order import from_micros, to_micros
+from polyglot_persistence.domain.order import moment_or_none, to_micros
 from polyglot_persistence.ports import Delivery, Message
 
 _PERSISTENT: Final = 2
@@ -49,12 +49,11 @@ def properties_of(message: Message, message_id: int) -> Basic.Properties:
 def delivery_of(content: Content, tag: object, *, redelivered: bool) -> Delivery:
     """Return what a worker gets; headers that are missing or no numbers count as not there."""
     headers: dict[str, Any] = dict(content.properties.headers or {})
-    accepted_at = _whole(headers.get("accepted_at"))
     return Delivery(
         tag=tag,
         body=content.body,
         orders=_whole(headers.get("orders")) or 0,
-        accepted_at=None if accepted_at is None else from_micros(accepted_at),
+        accepted_at=moment_or_none(_whole(headers.get("accepted_at"))),
         schema=_whole(headers.get("schema")) or _SCHEMA_UNSTATED,
         # A quorum queue counts; on the first delivery the header is not there.
         redeliveries=max(_whole(headers.get("x-delivery-count")) or 0, int(redelivered)),

@@ -19,7 +19,7 @@ from polyglot_persistence.adapters.valkey_streams.stream import (
     STREAM,
     TAKE,
 )
-from polyglot_persistence.domain.order import from_micros
+from polyglot_persistence.domain.order import moment_or_none
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports import Delivery
 
@@ -28,6 +28,9 @@ BLOCK_SECONDS_MAX: Final = 0.25
 
 _MESSAGES_MAX: Final = 500
 """Taken in one step, which takes about 2 ms and lets no other command in."""
+
+_DIGITS_MAX: Final = 18
+"""Of a number in a field; more are no time and no count."""
 
 _SCHEMA_UNSTATED: Final = 1
 """Of a message that was put there by hand, without fields."""
@@ -150,13 +153,12 @@ class StreamsConsumer:
     def _hold(self, entry_id: bytes, redeliveries: int, fields: list[bytes]) -> Delivery:
         values = dict(zip(fields[::2], fields[1::2], strict=True))
         orders = _whole(values.get(b"orders")) or 0
-        accepted_at = _whole(values.get(b"accepted_at"))
         self._held[entry_id] = max(orders, 1)
         return Delivery(
             tag=entry_id,
             body=values.get(b"body", b""),
             orders=orders,
-            accepted_at=None if accepted_at is None else from_micros(accepted_at),
+            accepted_at=moment_or_none(_whole(values.get(b"accepted_at"))),
             schema=_whole(values.get(b"schema")) or _SCHEMA_UNSTATED,
             redeliveries=redeliveries,
         )
@@ -179,4 +181,5 @@ class StreamsConsumer:
 
 def _whole(value: bytes | None) -> int | None:
     """Return a field that someone may have written by hand as a whole number, if it is one."""
-    return int(value) if value is not None and value.isdigit() else None
+    is_whole = value is not None and value.isdigit() and len(value) <= _DIGITS_MAX
+    return int(value) if is_whole and value is not None else None

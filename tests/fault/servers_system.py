@@ -1,0 +1,125 @@
+"""The production deployment under fault: on the real servers that `scripts/servers` started."""
+
+import asyncio
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from elasticsearch import AsyncElasticsearch
+
+from polyglot_persistence.adapters.rabbitmq.queue import QUEUE_DEFAULT
+from polyglot_persistence.bootstrap.stores import SEARCH_ALIAS
+from tests.fault import contents
+from tests.fault.messages import FuzzedMessage, put_into_rabbitmq
+from tests.fault.systems import StoreServer, System
+from tests.support.processes import REPOSITORY
+from tests.support.queues import delete_queue
+
+ROLES = {"cache": "redis", "queue": "rabbitmq", "record": "postgres", "search": "elasticsearch"}
+SETTINGS = {
+    "cache": "REDIS_ADDR",
+    "queue": "RABBITMQ_URL",
+    "record": "POSTGRES_DSN",
+    "search": "ELASTICSEARCH_URL",
+}
+COMMAND_SECONDS = 300
+
+
+class Installed(StoreServer):
+    """A server that `scripts/servers` started."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def pid(self) -> int | None:
+        printed = await asyncio.to_thread(servers, "pids", self.name)
+        return int(printed) if printed.strip() else None
+
+    async def up(self) -> None:
+        await asyncio.to_thread(servers, "up", self.name)
+
+    async def kill(self) -> None:
+        await asyncio.to_thread(servers, "kill", self.name)
+
+    async def empty(self) -> None:
+        await asyncio.to_thread(servers, "empty", self.name)
+
+
+class ServersSystem(System):
+    """API and two workers over the four servers."""
+
+    deployment = "servers"
+    settle_seconds = 120.0
+
+    def __init__(self, directory: Path, addresses: Mapping[str, str]) -> None:
+        super().__init__(directory)
+        self._addresses = dict(addresses)
+        self.stores = {role: Installed(name) for role, name in ROLES.items()}
+        self._elasticsearch = AsyncElasticsearch(
+            self._addresses["ELASTICSEARCH_URL"], request_timeout=15, max_retries=0
+        )
+
+    def addresses(self) -> dict[str, str]:
+        return self._addresses
+
+    @property
+    def cache_url(self) -> str:
+        return self._addresses["REDIS_ADDR"]
+
+    def dsn(self) -> str:
+        return self._addresses["POSTGRES_DSN"]
+
+    async def delete_index(self) -> None:
+        for name in await self._elasticsearch.indices.get(index=f"{SEARCH_ALIAS}-*"):
+            await self._elasticsearch.indices.delete(index=name)
+
+    async def delete_queue(self) -> None:
+        """Delete the queue while everything runs."""
+        await delete_queue(self._addresses["RABBITMQ_URL"], QUEUE_DEFAULT)
+
+    async def target(self, role: str) -> tuple[str, int] | Path:
+        parts = urlsplit(self._addresses[SETTINGS[role]])
+        assert parts.hostname
+        assert parts.port
+        return parts.hostname, parts.port
+
+    def through(self, role: str, port: int) -> dict[str, str]:
+        parts = urlsplit(self._addresses[SETTINGS[role]])
+        user = parts.netloc.rpartition("@")[0]
+        netloc = f"{user}@127.0.0.1:{port}" if user else f"127.0.0.1:{port}"
+        return {SETTINGS[role]: urlunsplit(parts._replace(netloc=netloc))}
+
+    async def start_stores(self) -> None:
+        await asyncio.gather(*(store.up() for store in self.stores.values()))
+
+    async def queued(self) -> int:
+        return await contents.queue_ready(self._addresses["RABBITMQ_URL"], QUEUE_DEFAULT)
+
+    async def put(self, messages: Sequence[FuzzedMessage]) -> None:
+        await put_into_rabbitmq(self._addresses["RABBITMQ_URL"], messages)
+
+    async def searchable(self) -> int:
+        return await contents.elasticsearch_count(self._elasticsearch, SEARCH_ALIAS)
+
+    async def documents(self) -> list[tuple[str, str, int]]:
+        return await contents.elasticsearch_documents(self._elasticsearch, SEARCH_ALIAS)
+
+    async def aclose(self) -> None:
+        self.abandon_members()
+        await self._elasticsearch.close()
+        for store in self.stores.values():
+            await store.up()  # whoever comes next expects all of them
+
+
+def servers(*arguments: str) -> str:
+    """Run `scripts/servers`; return what it prints."""
+    done = subprocess.run(
+        [REPOSITORY / "scripts" / "servers", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
