@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import shutil
 import ssl
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -26,6 +24,7 @@ from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
 from polyglot_persistence.domain.order import Order, new_id
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import StoredOrder
+from tests.support.certificates import certificate_for_loopback
 from tests.support.elasticsearch_stub import ALIAS, Answer, Request, Stub, bulk_answer, stubbed
 from tests.support.eventually import eventually
 from tests.support.orders import START
@@ -311,26 +310,9 @@ async def test_credentials_are_sent_and_never_told(stub: Stub) -> None:
         await index.close()
 
 
-def certificate_for_loopback(directory: Path) -> tuple[Path, Path]:
-    """Return a new certificate that is its own authority, and its key."""
-    if shutil.which("openssl") is None:
-        pytest.skip("there is no openssl to make a certificate with")
-    certificate, key = directory / "certificate.pem", directory / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
-         "-keyout", key, "-out", certificate],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
-    return certificate, key
-
-
 async def test_a_certificate_is_verified_against_the_given_authority(tmp_path: Path) -> None:
     """With it a search is answered; without it there is no connection."""
-    certificate, key = certificate_for_loopback(tmp_path)
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(certificate, key)
+    certificate, _, tls = certificate_for_loopback(tmp_path)
     stub = Stub()
     stub.search = lambda _: NOTHING_FOUND
     await stub.start(tls)

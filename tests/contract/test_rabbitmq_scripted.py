@@ -43,7 +43,7 @@ def test_it_runs_on_either_event_loop(new_loop: Callable[[], asyncio.AbstractEve
 
 async def test_a_certificate_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over TLS a broker of an unknown authority is no broker; a known one is."""
-    certificate, tls = certificate_for_loopback(tmp_path)
+    certificate, _, tls = certificate_for_loopback(tmp_path)
     async with scripted_queue(tls=tls) as (_, queue):
         with pytest.raises(UnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
             await queue.ping()

@@ -324,7 +324,7 @@ async def test_a_password_is_given_and_a_wrong_one_is_refused(own_server: Embedd
 
 async def test_a_certificate_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over TLS a server of an unknown authority is no server; a known one is."""
-    certificate, tls = certificate_for_loopback(tmp_path)
+    certificate, _, tls = certificate_for_loopback(tmp_path)
 
     def answer(data: bytes) -> bytes:
         return b"+PONG\r\n" * data.count(b"PING")

@@ -1,14 +1,16 @@
-"""A TCP proxy that cuts and stalls the link to a server, as a network does."""
+"""A TCP proxy that cuts and stalls the link to a server, as a network does; with TLS if wanted."""
 
 import asyncio
 import contextlib
+import ssl
 
 
 class Proxy:
     """Forwards connections from a port of its own to a server."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> None:
         self._target = (host, port)
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._links: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
@@ -18,7 +20,7 @@ class Proxy:
 
     async def start(self) -> None:
         """Listen on the loopback; `port` is known afterwards."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

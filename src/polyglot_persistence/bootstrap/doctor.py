@@ -14,6 +14,13 @@ _SETTING_OF = {
     "search": "ELASTICSEARCH_URL",
 }
 
+_AUTHORITY_OF = {
+    "cache": "REDIS_CA_FILE",
+    "queue": "RABBITMQ_CA_FILE",
+    "record": "sslrootcert in POSTGRES_DSN",
+    "search": "ELASTICSEARCH_CA_FILE",
+}
+
 
 class Finding(NamedTuple):
     """What `polyglot doctor` found out about one store."""
@@ -35,6 +42,8 @@ async def examine(settings: Settings) -> Sequence[Finding]:
     for name, found in health.stores.items():
         if found.state is None:
             fix = f"start it, or correct {_SETTING_OF[name]}"
+            if "CERTIFICATE_VERIFY_FAILED" in (found.error or ""):
+                fix = f"name the authority of its certificate: {_AUTHORITY_OF[name]}"
             findings.append(Finding(name, "FAIL", found.error or "no answer", fix))
             continue
         findings.append(Finding(name, "PASS", found.state.version, ""))

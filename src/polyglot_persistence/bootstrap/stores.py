@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from polyglot_persistence.config import Settings
@@ -68,7 +69,7 @@ def connect(settings: Settings) -> Stores:
         statement_timeout_seconds=settings.postgres_statement_timeout_seconds,
     )
     resources.push_async_callback(pool.close)
-    client = _redis_client(settings, settings.redis_addr)
+    client = _redis_client(settings, settings.redis_addr, settings.redis_ca_file)
     resources.push_async_callback(client.close)
     return Stores(
         RedisCache(
@@ -86,11 +87,26 @@ def connect(settings: Settings) -> Stores:
     )
 
 
-def _redis_client(settings: Settings, address: str) -> "RedisClient":
+def _authority(ca_file: Path | None) -> ssl.SSLContext | None:
+    """Return what verifies a server, and its name; None: what verifies by the machine's own.
+
+    Raises:
+        ConfigurationError: the file holds no certificate.
+    """
+    if ca_file is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigurationError(f"{ca_file} is no PEM file of certificates: {error}") from error
+
+
+def _redis_client(settings: Settings, address: str, ca_file: Path | None) -> "RedisClient":
     from polyglot_persistence.adapters.redis.client import RedisClient  # noqa: PLC0415
 
     return RedisClient(
         address,
+        authority=_authority(ca_file),
         connect_timeout_seconds=settings.redis_connect_timeout_seconds,
         command_timeout_seconds=settings.redis_command_timeout_seconds,
     )
@@ -103,11 +119,14 @@ def _queue(settings: Settings, resources: AsyncExitStack) -> Queue:
         ValkeyStreamsQueue,
     )
 
-    client = _redis_client(settings, settings.rabbitmq_url)
+    def connected() -> "RedisClient":
+        return _redis_client(settings, settings.rabbitmq_url, settings.rabbitmq_ca_file)
+
+    client = connected()
     resources.push_async_callback(client.close)
     return ValkeyStreamsQueue(
         client,
-        lambda: _redis_client(settings, settings.rabbitmq_url),
+        connected,
         claim_idle_seconds=settings.delivery_hold_seconds_max,
     )
 
@@ -118,6 +137,7 @@ def _rabbitmq(settings: Settings, resources: AsyncExitStack) -> Queue:
 
     queue = RabbitMQQueue(
         settings.rabbitmq_url,
+        authority=_authority(settings.rabbitmq_ca_file),
         connect_timeout_seconds=settings.queue_connect_timeout_seconds,
         publish_timeout_seconds=settings.queue_publish_timeout_seconds,
     )
@@ -163,14 +183,12 @@ def _elasticsearch(settings: Settings, resources: AsyncExitStack) -> SearchIndex
             ElasticsearchIndex,
         )
 
-    ca_file = settings.elasticsearch_ca_file
-    authority = None if ca_file is None else ssl.create_default_context(cafile=ca_file)
     index = ElasticsearchIndex(
         settings.elasticsearch_url,
         alias=SEARCH_ALIAS,
         credentials=Credentials(
             api_key=settings.elasticsearch_api_key,
-            certificate_authority=authority,
+            certificate_authority=_authority(settings.elasticsearch_ca_file),
         ),
         search_timeout_seconds=settings.search_timeout_seconds,
         index_timeout_seconds=settings.index_timeout_seconds,

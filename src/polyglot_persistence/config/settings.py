@@ -89,6 +89,18 @@ class Settings:
         "text, or none",
         masked=_hidden,
     )
+    redis_ca_file: Path | None = _setting(  # noqa: RUF009  it gives a field
+        "none",
+        _readable_file,
+        "Certificate authority to believe for a rediss or valkeys address.",
+        "path of a PEM file, or none: the machine's own",
+    )
+    rabbitmq_ca_file: Path | None = _setting(  # noqa: RUF009  it gives a field
+        "none",
+        _readable_file,
+        "Certificate authority to believe for an amqps URL (or a rediss or valkeys one).",
+        "path of a PEM file, or none: the machine's own",
+    )
     elasticsearch_ca_file: Path | None = _setting(  # noqa: RUF009  it gives a field
         "none",
         _readable_file,

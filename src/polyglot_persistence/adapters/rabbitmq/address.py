@@ -1,7 +1,6 @@
 """Where a RabbitMQ broker is: `amqp://user:password@host:port/vhost`, or `amqps` for TLS.
 
-An empty path, or `/`, is the virtual host `/`; another one is percent-encoded. TLS is verified
-against the system's authorities (or those of the `SSL_CERT_FILE` environment variable).
+An empty path, or `/`, is the virtual host `/`; another one is percent-encoded.
 
 Invariant: the text of an address never shows its password.
 """

@@ -227,15 +227,19 @@ class AmqpConnection(asyncio.Protocol):
 
 
 async def open_connection(
-    address: BrokerAddress, *, connect_timeout_seconds: float, timeout_seconds: float
+    address: BrokerAddress,
+    *,
+    authority: ssl.SSLContext | None = None,
+    connect_timeout_seconds: float,
+    timeout_seconds: float,
 ) -> AmqpConnection:
-    """Return an open connection.
+    """Return an open connection; over TLS the authority, or else the machine's own, verifies it.
 
     Raises:
         UnavailableError: there is none within the time; the message says why.
     """
     connection = AmqpConnection(address, timeout_seconds=timeout_seconds)
-    tls = ssl.create_default_context() if address.tls else None
+    tls = (authority or ssl.create_default_context()) if address.tls else None
     try:
         async with asyncio.timeout(connect_timeout_seconds):
             await asyncio.get_running_loop().create_connection(

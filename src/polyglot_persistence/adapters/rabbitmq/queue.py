@@ -11,6 +11,7 @@ Invariant: connect, declare, then use: a broker that lost the queue has it again
 
 import asyncio
 import random
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -86,11 +87,13 @@ class RabbitMQQueue:
         url: str,
         *,
         queue: str = QUEUE_DEFAULT,
+        authority: ssl.SSLContext | None = None,
         connect_timeout_seconds: float,
         publish_timeout_seconds: float,
     ) -> None:
         self._address = parse_address(url)
         self._queue = queue
+        self._authority = authority
         self._connect_timeout_seconds = connect_timeout_seconds
         self._publish_timeout_seconds = publish_timeout_seconds
         self._link: _Link | None = None
@@ -195,6 +198,7 @@ class RabbitMQQueue:
     async def _open_connection(self) -> AmqpConnection:
         return await open_connection(
             self._address,
+            authority=self._authority,
             connect_timeout_seconds=self._connect_timeout_seconds,
             timeout_seconds=self._publish_timeout_seconds,
         )

@@ -1,8 +1,7 @@
 """Where a Redis or Valkey server is, as an operator writes it.
 
     host:port    redis://user:password@host:port/db    unix:///path?db=1&password=secret
-    rediss:// and valkeys:// are the same over TLS, verified against the system's authorities
-    (or those of the `SSL_CERT_FILE` environment variable, which OpenSSL reads)
+    rediss:// and valkeys:// are the same over TLS
 
 Invariant: the text of an address never shows its password.
 """

@@ -29,12 +29,16 @@ Hook = Callable[[RedisConnection], Awaitable[None]]
 
 
 class RedisClient:
-    """Executes commands over one shared connection; its owner closes it at the end."""
+    """Executes commands over one shared connection; its owner closes it at the end.
+
+    Over TLS `authority` verifies the server; without one, the machine's own authorities do.
+    """
 
     def __init__(
         self,
         address: str,
         *,
+        authority: ssl.SSLContext | None = None,
         connect_timeout_seconds: float,
         command_timeout_seconds: float,
         in_flight_bytes_max: int = IN_FLIGHT_BYTES_MAX,
@@ -43,7 +47,7 @@ class RedisClient:
         self._connect_timeout_seconds = connect_timeout_seconds
         self._command_timeout_seconds = command_timeout_seconds
         self._in_flight_bytes_max = in_flight_bytes_max
-        self._tls = ssl.create_default_context() if self._address.tls else None
+        self._tls = (authority or ssl.create_default_context()) if self._address.tls else None
         self._hooks: list[Hook] = []
         self._connection: RedisConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
