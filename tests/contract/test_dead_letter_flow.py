@@ -31,7 +31,8 @@ from polyglot_persistence.flows.dead_letters import (
     Slice,
 )
 from polyglot_persistence.flows.persist import PersistFlow
-from polyglot_persistence.flows.read import ReadFlow, RecentOrders
+from polyglot_persistence.flows.read import ReadFlow
+from polyglot_persistence.flows.recent import RecentOrders
 from polyglot_persistence.ports import Settled
 from tests.support.addresses import BUNDLED
 from tests.support.orders import accepted, prepared, single

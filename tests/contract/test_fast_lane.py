@@ -21,7 +21,7 @@ from polyglot_persistence.api.rate_limits import RateLimits
 from polyglot_persistence.api.replies import Headers
 from polyglot_persistence.domain.access import ApiKey, Rate, digest_of, parse_scopes
 from polyglot_persistence.errors import NotFoundError, UnavailableError, UnknownOutcomeError
-from polyglot_persistence.flows.read import Read
+from polyglot_persistence.flows.recent import Read
 from tests.support.eventually import eventually
 from tests.support.scripted import FakeClock
 from tests.support.stub_flows import ID, LIMITS, OPEN, StubFlows
@@ -261,6 +261,26 @@ async def test_an_order_that_was_just_read_is_answered_at_once(both: list[Servin
     plain, lane = [await one.ask(get() * 50, 50) for one in both]
     assert plain == lane
     assert ("x-cache", "HIT") in lane[0].headers
+
+
+@pytest.mark.parametrize(
+    ("in_cache", "error"),
+    [
+        (True, None),
+        (False, None),
+        (False, NotFoundError("no")),
+        (False, ZeroDivisionError("a bug")),
+    ],
+)
+async def test_a_read_is_answered_alike_wherever_it_ends(
+    both: list[Serving], in_cache: bool, error: Exception | None
+) -> None:
+    """With the look-up into the cache, or after it."""
+    for one in both:
+        one.flows.in_cache, one.flows.error = in_cache, error
+    plain, lane = [await one.ask(get() * 3, 3) for one in both]
+    assert plain == lane
+    assert (lane[0].status == 200) is (error is None)
 
 
 async def test_random_pipelines_are_answered_in_order(both: list[Serving]) -> None:

@@ -18,7 +18,8 @@ from polyglot_persistence.domain.text import QueryWord
 from polyglot_persistence.errors import ConflictError
 from polyglot_persistence.flows.accept import Acceptance
 from polyglot_persistence.flows.health import Health
-from polyglot_persistence.flows.read import OrderStatus, Read
+from polyglot_persistence.flows.read import OrderStatus
+from polyglot_persistence.flows.recent import Read
 from polyglot_persistence.flows.search import SearchFlow
 from polyglot_persistence.ports import SearchResult, StoredOrder
 from polyglot_persistence.sales_ports import DaySales, LatestDays
@@ -61,6 +62,8 @@ class StubFlows:
         self.may_accept.set()
         self.remembered: Read | None = None
         self.read = Read(b'{"id":"x"}', hit=True)
+        self.in_cache: bool | None = None
+        """What a look-up into the cache finds; None: none is begun."""
         self.state = OrderStatus(ID, NOW, False, None, None, None)
         self.persisted = True
         self.waits: list[float] = []
@@ -90,8 +93,21 @@ class StubFlows:
         self.accepted.append((name, amount))
         return []
 
-    def recent(self, _order_id: UUID) -> Read | None:
+    def recent(self, _order_id: str) -> Read | None:
         return self.remembered
+
+    def begin(self, _order_id: UUID) -> asyncio.Future[bool] | None:
+        if self.in_cache is None:
+            return None
+        looked_up = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(looked_up.set_result, self.in_cache)
+        return looked_up
+
+    def found(self, looked_up: asyncio.Future[bool]) -> Read | None:
+        return self.read if looked_up.result() else None
+
+    async def finish(self, order_id: UUID, _looked_up: asyncio.Future[bool]) -> Read:
+        return await self.get(order_id)
 
     async def accept_keyed(self, client: str, key: str, name: str, amount: Decimal) -> Acceptance:
         self._fail()

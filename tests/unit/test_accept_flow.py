@@ -17,7 +17,8 @@ from polyglot_persistence.flows.accept import AcceptFlow, ImportLine
 from polyglot_persistence.flows.breaker import Breaker
 from polyglot_persistence.flows.cold_cache import ColdMark
 from polyglot_persistence.flows.group_commit import CommitLimits, GroupCommit
-from polyglot_persistence.flows.read import ReadFlow, RecentOrders
+from polyglot_persistence.flows.read import ReadFlow
+from polyglot_persistence.flows.recent import RecentOrders
 from polyglot_persistence.ports import Found, Settled, StoredOrder
 from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue
 

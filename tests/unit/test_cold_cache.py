@@ -9,7 +9,8 @@ from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.errors import NotFoundError, UnavailableError
 from polyglot_persistence.flows.breaker import Breaker
 from polyglot_persistence.flows.cold_cache import Warming, start_warm_if_fresh
-from polyglot_persistence.flows.read import ReadFlow, RecentOrders
+from polyglot_persistence.flows.read import ReadFlow
+from polyglot_persistence.flows.recent import RecentOrders
 from polyglot_persistence.ports import Found
 from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue
 

@@ -20,7 +20,7 @@ from typing import Any
 from polyglot_persistence.api.endpoint import HEADERS_MAX
 from polyglot_persistence.api.hot import HotRequest, HotRoutes, Pending, failed
 from polyglot_persistence.api.measuring import observe_request
-from polyglot_persistence.api.replies import Headers, Reply
+from polyglot_persistence.api.replies import JSON_HEADERS, Headers, Reply
 from polyglot_persistence.api.server import GuardedProtocol
 from polyglot_persistence.telemetry import logger
 
@@ -85,7 +85,9 @@ class HotCycle:
     def start(self) -> None:
         """Answer, now that the body is there."""
         self._started = time.perf_counter()
-        answer = self._request.answer(bytes(self.body))
+        self._take(self._request.answer(bytes(self.body)))
+
+    def _take(self, answer: Reply | Pending) -> None:
         if isinstance(answer, Pending):
             self._pending = answer
             answer.done.add_done_callback(self._finish)
@@ -95,10 +97,10 @@ class HotCycle:
     def _finish(self, done: "asyncio.Future[Any]") -> None:
         assert self._pending is not None  # noqa: S101  it called us
         try:
-            reply = self._pending.render(done)
+            answer = self._pending.render(done)
         except Exception as error:  # noqa: BLE001  the last place that can answer the client
-            reply = failed(error, self._request.route, self._request.route)
-        self._reply(reply)
+            answer = failed(error, self._request.route, self._request.route)
+        self._take(answer)
 
     def _reply(self, reply: Reply) -> None:
         protocol, transport = self._protocol, self._protocol.transport
@@ -112,7 +114,7 @@ class HotCycle:
                 % (
                     _STATUS_LINES[status],
                     protocol.rendered_default_headers(),
-                    b"".join([b"%b: %b\r\n" % (_shown(name), value) for name, value in headers]),
+                    _lines(headers),
                     len(body),
                     b"" if self.keep_alive else b"Connection: close\r\n",
                     body,
@@ -197,14 +199,23 @@ def fast_lane(routes: HotRoutes) -> type[FastLaneProtocol]:
     return type("FastLaneProtocol", (FastLaneProtocol,), {"hot": routes})
 
 
+def _lines(headers: Headers) -> bytes:
+    if headers[: len(JSON_HEADERS)] == JSON_HEADERS:  # nearly always: they are rendered already
+        return _JSON_LINES + _each_line(headers[len(JSON_HEADERS) :])
+    return _each_line(headers)
+
+
+def _each_line(headers: Headers) -> bytes:
+    return b"".join([b"%b: %b\r\n" % (_shown(name), value) for name, value in headers])
+
+
 _last_rendered: tuple[Headers, bytes] = ((), b"")
 
 
 def _rendered(headers: Headers) -> bytes:
     global _last_rendered  # noqa: PLW0603  one value, replaced whole, in one thread
     if _last_rendered[0] is not headers:
-        lines = [b"%b: %b\r\n" % (_shown(name), value) for name, value in headers]
-        _last_rendered = (headers, b"".join(lines))
+        _last_rendered = (headers, _lines(headers))
     return _last_rendered[1]
 
 
@@ -217,3 +228,6 @@ def _shown(name: bytes) -> bytes:
     if shown is None:
         shown = _names[name] = name.title()
     return shown
+
+
+_JSON_LINES = _each_line(JSON_HEADERS)

@@ -10,7 +10,7 @@ Invariant: for whatever is answered here, the framework's handler would give the
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -24,6 +24,7 @@ from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.accept import AcceptFlow
 from polyglot_persistence.flows.read import ReadFlow
+from polyglot_persistence.flows.recent import Read
 from polyglot_persistence.telemetry import logger
 
 _log = logger("api")
@@ -41,8 +42,8 @@ class Pending(NamedTuple):
     """An answer that is still to come."""
 
     done: "asyncio.Future[Any]"
-    render: "Callable[[asyncio.Future[Any]], Reply]"
-    """Turns the finished future into the reply; it never raises."""
+    render: "Callable[[asyncio.Future[Any]], Reply | Pending]"
+    """Turns the finished future into the reply, or into what is to be waited for next."""
 
 
 class HotRequest(NamedTuple):
@@ -77,7 +78,11 @@ class HotRoutes:
             and b"?" not in target
             and b"%" not in target
         ):
-            return HotRequest(READ_ROUTE, Scope.READ, partial(self.read, target.decode("latin-1")))
+            return HotRequest(
+                READ_ROUTE,
+                Scope.READ,
+                partial(self.read, target[len(_READ_PREFIX) :].decode("latin-1")),
+            )
         return None
 
     def admit(self, request: HotRequest, headers: Headers, address: str) -> Headers | None:
@@ -98,16 +103,28 @@ class HotRoutes:
             return failed(error, CREATE_ROUTE, CREATE_ROUTE)
         return Pending(accepted, partial(_accepted, order_id))
 
-    def read(self, path: str, _body: bytes) -> Reply | Pending:
+    def read(self, id_text: str, _body: bytes) -> Reply | Pending:
         """Return one order; at once if this process has just read it."""
-        try:
-            order_id = parse_order_id(path[len(_READ_PREFIX) :])
-            recent = self._reads.recent(order_id)
-        except Exception as error:  # noqa: BLE001  the last place that can answer the client
-            return failed(error, READ_ROUTE, path)
+        # Before the id is parsed: only ids in canonical form are remembered.
+        recent = self._reads.recent(id_text)
         if recent is not None:
             return read_reply(recent)
-        return Pending(asyncio.ensure_future(self._reads.get(order_id)), partial(_read, path))
+        try:
+            order_id = parse_order_id(id_text)
+        except Exception as error:  # noqa: BLE001  the last place that can answer the client
+            return failed(error, READ_ROUTE, _path(id_text))
+        look_up = self._reads.begin(order_id)
+        if look_up is None:
+            return _reading(self._reads.get(order_id), id_text)
+        return Pending(look_up, partial(self._looked_up, order_id, id_text))
+
+    def _looked_up(
+        self, order_id: UUID, id_text: str, done: "asyncio.Future[Any]"
+    ) -> Reply | Pending:
+        read = self._reads.found(done)
+        if read is not None:
+            return read_reply(read)
+        return _reading(self._reads.finish(order_id, done), id_text)
 
 
 def failed(error: BaseException, route: str, path: str) -> Reply:
@@ -120,6 +137,14 @@ def failed(error: BaseException, route: str, path: str) -> Reply:
 def _accepted(order_id: UUID, done: "asyncio.Future[Any]") -> Reply:
     error = _error_of(done)
     return accepted_reply(order_id) if error is None else failed(error, CREATE_ROUTE, CREATE_ROUTE)
+
+
+def _reading(read: Coroutine[Any, Any, Read], id_text: str) -> Pending:
+    return Pending(asyncio.ensure_future(read), partial(_read, _path(id_text)))
+
+
+def _path(id_text: str) -> str:
+    return f"{CREATE_ROUTE}/{id_text}"
 
 
 def _read(path: str, done: "asyncio.Future[Any]") -> Reply:

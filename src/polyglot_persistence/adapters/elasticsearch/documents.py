@@ -19,7 +19,7 @@ import msgspec
 
 from polyglot_persistence.domain import text
 from polyglot_persistence.domain.checksum import checksum
-from polyglot_persistence.domain.order import CENT, Order, to_micros
+from polyglot_persistence.domain.order import CENT, Order, id_text, to_micros
 
 FORM = 3_000 + text.ANALYSIS_VERSION
 
@@ -108,12 +108,12 @@ def bulk_item(order: Order, indexed_at: datetime) -> bytes:
         text.tie_key(name.length, order.created_at),
         checksum(order),
     )
-    return b'{"index":{"_id":"%b"}}\n%b\n' % (str(order.id).encode(), _encoder.encode(document))
+    return b'{"index":{"_id":"%b"}}\n%b\n' % (id_text(order.id), _encoder.encode(document))
 
 
 def removal_item(order_id: UUID) -> bytes:
     """Return the removal of a document as an item of a bulk request."""
-    return b'{"delete":{"_id":"%b"}}\n' % str(order_id).encode()
+    return b'{"delete":{"_id":"%b"}}\n' % id_text(order_id)
 
 
 def order(source: Mapping[str, Any]) -> Order:

@@ -3,6 +3,8 @@
 from typing import Final
 from uuid import UUID
 
+from polyglot_persistence.domain.order import id_text
+
 DIRTY: Final = b"polyglot:dirty"
 """Sorted set of dirty order ids, each with the microsecond of its acceptance."""
 
@@ -25,7 +27,7 @@ def epoch(volatile_run: str | None) -> bytes:
 
 def entry(order_id: UUID) -> bytes:
     """Return the key of an order's entry (`codec.encode_entry`)."""
-    return _ENTRY + str(order_id).encode()
+    return _ENTRY + id_text(order_id)
 
 
 def member(entry_key: bytes) -> bytes:

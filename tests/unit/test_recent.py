@@ -1,0 +1,55 @@
+"""The memory of orders that were read lately: bounded in number and in time."""
+
+from polyglot_persistence.flows.recent import Read, RecentOrders
+from tests.support.scripted import FakeClock
+
+
+def test_an_order_is_remembered_for_at_most_the_seconds() -> None:
+    """Half of them at least, whenever in a generation it came."""
+    for begun in (0.0, 1.0, 2.4):
+        clock = FakeClock()
+        recent = RecentOrders(clock, orders_max=10, seconds=5)
+        assert recent.get("other") is None
+        clock.advance(begun)
+        recent.put("id", b"{}")
+        clock.advance(2.5)
+        assert recent.get("id") == Read(b"{}", hit=True)
+        clock.advance(2.5)
+        assert recent.get("id") is None
+
+
+def test_a_pause_is_no_way_to_grow_old() -> None:
+    """What was put before nobody asked for long is not found after."""
+    clock = FakeClock()
+    recent = RecentOrders(clock, orders_max=10, seconds=5)
+    recent.put("id", b"{}")
+    clock.advance(60)
+    assert recent.get("id") is None
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """The oldest go first."""
+    recent = RecentOrders(FakeClock(), orders_max=10, seconds=5)
+    for number in range(1_000):
+        recent.put(str(number), b"{}")
+    found = [number for number in range(1_000) if recent.get(str(number))]
+    assert 5 <= len(found) <= 10
+    assert found[-1] == 999
+
+
+def test_nothing_is_remembered_where_nothing_may_be() -> None:
+    """A bound of 0 switches it off."""
+    recent = RecentOrders(FakeClock(), orders_max=0, seconds=5)
+    recent.put("id", b"{}")
+    assert recent.get("id") is None
+
+
+def test_another_epoch_forgets_all() -> None:
+    """An emptied cache may have lost what would say that an entry changed."""
+    recent = RecentOrders(FakeClock(), orders_max=10, seconds=5)
+    recent.epoch_seen(1)
+    recent.put("id", b"{}")
+    recent.epoch_seen(1)
+    assert recent.get("id") is not None
+    recent.epoch_seen(2)
+    assert recent.get("id") is None
