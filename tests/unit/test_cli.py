@@ -17,6 +17,7 @@ from polyglot_persistence.bootstrap import Finding
 from polyglot_persistence.cli.app import app
 from polyglot_persistence.config import load
 from polyglot_persistence.domain.access import Scope, digest_of
+from polyglot_persistence.embedded.addresses import write_addresses
 from polyglot_persistence.errors import UnavailableError
 from tests.support.import_api import import_api
 
@@ -244,3 +245,32 @@ def test_a_wrong_key_is_a_wrong_command(arguments: list[str]) -> None:
     done = CliRunner().invoke(app, ["api-keys", "new", *arguments])
     assert done.exit_code == 2
     assert not done.stdout
+
+
+def test_the_stores_of_a_data_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their addresses take the place of those of the environment, odd characters and all."""
+    dsn = "postgresql://polyglot:it's@/polyglot?host=%2Ftmp%2Fmy%20data&port=5432"
+    write_addresses(tmp_path, {"POSTGRES_DSN": "old"})
+    write_addresses(tmp_path, {"POSTGRES_DSN": dsn, "REDIS_ADDR": "unix:///tmp/my.sock?db=0"})
+    assert (tmp_path / "stores.env").stat().st_mode & 0o777 == 0o600
+    shell = f". '{tmp_path}/stores.env'; printf %s \"$POSTGRES_DSN\""
+    assert subprocess.check_output(["sh", "-c", shell], text=True) == dsn
+    monkeypatch.setattr("os.environ", os.environ.copy())
+    done = CliRunner().invoke(
+        app,
+        ["--stores-of", str(tmp_path), "config", "--json"],
+        env={"POSTGRES_DSN_FILE": str(tmp_path / "none"), "REDIS_ADDR": "elsewhere:6379"},
+    )
+    assert done.exit_code == 0, done.output
+    values = {setting["name"]: setting["value"] for setting in json.loads(done.stdout)}
+    assert values["REDIS_ADDR"] == "unix:///tmp/my.sock?db=0"
+    assert values["POSTGRES_DSN"] == dsn.replace("it's", "***")
+
+
+def test_no_stores_of_a_directory_is_one_line(tmp_path: Path) -> None:
+    """It names the option and what is missing; exit code 2."""
+    done = CliRunner().invoke(app, ["--stores-of", str(tmp_path), "doctor"])
+    assert done.exit_code == 2
+    assert done.stderr == (
+        f"polyglot: --stores-of: {tmp_path} is the data directory of no `polyglot up` or `demo`\n"
+    )

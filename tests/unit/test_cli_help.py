@@ -81,7 +81,7 @@ def test_every_command_explains_itself(path: tuple[str, ...]) -> None:
     assert f"Usage: polyglot {' '.join(path)} " in result.stdout
     assert command.examples
     for example in command.examples:
-        assert f"polyglot {' '.join(path)}" in example
+        assert f"polyglot {' '.join(path)}" in example.replace("--stores-of .data ", "")
         assert f"\n  {example}\n" in result.stdout
 
 
@@ -95,6 +95,8 @@ def test_every_example_is_right(example: str) -> None:
     while _ASSIGNMENT.fullmatch(words[0]):
         words.pop(0)
     assert words.pop(0) == "polyglot"
+    if words[0] == "--stores-of":
+        words = words[2:]
     command: click.Command = app
     context = click.Context(app, info_name="polyglot", **app.context_settings)
     while isinstance(command, click.Group):

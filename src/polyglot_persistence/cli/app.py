@@ -36,7 +36,13 @@ def _settings() -> "Settings":
     epilog="Settings come from the environment: `polyglot config --explain` names them all.",
 )
 @click.version_option(__version__, message="polyglot %(version)s")
-def app() -> None:
+@click.option(
+    "--stores-of",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DATA_DIR",
+    help="Work on the stores of the `polyglot up` that has this data directory.",
+)
+def app(stores_of: Path | None) -> None:
     """An order service that answers in milliseconds, persists behind, and never loses an order.
 
     `polyglot demo` shows it all at once: everything on this machine, real orders, and a page to
@@ -44,6 +50,13 @@ def app() -> None:
     Redis, RabbitMQ, Elasticsearch), name them in the settings, let `polyglot doctor` check them,
     and run any number of `polyglot api` and `polyglot worker`.
     """
+    if stores_of is not None:
+        from polyglot_persistence.embedded.addresses import read_addresses
+
+        addresses = read_addresses(stores_of)
+        for name in addresses:
+            os.environ.pop(f"{name}_FILE", None)  # it would be a second answer
+        os.environ.update(addresses)
 
 
 _port = click.option(
@@ -243,6 +256,7 @@ def config(*, as_json: bool, explain: bool) -> None:
     short_help="Check each store and its settings.",
     examples=(
         "polyglot doctor",
+        "polyglot --stores-of .data doctor",
         "REDIS_ADDR=redis:6379 polyglot doctor --json",
     ),
 )

@@ -111,6 +111,7 @@ def dead_letters() -> None:
     examples=(
         "polyglot dead-letters list",
         "polyglot dead-letters list --reason overflow --limit 10",
+        "polyglot --stores-of .data dead-letters list",
         "polyglot dead-letters list --json | jq '.groups'",
     ),
 )

@@ -25,6 +25,7 @@ from typing import Protocol
 from urllib.parse import quote
 
 from polyglot_persistence import telemetry
+from polyglot_persistence.embedded.addresses import write_addresses
 from polyglot_persistence.embedded.child import Child, wait_until
 from polyglot_persistence.embedded.data_directory import DataDirectory
 from polyglot_persistence.embedded.postgres import EmbeddedPostgres
@@ -174,6 +175,7 @@ class _Deployment:
         _refuse_taken_port(self._host, self._port)
         await _all(self._postgres.start(), self._valkey.start())
         _log.info("servers_started", postgres_pid=self._postgres.pid, valkey_pid=self._valkey.pid)
+        write_addresses(self._data_dir, self._addresses())
         await _all(self._worker.start(), self._api.start())
         await self._wait_until_ready()
         url = f"http://{_url_host(self._host)}:{self._port}"
@@ -217,18 +219,24 @@ class _Deployment:
         self._degraded_since = self._degraded_since or now
         return now - self._degraded_since > DEGRADED_SECONDS
 
-    def _environment(self) -> Mapping[str, str]:
-        """Return the environment of our own processes: the caller's, and where the stores are."""
-        stores = {
+    def _addresses(self) -> Mapping[str, str]:
+        """Return the settings that name the stores; known once they have been started."""
+        return {
             "POSTGRES_DSN": self._postgres.dsn,
             "REDIS_ADDR": self._valkey.url,
             "RABBITMQ_URL": self._valkey.url,
             "ELASTICSEARCH_URL": f"tantivy://{quote(str(self._data_dir / 'search'))}",
+        }
+
+    def _environment(self) -> Mapping[str, str]:
+        """Return the environment of our own processes: the caller's, and where the stores are."""
+        set_here = {
+            **self._addresses(),
             "API_HOST": self._host,
             "API_PORT": str(self._port),
         }
-        ours = {*stores, *(f"{name}_FILE" for name in stores)}
-        return {**{k: v for k, v in os.environ.items() if k not in ours}, **stores}
+        ours = {*set_here, *(f"{name}_FILE" for name in set_here)}
+        return {**{k: v for k, v in os.environ.items() if k not in ours}, **set_here}
 
 
 async def _no_company(_url: str) -> None:
