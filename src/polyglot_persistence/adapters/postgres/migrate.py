@@ -28,7 +28,7 @@ _FILE_NAME: Final = re.compile(r"(\d{4})_(\w+)\.sql")
 _LOCK: Final = lock_key("migrate")
 
 _BOOKKEEPING: Final = """
-CREATE TABLE IF NOT EXISTS schema_migrations (
+CREATE TABLE schema_migrations (
     version    integer     PRIMARY KEY,
     name       text        NOT NULL,
     checksum   text        NOT NULL,
@@ -53,7 +53,7 @@ async def migrate(dsn: str) -> list[str]:
     """Bring the schema up to date and return the names of the migrations applied by this call.
 
     A migration that fails leaves no trace, and those before it applied. It needs no superuser, only
-    the right to create tables, and behind a pooler session pooling.
+    the right to create tables, and none if nothing is missing; behind a pooler session pooling.
 
     Raises:
         ConfigurationError: the server is too old, or its schema is not a past of this code's.
@@ -82,7 +82,9 @@ async def _migrate(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str
         )
     # Held by the session, beyond the single transactions; gone with the connection.
     await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-    await connection.execute(_BOOKKEEPING)
+    # Looked for first: a role that may not create tables can still see that nothing is missing.
+    if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
+        await connection.execute(_BOOKKEEPING)
     records = await connection.fetch("SELECT version, name, checksum FROM schema_migrations")
     known = _migrations()
     applied = {record["version"]: record for record in records}

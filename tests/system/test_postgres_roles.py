@@ -1,0 +1,136 @@
+"""The roles of the operations page: API and worker run with no more rights than it grants."""
+
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from polyglot_persistence.adapters.postgres.migrate import migrate
+from polyglot_persistence.embedded.postgres import EmbeddedPostgres
+from polyglot_persistence.embedded.valkey import EmbeddedValkey
+from tests.support.api import Api
+from tests.support.documents import ROOT, blocks
+from tests.support.eventually import eventually
+from tests.support.keys import ENVIRONMENT
+from tests.support.processes import free_port, started
+from tests.support.servers import running, short_directory
+
+pytestmark = pytest.mark.timeout(180)
+
+WITHIN_SECONDS = 60.0
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with short_directory() as path:
+        path.chmod(0o755)
+        yield path
+
+
+@pytest_asyncio.fixture
+async def postgres(directory: Path) -> AsyncIterator[str]:
+    """A server with the page's roles; the DSN is its superuser's."""
+    before, after = [
+        block.text.replace("change me", "secret")
+        for block in blocks(ROOT / "docs" / "ops.md")
+        if block.language == "sql"
+        and ("CREATE ROLE polyglot" in block.text or "OWNER TO polyglot" in block.text)
+    ]
+    async with running(EmbeddedPostgres(directory / "postgres")) as server:
+        dsn = server.dsn
+        await execute(dsn, before)
+        assert await migrate(as_role(dsn, "polyglot_owner"))
+        await execute(dsn, after)
+        yield dsn
+
+
+def as_role(dsn: str, role: str) -> str:
+    parts = urlsplit(dsn)
+    _, _, place = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{role}:secret@{place}"))
+
+
+async def execute(dsn: str, sql: str) -> None:
+    connection = await asyncpg.connect(dsn, timeout=10)
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close(timeout=10)
+
+
+async def test_api_and_worker_need_no_more_than_the_page_grants(
+    postgres: str, directory: Path
+) -> None:
+    """Accept, persist, index, read, search and refresh; and nothing may touch an order."""
+    async with running(EmbeddedValkey(directory / "valkey")) as valkey:
+        api = Api(free_port())
+        common = {
+            **ENVIRONMENT,
+            "REDIS_ADDR": valkey.url,
+            "RABBITMQ_URL": valkey.url,
+            "ELASTICSEARCH_URL": f"tantivy://{directory}/search",
+            "API_HOST": "127.0.0.1",
+            "API_PORT": str(api.port),
+            "MV_REFRESH_SCHEDULE": "@every 1s",
+        }
+        command = [sys.executable, "-m", "polyglot_persistence"]
+        environments = {
+            name: {**common, "POSTGRES_DSN": as_role(postgres, f"polyglot_{name}")}
+            for name in ("api", "worker")
+        }
+        with (
+            started([*command, "worker"], environment=environments["worker"]) as worker,
+            started([*command, "api"], environment=environments["api"]) as serving,
+        ):
+
+            async def ready() -> None:
+                health = (await api.request("GET", "/health/ready")).json
+                assert health["mode"] == "normal"
+
+            await eventually(
+                ready, within_seconds=WITHIN_SECONDS, retried=(OSError, AssertionError)
+            )
+            order_id = await api.order("Milk", "1.25")
+            await api.persisted(order_id)
+
+            async def searchable_and_counted() -> None:
+                assert (await api.request("GET", "/api/search?q=milk")).json["total"] == 1
+                (day,) = (await api.request("GET", "/api/dashboard/sales")).json
+                assert day["orders"] == 1
+
+            await eventually(
+                searchable_and_counted,
+                within_seconds=WITHIN_SECONDS,
+                retried=(AssertionError, ValueError, KeyError),
+            )
+            page = (await api.request("GET", "/api/orders")).json
+            assert [order["id"] for order in page["orders"]] == [order_id]
+            refused = await api.request("POST", "/api/admin/refresh")
+            assert refused.status == 503
+            assert "lacks a privilege" not in worker.log(), worker.log()[-3000:]
+            assert "not_prepared" not in worker.log() + serving.log()
+
+
+FORBIDDEN = [
+    ("worker", "UPDATE orders SET amount = 0"),
+    ("worker", "DELETE FROM orders"),
+    ("worker", "DROP TABLE orders"),
+    ("worker", "CREATE TABLE mine (id int)"),
+    ("worker", "DELETE FROM schema_migrations"),
+    ("api", "INSERT INTO orders SELECT * FROM orders"),
+    ("api", "DELETE FROM dead_letters"),
+    ("api", "UPDATE index_outbox SET orders = 0"),
+    ("api", "DELETE FROM cache_epoch"),
+    ("api", "CREATE TABLE mine (id int)"),
+]
+
+
+async def test_a_role_may_do_nothing_else(postgres: str) -> None:
+    """Whoever takes over a process cannot change what was persisted."""
+    for role, statement in FORBIDDEN:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await execute(as_role(postgres, f"polyglot_{role}"), statement)
