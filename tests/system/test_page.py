@@ -12,6 +12,7 @@ from playwright.async_api import Browser, expect
 
 from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.access import ApiKey, Scope, digest_of
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import new_id
 from tests.support import keys
@@ -28,6 +29,9 @@ pytestmark = [
     pytest.mark.xdist_group("page"),
     pytest.mark.timeout(120),
 ]
+
+EVERYTHING = "pp_for-everything"
+"""A key with every scope."""
 
 expect.set_options(timeout=WAIT_MS)
 
@@ -240,11 +244,11 @@ async def test_operating_needs_the_key(browser: Browser, system: System) -> None
         await expect(at.page.get_by_text("Everything but search works")).to_be_visible()
         await expect(at.panel("Search").get_by_role("alert")).to_contain_text("Search is away")
         letters = at.panel("Dead letters")
-        await letters.get_by_role("button", name="Enter the admin key").click()
+        await letters.get_by_role("button", name="Enter a key").click()
         dialog = at.page.get_by_role("dialog", name="API key")
         await dialog.get_by_label("Sent with every request").fill("wrong")
         await dialog.get_by_role("button", name="Use the key").click()
-        await letters.get_by_role("button", name="Enter the admin key").click()
+        await letters.get_by_role("button", name="Enter a key").click()
         await dialog.get_by_label("Sent with every request").fill(secret)
         await at.page.keyboard.press("Enter")
         await expect(letters).to_contain_text("None.")
@@ -252,7 +256,31 @@ async def test_operating_needs_the_key(browser: Browser, system: System) -> None
         await expect(letters).to_contain_text("None.")
         await at.page.get_by_role("button", name="Key in use").click()
         await dialog.get_by_role("button", name="Forget the key").click()
-        await expect(letters.get_by_role("button", name="Enter the admin key")).to_be_visible()
+        await expect(letters.get_by_role("button", name="Enter a key")).to_be_visible()
+
+
+async def test_a_page_without_a_key_asks_for_one(browser: Browser, system: System) -> None:
+    """Where nobody may read without a key, the page says so, and is filled once it has one."""
+    api, _ = await system.api(
+        {
+            "API_KEYS": ApiKey(
+                "all", frozenset(Scope) - {Scope.PUBLIC}, digest_of(EVERYTHING.encode())
+            ).line
+        }
+    )
+    async with visit(browser, api.url) as at:
+        at.refusals_expected = True
+        await at.page.goto(at.url)
+        await expect(at.page.get_by_text("The live figures need a key")).to_be_visible()
+        for panel in ("Sales", "Dead letters"):
+            await expect(at.panel(panel).get_by_role("button", name="Enter a key")).to_be_visible()
+        await expect(at.page.get_by_role("dialog")).to_have_count(0)
+        await at.panel("Sales").get_by_role("button", name="Enter a key").click()
+        await at.page.get_by_label("Sent with every request").fill(EVERYTHING)
+        await at.page.keyboard.press("Enter")
+        await expect(at.page.locator(".mode")).to_have_text("Normal")
+        await expect(at.panel("Sales").locator(".totals")).to_be_visible()
+        await expect(at.panel("Dead letters")).to_contain_text("None.")
 
 
 # --- when something is away --------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.flows.health import HealthFlow
 from polyglot_persistence.flows.live import FIGURES_KEPT, LiveFlow
-from polyglot_persistence.ports import Backlog, Progress
+from polyglot_persistence.ports import Backlog, CacheRead, Found, Progress
 from tests.support.scripted import FakeClock
 
 
@@ -22,6 +22,7 @@ class Stores:
         self.outbox = 0
         self.dirty = 0
         self.oldest: datetime | None = None
+        self.copy: int | None = 7
         self.away: set[str] = set()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -35,6 +36,14 @@ class Stores:
         await self.may_answer.wait()
         self._check("record")
         return Progress(self.persisted, self.outbox, None, dead_letters_max, 7, None)
+
+    async def read(self, _ids: object) -> CacheRead:
+        self._check("cache")
+        return CacheRead([], self.copy)
+
+    async def find(self, _ids: object) -> Found:
+        self._check("record")
+        return Found({}, {}, 7)
 
     async def ready(self) -> int:
         self._check("queue")
@@ -153,6 +162,15 @@ async def test_what_a_store_that_is_away_would_say_is_not_known(setup: Setup) ->
     assert (without_record.persisted, without_record.outbox, without_record.indexed) == (None,) * 3
     assert (without_record.dead_letters, without_record.queue_messages) == (None, None)
     assert without_record.dirty == 0
+
+
+@pytest.mark.parametrize(("copy", "cold"), [(7, False), (6, True), (None, True)])
+async def test_a_cold_cache_is_told(setup: Setup, copy: int | None, cold: bool) -> None:
+    """It is cold while its copy of the epoch is not that of the record."""
+    setup.stores.copy = copy
+    assert (await setup.look()).cold is cold
+    setup.stores.away = {"record"}
+    assert (await setup.look()).cold is None
 
 
 async def test_what_is_kept_is_bounded(setup: Setup) -> None:

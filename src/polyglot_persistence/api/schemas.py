@@ -439,3 +439,7 @@ class FiguresOut(msgspec.Struct, frozen=True, gc=False):
     dead_letters: Annotated[int | None, Meta(description="1001 stands for more than 1000.")]
     latest_dead_letter: int | None
     view_refreshed_at: Moment | None
+    cold: Annotated[
+        bool | None,
+        Meta(description="While true, an id that is not found is answered 503 and not 404."),
+    ]

@@ -52,6 +52,8 @@ class Figures(NamedTuple):
     """Counted up to `DEAD_LETTERS_COUNTED_MAX`."""
     latest_dead_letter: int | None
     view_refreshed_at: datetime | None
+    cold: bool | None
+    """Whether the cache may lack accepted orders, so that an unknown id is answered 503."""
 
 
 class LiveFlow:
@@ -112,14 +114,15 @@ class LiveFlow:
             latest = self._kept[-1].at if self._kept else None
             if latest is not None and (now - latest).total_seconds() < INTERVAL_SECONDS / 2:
                 return
-            backlog, progress, ready, health = await asyncio.gather(
+            cold, backlog, progress, ready, health = await asyncio.gather(
+                _soon(self._cold()),
                 _soon(self._cache.backlog()),
                 _soon(self._store.progress(dead_letters_max=DEAD_LETTERS_COUNTED_MAX)),
                 _soon(self._queue.ready()),
                 self._health.check(),
             )
             self.health = health
-            self._kept.append(self._figures(now, backlog, progress, ready))
+            self._kept.append(self._figures(now, backlog, progress, ready)._replace(cold=cold))
         for news in self._watchers:
             news.set()
 
@@ -151,7 +154,13 @@ class LiveFlow:
             progress.dead_letters if progress else None,
             progress.latest_dead_letter if progress else None,
             progress.view_refreshed_at if progress else None,
+            None,
         )
+
+    async def _cold(self) -> bool:
+        # The copy first, as a reader does it: it cannot be newer than the original then.
+        copy = (await self._cache.read([])).epoch
+        return copy != (await self._store.find([])).epoch
 
 
 async def _soon(answer: Awaitable[_T]) -> _T | None:

@@ -1,7 +1,7 @@
 // Dead letters by reason: what is in them, and replaying or discarding one or all that match.
 import { ask, post, query } from "./api.js";
 import { count, dateAndTime, plural } from "./format.js";
-import { Panel, createRef, html } from "./html.js";
+import { Panel, Trouble, createRef, html } from "./html.js";
 
 const PATH = "/api/admin/dead-letters";
 const LETTERS = 20;
@@ -63,7 +63,7 @@ class Letter extends Panel {
 export class DeadLetters extends Panel {
   dialog = createRef();
   heading = createRef();
-  state = { reason: "", stage: "", page: null, problem: "", needsKey: false, plan: null, busy: false, said: "" };
+  state = { reason: "", stage: "", page: null, problem: null, plan: null, busy: false, said: "" };
 
   componentDidMount() {
     this.load();
@@ -85,12 +85,11 @@ export class DeadLetters extends Panel {
       const page = await ask(`${PATH}${query({ ...this.filter(), limit: LETTERS, cursor })}`);
       const before = cursor ? this.state.page : null;
       this.setState({
-        problem: "",
-        needsKey: false,
+        problem: null,
         page: before ? { ...before, letters: [...before.letters, ...page.letters], next_cursor: page.next_cursor } : page,
       });
     } catch (problem) {
-      this.setState({ problem: problem.message, needsKey: Boolean(problem.needsKey) });
+      this.setState({ problem, ...(problem.needsKey && { page: null }) });
     }
   }
 
@@ -107,7 +106,7 @@ export class DeadLetters extends Panel {
       const { total } = await ask(`${PATH}${query({ ...filter, until, limit: 1 })}`);
       this.open({ verb, total, filter, body: { ...filter, until } });
     } catch (problem) {
-      this.setState({ problem: problem.message });
+      this.setState({ problem });
     }
   };
 
@@ -120,12 +119,11 @@ export class DeadLetters extends Panel {
   act = async () => {
     const { plan } = this.state;
     this.dialog.current.close();
-    this.setState({ busy: true, problem: "" });
+    this.setState({ busy: true, problem: null });
     try {
       await (plan.letter ? this.actOnOne(plan) : this.actOnAll(plan));
     } catch (problem) {
-      this.setState({ problem: problem.message });
-      if (problem.needsKey) this.props.askForKey();
+      this.setState({ problem });
     } finally {
       this.setState({ busy: false, plan: null });
       this.heading.current.focus();
@@ -218,15 +216,14 @@ export class DeadLetters extends Panel {
   }
 
   render({ askForKey }, state) {
-    const { page, problem, needsKey, plan, said, reason, stage } = state;
+    const { page, problem, plan, said, reason, stage } = state;
     const empty = page?.total === 0 && !reason && !stage;
     return html`<section class="panel" aria-labelledby="letters">
       <h2 id="letters" tabindex="-1" ref=${this.heading}>Dead letters</h2>
-      ${needsKey && html`<p class="notice">Dead letters are for operators. <button onClick=${askForKey}>Enter the admin key</button></p>`}
-      ${problem && !needsKey && html`<p class="problem" role="alert">${problem}</p>`}
+      <${Trouble} problem=${problem} askForKey=${askForKey} />
       <p class="result-line" role="status">${said}</p>
-      ${page && !empty && !needsKey && this.filters(state)}
-      ${page && !needsKey && this.listed(state)}
+      ${page && !empty && this.filters(state)}
+      ${page && this.listed(state)}
       <dialog ref=${this.dialog} aria-labelledby="confirm">${plan && this.confirmation(plan)}</dialog>
     </section>`;
   }

@@ -119,13 +119,13 @@ class App extends Panel {
       </header>
       <main id="main">
         <div role="status">${this.lost()}</div>
-        <${Stores} health=${health} />
+        <${Stores} health=${health} cold=${now?.cold === true} />
         <${Figures} now=${now} columns=${columns} stale=${Boolean(lost)} />
         <div class="pair">
           <${Orders} wanted=${wanted} askForKey=${this.askForKey} />
-          <${Search} follow=${this.follow} up=${isUp(health, "search")} askForKey=${this.askForKey} />
+          <${Search} follow=${this.follow} up=${isUp(health, "search")} keyed=${keyed} askForKey=${this.askForKey} />
         </div>
-        <${Sales} persisted=${now?.persisted} viewAge=${viewAge} up=${record} askForKey=${this.askForKey} />
+        <${Sales} persisted=${now?.persisted} viewAge=${viewAge} up=${record} keyed=${keyed} askForKey=${this.askForKey} />
         <${DeadLetters} known=${now?.dead_letters} latest=${now?.latest_dead_letter} up=${record} keyed=${keyed} askForKey=${this.askForKey} />
       </main>
       <${KeyDialog} asked=${keyAsked} use=${this.useKey} keyed=${keyed} />`;

@@ -1,7 +1,7 @@
 // Placing an order, and following orders through their stages.
 import { address, ask, newKey, post, query } from "./api.js";
 import { amount, delay, timeOfDay } from "./format.js";
-import { Panel, createRef, html } from "./html.js";
+import { Panel, Trouble, createRef, html } from "./html.js";
 
 const FOLLOWED_MAX = 5;
 const POLLS_MS = [30, 60, 120, 250, 500]; // then every second
@@ -54,7 +54,7 @@ export class Orders extends Panel {
   name = createRef();
   price = createRef();
   known = createRef();
-  state = { orders: [], suggestions: [], broken: {}, problem: "", placing: false, said: "" };
+  state = { orders: [], suggestions: [], broken: {}, problem: null, placing: false, said: "" };
   #key = { body: "", text: "" };
 
   componentDidMount() {
@@ -87,7 +87,7 @@ export class Orders extends Panel {
   place = async (event) => {
     event.preventDefault();
     const body = { product_name: this.name.current.value, amount: this.price.current.value.trim() };
-    this.setState({ placing: true, problem: "", broken: {} });
+    this.setState({ placing: true, problem: null, broken: {} });
     const sentAt = performance.now();
     try {
       const { order_id: id } = await post("/api/orders", body, { "Idempotency-Key": this.keyOf(body) });
@@ -96,10 +96,9 @@ export class Orders extends Panel {
     } catch (problem) {
       const broken = {};
       for (const { pointer, detail } of problem.errors ?? []) broken[pointer.slice(1)] ??= detail;
-      this.setState({ broken, problem: Object.keys(broken).length ? "" : problem.message });
+      this.setState({ broken, problem: Object.keys(broken).length ? null : problem });
       if (broken.product_name) this.name.current.focus();
       else if (broken.amount) this.price.current.focus();
-      if (problem.needsKey) this.props.askForKey();
     } finally {
       this.setState({ placing: false });
     }
@@ -144,7 +143,6 @@ export class Orders extends Panel {
       this.change(id, { product_name, amount: price });
     } catch (problem) {
       this.change(id, { problem: problem.message });
-      if (problem.needsKey) this.props.askForKey();
     }
   }
 
@@ -179,7 +177,7 @@ export class Orders extends Panel {
     return this.state.broken[name] ? `order-${name}-wrong` : undefined;
   }
 
-  render(_properties, { orders, suggestions, broken, problem, placing, said }) {
+  render({ askForKey }, { orders, suggestions, broken, problem, placing, said }) {
     return html`<section class="panel" aria-labelledby="place">
       <h2 id="place">Place an order</h2>
       <form class="row" onSubmit=${this.place} novalidate>
@@ -190,7 +188,7 @@ export class Orders extends Panel {
         <datalist id="order-names">${suggestions.map((name) => html`<option key=${name} value=${name} />`)}</datalist>
         <button class="primary" disabled=${placing}>Place order</button>
       </form>
-      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+      <${Trouble} problem=${problem} askForKey=${askForKey} />
       <ul class="orders" aria-label="Orders that you follow">
         ${orders.map((order) => html`<${Order} key=${order.id} order=${order} forget=${() => this.forget(order.id)} />`)}
       </ul>

@@ -2,7 +2,7 @@
 import { address, ask, post, query } from "./api.js";
 import { Chart, valueAxis } from "./charts.js";
 import { age, amount, count, hour, month, monthAndDay, percent, plural, utcDay } from "./format.js";
-import { Panel, html } from "./html.js";
+import { Panel, Trouble, html } from "./html.js";
 
 const DAY_MS = 86_400_000;
 const RELOAD_MS = 10_000;
@@ -90,7 +90,7 @@ export class Sales extends Panel {
     sales: null,
     data: [[], []],
     products: [],
-    problem: "",
+    problem: null,
     refreshing: false,
     said: "",
   };
@@ -105,10 +105,10 @@ export class Sales extends Panel {
     this.begin();
   }
 
-  componentDidUpdate({ persisted, up }) {
+  componentDidUpdate({ persisted, up, keyed }) {
     const due = performance.now() - this.#loadedAt > RELOAD_MS;
     const current = !this.state.to && this.props.persisted !== persisted;
-    if ((this.props.up && !up) || (current && due)) this.load();
+    if ((this.props.up && !up) || keyed !== this.props.keyed || (current && due)) this.load();
   }
 
   // Opens where there are sales, if the latest are too long ago to be in the chart.
@@ -148,22 +148,20 @@ export class Sales extends Panel {
       const days = { from: sales.rows[0].start.slice(0, 10), to };
       const top = await ask(`/api/sales/products${query({ ...days, limit: PRODUCTS })}`, { signal });
       const data = [sales.rows.map((_row, place) => place), sales.rows.map(({ revenue }) => revenue)];
-      this.setState({ sales, data, products: top.products, problem: "" });
+      this.setState({ sales, data, products: top.products, problem: null });
     } catch (problem) {
       if (problem.name === "AbortError") return;
-      this.setState({ problem: problem.message });
-      if (problem.needsKey) this.props.askForKey();
+      this.setState({ problem });
     }
   }
 
   refresh = async () => {
-    this.setState({ refreshing: true, said: "", problem: "" });
+    this.setState({ refreshing: true, said: "", problem: null });
     try {
       await post("/api/admin/refresh");
       this.setState({ said: "The daily view is up to date." });
     } catch (problem) {
-      this.setState({ problem: problem.message });
-      if (problem.needsKey) this.props.askForKey();
+      this.setState({ problem });
     } finally {
       this.setState({ refreshing: false });
     }
@@ -203,7 +201,7 @@ export class Sales extends Panel {
     </div>`;
   }
 
-  render({ viewAge }, state) {
+  render({ viewAge, askForKey }, state) {
     const { sales, products, problem, refreshing, said, product, by } = state;
     return html`<section class="panel" aria-labelledby="sales">
       <div class="head">
@@ -213,7 +211,7 @@ export class Sales extends Panel {
       </div>
       <p class="hidden" role="status">${said}</p>
       ${this.controls(state)}
-      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+      <${Trouble} problem=${problem} askForKey=${askForKey} />
       ${sales && html`<div class="sales">
         ${this.chart(state)}
         <${Products} products=${products} chosen=${by === "hour" ? "" : product}

@@ -1,7 +1,7 @@
 // Search as you type, with filters, and what else the matches could be narrowed to.
 import { address, ask, query } from "./api.js";
 import { amount, count, dateAndTime, delay, monthAndDay, plural } from "./format.js";
-import { Panel, createRef, html } from "./html.js";
+import { Panel, Trouble, createRef, html } from "./html.js";
 
 const PAUSE_MS = 120;
 const HITS = 6;
@@ -36,7 +36,7 @@ export class Search extends Panel {
     text: address.get("q"),
     ...Object.fromEntries(FILTERS.map((name) => [name, address.get(name)])),
     found: null,
-    problem: "",
+    problem: null,
     said: "",
   };
   open = FILTERS.some((name) => this.state[name]);
@@ -50,8 +50,8 @@ export class Search extends Panel {
     removeEventListener("keydown", this.shortcut);
   }
 
-  componentDidUpdate({ up }) {
-    if (this.props.up && !up) this.search();
+  componentDidUpdate({ up, keyed }) {
+    if ((this.props.up && !up) || keyed !== this.props.keyed) this.search();
   }
 
   shortcut = (event) => {
@@ -80,7 +80,7 @@ export class Search extends Panel {
     const { text, min, max, since, until, sort } = this.state;
     address.set({ q: text.trim(), min, max, since, until, sort });
     if (!Object.values(asked).some(Boolean)) {
-      this.setState({ found: null, problem: "", said: "" });
+      this.setState({ found: null, problem: null, said: "" });
       return;
     }
     const { signal } = (this.running = new AbortController());
@@ -91,13 +91,12 @@ export class Search extends Panel {
       const total = `${found.total_is === "at_least" ? "at least " : ""}${plural(found.total, "order")}`;
       this.setState({
         found: { ...found, hits: [...before, ...found.hits] },
-        problem: "",
+        problem: null,
         said: found.total ? total : "Nothing found.",
       });
     } catch (problem) {
       if (problem.name === "AbortError") return;
-      this.setState({ found: null, problem: problem.message, said: "" });
-      if (problem.needsKey) this.props.askForKey();
+      this.setState({ found: null, problem, said: "" });
     }
   }
 
@@ -156,7 +155,7 @@ export class Search extends Panel {
       ${found?.next_cursor && html`<button onClick=${() => this.search(found.next_cursor)}>Show more</button>`}`;
   }
 
-  render({ up }, state) {
+  render({ up, askForKey }, state) {
     return html`<section class="panel" aria-labelledby="search">
       <h2 id="search">Search</h2>
       <form role="search" aria-label="Orders" onSubmit=${(event) => event.preventDefault()}>
@@ -167,7 +166,7 @@ export class Search extends Panel {
         </div>
         ${this.filters(state)}
       </form>
-      ${state.problem && html`<p class="problem" role="alert">${up ? state.problem : "Search is away; it will be asked again once it is back."}</p>`}
+      <${Trouble} problem=${state.problem} words=${up ? "" : "Search is away; it will be asked again once it is back."} askForKey=${askForKey} />
       ${this.hits(state)}
     </section>`;
   }

@@ -32,14 +32,17 @@ function Store({ name, store }) {
   </li>`;
 }
 
+const COLD = "It was emptied, or orders were accepted without it. What is known is served as always; an id that is not found is answered 503 instead of 404, until the queue has been worked off.";
+
 export class Stores extends Panel {
-  render({ health }) {
+  render({ health, cold }) {
     return html`<section aria-labelledby="stores">
       <h2 id="stores" class="hidden">Stores</h2>
       <ul class="stores">
         ${ROLES.map(([role, name]) => html`<${Store} key=${role} name=${name} store=${health?.stores?.[role]} />`)}
       </ul>
       <div role="status">
+        ${cold && isUp(health, "cache") && html`<p class="notice"><b>Cache cold.</b> ${COLD}</p>`}
         ${explanations(health).map(([name, words]) => html`<p class="notice" key=${name}>
           <b>${name} away.</b> ${words}
         </p>`)}
