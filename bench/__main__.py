@@ -72,7 +72,11 @@ def main(benches: str, peer: Path | None, *, full: bool, record: bool) -> None:
         if shutil.which(tool) is None:
             raise click.UsageError(f"{tool} is needed: on Debian, apt-get install {tool}")
     servers = start_servers()
-    results = asyncio.run(_run(names, servers, peer, quick=not full))
+    try:
+        results = asyncio.run(_run(names, servers, peer, quick=not full))
+    except asyncio.CancelledError:
+        sys.stderr.write("bench: stopped; what was started is stopped, the servers run on\n")
+        sys.exit(130)
     before = report.read(report.RECORD)
     click.echo(report.table(list(results.values())))
     click.echo("\n" + report.memory_table(list(results.values())))

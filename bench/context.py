@@ -30,6 +30,8 @@ class Context:
     logs: Path
     quick: bool
     begun: float = field(default_factory=time.monotonic)
+    others: list[Side] = field(default_factory=list)
+    """Sides that one bench starts for itself; their memory is sampled, too."""
 
     @property
     def rounds(self) -> int:
@@ -64,11 +66,11 @@ class Context:
     @contextlib.asynccontextmanager
     async def memory(self) -> AsyncIterator[list[Memory]]:
         """Sample the memory of all processes; the list is filled at the end."""
-        processes = [process for side in self.sides() for process in (side.api, side.worker)]
-        for process in processes:
-            process.memory_mb = []
+        self.others.clear()
         found: list[Memory] = []
-        sampling = asyncio.create_task(_sample(processes))
+        for process in self._processes():
+            process.memory_mb = []
+        sampling = asyncio.create_task(self._sample())
         try:
             yield found
         finally:
@@ -77,13 +79,16 @@ class Context:
                 await sampling
             found += [
                 Memory(process.name, samples[0], samples[-1], max(samples))
-                for process in processes
+                for process in self._processes()
                 if (samples := process.memory_mb)
             ]
 
+    def _processes(self) -> list[Process]:
+        sides = [*self.sides(), *self.others]
+        return [process for side in sides for process in (side.api, side.worker)]
 
-async def _sample(processes: Sequence[Process]) -> None:
-    while True:
-        for process in processes:
-            process.sample_memory()
-        await asyncio.sleep(SAMPLE_SECONDS)
+    async def _sample(self) -> None:
+        while True:
+            for process in self._processes():
+                process.sample_memory()
+            await asyncio.sleep(SAMPLE_SECONDS)

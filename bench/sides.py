@@ -15,6 +15,7 @@ import httpx2
 
 from bench.processes import Process, StartError, free_port
 from bench.stores import Cache, Index, Queues, Record
+from polyglot_persistence.adapters.postgres.migrate import migrate
 from polyglot_persistence.adapters.redis import keys
 from polyglot_persistence.bootstrap.stores import SEARCH_ALIAS
 
@@ -94,6 +95,11 @@ class Product(OnServers):
             port,
         )
         super().__init__(*product_processes(environment, logs), port)
+
+    async def wipe(self) -> None:
+        """Stop everything, empty all stores, make the tables."""
+        await super().wipe()
+        await migrate(self.record.dsn)
 
     async def start_api(self) -> None:
         """Start the API and wait until it takes orders."""

@@ -115,5 +115,6 @@ async def _deployment(context: Context) -> AsyncIterator[Embedded]:
             stack.push_async_callback(server.stop)
         embedded = Embedded(postgres, valkey, directory / "search", context.logs)
         stack.push_async_callback(embedded.stop)
+        context.others.append(embedded)
         await embedded.start_api()
         yield embedded

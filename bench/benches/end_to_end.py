@@ -58,8 +58,10 @@ async def _offer(context: Context, rate: float) -> tuple[Load, float]:
     seconds = context.seconds(16, 60)
     backlogs: list[float] = []
 
+    ended = asyncio.Event()
+
     async def watch() -> None:
-        while True:
+        while not ended.is_set():
             backlogs.append(await product.dirty() + await product.unindexed())
             await asyncio.sleep(0.5)
 
@@ -74,8 +76,8 @@ async def _offer(context: Context, rate: float) -> tuple[Load, float]:
             rate=rate,
         )
     finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        ended.set()
+        await watching
     half = len(backlogs) // 2
     first, second = backlogs[:half], backlogs[half:]
     growth = (sum(second) / len(second) - sum(first) / len(first)) / (seconds / 2)

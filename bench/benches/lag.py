@@ -19,6 +19,7 @@ from bench.stock import fill, looks, settled
 
 RATE = 1_000
 SAMPLE = 20
+WARM_UP_ORDERS = 10_000
 WARM_UP_SECONDS = 3.0
 LOOK_RECORD_SECONDS = 0.002
 LOOK_INDEX_SECONDS = 0.02
@@ -63,7 +64,7 @@ async def run(context: Context) -> Sequence[Figure]:
     """Measure; the peer's lag is not: at this rate its queue grows without end."""
     product = context.product
     await product.wipe()
-    await fill(context, product, 10_000)
+    await fill(context, product, WARM_UP_ORDERS)
     connection = await product.record.connect()
 
     async def in_record(ids: Sequence[str]) -> set[str]:

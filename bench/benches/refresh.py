@@ -18,7 +18,7 @@ from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 
 FEW, MANY = 150_000, 1_500_000
-REFRESHES = 9
+REFRESHES = 5
 BATCH = 2_000
 WRITERS = 2
 PRODUCTS = 500
