@@ -258,6 +258,10 @@ class OutboxBatch(NamedTuple):
     """Persisted orders that are not known to be searchable."""
 
     orders: Sequence[StoredOrder]
+    gone: Sequence[UUID] = ()
+    """Ids that are no orders: a document of one is to be removed."""
+    new: frozenset[UUID] = frozenset()
+    """Those of the orders that wait since they were persisted, and not to be indexed again."""
 
 
 class Progress(NamedTuple):

@@ -196,6 +196,30 @@ LOOP_SUCCESS = Gauge(
     ["loop"],
     registry=REGISTRY,
 )
+DRIFT_FOUND = Counter(
+    "polyglot_audit_drift_found", "Where stores differed, by kind.", ["kind"], registry=REGISTRY
+)
+DRIFT_REPAIRED = Counter(
+    "polyglot_audit_drift_repaired", "Of these, repaired, by kind.", ["kind"], registry=REGISTRY
+)
+AUDITED = Counter(
+    "polyglot_audit_orders", "Orders that an audit compared over all stores.", registry=REGISTRY
+)
+AUDIT_SECONDS = Gauge(
+    "polyglot_audit_duration_seconds", "Time of the last audit of everything.", registry=REGISTRY
+)
+ORDERS_CONSISTENT = Counter(
+    "polyglot_orders_consistent",
+    "Orders that were in every store within so many seconds of acceptance; inf: at all.",
+    ["within"],
+    registry=REGISTRY,
+)
+FRESHNESS_NINES = Gauge(
+    "polyglot_freshness_nines",
+    "Share of the last day's orders that were in every store in time: 2 is 99 %, 3 is 99.9 %.",
+    ["within"],
+    registry=REGISTRY,
+)
 STORE_UP = Gauge(
     "polyglot_store_up", "Whether a store answered when last asked.", ["store"], registry=REGISTRY
 )
@@ -221,8 +245,10 @@ for _missing in ("cache", "queue"):
     ACCEPTED_ONE_COPY.labels(_missing)
 for _reason in ("watermark", "waiting", "unavailable", "unknown"):
     REFUSED.labels(_reason)
-for _source in ("queue", "sweep", "replay"):
+for _source in ("queue", "sweep", "replay", "audit"):
     PERSISTED.labels(_source)
+for _within in ("1", "5", "60", "inf"):
+    ORDERS_CONSISTENT.labels(_within)
 for _stage in ("decode", "persist", "index"):
     DEAD_LETTERED.labels(_stage)
 for _handled in ("persisted", "reindexed", "discarded", "kept"):

@@ -19,8 +19,8 @@ from polyglot_persistence.telemetry import REGISTRY, BatchHistogram
 from tests.support.scripted import FakeClock
 
 BASE_UNITS = ("_seconds", "_bytes", "_total", "_orders", "_fds", "_info", "_limit", "_waiting")
-WITHOUT_UNIT = {"polyglot_cache_cold", "polyglot_store_up"}
-"""Gauges that are 0 or 1."""
+WITHOUT_UNIT = {"polyglot_cache_cold", "polyglot_freshness_nines", "polyglot_store_up"}
+"""Gauges that are 0 or 1, or a number of nines."""
 
 
 def value(name: str, **labels: str) -> float | None:

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from polyglot_persistence.audit_ports import AuditedRecord, CacheContents, SearchContents
 from polyglot_persistence.config import Settings
 from polyglot_persistence.errors import ConfigurationError
 from polyglot_persistence.flows.health import Pingable
@@ -26,6 +27,14 @@ SEARCH_ALIAS = "orders"
 """As the Go peer calls its index, so that its Kibana views go on working."""
 
 
+class AuditStores(NamedTuple):
+    """What an audit asks of the same stores."""
+
+    record: AuditedRecord
+    contents: SearchContents
+    entries: CacheContents
+
+
 class Stores(NamedTuple):
     """The adapters of one process; `close` ends them all, in order."""
 
@@ -35,6 +44,7 @@ class Stores(NamedTuple):
     letters: DeadLetters
     sales: SalesView
     search: SearchIndex
+    audit: AuditStores
     migrate: Callable[[], Awaitable[Sequence[str]]]
     close: Callable[[], Awaitable[None]]
 
@@ -50,6 +60,7 @@ class Stores(NamedTuple):
 
 def connect(settings: Settings) -> Stores:
     """Return the adapters that the settings name; nothing is connected before its first use."""
+    from polyglot_persistence.adapters.postgres.audit import PostgresAudit  # noqa: PLC0415
     from polyglot_persistence.adapters.postgres.dead_letters import (  # noqa: PLC0415
         PostgresDeadLetters,
     )
@@ -60,6 +71,7 @@ def connect(settings: Settings) -> Stores:
     from polyglot_persistence.adapters.postgres.sales import PostgresSalesView  # noqa: PLC0415
     from polyglot_persistence.adapters.postgres.store import PostgresOrderStore  # noqa: PLC0415
     from polyglot_persistence.adapters.redis.cache import RedisCache  # noqa: PLC0415
+    from polyglot_persistence.adapters.redis.contents import RedisContents  # noqa: PLC0415
 
     resources = AsyncExitStack()
     pool = PostgresPool(
@@ -71,6 +83,7 @@ def connect(settings: Settings) -> Stores:
     resources.push_async_callback(pool.close)
     client = _redis_client(settings, settings.redis_addr, settings.redis_ca_file)
     resources.push_async_callback(client.close)
+    search, contents = _search(settings, resources)
     return Stores(
         RedisCache(
             client,
@@ -81,7 +94,8 @@ def connect(settings: Settings) -> Stores:
         PostgresOrderStore(pool),
         PostgresDeadLetters(pool),
         PostgresSalesView(pool),
-        _search(settings, resources),
+        search,
+        AuditStores(PostgresAudit(pool), contents, RedisContents(client)),
         lambda: apply_migrations(settings.postgres_url),
         resources.aclose,
     )
@@ -160,9 +174,10 @@ def _extra(name: str) -> Iterator[None]:
         ) from error
 
 
-def _search(settings: Settings, resources: AsyncExitStack) -> SearchIndex:
+def _search(settings: Settings, resources: AsyncExitStack) -> tuple[SearchIndex, SearchContents]:
     if settings.search_directory is None:
         return _elasticsearch(settings, resources)
+    from polyglot_persistence.adapters.tantivy.contents import TantivyContents  # noqa: PLC0415
     from polyglot_persistence.adapters.tantivy.index import TantivyIndex  # noqa: PLC0415
 
     index = TantivyIndex(
@@ -171,13 +186,18 @@ def _search(settings: Settings, resources: AsyncExitStack) -> SearchIndex:
         index_timeout_seconds=settings.index_timeout_seconds,
     )
     resources.push_async_callback(index.close)
-    return index
+    return index, TantivyContents(index)
 
 
-def _elasticsearch(settings: Settings, resources: AsyncExitStack) -> SearchIndex:
+def _elasticsearch(
+    settings: Settings, resources: AsyncExitStack
+) -> tuple[SearchIndex, SearchContents]:
     with _extra("servers"):
         from polyglot_persistence.adapters.elasticsearch.connection import (  # noqa: PLC0415
             Credentials,
+        )
+        from polyglot_persistence.adapters.elasticsearch.contents import (  # noqa: PLC0415
+            ElasticsearchContents,
         )
         from polyglot_persistence.adapters.elasticsearch.index import (  # noqa: PLC0415
             ElasticsearchIndex,
@@ -194,4 +214,4 @@ def _elasticsearch(settings: Settings, resources: AsyncExitStack) -> SearchIndex
         index_timeout_seconds=settings.index_timeout_seconds,
     )
     resources.push_async_callback(index.close)
-    return index
+    return index, ElasticsearchContents(index)

@@ -6,17 +6,20 @@ from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.api.app import build_worker_app
 from polyglot_persistence.api.server import listen, serve
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
+from polyglot_persistence.bootstrap.audit import audit_flow
 from polyglot_persistence.bootstrap.observed import observed
 from polyglot_persistence.bootstrap.process import prepare, watch_stores
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.flows.cold_cache import Warming
+from polyglot_persistence.flows.freshness import FreshnessCount
 from polyglot_persistence.flows.health import HealthFlow
 from polyglot_persistence.flows.index import IndexFlow
 from polyglot_persistence.flows.persist import PersistFlow
 from polyglot_persistence.flows.sales import SalesFlow
 from polyglot_persistence.flows.sweep import QueueProgress, SweepFlow
 from polyglot_persistence.telemetry import logger
+from polyglot_persistence.worker.auditor import Throttle, add_up_forever, audit_forever
 from polyglot_persistence.worker.indexer import Indexer, IndexerLimits
 from polyglot_persistence.worker.persister import Persister, PersisterLimits
 from polyglot_persistence.worker.refresher import refresh_forever
@@ -60,8 +63,9 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
 
 
 async def _work(settings: Settings, stores: Stores, stop: asyncio.Event) -> None:
+    freshness = FreshnessCount(shown_after_seconds=stores.audit.contents.shown_after_seconds)
     indexer = Indexer(
-        IndexFlow(stores.store, stores.search, SystemClock()),
+        IndexFlow(stores.store, stores.search, SystemClock(), freshness=freshness),
         IndexerLimits(
             settings.index_batch_orders,
             settings.index_waiting_orders_max,
@@ -73,6 +77,7 @@ async def _work(settings: Settings, stores: Stores, stop: asyncio.Event) -> None
     await prepare(stores, stop)
     async with asyncio.TaskGroup() as indexing:
         indexing.create_task(indexer.run(persisted))
+        indexing.create_task(add_up_forever(freshness, stores.audit.record, persisted))
         await _persist(settings, stores, indexer, stop)
         persisted.set()  # nothing more is offered: index what waits, and end
 
@@ -125,3 +130,14 @@ async def _persist(
         tasks.create_task(
             refresh_forever(sales, settings.mv_refresh_schedule, stores.store, clock, stop)
         )
+        if settings.audit_interval_seconds:
+            throttle = Throttle(clock, stop, orders_per_second=settings.audit_orders_per_second)
+            tasks.create_task(
+                audit_forever(
+                    audit_flow(stores, clock),
+                    stores.store,
+                    throttle,
+                    stop,
+                    interval_seconds=settings.audit_interval_seconds,
+                )
+            )

@@ -8,6 +8,7 @@ import click
 
 from polyglot_persistence import __version__
 from polyglot_persistence.cli.api_keys import api_keys
+from polyglot_persistence.cli.audit import audit, sales
 from polyglot_persistence.cli.command import Commands, as_json
 from polyglot_persistence.cli.dead_letters import dead_letters
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 SECTIONS = {
     "Start here": ("demo", "up", "load"),
     "Against servers that you run": ("doctor", "migrate", "api", "worker"),
-    "For operators": ("dead-letters", "api-keys"),
+    "For operators": ("audit", "sales", "dead-letters", "api-keys"),
     "About this program": ("config", "completion", "version"),
 }
 """Every command, in the order in which somebody meets them."""
@@ -327,6 +328,8 @@ def load(
     ctx.exit(loading.run(url, limit, api_key, for_programs=as_json))
 
 
+app.add_command(audit)
+app.add_command(sales)
 app.add_command(dead_letters)
 app.add_command(api_keys)
 

@@ -276,6 +276,18 @@ class Settings:
     )
     outbox_interval_seconds: float = _seconds(2, 0.1, 600, "Time between two looks at the outbox.")
 
+    # --- auditing ---
+    audit_interval_seconds: float = _seconds(
+        3_600,
+        0,
+        31_536_000,
+        "Time from the end of one audit of all stores to the beginning of the next, in one worker "
+        "at a time; 0: none.",
+    )
+    audit_orders_per_second: int = _count(
+        20_000, 1, 10_000_000, "Most orders and cache entries that it compares in a second."
+    )
+
     # --- connections ---
     postgres_pool_size: int = _count(8, 1, 500, "Most PostgreSQL connections of one process.")
     postgres_connect_timeout_seconds: float = _seconds(3, 0.1, 60, "Longest one connect takes.")

@@ -11,6 +11,7 @@ from itertools import chain
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import AcceptedOrder
+from polyglot_persistence.flows.freshness import FreshnessCount
 from polyglot_persistence.flows.persist import ToIndex
 from polyglot_persistence.ports import (
     Clock,
@@ -32,7 +33,15 @@ _log = logger("index")
 class IndexFlow:
     """Keeps the search index a subset of the record that is only briefly behind."""
 
-    def __init__(self, store: OrderStore, search: SearchIndex, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: OrderStore,
+        search: SearchIndex,
+        clock: Clock,
+        *,
+        freshness: FreshnessCount | None = None,
+    ) -> None:
+        self._freshness = freshness
         self._store = store
         self._search = search
         self._clock = clock
@@ -43,7 +52,9 @@ class IndexFlow:
         Raises:
             UnavailableError: index or record is away; the outbox still has all of it.
         """
-        await self._index(list(chain.from_iterable(batch.orders for batch in batches)))
+        orders = list(chain.from_iterable(batch.orders for batch in batches))
+        await self._index(orders)
+        self._note(orders)
         await self._store.outbox_done([batch.outbox_id for batch in batches])
 
     async def work_off_outbox(self, older_than_seconds: float, orders_max: int) -> int:
@@ -54,9 +65,12 @@ class IndexFlow:
         """
         async with self._store.claim_outbox(older_than_seconds, orders_max) as batch:
             await self._index(batch.orders)
-        if batch.orders:
-            _log.info("outbox_worked_off", orders=len(batch.orders))
-        return len(batch.orders)
+            await self._search.remove(batch.gone)
+        self._note([row for row in batch.orders if row.order.id in batch.new])
+        worked_off = len(batch.orders) + len(batch.gone)
+        if worked_off:
+            _log.info("outbox_worked_off", orders=len(batch.orders), removed=len(batch.gone))
+        return worked_off
 
     async def ensure(self) -> None:
         """Create the index if it is missing; the outbox then fills it from the record.
@@ -71,6 +85,10 @@ class IndexFlow:
         orders = await self._store.refill_outbox()
         await self._search.ensure()
         _log.warning("index_created", orders_to_index=orders)
+
+    def _note(self, orders: Sequence[StoredOrder]) -> None:
+        if self._freshness is not None and orders:
+            self._freshness.note([row.accepted_at for row in orders], self._clock.now())
 
     async def _index(self, orders: Sequence[StoredOrder]) -> None:
         if not orders:

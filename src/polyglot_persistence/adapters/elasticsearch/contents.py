@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from polyglot_persistence.adapters.elasticsearch.documents import SHOWN, order
+from polyglot_persistence.adapters.elasticsearch.documents import REFRESH_SECONDS, SHOWN, order
 from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
 from polyglot_persistence.audit_ports import RangeSum
 from polyglot_persistence.domain.checksum import checksum
@@ -23,6 +23,7 @@ class ElasticsearchContents:
 
     def __init__(self, index: ElasticsearchIndex) -> None:
         self._index = index
+        self.shown_after_seconds = REFRESH_SECONDS
 
     async def sum_between(self, first: UUID, last: UUID) -> RangeSum:
         """See `SearchContents.sum_between`."""

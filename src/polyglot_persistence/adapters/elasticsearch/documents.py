@@ -32,10 +32,14 @@ NAMES_CACHED_MAX = 4_096
 _MOMENT_SHOWN = {"type": "date", "format": "strict_date_optional_time"}
 _BY_WORD = {"type": "text", "analyzer": "parted", "norms": False, "index_options": "docs"}
 
+REFRESH_SECONDS = 1.0
+"""How often what was indexed is shown; more often costs indexing."""
+
 SETTINGS: Mapping[str, Any] = {
     "number_of_shards": 1,
     "number_of_replicas": 0,  # the record is the other copy; one node has no place for a replica
-    "refresh_interval": "1s",  # said, so that an index that nobody searches is refreshed, too
+    # Said, so that an index that nobody searches is refreshed, too.
+    "refresh_interval": f"{REFRESH_SECONDS:g}s",
     "analysis": {"analyzer": {"parted": {"type": "custom", "tokenizer": "whitespace"}}},
 }
 

@@ -122,14 +122,17 @@ class PostgresPool:
             yield Session(connection)
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Session]:
+    async def transaction(self, *, timeout_seconds: float | None = None) -> AsyncIterator[Session]:
         """Give a connection in a READ COMMITTED transaction; commit on leaving, or roll back.
+
+        With `timeout_seconds`, the deadline of its statements, on a connection beside the pool.
 
         Raises:
             UnavailableError: rolled back, or not even begun.
             UnknownOutcomeError: the answer to COMMIT was lost.
         """
-        async with self._held() as connection:
+        taken = self._held() if timeout_seconds is None else self._beside(timeout_seconds)
+        async with taken as connection:
             transaction = connection.transaction()
             try:
                 await transaction.start()
@@ -151,14 +154,17 @@ class PostgresPool:
 
         With `timeout_seconds` as the deadline of its statements and waits for locks.
         """
+        async with self._beside(timeout_seconds or self._statement_timeout_seconds) as connection:
+            yield Session(connection)
+
+    @contextlib.asynccontextmanager
+    async def _beside(self, timeout_seconds: float) -> AsyncIterator[Connection]:
         try:
-            connection = await self._connect(
-                self._dsn, **self._options(timeout_seconds or self._statement_timeout_seconds)
-            )
+            connection = await self._connect(self._dsn, **self._options(timeout_seconds))
         except DRIVER_ERRORS as error:
             raise meaning(error) from error
         try:
-            yield Session(connection)
+            yield connection
         finally:
             with contextlib.suppress(*DRIVER_ERRORS):  # it is aborted then
                 await connection.close(timeout=TIDY_SECONDS)

@@ -224,10 +224,15 @@ WHERE orders_so_far <= $2 OR orders_so_far = orders
 ORDER BY id;
 
 -- name: outbox_orders
--- Return the orders of outbox rows, each once.
-SELECT id, product_name, amount, created_at, accepted_at, persisted_at
-FROM orders
-WHERE id IN (SELECT unnest(order_ids) FROM index_outbox WHERE id = ANY ($1::bigint[]));
+-- Return what outbox rows name, each once: the orders, and ids without one.
+SELECT waiting.id AS wanted_id, orders.*, waiting.since = orders.persisted_at AS new
+FROM (
+    SELECT named.id, min(created_at) AS since
+    FROM index_outbox, unnest(order_ids) AS named (id)
+    WHERE index_outbox.id = ANY ($1::bigint[])
+    GROUP BY named.id
+) AS waiting
+LEFT JOIN orders USING (id);
 
 -- name: outbox_done
 -- Delete outbox rows; one that is claimed is left to its claimer.
@@ -396,3 +401,194 @@ LEFT JOIN (
     LIMIT $3
 ) AS top ON true
 ORDER BY revenue DESC, product_name;
+
+-- name: audit_range
+-- Sum up the checksums of the next $2 orders from an id on, and tell where they end.
+WITH part AS MATERIALIZED (
+    SELECT id, order_checksum(id, product_name, amount, created_at) AS checksum
+    FROM orders
+    WHERE id >= $1
+    ORDER BY id
+    LIMIT $2
+)
+SELECT count(*) AS orders, coalesce(sum(checksum), 0)::bigint AS checksum,
+       (SELECT id FROM part ORDER BY id DESC LIMIT 1) AS last
+FROM part;
+
+-- name: checksums_between
+-- Return the checksum of each order of a range.
+SELECT id, order_checksum(id, product_name, amount, created_at) AS checksum
+FROM orders
+WHERE id BETWEEN $1 AND $2;
+
+-- name: standing
+-- Return the checksums of those of the ids that are orders, and which are still to be indexed or
+-- never can be.
+WITH waiting AS MATERIALIZED (
+    SELECT id
+    FROM unnest($1::uuid[]) AS asked (id)
+    WHERE id IN (SELECT unnest(order_ids) FROM index_outbox)
+    UNION
+    SELECT order_id FROM dead_letters WHERE stage = 'index' AND order_id = ANY ($1)
+)
+SELECT wanted.id,
+       order_checksum(orders.id, product_name, amount, created_at) AS checksum,
+       waiting.id IS NOT NULL AS waiting
+FROM unnest($1::uuid[]) AS wanted (id)
+LEFT JOIN orders USING (id)
+LEFT JOIN waiting USING (id);
+
+-- name: index_again
+-- Put ids into the outbox: what of them is an order is indexed, the rest is removed.
+INSERT INTO index_outbox (orders, order_ids) SELECT cardinality($1::uuid[]), $1;
+
+-- name: next_sales_day
+-- Return the first UTC day from a moment on that has orders, or cells of a rollup.
+SELECT (least(
+    (SELECT created_at FROM orders WHERE created_at >= $1 ORDER BY created_at, id LIMIT 1),
+    (SELECT bucket FROM sales_quarter_hours WHERE bucket >= $1 ORDER BY bucket LIMIT 1),
+    (SELECT day::timestamp AT TIME ZONE 'UTC' FROM sales_product_days
+     WHERE day >= ($1 AT TIME ZONE 'UTC')::date ORDER BY day LIMIT 1)
+) AT TIME ZONE 'UTC')::date;
+
+-- name: orders_of_day
+-- Count the orders of a day.
+SELECT count(*) FROM orders WHERE created_at >= $1 AND created_at < $1 + interval '1 day';
+
+-- name: lock_correction
+-- Wait for whoever corrects rollups, and stay the only one until the transaction ends.
+SELECT pg_advisory_xact_lock($1);
+
+-- name: wrong_quarter_hours
+-- Return what a day's cells lack of the sums over its orders, in one snapshot: a transaction that
+-- persists adds the same to both, so that a difference is never one that is under way.
+WITH wanted AS (
+    SELECT date_bin('15 minutes', created_at, timestamptz 'epoch') AS bucket,
+           sum(amount) AS revenue, count(*) AS orders
+    FROM orders
+    WHERE created_at >= $1 AND created_at < $1 + interval '1 day'
+    GROUP BY 1
+), kept AS (
+    SELECT bucket, sum(revenue) AS revenue, sum(orders) AS orders,
+           array_agg(slot ORDER BY orders DESC, slot) AS slots,
+           array_agg(revenue ORDER BY orders DESC, slot) AS revenues,
+           array_agg(orders ORDER BY orders DESC, slot) AS counts
+    FROM sales_quarter_hours
+    WHERE bucket >= $1 AND bucket < $1 + interval '1 day'
+    GROUP BY 1
+)
+SELECT bucket, wanted.orders IS NULL AS vacant,
+       coalesce(wanted.revenue, 0) - coalesce(kept.revenue, 0) AS revenue,
+       (coalesce(wanted.orders, 0) - coalesce(kept.orders, 0))::bigint AS orders,
+       slots, revenues, counts
+FROM wanted
+FULL JOIN kept USING (bucket)
+WHERE wanted.orders IS NULL
+   OR (wanted.revenue, wanted.orders) IS DISTINCT FROM (kept.revenue, kept.orders)
+ORDER BY bucket;
+
+-- name: wrong_product_days
+-- The same of a day's products.
+WITH wanted AS (
+    SELECT product_name, sum(amount) AS revenue, count(*) AS orders
+    FROM orders
+    WHERE created_at >= $1 AND created_at < $1 + interval '1 day'
+    GROUP BY 1
+), kept AS (
+    SELECT product_name, sum(revenue) AS revenue, sum(orders) AS orders,
+           array_agg(slot ORDER BY orders DESC, slot) AS slots,
+           array_agg(revenue ORDER BY orders DESC, slot) AS revenues,
+           array_agg(orders ORDER BY orders DESC, slot) AS counts
+    FROM sales_product_days
+    WHERE day = ($1 AT TIME ZONE 'UTC')::date
+    GROUP BY 1
+)
+SELECT product_name, wanted.orders IS NULL AS vacant,
+       coalesce(wanted.revenue, 0) - coalesce(kept.revenue, 0) AS revenue,
+       (coalesce(wanted.orders, 0) - coalesce(kept.orders, 0))::bigint AS orders,
+       slots, revenues, counts
+FROM wanted
+FULL JOIN kept USING (product_name)
+WHERE wanted.orders IS NULL
+   OR (wanted.revenue, wanted.orders) IS DISTINCT FROM (kept.revenue, kept.orders)
+ORDER BY product_name;
+
+-- name: correct_quarter_hours
+-- Add to cells what they lack; others may add to the same cells before and after.
+INSERT INTO sales_quarter_hours AS cell (bucket, slot, revenue, orders)
+SELECT *
+FROM unnest($1::timestamptz[], $2::smallint[], $3::numeric[], $4::bigint[])
+    AS lacking (bucket, slot, revenue, orders)
+ORDER BY bucket, slot
+ON CONFLICT (bucket, slot) DO UPDATE
+SET revenue = cell.revenue + excluded.revenue, orders = cell.orders + excluded.orders;
+
+-- name: correct_product_days
+-- The same of products.
+INSERT INTO sales_product_days AS cell (day, product_name, slot, revenue, orders)
+SELECT $1, *
+FROM unnest($2::text[], $3::smallint[], $4::numeric[], $5::bigint[])
+    AS lacking (product_name, slot, revenue, orders)
+ORDER BY product_name, slot
+ON CONFLICT (day, product_name, slot) DO UPDATE
+SET revenue = cell.revenue + excluded.revenue, orders = cell.orders + excluded.orders;
+
+-- name: drop_empty_quarter_hours
+-- Remove those of the corrected cells in which nothing is left; they are locked by then.
+DELETE FROM sales_quarter_hours AS cell
+USING unnest($1::timestamptz[], $2::smallint[]) AS emptied (bucket, slot)
+WHERE (cell.bucket, cell.slot) = (emptied.bucket, emptied.slot)
+  AND cell.orders = 0 AND cell.revenue = 0;
+
+-- name: drop_empty_product_days
+-- The same of products.
+DELETE FROM sales_product_days AS cell
+USING unnest($2::text[], $3::smallint[]) AS emptied (product_name, slot)
+WHERE cell.day = $1 AND (cell.product_name, cell.slot) = (emptied.product_name, emptied.slot)
+  AND cell.orders = 0 AND cell.revenue = 0;
+
+-- name: sales_totals
+-- Sum up the orders and both rollups, in one snapshot.
+SELECT orders.orders, orders.revenue,
+       (orders.orders, orders.revenue) IS NOT DISTINCT FROM (hours.orders, hours.revenue)
+       AND (orders.orders, orders.revenue) IS NOT DISTINCT FROM (days.orders, days.revenue) AS equal
+FROM (SELECT count(*) AS orders, coalesce(sum(amount), 0) AS revenue FROM orders) AS orders,
+     (SELECT coalesce(sum(orders), 0)::bigint AS orders, coalesce(sum(revenue), 0) AS revenue
+      FROM sales_quarter_hours) AS hours,
+     (SELECT coalesce(sum(orders), 0)::bigint AS orders, coalesce(sum(revenue), 0) AS revenue
+      FROM sales_product_days) AS days;
+
+-- name: count_orders
+-- Count all orders.
+SELECT count(*) FROM orders;
+
+-- name: rebuild_position
+-- Return how far a rebuild came that was under way within the hour.
+SELECT done_until FROM sales_rebuild WHERE changed_at > transaction_timestamp() - interval '1 hour';
+
+-- name: keep_rebuild_position
+-- Keep how far a rebuild has come.
+INSERT INTO sales_rebuild (done_until) VALUES ($1)
+ON CONFLICT (singleton) DO UPDATE
+SET done_until = excluded.done_until, changed_at = transaction_timestamp();
+
+-- name: end_rebuild
+-- Forget it: the rebuild has ended.
+DELETE FROM sales_rebuild;
+
+-- name: count_freshness
+-- Add to the counts of this hour.
+INSERT INTO freshness AS counted (hour, orders, within_1s, within_5s, within_60s)
+VALUES (date_trunc('hour', transaction_timestamp()), $1, $2, $3, $4)
+ON CONFLICT (hour) DO UPDATE
+SET orders = counted.orders + excluded.orders, within_1s = counted.within_1s + excluded.within_1s,
+    within_5s = counted.within_5s + excluded.within_5s,
+    within_60s = counted.within_60s + excluded.within_60s;
+
+-- name: freshness
+-- Sum up the counts of the last day.
+SELECT coalesce(sum(orders), 0)::bigint AS orders, coalesce(sum(within_1s), 0)::bigint AS within_1s,
+       coalesce(sum(within_5s), 0)::bigint AS within_5s,
+       coalesce(sum(within_60s), 0)::bigint AS within_60s
+FROM freshness
+WHERE hour > transaction_timestamp() - interval '1 day';

@@ -159,7 +159,11 @@ class PostgresOrderStore:
             claimed = await session.fetch("claim_outbox", age, orders_max, OUTBOX_ROWS_MAX)
             outbox_ids = [record["id"] for record in claimed]
             records = await session.fetch("outbox_orders", outbox_ids) if outbox_ids else []
-            yield OutboxBatch([_stored(record) for record in records])
+            yield OutboxBatch(
+                [_stored(record) for record in records if record["id"] is not None],
+                [record["wanted_id"] for record in records if record["id"] is None],
+                frozenset(record["id"] for record in records if record["new"]),
+            )
             if outbox_ids:
                 await session.fetch("outbox_done", outbox_ids)
 

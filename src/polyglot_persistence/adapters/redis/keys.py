@@ -15,6 +15,9 @@ WARM_TOKEN: Final = b"polyglot:warm-token"
 
 _ENTRY: Final = b"polyglot:order:"
 
+EVERY_ENTRY: Final = _ENTRY + b"*"
+"""The pattern of all keys that `entry` returns."""
+
 
 def epoch(volatile_run: str | None) -> bytes:
     """Return the key of the copy of the cache epoch; the original is in PostgreSQL.

@@ -7,7 +7,7 @@ import tantivy
 from tantivy import Occur, Query
 
 from polyglot_persistence.adapters.tantivy.documents import halves, joined
-from polyglot_persistence.adapters.tantivy.index import TantivyIndex
+from polyglot_persistence.adapters.tantivy.index import RELOAD_SECONDS, TantivyIndex
 from polyglot_persistence.audit_ports import RangeSum
 
 _SUMS = {
@@ -21,6 +21,7 @@ class TantivyContents:
 
     def __init__(self, index: TantivyIndex) -> None:
         self._index = index
+        self.shown_after_seconds = RELOAD_SECONDS
 
     async def sum_between(self, first: UUID, last: UUID) -> RangeSum:
         """See `SearchContents.sum_between`. It takes a millisecond for some ten thousand."""

@@ -1,0 +1,39 @@
+"""What the cache holds, scanned without holding anybody up."""
+
+from uuid import UUID
+
+from polyglot_persistence.adapters.redis import keys
+from polyglot_persistence.adapters.redis.client import RedisClient
+from polyglot_persistence.audit_ports import CachePart
+from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
+
+
+class RedisContents:
+    """`CacheContents` over the client of a cache."""
+
+    def __init__(self, client: RedisClient) -> None:
+        self._client = client
+
+    async def scan(self, cursor: int, entries_max: int) -> CachePart:
+        """See `CacheContents.scan`. Each call holds the server up for about a millisecond."""
+        try:
+            following, names = await self._client.execute(
+                "SCAN", cursor, "MATCH", keys.EVERY_ENTRY, "COUNT", entries_max
+            )
+            names = [name for name in dict.fromkeys(names) if _id(name) is not None]
+            raws = await self._client.execute("MGET", *names) if names else []
+        except UnknownOutcomeError as error:  # nothing was written
+            raise UnavailableError(str(error)) from error
+        entries = [
+            (order_id, raw)
+            for name, raw in zip(names, raws, strict=True)
+            if raw is not None and (order_id := _id(name)) is not None
+        ]
+        return CachePart(int(following), entries)
+
+
+def _id(name: bytes) -> UUID | None:
+    try:
+        return UUID(keys.member(name).decode())
+    except ValueError:
+        return None  # not one of ours

@@ -1,0 +1,60 @@
+"""The audit, for the worker's loop and for the commands."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from polyglot_persistence.adapters.clock import SystemClock
+from polyglot_persistence.audit_ports import AuditedRecord
+from polyglot_persistence.bootstrap.stores import Stores, connect
+from polyglot_persistence.config import Settings
+from polyglot_persistence.flows.audit import AuditFlow
+from polyglot_persistence.flows.audit_cache import CacheAudit
+from polyglot_persistence.flows.audit_sales import SalesAudit
+from polyglot_persistence.flows.audit_search import SearchAudit
+from polyglot_persistence.flows.index import IndexFlow
+from polyglot_persistence.flows.persist import PersistFlow
+from polyglot_persistence.ports import Clock
+
+RANGE_ORDERS = 10_000
+"""Compared by their sums together: some 40 ms of PostgreSQL's time."""
+
+
+class Audit(NamedTuple):
+    """What the commands use."""
+
+    flow: AuditFlow
+    sales: SalesAudit
+    record: AuditedRecord
+    indexing: IndexFlow
+
+
+def audit_flow(stores: Stores, clock: Clock) -> AuditFlow:
+    """Return the flow over the stores of a process."""
+    record, contents, entries = stores.audit
+    persist = PersistFlow(stores.store, stores.cache, clock)
+    return AuditFlow(
+        record,
+        stores.store,
+        search=SearchAudit(record, contents, clock, range_orders=RANGE_ORDERS),
+        cache=CacheAudit(stores.cache, entries, stores.store, persist),
+        sales=SalesAudit(record, stores.sales),
+        clock=clock,
+    )
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Audit]:
+    """Give the audit over the stores that the settings name; no API and no worker is needed."""
+    stores = connect(settings)
+    clock = SystemClock()
+    try:
+        await stores.migrate()
+        yield Audit(
+            audit_flow(stores, clock),
+            SalesAudit(stores.audit.record, stores.sales),
+            stores.audit.record,
+            IndexFlow(stores.store, stores.search, clock),
+        )
+    finally:
+        await stores.close()

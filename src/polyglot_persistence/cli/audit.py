@@ -1,0 +1,183 @@
+"""`polyglot audit` and `polyglot sales`: compare the stores, and put right what differs.
+
+They work on the stores that the settings name, so also while no API and no worker runs.
+"""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from polyglot_persistence.cli.command import Command, Commands, as_json
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from polyglot_persistence.audit_ports import SalesTotals
+    from polyglot_persistence.bootstrap.audit import Audit
+    from polyglot_persistence.flows.audit import Report
+
+
+@click.command(
+    cls=Command,
+    short_help="Compare all stores; repair what differs.",
+    examples=(
+        "polyglot audit",
+        "polyglot audit --repair",
+        "polyglot audit --json | jq '.freshness'",
+    ),
+)
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Put right what differs: search, sales and cache as the record has them. After a restore "
+    "of PostgreSQL: persist again what the cache still holds, and remove documents without an "
+    "order.",
+)
+@as_json
+@click.pass_context
+def audit(ctx: click.Context, *, repair: bool, as_json: bool) -> None:
+    """Compare record, search, sales and cache while orders come in.
+
+    What is under way is no drift. Exits with 1 if something differs that was not repaired, or if a
+    store could not be compared.
+    """
+    from polyglot_persistence.flows.audit import EVERYTHING
+
+    async def pace(_orders: int) -> bool:
+        return True
+
+    async def run(opened: "Audit") -> "Report":
+        if not repair:
+            return await opened.flow.run(pace)
+
+        async def work_off() -> int:
+            return await opened.indexing.work_off_outbox(0.0, WORK_OFF_ORDERS)
+
+        return await opened.flow.run(pace, repaired=EVERYTHING, work_off=work_off)
+
+    report = _with_audit(run)
+    click.echo(_json(report) if as_json else _text(report))
+    ctx.exit(0 if report.is_clean else 1)
+
+
+WORK_OFF_ORDERS = 5_000
+
+
+@click.group(
+    cls=Commands,
+    short_help="Rebuild the sales from the orders.",
+    examples=("polyglot sales rebuild",),
+)
+def sales() -> None:
+    """Rebuild the rollups of the sales from the orders."""
+
+
+@sales.command(
+    short_help="Rebuild the sales, day by day, while orders come in.",
+    examples=("polyglot sales rebuild",),
+)
+@as_json
+def rebuild(*, as_json: bool) -> None:
+    """Compare every day's sales with the sums over its orders and put right what differs.
+
+    Orders may come in meanwhile; no answer is wrong in between that was not wrong before. Every
+    correction is confirmed by the sums before it is committed. Stopped or killed, it goes on behind
+    the last day when it is run again within the hour.
+    """
+    from polyglot_persistence.cli.progress import progress
+    from polyglot_persistence.domain.drift import Drift
+    from polyglot_persistence.flows.audit_tally import Tally
+
+    tally = Tally()
+
+    async def run(opened: "Audit") -> "SalesTotals":
+        with progress(await opened.record.count_orders()) as shown:
+            return await opened.sales.rebuild(tally, shown.advance)
+
+    totals = _with_audit(run)
+    hours = tally.repaired[Drift.WRONG_QUARTER_HOUR]
+    products = tally.repaired[Drift.WRONG_PRODUCT_DAY]
+    if as_json:
+        from polyglot_persistence.cli import reports
+
+        done = {"orders": totals.orders, "revenue": totals.revenue}
+        repaired = {"quarter_hours": hours, "product_days": products}
+        click.echo(reports.as_json({**done, "repaired": repaired}))
+        return
+    click.echo(
+        f"{totals.orders:,} orders add up to {totals.revenue:,.2f} in both rollups; "
+        f"{hours:,} quarter hours and {products:,} product days put right"
+    )
+
+
+def _with_audit(work: "Callable[[Audit], Awaitable[Any]]") -> Any:
+    import asyncio
+
+    from polyglot_persistence.bootstrap import audit as stores
+    from polyglot_persistence.config import load
+    from polyglot_persistence.telemetry import set_up_logging
+
+    settings = load(os.environ)
+    set_up_logging(settings.log_level, settings.log_format)
+
+    async def run() -> Any:
+        async with stores.opened(settings) as opened:
+            return await work(opened)
+
+    return asyncio.run(run())
+
+
+def _json(report: "Report") -> str:
+    from polyglot_persistence.cli import reports
+    from polyglot_persistence.domain.drift import Drift
+    from polyglot_persistence.flows.freshness import nines, shares
+
+    counts, tally = report.freshness, report.tally
+    freshness = counts and {
+        "orders": counts.orders,
+        "within": {
+            f"{bound}s": {"share": share, "nines": None if share >= 1 else nines(share)}
+            for bound, share in shares(counts).items()
+        },
+    }
+    return reports.as_json({
+        "orders": report.orders,
+        "entries": report.entries,
+        "seconds": round(report.seconds, 3),
+        "drift": {
+            drift.value: {"found": tally.found[drift], "repaired": tally.repaired[drift]}
+            for drift in Drift
+        },
+        "not_compared": report.not_compared,
+        "freshness": freshness,
+    })  # fmt: skip
+
+
+def _text(report: "Report") -> str:
+    from polyglot_persistence.cli import reports
+    from polyglot_persistence.domain.drift import Drift
+    from polyglot_persistence.flows.freshness import nines, shares
+
+    tally = report.tally
+    rows = [
+        (drift.value.replace("_", " "), f"{tally.found[drift]:,}", f"{tally.repaired[drift]:,}")
+        for drift in Drift
+        if tally.found[drift]
+    ]
+    lines = [reports.table(("DRIFT", "FOUND", "REPAIRED"), rows)] if rows else ["no drift"]
+    lines += [f"not compared: {part}: {why}" for part, why in report.not_compared.items()]
+    lines.append(
+        f"{report.orders:,} orders and {report.entries:,} cache entries compared in "
+        f"{report.seconds:,.1f} s"
+    )
+    if report.freshness and report.freshness.orders:
+        within = [
+            f"{share:.4%} within {bound} s" + ("" if share >= 1 else f" ({nines(share):.1f} nines)")
+            for bound, share in shares(report.freshness).items()
+        ]
+        lines.append(
+            f"of the last day's {report.freshness.orders:,} orders in every store: "
+            + ", ".join(within)
+        )
+    return "\n".join(lines)

@@ -1,0 +1,66 @@
+"""Compares all stores now and then, in one process at a time, no faster than it may."""
+
+import asyncio
+import contextlib
+
+from polyglot_persistence.audit_ports import AuditedRecord
+from polyglot_persistence.errors import PolyglotError
+from polyglot_persistence.flows.audit import UNATTENDED, AuditFlow
+from polyglot_persistence.flows.freshness import FreshnessCount
+from polyglot_persistence.ports import Clock, OrderStore
+from polyglot_persistence.worker.repeat import pause, repeat, repeat_as_leader
+
+FIRST_AFTER_SECONDS = 60.0
+"""A process that starts has other things to do."""
+
+ADD_UP_SECONDS = 5.0
+
+
+class Throttle:
+    """Lets so many orders a second pass, and none after `stop`."""
+
+    def __init__(self, clock: Clock, stop: asyncio.Event, *, orders_per_second: float) -> None:
+        self._clock = clock
+        self._stop = stop
+        self._orders_per_second = orders_per_second
+        self._due = 0.0
+
+    async def __call__(self, orders: int) -> bool:
+        """Return when these orders have had their time; whether to go on."""
+        now = self._clock.monotonic()
+        self._due = max(self._due, now) + orders / self._orders_per_second
+        await pause(self._stop, self._due - now)
+        return not self._stop.is_set()
+
+
+async def audit_forever(
+    flow: AuditFlow,
+    store: OrderStore,
+    throttle: Throttle,
+    stop: asyncio.Event,
+    *,
+    interval_seconds: float,
+) -> None:
+    """Compare everything, and repair what needs no operator, until stopped.
+
+    `interval_seconds` pass between the end of one audit and the beginning of the next.
+    """
+
+    async def step() -> bool:
+        await flow.run(throttle, repaired=UNATTENDED)
+        return False
+
+    await pause(stop, min(interval_seconds, FIRST_AFTER_SECONDS))
+    await repeat_as_leader(store, "auditor", step, stop, interval_seconds=interval_seconds)
+
+
+async def add_up_forever(count: FreshnessCount, record: AuditedRecord, stop: asyncio.Event) -> None:
+    """Add this process's counts to those of all, until stopped."""
+
+    async def step() -> bool:
+        await count.add_up(record)
+        return False
+
+    await repeat("freshness", step, stop, interval_seconds=ADD_UP_SECONDS)
+    with contextlib.suppress(PolyglotError):
+        await count.add_up(record)
