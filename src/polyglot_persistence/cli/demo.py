@@ -156,7 +156,8 @@ class Demo:
             await asyncio.sleep(REPORT_SECONDS if not terminal else 1.0)
             rate = (self.tally.accepted - before) / (1.0 if terminal else REPORT_SECONDS)
             line = self.tally.line(rate)
-            click.echo(f"\r{line}\x1b[K" if terminal else line, nl=not terminal, err=True)
+            # The cursor waits at the line's beginning, so that a log line takes its place.
+            click.echo(f"{line}\x1b[K\r" if terminal else line, nl=not terminal, err=True)
 
 
 async def _finished(work: Coroutine[None, None, _Result]) -> _Result:
