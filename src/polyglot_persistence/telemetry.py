@@ -31,6 +31,8 @@ from prometheus_client import (
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from polyglot_persistence import tracing
+
 # A series of its own for when each of the others began would be read by nothing here.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -302,6 +304,7 @@ def _line(formatter: logging.Formatter, record: logging.LogRecord) -> dict[str, 
         "level": record.levelname,
         "component": fields.get("component", record.name),
         "action": record.getMessage(),
+        **tracing.log_fields(),
         **{key: value for key, value in fields.items() if key != "component"},
     }
     if record.exc_info:

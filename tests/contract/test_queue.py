@@ -101,12 +101,13 @@ async def hold(consumer: Consumer, messages: int) -> list[Delivery]:
 
 
 async def test_a_message_arrives_as_it_was_published(queue: Queue) -> None:
-    """Body, count, time of acceptance and schema come through; nothing was delivered before."""
-    sent = message([accepted(1), accepted(2.000001)])
+    """Body, count, time, schema and trace come through; nothing was delivered before."""
+    trace = {"traceparent": f"00-{7:032x}-{7:016x}-01", "tracestate": "congo=t61rcWkgMzE"}
+    sent = message([accepted(1), accepted(2.000001)])._replace(trace=trace)
     await queue.publish(sent)
     async with queue.consume(orders_max=100) as consumer:
         [delivery] = await consumer.receive(2)
-    assert tuple(sent) == delivery[1:5]
+    assert tuple(sent) == (*delivery[1:5], delivery.trace)
     assert delivery.redeliveries == 0
 
 

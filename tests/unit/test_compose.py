@@ -21,6 +21,13 @@ OURS = ("api", "worker")
 STORES = ("redis", "rabbitmq", "postgres", "elasticsearch")
 MONITORING = ("prometheus", "grafana")
 ADDRESSES = {"POSTGRES_DSN", "REDIS_ADDR", "RABBITMQ_URL", "ELASTICSEARCH_URL"}
+OPENTELEMETRY = {
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+}
+"""Standard variables, which its SDK reads itself."""
 _INNERMOST = re.compile(r"\$\{(\w+):-([^${}]*)\}")
 _PORT = re.compile(r"\$\{BIND_ADDRESS:-127\.0\.0\.1\}:\$\{(\w+):-(\d+)\}:(\d+)")
 
@@ -173,9 +180,9 @@ def test_every_setting_can_be_set() -> None:
 def test_every_setting_reaches_the_container(service: str) -> None:
     """Each is passed on, and nothing else is: a variable that is no setting would do nothing."""
     names = {item.name for item in load({}).describe()}
-    given = SERVICES[service]["environment"]
+    given = {name for name in SERVICES[service]["environment"] if name not in OPENTELEMETRY}
     other = {"api": "WORKER_PORT", "worker": "API_PORT"}[service]
-    assert given.keys() == names - {other, *(["API_HOST"] if service == "worker" else [])}
+    assert given == names - {other, *(["API_HOST"] if service == "worker" else [])}
     assert load(environment(service, LOG_LEVEL="debug")).log_level == "debug"
 
 
@@ -299,10 +306,18 @@ def test_the_build_gets_what_it_copies() -> None:
 
 
 def test_the_image_holds_what_the_servers_need() -> None:
-    """Its pins are the servers' profile without what only the embedded deployment needs."""
+    """Its pins are the servers' profile without what only the embedded deployment needs.
+
+    And with what sends traces.
+    """
     needed, in_image = (pins(name) for name in ("servers", "image"))
-    assert in_image == {name: pin for name, pin in needed.items() if name not in lock.EMBEDDED_ONLY}
+    assert in_image.items() >= {
+        (name, pin) for name, pin in needed.items() if name not in lock.EMBEDDED_ONLY
+    }
     assert set(lock.EMBEDDED_ONLY) <= needed.keys()
+    added = in_image.keys() - needed.keys()
+    assert {"opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"} <= added
+    assert len(added) < 15
 
 
 def pins(profile: str) -> dict[str, str]:

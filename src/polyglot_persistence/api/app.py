@@ -9,6 +9,7 @@ from starlette.routing import Route as FrameworkRoute
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
+from polyglot_persistence import tracing
 from polyglot_persistence.api import descriptions as about
 from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.dashboard.page import PageRoutes
@@ -22,6 +23,7 @@ from polyglot_persistence.api.replies import encode_json
 from polyglot_persistence.api.routes import Handlers, Route, route_table
 from polyglot_persistence.api.sales import SalesRoutes
 from polyglot_persistence.api.search import SearchRoutes
+from polyglot_persistence.api.server_spans import Traced
 from polyglot_persistence.api.service import ServiceRoutes
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.flows.accept import AcceptFlow
@@ -119,11 +121,13 @@ def _router(table: Iterable[Route], access: Access) -> ASGIApp:
     paths: dict[str, dict[str, tuple[Scope, Handler]]] = {}
     for route in table:
         paths.setdefault(route.path, {})[route.method] = route.scope, route.handler
+    endpoints: dict[str, ASGIApp] = {
+        path: Endpoint(path, handlers, access) for path, handlers in paths.items()
+    }
+    if tracing.is_on():
+        endpoints = {path: Traced(path, endpoint) for path, endpoint in endpoints.items()}
     return Router(
-        [
-            FrameworkRoute(path, Endpoint(path, handlers, access))
-            for path, handlers in paths.items()
-        ],
+        [FrameworkRoute(path, endpoint) for path, endpoint in endpoints.items()],
         redirect_slashes=False,
         default=no_route,
     )

@@ -14,9 +14,14 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _children: dict[tuple[str, str, int], Any] = {}
 
 
+def method_label(method: str) -> str:
+    """Return the method, or `_OTHER` for one that HTTP does not know."""
+    return method if method in _METHODS else "_OTHER"
+
+
 def observe_request(method: str, route: str, status: int, seconds: float) -> None:
     """Count one answered request."""
-    key = (method if method in _METHODS else "_OTHER", route, status)
+    key = (method_label(method), route, status)
     child = _children.get(key)
     if child is None:
         child = _children[key] = HTTP_REQUEST_SECONDS.labels(key[0], route, str(status))

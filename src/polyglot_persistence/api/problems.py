@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from polyglot_persistence import tracing
 from polyglot_persistence.api.replies import COMMON_HEADERS, Headers, Reply, encode_json
 from polyglot_persistence.errors import (
     ConflictError,
@@ -179,6 +180,8 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     errors: list[ProblemViolation] = []
     errors_truncated: bool = False
     """Whether more rules are broken than are listed."""
+    trace_id: str = ""
+    """Of the request's trace, if it is traced."""
 
 
 class ImportProblem(Problem, frozen=True):
@@ -212,7 +215,9 @@ def type_uri(kind: Kind) -> str:
 
 def problem(kind: Kind, detail: str, instance: str, headers: Headers = ()) -> Reply:
     """Return a problem that no error class stands for."""
-    body = Problem(type_uri(kind), kind.title, kind.status, detail, instance)
+    body = Problem(
+        *(type_uri(kind), kind.title, kind.status, detail, instance), trace_id=tracing.trace_id()
+    )
     return kind.status, (*PROBLEM_HEADERS, *headers), encode_json(body)
 
 
@@ -228,6 +233,7 @@ def problem_reply(error: BaseException, instance: str) -> Reply:
             instance,
             [ProblemViolation(v.detail, v.pointer) for v in error.violations[:VIOLATIONS_MAX]],
             len(error.violations) > VIOLATIONS_MAX,
+            tracing.trace_id(),
         )
         return kind.status, PROBLEM_HEADERS, encode_json(body)
     return problem(kind, detail_of(error), instance, error_headers(error))

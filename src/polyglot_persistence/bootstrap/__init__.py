@@ -28,14 +28,14 @@ def run_api(settings: Settings) -> int:
     """Run an API process until it is told to stop; return its exit code."""
     from polyglot_persistence.bootstrap import api, process  # noqa: PLC0415
 
-    return process.run(settings, api.serve_orders)
+    return process.run(settings, "polyglot-api", api.serve_orders)
 
 
 def run_worker(settings: Settings) -> int:
     """Run a worker process until it is told to stop; return its exit code."""
     from polyglot_persistence.bootstrap import process, worker  # noqa: PLC0415
 
-    return process.run(settings, worker.work)
+    return process.run(settings, "polyglot-worker", worker.work)
 
 
 def migrate(settings: Settings) -> Sequence[str]:

@@ -4,6 +4,7 @@ import asyncio
 
 from starlette.types import ASGIApp
 
+from polyglot_persistence import tracing
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.api.app import ApiLimits, Flows, build_app
 from polyglot_persistence.api.fast_lane import fast_lane
@@ -167,7 +168,7 @@ class _Api:
     def protocol(self) -> type[GuardedProtocol]:
         """Return what speaks HTTP: with the lane for the hot routes, or without."""
         settings = self._settings
-        if not settings.api_fast_lane:
+        if tracing.is_on() or not settings.api_fast_lane:
             return GuardedProtocol
         return fast_lane(
             HotRoutes(

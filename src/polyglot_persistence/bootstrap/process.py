@@ -4,10 +4,12 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Coroutine
+from importlib.metadata import version
 from typing import Any
 
 import uvloop
 
+from polyglot_persistence import tracing
 from polyglot_persistence.bootstrap.stores import Stores
 from polyglot_persistence.config import Settings
 from polyglot_persistence.errors import PolyglotError
@@ -25,10 +27,17 @@ CUT_SECONDS = 2.0
 
 
 def run(
-    settings: Settings, process: Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]]
+    settings: Settings,
+    service: str,
+    process: Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]],
 ) -> int:
-    """Run a process until SIGTERM or SIGINT sets its event and it has ended; return 0."""
+    """Run a process until SIGTERM or SIGINT sets its event and it has ended; return 0.
+
+    `service` is its name in traces.
+    """
     set_up_logging(settings.log_level, settings.log_format)
+    if settings.otel_traces_exporter == "otlp":
+        tracing.start(service, version("polyglot-persistence"))
 
     async def until_signalled() -> None:
         stop = asyncio.Event()
@@ -37,8 +46,11 @@ def run(
             loop.add_signal_handler(number, stop.set)
         await _in_time(process(settings, stop), stop, settings.shutdown_timeout_seconds)
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(until_signalled())
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(until_signalled())
+    finally:
+        tracing.stop()
     return 0
 
 

@@ -164,6 +164,12 @@ class Settings:
         "When `daily_sales_mv` is refreshed (UTC).",
         "cron expression, @hourly, @daily, @every 15m, ...",
     )
+    otel_traces_exporter: str = _choice(
+        "none",
+        {exporter: exporter for exporter in ("none", "otlp")},
+        "Where traces go: nowhere, or by OTLP over HTTP to where the standard variable "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT` says. Requests then pass through the web framework.",
+    )
     log_level: str = _choice(
         "info",
         {level: level for level in ("debug", "info", "warning", "error")},

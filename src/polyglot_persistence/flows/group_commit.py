@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
 
+from polyglot_persistence import tracing
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.errors import (
@@ -77,6 +78,7 @@ class _Waiting(NamedTuple):
     unit: Unit
     has_identity: bool
     done: "asyncio.Future[Sequence[Entry]]"
+    origin: tracing.Origin | None
 
 
 class _Outcome(NamedTuple):
@@ -133,7 +135,9 @@ class GroupCommit:
             raise refused(self._over, retry_after_seconds=WATERMARK_RETRY_SECONDS)
         done: asyncio.Future[Sequence[Entry]] = asyncio.get_running_loop().create_future()
         try:
-            self._batcher.add(_Waiting(unit, has_identity, done), len(unit.members))
+            self._batcher.add(
+                _Waiting(unit, has_identity, done, tracing.current()), len(unit.members)
+            )
         except UnavailableError:
             REFUSED.labels("waiting").inc(len(unit.members))
             raise
@@ -161,6 +165,11 @@ class GroupCommit:
         await self._batcher.drain()
 
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
+        attributes = {"polyglot.batch.units": len(batch)}
+        with tracing.batch_span("commit orders", [one.origin for one in batch], attributes):
+            await self._commit_batch(batch)
+
+    async def _commit_batch(self, batch: Sequence[_Waiting]) -> None:
         started = self._clock.monotonic()
         free = [waiting.unit for waiting in batch if not waiting.has_identity]
         identified = [waiting.unit for waiting in batch if waiting.has_identity]

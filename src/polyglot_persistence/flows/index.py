@@ -8,6 +8,7 @@ indexing work.
 from collections.abc import Sequence
 from itertools import chain
 
+from polyglot_persistence import tracing
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import AcceptedOrder
@@ -53,9 +54,11 @@ class IndexFlow:
             UnavailableError: index or record is away; the outbox still has all of it.
         """
         orders = list(chain.from_iterable(batch.orders for batch in batches))
-        await self._index(orders)
-        self._note(orders)
-        await self._store.outbox_done([batch.outbox_id for batch in batches])
+        origins = [batch.origin for batch in batches]
+        with tracing.batch_span("index orders", origins, {"polyglot.batch.units": len(batches)}):
+            await self._index(orders)
+            self._note(orders)
+            await self._store.outbox_done([batch.outbox_id for batch in batches])
 
     async def work_off_outbox(self, older_than_seconds: float, orders_max: int) -> int:
         """Index one batch of what was left behind (a crash, an outage); return how many orders.

@@ -22,6 +22,7 @@ Invariant: nothing is dead-lettered because a store is away; that raises, and th
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from polyglot_persistence import tracing
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.entry import EntryState
@@ -62,6 +63,7 @@ class ToIndex(NamedTuple):
 
     outbox_id: int
     orders: Sequence[StoredOrder]
+    origin: tracing.Origin | None = None
 
 
 class Redelivered(NamedTuple):
@@ -206,7 +208,7 @@ class PersistFlow:
         PERSIST_LAG_SECONDS.observe_all(
             [max((row.persisted_at - row.accepted_at).total_seconds(), 0.0) for row in orders]
         )
-        return [ToIndex(persisted.outbox_id, orders)]
+        return [ToIndex(persisted.outbox_id, orders, tracing.current())]
 
     async def _isolate(
         self, batch: Sequence[AcceptedOrder], source: str, error: PoisonError

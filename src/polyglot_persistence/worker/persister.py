@@ -19,13 +19,14 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
+from polyglot_persistence import tracing
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import PolyglotError, UnavailableError, UnknownOutcomeError
 from polyglot_persistence.flows.persist import PersistFlow, ToIndex
 from polyglot_persistence.flows.sweep import QueueProgress
-from polyglot_persistence.ports import Clock, Consumer, Delivery, OrderStore, Queue
+from polyglot_persistence.ports import QUEUE_NAME, Clock, Consumer, Delivery, OrderStore, Queue
 from polyglot_persistence.telemetry import LOOP_SUCCESS, QUEUE_WAIT_SECONDS, logger
 from polyglot_persistence.worker.repeat import Backoff, pause
 
@@ -127,7 +128,15 @@ class Persister:
         ours = [d for d in deliveries if d.schema <= codec.SCHEMA_VERSION]
         for batch in self._micro_batches(ours):
             deadline = _Deadline(received_at + self._limits.hold_seconds, stop)
-            await self._persist_batch(consumer, batch, deadline)
+            origins = [tracing.origin(delivery.trace) for delivery in batch]
+            attributes: dict[str, tracing.Value] = {
+                "messaging.destination.name": QUEUE_NAME,
+                "messaging.operation.name": "process",
+                "messaging.operation.type": "process",
+                "messaging.batch.message_count": len(batch),
+            }
+            with tracing.batch_span(f"process {QUEUE_NAME}", origins, attributes, "CONSUMER"):
+                await self._persist_batch(consumer, batch, deadline)
 
     def _micro_batches(self, deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
         """Yield messages together up to the batch size, suspect ones among themselves."""

@@ -11,7 +11,7 @@ from pamqp.commands import Basic
 
 from polyglot_persistence.adapters.rabbitmq.channel import AmqpChannel, Content
 from polyglot_persistence.domain.order import moment_or_none, to_micros
-from polyglot_persistence.ports import Delivery, Message
+from polyglot_persistence.ports import TRACE_HEADERS, Delivery, Message
 
 _PERSISTENT: Final = 2
 
@@ -42,6 +42,7 @@ def properties_of(message: Message, message_id: int) -> Basic.Properties:
             "orders": message.orders,
             "accepted_at": to_micros(message.accepted_at),
             "schema": message.schema,
+            **message.trace,
         },
     )
 
@@ -57,6 +58,9 @@ def delivery_of(content: Content, tag: object, *, redelivered: bool) -> Delivery
         schema=_whole(headers.get("schema")) or _SCHEMA_UNSTATED,
         # A quorum queue counts; on the first delivery the header is not there.
         redeliveries=max(_whole(headers.get("x-delivery-count")) or 0, int(redelivered)),
+        trace={
+            name: value for name in TRACE_HEADERS if isinstance(value := headers.get(name), str)
+        },
     )
 
 

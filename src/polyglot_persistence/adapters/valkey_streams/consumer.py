@@ -21,7 +21,7 @@ from polyglot_persistence.adapters.valkey_streams.stream import (
 )
 from polyglot_persistence.domain.order import moment_or_none
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports import Delivery
+from polyglot_persistence.ports import TRACE_HEADERS, Delivery
 
 BLOCK_SECONDS_MAX: Final = 0.25
 """How long a released message waits at most before an idle worker looks for it."""
@@ -161,6 +161,11 @@ class StreamsConsumer:
             accepted_at=moment_or_none(_whole(values.get(b"accepted_at"))),
             schema=_whole(values.get(b"schema")) or _SCHEMA_UNSTATED,
             redeliveries=redeliveries,
+            trace={
+                name: value.decode(errors="replace")
+                for name in TRACE_HEADERS
+                if (value := values.get(name.encode())) is not None
+            },
         )
 
     def _forget(self, deliveries: Sequence[Delivery]) -> list[Any]:

@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import Final
 
 from polyglot_persistence.adapters.valkey_streams.commands import Commands
@@ -58,6 +59,7 @@ class ValkeyStreamsQueue:
         await self._commands.execute(
             *("XADD", STREAM, "*", "body", message.body, "orders", message.orders),
             *("accepted_at", to_micros(message.accepted_at), "schema", message.schema),
+            *chain.from_iterable(message.trace.items()),
         )
 
     @asynccontextmanager
