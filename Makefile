@@ -67,6 +67,11 @@ fault: ## Kill, wipe, cut and fill things under load, ROUNDS times (20), and cou
 	fi; exec "$(BIN)/python" -m tests.fault --deployment "$(DEPLOYMENT)" --rounds "$(ROUNDS)" \
 		$(if $(SEED),--seed "$(SEED)") $(ARGS)
 
+.PHONY: outage
+outage: ## Take PostgreSQL away under load; ARGS="--seconds 3600 --rate 500". Watches memory, counts.
+	$(call set_up,dev)
+	@exec "$(BIN)/python" -m tests.fault.outage $(ARGS)
+
 .PHONY: compose-test
 compose-test: ## Run the compose file for real, with stand-ins for public images (root).
 	@exec scripts/compose-test

@@ -161,6 +161,7 @@ class Server:
     def run(self, command: list[str]) -> int:
         """Run a tool of the server as the server runs; return its exit code."""
         environment = {**bare_environment(), **self.environment()}
+        environment["PATH"] = f"{Path(self.program).parent}:{environment['PATH']}"
         return subprocess.run(
             [*self.become(), *command], env=environment, cwd=self.data, check=False
         ).returncode

@@ -22,9 +22,6 @@ PRODUCTS = ("kettle", "cup", "spoon", "toaster", "lamp", "chair", "desk", "shelf
 BULK_ORDERS_MAX = 40
 IMPORT_ORDERS_MAX = 120
 ATTEMPTS_MAX = 4
-ORDERS_PER_SECOND = 1_300
-"""Above this the clients wait: a long fault must not leave more than can be checked."""
-
 GONE_SECONDS = 0.05
 """Between two tries to reach an API that nobody listens for."""
 
@@ -34,10 +31,21 @@ KINDS = {SINGLE: 78, KEYED: 10, BULK: 8, KEYED_BULK: 3, IMPORT: 1}
 
 
 class Load:
-    """All clients of one round; the amounts of its orders are those from `first_cents` on."""
+    """All clients of one round; the amounts of its orders are those from `first_cents` on.
+
+    Once more than `orders_per_second` are acknowledged the clients wait: a long fault must not
+    leave more than can be checked.
+    """
 
     def __init__(
-        self, port: int, history: History, *, seed: str, first_cents: int, pause_seconds: float
+        self,
+        port: int,
+        history: History,
+        *,
+        seed: str,
+        first_cents: int,
+        pause_seconds: float,
+        orders_per_second: int,
     ) -> None:
         self._port = port
         self._history = history
@@ -49,6 +57,7 @@ class Load:
         self._given: list[str] = []
         """Ids that imports brought along, whether or not they were accepted."""
         self._stop = asyncio.Event()
+        self._orders_per_second = orders_per_second
         self._began = time.monotonic()
 
     @contextlib.asynccontextmanager
@@ -75,7 +84,7 @@ class Load:
 
     def _ahead(self) -> float:
         """Return by how many seconds the clients are before their time, a second at most."""
-        due = len(self._history.ids) / ORDERS_PER_SECOND
+        due = len(self._history.ids) / self._orders_per_second
         return min(max(due - (time.monotonic() - self._began), 0.0), 1.0)
 
     async def _operate(self, connection: Connection, kind: str, rng: random.Random) -> None:

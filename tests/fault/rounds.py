@@ -23,8 +23,7 @@ ACKED_AFTER = 200
 ACKED_DURING = 100
 """Fewer in a fault that can be survived, and the round proves nothing."""
 PAUSE_SECONDS = 0.008
-SENT_AT_ONCE_MAX = 10_000
-"""What may be accepted between two looks at the backlog, and so go beyond its limit."""
+ORDERS_PER_SECOND = 1_300
 DRAINED_PER_SECOND_MIN = 300
 """On a machine that does much else; what is left to do may take as long in addition."""
 
@@ -95,6 +94,7 @@ class Series:
                 seed=f"{self._seed}/{number}",
                 first_cents=number * ROUND_CENTS + 1,
                 pause_seconds=PAUSE_SECONDS,
+                orders_per_second=ORDERS_PER_SECOND,
             )
             scene = Scene(system, history, rng)
             began = time.monotonic()
@@ -107,7 +107,7 @@ class Series:
                 await scene.more_acked(ACKED_AFTER)
             acked, seconds = len(history.ids), time.monotonic() - began
         settle_began = time.monotonic()
-        left = await self._settle()
+        left = await settled(system)
         settled_seconds = time.monotonic() - settle_began
         verdict = await self._check(left)
         points = [
@@ -127,23 +127,13 @@ class Series:
         )
         return verdict
 
-    async def _settle(self) -> str:
-        """Wait until nothing is left to do, for as long as that may take; return what is left."""
-        began = time.monotonic()
-        while left := await self._system.unsettled():
-            orders_seconds = left.orders / DRAINED_PER_SECOND_MIN
-            if time.monotonic() - began > self._system.settle_seconds + orders_seconds:
-                return left.text
-            await asyncio.sleep(0.2)
-        return ""
-
     async def _check(self, left: str) -> Verdict:
         held = await self._system.held()
         verdict = await asyncio.to_thread(
             check,
             events(self._history_path),
             held,
-            backlog_max=DIRTY_ORDERS_MAX + SENT_AT_ONCE_MAX,
+            backlog_max=DIRTY_ORDERS_MAX + self._system.orders_in_flight_max,
         )
         found = [*verdict.violations, *(f"traceback: {x}" for x in self._system.tracebacks())]
         if left:
@@ -173,6 +163,17 @@ class Series:
 
     def _looking(self, history: History) -> "_Looking":
         return _Looking(self._system, history)
+
+
+async def settled(system: System) -> str:
+    """Wait until nothing is left to do, for as long as that may take; return what is left."""
+    began = time.monotonic()
+    while left := await system.unsettled():
+        orders_seconds = left.orders / DRAINED_PER_SECOND_MIN
+        if time.monotonic() - began > system.settle_seconds + orders_seconds:
+            return left.text
+        await asyncio.sleep(0.2)
+    return ""
 
 
 class _Looking:

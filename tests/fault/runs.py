@@ -42,7 +42,7 @@ async def play_rounds(state: Path, deployment: str, rounds: int, seed: int, only
 
 
 @asynccontextmanager
-async def started(deployment: str) -> AsyncIterator[tuple[System, list[Fault]]]:
+async def started(deployment: str, **settings: str) -> AsyncIterator[tuple[System, list[Fault]]]:
     """Give a system with empty stores, ready, and its faults; it is gone afterwards."""
     async with AsyncExitStack() as resources:
         directory = Path(
@@ -61,6 +61,7 @@ async def started(deployment: str) -> AsyncIterator[tuple[System, list[Fault]]]:
             system = on_servers
             faults = of_servers(on_servers)
         resources.push_async_callback(system.aclose)
+        system.settings |= settings
         await system.start()
         yield system, faults
 

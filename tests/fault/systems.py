@@ -88,8 +88,11 @@ class System(ABC):
     stores: dict[str, StoreServer]
     """By role: cache, record, and queue and search where they are servers of their own."""
     settle_seconds: float
+    orders_in_flight_max = 10_000
+    """What may be accepted beyond the limit before an API sees that it is reached."""
 
     def __init__(self, directory: Path) -> None:
+        self.settings: dict[str, str] = dict(QUICK)
         self.directory = directory
         self.port = free_port()
         self.disks: dict[str, Path] = {}
@@ -235,7 +238,7 @@ class System(ABC):
         for role, link in self.links.items():
             linked |= self.through(role, link.port)
         return {
-            **QUICK,
+            **self.settings,
             **self.addresses(),
             **linked,
             "API_HOST": "127.0.0.1",

@@ -1,6 +1,7 @@
 """The loops of the worker: batches, suspects, newer schemas, outages, leadership."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -308,6 +309,8 @@ class IndexFlowStand:
 
     def __init__(self) -> None:
         self.indexed: list[int] = []
+        self.asked_for: list[int] = []
+        """Orders at most, by each look at the outbox."""
         self.failing = False
         self.called = asyncio.Event()
 
@@ -321,6 +324,9 @@ class IndexFlowStand:
         return None
 
     async def work_off_outbox(self, older_than_seconds: float, orders_max: int) -> int:
+        self.asked_for.append(orders_max)
+        if self.failing:
+            raise UnavailableError("no answer in time")
         return 0
 
 
@@ -360,6 +366,17 @@ async def test_an_outage_empties_the_memory() -> None:
     stop.set()
     await running
     assert 3 not in flow.indexed
+
+
+async def test_what_is_too_much_for_the_index_comes_in_smaller_parts() -> None:
+    """Each failure halves what is taken from the outbox at once, each success doubles it again."""
+    flow = IndexFlowStand()
+    indexer = Indexer(cast("Any", flow), IndexerLimits(5, 100, 10, 10))
+    for failing in (True, True, True, False, False, False, False):
+        flow.failing = failing
+        with contextlib.suppress(UnavailableError):
+            await indexer._work_off()
+    assert flow.asked_for == [5, 2, 1, 1, 2, 4, 5]
 
 
 async def test_a_failing_step_does_not_end_its_loop() -> None:

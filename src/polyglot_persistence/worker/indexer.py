@@ -38,6 +38,7 @@ class Indexer:
         self._limits = limits
         self._waiting: deque[ToIndex] = deque()
         self._waiting_orders = 0
+        self._outbox_orders = limits.batch_orders_max
         self._arrived = asyncio.Event()
 
     def offer(self, batches: Sequence[ToIndex]) -> None:
@@ -103,7 +104,14 @@ class Indexer:
 
     async def _work_off(self) -> bool:
         await self._flow.ensure()
-        indexed = await self._flow.work_off_outbox(
-            self._limits.outbox_age_seconds, self._limits.batch_orders_max
-        )
+        try:
+            indexed = await self._flow.work_off_outbox(
+                self._limits.outbox_age_seconds, self._outbox_orders
+            )
+        except PolyglotError:
+            # What an index that is slow cannot take in its time, it may take in two parts; given
+            # the whole again and again, it would be busy for ever with what nobody waits for.
+            self._outbox_orders = max(self._outbox_orders // 2, 1)
+            raise
+        self._outbox_orders = min(self._outbox_orders * 2, self._limits.batch_orders_max)
         return indexed > 0
