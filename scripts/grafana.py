@@ -35,6 +35,10 @@ def _rate(metric: str, by: str = "") -> str:
     return f"sum{grouped}(rate({metric}[$__rate_interval]))"
 
 
+def _increase(metric: str, by: str) -> str:
+    return f"sum by ({by}) (increase({metric}[$__rate_interval]))"
+
+
 def _quantile(quantile: float, metric: str, by: str = "", where: str = "") -> str:
     groups = f"le, {by}" if by else "le"
     series = f"{metric}_bucket{where}"
@@ -49,6 +53,8 @@ def _mean(metric: str) -> tuple[tuple[str, str], ...]:
     return ((f"{_rate(f'{metric}_sum')} / {_rate(f'{metric}_count')}", "mean"),)
 
 
+_CONSISTENT = 'polyglot_orders_consistent_total{within!="inf"}'
+_AT_ALL = 'polyglot_orders_consistent_total{within="inf"}'
 _HTTP = "http_server_request_duration_seconds"
 _PLACE = '{http_route="/api/orders",http_request_method="POST"}'
 _READ = '{http_route="/api/orders/{id}"}'
@@ -181,6 +187,36 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             _quantiles(_HTTP, '{http_route="/api/search"}'),
         ),
         Panel("Age of daily_sales_mv", "s", (("max(polyglot_sales_view_age_seconds)", "age"),)),
+    ),
+    "Audit": (
+        Panel(
+            "Differences between stores",
+            "short",
+            (
+                (_increase("polyglot_audit_drift_found_total", "kind"), "found: {{kind}}"),
+                (_increase("polyglot_audit_drift_repaired_total", "kind"), "repaired: {{kind}}"),
+            ),
+        ),
+        Panel("Orders compared", "ops", ((_rate("polyglot_audit_orders_total"), "orders"),)),
+        Panel(
+            "Time of the last whole audit", "s", (("max(polyglot_audit_duration_seconds)", "time"),)
+        ),
+        Panel(
+            "In every store within",
+            "percentunit",
+            (
+                (
+                    f"{_rate(_CONSISTENT, 'within')} / on () group_left () {_rate(_AT_ALL)}",
+                    "{{within}} s",
+                ),
+            ),
+        ),
+        Panel(
+            "Nines of the last day",
+            "short",
+            (("max by (within) (polyglot_freshness_nines)", "within {{within}} s"),),
+            "2 is 99 % of the orders, 3 is 99.9 %.",
+        ),
     ),
     "Objectives": (
         Panel(

@@ -226,6 +226,17 @@ CASES = {
     "PolyglotSalesViewStale": Case(
         {"polyglot_sales_view_age_seconds": "NaN 3600x5 7201x9"}, "11m", "13m"
     ),
+    "PolyglotAuditDrift": Case(
+        {'polyglot_audit_drift_found_total{kind="stale_entry"}': "0x9 1x9"}, "9m", "11m"
+    ),
+    "PolyglotAuditMissing": Case(
+        {
+            'polyglot_loop_last_success_timestamp_seconds{loop="auditor",instance="a"}': "60x500",
+            'polyglot_loop_last_success_timestamp_seconds{loop="auditor",instance="b"}': "0x500",
+        },
+        "410m",
+        "430m",
+    ),
     "PolyglotErrorsBurnFast": Case(
         {_REQUESTS % 202: "0+980x120", _REQUESTS % 503: "0x60 0+20x60"}, "59m", "119m"
     ),
