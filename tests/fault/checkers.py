@@ -121,6 +121,20 @@ class Verdict(NamedTuple):
         """Return how many violations are of a kind."""
         return sum(one.startswith(f"{kind}:") for one in self.violations)
 
+    def after(self, left: str, tracebacks: Sequence[str]) -> "Verdict":
+        """Return what is to be said if this is left to do, and the processes logged these faults.
+
+        What is under way still is not where it belongs; that is one violation, and not one each.
+        """
+        found = [f"traceback: {trace}" for trace in tracebacks]
+        if left:
+            found.append(f"unsettled: {left}, and nothing moves")
+            lasting = ("wrong", "doubled", "false 404", "misread", "refused and stored")
+            found += [one for one in self.violations if one.partition(":")[0] in lasting]
+        else:
+            found += self.violations
+        return self._replace(violations=found)
+
 
 def check(events: Iterable[Event], held: Held, *, backlog_max: int) -> Verdict:
     """Compare what clients were told with what the stores hold."""

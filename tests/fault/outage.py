@@ -81,10 +81,7 @@ async def outage(
         # One client more than fits may be on its way in when the backlog is looked at.
         limit = dirty_orders_max + system.orders_in_flight_max
         verdict = await asyncio.to_thread(check, events(path), held, backlog_max=limit)
-        found = [*verdict.violations, *(f"traceback: {x}" for x in system.tracebacks())]
-        if left:
-            found.append(f"unsettled: {left}")
-        return Outage(looks, drained_seconds, verdict._replace(violations=found))
+        return Outage(looks, drained_seconds, verdict.after(left, system.tracebacks()))
 
 
 async def _look_on(system: System, history: History, seconds: float) -> list[Look]:

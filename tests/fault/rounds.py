@@ -24,9 +24,6 @@ ACKED_DURING = 100
 """Fewer in a fault that can be survived, and the round proves nothing."""
 PAUSE_SECONDS = 0.008
 ORDERS_PER_SECOND = 1_300
-DRAINED_PER_SECOND_MIN = 300
-"""On a machine that does much else; what is left to do may take as long in addition."""
-
 ROUND_CENTS = 10_000_000
 
 
@@ -100,6 +97,7 @@ class Series:
             began = time.monotonic()
             async with load.going_on(), self._looking(history):
                 await scene.more_acked(ACKED_BEFORE)
+                print(f"round {number}: {fault.name}", end="", flush=True)
                 before, fault_began = len(history.ids), time.monotonic()
                 await fault.happen(scene)
                 during = len(history.ids) - before
@@ -118,7 +116,7 @@ class Series:
         is_void = fault.survivable and during < ACKED_DURING
         self._count(number, verdict, points, is_void=is_void)
         print(
-            f"round {number}: {fault.name}{' at ' + ', '.join(points) if points else ''}: "
+            f"{' at ' + ', '.join(points) if points else ''}: "
             f"{acked} acknowledged in {seconds:.1f} s ({acked / seconds:.0f}/s), "
             f"{during} in the {fault_seconds:.1f} s of the fault, "
             f"settled after {settled_seconds:.1f} s"
@@ -135,10 +133,7 @@ class Series:
             held,
             backlog_max=DIRTY_ORDERS_MAX + self._system.orders_in_flight_max,
         )
-        found = [*verdict.violations, *(f"traceback: {x}" for x in self._system.tracebacks())]
-        if left:
-            found.append(f"unsettled: {left} after {self._system.settle_seconds} s")
-        return verdict._replace(violations=found)
+        return verdict.after(left, self._system.tracebacks())
 
     def _count(
         self, number: int, verdict: Verdict, points: Sequence[str], *, is_void: bool
@@ -166,12 +161,13 @@ class Series:
 
 
 async def settled(system: System) -> str:
-    """Wait until nothing is left to do, for as long as that may take; return what is left."""
-    began = time.monotonic()
+    """Wait until nothing is left to do, as long as something moves; return what is left."""
+    moved_at, before = time.monotonic(), None
     while left := await system.unsettled():
-        orders_seconds = left.orders / DRAINED_PER_SECOND_MIN
-        if time.monotonic() - began > system.settle_seconds + orders_seconds:
-            return left.text
+        if left != before:
+            moved_at, before = time.monotonic(), left
+        if time.monotonic() - moved_at > system.settle_seconds:
+            return left
         await asyncio.sleep(0.2)
     return ""
 

@@ -12,7 +12,6 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from tests.fault import contents
 from tests.fault.checkers import Held
@@ -41,13 +40,6 @@ QUICK: Mapping[str, str] = {
     "LOG_FORMAT": "json",
 }
 """Nothing is promised of the defaults that does not hold with less patience as well."""
-
-
-class Left(NamedTuple):
-    """What is left to do."""
-
-    text: str
-    orders: int = 0
 
 
 class StoreServer(ABC):
@@ -182,8 +174,8 @@ class System(ABC):
         await asyncio.sleep(0.2)  # a dying API must not answer for the next one
         await self.ready()
 
-    async def unsettled(self) -> Left | None:
-        """Return what is left to do, if anything is."""
+    async def unsettled(self) -> str:
+        """Return what is left to do; empty if nothing is."""
         try:
             async with asyncio.timeout(20):
                 rows, outbox = await contents.unfinished(self.dsn())
@@ -194,11 +186,10 @@ class System(ABC):
                     "not searchable": rows - await self.searchable(),
                 }
                 if not any(left.values()):
-                    return None if await self._is_certain() else Left("the cache is cold")
+                    return "" if await self._is_certain() else "the cache is cold"
         except (OSError, TimeoutError, EOFError, AssertionError, *contents.ERRORS) as error:
-            return Left(repr(error))
-        text = str({what: count for what, count in left.items() if count})
-        return Left(text, left["dirty"] + left["not searchable"])
+            return repr(error)
+        return str({what: count for what, count in left.items() if count})
 
     async def held(self) -> Held:
         """Return what all stores hold."""
