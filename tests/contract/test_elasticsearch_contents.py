@@ -1,0 +1,74 @@
+"""Documents that somebody else changes in Elasticsearch, past the program."""
+
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from polyglot_persistence.audit_ports import ID_MAX, ID_MIN, RangeSum
+from polyglot_persistence.domain.checksum import checksum
+from polyglot_persistence.domain.order import Order, new_id
+from polyglot_persistence.ports import StoredOrder
+from tests.support.addresses import ELASTICSEARCH, address_of, needs
+from tests.support.eventually import eventually
+from tests.support.orders import START
+from tests.support.search_elasticsearch import Elasticsearch
+
+pytestmark = needs(ELASTICSEARCH)
+
+
+@pytest_asyncio.fixture
+async def engine() -> AsyncIterator[Elasticsearch]:
+    """An alias that leads to nothing."""
+    engine = Elasticsearch(address_of(ELASTICSEARCH))
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+EDITS: list[dict[str, Any]] = [
+    {"product_name": "Water"},
+    {"amount_cents": 1},
+    {"created_at": "2020-01-01T00:00:00Z"},
+]
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: next(iter(edit)))
+async def test_an_edited_document_is_told_by_sum_and_by_checksum(
+    engine: Elasticsearch, edit: dict[str, Any]
+) -> None:
+    """An update in place keeps no checksum, so the sum differs; the list reads what is there."""
+    index, contents = engine.process(), engine.contents()
+    await index.ensure()
+    orders = [Order(new_id(), "Milk", Decimal("1.50"), START) for _ in range(3)]
+    await index.index([StoredOrder(order, START, START) for order in orders])
+    sums = RangeSum(3, sum(map(checksum, orders)))
+
+    async def shown() -> None:
+        assert await contents.sum_between(ID_MIN, ID_MAX) == sums
+
+    await eventually(shown, within_seconds=5)
+    edited = orders[1].id
+    await engine.client.update(index=engine.alias, id=str(edited), doc=edit, refresh=True)
+    assert await contents.sum_between(ID_MIN, ID_MAX) != sums
+    listed = await contents.checksums_between(ID_MIN, ID_MAX, 10)
+    assert {i for i, found in listed.items() if found != sums_of(orders).get(i)} == {edited}
+
+
+def sums_of(orders: list[Order]) -> dict[Any, int]:
+    return {order.id: checksum(order) for order in orders}
+
+
+async def test_a_document_that_is_no_order_is_told(engine: Elasticsearch) -> None:
+    """Somebody's own document with an id like ours counts, and has no checksum."""
+    index, contents = engine.process(), engine.contents()
+    await index.ensure()
+    stranger = new_id()
+    await engine.client.index(
+        index=engine.alias, id=str(stranger), document={"id": str(stranger)}, refresh=True
+    )
+    assert await contents.sum_between(ID_MIN, ID_MAX) == RangeSum(1, 0)
+    assert await contents.checksums_between(ID_MIN, ID_MAX, 10) == {stranger: -1}
