@@ -298,6 +298,7 @@ async def test_a_record_that_is_away_is_explained(at: Visit, system: System) -> 
         order = at.page.locator(".order", has_text="WHITE BREAD")
         await expect(order.locator(".stages .done")).to_have_count(1)
         await expect(at.stage("persisted")).to_have_text("\N{EN DASH} in all")
+        await expect(at.panel("Sales")).to_contain_text("the record is away")
     finally:
         await system.postgres.start()
     await expect(at.page.locator(".mode")).to_have_text("Normal")
@@ -355,6 +356,7 @@ async def test_nobody_is_shut_out(
 ) -> None:
     """No fault that axe knows, with every panel filled and each dialog open; nothing sticks out."""
     await bury(system, letter("shown to axe"))
+    await searchable(api, await api.order("Tea, 100 g"))
     size = {"width": width, "height": 800}
     async with visit(browser, api.url, viewport=size, color_scheme=scheme) as at:
         await at.open("?q=tea&min=0")

@@ -198,9 +198,10 @@ export class DeadLetters extends Panel {
     </form>`;
   }
 
-  listed({ page, reason, stage, busy }) {
+  listed({ page, problem, reason, stage, busy }) {
     const narrowed = reason || stage;
     if (page.total === 0) {
+      if (problem) return null; // there may be some by now
       return html`<p class="quiet">${narrowed ? "None matches." : "None. Every order so far could be persisted and indexed."}</p>`;
     }
     return html`

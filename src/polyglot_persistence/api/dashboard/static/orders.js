@@ -56,6 +56,7 @@ export class Orders extends Panel {
   known = createRef();
   state = { orders: [], suggestions: [], broken: {}, problem: null, placing: false, said: "" };
   #key = { body: "", text: "" };
+  #polled = new Set();
 
   componentDidMount() {
     const id = address.get("order");
@@ -121,7 +122,7 @@ export class Orders extends Panel {
     address.set({ order: order.id });
     const others = this.state.orders.filter(({ id }) => id !== order.id);
     this.setState({ orders: [order, ...others].slice(0, FOLLOWED_MAX) }, () => {
-      this.poll(order.id, 0, performance.now());
+      if (!this.#polled.has(order.id)) this.poll(order.id, 0, performance.now());
       if (order.product_name === undefined) this.complete(order.id);
     });
   }
@@ -147,19 +148,25 @@ export class Orders extends Panel {
   }
 
   async poll(id, polls, since) {
+    this.#polled.delete(id);
     const order = this.state.orders.find((one) => one.id === id);
     if (!order || performance.now() - since > PATIENCE_MS) return;
+    this.#polled.add(id);
     try {
       const status = await ask(`/api/orders/${id}/status`);
       this.change(id, { status, problem: "" });
       if (isOver(status)) {
         const name = this.state.orders.find((one) => one.id === id)?.product_name ?? "The order";
         this.setState({ said: `${name}: ${status.status}` });
+        this.#polled.delete(id);
         return;
       }
     } catch (problem) {
       this.change(id, { problem: problem.message });
-      if (problem.status === 404 || problem.needsKey) return;
+      if (problem.status === 404 || problem.needsKey) {
+        this.#polled.delete(id);
+        return;
+      }
     }
     setTimeout(() => this.poll(id, polls + 1, since), POLLS_MS[polls] ?? POLL_MS);
   }

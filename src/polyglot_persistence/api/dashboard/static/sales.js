@@ -1,7 +1,7 @@
 // Sales by hour, day and month with the top products; and the age and refresh of the daily view.
 import { address, ask, post, query } from "./api.js";
 import { Chart, valueAxis } from "./charts.js";
-import { age, amount, count, hour, month, monthAndDay, percent, plural, utcDay } from "./format.js";
+import { age, amount, count, hour, month, monthAndDay, percent, plural, timeOfDay, utcDay } from "./format.js";
 import { Panel, Trouble, html } from "./html.js";
 
 const DAY_MS = 86_400_000;
@@ -167,6 +167,11 @@ export class Sales extends Panel {
     }
   };
 
+  view(viewAge, up) {
+    if (viewAge !== null) return `daily view of ${age(viewAge)} ago`;
+    return up ? "daily view never refreshed" : "the record is away";
+  }
+
   controls({ by, to, product }) {
     return html`<div class="controls">
       <fieldset>
@@ -201,12 +206,12 @@ export class Sales extends Panel {
     </div>`;
   }
 
-  render({ viewAge, askForKey }, state) {
+  render({ viewAge, up, askForKey }, state) {
     const { sales, products, problem, refreshing, said, product, by } = state;
     return html`<section class="panel" aria-labelledby="sales">
       <div class="head">
-        <h2 id="sales">Sales <span class="quiet">UTC, exact as of now</span></h2>
-        <span class="quiet view">daily view ${viewAge === null ? "never refreshed" : `of ${age(viewAge)} ago`}</span>
+        <h2 id="sales">Sales <span class="quiet">UTC${sales && `, exact as of ${timeOfDay(sales.as_of)}`}</span></h2>
+        <span class="quiet view">${this.view(viewAge, up)}</span>
         <button disabled=${refreshing} onClick=${this.refresh}>${refreshing ? "Refreshing…" : "Refresh view"}</button>
       </div>
       <p class="hidden" role="status">${said}</p>
