@@ -93,7 +93,7 @@ class StubFlows:
         self.accepted.append((name, amount))
         return []
 
-    def recent(self, _order_id: str) -> Read | None:
+    def recent(self, _id_text: bytes) -> Read | None:
         return self.remembered
 
     def begin(self, _order_id: UUID) -> asyncio.Future[bool] | None:

@@ -9,30 +9,30 @@ def test_an_order_is_remembered_for_at_most_the_seconds() -> None:
     for begun in (0.0, 1.0, 2.4):
         clock = FakeClock()
         recent = RecentOrders(clock, orders_max=10, seconds=5)
-        assert recent.get("other") is None
+        assert recent.get(b"other") is None
         clock.advance(begun)
-        recent.put("id", b"{}")
+        recent.put(b"id", b"{}")
         clock.advance(2.5)
-        assert recent.get("id") == Read(b"{}", hit=True)
+        assert recent.get(b"id") == Read(b"{}", hit=True)
         clock.advance(2.5)
-        assert recent.get("id") is None
+        assert recent.get(b"id") is None
 
 
 def test_a_pause_is_no_way_to_grow_old() -> None:
     """What was put before nobody asked for long is not found after."""
     clock = FakeClock()
     recent = RecentOrders(clock, orders_max=10, seconds=5)
-    recent.put("id", b"{}")
+    recent.put(b"id", b"{}")
     clock.advance(60)
-    assert recent.get("id") is None
+    assert recent.get(b"id") is None
 
 
 def test_what_is_remembered_is_bounded() -> None:
     """The oldest go first."""
     recent = RecentOrders(FakeClock(), orders_max=10, seconds=5)
     for number in range(1_000):
-        recent.put(str(number), b"{}")
-    found = [number for number in range(1_000) if recent.get(str(number))]
+        recent.put(b"%d" % number, b"{}")
+    found = [number for number in range(1_000) if recent.get(b"%d" % number)]
     assert 5 <= len(found) <= 10
     assert found[-1] == 999
 
@@ -40,16 +40,16 @@ def test_what_is_remembered_is_bounded() -> None:
 def test_nothing_is_remembered_where_nothing_may_be() -> None:
     """A bound of 0 switches it off."""
     recent = RecentOrders(FakeClock(), orders_max=0, seconds=5)
-    recent.put("id", b"{}")
-    assert recent.get("id") is None
+    recent.put(b"id", b"{}")
+    assert recent.get(b"id") is None
 
 
 def test_another_epoch_forgets_all() -> None:
     """An emptied cache may have lost what would say that an entry changed."""
     recent = RecentOrders(FakeClock(), orders_max=10, seconds=5)
     recent.epoch_seen(1)
-    recent.put("id", b"{}")
+    recent.put(b"id", b"{}")
     recent.epoch_seen(1)
-    assert recent.get("id") is not None
+    assert recent.get(b"id") is not None
     recent.epoch_seen(2)
-    assert recent.get("id") is None
+    assert recent.get(b"id") is None

@@ -20,6 +20,7 @@ from typing import Any
 from polyglot_persistence.api.endpoint import HEADERS_MAX
 from polyglot_persistence.api.hot import HotRequest, HotRoutes, Pending, failed
 from polyglot_persistence.api.measuring import observe_request
+from polyglot_persistence.api.orders import HIT_HEADERS, MISS_HEADERS
 from polyglot_persistence.api.replies import JSON_HEADERS, Headers, Reply
 from polyglot_persistence.api.server import GuardedProtocol
 from polyglot_persistence.telemetry import logger
@@ -200,7 +201,10 @@ def fast_lane(routes: HotRoutes) -> type[FastLaneProtocol]:
 
 
 def _lines(headers: Headers) -> bytes:
-    if headers[: len(JSON_HEADERS)] == JSON_HEADERS:  # nearly always: they are rendered already
+    rendered = _RENDERED.get(id(headers))  # no other object has the id of one that is kept for ever
+    if rendered is not None:
+        return rendered
+    if headers[: len(JSON_HEADERS)] == JSON_HEADERS:
         return _JSON_LINES + _each_line(headers[len(JSON_HEADERS) :])
     return _each_line(headers)
 
@@ -231,3 +235,4 @@ def _shown(name: bytes) -> bytes:
 
 
 _JSON_LINES = _each_line(JSON_HEADERS)
+_RENDERED = {id(headers): _each_line(headers) for headers in (HIT_HEADERS, MISS_HEADERS)}

@@ -35,7 +35,6 @@ READ_ROUTE = "/api/orders/{id}"
 _CREATE_TARGET = b"/api/orders"
 _READ_PREFIX = b"/api/orders/"
 _READ_BYTES = len(_READ_PREFIX) + 36
-_LAST_SLASH = len(_READ_PREFIX) - 1
 
 
 class Pending(NamedTuple):
@@ -70,19 +69,16 @@ class HotRoutes:
         """Return what answers a request line, if it is one of a hot route to the letter."""
         if method == b"POST":
             return self._create if target == _CREATE_TARGET else None
-        if (
-            method == b"GET"
-            and len(target) == _READ_BYTES
-            and target.rfind(b"/") == _LAST_SLASH
-            and target.startswith(_READ_PREFIX)
-            and b"?" not in target
-            and b"%" not in target
-        ):
-            return HotRequest(
-                READ_ROUTE,
-                Scope.READ,
-                partial(self.read, target[len(_READ_PREFIX) :].decode("latin-1")),
-            )
+        if method == b"GET" and len(target) == _READ_BYTES and target.startswith(_READ_PREFIX):
+            id_text = target[len(_READ_PREFIX) :]
+            # First of all: only ids in canonical form are remembered, so there is nothing to check.
+            recent = self._reads.recent(id_text)
+            if recent is not None:
+                return HotRequest(READ_ROUTE, Scope.READ, lambda _: read_reply(recent))
+            # One of these would make another route of it.
+            if b"/" not in id_text and b"?" not in id_text and b"%" not in id_text:
+                read = partial(self.read, id_text.decode("latin-1"))
+                return HotRequest(READ_ROUTE, Scope.READ, read)
         return None
 
     def admit(self, request: HotRequest, headers: Headers, address: str) -> Headers | None:
@@ -104,11 +100,7 @@ class HotRoutes:
         return Pending(accepted, partial(_accepted, order_id))
 
     def read(self, id_text: str, _body: bytes) -> Reply | Pending:
-        """Return one order; at once if this process has just read it."""
-        # Before the id is parsed: only ids in canonical form are remembered.
-        recent = self._reads.recent(id_text)
-        if recent is not None:
-            return read_reply(recent)
+        """Return one order that this process does not remember."""
         try:
             order_id = parse_order_id(id_text)
         except Exception as error:  # noqa: BLE001  the last place that can answer the client

@@ -3,15 +3,10 @@
 Invariant: the labels are bounded: templates, not paths; known methods and statuses only.
 """
 
-from typing import Any
-
 from polyglot_persistence.telemetry import HTTP_REQUEST_SECONDS
 
 NO_ROUTE_LABEL = ""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-
-# `labels()` costs more than the observation; a child stays the same for ever.
-_children: dict[tuple[str, str, int], Any] = {}
 
 
 def method_label(method: str) -> str:
@@ -21,8 +16,4 @@ def method_label(method: str) -> str:
 
 def observe_request(method: str, route: str, status: int, seconds: float) -> None:
     """Count one answered request."""
-    key = (method_label(method), route, status)
-    child = _children.get(key)
-    if child is None:
-        child = _children[key] = HTTP_REQUEST_SECONDS.labels(key[0], route, str(status))
-    child.observe(seconds)
+    HTTP_REQUEST_SECONDS.observe((method_label(method), route, status), seconds)

@@ -45,8 +45,8 @@ _ID_CHARACTERS = 36
 
 Stage: TypeAlias = Literal["processing", "persisted", "dead-lettered"]
 
-_HIT_HEADERS: Headers = (*JSON_HEADERS, (b"x-cache", b"HIT"))
-_MISS_HEADERS: Headers = (*JSON_HEADERS, (b"x-cache", b"MISS"))
+HIT_HEADERS: Headers = (*JSON_HEADERS, (b"x-cache", b"HIT"))
+MISS_HEADERS: Headers = (*JSON_HEADERS, (b"x-cache", b"MISS"))
 
 
 def parse_order_id(text: str) -> UUID:
@@ -78,7 +78,7 @@ def accepted_reply(order_id: UUID, status: Stage = "processing", headers: Header
 
 def read_reply(read: Read) -> Reply:
     """Return an order as it was read."""
-    return 200, _HIT_HEADERS if read.hit else _MISS_HEADERS, read.body
+    return 200, HIT_HEADERS if read.hit else MISS_HEADERS, read.body
 
 
 class OrderRoutes:

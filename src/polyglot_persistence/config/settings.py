@@ -241,7 +241,7 @@ class Settings:
         86_400, 1, 31_536_000, "How long a persisted order stays in Redis. Dirty ones always stay."
     )
     read_cache_orders: int = _count(
-        20_000, 0, 10_000_000, "Persisted orders kept in each API process's memory; 0: none."
+        50_000, 0, 10_000_000, "Persisted orders kept in each API process's memory; 0: none."
     )
     read_cache_seconds: float = _seconds(5, 0, 3_600, "How long they are kept there.")
 

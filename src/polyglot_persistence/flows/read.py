@@ -117,9 +117,12 @@ class ReadFlow:
             self._fetch_fates, batch_max=READS_PER_BATCH_MAX, waiting_max=READS_WAITING_MAX
         )
 
-    def recent(self, order_id: str) -> Read | None:
-        """Return the order if this process read it as clean in the last seconds."""
-        return self._recent.get(order_id)
+    def recent(self, id_text: bytes) -> Read | None:
+        """Return the order if this process read it as clean in the last seconds.
+
+        By its id's canonical text: what is found needs no parsing.
+        """
+        return self._recent.get(id_text)
 
     def begin(self, order_id: UUID) -> "CacheLookUp | None":
         """Begin to look into the cache; None if there is no use in it. Then `found`, or `finish`.
@@ -153,7 +156,7 @@ class ReadFlow:
             NotFoundError: it certainly does not exist.
             UnavailableError: it is not known and cannot be ruled out.
         """
-        if (recent := self._recent.get(str(order_id))) is not None:
+        if (recent := self._recent.get(id_text(order_id))) is not None:
             return recent
         cached = await self._look_in_cache(order_id)
         if cached.raw is not None:
@@ -302,7 +305,7 @@ class ReadFlow:
         for order_id, raw in zip(ids, read.entries, strict=True):
             answers[order_id] = _Cached(raw, read.epoch)
             if raw is not None and codec.entry_state(raw) is EntryState.CLEAN:
-                self._recent.put(id_text(order_id).decode(), codec.entry_body(raw))
+                self._recent.put(id_text(order_id), codec.entry_body(raw))
         return answers
 
     async def _fetch_fates(self, ids: Sequence[UUID]) -> Mapping[UUID, Fate]:

@@ -28,16 +28,16 @@ class RecentOrders:
         self._generation_max = orders_max // 2
         self._generation_seconds = seconds / 2
         self._epoch: int | None = None
-        self._young: dict[str, Read] = {}
-        self._old: dict[str, Read] = {}
+        self._young: dict[bytes, Read] = {}
+        self._old: dict[bytes, Read] = {}
         self._young_until = clock.monotonic() + self._generation_seconds
 
-    def get(self, order_id: str) -> Read | None:
+    def get(self, id_text: bytes) -> Read | None:
         """Return what was read within the last seconds, if anything."""
         now = self._clock.monotonic()
         if now >= self._young_until:
             self._next_generation(now)
-        return self._young.get(order_id) or self._old.get(order_id)
+        return self._young.get(id_text) or self._old.get(id_text)
 
     def epoch_seen(self, epoch: int | None) -> None:
         """Forget everything if this is another epoch than before."""
@@ -46,13 +46,13 @@ class RecentOrders:
             self._old.clear()
             self._epoch = epoch
 
-    def put(self, order_id: str, body: bytes) -> None:
+    def put(self, id_text: bytes, body: bytes) -> None:
         """Remember a clean order."""
         if len(self._young) >= self._generation_max:
             if self._generation_max == 0:
                 return
             self._next_generation(self._clock.monotonic())
-        self._young[order_id] = Read(body, hit=True)
+        self._young[id_text] = Read(body, hit=True)
 
     def _next_generation(self, now: float) -> None:
         # After a pause of the readers the younger one is too old, too.
