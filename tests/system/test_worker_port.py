@@ -58,6 +58,25 @@ async def test_it_serves_without_any_store(worker: Process, port: int) -> None:
     assert await worker.ended() == 0
 
 
+async def test_it_does_not_show_what_it_cannot_know(worker: Process, port: int) -> None:
+    """Stores that are away are down, and what only they know is no number, and no old one."""
+    expected = {
+        f'polyglot_store_up{{store="{store}"}} 0.0' for store in ("cache", "queue", "record")
+    } | {f"{gauge} NaN" for gauge in ("polyglot_dirty_orders", "polyglot_cache_cold")}
+    lines: set[str] = set()
+
+    def shown() -> bool:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                lines.update(answer.read().decode().splitlines())
+        except OSError:
+            return False  # it does not serve yet
+        return expected <= lines
+
+    await eventually(shown, what=f"{expected - lines}")
+    assert worker.code is None
+
+
 async def test_the_health_check_tells_a_dead_and_a_hanging_worker(
     worker: Process, port: int
 ) -> None:

@@ -1,7 +1,9 @@
 """Metrics: names by the conventions, histograms of batches, measured stores, shared gauges."""
 
+import asyncio
 import math
 import re
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -16,6 +18,7 @@ from polyglot_persistence.flows.health import HealthFlow
 from polyglot_persistence.flows.shared_state import SharedState
 from polyglot_persistence.ports import Backlog, CacheRead, Found, Progress, StoreState
 from polyglot_persistence.telemetry import REGISTRY, BatchHistogram
+from polyglot_persistence.worker.repeat import repeat
 from tests.support.scripted import FakeClock
 
 BASE_UNITS = ("_seconds", "_bytes", "_total", "_orders", "_fds", "_info", "_limit", "_waiting")
@@ -104,6 +107,36 @@ async def test_calls_are_timed_and_failures_counted() -> None:
     assert value(name, store="search", operation="look") == 1
     assert value(errors, store="search", outcome="no_effect") == before[0] + 1
     assert value(errors, store="search", outcome="unknown") == before[1] + 1
+
+
+def test_methods_that_are_not_called_have_no_series() -> None:
+    """A process calls few of all methods, and each would be a histogram."""
+    Observed("record", Adapter())
+    assert (
+        value("polyglot_store_call_duration_seconds_count", store="record", operation="look")
+        is None
+    )
+
+
+async def test_failures_of_a_loop_are_counted_and_its_success_has_its_time() -> None:
+    """So that an alert can tell a loop that stands still from one that has nothing to do."""
+    stop = asyncio.Event()
+    failures = 2
+
+    async def step() -> bool:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise UnavailableError("away")
+        stop.set()
+        return False
+
+    before = time.time()
+    await repeat("a_loop", step, stop, interval_seconds=60)
+    assert value("polyglot_retries_total", of="a_loop") == 2
+    succeeded = value("polyglot_loop_last_success_timestamp_seconds", loop="a_loop")
+    assert succeeded is not None
+    assert before <= succeeded <= time.time()
 
 
 # --- what all processes share ----------------------------------------------------------------

@@ -10,6 +10,8 @@ import time
 from collections.abc import Awaitable, Callable, Sized
 from typing import Any
 
+from prometheus_client import Histogram
+
 from polyglot_persistence import tracing
 from polyglot_persistence.bootstrap.stores import Stores
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
@@ -47,11 +49,12 @@ def observed(stores: Stores) -> Stores:
 def _observed(
     store: str, operation: str, method: Callable[..., Awaitable[Any]]
 ) -> Callable[..., Awaitable[Any]]:
-    seconds = STORE_CALL_SECONDS.labels(store, operation)
+    seconds: Histogram | None = None  # a process calls few of all methods: no series for the others
     no_effect = STORE_ERRORS.labels(store, "no_effect")
     unknown = STORE_ERRORS.labels(store, "unknown")
 
     async def call(*arguments: Any, **options: Any) -> Any:
+        nonlocal seconds
         started = time.perf_counter()
         try:
             result = await method(*arguments, **options)
@@ -61,6 +64,8 @@ def _observed(
         except UnknownOutcomeError:
             unknown.inc()
             raise
+        if seconds is None:
+            seconds = STORE_CALL_SECONDS.labels(store, operation)
         seconds.observe(time.perf_counter() - started)
         return result
 
