@@ -346,6 +346,7 @@ async def test_connections_are_counted(serving: Serving, monkeypatch: pytest.Mon
     second = await serving.connect()
     answer = await second.answer()
     assert (answer.status, answer.json()["type"]) == (503, "/problems#unavailable")
+    assert answer.headers["retry-after"] == "1"
     assert (await second.closed()) == b""
     await first.send(_post(b"{}"))
     assert (await first.answer()).status == 200

@@ -41,6 +41,7 @@ BODY_IDLE_SECONDS_MAX = 30.0
 WRITE_SECONDS_MAX = 60.0
 KEEP_ALIVE_SECONDS = 30
 CONNECTIONS_MAX = 4_096
+RETRY_HEADERS: Headers = ((b"retry-after", b"1"),)
 BACKLOG = 2_048
 """Connections that the kernel holds until they are accepted; it lowers this to its own limit."""
 
@@ -60,7 +61,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._body_deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
         if len(self.connections) > CONNECTIONS_MAX:
-            self._refuse(UNAVAILABLE, "too many connections are open")
+            self._refuse(UNAVAILABLE, "too many connections are open", RETRY_HEADERS)
         else:
             self._await_head()
 
@@ -193,12 +194,12 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self.transport.abort()
 
-    def _refuse(self, kind: Kind, detail: str) -> None:
+    def _refuse(self, kind: Kind, detail: str, more: Headers = ()) -> None:
         """Answer before there is a request, and hang up."""
         self._head_done()
         if self.transport.is_closing():
             return
-        status, headers, body = problem(kind, detail, "")
+        status, headers, body = problem(kind, detail, "", more)
         head = b"".join(b"%b: %b\r\n" % header for header in headers)
         self.transport.write(
             b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\nconnection: close\r\n\r\n%b"
