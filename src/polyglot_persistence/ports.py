@@ -361,9 +361,6 @@ class OrderStore(Protocol):
     async def progress(self, *, dead_letters_max: int) -> Progress:
         """Return how far the record is, counting at most so many dead letters."""
 
-    async def refill_outbox(self) -> int:
-        """Put every order of the record into the outbox, to be indexed anew; return how many."""
-
     async def found_epoch(self) -> tuple[int, bool]:
         """Return the cache epoch and whether this call created it (a fresh installation)."""
 

@@ -117,24 +117,6 @@ async def test_the_depth_tells_how_long_the_oldest_waits(store: OrderStore) -> N
     assert abs(datetime.now(UTC) - progress.outbox_oldest) < timedelta(minutes=1)
 
 
-async def test_a_refill_puts_every_order_into_the_outbox(store: OrderStore, seen: Onlooker) -> None:
-    """Each once, in rows that an indexer can take one by one, however large the record is."""
-    assert await store.refill_outbox() == 0
-    batches = await persist(store, 1500, 700)
-    async with store.claim_outbox(0, 10_000):
-        pass
-    assert await store.refill_outbox() == 2200
-    assert await seen.value("SELECT max(orders) FROM index_outbox") == 1000
-    claimed = []
-    while True:
-        async with store.claim_outbox(0, 1000) as batch:
-            if not batch.orders:
-                break
-            claimed += [row.order.id for row in batch.orders]
-    assert len(claimed) == 2200
-    assert set(claimed) == batches[0] | batches[1]
-
-
 async def test_exactly_one_call_creates_the_epoch(store: OrderStore) -> None:
     """Of any number at once: the one that finds a fresh installation."""
     found = await asyncio.gather(*[store.found_epoch() for _ in range(6)])

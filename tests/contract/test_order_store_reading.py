@@ -160,7 +160,6 @@ async def test_the_nil_and_the_last_uuid_are_ids_like_others(store: OrderStore) 
     await store.persist(orders)
     assert (await store.find([UUID(int=0)])).orders.keys() == {UUID(int=0)}
     assert {row.order.id for row in await store.page(None, 10)} == {one.order.id for one in orders}
-    assert await store.refill_outbox() == 2
 
 
 async def test_letters_carry_the_unit(store: OrderStore) -> None:

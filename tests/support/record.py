@@ -99,7 +99,8 @@ async def empty(dsn: str) -> None:
     async with onlooker(dsn) as seen:
         await seen.execute(
             "TRUNCATE orders, sales_quarter_hours, sales_product_days, view_refreshes,"
-            " index_outbox, dead_letters, suspects, cache_epoch, persisted_orders;"
+            " index_outbox, dead_letters, suspects, cache_epoch, persisted_orders,"
+            " search_rebuild, rebuild_arrivals;"
             "REFRESH MATERIALIZED VIEW daily_sales_mv"
         )
         await seen.execute(

@@ -12,6 +12,7 @@ from polyglot_persistence.adapters.elasticsearch.connection import Credentials
 from polyglot_persistence.adapters.elasticsearch.contents import ElasticsearchContents
 from polyglot_persistence.adapters.elasticsearch.documents import MAPPINGS
 from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
+from polyglot_persistence.adapters.elasticsearch.rebuild import ElasticsearchTarget
 from polyglot_persistence.audit_ports import SearchContents
 from polyglot_persistence.ports import SearchIndex
 from tests.support.search_indexes import (
@@ -35,12 +36,16 @@ class Elasticsearch(SearchEngine):
         return self.process_at(self.url)
 
     def process_at(
-        self, url: str, *, index_timeout_seconds: float = INDEX_TIMEOUT_SECONDS
+        self,
+        url: str,
+        *,
+        index_timeout_seconds: float = INDEX_TIMEOUT_SECONDS,
+        alias: str | None = None,
     ) -> ElasticsearchIndex:
         """Return an index that is reached at another address."""
         index = ElasticsearchIndex(
             url,
-            alias=self.alias,
+            alias=alias or self.alias,
             credentials=Credentials(),
             search_timeout_seconds=SEARCH_TIMEOUT_SECONDS,
             index_timeout_seconds=index_timeout_seconds,
@@ -78,6 +83,15 @@ class Elasticsearch(SearchEngine):
         """Put an index of another form in the place of ours."""
         await self.wipe()
         await self.create(f"{self.alias}-{form}", meta={**MAPPINGS["_meta"], "form": form})
+
+    def target(self) -> ElasticsearchTarget:
+        """Return an index behind the alias, and one behind the alias of what is built."""
+        building = self.process_at(self.url, alias=f"{self.alias}-building")
+        return ElasticsearchTarget(self.process(), building)
+
+    async def parts(self) -> int:
+        """Count the indexes."""
+        return len(await self.names())
 
     async def close(self) -> None:
         """Remove what the test made and close every connection."""

@@ -12,10 +12,12 @@ from typing import Any
 
 from polyglot_persistence.adapters.tantivy.contents import TantivyContents
 from polyglot_persistence.adapters.tantivy.index import TantivyIndex
+from polyglot_persistence.adapters.tantivy.rebuild import TantivyTarget
 from polyglot_persistence.audit_ports import SearchContents
 from polyglot_persistence.domain.search import SearchQuery
 from polyglot_persistence.domain.text import parse_query
 from polyglot_persistence.ports import SearchIndex
+from polyglot_persistence.rebuild_ports import RebuildTarget
 from tests.support.eventually import eventually
 
 SEARCH_TIMEOUT_SECONDS = 5.0
@@ -63,6 +65,14 @@ class SearchEngine(ABC):
         """Let the index look as one that another version of this project made."""
 
     @abstractmethod
+    def target(self) -> RebuildTarget:
+        """Return what builds the index anew, as another process would have it."""
+
+    @abstractmethod
+    async def parts(self) -> int:
+        """Return how many indexes are there, whichever is in use."""
+
+    @abstractmethod
     async def close(self) -> None:
         """Close every process's index."""
 
@@ -101,6 +111,21 @@ class Tantivy(SearchEngine):
         current = self.directory / "current"
         name, _ = json.loads(current.read_bytes())
         current.write_text(json.dumps([name, form]))
+
+    def target(self) -> TantivyTarget:
+        """Return handles of their own in both roles."""
+        building = TantivyIndex(
+            self.directory,
+            role="building",
+            search_timeout_seconds=SEARCH_TIMEOUT_SECONDS,
+            index_timeout_seconds=INDEX_TIMEOUT_SECONDS,
+        )
+        self._processes.append(building)
+        return TantivyTarget(self.process(), building)
+
+    async def parts(self) -> int:
+        """Count the directories."""
+        return len(list(self.directory.glob("orders-*")))
 
     async def close(self) -> None:
         """Close every handle."""

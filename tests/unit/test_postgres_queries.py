@@ -1,6 +1,7 @@
 """The file of named statements."""
 
 import re
+from importlib import resources
 from pathlib import Path
 
 from polyglot_persistence.adapters import postgres
@@ -17,6 +18,13 @@ def test_every_statement_has_a_purpose_in_one_line() -> None:
         purpose, *statement = text.strip().splitlines()
         assert re.fullmatch(r"-- [A-Z].*\.", purpose), name
         assert not any(line.startswith("--") for line in statement), name
+
+
+def test_no_two_statements_have_one_name() -> None:
+    """The second would silently be the only one."""
+    text = resources.files("polyglot_persistence.adapters.postgres").joinpath("queries.sql")
+    names = re.findall(r"^-- name: (.*)$", text.read_text(), re.MULTILINE)
+    assert sorted(names) == sorted(QUERIES)
 
 
 def test_every_statement_is_used() -> None:

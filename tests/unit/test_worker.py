@@ -320,9 +320,6 @@ class IndexFlowStand:
             raise UnavailableError("away")
         self.indexed += [batch.outbox_id for batch in batches]
 
-    async def ensure(self) -> None:
-        return None
-
     async def work_off_outbox(self, older_than_seconds: float, orders_max: int) -> int:
         self.asked_for.append(orders_max)
         if self.failing:

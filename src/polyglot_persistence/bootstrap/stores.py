@@ -17,6 +17,7 @@ from polyglot_persistence.ports import (
     Queue,
     SearchIndex,
 )
+from polyglot_persistence.rebuild_ports import RebuildRecord, RebuildTarget
 from polyglot_persistence.sales_ports import SalesView
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Stores(NamedTuple):
     sales: SalesView
     search: SearchIndex
     audit: AuditStores
+    rebuild_record: RebuildRecord
+    rebuild_target: RebuildTarget
     migrate: Callable[[], Awaitable[Sequence[str]]]
     close: Callable[[], Awaitable[None]]
 
@@ -68,6 +71,9 @@ def connect(settings: Settings) -> Stores:
         migrate as apply_migrations,
     )
     from polyglot_persistence.adapters.postgres.pool import PostgresPool  # noqa: PLC0415
+    from polyglot_persistence.adapters.postgres.rebuild import (  # noqa: PLC0415
+        PostgresRebuildRecord,
+    )
     from polyglot_persistence.adapters.postgres.sales import PostgresSalesView  # noqa: PLC0415
     from polyglot_persistence.adapters.postgres.store import PostgresOrderStore  # noqa: PLC0415
     from polyglot_persistence.adapters.redis.cache import RedisCache  # noqa: PLC0415
@@ -83,7 +89,7 @@ def connect(settings: Settings) -> Stores:
     resources.push_async_callback(pool.close)
     client = _redis_client(settings, settings.redis_addr, settings.redis_ca_file)
     resources.push_async_callback(client.close)
-    search, contents = _search(settings, resources)
+    search, target, contents = _search(settings, resources)
     return Stores(
         RedisCache(
             client,
@@ -96,6 +102,8 @@ def connect(settings: Settings) -> Stores:
         PostgresSalesView(pool),
         search,
         AuditStores(PostgresAudit(pool), contents, RedisContents(client)),
+        PostgresRebuildRecord(pool),
+        target,
         lambda: apply_migrations(settings.postgres_url),
         resources.aclose,
     )
@@ -174,24 +182,32 @@ def _extra(name: str) -> Iterator[None]:
         ) from error
 
 
-def _search(settings: Settings, resources: AsyncExitStack) -> tuple[SearchIndex, SearchContents]:
+def _search(
+    settings: Settings, resources: AsyncExitStack
+) -> tuple[SearchIndex, RebuildTarget, SearchContents]:
     if settings.search_directory is None:
         return _elasticsearch(settings, resources)
     from polyglot_persistence.adapters.tantivy.contents import TantivyContents  # noqa: PLC0415
     from polyglot_persistence.adapters.tantivy.index import TantivyIndex  # noqa: PLC0415
+    from polyglot_persistence.adapters.tantivy.rebuild import TantivyTarget  # noqa: PLC0415
 
-    index = TantivyIndex(
-        settings.search_directory,
-        search_timeout_seconds=settings.search_timeout_seconds,
-        index_timeout_seconds=settings.index_timeout_seconds,
+    current, building = (
+        TantivyIndex(
+            settings.search_directory,
+            role=role,
+            search_timeout_seconds=settings.search_timeout_seconds,
+            index_timeout_seconds=settings.index_timeout_seconds,
+        )
+        for role in ("current", "building")
     )
-    resources.push_async_callback(index.close)
-    return index, TantivyContents(index)
+    resources.push_async_callback(current.close)
+    resources.push_async_callback(building.close)
+    return current, TantivyTarget(current, building), TantivyContents(current)
 
 
 def _elasticsearch(
     settings: Settings, resources: AsyncExitStack
-) -> tuple[SearchIndex, SearchContents]:
+) -> tuple[SearchIndex, RebuildTarget, SearchContents]:
     with _extra("servers"):
         from polyglot_persistence.adapters.elasticsearch.connection import (  # noqa: PLC0415
             Credentials,
@@ -202,16 +218,24 @@ def _elasticsearch(
         from polyglot_persistence.adapters.elasticsearch.index import (  # noqa: PLC0415
             ElasticsearchIndex,
         )
+        from polyglot_persistence.adapters.elasticsearch.rebuild import (  # noqa: PLC0415
+            ElasticsearchTarget,
+        )
 
-    index = ElasticsearchIndex(
-        settings.elasticsearch_url,
-        alias=SEARCH_ALIAS,
-        credentials=Credentials(
-            api_key=settings.elasticsearch_api_key,
-            certificate_authority=_authority(settings.elasticsearch_ca_file),
-        ),
-        search_timeout_seconds=settings.search_timeout_seconds,
-        index_timeout_seconds=settings.index_timeout_seconds,
+    authority = _authority(settings.elasticsearch_ca_file)
+    current, building = (
+        ElasticsearchIndex(
+            settings.elasticsearch_url,
+            alias=alias,
+            credentials=Credentials(
+                api_key=settings.elasticsearch_api_key,
+                certificate_authority=authority,
+            ),
+            search_timeout_seconds=settings.search_timeout_seconds,
+            index_timeout_seconds=settings.index_timeout_seconds,
+        )
+        for alias in (SEARCH_ALIAS, f"{SEARCH_ALIAS}-building")
     )
-    resources.push_async_callback(index.close)
-    return index, ElasticsearchContents(index)
+    resources.push_async_callback(current.close)
+    resources.push_async_callback(building.close)
+    return current, ElasticsearchTarget(current, building), ElasticsearchContents(current)

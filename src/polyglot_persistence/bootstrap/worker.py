@@ -9,6 +9,7 @@ from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.audit import audit_flow
 from polyglot_persistence.bootstrap.observed import observed
 from polyglot_persistence.bootstrap.process import prepare, watch_stores
+from polyglot_persistence.bootstrap.rebuild import rebuild_flow
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.flows.cold_cache import Warming
@@ -22,6 +23,7 @@ from polyglot_persistence.telemetry import logger
 from polyglot_persistence.worker.auditor import Throttle, add_up_forever, audit_forever
 from polyglot_persistence.worker.indexer import Indexer, IndexerLimits
 from polyglot_persistence.worker.persister import Persister, PersisterLimits
+from polyglot_persistence.worker.rebuilder import rebuild_forever
 from polyglot_persistence.worker.refresher import refresh_forever
 from polyglot_persistence.worker.sweeper import sweep_forever
 from polyglot_persistence.worker.warmer import warm_forever
@@ -124,6 +126,14 @@ async def _persist(
                 indexer.offer,
                 stop,
                 interval_seconds=settings.sweep_interval_seconds,
+            )
+        )
+        tasks.create_task(
+            rebuild_forever(
+                rebuild_flow(settings, stores),
+                stores.store,
+                stop,
+                interval_seconds=settings.outbox_interval_seconds,
             )
         )
         tasks.create_task(warm_forever(warming, stores.store, stop))

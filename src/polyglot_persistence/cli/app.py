@@ -11,6 +11,7 @@ from polyglot_persistence.cli.api_keys import api_keys
 from polyglot_persistence.cli.audit import audit, sales
 from polyglot_persistence.cli.command import Commands, as_json
 from polyglot_persistence.cli.dead_letters import dead_letters
+from polyglot_persistence.cli.search import search
 
 if TYPE_CHECKING:
     from polyglot_persistence.config import Settings
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 SECTIONS = {
     "Start here": ("demo", "up", "load"),
     "Against servers that you run": ("doctor", "migrate", "api", "worker"),
-    "For operators": ("audit", "sales", "dead-letters", "api-keys"),
+    "For operators": ("search", "audit", "sales", "dead-letters", "api-keys"),
     "About this program": ("config", "completion", "version"),
 }
 """Every command, in the order in which somebody meets them."""
@@ -331,6 +332,7 @@ def load(
 app.add_command(audit)
 app.add_command(sales)
 app.add_command(dead_letters)
+app.add_command(search)
 app.add_command(api_keys)
 
 

@@ -281,6 +281,9 @@ class Settings:
         10, 0.1, 3_600, "Age at which an outbox row is worked off by any worker."
     )
     outbox_interval_seconds: float = _seconds(2, 0.1, 600, "Time between two looks at the outbox.")
+    search_rebuild_orders_per_second: int = _count(
+        20_000, 1, 1_000_000, "Most orders a second that a rebuild of the search index reads."
+    )
 
     # --- auditing ---
     audit_interval_seconds: float = _seconds(

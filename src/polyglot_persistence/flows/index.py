@@ -16,6 +16,7 @@ from polyglot_persistence.flows.freshness import FreshnessCount
 from polyglot_persistence.flows.persist import ToIndex
 from polyglot_persistence.ports import (
     Clock,
+    IndexFailure,
     OrderStore,
     SearchIndex,
     StoredOrder,
@@ -75,20 +76,6 @@ class IndexFlow:
             _log.info("outbox_worked_off", orders=len(batch.orders), removed=len(batch.gone))
         return worked_off
 
-    async def ensure(self) -> None:
-        """Create the index if it is missing; the outbox then fills it from the record.
-
-        The outbox is refilled first: after a crash in between, the index is still missing.
-
-        Raises:
-            UnavailableError: index or record is away.
-        """
-        if await self._search.exists():
-            return
-        orders = await self._store.refill_outbox()
-        await self._search.ensure()
-        _log.warning("index_created", orders_to_index=orders)
-
     def _note(self, orders: Sequence[StoredOrder]) -> None:
         if self._freshness is not None and orders:
             self._freshness.note([row.accepted_at for row in orders], self._clock.now())
@@ -99,19 +86,29 @@ class IndexFlow:
         started = self._clock.monotonic()
         failures = await self._search.index(orders)
         INDEX_SECONDS.observe(self._clock.monotonic() - started)
-        if failures:
-            rows = {row.order.id: row for row in orders}
-            await self._store.bury([_dead_letter(rows[f.order_id], f.reason) for f in failures])
-            DEAD_LETTERED.labels(Stage.INDEX.value).inc(len(failures))
-            for failure in failures:
-                _log.error(
-                    "dead_lettered", stage="index", order_id=failure.order_id, reason=failure.reason
-                )
+        await bury_failures(self._store, orders, failures)
         INDEXED.inc(len(orders) - len(failures))
         now = self._clock.now()
         INDEX_LAG_SECONDS.observe_all(
             [max((now - row.accepted_at).total_seconds(), 0.0) for row in orders]
         )
+
+
+async def bury_failures(
+    store: OrderStore, orders: Sequence[StoredOrder], failures: Sequence[IndexFailure]
+) -> None:
+    """Make dead letters of the orders that an index can never take.
+
+    Raises:
+        UnavailableError: the record is away.
+    """
+    if not failures:
+        return
+    rows = {row.order.id: row for row in orders}
+    await store.bury([_dead_letter(rows[f.order_id], f.reason) for f in failures])
+    DEAD_LETTERED.labels(Stage.INDEX.value).inc(len(failures))
+    for failure in failures:
+        _log.error("dead_lettered", stage="index", order_id=failure.order_id, reason=failure.reason)
 
 
 def _dead_letter(row: StoredOrder, reason: str) -> DeadLetter:

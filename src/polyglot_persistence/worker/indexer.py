@@ -103,7 +103,6 @@ class Indexer:
         self._waiting_orders = 0
 
     async def _work_off(self) -> bool:
-        await self._flow.ensure()
         try:
             indexed = await self._flow.work_off_outbox(
                 self._limits.outbox_age_seconds, self._outbox_orders

@@ -10,6 +10,8 @@ class Meta(Struct):
 
     owner: str | None = None
     form: int | str | None = None  # anything, if it is not ours
+    alias: str | None = None
+    """Whose index it is, of several installations on a cluster."""
 
 
 class Mapping(Struct):
@@ -22,6 +24,12 @@ class IndexMapping(Struct):
     """An index, as its mapping is asked for."""
 
     mappings: Mapping
+
+
+class IndexAliases(Struct):
+    """An index, as its aliases are asked for."""
+
+    aliases: dict[str, Any]
 
 
 class Total(Struct):

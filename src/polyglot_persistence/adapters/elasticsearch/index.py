@@ -49,6 +49,8 @@ from polyglot_persistence.telemetry import logger
 
 _log = logger("search")
 
+REMEDY = "a worker builds it anew, or: polyglot search rebuild"
+
 NAMED_ORDERS_MAX = 50_000
 """A beginning of one letter is that of a third of all orders; each costs some 20 ns."""
 
@@ -68,11 +70,11 @@ class ElasticsearchIndex:
         search_timeout_seconds: float,
         index_timeout_seconds: float,
     ) -> None:
-        self._connection = Connection(url, credentials)
-        self._alias = alias
-        self._search_timeout_seconds = search_timeout_seconds
-        self._index_timeout_seconds = index_timeout_seconds
-        self._bulks = Bulks(self._connection, alias)
+        self.connection = Connection(url, credentials)
+        self.alias = alias
+        self.search_timeout_seconds = search_timeout_seconds
+        self.index_timeout_seconds = index_timeout_seconds
+        self._bulks = Bulks(self.connection, alias)
         self._looked_at = float("-inf")
 
     async def index(self, orders: Sequence[StoredOrder]) -> Sequence[IndexFailure]:
@@ -91,13 +93,13 @@ class ElasticsearchIndex:
                 failures.append(IndexFailure(one.id, str(error)))
         if not items:
             return failures
-        deadline = _after(self._index_timeout_seconds)
+        deadline = _after(self.index_timeout_seconds)
         await self._look(deadline)
         return [*failures, *await self._bulks.send(items, deadline)]
 
     async def search(self, query: SearchQuery) -> SearchResult:
         """Return a page of the matches; no hits if there are words asked for and none in it."""
-        deadline = _after(self._search_timeout_seconds)
+        deadline = _after(self.search_timeout_seconds)
         await self._trust(deadline)
         if query.words == ():
             return SearchResult(0, [], facets=Facets([], [], []) if query.facets else None)
@@ -123,7 +125,7 @@ class ElasticsearchIndex:
 
     async def names(self, words: Sequence[QueryWord], names_max: int) -> Sequence[NameOrders]:
         """Return names that match; of more than `NAMED_ORDERS_MAX` orders the first are counted."""
-        deadline = _after(self._search_timeout_seconds)
+        deadline = _after(self.search_timeout_seconds)
         await self._trust(deadline)
         if not words:
             return []
@@ -139,7 +141,7 @@ class ElasticsearchIndex:
 
     async def indexed_at(self, order_id: UUID) -> datetime | None:
         """Return when the order was indexed if a search can find it now."""
-        deadline = _after(self._search_timeout_seconds)
+        deadline = _after(self.search_timeout_seconds)
         await self._trust(deadline)
         by_id = {"ids": {"values": [str(order_id)]}}
         found = await self._search(deadline, query=by_id, size=1, source=["indexed_at"])
@@ -149,10 +151,10 @@ class ElasticsearchIndex:
 
     async def count(self) -> int:
         """Return how many orders a search can find."""
-        deadline = _after(self._search_timeout_seconds)
+        deadline = _after(self.search_timeout_seconds)
         await self._trust(deadline)
-        answer = await self._connection.call(
-            lambda client: client.count(index=self._alias), answers.CountAnswer, deadline
+        answer = await self.connection.call(
+            lambda client: client.count(index=self.alias), answers.CountAnswer, deadline
         )
         if answer.shards.failed:
             raise UnavailableError("Elasticsearch: a part of the index does not answer")
@@ -165,12 +167,23 @@ class ElasticsearchIndex:
             UnavailableError: it cannot be told for now, the form is newer, or there is no alias but
                 an index.
         """
-        return await self._usable(_after(self._search_timeout_seconds))
+        return await self._usable(_after(self.search_timeout_seconds))
+
+    async def name(self) -> str | None:
+        """Return the name of the index that the alias leads to; None if it is no usable one."""
+        deadline = _after(self.search_timeout_seconds)
+        return (
+            next(iter(await self._behind_alias(deadline))) if await self._usable(deadline) else None
+        )
+
+    async def behind_alias(self) -> Mapping[str, answers.Meta]:
+        """Return what the indexes that the alias leads to say of themselves, by name."""
+        return await self._behind_alias(_after(self.search_timeout_seconds))
 
     async def remove(self, ids: Sequence[UUID]) -> None:
         """Remove documents, fsynced by the cluster before it answers."""
         if ids:
-            deadline = _after(self._index_timeout_seconds)
+            deadline = _after(self.index_timeout_seconds)
             await self._look(deadline)
             items = [Item(order_id, removal_item(order_id)) for order_id in ids]
             await self._bulks.send(items, deadline)
@@ -180,7 +193,7 @@ class ElasticsearchIndex:
 
         Within the deadline of an index batch.
         """
-        deadline = _after(self._index_timeout_seconds)
+        deadline = _after(self.index_timeout_seconds)
         await self._trust(deadline)
         return await self._request(deadline, **request)
 
@@ -193,22 +206,22 @@ class ElasticsearchIndex:
         Raises:
             UnavailableError: also if the form is newer, or if there is no alias but an index.
         """
-        deadline = _after(self._index_timeout_seconds)
+        deadline = _after(self.index_timeout_seconds)
         if await self._usable(deadline):
             return False
-        name = f"{self._alias}-{FORM}"
+        name = f"{self.alias}-{FORM}"
         created = await self._create(name, deadline)
-        actions: list[Mapping[str, Any]] = [{"add": {"index": name, "alias": self._alias}}]
+        actions: list[Mapping[str, Any]] = [{"add": {"index": name, "alias": self.alias}}]
         for other, meta in (await self._behind_alias(deadline)).items():
             if other != name:
                 _log.warning("index_given_up", index=other, deleted=meta.owner == OWNER)
                 actions.append(
                     {"remove_index": {"index": other}}
                     if meta.owner == OWNER
-                    else {"remove": {"index": other, "alias": self._alias}}
+                    else {"remove": {"index": other, "alias": self.alias}}
                 )
         try:
-            await self._connection.call(
+            await self.connection.call(
                 lambda client: client.indices.update_aliases(actions=actions),
                 answers.Done,
                 deadline,
@@ -225,18 +238,18 @@ class ElasticsearchIndex:
         Raises:
             UnavailableError: the index is missing, or a part of it has no node (red).
         """
-        deadline = _after(self._search_timeout_seconds)
+        deadline = _after(self.search_timeout_seconds)
         await self._look(deadline)
-        info = await self._connection.call(
+        info = await self.connection.call(
             lambda client: client.info(), answers.InfoAnswer, deadline
         )
-        health = await self._connection.call(
-            lambda client: client.cluster.health(index=self._alias), answers.HealthAnswer, deadline
+        health = await self.connection.call(
+            lambda client: client.cluster.health(index=self.alias), answers.HealthAnswer, deadline
         )
         if health.status == "red":
             raise UnavailableError("Elasticsearch: the index is red: a part of it has no node")
-        settings = await self._connection.call(
-            lambda client: client.indices.get_settings(index=self._alias),
+        settings = await self.connection.call(
+            lambda client: client.indices.get_settings(index=self.alias),
             dict[str, answers.SettingsAnswer],
             deadline,
         )
@@ -250,15 +263,15 @@ class ElasticsearchIndex:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._connection.close()
+        await self.connection.close()
 
     async def _search(self, deadline: float, **request: Any) -> answers.Hits:
         return (await self._request(deadline, **request)).hits
 
     async def _request(self, deadline: float, **request: Any) -> answers.SearchAnswer:
-        return await self._connection.call(
+        return await self.connection.call(
             lambda client: client.search(
-                index=self._alias,
+                index=self.alias,
                 allow_partial_search_results=False,  # all of the index, or an error
                 **request,
             ),
@@ -291,23 +304,23 @@ class ElasticsearchIndex:
             raise UnavailableError(
                 f"Elasticsearch: {', '.join(behind)} was made by a newer version (ours is {FORM})"
             )
-        if self._alias in behind:
+        if self.alias in behind:
             raise UnavailableError(
-                f"Elasticsearch: an index is called {self._alias}, as our alias has to be; it may "
+                f"Elasticsearch: an index is called {self.alias}, as our alias has to be; it may "
                 "be somebody's, so only its owner can delete it"
             )
         if forms != {FORM}:
             raise MissingIndexError(
-                f"Elasticsearch: {self._alias} leads to {', '.join(behind) or 'nothing'}, "
-                f"of form {', '.join(map(str, forms)) or 'none'}; wanted is {FORM}"
+                f"Elasticsearch: {self.alias} leads to {', '.join(behind) or 'nothing'}, "
+                f"of form {', '.join(map(str, forms)) or 'none'}, wanted is {FORM}; {REMEDY}"
             )
         self._looked_at = time.monotonic()
 
     async def _behind_alias(self, deadline: float) -> Mapping[str, answers.Meta]:
         """Return what the indexes that the alias leads to say of themselves, by name."""
         try:
-            behind = await self._connection.call(
-                lambda client: client.indices.get_mapping(index=self._alias),
+            behind = await self.connection.call(
+                lambda client: client.indices.get_mapping(index=self.alias),
                 dict[str, answers.IndexMapping],
                 deadline,
             )
@@ -317,7 +330,7 @@ class ElasticsearchIndex:
 
     async def _create(self, name: str, deadline: float) -> bool:
         try:
-            await self._connection.call(
+            await self.connection.call(
                 lambda client: client.indices.create(
                     index=name, settings=SETTINGS, mappings=MAPPINGS
                 ),

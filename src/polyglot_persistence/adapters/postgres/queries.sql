@@ -235,11 +235,16 @@ FROM (
 LEFT JOIN orders USING (id);
 
 -- name: outbox_done
--- Delete outbox rows; one that is claimed is left to its claimer.
-DELETE FROM index_outbox
-WHERE id IN (
-    SELECT id FROM index_outbox WHERE id = ANY ($1::bigint[]) ORDER BY id FOR UPDATE SKIP LOCKED
-);
+-- Delete outbox rows; one that is claimed is left to its claimer. A rebuild keeps them as arrivals.
+WITH done AS (
+    DELETE FROM index_outbox
+    WHERE id IN (
+        SELECT id FROM index_outbox WHERE id = ANY ($1::bigint[]) ORDER BY id FOR UPDATE SKIP LOCKED
+    )
+    RETURNING orders, order_ids
+)
+INSERT INTO rebuild_arrivals (orders, order_ids)
+SELECT orders, order_ids FROM done WHERE EXISTS (SELECT FROM search_rebuild);
 
 -- name: progress
 -- Return how far the record is; of dead letters it looks at no more than the first $1.
@@ -251,25 +256,101 @@ SELECT (SELECT coalesce(sum(orders), 0)::bigint FROM persisted_orders) AS persis
 FROM (SELECT coalesce(sum(orders), 0)::bigint AS orders, min(created_at) AS oldest
       FROM index_outbox) AS outbox;
 
--- name: refill_outbox_first
--- Put the first $1 orders of the record, by id, into one outbox row; return how many and the last.
-WITH part AS (
-    SELECT id FROM orders ORDER BY id LIMIT $1
-), refilled AS (
-    INSERT INTO index_outbox (orders, order_ids)
-    SELECT count(*), array_agg(id) FROM part HAVING count(*) > 0
-)
-SELECT count(*) AS orders, (array_agg(id ORDER BY id DESC))[1] AS last FROM part;
+-- name: search_rebuild
+-- Return the rebuild of the search index that is under way.
+SELECT index_name, position, filled, total FROM search_rebuild;
 
--- name: refill_outbox_after
--- Put the next $2 orders after the id $1 into one outbox row; return how many and the last.
+-- name: forget_arrivals
+-- Forget what arrived for an earlier rebuild.
+DELETE FROM rebuild_arrivals;
+
+-- name: begin_search_rebuild
+-- Remember that an index is being built, from its beginning.
+INSERT INTO search_rebuild AS rebuild (index_name, total)
+VALUES ($1, (SELECT count(*) FROM orders))
+ON CONFLICT (singleton) DO UPDATE
+SET index_name = excluded.index_name, position = NULL, filled = 0, total = excluded.total,
+    started_at = excluded.started_at
+RETURNING index_name, position, filled, total;
+
+-- name: advance_search_rebuild
+-- Remember how far the index is filled.
+UPDATE search_rebuild SET position = $1, filled = filled + $2;
+
+-- name: end_search_rebuild
+-- Forget the rebuild.
+DELETE FROM search_rebuild;
+
+-- name: orders_first
+-- Return the first orders by id.
+SELECT id, product_name, amount, created_at, accepted_at, persisted_at
+FROM orders
+ORDER BY id
+LIMIT $1;
+
+-- name: orders_after
+-- Return the next orders by id.
+SELECT id, product_name, amount, created_at, accepted_at, persisted_at
+FROM orders
+WHERE id > $1
+ORDER BY id
+LIMIT $2;
+
+-- name: orders_between
+-- Return the orders of a range of ids.
+SELECT id, product_name, amount, created_at, accepted_at, persisted_at
+FROM orders
+WHERE id BETWEEN $1 AND $2
+ORDER BY id;
+
+-- name: sum_orders_from
+-- Return number, checksum (`domain/checksum.py`) and last id of the next orders.
 WITH part AS (
-    SELECT id FROM orders WHERE id > $1 ORDER BY id LIMIT $2
-), refilled AS (
-    INSERT INTO index_outbox (orders, order_ids)
-    SELECT count(*), array_agg(id) FROM part HAVING count(*) > 0
+    SELECT * FROM orders WHERE id >= $1 ORDER BY id LIMIT $2
+), summed AS (
+    SELECT id,
+           ('x' || encode(substring(sha256(convert_to(
+               concat_ws(' ', id, (amount * 100)::bigint,
+                         (extract(epoch FROM created_at) * 1000000)::bigint, product_name),
+               'UTF8'
+           )) FOR 4), 'hex'))::bit(32)::bigint AS checksum
+    FROM part
 )
-SELECT count(*) AS orders, (array_agg(id ORDER BY id DESC))[1] AS last FROM part;
+SELECT count(*) AS orders, coalesce(sum(checksum), 0)::bigint AS checksum,
+       (array_agg(id ORDER BY id DESC))[1] AS last
+FROM summed;
+
+-- name: claim_arrivals
+-- Lock arrivals for an index that is being built, and return the first with up to $1 orders in all.
+WITH claimed AS MATERIALIZED (
+    SELECT id, orders FROM rebuild_arrivals ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
+), counted AS (
+    SELECT id, sum(orders) OVER (ORDER BY id) AS orders_so_far, orders FROM claimed
+)
+SELECT id FROM counted WHERE orders_so_far <= $1 OR orders_so_far = orders ORDER BY id;
+
+-- name: arrived_orders
+-- Return the orders of arrivals, each once.
+SELECT id, product_name, amount, created_at, accepted_at, persisted_at
+FROM orders
+WHERE id IN (SELECT unnest(order_ids) FROM rebuild_arrivals WHERE id = ANY ($1::bigint[]));
+
+-- name: arrivals_done
+-- Delete arrivals.
+DELETE FROM rebuild_arrivals WHERE id = ANY ($1::bigint[]);
+
+-- name: outbox_end
+-- Return the highest id of the outbox, 0 if it is empty.
+SELECT coalesce(max(id), 0) FROM index_outbox;
+
+-- name: outbox_rows_between
+-- Return the next rows of the outbox up to $2, claimed or not, with up to $3 orders in all.
+WITH rows_after AS (
+    SELECT id, orders FROM index_outbox WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $4
+), counted AS (
+    SELECT id, sum(orders) OVER (ORDER BY id) AS orders_so_far, orders FROM rows_after
+)
+SELECT id FROM counted WHERE orders_so_far <= $3 OR orders_so_far = orders ORDER BY id;
 
 -- name: epoch
 -- Return the cache epoch.

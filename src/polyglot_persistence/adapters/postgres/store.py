@@ -47,9 +47,6 @@ REASON_CHARACTERS_MAX: Final = 2_000
 OUTBOX_ROWS_MAX: Final = 100
 """Rows locked by one claim; those beyond its `orders_max` are out of reach until it ends."""
 
-REFILL_ORDERS: Final = 1_000
-"""Orders in one outbox row of a refill: small enough for every indexer's batch."""
-
 
 class PostgresOrderStore:
     """The record over a pool. Cheap to make; several of them may share a pool."""
@@ -81,7 +78,7 @@ class PostgresOrderStore:
         async with self._pool.reading() as session:
             records = await session.fetch("find", ids)
         return Found(
-            {r["id"]: _stored(r) for r in records if r["id"] is not None},
+            {r["id"]: stored(r) for r in records if r["id"] is not None},
             {r["order_id"]: dead_letter_row(r) for r in records if r["dead_id"] is not None},
             records[0]["epoch"],
         )
@@ -95,7 +92,7 @@ class PostgresOrderStore:
                 records = await session.fetch("page_first", orders_max)
             else:
                 records = await session.fetch("page_before", *before, orders_max)
-        return [_stored(record) for record in records]
+        return [stored(record) for record in records]
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """See `OrderStore.bury`. A reason is cut to 2,000 characters."""
@@ -160,7 +157,7 @@ class PostgresOrderStore:
             outbox_ids = [record["id"] for record in claimed]
             records = await session.fetch("outbox_orders", outbox_ids) if outbox_ids else []
             yield OutboxBatch(
-                [_stored(record) for record in records if record["id"] is not None],
+                [stored(record) for record in records if record["id"] is not None],
                 [record["wanted_id"] for record in records if record["id"] is None],
                 frozenset(record["id"] for record in records if record["new"]),
             )
@@ -179,16 +176,6 @@ class PostgresOrderStore:
         async with self._pool.reading() as session:
             records = await session.fetch("progress", dead_letters_max)
         return Progress(**records[0])
-
-    async def refill_outbox(self) -> int:
-        """See `OrderStore.refill_outbox`. One transaction of many short statements."""
-        refilled = 0
-        async with self._pool.transaction() as session:
-            part = await session.fetch("refill_outbox_first", REFILL_ORDERS)
-            while part[0]["orders"]:
-                refilled += part[0]["orders"]
-                part = await session.fetch("refill_outbox_after", part[0]["last"], REFILL_ORDERS)
-        return refilled
 
     async def found_epoch(self) -> tuple[int, bool]:
         """See `OrderStore.found_epoch`."""
@@ -293,13 +280,14 @@ async def _remove_answered(session: Session, letter_ids: Sequence[int], chosen: 
 
 async def _existing(session: Session, ids: Sequence[UUID]) -> dict[UUID, StoredOrder]:
     """Return the rows that were in the way: committed by now, or they would not have been."""
-    found = {record["id"]: _stored(record) for record in await session.fetch("orders_by_ids", ids)}
+    found = {record["id"]: stored(record) for record in await session.fetch("orders_by_ids", ids)}
     if len(found) < len(ids):
         raise UnavailableError("orders were removed from the record while persisting")
     return found
 
 
-def _stored(record: asyncpg.Record) -> StoredOrder:
+def stored(record: asyncpg.Record) -> StoredOrder:
+    """Return an order as a row has it."""
     order = Order(record["id"], record["product_name"], record["amount"], record["created_at"])
     return StoredOrder(order, record["accepted_at"], record["persisted_at"])
 

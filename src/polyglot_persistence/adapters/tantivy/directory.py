@@ -1,8 +1,10 @@
 """Where the index lies, which one is current, and when it is worth nothing.
 
     DIR/current          names the index in use and its form; replaced in one step
+    DIR/building         the same of an index that is to take its place
     DIR/orders-<id>/     tantivy's files
-    DIR/lock             held while an index is created
+    DIR/lock             held while an index is created or takes the other's place
+    DIR/writing          held in common while the index in use is written to
 
 Every index has a directory of its own name, so that a process that still writes into an index that
 was given up never touches its successor.
@@ -19,7 +21,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 import tantivy
@@ -40,6 +42,8 @@ _DAMAGED = (
 
 _LOCK_LOOK_SECONDS = 0.01
 
+REMEDY = "a worker builds it anew, or: polyglot search rebuild"
+
 
 class MissingIndexError(UnavailableError):
     """There is no index that this version can use."""
@@ -59,11 +63,15 @@ class OpenIndex(NamedTuple):
     handle: tantivy.Index
 
 
+Role = Literal["current", "building"]
+
+
 class IndexDirectory:
     """The directory of the search index; blocking."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, role: Role = "current") -> None:
         self._path = path
+        self.role = role
 
     def current(self) -> str:
         """Return the name of the index in use.
@@ -73,11 +81,13 @@ class IndexDirectory:
             UnavailableError: it is of a newer form.
         """
         try:
-            current = msgspec.json.decode((self._path / "current").read_bytes(), type=Current)
+            current = msgspec.json.decode((self._path / self.role).read_bytes(), type=Current)
         except FileNotFoundError:
-            raise MissingIndexError(f"search index: none in {self._path}") from None
+            raise MissingIndexError(f"search index: none in {self._path}; {REMEDY}") from None
         except ValueError as error:
-            raise MissingIndexError(f"search index: {self._path}/current is damaged") from error
+            raise MissingIndexError(
+                f"search index: {self._path}/{self.role} is damaged; {REMEDY}"
+            ) from error
         if current.form > FORM:
             raise UnavailableError(
                 f"search index: {self._path} was made by a newer version (form {current.form}, "
@@ -85,7 +95,7 @@ class IndexDirectory:
             )
         if current.form < FORM:
             raise MissingIndexError(
-                f"search index: {self._path} has form {current.form}, wanted is {FORM}"
+                f"search index: {self._path} has form {current.form}, wanted is {FORM}; {REMEDY}"
             )
         return current.name
 
@@ -119,31 +129,71 @@ class IndexDirectory:
                 return True
             return False
 
+    def begin(self, timeout_seconds: float) -> str:
+        """Create an empty index in this role, instead of any other; return its name."""
+        self._path.mkdir(parents=True, exist_ok=True)
+        with self._locked(timeout_seconds):
+            name = f"orders-{new_id().hex}"
+            self._replace(name)
+            return name
+
+    def swap(self, timeout_seconds: float) -> None:
+        """Let the index that was built be the one in use."""
+        with self._locked(timeout_seconds):
+            (self._path / "building").replace(self._path / "current")
+            self._sync()
+
+    def clean_up(self, timeout_seconds: float) -> None:
+        """Remove every index that has no role."""
+        with self._locked(timeout_seconds):
+            self._remove_unnamed()
+
+    @contextlib.contextmanager
+    def writing(self, timeout_seconds: float, *, alone: bool = False) -> Iterator[None]:
+        """Hold the right to write to the index in use, in common with others or alone."""
+        kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+        if not self._path.is_dir():
+            raise MissingIndexError(f"search index: none in {self._path}; {REMEDY}")
+        with self._locked(timeout_seconds, "writing", kind):
+            yield
+
     def _replace(self, name: str) -> None:
         (self._path / name).mkdir()
         tantivy.Index(schema(), str(self._path / name), reuse=False)
-        temporary = self._path / "current.new"
+        temporary = self._path / f"{self.role}.new"
         with temporary.open("wb") as file:
             file.write(msgspec.json.encode(Current(name, FORM)))
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(self._path / "current")
+        temporary.replace(self._path / self.role)
+        self._sync()
+        self._remove_unnamed()
+
+    def _sync(self) -> None:
         directory = os.open(self._path, os.O_RDONLY)
         try:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+    def _remove_unnamed(self) -> None:
+        named = set()
+        for role in ("current", "building"):
+            with contextlib.suppress(OSError, ValueError):
+                named.add(msgspec.json.decode((self._path / role).read_bytes(), type=Current).name)
         for left in self._path.glob("orders-*"):
-            if left.name != name:
+            if left.name not in named:
                 shutil.rmtree(left, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _locked(self, timeout_seconds: float) -> Iterator[None]:
+    def _locked(
+        self, timeout_seconds: float, name: str = "lock", kind: int = fcntl.LOCK_EX
+    ) -> Iterator[None]:
         deadline = time.monotonic() + timeout_seconds
-        with (self._path / "lock").open("a") as file:
+        with (self._path / name).open("a") as file:
             while True:
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(file, kind | fcntl.LOCK_NB)
                 except BlockingIOError:
                     if time.monotonic() > deadline:
                         raise
@@ -160,5 +210,5 @@ def damage_is_absence() -> Iterator[None]:
         yield
     except ValueError as error:
         if any(sign in str(error) for sign in _DAMAGED):
-            raise MissingIndexError(f"search index: damaged: {error}") from error
+            raise MissingIndexError(f"search index: damaged: {error}; {REMEDY}") from error
         raise

@@ -8,6 +8,7 @@ Invariant: a reader never creates; only `ensure` does.
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,7 @@ from polyglot_persistence.adapters.tantivy.directory import (
     IndexDirectory,
     MissingIndexError,
     OpenIndex,
+    Role,
     damage_is_absence,
 )
 from polyglot_persistence.adapters.tantivy.documents import document, source
@@ -70,10 +72,15 @@ class TantivyIndex:
     """The search index in a directory. Takes no lock before the first `index`, nor a thread."""
 
     def __init__(
-        self, directory: Path, *, search_timeout_seconds: float, index_timeout_seconds: float
+        self,
+        directory: Path,
+        *,
+        role: Role = "current",
+        search_timeout_seconds: float,
+        index_timeout_seconds: float,
     ) -> None:
-        self._directory = IndexDirectory(directory)
-        self._index_timeout_seconds = index_timeout_seconds
+        self.directory = IndexDirectory(directory, role)
+        self.index_timeout_seconds = index_timeout_seconds
         self._readers = Lane(
             "read",
             threads=READERS,
@@ -159,6 +166,22 @@ class TantivyIndex:
 
         return await self._readers.run(job)
 
+    async def name(self) -> str | None:
+        """Return the name of the index; None if it is missing or unusable."""
+        return await self._readers.run(self.directory.current) if await self.exists() else None
+
+    async def show(self) -> None:
+        """Let the next look see everything that was indexed until now."""
+        await self._readers.run(lambda: self._view(at_once=True))
+
+    async def manage(self, job: Callable[[], T]) -> T:
+        """Run a job that changes the directory, between two writes."""
+        return await self._writer.run(job)
+
+    async def release(self) -> None:
+        """Let go of the writer, so that another handle can have it."""
+        await self._writer.run(self._stop_writing)
+
     async def read(self, job: Callable[[tantivy.Searcher, tantivy.Schema], T]) -> T:
         """Return what a job finds in the index, within the deadline of an index batch."""
 
@@ -166,7 +189,7 @@ class TantivyIndex:
             searcher, schema = self._view()
             return job(searcher, schema)
 
-        return await self._readers.run(view, timeout_seconds=self._index_timeout_seconds)
+        return await self._readers.run(view, timeout_seconds=self.index_timeout_seconds)
 
     async def remove(self, ids: Sequence[UUID]) -> None:
         """Remove documents in one commit, fsynced."""
@@ -182,7 +205,7 @@ class TantivyIndex:
         """Create the index, empty, if it is missing or unusable; return whether it was."""
 
         def job() -> bool:
-            created = self._directory.create(self._index_timeout_seconds)
+            created = self.directory.create(self.index_timeout_seconds)
             if created:
                 _log.warning("index_created")
             return created
@@ -224,7 +247,7 @@ class TantivyIndex:
             return reading.searcher, reading.opened.handle.schema
 
     def _reopened(self, reading: _Reading | None) -> OpenIndex:
-        if reading is not None and reading.opened.name == self._directory.current():
+        if reading is not None and reading.opened.name == self.directory.current():
             try:
                 with damage_is_absence():
                     reading.opened.handle.reload()
@@ -232,7 +255,7 @@ class TantivyIndex:
                 pass  # opening tells whether it is gone or was replaced at that moment
             else:
                 return reading.opened
-        opened = self._directory.open()
+        opened = self.directory.open()
         opened.handle.config_reader("manual")  # else a thread reloads at its own times
         return opened
 
@@ -255,18 +278,24 @@ class TantivyIndex:
 
     def _commit(self, change: Callable[[tantivy.IndexWriter], None]) -> None:
         try:
-            writer = self._open_writer()
-            change(writer)
-            writer.commit()
+            with self._right_to_write():
+                writer = self._open_writer()
+                change(writer)
+                writer.commit()
         except BaseException:
             self._stop_writing()
             raise
 
+    def _right_to_write(self) -> AbstractContextManager[None]:
+        if self.directory.role != "current":
+            return nullcontext()
+        return self.directory.writing(self.index_timeout_seconds)
+
     def _open_writer(self) -> tantivy.IndexWriter:
-        name = self._directory.current()
+        name = self.directory.current()
         if self._writing is None or self._writing.name != name:
             self._stop_writing()
-            opened = self._directory.open()
+            opened = self.directory.open()
             try:
                 writer = opened.handle.writer(WRITER_HEAP_BYTES, num_threads=1)
             except ValueError as error:

@@ -1,0 +1,164 @@
+"""The `RebuildTarget` port: a second alias leads to the index that is being built.
+
+Invariant: an index is removed only if its mapping says that this project made it for this alias,
+and if no alias leads to it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from elasticsearch import AsyncElasticsearch
+
+from polyglot_persistence.adapters.elasticsearch import answers
+from polyglot_persistence.adapters.elasticsearch.connection import MissingIndexError
+from polyglot_persistence.adapters.elasticsearch.contents import ElasticsearchContents
+from polyglot_persistence.adapters.elasticsearch.documents import FORM, MAPPINGS, OWNER, SETTINGS
+from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
+from polyglot_persistence.domain.order import new_id
+from polyglot_persistence.telemetry import logger
+
+_log = logger("search")
+
+# Nobody searches it yet: it is refreshed when it is looked at.
+_WHILE_BUILT = {**SETTINGS, "refresh_interval": "-1"}
+
+
+class ElasticsearchTarget:
+    """See `RebuildTarget`. `building` is an index of its own alias, on the same cluster."""
+
+    def __init__(self, current: ElasticsearchIndex, building: ElasticsearchIndex) -> None:
+        self.building = building
+        self.contents = ElasticsearchContents(building)
+        self._current = current
+
+    async def current_name(self) -> str | None:
+        """See `RebuildTarget.current_name`."""
+        return await self._current.name()
+
+    async def building_name(self) -> str | None:
+        """See `RebuildTarget.building_name`."""
+        return await self.building.name()
+
+    async def begin(self) -> str:
+        """See `RebuildTarget.begin`. A block that a death left on the current index is lifted."""
+        left = await self.building.behind_alias()
+        if left:
+            await self._move([_removal(name, self.building.alias) for name in left])
+        await self._block(await self._current.behind_alias(), block=False)
+        await self.clean_up()
+        name = f"{self._current.alias}-{FORM}-{new_id().hex[-12:]}"
+        meta = {"owner": OWNER, "form": FORM, "alias": self._current.alias}
+        await self._call(
+            lambda client: client.indices.create(
+                index=name,
+                settings=_WHILE_BUILT,
+                mappings={**MAPPINGS, "_meta": meta},
+                aliases={self.building.alias: {}},
+            )
+        )
+        return name
+
+    async def show(self) -> None:
+        """See `RebuildTarget.show`."""
+        await self._call(lambda client: client.indices.refresh(index=self.building.alias))
+
+    @asynccontextmanager
+    async def frozen(self) -> AsyncIterator[None]:
+        """See `RebuildTarget.frozen`. The block waits for what is being written."""
+        names = await self._current.behind_alias()
+        await self._block(names, block=True)
+        try:
+            yield
+        finally:
+            still = [name for name in await self._current.behind_alias() if name in names]
+            await self._block(still, block=False)
+
+    async def swap(self) -> None:
+        """See `RebuildTarget.swap`."""
+        name = await self.building.name()
+        if name is None:
+            raise MissingIndexError("Elasticsearch: the index that was built is gone")
+        await self._call(
+            lambda client: client.indices.put_settings(
+                index=name, settings={"refresh_interval": SETTINGS["refresh_interval"]}
+            )
+        )
+        old = {
+            other: meta
+            for other, meta in (await self._current.behind_alias()).items()
+            if other != name
+        }
+        await self._move(
+            [
+                _removal(name, self.building.alias),
+                *(_given_up(other, meta, self._current.alias) for other, meta in old.items()),
+                {"add": {"index": name, "alias": self._current.alias}},
+            ]
+        )
+        _log.warning("index_swapped", index=name, replaced=",".join(old))
+
+    async def release(self) -> None:
+        """See `RebuildTarget.release`. Anybody may write to an alias."""
+
+    async def clean_up(self) -> None:
+        """See `RebuildTarget.clean_up`."""
+        pattern = f"{self._current.alias}-*"
+        mappings = await self._ask(
+            lambda client: client.indices.get_mapping(index=pattern, allow_no_indices=True),
+            dict[str, answers.IndexMapping],
+        )
+        aliases = await self._ask(
+            lambda client: client.indices.get_alias(index=pattern, allow_no_indices=True),
+            dict[str, answers.IndexAliases],
+        )
+        for name, of_index in mappings.items():
+            meta = of_index.mappings.meta
+            ours = (meta.owner, meta.alias) == (OWNER, self._current.alias)
+            if not ours or name not in aliases or aliases[name].aliases:
+                continue
+            _log.info("index_removed", index=name)
+            await self._call(
+                lambda client, name=name: client.indices.delete(  # type: ignore[misc]
+                    index=name, ignore_unavailable=True
+                )
+            )
+
+    async def _block(self, names: Iterable[str], *, block: bool) -> None:
+        for name in names:
+            if block:
+                await self._call(
+                    lambda client, name=name: client.indices.add_block(  # type: ignore[misc]
+                        index=name, block="write"
+                    )
+                )
+            else:
+                await self._call(
+                    lambda client, name=name: client.indices.put_settings(  # type: ignore[misc]
+                        index=name, settings={"index.blocks.write": None}
+                    )
+                )
+
+    async def _move(self, actions: Sequence[Mapping[str, Any]]) -> None:
+        await self._call(lambda client: client.indices.update_aliases(actions=actions))
+
+    async def _call(self, request: Callable[[AsyncElasticsearch], Awaitable[Any]]) -> None:
+        await self._ask(request, answers.Done)
+
+    async def _ask(
+        self, request: Callable[[AsyncElasticsearch], Awaitable[Any]], answer: type[Any]
+    ) -> Any:
+        deadline = asyncio.get_running_loop().time() + self._current.index_timeout_seconds
+        return await self._current.connection.call(request, answer, deadline)
+
+
+def _given_up(index: str, meta: answers.Meta, alias: str) -> Mapping[str, Any]:
+    """Return what becomes of a replaced index: one that was searched is removed later."""
+    if meta.owner == OWNER and meta.form != FORM:
+        return {"remove_index": {"index": index}}
+    return _removal(index, alias)
+
+
+def _removal(index: str, alias: str) -> Mapping[str, Any]:
+    return {"remove": {"index": index, "alias": alias}}

@@ -1,0 +1,112 @@
+"""The `RebuildRecord` port: what PostgreSQL remembers of a rebuild of the search index.
+
+Why nothing is missed: a row is made an arrival by the statement that would have deleted it, if that
+sees the rebuild. If it does not, it was begun before the rebuild was, and so was the commit of the
+row's orders: whoever begins to read after the rebuild has begun finds them among the orders.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from polyglot_persistence.adapters.postgres.pool import PostgresPool, Session
+from polyglot_persistence.adapters.postgres.store import OUTBOX_ROWS_MAX, stored
+from polyglot_persistence.audit_ports import RangeSum
+from polyglot_persistence.ports import StoredOrder
+from polyglot_persistence.rebuild_ports import Rebuild, RecordRange
+
+COUNT_TIMEOUT_SECONDS: Final = 60.0
+"""To count all orders, and for the sum of a range; more than an ordinary statement gets."""
+
+
+class PostgresRebuildRecord:
+    """See `RebuildRecord`."""
+
+    def __init__(self, pool: PostgresPool) -> None:
+        self._pool = pool
+
+    async def current(self) -> Rebuild | None:
+        """See `RebuildRecord.current`."""
+        async with self._pool.reading() as session:
+            record = await session.fetchrow("search_rebuild")
+        return None if record is None else _rebuild(record)
+
+    async def begin(self, index: str) -> Rebuild:
+        """See `RebuildRecord.begin`."""
+        async with self._pool.dedicated(timeout_seconds=COUNT_TIMEOUT_SECONDS) as session:
+            await session.fetch("forget_arrivals")
+            record = await session.fetchrow("begin_search_rebuild", index)
+        assert record is not None  # noqa: S101  it returns the row
+        return _rebuild(record)
+
+    async def orders_after(self, position: UUID | None, orders_max: int) -> Sequence[StoredOrder]:
+        """See `RebuildRecord.orders_after`."""
+        async with self._pool.reading() as session:
+            if position is None:
+                return await _orders(session, "orders_first", orders_max)
+            return await _orders(session, "orders_after", position, orders_max)
+
+    async def advance(self, position: UUID, orders: int) -> None:
+        """See `RebuildRecord.advance`."""
+        async with self._pool.transaction() as session:
+            await session.fetch("advance_search_rebuild", position, orders)
+
+    async def sum_from(self, first: UUID, orders_max: int) -> RecordRange | None:
+        """See `RebuildRecord.sum_from`."""
+        async with self._pool.reading() as session:
+            records = await session.fetch("sum_orders_from", first, orders_max)
+        orders, checksum, last = records[0]
+        return None if last is None else RecordRange(last, RangeSum(orders, checksum))
+
+    async def orders_between(self, first: UUID, last: UUID) -> Sequence[StoredOrder]:
+        """See `RebuildRecord.orders_between`."""
+        async with self._pool.reading() as session:
+            return await _orders(session, "orders_between", first, last)
+
+    @asynccontextmanager
+    async def claim_arrivals(self, orders_max: int) -> AsyncIterator[Sequence[StoredOrder]]:
+        """See `RebuildRecord.claim_arrivals`."""
+        async with self._pool.transaction() as session:
+            claimed = await session.fetch("claim_arrivals", orders_max, OUTBOX_ROWS_MAX)
+            ids = [record["id"] for record in claimed]
+            yield await _orders(session, "arrived_orders", ids) if ids else []
+            if ids:
+                await session.fetch("arrivals_done", ids)
+
+    async def outbox_end(self) -> int:
+        """See `RebuildRecord.outbox_end`."""
+        async with self._pool.reading() as session:
+            end: int = await session.fetchval("outbox_end")
+        return end
+
+    async def outbox_between(
+        self, after: int, end: int, orders_max: int
+    ) -> tuple[Sequence[StoredOrder], int] | None:
+        """See `RebuildRecord.outbox_between`."""
+        async with self._pool.reading() as session:
+            rows = await session.fetch(
+                "outbox_rows_between", after, end, orders_max, OUTBOX_ROWS_MAX
+            )
+            ids = [record["id"] for record in rows]
+            if not ids:
+                return None
+            waiting = await session.fetch("outbox_orders", ids)
+        # An id without an order is to be removed from an index: here it never was.
+        return [stored(record) for record in waiting if record["id"] is not None], ids[-1]
+
+    async def end(self) -> None:
+        """See `RebuildRecord.end`."""
+        async with self._pool.transaction() as session:
+            await session.fetch("end_search_rebuild")
+            await session.fetch("forget_arrivals")
+
+
+def _rebuild(record: asyncpg.Record) -> Rebuild:
+    return Rebuild(record["index_name"], record["position"], record["filled"], record["total"])
+
+
+async def _orders(session: Session, query: str, *arguments: object) -> Sequence[StoredOrder]:
+    return [stored(record) for record in await session.fetch(query, *arguments)]

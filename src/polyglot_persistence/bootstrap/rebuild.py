@@ -1,0 +1,44 @@
+"""The rebuild of the search index, in a worker or alone for the command line."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from polyglot_persistence.adapters.clock import SystemClock
+from polyglot_persistence.bootstrap.stores import Stores, connect
+from polyglot_persistence.config import Settings
+from polyglot_persistence.flows.rebuild import RebuildFlow, RebuildLimits
+from polyglot_persistence.ports import OrderStore
+
+
+class Rebuilding(NamedTuple):
+    """The flow, and the record that gives its role."""
+
+    flow: RebuildFlow
+    store: OrderStore
+
+
+def rebuild_flow(
+    settings: Settings, stores: Stores, orders_per_second_max: float | None = None
+) -> RebuildFlow:
+    """Return the flow over the stores of a process, at the rate of the settings or another."""
+    rate = orders_per_second_max or settings.search_rebuild_orders_per_second
+    return RebuildFlow(
+        stores.rebuild_record,
+        stores.rebuild_target,
+        stores.store,
+        SystemClock(),
+        RebuildLimits(settings.index_batch_orders, rate),
+    )
+
+
+@asynccontextmanager
+async def opened(
+    settings: Settings, orders_per_second_max: float | None
+) -> AsyncIterator[Rebuilding]:
+    """Give the flow over the stores that the settings name; no API and no worker is needed."""
+    stores = connect(settings)
+    try:
+        yield Rebuilding(rebuild_flow(settings, stores, orders_per_second_max), stores.store)
+    finally:
+        await stores.close()

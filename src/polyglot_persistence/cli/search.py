@@ -1,0 +1,120 @@
+"""`polyglot search`: the search index, built anew while everything runs."""
+
+import asyncio
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Self
+
+import click
+
+from polyglot_persistence.cli.command import Commands, as_json
+
+if TYPE_CHECKING:
+    from polyglot_persistence.bootstrap.rebuild import Rebuilding
+    from polyglot_persistence.cli.progress import Progress
+    from polyglot_persistence.config import Settings
+    from polyglot_persistence.flows.rebuild import Rebuilt, Step
+
+LOOK_SECONDS = 0.5
+
+
+@click.group(cls=Commands)
+def search() -> None:
+    """Look after the search index.
+
+    The index is a projection: all of it can be made again from PostgreSQL. A worker does so by
+    itself if the index is missing, damaged, or of a version that this program does not use.
+    """
+
+
+@search.command(
+    short_help="Build the index anew while traffic flows.",
+    examples=("polyglot search rebuild", "polyglot search rebuild --rate 5000 --json"),
+)
+@click.option(
+    "--rate",
+    type=click.IntRange(1, 1_000_000),
+    metavar="N",
+    help="Orders a second at most; else SEARCH_REBUILD_ORDERS_PER_SECOND.",
+)
+@as_json
+def rebuild(rate: int | None, *, as_json: bool) -> None:
+    """Build a new index from PostgreSQL, verify it, and let it take the old one's place.
+
+    Searches use the old index until then, and never see a part of the new one. Stopped or killed,
+    it goes on where it was when it is run again; so does any worker that runs. If another process
+    builds already, this one shows how far that is.
+    """
+    from polyglot_persistence.cli import reports
+    from polyglot_persistence.config import load
+
+    rebuilt = asyncio.run(_rebuild(load(os.environ), rate, quiet=as_json))
+    if rebuilt is None:
+        click.echo(
+            reports.as_json({"done_by": "another process"})
+            if as_json
+            else "done, by another process"
+        )
+    elif as_json:
+        click.echo(reports.as_json(rebuilt._asdict()))
+    else:
+        click.echo(
+            f"{rebuilt.index_name} took over with {rebuilt.orders:,} orders"
+            + (f", {rebuilt.mended:,} mended" if rebuilt.mended else "")
+            + (", begun by an earlier run" if rebuilt.resumed else "")
+        )
+
+
+async def _rebuild(settings: "Settings", rate: int | None, *, quiet: bool) -> "Rebuilt | None":
+    from polyglot_persistence.bootstrap.rebuild import opened
+    from polyglot_persistence.flows.rebuild import ROLE
+
+    async with opened(settings, rate) as rebuilding:
+        with _Shown(quiet=quiet) as shown:
+            async with rebuilding.store.lead(ROLE) as lead:
+                if lead is not None:
+
+                    async def show(step: "Step") -> None:
+                        await lead.confirm()
+                        shown.step(step)
+
+                    return await rebuilding.flow.run(show)
+            await _follow(rebuilding, shown)
+    return None
+
+
+async def _follow(rebuilding: "Rebuilding", shown: "_Shown") -> None:
+    from polyglot_persistence.flows.rebuild import Phase, Step
+
+    while (state := await rebuilding.flow.progress()) is not None:
+        shown.step(Step(Phase.FILL, state.filled, max(state.total, state.filled)))
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+class _Shown:
+    """A bar for each phase, on stderr."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bars = ExitStack()
+        self._bar: Progress | None = None
+        self._phase = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.close()
+
+    def step(self, step: "Step") -> None:
+        """Show how far it is."""
+        from polyglot_persistence.cli.progress import progress
+
+        if self._quiet or not step.total:
+            return
+        if self._bar is None or step.phase.value != self._phase:
+            self._bars.close()
+            self._phase = step.phase.value
+            click.echo(f"{self._phase}:", err=True)
+            self._bar = self._bars.enter_context(progress(step.total))
+        self._bar.advance(step.done - self._bar.done)
