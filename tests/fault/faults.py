@@ -8,7 +8,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -211,6 +212,25 @@ async def bad_network(role: str, scene: Scene) -> None:
 # --- data --------------------------------------------------------------------------------------
 
 
+@asynccontextmanager
+async def workers_behind(scene: Scene) -> AsyncIterator[None]:
+    """Have orders accepted that no worker has seen; in the end the workers go on, or die.
+
+    Without that there would be next to nothing to lose: a worker is done within milliseconds.
+    """
+    workers = scene.system.workers
+    for worker in workers:
+        worker.send(signal.SIGSTOP)
+    await scene.more_acked(200)
+    yield
+    await scene.a_while(0.2, 1.5)
+    for worker in workers:
+        if scene.random.random() < 0.5:
+            worker.send(signal.SIGCONT)
+        else:
+            worker.kill()
+
+
 async def lose_entries(scene: Scene) -> None:
     """All that the cache has vanishes in one step, while the server runs; a queue there stays."""
     script = (
@@ -219,7 +239,8 @@ async def lose_entries(scene: Scene) -> None:
         " redis.call('DEL', unpack(keys, start, math.min(start + 999, #keys))) end return #keys"
     )
     for _ in range(2):
-        await _command(scene.system.cache_url, "EVAL", script, "0")
+        async with workers_behind(scene):
+            await _command(scene.system.cache_url, "EVAL", script, "0")
         await scene.more_acked(200)
         await scene.a_while(0.2, 2)
 
@@ -227,7 +248,8 @@ async def lose_entries(scene: Scene) -> None:
 async def lose_stream(scene: Scene) -> None:
     """The queue's stream is deleted while the server runs."""
     for _ in range(2):
-        await _command(scene.system.cache_url, "DEL", "order_queue")
+        async with workers_behind(scene):
+            await _command(scene.system.cache_url, "DEL", "order_queue")
         await scene.more_acked(200)
 
 
@@ -240,7 +262,8 @@ async def lose_index(scene: Scene) -> None:
 async def wipe_store(role: str, scene: Scene) -> None:
     """A server loses its data: it ends, and starts empty."""
     store = scene.system.stores[role]
-    await store.kill()
+    async with workers_behind(scene):
+        await store.kill()
     await store.empty()
     await scene.a_while(0, 2)
     await store.up()
@@ -249,14 +272,16 @@ async def wipe_store(role: str, scene: Scene) -> None:
 async def flush(scene: Scene) -> None:
     """The cache is emptied by a command."""
     for _ in range(2):
-        await _command(scene.system.cache_url, "FLUSHALL")
+        async with workers_behind(scene):
+            await _command(scene.system.cache_url, "FLUSHALL")
         await scene.more_acked(200)
 
 
 async def lose_queue(system: ServersSystem, scene: Scene) -> None:
     """The queue is deleted while everything runs."""
     for _ in range(2):
-        await system.delete_queue()
+        async with workers_behind(scene):
+            await system.delete_queue()
         await scene.more_acked(200)
 
 
