@@ -1,13 +1,17 @@
 """API keys, scopes and rates: how they are written, and whom they admit."""
 
+import asyncio
+import re
 from collections.abc import Sequence
 
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from polyglot_persistence.api import rate_limits
 from polyglot_persistence.api.access import Access, check_origin
+from polyglot_persistence.api.app import build_app
 from polyglot_persistence.api.rate_limits import RateLimits
 from polyglot_persistence.api.routes import Route, route_table
 from polyglot_persistence.domain.access import (
@@ -28,7 +32,7 @@ from polyglot_persistence.errors import (
     UnauthenticatedError,
 )
 from tests.support.scripted import FakeClock
-from tests.support.stub_flows import EVERYTHING, HANDLERS
+from tests.support.stub_flows import EVERYTHING, HANDLERS, LIMITS, StubFlows
 
 GRANTED = (Scope.READ, Scope.WRITE, Scope.ADMIN)
 NOBODY: frozenset[Scope] = frozenset()
@@ -42,6 +46,16 @@ def key_of(name: str, *scopes: Scope) -> ApiKey:
 
 def sent(secret: str) -> list[tuple[bytes, bytes]]:
     return [LOCAL, (b"x-api-key", secret.encode())]
+
+
+GUARDED = build_app(
+    StubFlows().as_flows(),
+    LIMITS,
+    clock=FakeClock(),
+    stopping=asyncio.Event(),
+    access=Access([key_of(scope.value, scope) for scope in GRANTED], without_key=NOBODY),
+)
+"""Knows a key for each scope, named after it."""
 
 
 # --- who may ask for what ----------------------------------------------------------------------
@@ -75,6 +89,35 @@ def test_each_role_gets_what_its_scopes_say(route: Route, role: str) -> None:
     else:
         with pytest.raises(ForbiddenError, match=f"the scope {route.scope.value}$"):
             access.admit(route.scope, ROLES[role], "")
+
+
+@pytest.mark.parametrize("route", table(), ids=lambda route: f"{route.method} {route.path}")
+async def test_each_route_asks_for_its_scope_over_http(route: Route) -> None:
+    """The table's word is what the application does, for HEAD as for GET."""
+    client = httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(GUARDED), base_url="http://localhost"
+    )
+    path = re.sub(r"\{\w+\}", "1", route.path)
+    methods = [route.method, "HEAD"] if route.method == "GET" else [route.method]
+    others = [scope.value for scope in GRANTED if scope is not route.scope]
+    async with client:
+        for method in methods:
+            if route.scope is Scope.PUBLIC:
+                answer = await client.request(method, path)
+                assert answer.status_code not in (401, 403)
+                continue
+            nobody = await client.request(method, path)
+            stranger = await client.request(method, path, headers={"x-api-key": "unknown"})
+            assert (nobody.status_code, stranger.status_code) == (401, 401)
+            assert nobody.headers["www-authenticate"] == 'Bearer realm="polyglot-persistence"'
+            assert 'error="invalid_token"' in stranger.headers["www-authenticate"]
+            for other in others:
+                answer = await client.request(
+                    method, path, headers={"authorization": f"Bearer {other}"}
+                )
+                assert answer.status_code == 403
+                challenge = answer.headers["www-authenticate"]
+                assert f'error="insufficient_scope", scope="{route.scope.value}"' in challenge
 
 
 def test_without_keys_orders_are_everybodys_and_operating_is_nobodys() -> None:
