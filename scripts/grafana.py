@@ -135,6 +135,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 ("max(polyglot_outbox_oldest_age_seconds)", "not searchable"),
             ),
         ),
+        Panel("Messages in the queue", "short", (("max(polyglot_queue_messages)", "ready"),)),
         Panel("Not searchable", "short", (("max(polyglot_outbox_orders)", "orders"),)),
     ),
     "Stores": (

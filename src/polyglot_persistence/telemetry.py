@@ -168,6 +168,9 @@ BACKLOG_AGE_SECONDS = Gauge(
     "Age of the oldest order not yet persisted.",
     registry=REGISTRY,
 )
+QUEUE_MESSAGES = Gauge(
+    "polyglot_queue_messages", "Messages that no worker holds.", registry=REGISTRY
+)
 OUTBOX_ORDERS = Gauge(
     "polyglot_outbox_orders", "Persisted orders not known to be searchable.", registry=REGISTRY
 )

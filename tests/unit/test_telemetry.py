@@ -21,7 +21,17 @@ from polyglot_persistence.telemetry import REGISTRY, BatchHistogram
 from polyglot_persistence.worker.repeat import repeat
 from tests.support.scripted import FakeClock
 
-BASE_UNITS = ("_seconds", "_bytes", "_total", "_orders", "_fds", "_info", "_limit", "_waiting")
+BASE_UNITS = (
+    "_seconds",
+    "_bytes",
+    "_total",
+    "_orders",
+    "_fds",
+    "_info",
+    "_limit",
+    "_messages",
+    "_waiting",
+)
 WITHOUT_UNIT = {"polyglot_cache_cold", "polyglot_freshness_nines", "polyglot_store_up"}
 """Gauges that are 0 or 1, or a number of nines."""
 
@@ -171,6 +181,10 @@ class Shared:
         assert dead_letters_max > 3
         return Progress(100, 0, None, 3, 5, datetime(2025, 12, 31, 23, tzinfo=UTC))
 
+    async def ready(self) -> int:
+        self._look()
+        return 4
+
     async def ping(self) -> StoreState:
         self._look()
         return StoreState("1")
@@ -179,6 +193,7 @@ class Shared:
 GAUGES = {
     "polyglot_dirty_orders": 12.0,
     "polyglot_dirty_oldest_age_seconds": 90.0,
+    "polyglot_queue_messages": 4.0,
     "polyglot_outbox_orders": 0.0,
     "polyglot_outbox_oldest_age_seconds": 0.0,
     "polyglot_dead_letters_waiting": 3.0,
@@ -193,7 +208,7 @@ async def test_shared_gauges_tell_what_the_stores_say_and_nothing_else() -> None
     there = Shared(clock)
     stores = cast("Any", there)
     health = HealthFlow({"cache": there})
-    state = SharedState(stores, stores, health, clock)
+    state = SharedState(stores, stores, stores, health, clock)
     await state.look()
     assert {name: value(name) for name in GAUGES} == GAUGES
     assert value("polyglot_store_up", store="cache") == 1

@@ -24,7 +24,7 @@ from polyglot_persistence.api.app import build_app
 from polyglot_persistence.bootstrap.observed import Observed
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
-from polyglot_persistence.errors import UnavailableError
+from polyglot_persistence.errors import ConfigurationError, UnavailableError
 from polyglot_persistence.flows.breaker import Breaker
 from polyglot_persistence.flows.cold_cache import ColdMark
 from polyglot_persistence.flows.group_commit import CommitLimits, GroupCommit
@@ -70,6 +70,15 @@ def test_nothing_is_imported_while_it_is_off() -> None:
     """API and worker know nothing of OpenTelemetry unless they are told to trace."""
     ran = subprocess.run([sys.executable, "-c", OFF], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line that names the extra, and not a traceback of an import."""
+    missing = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'polyglot-persistence\[traces\]'"):
+        tracing.start("polyglot-api", "1")
+    assert not tracing.is_on()
 
 
 # --- requests --------------------------------------------------------------------------------

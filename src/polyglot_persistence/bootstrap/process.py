@@ -57,7 +57,7 @@ def run(
 async def watch_stores(stores: Stores, clock: Clock, stop: asyncio.Event) -> None:
     """Keep the gauges of what all processes share up to date until stopped."""
     health = HealthFlow(stores.pingable())
-    state = SharedState(stores.cache, stores.store, health, clock)
+    state = SharedState(stores.cache, stores.queue, stores.store, health, clock)
     await repeat("shared_state", state.look, stop, interval_seconds=INTERVAL_SECONDS)
 
 

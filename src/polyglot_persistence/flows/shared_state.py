@@ -1,4 +1,4 @@
-"""The gauges of what all processes share: stores, backlog, outbox, dead letters, cold cache, view.
+"""The gauges of what all processes share: stores, backlog, queue, outbox, cold cache, ...
 
 Every process sets them from the stores themselves, whichever of the loops it leads. So none of them
 shows what a process saw that has lost its role since, and any one of the processes tells of all.
@@ -15,7 +15,7 @@ from prometheus_client import Gauge
 
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.health import HealthFlow
-from polyglot_persistence.ports import Cache, Clock, OrderStore
+from polyglot_persistence.ports import Cache, Clock, OrderStore, Queue
 from polyglot_persistence.telemetry import (
     BACKLOG_AGE_SECONDS,
     BACKLOG_ORDERS,
@@ -23,6 +23,7 @@ from polyglot_persistence.telemetry import (
     DEAD_LETTERS_WAITING,
     OUTBOX_AGE_SECONDS,
     OUTBOX_ORDERS,
+    QUEUE_MESSAGES,
     VIEW_AGE_SECONDS,
 )
 
@@ -36,8 +37,11 @@ DEAD_LETTERS_COUNTED_MAX = 10_000
 class SharedState:
     """Looks at the stores for the gauges."""
 
-    def __init__(self, cache: Cache, store: OrderStore, health: HealthFlow, clock: Clock) -> None:
+    def __init__(
+        self, cache: Cache, queue: Queue, store: OrderStore, health: HealthFlow, clock: Clock
+    ) -> None:
         self._cache = cache
+        self._queue = queue
         self._store = store
         self._health = health
         self._clock = clock
@@ -52,6 +56,7 @@ class SharedState:
                 *(OUTBOX_ORDERS, OUTBOX_AGE_SECONDS, DEAD_LETTERS_WAITING, VIEW_AGE_SECONDS),
             ),
             _set(self._cold, CACHE_COLD),
+            _set(self._waiting, QUEUE_MESSAGES),
         )
         return False
 
@@ -68,6 +73,9 @@ class SharedState:
             progress.dead_letters,
             nan if refreshed_at is None else self._age(refreshed_at),
         )
+
+    async def _waiting(self) -> tuple[float, ...]:
+        return (await self._queue.ready(),)
 
     async def _cold(self) -> tuple[float, ...]:
         # The copy first, as a reader does it: it cannot be newer than the original then.
