@@ -116,8 +116,8 @@ export class Figures extends Panel {
           ])}`} />
         <${Chart} title="Orders waiting" height=${170} options=${waiting}
           series=${[
-            { name: "to be persisted", style: "accepted" },
-            { name: "to be searchable", style: "persisted" },
+            { name: "not persisted", style: "accepted" },
+            { name: "not searchable", style: "persisted" },
           ]}
           data=${columns.waiting} form=${count}
           label=${`Orders waiting in the last five minutes; now ${said([
@@ -126,8 +126,8 @@ export class Figures extends Panel {
           ])}`} />
         <${Chart} title="Age of the oldest" height=${170} options=${ages}
           series=${[
-            { name: "to be persisted", style: "accepted" },
-            { name: "to be searchable", style: "persisted" },
+            { name: "not persisted", style: "accepted" },
+            { name: "not searchable", style: "persisted" },
           ]}
           data=${columns.ages} form=${age}
           label=${`Age of the oldest waiting order in the last five minutes; now ${said([
