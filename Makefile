@@ -72,6 +72,11 @@ outage: ## Take PostgreSQL away under load; ARGS="--seconds 3600 --rate 500". Wa
 	$(call set_up,dev)
 	@exec "$(BIN)/python" -m tests.fault.outage $(ARGS)
 
+.PHONY: bench
+bench: ## Measure on real servers beside the Go peer, PEER=its-source; BENCHES=accept,read does less.
+	$(call set_up,bench)
+	@exec "$(BIN)/python" -m bench $(ARGS)
+
 .PHONY: compose-test
 compose-test: ## Run the compose file for real, with stand-ins for public images (root).
 	@exec scripts/compose-test

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from bench import report
 from bench.figures import BenchResult, Figure, Goal
 from bench.open_loop import OpenLoop, percentile, post
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_ratio_is_that_of_each_round() -> None:
@@ -67,6 +70,16 @@ def test_what_got_worse_is_told() -> None:
     old = {"accept": _result("accept", Figure("accept", "orders/s", [300], [100]))}
     new = {"accept": _result("accept", Figure("accept", "orders/s", [30], [12]))}
     assert list(report.compared(old, new)) == ["accept: ratio 3 -> 2.5, 17% worse"]
+
+
+def test_make_has_the_targets_that_the_contributors_page_names() -> None:
+    """A target whose name is a directory's is otherwise silently nothing to be done."""
+    named = re.findall(
+        r"^\| `make ([a-z-]+)`", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE
+    )
+    makefile = (ROOT / "Makefile").read_text()
+    assert "bench" in named
+    assert [name for name in named if f"\n.PHONY: {name}\n{name}:" not in makefile] == []
 
 
 async def test_a_stall_delays_all_that_was_due_in_it() -> None:
