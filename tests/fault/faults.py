@@ -21,6 +21,7 @@ from tests.fault.members import Member
 from tests.fault.network import Link
 from tests.fault.servers_system import ServersSystem, servers
 from tests.fault.systems import System
+from tests.support.processes import eventually
 from tests.support.servers import redis_command
 
 API_CALLS = ("cache.accept", "queue.publish", "cache.read", "store.find", "cache.backfill")
@@ -109,6 +110,17 @@ async def kill_member(role: str, scene: Scene) -> None:
         await scene.a_while(0.2, 1.2)
         scene.random.choice(members).kill()
         await scene.more_acked(60)
+
+
+async def stop_members(scene: Scene) -> None:
+    """Processes are told to stop, under load, and started again; each must end in order."""
+    for member in scene.random.sample(list(scene.system.members), 2):
+        codes = len(member.ended_with)
+        member.send(signal.SIGTERM)
+        await eventually(lambda m=member, n=codes: len(m.ended_with) > n, PROGRESS_SECONDS)  # type: ignore[misc]
+        await scene.more_acked(60)
+        if code := member.ended_with[-1]:
+            scene.history.fail(f"{member.role} ended with {code} on SIGTERM")
 
 
 async def flaky(scene: Scene) -> None:
@@ -323,6 +335,7 @@ def of_both() -> list[Fault]:
     return [
         *(Fault(f"crash points {role}", partial(crash_at_points, role)) for role in roles),
         *(Fault(f"kill {role}", partial(kill_member, role)) for role in roles),
+        Fault("stop processes", stop_members),
         Fault("flaky calls", flaky),
         Fault("freeze worker", freeze_worker),
         Fault("clock jumps", jump_clock),

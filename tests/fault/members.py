@@ -32,6 +32,8 @@ class Member:
         self.every: dict[str, str] = {}
         """Faults of all that are started from now on."""
         self.died_at: list[str] = []
+        self.ended_with: list[int] = []
+        """The exit codes of all that ended, as `subprocess` has them."""
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self._point = ""
@@ -98,6 +100,8 @@ class Member:
     async def _keep(self) -> None:
         while True:
             await eventually(lambda: self.pid is None, float("inf"))
+            assert self._process is not None
+            self.ended_with.append(self._process.returncode)
             if self._point and not self._killed_by_us:
                 self.died_at.append(self._point)
             await asyncio.sleep(RESTART_SECONDS)

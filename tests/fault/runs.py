@@ -38,6 +38,10 @@ async def play_rounds(state: Path, deployment: str, rounds: int, seed: int, only
                     print(f"history and logs are kept in {kept}")
                 if verdict.violations or totals.rounds >= rounds:
                     break
+            codes = await system.stop()
+            print(f"ended in order with {codes}")
+            totals.other += sum(map(bool, codes))
+            totals.save(state)
     return totals
 
 
