@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     short_help="Compare all stores; repair what differs.",
     examples=(
         "polyglot audit",
+        "polyglot --stores-of .data audit",
         "polyglot audit --repair",
         "polyglot audit --json | jq '.freshness'",
     ),
@@ -42,21 +43,24 @@ def audit(ctx: click.Context, *, repair: bool, as_json: bool) -> None:
     What is under way is no drift. Exits with 1 if something differs that was not repaired, or if a
     store could not be compared.
     """
+    from polyglot_persistence.cli.progress import progress
     from polyglot_persistence.flows.audit import EVERYTHING
 
-    async def pace(_orders: int) -> bool:
-        return True
-
     async def run(opened: "Audit") -> "Report":
-        if not repair:
-            return await opened.flow.run(pace)
-
         async def work_off() -> int:
             return await opened.indexing.work_off_outbox(0.0, WORK_OFF_ORDERS)
 
-        return await opened.flow.run(pace, repaired=EVERYTHING, work_off=work_off)
+        with progress(None) as shown:  # entries, documents and rows: how many, the end shows
 
-    report = _with_audit(run)
+            async def pace(orders: int) -> bool:
+                shown.advance(orders)
+                return True
+
+            if not repair:
+                return await opened.flow.run(pace)
+            return await opened.flow.run(pace, repaired=EVERYTHING, work_off=work_off)
+
+    report = _with_audit(run, stopped="what was repaired stays repaired; run it again to see all")
     click.echo(_json(report) if as_json else _text(report))
     ctx.exit(0 if report.is_clean else 1)
 
@@ -75,7 +79,7 @@ def sales() -> None:
 
 @sales.command(
     short_help="Rebuild the sales, day by day, while orders come in.",
-    examples=("polyglot sales rebuild",),
+    examples=("polyglot sales rebuild", "polyglot --stores-of .data sales rebuild --json"),
 )
 @as_json
 def rebuild(*, as_json: bool) -> None:
@@ -95,7 +99,7 @@ def rebuild(*, as_json: bool) -> None:
         with progress(await opened.record.count_orders()) as shown:
             return await opened.sales.rebuild(tally, shown.advance)
 
-    totals = _with_audit(run)
+    totals = _with_audit(run, stopped="what was put right stays so; run it again to go on")
     hours = tally.repaired[Drift.WRONG_QUARTER_HOUR]
     products = tally.repaired[Drift.WRONG_PRODUCT_DAY]
     if as_json:
@@ -111,7 +115,8 @@ def rebuild(*, as_json: bool) -> None:
     )
 
 
-def _with_audit(work: "Callable[[Audit], Awaitable[Any]]") -> Any:
+def _with_audit(work: "Callable[[Audit], Awaitable[Any]]", *, stopped: str) -> Any:
+    """Return what the work over the opened stores gives; `stopped` is what a Ctrl-C leaves."""
     import asyncio
 
     from polyglot_persistence.bootstrap import audit as stores
@@ -125,7 +130,11 @@ def _with_audit(work: "Callable[[Audit], Awaitable[Any]]") -> Any:
         async with stores.opened(settings) as opened:
             return await work(opened)
 
-    return asyncio.run(run())
+    try:
+        return asyncio.run(run())
+    except KeyboardInterrupt:
+        click.echo(f"\nstopped; {stopped}", err=True)
+        raise
 
 
 def _json(report: "Report") -> str:

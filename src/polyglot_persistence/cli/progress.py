@@ -11,10 +11,10 @@ PLAIN_LINE_SECONDS = 5.0
 
 
 class Progress:
-    """Counts orders up to a total; what it shows is up to whoever made it."""
+    """Counts orders up to a total, if one is known; what it shows is up to whoever made it."""
 
     def __init__(
-        self, total: int, *, show: Callable[[int], None], say: Callable[[str], None]
+        self, total: int | None, *, show: Callable[[int], None], say: Callable[[str], None]
     ) -> None:
         self.total = total
         self.done = 0
@@ -28,8 +28,11 @@ class Progress:
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Progress]:
-    """Show the progress of `total` orders with rate and remaining time while the context lasts."""
+def progress(total: int | None) -> Iterator[Progress]:
+    """Show the progress of `total` orders with rate and remaining time while the context lasts.
+
+    None is for as many as there will be: then there is no remaining time.
+    """
     if sys.stderr.isatty():
         with _bar(total) as shown:
             yield shown
@@ -38,7 +41,7 @@ def progress(total: int) -> Iterator[Progress]:
 
 
 @contextmanager
-def _bar(total: int) -> Iterator[Progress]:
+def _bar(total: int | None) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -68,17 +71,20 @@ def _bar(total: int) -> Iterator[Progress]:
         yield Progress(total, show=show, say=lambda text: console.print(text, markup=False))
 
 
-def _plain(total: int) -> Progress:
+def _plain(total: int | None) -> Progress:
     started = time.monotonic()
     last = started
 
     def show(done: int) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last < PLAIN_LINE_SECONDS and done < total:
+        if now - last < PLAIN_LINE_SECONDS and done != total:
             return
         last = now
         rate = done / max(now - started, 0.001)
+        if total is None:
+            click.echo(f"{done:,} orders, {rate:,.0f}/s", err=True)
+            return
         left = (total - done) / rate
         click.echo(
             f"{done:,} of {total:,} orders ({done / total:.0%}), {rate:,.0f}/s, {left:.0f} s left",

@@ -58,7 +58,7 @@ def shares(counts: Freshness) -> dict[int, float]:
 
 def nines(share: float) -> float:
     """Return a share in nines: 0.999 is 3; infinite if none was late."""
-    return inf if share >= 1 else -log10(1 - share)
+    return inf if share >= 1 else abs(log10(1 - share))
 
 
 def observe(counts: Freshness) -> None:
