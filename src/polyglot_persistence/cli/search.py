@@ -1,6 +1,5 @@
 """`polyglot search`: the search index, built anew while everything runs."""
 
-import asyncio
 import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
@@ -18,7 +17,11 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.5
 
 
-@click.group(cls=Commands)
+@click.group(
+    cls=Commands,
+    short_help="Look after the search index.",
+    examples=("polyglot search rebuild", "polyglot --stores-of .data search rebuild"),
+)
 def search() -> None:
     """Look after the search index.
 
@@ -45,10 +48,16 @@ def rebuild(rate: int | None, *, as_json: bool) -> None:
     it goes on where it was when it is run again; so does any worker that runs. If another process
     builds already, this one shows how far that is.
     """
+    import asyncio
+
     from polyglot_persistence.cli import reports
     from polyglot_persistence.config import load
 
-    rebuilt = asyncio.run(_rebuild(load(os.environ), rate, quiet=as_json))
+    try:
+        rebuilt = asyncio.run(_rebuild(load(os.environ), rate, quiet=as_json))
+    except KeyboardInterrupt:
+        click.echo("\nstopped; run it again to go on where it was", err=True)
+        raise
     if rebuilt is None:
         click.echo(
             reports.as_json({"done_by": "another process"})
@@ -84,6 +93,8 @@ async def _rebuild(settings: "Settings", rate: int | None, *, quiet: bool) -> "R
 
 
 async def _follow(rebuilding: "Rebuilding", shown: "_Shown") -> None:
+    import asyncio
+
     from polyglot_persistence.flows.rebuild import Phase, Step
 
     while (state := await rebuilding.flow.progress()) is not None:
