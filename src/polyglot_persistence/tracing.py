@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry: off until `start`, and until then nothing of it is even imported.
+"""Traces by OpenTelemetry: off until `start`, and until then nothing here even imports it.
 
 A request's span goes with its order into the batch. The batch's span is the child of the first
 such request and has a link to each of the others, and they to it; so it is again with the messages
@@ -153,7 +153,6 @@ def start(service: str, version: str) -> None:
         ConfigurationError: the SDK or its exporter is not installed.
     """
     try:
-        from opentelemetry import trace  # noqa: PLC0415
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
             OTLPSpanExporter,
         )
@@ -170,7 +169,7 @@ def start(service: str, version: str) -> None:
     resource = Resource({"service.version": version}).merge(resource)
     provider = TracerProvider(resource=resource, span_limits=SpanLimits(max_links=LINKS_MAX))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    trace.set_tracer_provider(provider)  # for drivers that have spans of their own
+    # Not for all: Elasticsearch's client would make a trace of every look at its store.
     use(provider)
 
 

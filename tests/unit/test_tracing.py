@@ -18,10 +18,16 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
 from polyglot_persistence import tracing
+from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
+from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.adapters.rabbitmq import messages
 from polyglot_persistence.adapters.rabbitmq.channel import Content
+from polyglot_persistence.adapters.rabbitmq.queue import RabbitMQQueue
+from polyglot_persistence.adapters.redis.cache import RedisCache
+from polyglot_persistence.adapters.tantivy.index import TantivyIndex
+from polyglot_persistence.adapters.valkey_streams.queue import ValkeyStreamsQueue
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.bootstrap.observed import Observed
+from polyglot_persistence.bootstrap.observed import Observed, _system
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import ConfigurationError, UnavailableError
@@ -315,6 +321,22 @@ async def test_untraced_requests_make_no_batch_span(spans: Spans) -> None:
     await system.work()
     assert spans.all() == []
     assert [message.trace for message in system.queue.published] == [{}]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "system"),
+    [
+        (PostgresOrderStore, "postgresql"),
+        (RedisCache, "redis"),
+        (RabbitMQQueue, "rabbitmq"),
+        (ValkeyStreamsQueue, "valkey"),
+        (ElasticsearchIndex, "elasticsearch"),
+        (TantivyIndex, "tantivy"),
+    ],
+)
+def test_systems_have_their_own_names(adapter: type, system: str) -> None:
+    """As the semantic conventions call them, where they know them."""
+    assert _system(object.__new__(adapter)) == system
 
 
 # --- in a message ----------------------------------------------------------------------------
