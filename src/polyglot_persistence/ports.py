@@ -355,8 +355,8 @@ class OrderStore(Protocol):
         Leaving the context normally deletes the rows; an exception leaves them.
         """
 
-    async def outbox_done(self, outbox_ids: Sequence[int]) -> None:
-        """Delete outbox rows whose orders are searchable."""
+    async def outbox_done(self, outbox_ids: Sequence[int]) -> Sequence[int]:
+        """Delete outbox rows whose orders are searchable; return which were still there."""
 
     async def progress(self, *, dead_letters_max: int) -> Progress:
         """Return how far the record is, counting at most so many dead letters."""

@@ -253,3 +253,14 @@ async def test_freshness_adds_up_over_processes_and_a_day(
     for _ in range(2):
         await record.count_freshness(Freshness(5, 1, 3, 4))
     assert await record.freshness() == Freshness(10, 2, 6, 8)
+
+
+async def test_an_outbox_row_is_done_once(store: OrderStore) -> None:
+    """Whoever deletes it is told so; who comes later, or finds it claimed, is not."""
+    claimed = (await store.persist([sale()])).outbox_id
+    assert claimed is not None
+    async with store.claim_outbox(0.0, 1):
+        free = (await store.persist([sale()])).outbox_id
+        assert free is not None
+        assert await store.outbox_done([claimed, free]) == [free]
+    assert await store.outbox_done([claimed, free]) == []

@@ -95,9 +95,11 @@ class AuditStand:
 
 
 def new_orders(orders: int) -> list[AcceptedOrder]:
-    """Return orders over three days and thirty products."""
+    """Return orders evenly over twelve days and a hundred products."""
     return [
-        accepted(n * 259_200 // orders, name=f"product {n % 30}", amount=f"{n % 900}.{n % 100:02}")
+        accepted(
+            n * 12 * 86_400 // orders, name=f"product {n % 100}", amount=f"{n % 900}.{n % 100:02}"
+        )
         for n in range(orders)
     ]
 

@@ -182,8 +182,9 @@ class Record:
         stored = {one.order.id: StoredOrder(one.order, one.accepted_at, NOW) for one in batch}
         return Persisted(stored, frozenset(stored), self.rows, {})
 
-    async def outbox_done(self, outbox_ids: Sequence[int]) -> None:
+    async def outbox_done(self, outbox_ids: Sequence[int]) -> Sequence[int]:
         self.done += outbox_ids
+        return outbox_ids
 
 
 class Index:

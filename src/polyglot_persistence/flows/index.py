@@ -58,8 +58,10 @@ class IndexFlow:
         origins = [batch.origin for batch in batches]
         with tracing.batch_span("index orders", origins, {"polyglot.batch.units": len(batches)}):
             await self._index(orders)
-            self._note(orders)
-            await self._store.outbox_done([batch.outbox_id for batch in batches])
+            done = set(await self._store.outbox_done([batch.outbox_id for batch in batches]))
+        # What waited long was worked off meanwhile, and counted there.
+        counted = (batch.orders for batch in batches if batch.outbox_id in done)
+        self._note(list(chain.from_iterable(counted)))
 
     async def work_off_outbox(self, older_than_seconds: float, orders_max: int) -> int:
         """Index one batch of what was left behind (a crash, an outage); return how many orders.

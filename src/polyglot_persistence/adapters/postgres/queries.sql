@@ -235,16 +235,19 @@ FROM (
 LEFT JOIN orders USING (id);
 
 -- name: outbox_done
--- Delete outbox rows; one that is claimed is left to its claimer. A rebuild keeps them as arrivals.
+-- Delete outbox rows and return which; one that is claimed is left to its claimer. A rebuild keeps
+-- them as arrivals.
 WITH done AS (
     DELETE FROM index_outbox
     WHERE id IN (
         SELECT id FROM index_outbox WHERE id = ANY ($1::bigint[]) ORDER BY id FOR UPDATE SKIP LOCKED
     )
-    RETURNING orders, order_ids
+    RETURNING id, orders, order_ids
+), kept AS (
+    INSERT INTO rebuild_arrivals (orders, order_ids)
+    SELECT orders, order_ids FROM done WHERE EXISTS (SELECT FROM search_rebuild)
 )
-INSERT INTO rebuild_arrivals (orders, order_ids)
-SELECT orders, order_ids FROM done WHERE EXISTS (SELECT FROM search_rebuild);
+SELECT id FROM done;
 
 -- name: progress
 -- Return how far the record is; of dead letters it looks at no more than the first $1.

@@ -164,12 +164,12 @@ class PostgresOrderStore:
             if outbox_ids:
                 await session.fetch("outbox_done", outbox_ids)
 
-    async def outbox_done(self, outbox_ids: Sequence[int]) -> None:
+    async def outbox_done(self, outbox_ids: Sequence[int]) -> Sequence[int]:
         """See `OrderStore.outbox_done`. A row that another process has claimed is left to it."""
         if not outbox_ids:
-            return
+            return []
         async with self._pool.transaction() as session:
-            await session.fetch("outbox_done", outbox_ids)
+            return [record["id"] for record in await session.fetch("outbox_done", outbox_ids)]
 
     async def progress(self, *, dead_letters_max: int) -> Progress:
         """See `OrderStore.progress`."""
