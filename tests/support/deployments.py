@@ -7,7 +7,7 @@ import signal
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
 
 from tests.support.addresses import ELASTICSEARCH, POSTGRES, RABBITMQ, REDIS, needs
@@ -19,6 +19,7 @@ from tests.support.real_servers import empty_stores
 
 READY_SECONDS = 45.0
 WORKERS = 2
+PROGRAM = (sys.executable, "-m", "polyglot_persistence")
 
 NEEDS_SERVERS = needs(POSTGRES, REDIS, RABBITMQ, ELASTICSEARCH)
 """Marks what runs `on_servers`."""
@@ -35,6 +36,10 @@ class Deployment(Api, ABC):
     @abstractmethod
     async def start(self) -> None:
         """Start it on whatever it left in its stores; return once it is ready."""
+
+    @abstractmethod
+    def command(self, *arguments: str) -> AbstractContextManager[Process]:
+        """Run a command of an operator on its stores while the context lasts."""
 
     async def stop(self) -> None:
         """End it as an operator does; every process must say that all went well."""
@@ -69,6 +74,10 @@ class Embedded(Deployment):
     async def start(self) -> None:
         await self._run(*up_command(self._data_dir, self.port)).printed("ready: ")
 
+    def command(self, *arguments: str) -> AbstractContextManager[Process]:
+        """Run it with the addresses that `polyglot up` left in its directory."""
+        return started((*PROGRAM, "--stores-of", self._data_dir, *arguments))
+
 
 class OnServers(Deployment):
     """One API process and several workers on the four real servers, which live on."""
@@ -84,11 +93,14 @@ class OnServers(Deployment):
 
     async def start(self) -> None:
         for command in ("api", *["worker"] * WORKERS):
-            module = (sys.executable, "-m", "polyglot_persistence")
-            self._run(*module, command, environment=self.environment)
+            self._run(*PROGRAM, command, environment=self.environment)
         await eventually(
             self._is_ready, within_seconds=READY_SECONDS, retried=(OSError, AssertionError)
         )
+
+    def command(self, *arguments: str) -> AbstractContextManager[Process]:
+        """Run it with the settings of the deployment."""
+        return started((*PROGRAM, *arguments), environment=self.environment)
 
     async def _is_ready(self) -> None:
         answer = await self.request("GET", "/health/ready")

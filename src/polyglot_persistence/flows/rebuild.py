@@ -73,7 +73,7 @@ class Rebuilt(NamedTuple):
     orders: int
     """In the new index, when it was verified."""
     mended: int
-    """Documents that were missing, wrong, or of no order."""
+    """Documents that were missing, wrong, or of no order; with those of orders of just now."""
     resumed: bool
     """Whether another process had begun it."""
 
@@ -163,9 +163,12 @@ class RebuildFlow:
 
     async def _fill(self, rebuild: Rebuild, show: Callable[[Step], Awaitable[None]]) -> None:
         position, filled = rebuild.position, rebuild.filled
+        # A second's worth at most, so that nobody waits long for the end of a pause.
+        rate = self._limits.orders_per_second_max
+        batch_orders = max(1, min(self._limits.batch_orders, int(rate)))
         while True:
             started = self._clock.monotonic()
-            rows = await self._record.orders_after(position, self._limits.batch_orders)
+            rows = await self._record.orders_after(position, batch_orders)
             if not rows:
                 return
             await self._index(rows)
@@ -173,7 +176,9 @@ class RebuildFlow:
             filled += len(rows)
             await self._record.advance(position, len(rows))
             await show(Step(Phase.FILL, filled, max(rebuild.total, filled)))
-            due = started + len(rows) / self._limits.orders_per_second_max
+            if len(rows) < batch_orders:
+                return  # what has come in since then will arrive
+            due = started + len(rows) / rate
             await self._clock.sleep(max(0.0, due - self._clock.monotonic()))
 
     async def _arrive(self) -> int:
@@ -198,7 +203,14 @@ class RebuildFlow:
             await show(Step(Phase.VERIFY, orders, max(total, orders)))
             if last == ID_MAX:
                 return orders, mended
+            if part.sum.orders < RANGE_ORDERS:  # the end of the record, at that moment
+                return orders, mended + await self._mend_from(UUID(int=last.int + 1))
             first = UUID(int=last.int + 1)
+
+    async def _mend_from(self, first: UUID) -> int:
+        """Mend what lies after the record's end: documents of no order, or orders of just now."""
+        held = await self._target.contents.sum_between(first, ID_MAX)
+        return await self._mend(first, ID_MAX) if held.orders else 0
 
     async def _mend(self, first: UUID, last: UUID) -> int:
         """Make a range what the record says; return how many documents differed.

@@ -13,13 +13,16 @@ from uuid import UUID
 import asyncpg
 
 from polyglot_persistence.adapters.postgres.pool import PostgresPool, Session
-from polyglot_persistence.adapters.postgres.store import OUTBOX_ROWS_MAX, stored
+from polyglot_persistence.adapters.postgres.store import stored
 from polyglot_persistence.audit_ports import RangeSum
 from polyglot_persistence.ports import StoredOrder
 from polyglot_persistence.rebuild_ports import Rebuild, RecordRange
 
 COUNT_TIMEOUT_SECONDS: Final = 60.0
-"""To count all orders, and for the sum of a range; more than an ordinary statement gets."""
+"""To count all orders: more than an ordinary statement gets."""
+
+ROWS_MAX: Final = 10_000
+"""Rows looked at for one batch: where orders come one by one, each has a row of its own."""
 
 
 class PostgresRebuildRecord:
@@ -70,7 +73,7 @@ class PostgresRebuildRecord:
     async def claim_arrivals(self, orders_max: int) -> AsyncIterator[Sequence[StoredOrder]]:
         """See `RebuildRecord.claim_arrivals`."""
         async with self._pool.transaction() as session:
-            claimed = await session.fetch("claim_arrivals", orders_max, OUTBOX_ROWS_MAX)
+            claimed = await session.fetch("claim_arrivals", orders_max, ROWS_MAX)
             ids = [record["id"] for record in claimed]
             yield await _orders(session, "arrived_orders", ids) if ids else []
             if ids:
@@ -87,9 +90,7 @@ class PostgresRebuildRecord:
     ) -> tuple[Sequence[StoredOrder], int] | None:
         """See `RebuildRecord.outbox_between`."""
         async with self._pool.reading() as session:
-            rows = await session.fetch(
-                "outbox_rows_between", after, end, orders_max, OUTBOX_ROWS_MAX
-            )
+            rows = await session.fetch("outbox_rows_between", after, end, orders_max, ROWS_MAX)
             ids = [record["id"] for record in rows]
             if not ids:
                 return None
