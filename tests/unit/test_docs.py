@@ -17,7 +17,7 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text()
 PROSE_CHARACTERS_MAX = 120
 
-_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_LINK = re.compile(r"\]\(([^)\s]+)\)|\b(?:src|srcset)=\"([^\"\s]+)\"")
 _ACTION = re.compile(r"_log\.(?:warning|error|exception)\(\s*\"(\w+)\"")
 _CELL_EDGE = re.compile(r"(?<!\\)\|")
 _MERMAID_KINDS = ("flowchart ", "sequenceDiagram", "stateDiagram-v2")
@@ -77,9 +77,10 @@ def test_every_package_is_in_the_code_map() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    """Each link to a file of the project or to a heading in one resolves."""
+    """Each link to a file of the project or to a heading in one resolves, and each picture."""
     broken = []
-    for link in _LINK.findall("\n".join(without_code(page))):
+    for found in _LINK.finditer("\n".join(without_code(page))):
+        link = found[1] or found[2]
         if link.startswith(("https://", "http://", "mailto:")):
             continue
         path, _, anchor = link.partition("#")
