@@ -29,8 +29,8 @@ SCRAPE = "1s"
 WINDOW = "10s"
 """In place of Grafana's `$__rate_interval`."""
 
-SILENT = {"Alerts", "Nines of the last day", "Time of the last whole audit"}
-"""Panels that show nothing while all is well, or not before the first audit ended."""
+SILENT = {"Alerts"}
+"""Panels that show nothing while all is well."""
 
 
 def config(ports: dict[str, int]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from polyglot_persistence.flows.audit_cache import CacheAudit
 from polyglot_persistence.flows.audit_sales import SalesAudit
 from polyglot_persistence.flows.audit_search import SUSPECTS_MAX, SearchAudit
 from polyglot_persistence.flows.audit_tally import Pace, Tally
-from polyglot_persistence.flows.freshness import observe
 from polyglot_persistence.ports import Clock, OrderStore
 from polyglot_persistence.telemetry import AUDIT_SECONDS, AUDITED, logger
 
@@ -117,7 +116,6 @@ class AuditFlow:
                 report.not_compared[name] = str(error)
         try:
             freshness = await self._record.freshness()
-            observe(freshness)
         except PolyglotError as error:
             report.not_compared["freshness"] = str(error)
             freshness = None

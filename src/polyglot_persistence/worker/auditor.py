@@ -6,7 +6,7 @@ import contextlib
 from polyglot_persistence.audit_ports import AuditedRecord
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.audit import UNATTENDED, AuditFlow
-from polyglot_persistence.flows.freshness import FreshnessCount
+from polyglot_persistence.flows.freshness import FreshnessCount, observe
 from polyglot_persistence.ports import Clock, OrderStore
 from polyglot_persistence.worker.repeat import pause, repeat, repeat_as_leader
 
@@ -59,6 +59,7 @@ async def add_up_forever(count: FreshnessCount, record: AuditedRecord, stop: asy
 
     async def step() -> bool:
         await count.add_up(record)
+        observe(await record.freshness())
         return False
 
     await repeat("freshness", step, stop, interval_seconds=ADD_UP_SECONDS)
