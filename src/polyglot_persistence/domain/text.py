@@ -202,11 +202,11 @@ class Ranking:
 
     def __init__(self, query_words: int) -> None:
         self.unmisspelt = query_words + 1
-        self._rank_max = query_words * (self.unmisspelt + self.exact)
+        self.rank_max = query_words * (self.unmisspelt + self.exact)
 
     def score(self, rank: float) -> float:
         """Return a rank as a score above 0 and up to 1 (every word exact)."""
-        return (rank + 1) / (self._rank_max + 1)
+        return (rank + 1) / (self.rank_max + 1)
 
     def parts(self, rank: float) -> tuple[int, int]:
         """Return how many words a rank has unmisspelt, and how many of them exact."""

@@ -36,6 +36,8 @@ class Total(Struct):
     """How many documents matched."""
 
     value: int
+    relation: str = "eq"
+    """`gte`: they were not counted further."""
 
 
 class Found(Struct):

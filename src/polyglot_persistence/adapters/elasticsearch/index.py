@@ -32,17 +32,20 @@ from polyglot_persistence.adapters.elasticsearch.documents import (
     removal_item,
 )
 from polyglot_persistence.adapters.elasticsearch.query import (
+    BEST_FIRST,
     FACETS,
     after,
+    exactly,
     facets_in,
     most_ordered,
     names_in,
     query_of,
     sort_of,
+    unranked,
     words_of,
 )
-from polyglot_persistence.domain.search import Facets, NameOrders, SearchQuery
-from polyglot_persistence.domain.text import QueryWord
+from polyglot_persistence.domain.search import Facets, NameOrders, SearchQuery, Sort
+from polyglot_persistence.domain.text import QueryWord, Ranking
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import Hit, IndexFailure, SearchResult, StoredOrder, StoreState
 from polyglot_persistence.telemetry import logger
@@ -50,6 +53,9 @@ from polyglot_persistence.telemetry import logger
 _log = logger("search")
 
 REMEDY = "a worker builds it anew, or: polyglot search rebuild"
+
+COUNTED_ORDERS_MAX = 10_000
+"""A first page says "at least" of more, as Elasticsearch does by default."""
 
 NAMED_ORDERS_MAX = 50_000
 """A beginning of one letter is that of a third of all orders; each costs some 20 ns."""
@@ -103,6 +109,10 @@ class ElasticsearchIndex:
         await self._trust(deadline)
         if query.words == ():
             return SearchResult(0, [], facets=Facets([], [], []) if query.facets else None)
+        if query.words and query.sort is Sort.RELEVANCE and not (query.after or query.facets):
+            best = await self._best(query, len(query.words), deadline)
+            if best is not None:
+                return best
         request: dict[str, Any] = {"aggregations": FACETS} if query.facets else {}
         if query.after is not None:
             request["search_after"] = after(query.after)
@@ -122,6 +132,30 @@ class ElasticsearchIndex:
             [Hit(order(hit.source), int(hit.score or 0)) for hit in found.hits],
             facets_in(answer.aggregations) if query.facets else None,
         )
+
+    async def _best(self, query: SearchQuery, words: int, deadline: float) -> SearchResult | None:
+        """Return the first page if it is full of exact matches, with a total up to a bound.
+
+        Its hits come out of lists of terms in the order of a column, and beginnings and typos are
+        only counted: ranking all of them measured half as many answers a second.
+        """
+        page = await self._request(
+            deadline,
+            query=exactly(query),
+            sort=BEST_FIRST,
+            size=query.hits_max,
+            source=SHOWN,
+            track_total_hits=False,
+        )
+        if len(page.hits.hits) < query.hits_max:
+            return None
+        counted = await self._request(
+            deadline, query=unranked(query), size=0, track_total_hits=COUNTED_ORDERS_MAX
+        )
+        total = counted.hits.total or answers.Total(0)
+        rank = Ranking(words).rank_max
+        hits = [Hit(order(hit.source), rank) for hit in page.hits.hits]
+        return SearchResult(total.value, hits, total_is_exact=total.relation == "eq")
 
     async def names(self, words: Sequence[QueryWord], names_max: int) -> Sequence[NameOrders]:
         """Return names that match; of more than `NAMED_ORDERS_MAX` orders the first are counted."""

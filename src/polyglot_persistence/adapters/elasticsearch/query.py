@@ -36,6 +36,17 @@ def query_of(query: SearchQuery) -> Mapping[str, Any]:
     return {"bool": {"must": must or [_NO_WORDS], "filter": _within(query.bounds)}}
 
 
+def exactly(query: SearchQuery) -> Mapping[str, Any]:
+    """Return the query that finds what every word matches exactly."""
+    terms = [{"term": {"stems": word.stem}} for word in query.words or ()]
+    return {"bool": {"filter": [*terms, *_within(query.bounds)]}}
+
+
+def unranked(query: SearchQuery) -> Mapping[str, Any]:
+    """Return the query that finds what `query_of` finds, to be counted only."""
+    return {"bool": {"filter": [*words_of(query.words or ()), *_within(query.bounds)]}}
+
+
 _NO_WORDS = {"constant_score": {"filter": {"match_all": {}}, "boost": 0}}
 
 
@@ -48,6 +59,10 @@ def words_of(words: Sequence[QueryWord]) -> list[Mapping[str, Any]]:
 def sort_of(sort: Sort) -> Sequence[Mapping[str, str]]:
     """Return what hits are ordered by."""
     return [{field: "desc"} for field in _SORTS[sort]]
+
+
+BEST_FIRST = [{field: "desc"} for field in _SORTS[Sort.RELEVANCE][1:]]
+"""The order of hits of the same rank."""
 
 
 def after(position: Position | None) -> Sequence[int | str] | None:
