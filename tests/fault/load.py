@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from tests.fault.history import History, Order
@@ -22,6 +23,9 @@ PRODUCTS = ("kettle", "cup", "spoon", "toaster", "lamp", "chair", "desk", "shelf
 BULK_ORDERS_MAX = 40
 IMPORT_ORDERS_MAX = 120
 ATTEMPTS_MAX = 4
+AT_ONCE_SHARE = 0.2
+"""Of what has a key, so much is first sent over two connections at once."""
+
 GONE_SECONDS = 0.05
 """Between two tries to reach an API that nobody listens for."""
 
@@ -92,23 +96,37 @@ class Load:
         self._operations += 1
         operation = f"{self._seed}-{self._operations}"
         orders = self._orders(kind, rng)
+        if kind in (SINGLE, BULK):
+            await self._attempt(connection, operation, kind, orders)
+            return
+        if rng.random() < AT_ONCE_SHARE:
+            with Connection(self._port) as another:
+                attempt = partial(self._attempt, operation=operation, kind=kind, orders=orders)
+                await asyncio.gather(attempt(connection), attempt(another))
+        for _ in range(ATTEMPTS_MAX):
+            acked = await self._attempt(connection, operation, kind, orders)
+            if acked and rng.random() < 0.8:  # the rest repeats what it need not
+                return
+            await asyncio.sleep(self._pause_seconds)
+
+    async def _attempt(
+        self, connection: Connection, operation: str, kind: str, orders: Sequence[Order]
+    ) -> bool:
+        """Send it once; return whether it was acknowledged."""
         headers = {} if kind in (SINGLE, BULK) else {"idempotency-key": operation}
         path, body, content_type = _request(kind, orders)
-        for _ in range(ATTEMPTS_MAX if headers else 1):
-            plain_kind = BULK if kind == KEYED_BULK else kind
-            attempt = self._history.write(operation, plain_kind, orders)
-            try:
-                status, answer = await connection.request("POST", path, body, content_type, headers)
-            except EOFError:
-                self._history.unknown(attempt, 0)
-            except OSError:
-                self._history.refused(attempt, 0)
-                await asyncio.sleep(GONE_SECONDS)
-            else:
-                self._note(attempt, kind, orders, status, answer)
-                if status < 300 and rng.random() < 0.8:  # the rest repeats what it need not
-                    return
-            await asyncio.sleep(self._pause_seconds)
+        attempt = self._history.write(operation, BULK if kind == KEYED_BULK else kind, orders)
+        try:
+            status, answer = await connection.request("POST", path, body, content_type, headers)
+        except EOFError:
+            self._history.unknown(attempt, 0)
+            return False
+        except OSError:
+            self._history.refused(attempt, 0)
+            await asyncio.sleep(GONE_SECONDS)
+            return False
+        self._note(attempt, kind, orders, status, answer)
+        return status < 300
 
     def _note(
         self, attempt: int, kind: str, orders: Sequence[Order], status: int, answer: Any

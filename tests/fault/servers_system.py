@@ -23,7 +23,7 @@ SETTINGS = {
     "record": "POSTGRES_DSN",
     "search": "ELASTICSEARCH_URL",
 }
-COMMAND_SECONDS = 300
+COMMAND_SECONDS = 600
 
 
 class Installed(StoreServer):
@@ -37,7 +37,10 @@ class Installed(StoreServer):
         return int(printed) if printed.strip() else None
 
     async def up(self) -> None:
-        await asyncio.to_thread(servers, "up", self.name)
+        try:
+            await asyncio.to_thread(servers, "up", self.name)
+        except AssertionError:  # a busy machine: it is still starting
+            await asyncio.to_thread(servers, "up", self.name)
 
     async def kill(self) -> None:
         await asyncio.to_thread(servers, "kill", self.name)

@@ -21,6 +21,7 @@ from polyglot_persistence.domain.order import (
     parse_name,
     to_micros,
 )
+from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import InvalidError, PoisonError
 
 NAMES = (
@@ -211,6 +212,16 @@ def test_a_unit_with_a_missing_member_is_rejected_whole() -> None:
     assert [single] == decoded.orders
     assert {m.order.id for m in members[:2]} == {r.order_id for r in decoded.rejects}
     assert {members[0].unit_id} == {r.unit_id for r in decoded.rejects}
+
+
+def test_a_unit_that_came_twice_is_two_whole_units() -> None:
+    """Retries that meet in one message are no poison, nor is another bulk under the same key."""
+    bulk, other = _bulk(3), _bulk(2)
+    single = AcceptedOrder(bulk[0].order, bulk[0].accepted_at, bulk[0].order.id)
+    batch = [*bulk, single, *bulk, *other, single]
+    decoded = codec.decode_message(b"[" + b",".join(map(_item, batch)) + b"]")
+    assert (batch, []) == (decoded.orders, decoded.rejects)
+    assert [bulk, [single], bulk, other, [single]] == whole_units(decoded.orders)
 
 
 def test_same_content_looks_at_created_at_only_if_it_was_given() -> None:

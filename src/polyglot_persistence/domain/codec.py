@@ -10,6 +10,7 @@ read gives them out unchanged.
 Invariant: decoding refuses what this version does not fully understand; it never guesses.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -185,17 +186,15 @@ def _whole_units(
 ) -> Decoded:
     if all(accepted.unit_size == 1 for accepted, _ in batch):
         return Decoded([accepted for accepted, _ in batch], rejects)
-    sizes: dict[UUID, int] = {}
-    for accepted, _ in batch:
-        sizes[accepted.unit_id] = sizes.get(accepted.unit_id, 0) + 1
-    if any(sizes[accepted.unit_id] != accepted.unit_size for accepted, _ in batch) and not all(
-        raw for _, raw in batch
-    ):
+    counts = Counter((one.unit_id, one.unit_size) for one, _ in batch if one.unit_size > 1)
+    # A unit may be there more than once: its client sent it again before the first was answered.
+    broken = {unit: found for unit, found in counts.items() if found % unit[1]}
+    if broken and not all(raw for _, raw in batch):
         return _decode_item_by_item(body)  # to have the bytes of what is rejected
     orders = []
     for accepted, raw in batch:
-        found = sizes[accepted.unit_id]
-        if found == accepted.unit_size:
+        found = broken.get((accepted.unit_id, accepted.unit_size))
+        if found is None:
             orders.append(accepted)
         else:
             reason = f"unit {accepted.unit_id} has {found} of {accepted.unit_size} orders"
