@@ -235,8 +235,7 @@ FROM (
 LEFT JOIN orders USING (id);
 
 -- name: outbox_done
--- Delete outbox rows and return which; one that is claimed is left to its claimer. A rebuild keeps
--- them as arrivals.
+-- Delete outbox rows that nobody has claimed and return which; a rebuild keeps them as arrivals.
 WITH done AS (
     DELETE FROM index_outbox
     WHERE id IN (
