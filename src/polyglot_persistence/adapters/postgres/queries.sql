@@ -505,8 +505,7 @@ FROM orders
 WHERE id BETWEEN $1 AND $2;
 
 -- name: standing
--- Return the checksums of those of the ids that are orders, and which are still to be indexed or
--- never can be.
+-- Return the checksums of the ids that are orders, and which are yet to be indexed or never can be.
 WITH waiting AS MATERIALIZED (
     SELECT id
     FROM unnest($1::uuid[]) AS asked (id)
@@ -543,8 +542,7 @@ SELECT count(*) FROM orders WHERE created_at >= $1 AND created_at < $1 + interva
 SELECT pg_advisory_xact_lock($1);
 
 -- name: wrong_quarter_hours
--- Return what a day's cells lack of the sums over its orders, in one snapshot: a transaction that
--- persists adds the same to both, so that a difference is never one that is under way.
+-- Return what a day's cells lack of the sums over its orders, in one snapshot, as each persist adds.
 WITH wanted AS (
     SELECT date_bin('15 minutes', created_at, timestamptz 'epoch') AS bucket,
            sum(amount) AS revenue, count(*) AS orders
