@@ -542,7 +542,7 @@ SELECT count(*) FROM orders WHERE created_at >= $1 AND created_at < $1 + interva
 SELECT pg_advisory_xact_lock($1);
 
 -- name: wrong_quarter_hours
--- Return what a day's cells lack of the sums over its orders, in one snapshot, as each persist adds.
+-- Return what a day's cells lack of the sums over its orders, both of one snapshot.
 WITH wanted AS (
     SELECT date_bin('15 minutes', created_at, timestamptz 'epoch') AS bucket,
            sum(amount) AS revenue, count(*) AS orders
