@@ -184,6 +184,7 @@ async def kill_backend(scene: Scene) -> None:
             victim = scene.random.choice(pids[1:])
             await asyncio.to_thread(_kill, victim)
         await scene.more_acked(150)
+        await store.up()  # for if its recovery was the victim, all of it has ended
 
 
 def _kill(pid: int) -> None:
