@@ -36,6 +36,7 @@ from polyglot_persistence.flows.read import ReadFlow
 from polyglot_persistence.flows.recent import RecentOrders
 from polyglot_persistence.flows.sales import SalesFlow
 from polyglot_persistence.flows.search import SearchFlow
+from polyglot_persistence.flows.system_state import SystemStateFlow
 from tests.support.addresses import BUNDLED
 from tests.support.servers import flush
 from tests.support.stub_flows import OPEN
@@ -111,7 +112,9 @@ class Api:
             DeadLetterFlow(PostgresDeadLetters(pool), self.store, self.cache, self._persist),
             HealthFlow(stores),
             LiveFlow(
-                *(self.cache, self.queue, self.store, HealthFlow(stores), clock), watchers_max=2
+                SystemStateFlow(self.cache, self.queue, self.store, HealthFlow(stores)),
+                clock,
+                watchers_max=2,
             ),
         )
         app = build_app(flows, LIMITS, clock=clock, stopping=asyncio.Event(), access=OPEN)

@@ -19,6 +19,7 @@ from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.flows.health import HealthFlow
 from polyglot_persistence.flows.live import LiveFlow
+from polyglot_persistence.flows.system_state import SystemStateFlow
 from polyglot_persistence.ports import OrderStore
 from polyglot_persistence.worker.repeat import repeat
 from tests.support.addresses import BUNDLED
@@ -130,7 +131,8 @@ async def serving(store: OrderStore, redis_url: str) -> AsyncIterator[Serving]:
         cache = RedisCache(open_client(), clean_ttl_seconds=60, durable=None)
         queue = ValkeyStreamsQueue(open_client(), open_client, claim_idle_seconds=5.0)
         health = HealthFlow({"cache": cache, "record": store})
-        flow = LiveFlow(cache, queue, store, health, SystemClock(), watchers_max=2)
+        state = SystemStateFlow(cache, queue, store, health)
+        flow = LiveFlow(state, SystemClock(), watchers_max=2)
         serving = Serving(flow, cache)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(serving.run())

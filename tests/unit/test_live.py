@@ -9,6 +9,7 @@ import pytest
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.flows.health import HealthFlow
 from polyglot_persistence.flows.live import FIGURES_KEPT, LiveFlow
+from polyglot_persistence.flows.system_state import SystemStateFlow
 from polyglot_persistence.ports import Backlog, CacheRead, Found, Progress
 from tests.support.scripted import FakeClock
 
@@ -61,7 +62,8 @@ class Setup:
         self.stores = Stores()
         self.clock = FakeClock()
         stores = cast("Any", self.stores)
-        self.flow = LiveFlow(stores, stores, stores, HealthFlow({}), self.clock, watchers_max=2)
+        state = SystemStateFlow(stores, stores, stores, HealthFlow({}))
+        self.flow = LiveFlow(state, self.clock, watchers_max=2)
 
     async def look(self, seconds: float = 1.0) -> Any:
         self.clock.advance(seconds)

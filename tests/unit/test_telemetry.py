@@ -16,6 +16,7 @@ from polyglot_persistence.bootstrap.observed import Observed
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.flows.health import HealthFlow
 from polyglot_persistence.flows.shared_state import SharedState
+from polyglot_persistence.flows.system_state import SystemStateFlow
 from polyglot_persistence.ports import Backlog, CacheRead, Found, Progress, StoreState
 from polyglot_persistence.telemetry import REGISTRY, BatchHistogram
 from polyglot_persistence.worker.repeat import repeat
@@ -208,15 +209,15 @@ async def test_shared_gauges_tell_what_the_stores_say_and_nothing_else() -> None
     there = Shared(clock)
     stores = cast("Any", there)
     health = HealthFlow({"cache": there})
-    state = SharedState(stores, stores, stores, health, clock)
-    await state.look()
+    state = SharedState(SystemStateFlow(stores, stores, stores, health), clock)
+    await state.step()
     assert {name: value(name) for name in GAUGES} == GAUGES
     assert value("polyglot_store_up", store="cache") == 1
     there.away = True
-    await state.look()
+    await state.step()
     assert all(math.isnan(value(name) or 0.0) for name in GAUGES)
     assert value("polyglot_store_up", store="cache") == 0
     there.away = False
     there.epoch = 8
-    await state.look()
+    await state.step()
     assert {name: value(name) for name in GAUGES} == {**GAUGES, "polyglot_cache_cold": 1.0}

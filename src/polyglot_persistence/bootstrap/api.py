@@ -28,6 +28,7 @@ from polyglot_persistence.flows.read import ReadFlow
 from polyglot_persistence.flows.recent import RecentOrders
 from polyglot_persistence.flows.sales import SalesFlow
 from polyglot_persistence.flows.search import SearchFlow
+from polyglot_persistence.flows.system_state import SystemStateFlow
 from polyglot_persistence.telemetry import logger
 from polyglot_persistence.worker.repeat import repeat
 
@@ -135,10 +136,7 @@ class _Api:
         self._accept = AcceptFlow(self._commit, self._reads, self._clock)
         self._health = HealthFlow(stores.pingable())
         self.live = LiveFlow(
-            stores.cache,
-            stores.queue,
-            stores.store,
-            self._health,
+            SystemStateFlow(stores.cache, stores.queue, stores.store, self._health),
             self._clock,
             watchers_max=settings.live_streams_max,
         )

@@ -16,6 +16,7 @@ from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.cold_cache import start_warm_if_fresh
 from polyglot_persistence.flows.health import HealthFlow
 from polyglot_persistence.flows.shared_state import INTERVAL_SECONDS, SharedState
+from polyglot_persistence.flows.system_state import SystemStateFlow
 from polyglot_persistence.ports import Clock
 from polyglot_persistence.telemetry import logger, set_up_logging
 from polyglot_persistence.worker.repeat import Backoff, repeat
@@ -57,8 +58,9 @@ def run(
 async def watch_stores(stores: Stores, clock: Clock, stop: asyncio.Event) -> None:
     """Keep the gauges of what all processes share up to date until stopped."""
     health = HealthFlow(stores.pingable())
-    state = SharedState(stores.cache, stores.queue, stores.store, health, clock)
-    await repeat("shared_state", state.look, stop, interval_seconds=INTERVAL_SECONDS)
+    state = SystemStateFlow(stores.cache, stores.queue, stores.store, health)
+    gauges = SharedState(state, clock)
+    await repeat("shared_state", gauges.step, stop, interval_seconds=INTERVAL_SECONDS)
 
 
 async def _in_time(

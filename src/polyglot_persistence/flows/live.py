@@ -1,32 +1,25 @@
 """What the live page shows: the figures of the whole system, from the stores, about once a second.
 
-They come from the stores and not from a process's counters, so that they are those of all API and
-worker processes, and survive restarts.
-
 Invariant: the stores are asked only while somebody watches, and once for all who do.
 Invariant: what is kept is bounded: the figures of the last minutes, and an event for each watcher.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from polyglot_persistence.errors import PolyglotError, UnavailableError
-from polyglot_persistence.flows.health import Health, HealthFlow
-from polyglot_persistence.ports import Backlog, Cache, Clock, OrderStore, Progress, Queue
+from polyglot_persistence.errors import UnavailableError
+from polyglot_persistence.flows.health import Health
+from polyglot_persistence.flows.system_state import SystemState, SystemStateFlow, age_seconds
+from polyglot_persistence.ports import Clock
 
 INTERVAL_SECONDS = 1.0
 FIGURES_KEPT = 300
 RATE_SECONDS = 3.5
 """A rate is the mean over the figures of so long: orders move in batches of a thousand and more."""
 RATE_SECONDS_MIN = 0.5
-ANSWER_SECONDS_MAX = 2.0
-DEAD_LETTERS_COUNTED_MAX = 1_001
-"""One more than is shown exactly."""
-
-_T = TypeVar("_T")
 
 
 class Figures(NamedTuple):
@@ -49,7 +42,7 @@ class Figures(NamedTuple):
     outbox: int | None
     outbox_age_seconds: float | None
     dead_letters: int | None
-    """Counted up to `DEAD_LETTERS_COUNTED_MAX`."""
+    """Counted up to `system_state.DEAD_LETTERS_COUNTED_MAX`."""
     latest_dead_letter: int | None
     view_refreshed_at: datetime | None
     cold: bool | None
@@ -59,20 +52,8 @@ class Figures(NamedTuple):
 class LiveFlow:
     """Samples the stores for all who watch."""
 
-    def __init__(
-        self,
-        cache: Cache,
-        queue: Queue,
-        store: OrderStore,
-        health: HealthFlow,
-        clock: Clock,
-        *,
-        watchers_max: int,
-    ) -> None:
-        self._cache = cache
-        self._queue = queue
-        self._store = store
-        self._health = health
+    def __init__(self, state: SystemStateFlow, clock: Clock, *, watchers_max: int) -> None:
+        self._state = state
         self._clock = clock
         self._watchers_max = watchers_max
         self._watchers: set[asyncio.Event] = set()
@@ -114,21 +95,14 @@ class LiveFlow:
             latest = self._kept[-1].at if self._kept else None
             if latest is not None and (now - latest).total_seconds() < INTERVAL_SECONDS / 2:
                 return
-            cold, backlog, progress, ready, health = await asyncio.gather(
-                _soon(self._cold()),
-                _soon(self._cache.backlog()),
-                _soon(self._store.progress(dead_letters_max=DEAD_LETTERS_COUNTED_MAX)),
-                _soon(self._queue.ready()),
-                self._health.check(),
-            )
-            self.health = health
-            self._kept.append(self._figures(now, backlog, progress, ready)._replace(cold=cold))
+            state = await self._state.look()
+            self.health = state.health
+            self._kept.append(self._figures(now, state))
         for news in self._watchers:
             news.set()
 
-    def _figures(
-        self, now: datetime, backlog: Backlog | None, progress: Progress | None, ready: int | None
-    ) -> Figures:
+    def _figures(self, now: datetime, state: SystemState) -> Figures:
+        backlog, progress = state.backlog, state.progress
         accepted = progress.persisted + backlog.orders if progress and backlog else None
         persisted = progress.persisted if progress else None
         indexed = progress.persisted - progress.outbox_orders if progress else None
@@ -147,29 +121,15 @@ class LiveFlow:
             _rate(now, persisted, [(kept.at, kept.persisted) for kept in in_reach]),
             _rate(now, indexed, [(kept.at, kept.indexed) for kept in in_reach]),
             backlog.orders if backlog else None,
-            _age(now, backlog.oldest_accepted_at) if backlog else None,
-            ready,
+            age_seconds(now, backlog.oldest_accepted_at) if backlog else None,
+            state.queue_messages,
             progress.outbox_orders if progress else None,
-            _age(now, progress.outbox_oldest) if progress else None,
+            age_seconds(now, progress.outbox_oldest) if progress else None,
             progress.dead_letters if progress else None,
             progress.latest_dead_letter if progress else None,
             progress.view_refreshed_at if progress else None,
-            None,
+            state.cold,
         )
-
-    async def _cold(self) -> bool:
-        # The copy first, as a reader does it: it cannot be newer than the original then.
-        copy = (await self._cache.read([])).epoch
-        return copy != (await self._store.find([])).epoch
-
-
-async def _soon(answer: Awaitable[_T]) -> _T | None:
-    """Return a store's answer, or None: the page says that it is not known."""
-    try:
-        async with asyncio.timeout(ANSWER_SECONDS_MAX):
-            return await answer
-    except (PolyglotError, TimeoutError):
-        return None
 
 
 def _rate(
@@ -185,8 +145,3 @@ def _rate(
         return None
     at, before = known[0]
     return round(max(count - before, 0) / (now - at).total_seconds(), 2)
-
-
-def _age(now: datetime, oldest: datetime | None) -> float:
-    """Return seconds; a store whose clock is ahead of ours makes nothing negative."""
-    return 0.0 if oldest is None else round(max((now - oldest).total_seconds(), 0), 3)
