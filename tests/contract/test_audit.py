@@ -9,7 +9,6 @@ from uuid import UUID
 import pytest_asyncio
 
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
-from polyglot_persistence.audit_ports import ID_MAX, ID_MIN
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.drift import Drift
 from polyglot_persistence.domain.entry import EntryState
@@ -18,6 +17,7 @@ from polyglot_persistence.flows.audit import EVERYTHING, UNATTENDED
 from polyglot_persistence.flows.audit_tally import Tally
 from polyglot_persistence.flows.cold_cache import start_warm_if_fresh
 from polyglot_persistence.ports import Settled, StoredOrder
+from polyglot_persistence.ports.audit import ID_MAX, ID_MIN
 from tests.support.addresses import BUNDLED
 from tests.support.audit import AuditStand, altered, new_orders, plant
 from tests.support.cache import entry_of, new_client

@@ -10,11 +10,11 @@ import pytest
 
 from polyglot_persistence.adapters.postgres.audit import PostgresAudit
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
-from polyglot_persistence.audit_ports import ID_MAX, ID_MIN, AuditedRecord, Freshness, RangeSum
 from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import AMOUNT_MAX, AcceptedOrder, Order, new_id
 from polyglot_persistence.ports import OrderStore
+from polyglot_persistence.ports.audit import ID_MAX, ID_MIN, AuditedRecord, Freshness, RangeSum
 from tests.support.record import Onlooker
 
 DAY = date(2026, 3, 1)

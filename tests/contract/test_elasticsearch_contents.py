@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from polyglot_persistence.audit_ports import ID_MAX, ID_MIN, RangeSum
 from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.domain.order import Order, new_id
 from polyglot_persistence.ports import StoredOrder
+from polyglot_persistence.ports.audit import ID_MAX, ID_MIN, RangeSum
 from tests.support.addresses import ELASTICSEARCH, address_of, needs
 from tests.support.eventually import eventually
 from tests.support.orders import START

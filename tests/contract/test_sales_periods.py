@@ -13,7 +13,7 @@ from polyglot_persistence.adapters.postgres.sales import PostgresSalesView
 from polyglot_persistence.domain.order import AMOUNT_MAX, AcceptedOrder, Order, new_id
 from polyglot_persistence.domain.periods import Grain, bounds, zone_of
 from polyglot_persistence.ports import OrderStore
-from polyglot_persistence.sales_ports import DaySales, ProductSales, Sales, SalesView
+from polyglot_persistence.ports.sales import DaySales, ProductSales, Sales, SalesView
 from tests.support.record import Onlooker
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)

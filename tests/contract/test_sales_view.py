@@ -11,7 +11,7 @@ from polyglot_persistence.adapters.postgres.sales import PostgresSalesView
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import OrderStore
-from polyglot_persistence.sales_ports import DaySales, SalesView
+from polyglot_persistence.ports.sales import DaySales, SalesView
 from tests.support.eventually import eventually
 from tests.support.record import Onlooker, onlooker
 

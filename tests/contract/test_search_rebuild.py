@@ -24,7 +24,7 @@ from polyglot_persistence.flows.rebuild import (
     VerificationError,
 )
 from polyglot_persistence.ports import OrderStore, StoredOrder
-from polyglot_persistence.rebuild_ports import RebuildTarget
+from polyglot_persistence.ports.rebuild import RebuildTarget
 from tests.support.orders import START
 from tests.support.record import Onlooker
 from tests.support.search_indexes import SearchEngine, asked, visible

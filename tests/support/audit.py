@@ -14,7 +14,6 @@ from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.adapters.redis.cache import RedisCache
 from polyglot_persistence.adapters.redis.client import RedisClient
 from polyglot_persistence.adapters.redis.contents import RedisContents
-from polyglot_persistence.audit_ports import SearchContents
 from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.domain.drift import Drift
 from polyglot_persistence.domain.entry import EntryState
@@ -26,6 +25,7 @@ from polyglot_persistence.flows.audit_search import SearchAudit
 from polyglot_persistence.flows.index import IndexFlow
 from polyglot_persistence.flows.persist import PersistFlow
 from polyglot_persistence.ports import SearchIndex, Settled, StoredOrder
+from polyglot_persistence.ports.audit import SearchContents
 from tests.support.eventually import eventually
 from tests.support.orders import accepted
 

@@ -13,8 +13,8 @@ from polyglot_persistence.adapters.elasticsearch.contents import ElasticsearchCo
 from polyglot_persistence.adapters.elasticsearch.documents import MAPPINGS
 from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
 from polyglot_persistence.adapters.elasticsearch.rebuild import ElasticsearchTarget
-from polyglot_persistence.audit_ports import SearchContents
 from polyglot_persistence.ports import SearchIndex
+from polyglot_persistence.ports.audit import SearchContents
 from tests.support.search_indexes import (
     INDEX_TIMEOUT_SECONDS,
     SEARCH_TIMEOUT_SECONDS,

@@ -13,11 +13,11 @@ from typing import Any
 from polyglot_persistence.adapters.tantivy.contents import TantivyContents
 from polyglot_persistence.adapters.tantivy.index import TantivyIndex
 from polyglot_persistence.adapters.tantivy.rebuild import TantivyTarget
-from polyglot_persistence.audit_ports import SearchContents
 from polyglot_persistence.domain.search import SearchQuery
 from polyglot_persistence.domain.text import parse_query
 from polyglot_persistence.ports import SearchIndex
-from polyglot_persistence.rebuild_ports import RebuildTarget
+from polyglot_persistence.ports.audit import SearchContents
+from polyglot_persistence.ports.rebuild import RebuildTarget
 from tests.support.eventually import eventually
 
 SEARCH_TIMEOUT_SECONDS = 5.0

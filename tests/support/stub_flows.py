@@ -22,7 +22,7 @@ from polyglot_persistence.flows.read import OrderStatus
 from polyglot_persistence.flows.recent import Read
 from polyglot_persistence.flows.search import SearchFlow
 from polyglot_persistence.ports import SearchResult, StoredOrder
-from polyglot_persistence.sales_ports import DaySales, LatestDays
+from polyglot_persistence.ports.sales import DaySales, LatestDays
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ID = UUID("0199f0c1-7a42-7c31-9d0e-3f5b8c2a1e04")

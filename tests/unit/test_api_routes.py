@@ -31,7 +31,7 @@ from polyglot_persistence.ports import (
     StoredOrder,
     StoreState,
 )
-from polyglot_persistence.sales_ports import DaySales
+from polyglot_persistence.ports.sales import DaySales
 from tests.support.scripted import FakeClock
 from tests.support.stub_flows import ID, LIMITS, NOW, OPEN, StubFlows
 

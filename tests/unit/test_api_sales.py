@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from polyglot_persistence.api.app import build_app
 from polyglot_persistence.flows.sales import SalesFlow
-from polyglot_persistence.sales_ports import (
+from polyglot_persistence.ports.sales import (
     DaySales,
     LatestDays,
     PeriodSums,

@@ -25,7 +25,7 @@ from polyglot_persistence.domain.periods import Grain, back, bounds, zone_of
 from polyglot_persistence.errors import InvalidError, MalformedError
 from polyglot_persistence.flows.sales import SalesFlow, average
 from polyglot_persistence.ports import Clock
-from polyglot_persistence.sales_ports import Sales
+from polyglot_persistence.ports.sales import Sales
 
 DAYS = 30
 DAYS_MAX = 36_600

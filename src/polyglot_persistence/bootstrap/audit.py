@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from polyglot_persistence.adapters.clock import SystemClock
-from polyglot_persistence.audit_ports import AuditedRecord
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.flows.audit import AuditFlow
@@ -15,6 +14,7 @@ from polyglot_persistence.flows.audit_search import SearchAudit
 from polyglot_persistence.flows.index import IndexFlow
 from polyglot_persistence.flows.persist import PersistFlow
 from polyglot_persistence.ports import Clock
+from polyglot_persistence.ports.audit import AuditedRecord
 
 RANGE_ORDERS = 10_000
 """Compared by their sums together: some 40 ms of PostgreSQL's time."""

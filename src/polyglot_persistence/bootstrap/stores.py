@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from polyglot_persistence.audit_ports import AuditedRecord, CacheContents, SearchContents
 from polyglot_persistence.config import Settings
 from polyglot_persistence.errors import ConfigurationError
 from polyglot_persistence.flows.health import Pingable
@@ -17,8 +16,9 @@ from polyglot_persistence.ports import (
     Queue,
     SearchIndex,
 )
-from polyglot_persistence.rebuild_ports import RebuildRecord, RebuildTarget
-from polyglot_persistence.sales_ports import SalesView
+from polyglot_persistence.ports.audit import AuditedRecord, CacheContents, SearchContents
+from polyglot_persistence.ports.rebuild import RebuildRecord, RebuildTarget
+from polyglot_persistence.ports.sales import SalesView
 
 if TYPE_CHECKING:
     from polyglot_persistence.adapters.redis.client import RedisClient

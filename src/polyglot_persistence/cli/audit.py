@@ -13,9 +13,9 @@ from polyglot_persistence.cli.command import Command, Commands, as_json
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from polyglot_persistence.audit_ports import SalesTotals
     from polyglot_persistence.bootstrap.audit import Audit
     from polyglot_persistence.flows.audit import Report
+    from polyglot_persistence.ports.audit import SalesTotals
 
 
 @click.command(

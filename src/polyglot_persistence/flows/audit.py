@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from polyglot_persistence.audit_ports import AuditedRecord, Freshness
 from polyglot_persistence.domain.drift import Drift
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.audit_cache import CacheAudit
@@ -15,6 +14,7 @@ from polyglot_persistence.flows.audit_sales import SalesAudit
 from polyglot_persistence.flows.audit_search import SUSPECTS_MAX, SearchAudit
 from polyglot_persistence.flows.audit_tally import Pace, Tally
 from polyglot_persistence.ports import Clock, OrderStore
+from polyglot_persistence.ports.audit import AuditedRecord, Freshness
 from polyglot_persistence.telemetry import AUDIT_SECONDS, AUDITED, logger
 
 _log = logger("audit")

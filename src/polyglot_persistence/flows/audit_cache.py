@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from polyglot_persistence.audit_ports import CacheContents
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.drift import Drift
 from polyglot_persistence.domain.entry import EntryState
@@ -19,6 +18,7 @@ from polyglot_persistence.errors import PoisonError
 from polyglot_persistence.flows.audit_tally import Pace, Tally
 from polyglot_persistence.flows.persist import PersistFlow
 from polyglot_persistence.ports import Cache, Found, OrderStore, Settled, StoredOrder
+from polyglot_persistence.ports.audit import CacheContents
 from polyglot_persistence.telemetry import logger
 
 _log = logger("audit")

@@ -9,11 +9,11 @@ between is wrong that was not wrong before.
 from collections.abc import Callable
 from datetime import date, timedelta
 
-from polyglot_persistence.audit_ports import AuditedRecord, SalesTotals
 from polyglot_persistence.domain.drift import Drift
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.flows.audit_tally import Pace, Tally
-from polyglot_persistence.sales_ports import SalesView
+from polyglot_persistence.ports.audit import AuditedRecord, SalesTotals
+from polyglot_persistence.ports.sales import SalesView
 from polyglot_persistence.telemetry import logger
 
 _log = logger("audit")

@@ -21,15 +21,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from polyglot_persistence.audit_ports import (
+from polyglot_persistence.domain.drift import Drift
+from polyglot_persistence.flows.audit_tally import Pace, Tally
+from polyglot_persistence.ports import Clock
+from polyglot_persistence.ports.audit import (
     ID_MAX,
     ID_MIN,
     AuditedRecord,
     SearchContents,
 )
-from polyglot_persistence.domain.drift import Drift
-from polyglot_persistence.flows.audit_tally import Pace, Tally
-from polyglot_persistence.ports import Clock
 
 LISTED_MAX = 20_000
 """Documents of a range that are looked at together."""

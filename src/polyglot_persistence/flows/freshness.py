@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from math import inf, log10
 
-from polyglot_persistence.audit_ports import AuditedRecord, Freshness
+from polyglot_persistence.ports.audit import AuditedRecord, Freshness
 from polyglot_persistence.telemetry import FRESHNESS_NINES, ORDERS_CONSISTENT
 
 BOUNDS_SECONDS = (1, 5, 60)

@@ -22,12 +22,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from polyglot_persistence.audit_ports import ID_MAX, ID_MIN
 from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.index import bury_failures
 from polyglot_persistence.ports import Clock, OrderStore, StoredOrder
-from polyglot_persistence.rebuild_ports import Rebuild, RebuildRecord, RebuildTarget
+from polyglot_persistence.ports.audit import ID_MAX, ID_MIN
+from polyglot_persistence.ports.rebuild import Rebuild, RebuildRecord, RebuildTarget
 from polyglot_persistence.telemetry import logger
 
 _log = logger("rebuild")

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from polyglot_persistence.domain.order import CENT
 from polyglot_persistence.domain.periods import Grain, previous
 from polyglot_persistence.ports import Clock
-from polyglot_persistence.sales_ports import LatestDays, Sales, SalesView, TopProducts
+from polyglot_persistence.ports.sales import LatestDays, Sales, SalesView, TopProducts
 from polyglot_persistence.telemetry import logger
 
 _log = logger("sales")

@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 
-from polyglot_persistence.audit_ports import AuditedRecord
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.audit import UNATTENDED, AuditFlow
 from polyglot_persistence.flows.freshness import FreshnessCount, observe
 from polyglot_persistence.ports import Clock, OrderStore
+from polyglot_persistence.ports.audit import AuditedRecord
 from polyglot_persistence.worker.repeat import pause, repeat, repeat_as_leader
 
 FIRST_AFTER_SECONDS = 60.0

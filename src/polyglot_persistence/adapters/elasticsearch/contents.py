@@ -6,8 +6,8 @@ from uuid import UUID
 
 from polyglot_persistence.adapters.elasticsearch.documents import REFRESH_SECONDS, SHOWN, order
 from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
-from polyglot_persistence.audit_ports import RangeSum
 from polyglot_persistence.domain.checksum import checksum
+from polyglot_persistence.ports.audit import RangeSum
 
 PAGE_DOCUMENTS_MAX = 5_000
 """An index gives at most 10,000 at once (`index.max_result_window`)."""

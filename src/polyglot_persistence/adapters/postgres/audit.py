@@ -17,7 +17,8 @@ import asyncpg
 
 from polyglot_persistence.adapters.postgres.locks import lock_key
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
-from polyglot_persistence.audit_ports import (
+from polyglot_persistence.errors import UnavailableError
+from polyglot_persistence.ports.audit import (
     ID_MAX,
     Freshness,
     RangeSum,
@@ -26,7 +27,6 @@ from polyglot_persistence.audit_ports import (
     SalesTotals,
     Standing,
 )
-from polyglot_persistence.errors import UnavailableError
 
 DAY_TIMEOUT_SECONDS: Final = 300.0
 """For comparing one day: ten million orders take some ten seconds."""

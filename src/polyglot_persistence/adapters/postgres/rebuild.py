@@ -14,9 +14,9 @@ import asyncpg
 
 from polyglot_persistence.adapters.postgres.pool import PostgresPool, Session
 from polyglot_persistence.adapters.postgres.store import stored
-from polyglot_persistence.audit_ports import RangeSum
 from polyglot_persistence.ports import StoredOrder
-from polyglot_persistence.rebuild_ports import Rebuild, RecordRange
+from polyglot_persistence.ports.audit import RangeSum
+from polyglot_persistence.ports.rebuild import Rebuild, RecordRange
 
 COUNT_TIMEOUT_SECONDS: Final = 60.0
 """To count all orders: more than an ordinary statement gets."""

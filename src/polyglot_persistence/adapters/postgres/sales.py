@@ -11,7 +11,7 @@ import asyncpg
 
 from polyglot_persistence.adapters.postgres.locks import lock_key
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
-from polyglot_persistence.sales_ports import (
+from polyglot_persistence.ports.sales import (
     DaySales,
     LatestDays,
     PeriodSums,

@@ -4,8 +4,8 @@ from uuid import UUID
 
 from polyglot_persistence.adapters.redis import keys
 from polyglot_persistence.adapters.redis.client import RedisClient
-from polyglot_persistence.audit_ports import CachePart
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
+from polyglot_persistence.ports.audit import CachePart
 
 
 class RedisContents:

@@ -8,7 +8,7 @@ from tantivy import Occur, Query
 
 from polyglot_persistence.adapters.tantivy.documents import halves, joined
 from polyglot_persistence.adapters.tantivy.index import RELOAD_SECONDS, TantivyIndex
-from polyglot_persistence.audit_ports import RangeSum
+from polyglot_persistence.ports.audit import RangeSum
 
 _SUMS = {
     "orders": {"value_count": {"field": "id_high"}},

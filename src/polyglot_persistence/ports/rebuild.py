@@ -11,8 +11,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from polyglot_persistence.audit_ports import RangeSum, SearchContents
 from polyglot_persistence.ports import SearchIndex, StoredOrder
+from polyglot_persistence.ports.audit import RangeSum, SearchContents
 
 
 class Rebuild(NamedTuple):
