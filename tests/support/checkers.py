@@ -88,7 +88,8 @@ async def _settled(port: int, history: History, word: str) -> Stored:
 
 async def _searchable(port: int, word: str) -> int | None:
     with Connection(port) as connection:
-        status, answer = await connection.request("GET", f"/api/search?q={word}")
+        # With facets the total is exact, however many match.
+        status, answer = await connection.request("GET", f"/api/search?q={word}&facets=true")
     assert status in (200, 503), answer
     return answer["total"] if status == 200 else None
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from polyglot_persistence.domain.access import ApiKey, Scope, digest_of
 
-_SECRET = "pp_only-for-tests"
+SECRET = "pp_only-for-tests"
 
 ENVIRONMENT: Mapping[str, str] = {
-    "API_KEYS": ApiKey("tests", frozenset({Scope.ADMIN}), digest_of(_SECRET.encode())).line,
+    "API_KEYS": ApiKey("tests", frozenset({Scope.ADMIN}), digest_of(SECRET.encode())).line,
     "ANONYMOUS_SCOPES": "read,write",
 }
 """Settings of an API that knows the key, and lets everybody place and read orders."""
@@ -15,4 +15,4 @@ ENVIRONMENT: Mapping[str, str] = {
 
 def key_headers(path: str) -> Mapping[str, str]:
     """Return the key for a path that needs one."""
-    return {"X-API-Key": _SECRET} if path.startswith("/api/admin/") else {}
+    return {"X-API-Key": SECRET} if path.startswith("/api/admin/") else {}

@@ -8,14 +8,15 @@ import pytest
 
 from tests.support.api import Api
 from tests.support.deployments import Deployment
+from tests.support.keys import SECRET
 from tests.support.processes import WAIT_SECONDS, Process, polyglot_up, started
 
 LIMIT = 20_000
 
 
 def command_line(api: Api, limit: int) -> list[str]:
-    arguments = ("load", "completejourney", "--limit", str(limit), "--url", api.url)
-    return [sys.executable, "-m", "polyglot_persistence", *arguments]
+    load = ("load", "completejourney", "--limit", str(limit), "--url", api.url)
+    return [sys.executable, "-m", "polyglot_persistence", *load, "--api-key", SECRET]
 
 
 async def loaded(api: Api, limit: int, *, expected: int = 0) -> str:
