@@ -119,7 +119,19 @@ class Stub:
             return self.bulk(request)
         if request.target.endswith("/_mapping"):
             return Answer(200, MAPPING)
-        return self.search(request)
+        answer = self.search(request)
+        if "/_msearch" in request.target and isinstance(answer.body, dict):
+            return _each(request, answer)
+        return answer
+
+
+def _each(request: Request, answer: Answer) -> Answer:
+    """Return the answer for each of several searches; a refusal by a node is one of the request."""
+    if answer.status not in (200, 404, 503):
+        return answer
+    searches = len(request.body.splitlines()) // 2
+    one = {**answer.body, "status": answer.status}
+    return Answer(200, {"responses": [one] * searches}, answer.headers)
 
 
 async def _read(reader: asyncio.StreamReader) -> Request:

@@ -40,11 +40,20 @@ class Total(Struct):
     """`gte`: they were not counted further."""
 
 
-class Found(Struct):
-    """One document that matched."""
+class Columns(Struct):
+    """What is shown of a document, out of its columns: each a list of one."""
 
-    source: dict[str, Any] = field(name="_source")
-    score: float | None = field(name="_score", default=None)
+    id: list[str]
+    product_name: list[str]
+    amount_cents: list[int]
+    created_micros: list[int]
+
+
+class Found(Struct):
+    """One document that matched, as it was asked for."""
+
+    source: dict[str, Any] = field(name="_source", default_factory=dict)
+    fields: Columns | None = None
 
 
 class Hits(Struct):
@@ -60,6 +69,12 @@ class SearchAnswer(Struct):
 
     hits: Hits
     aggregations: dict[str, Any] = {}
+
+
+class ManyAnswers(Struct):
+    """Of several searches: each an answer or an error."""
+
+    responses: list[dict[str, Any]]
 
 
 class Shards(Struct):

@@ -103,7 +103,7 @@ class Connection:
             raise UnavailableError(f"Elasticsearch: {error.message}") from error
         except ApiError as error:
             self._failures = 0
-            raise _meaning(error) from error
+            raise meaning(error.status_code, error.body) from error
         except TransportError as error:
             raise UnavailableError(f"Elasticsearch: {error.message}") from error
         self._failures = 0
@@ -127,10 +127,11 @@ _BUSY = 429
 _MISSING = {"index_not_found_exception", "alias_not_found_exception", "aliases_not_found_exception"}
 
 
-def _meaning(error: ApiError) -> UnavailableError:
-    kind, reason = error_of(error.body)
-    message = f"Elasticsearch: {error.status_code} {kind}: {reason}"
-    if error.status_code == _BUSY:
+def meaning(status: int, body: Any) -> UnavailableError:
+    """Return the error that a refusal is, of a request or of a search among several."""
+    kind, reason = error_of(body)
+    message = f"Elasticsearch: {status} {kind}: {reason}"
+    if status == _BUSY:
         return BusyError(message)
     if kind in _MISSING:
         return MissingIndexError(message)

@@ -17,9 +17,10 @@ from uuid import UUID
 
 import msgspec
 
+from polyglot_persistence.adapters.elasticsearch.answers import Columns
 from polyglot_persistence.domain import text
 from polyglot_persistence.domain.checksum import checksum
-from polyglot_persistence.domain.order import CENT, Order, id_text, to_micros
+from polyglot_persistence.domain.order import CENT, Order, from_micros, id_text, to_micros
 
 FORM = 3_000 + text.ANALYSIS_VERSION
 
@@ -63,6 +64,9 @@ MAPPINGS: Mapping[str, Any] = {
 }
 
 SHOWN = ["id", "product_name", "amount_cents", "created_at"]
+
+COLUMNS = ["id", "product_name", "amount_cents", "created_micros"]
+"""What is shown of a hit, from where it is read without taking a whole document apart."""
 
 
 class _Document(msgspec.Struct, gc=False):
@@ -127,4 +131,14 @@ def order(source: Mapping[str, Any]) -> Order:
         source["product_name"],
         Decimal(source["amount_cents"]) * CENT,
         datetime.fromisoformat(source["created_at"]),
+    )
+
+
+def order_of(columns: Columns) -> Order:
+    """Return the same order, from its columns."""
+    return Order(
+        UUID(columns.id[0]),
+        columns.product_name[0],
+        Decimal(columns.amount_cents[0]) * CENT,
+        from_micros(columns.created_micros[0]),
     )

@@ -26,26 +26,22 @@ from polyglot_persistence.adapters.elasticsearch.documents import (
     MAPPINGS,
     OWNER,
     SETTINGS,
-    SHOWN,
     bulk_item,
-    order,
+    order_of,
     removal_item,
 )
 from polyglot_persistence.adapters.elasticsearch.query import (
-    BEST_FIRST,
-    FACETS,
-    after,
-    exactly,
     facets_in,
     most_ordered,
     names_in,
-    query_of,
-    sort_of,
-    unranked,
+    pages_of,
+    summary_of,
     words_of,
 )
-from polyglot_persistence.domain.search import Facets, NameOrders, SearchQuery, Sort
-from polyglot_persistence.domain.text import QueryWord, Ranking
+from polyglot_persistence.adapters.elasticsearch.searches import Searches
+from polyglot_persistence.domain.matching import match
+from polyglot_persistence.domain.search import Facets, NameOrders, SearchQuery
+from polyglot_persistence.domain.text import QueryWord
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import Hit, IndexFailure, SearchResult, StoredOrder, StoreState
 from polyglot_persistence.telemetry import logger
@@ -53,9 +49,6 @@ from polyglot_persistence.telemetry import logger
 _log = logger("search")
 
 REMEDY = "a worker builds it anew, or: polyglot search rebuild"
-
-COUNTED_ORDERS_MAX = 10_000
-"""A first page says "at least" of more, as Elasticsearch does by default."""
 
 NAMED_ORDERS_MAX = 50_000
 """A beginning of one letter is that of a third of all orders; each costs some 20 ns."""
@@ -81,6 +74,8 @@ class ElasticsearchIndex:
         self.search_timeout_seconds = search_timeout_seconds
         self.index_timeout_seconds = index_timeout_seconds
         self._bulks = Bulks(self.connection, alias)
+        self._searches = Searches(self.connection, alias)
+        self._looking = asyncio.Lock()
         self._looked_at = float("-inf")
 
     async def index(self, orders: Sequence[StoredOrder]) -> Sequence[IndexFailure]:
@@ -109,53 +104,20 @@ class ElasticsearchIndex:
         await self._trust(deadline)
         if query.words == ():
             return SearchResult(0, [], facets=Facets([], [], []) if query.facets else None)
-        if query.words and query.sort is Sort.RELEVANCE and not (query.after or query.facets):
-            best = await self._best(query, len(query.words), deadline)
-            if best is not None:
-                return best
-        request: dict[str, Any] = {"aggregations": FACETS} if query.facets else {}
-        if query.after is not None:
-            request["search_after"] = after(query.after)
-        answer = await self._request(
-            deadline,
-            query=query_of(query),
-            sort=sort_of(query.sort),
-            size=query.hits_max,
-            source=SHOWN,
-            track_scores=True,
-            track_total_hits=True,
-            **request,
-        )
-        found = answer.hits
+        pages = pages_of(query)
+        page, summary = await self._searches.ask(next(pages), summary_of(query), deadline=deadline)
+        for search in pages:
+            if len(page.hits.hits) == query.hits_max:
+                break
+            [page] = await self._searches.ask(search, deadline=deadline)
+        hits = [_hit(found, query) for found in page.hits.hits]
+        total = summary.hits.total or answers.Total(0)
         return SearchResult(
-            found.total.value if found.total else 0,
-            [Hit(order(hit.source), int(hit.score or 0)) for hit in found.hits],
-            facets_in(answer.aggregations) if query.facets else None,
+            max(total.value, len(hits)),  # an order may be shown in the time between the two
+            hits,
+            facets_in(summary.aggregations) if query.facets else None,
+            total_is_exact=total.relation == "eq",
         )
-
-    async def _best(self, query: SearchQuery, words: int, deadline: float) -> SearchResult | None:
-        """Return the first page if it is full of exact matches, with a total up to a bound.
-
-        Its hits come out of lists of terms in the order of a column, and beginnings and typos are
-        only counted: ranking all of them measured half as many answers a second.
-        """
-        page = await self._request(
-            deadline,
-            query=exactly(query),
-            sort=BEST_FIRST,
-            size=query.hits_max,
-            source=SHOWN,
-            track_total_hits=False,
-        )
-        if len(page.hits.hits) < query.hits_max:
-            return None
-        counted = await self._request(
-            deadline, query=unranked(query), size=0, track_total_hits=COUNTED_ORDERS_MAX
-        )
-        total = counted.hits.total or answers.Total(0)
-        rank = Ranking(words).rank_max
-        hits = [Hit(order(hit.source), rank) for hit in page.hits.hits]
-        return SearchResult(total.value, hits, total_is_exact=total.relation == "eq")
 
     async def names(self, words: Sequence[QueryWord], names_max: int) -> Sequence[NameOrders]:
         """Return names that match; of more than `NAMED_ORDERS_MAX` orders the first are counted."""
@@ -163,14 +125,14 @@ class ElasticsearchIndex:
         await self._trust(deadline)
         if not words:
             return []
-        answer = await self._request(
-            deadline,
-            query={"bool": {"filter": words_of(words)}},
-            size=0,
-            track_total_hits=False,
-            terminate_after=NAMED_ORDERS_MAX,
-            aggregations={"names": most_ordered(names_max)},
-        )
+        search = {
+            "query": {"bool": {"filter": words_of(words)}},
+            "size": 0,
+            "track_total_hits": False,
+            "terminate_after": NAMED_ORDERS_MAX,
+            "aggregations": {"names": most_ordered(names_max)},
+        }
+        [answer] = await self._searches.ask(search, deadline=deadline)
         return names_in(answer.aggregations["names"])
 
     async def indexed_at(self, order_id: UUID) -> datetime | None:
@@ -297,6 +259,7 @@ class ElasticsearchIndex:
 
     async def close(self) -> None:
         """Close every connection."""
+        await self._searches.close()
         await self.connection.close()
 
     async def _search(self, deadline: float, **request: Any) -> answers.Hits:
@@ -322,8 +285,18 @@ class ElasticsearchIndex:
         return True
 
     async def _trust(self, deadline: float) -> None:
-        if time.monotonic() - self._looked_at > FORM_TRUSTED_SECONDS:
-            await self._look(deadline)
+        if time.monotonic() - self._looked_at <= FORM_TRUSTED_SECONDS:
+            return
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._looking.acquire()
+        except TimeoutError as error:
+            raise UnavailableError("Elasticsearch: no answer in time") from error
+        try:  # one look does for all who came meanwhile
+            if time.monotonic() - self._looked_at > FORM_TRUSTED_SECONDS:
+                await self._look(deadline)
+        finally:
+            self._looking.release()
 
     async def _look(self, deadline: float) -> None:
         """Return if the alias leads to indexes of this form, and to nothing else.
@@ -376,6 +349,13 @@ class ElasticsearchIndex:
                 raise
             return False  # another process has just made it, or the alias was lost
         return True
+
+
+def _hit(found: answers.Found, query: SearchQuery) -> Hit:
+    if found.fields is None:
+        raise UnavailableError("Elasticsearch: not its answer: a hit without columns")
+    order = order_of(found.fields)
+    return Hit(order, match(order.product_name, query.words).rank if query.words else 0)
 
 
 def _after(seconds: float) -> float:

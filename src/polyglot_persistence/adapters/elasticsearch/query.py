@@ -4,10 +4,11 @@ Every clause has a constant score, so that a score is the rank and nothing of th
 rewrite of typos is set, so that all words within reach count and not the likeliest fifty.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from polyglot_persistence.adapters.elasticsearch.documents import COLUMNS
 from polyglot_persistence.domain.search import (
     DAYS_MAX,
     NAMES_MAX,
@@ -16,12 +17,14 @@ from polyglot_persistence.domain.search import (
     DayOrders,
     Facets,
     NameOrders,
-    Position,
     SearchQuery,
     Sort,
     price_range,
 )
 from polyglot_persistence.domain.text import QueryWord, Ranking
+
+COUNTED_ORDERS_MAX = 10_000
+"""Of more, a total says "at least" so many, as Elasticsearch does by default."""
 
 _SORTS = {
     Sort.RELEVANCE: ("_score", "tie_key", "id"),
@@ -30,44 +33,68 @@ _SORTS = {
 }
 
 
-def query_of(query: SearchQuery) -> Mapping[str, Any]:
-    """Return the query that finds what every word matches within the bounds, scored by rank."""
-    must = [] if query.words is None else words_of(query.words)
-    return {"bool": {"must": must or [_NO_WORDS], "filter": _within(query.bounds)}}
+def pages_of(query: SearchQuery) -> Iterator[Mapping[str, Any]]:
+    """Yield searches whose first that fills a page has it; the last has it anyway.
+
+    A page of matches with every word exactly comes out of lists of terms in the order of a column,
+    so that most of them are passed over. Only if they are too few, or the page
+    stands beyond them, is everything that matches ranked.
+    """
+    after = query.after
+    place: Sequence[int | str] | None = after and [*after.keys, str(after.order_id)]
+    if query.sort is not Sort.RELEVANCE or not query.words:
+        yield _page(query, _matching(query), _SORTS[query.sort], place)
+        return
+    if after is None or after.keys[0] == Ranking(len(query.words)).rank_max:
+        exact = [{"term": {"stems": word.stem}} for word in query.words]
+        rest = place and place[1:]
+        yield _page(query, _all_of(*exact, *_within(query.bounds)), _SORTS[query.sort][1:], rest)
+    ranked = {"bool": {"must": words_of(query.words), "filter": _within(query.bounds)}}
+    yield _page(query, ranked, _SORTS[query.sort], place)
 
 
-def exactly(query: SearchQuery) -> Mapping[str, Any]:
-    """Return the query that finds what every word matches exactly."""
-    terms = [{"term": {"stems": word.stem}} for word in query.words or ()]
-    return {"bool": {"filter": [*terms, *_within(query.bounds)]}}
+def _page(
+    query: SearchQuery,
+    matching: Mapping[str, Any],
+    fields: Sequence[str],
+    place: Sequence[int | str] | None,
+) -> Mapping[str, Any]:
+    page = {
+        "query": matching,
+        "sort": [{field: "desc"} for field in fields],
+        "size": query.hits_max,
+        "track_total_hits": False,
+        "_source": False,
+        "stored_fields": "_none_",
+        "docvalue_fields": COLUMNS,
+    }
+    return page if place is None else {**page, "search_after": place}
 
 
-def unranked(query: SearchQuery) -> Mapping[str, Any]:
-    """Return the query that finds what `query_of` finds, to be counted only."""
-    return {"bool": {"filter": [*words_of(query.words or ()), *_within(query.bounds)]}}
+def summary_of(query: SearchQuery) -> Mapping[str, Any]:
+    """Return the search that counts what matches, on whatever page.
+
+    Up to a bound, unless all are counted anyway; so the cluster can remember the answer.
+    """
+    summary = {"query": _matching(query), "size": 0}
+    if query.facets:
+        return {**summary, "track_total_hits": True, "aggregations": FACETS}
+    everything = query.words is None and query.bounds == Bounds()
+    return {**summary, "track_total_hits": everything or COUNTED_ORDERS_MAX}
 
 
-_NO_WORDS = {"constant_score": {"filter": {"match_all": {}}, "boost": 0}}
+def _matching(query: SearchQuery) -> Mapping[str, Any]:
+    return _all_of(*words_of(query.words or ()), *_within(query.bounds))
+
+
+def _all_of(*conditions: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"bool": {"filter": conditions}} if conditions else {"match_all": {}}
 
 
 def words_of(words: Sequence[QueryWord]) -> list[Mapping[str, Any]]:
     """Return a condition for each word."""
     ranking = Ranking(len(words))
     return [_word(word, ranking) for word in words]
-
-
-def sort_of(sort: Sort) -> Sequence[Mapping[str, str]]:
-    """Return what hits are ordered by."""
-    return [{field: "desc"} for field in _SORTS[sort]]
-
-
-BEST_FIRST = [{field: "desc"} for field in _SORTS[Sort.RELEVANCE][1:]]
-"""The order of hits of the same rank."""
-
-
-def after(position: Position | None) -> Sequence[int | str] | None:
-    """Return the place in the order after which hits are wanted."""
-    return None if position is None else [*position.keys, str(position.order_id)]
 
 
 def _within(bounds: Bounds) -> list[Mapping[str, Any]]:
