@@ -2,6 +2,7 @@
 
 import re
 import statistics
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -77,9 +78,9 @@ def memory_table(results: Sequence[BenchResult]) -> str:
 
 
 def machine_line(result: BenchResult) -> str:
-    """Return a sentence about machine, versions and commit."""
+    """Return a sentence about machine, versions and commit, in lines that fit a page."""
     facts = ", ".join(f"{name} {value}" for name, value in result.machine.items())
-    return f"Measured {result.at[:10]} at commit {result.commit}; {facts}."
+    return textwrap.fill(f"Measured {result.at[:10]} at commit {result.commit}; {facts}.", 115)
 
 
 def compared(old: dict[str, BenchResult], new: dict[str, BenchResult]) -> Iterator[str]:
