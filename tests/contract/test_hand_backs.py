@@ -20,13 +20,12 @@ from polyglot_persistence.flows.persist import PersistFlow
 from polyglot_persistence.flows.sweep import QueueProgress
 from polyglot_persistence.ports import Consumer, OrderStore, Persisted, Queue
 from polyglot_persistence.worker.persister import Persister, PersisterLimits
-from tests.support.addresses import BUNDLED_POSTGRES, RABBITMQ, RABBITMQ4, address_of, needs
+from tests.support.addresses import BUNDLED_POSTGRES
 from tests.support.eventually import eventually
 from tests.support.orders import accepted, message
-from tests.support.queues import QueueServer, RabbitMQ, ValkeyStreams, closing
+from tests.support.queues import ADAPTERS, QueueServer, serving
 from tests.support.record import Onlooker
 from tests.support.scripted import ScriptedCache
-from tests.support.servers import flush
 
 pytestmark = BUNDLED_POSTGRES
 
@@ -35,24 +34,13 @@ HAND_BACKS = 4
 WITHIN_SECONDS = 40.0
 
 
-@pytest_asyncio.fixture(
-    params=[
-        "valkey_streams",
-        pytest.param(RABBITMQ, marks=needs(RABBITMQ), id="rabbitmq"),
-        pytest.param(RABBITMQ4, marks=needs(RABBITMQ4), id="rabbitmq4"),
-    ]
-)
+@pytest_asyncio.fixture(params=ADAPTERS)
 async def server(
     request: pytest.FixtureRequest, valkey_server: EmbeddedValkey
 ) -> AsyncIterator[QueueServer]:
     """An empty queue."""
-    if request.param != "valkey_streams":
-        async with closing(RabbitMQ(address_of(request.param))) as server:
-            yield server
-    else:
-        await flush(valkey_server.url)
-        async with closing(ValkeyStreams(valkey_server)) as server:
-            yield server
+    async with serving(request.param, valkey_server) as server:
+        yield server
 
 
 class Record:

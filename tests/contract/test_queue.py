@@ -12,23 +12,15 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports import Consumer, Delivery, Message, Queue
-from tests.support.addresses import RABBITMQ, RABBITMQ4, address_of, needs
+from tests.support.addresses import address_of
 from tests.support.eventually import eventually
 from tests.support.orders import START, accepted, message
-from tests.support.queues import QueueServer, RabbitMQ, ValkeyStreams, closing
-from tests.support.servers import flush, running, short_directory
+from tests.support.queues import ADAPTERS, QueueServer, RabbitMQ, ValkeyStreams, closing, serving
+from tests.support.servers import running, short_directory
 
 AWAY = (UnavailableError, UnknownOutcomeError)
 RECOVERY_SECONDS = 5.0
 """Within so long after a server's return everything works again."""
-
-
-ADAPTERS = [
-    "valkey_streams",
-    pytest.param(RABBITMQ, marks=needs(RABBITMQ), id="rabbitmq"),
-    pytest.param(RABBITMQ4, marks=needs(RABBITMQ4), id="rabbitmq4"),
-]
-"""Those that are not bundled by the variable that names a running server."""
 
 
 @pytest_asyncio.fixture(params=ADAPTERS)
@@ -36,13 +28,8 @@ async def server(
     request: pytest.FixtureRequest, valkey_server: EmbeddedValkey
 ) -> AsyncIterator[QueueServer]:
     """An empty queue server, which other tests may use too."""
-    if request.param != "valkey_streams":
-        async with closing(RabbitMQ(address_of(request.param))) as server:
-            yield server
-    else:
-        await flush(valkey_server.url)
-        async with closing(ValkeyStreams(valkey_server)) as server:
-            yield server
+    async with serving(request.param, valkey_server) as server:
+        yield server
 
 
 @pytest_asyncio.fixture(params=ADAPTERS)

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
+import pytest
 from pamqp import commands
 
 from polyglot_persistence.adapters.rabbitmq.address import parse_address
@@ -22,6 +23,7 @@ from polyglot_persistence.adapters.redis.client import RedisClient
 from polyglot_persistence.adapters.valkey_streams.queue import ValkeyStreamsQueue
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.ports import Queue
+from tests.support.addresses import RABBITMQ, RABBITMQ4, address_of, needs
 from tests.support.proxy import Proxy
 from tests.support.servers import flush
 
@@ -211,3 +213,23 @@ async def closing(server: QueueServer) -> AsyncIterator[QueueServer]:
         yield server
     finally:
         await server.close()
+
+
+ADAPTERS = [
+    "valkey_streams",
+    pytest.param(RABBITMQ, marks=needs(RABBITMQ), id="rabbitmq"),
+    pytest.param(RABBITMQ4, marks=needs(RABBITMQ4), id="rabbitmq4"),
+]
+"""Those that are not bundled by the variable that names a running server."""
+
+
+@asynccontextmanager
+async def serving(adapter: str, valkey: EmbeddedValkey) -> AsyncIterator[QueueServer]:
+    """Yield an empty queue server, which other tests may use too."""
+    if adapter != "valkey_streams":
+        async with closing(RabbitMQ(address_of(adapter))) as server:
+            yield server
+    else:
+        await flush(valkey.url)
+        async with closing(ValkeyStreams(valkey)) as server:
+            yield server

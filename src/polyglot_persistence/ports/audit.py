@@ -14,9 +14,6 @@ from uuid import UUID
 ID_MIN = UUID(int=0)
 ID_MAX = UUID(int=2**128 - 1)
 
-SUMMED_ORDERS_MAX = 1_000_000
-"""Most orders in a range: sums of so many checksums are exact in a binary float."""
-
 
 class RangeSum(NamedTuple):
     """How many orders a range of ids holds, and the sum of their checksums."""
