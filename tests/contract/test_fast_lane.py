@@ -372,15 +372,44 @@ async def test_a_stop_answers_what_is_being_committed(both: list[Serving], behin
 
 
 async def test_an_idle_connection_is_closed_after_a_hot_answer(
-    both: list[Serving], monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The keep-alive timer is uvicorn's, and a further request restarts it."""
-    for one in both:
+    """However many answers came before, whoever asks nothing more is let go."""
+    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0.05)
+    async with two_servers(lambda: OPEN) as both:
+        for one in both:
+            one.flows.remembered = Read(b"{}", hit=True)
+            reader, writer = await one.connect()
+            writer.write(get() * 3)
+            for _ in range(3):
+                assert (await read_answer(reader)).status == 200
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                assert await reader.read() == b""
+            writer.close()
+
+
+async def test_a_connection_in_use_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that takes longer than an idle connection may wait is answered all the same."""
+    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0.05)
+    looked = asyncio.Event()
+    look = fast_lane.FastLaneProtocol._close_if_idle
+
+    def noted(protocol: fast_lane.FastLaneProtocol) -> None:
+        look(protocol)
+        looked.set()
+
+    monkeypatch.setattr(fast_lane.FastLaneProtocol, "_close_if_idle", noted)
+    async with two_servers(lambda: OPEN) as both:
+        one = both[1]
+        one.flows.remembered = Read(b"{}", hit=True)
+        one.flows.may_accept.clear()
         reader, writer = await one.connect()
-        for _ in range(3):
-            writer.write(get())
-            assert (await read_answer(reader)).status == 200
-        one.shutdown.set()
+        writer.write(get() + post())
+        assert (await read_answer(reader)).status == 200
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await looked.wait()
+        one.flows.may_accept.set()
+        assert (await read_answer(reader)).status == 202
         async with asyncio.timeout(DEADLINE_SECONDS):
             assert await reader.read() == b""
         writer.close()

@@ -36,6 +36,29 @@ async def test_what_arrives_in_flight_is_the_next_batch() -> None:
     assert gate.batches == [[1, 2], [3, 4, 5]]
 
 
+async def test_a_batch_beside_another_is_as_heavy_or_waits() -> None:
+    """A crumb costs a round trip, too, and is served as soon by the batch after."""
+    gate = Gate()
+    batcher: Batcher[int] = Batcher(gate.process, batch_max=4, waiting_max=100, in_flight_max=2)
+
+    async def add(*items: int) -> None:
+        for item in items:
+            batcher.add(item)
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    await add(1, 2)
+    await add(3)
+    assert gate.batches == [[1, 2]]
+    await add(4)
+    assert gate.batches == [[1, 2], [3, 4]]
+    await add(5, 6, 7, 8, 9)
+    assert len(gate.batches) == 2
+    gate.open.set()
+    await batcher.drain()
+    assert gate.batches == [[1, 2], [3, 4], [5, 6, 7, 8], [9]]
+
+
 async def test_a_batch_keeps_to_its_weight_but_takes_a_heavy_item_alone() -> None:
     """Weights are added up; an item over the maximum still goes, by itself."""
     gate = Gate()

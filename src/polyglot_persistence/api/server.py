@@ -24,6 +24,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from polyglot_persistence.api.held_writes import HeldTransport, Turn
 from polyglot_persistence.api.problems import (
     HEAD_TOO_LARGE,
     MALFORMED,
@@ -49,11 +50,14 @@ BACKLOG = 2_048
 class GuardedProtocol(HttpToolsProtocol):
     """One connection: uvicorn's protocol, with deadlines for a client's head and its reading."""
 
+    turn: Turn
+    """Shared by all connections of a server; `serve` sets it."""
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head."""
-        super().connection_made(transport)
+        super().connection_made(HeldTransport(transport, self.turn))
         self.access_log = False  # whatever logging was set up to do
-        self._in_head = True
+        self.in_head = True
         self._head_bytes = 0
         self._head_deadline: asyncio.TimerHandle | None = None
         self._in_body = False
@@ -83,7 +87,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if self._in_body:
             self._await_body()
-        if self._in_head:
+        if self.in_head:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX:
                 self._refuse(HEAD_TOO_LARGE, f"a request's head may have {HEAD_BYTES_MAX} bytes")
@@ -92,9 +96,13 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A head begins."""
-        self._in_head = True
-        self._head_bytes = 0
+        self.head_begins()
         super().on_message_begin()
+
+    def head_begins(self) -> None:
+        """Count the bytes of a new head from now on."""
+        self.in_head = True
+        self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
         """The head is there."""
@@ -103,7 +111,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def head_is_complete(self) -> None:
         """Wait for the body from now on."""
-        self._in_head = False
+        self.in_head = False
         self._in_body = True
         if self._head_deadline is not None:
             self._head_done()
@@ -310,7 +318,7 @@ async def serve(
     graceful_seconds: float,
     on_ready: Callable[[], None],
     notices: Callable[[], Headers] = tuple,
-    protocol: type[HttpToolsProtocol] = GuardedProtocol,
+    protocol: type[GuardedProtocol] = GuardedProtocol,
 ) -> None:
     """Serve until `shutdown` is set and every request under way is answered.
 
@@ -320,7 +328,7 @@ async def serve(
     """
     config = uvicorn.Config(
         app,
-        http=protocol,
+        http=type(protocol.__name__, (protocol,), {"turn": Turn()}),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -20,7 +20,10 @@ Value = TypeVar("Value")
 
 
 class Batcher(Generic[Item]):
-    """Hands items to `process` in batches; `process` settles its callers and never raises."""
+    """Hands items to `process` in batches; `process` settles its callers and never raises.
+
+    Made inside the event loop that it is used in, as is what builds on it.
+    """
 
     def __init__(
         self,
@@ -36,8 +39,10 @@ class Batcher(Generic[Item]):
         self._in_flight_max = in_flight_max
         self._waiting: deque[tuple[Item, int]] = deque()
         self._waiting_weight = 0
-        self._in_flight: set[asyncio.Task[None]] = set()
+        self._in_flight: dict[asyncio.Task[None], int] = {}
         self._start_scheduled = False
+        # Kept, because asking for it at every item costs a system call before Python 3.12.
+        self._loop = asyncio.get_running_loop()
 
     @property
     def waiting(self) -> int:
@@ -54,10 +59,10 @@ class Batcher(Generic[Item]):
             raise refused("too many requests are waiting")
         self._waiting.append((item, weight))
         self._waiting_weight += weight
-        if not self._start_scheduled and len(self._in_flight) < self._in_flight_max:
+        if not self._start_scheduled and self._may_start():
             # Not at once: whatever else arrives in this turn of the event loop comes along.
             self._start_scheduled = True
-            asyncio.get_running_loop().call_soon(self._start)
+            self._loop.call_soon(self._start)
 
     async def drain(self) -> None:
         """Return once everything that was added has been processed."""
@@ -67,9 +72,16 @@ class Batcher(Generic[Item]):
             else:
                 await asyncio.sleep(0)
 
+    def _may_start(self) -> bool:
+        if not self._in_flight:
+            return True
+        if len(self._in_flight) == self._in_flight_max:
+            return False
+        return self._waiting_weight >= min(max(self._in_flight.values()), self._batch_max)
+
     def _start(self) -> None:
         self._start_scheduled = False
-        while self._waiting and len(self._in_flight) < self._in_flight_max:
+        while self._waiting and self._may_start():
             batch: list[Item] = []
             weight = 0
             while self._waiting and (not batch or weight + self._waiting[0][1] <= self._batch_max):
@@ -77,14 +89,14 @@ class Batcher(Generic[Item]):
                 batch.append(item)
                 weight += item_weight
             self._waiting_weight -= weight
-            task = asyncio.ensure_future(self._process(batch))
-            self._in_flight.add(task)
+            task = asyncio.ensure_future(self._process(batch), loop=self._loop)
+            self._in_flight[task] = weight
             task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._in_flight.discard(task)
+        del self._in_flight[task]
         if not task.cancelled() and (error := task.exception()) is not None:
-            asyncio.get_running_loop().call_exception_handler(
+            self._loop.call_exception_handler(
                 {"message": "a batch's process raised", "exception": error, "task": task}
             )
         if self._waiting:
@@ -106,6 +118,7 @@ class Coalescer(Generic[Key, Value]):
         in_flight_max: int = 2,
     ) -> None:
         self._fetch = fetch
+        self._loop = asyncio.get_running_loop()
         self._shared: dict[Key, asyncio.Future[Value | None]] = {}
         self._batcher: Batcher[Key] = Batcher(
             self._process,
@@ -126,7 +139,7 @@ class Coalescer(Generic[Key, Value]):
         future = self._shared.get(key)
         if future is None:
             self._batcher.add(key)
-            future = asyncio.get_running_loop().create_future()
+            future = self._loop.create_future()
             self._shared[key] = future
         return future
 
