@@ -37,7 +37,10 @@ class StartError(Exception):
 
 
 class Process:
-    """One program with its log; `memory_mb` are samples of its resident set."""
+    """One program with its log, and what it forks.
+
+    `memory_mb` are samples of the resident set, of the largest of its processes.
+    """
 
     def __init__(
         self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path | None
@@ -99,16 +102,27 @@ class Process:
 
     def cpu_seconds(self) -> float:
         """Return the processor time that it has used; a busy machine changes it little."""
-        if self._process is None:
-            return 0.0
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        ticks = 0
+        for pid in self._family():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def sample_memory(self) -> None:
         """Take one sample of the resident set, if it runs."""
-        if self._process is None:
-            return
         with contextlib.suppress(OSError, StopIteration):
-            status = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
-            line = next(line for line in status if line.startswith("VmRSS:"))
-            self.memory_mb.append(int(line.split()[1]) / 1024)
+            if family := self._family():
+                self.memory_mb.append(max(map(_resident_mb, family)))
+
+    def _family(self) -> list[int]:
+        """Return the process and its children."""
+        if self._process is None:
+            return []
+        pid = self._process.pid
+        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+
+def _resident_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    line = next(line for line in status if line.startswith("VmRSS:"))
+    return int(line.split()[1]) / 1024

@@ -102,8 +102,8 @@ def build_app(
     return _router(table, access)
 
 
-def build_worker_app(health: HealthFlow, access: Access) -> ASGIApp:
-    """Return the application of a process that takes no orders: its metrics and its health."""
+def build_process_app(health: HealthFlow, access: Access) -> ASGIApp:
+    """Return what a process tells of itself, on a port of its own: its metrics and its health."""
     service = ServiceRoutes(health)
     return _router(
         [

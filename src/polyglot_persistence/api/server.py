@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import httptools
 import uvicorn
@@ -288,6 +288,25 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ConfigurationError: the port is taken, or the address is none of this machine.
     """
+    return _listen(host, port, shared=False)
+
+
+def listen_together(host: str, port: int, number: int) -> Sequence[socket.socket]:
+    """Return so many sockets that share a TCP port; the kernel spreads connections over them.
+
+    Raises:
+        ConfigurationError: the port is taken, or the address is none of this machine.
+    """
+    if number == 1:
+        return [listen(host, port)]
+    # One that does not share finds out whether anybody is there, also somebody who would share.
+    listen(host, port).close()
+    first = _listen(host, port, shared=True)
+    port = first.getsockname()[1]
+    return [first, *(_listen(host, port, shared=True) for _ in range(number - 1))]
+
+
+def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -297,6 +316,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigurationError(f"cannot listen on {host}:{port}: {error}") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.setblocking(False)
         listener.bind(address)
         listener.listen(BACKLOG)

@@ -17,18 +17,33 @@ Invariant: drivers are imported only when a deployment needs them.
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from polyglot_persistence.bootstrap.doctor import Finding, examine
 from polyglot_persistence.config import Settings
+from polyglot_persistence.telemetry import set_up_logging
 
 __all__ = ["Finding", "doctor", "migrate", "run_api", "run_worker"]
 
 
 def run_api(settings: Settings) -> int:
-    """Run an API process until it is told to stop; return its exit code."""
-    from polyglot_persistence.bootstrap import api, process  # noqa: PLC0415
+    """Run the API, in as many processes as is set, until it is told to stop; return its exit code.
 
-    return process.run(settings, "polyglot-api", api.serve_orders)
+    Raises:
+        ConfigurationError: a port is taken, or the address is none of this machine.
+    """
+    from polyglot_persistence.bootstrap import api, process  # noqa: PLC0415
+    from polyglot_persistence.bootstrap.doors import Doors, open_doors  # noqa: PLC0415
+    from polyglot_persistence.bootstrap.prefork import run_several  # noqa: PLC0415
+
+    def serve(doors: Doors) -> int:
+        return process.run(settings, "polyglot-api", partial(api.serve_orders, doors))
+
+    doors = open_doors(settings)
+    if len(doors) == 1:
+        return serve(doors[0])
+    set_up_logging(settings.log_level, settings.log_format)
+    return run_several(doors, serve, stop_seconds=settings.shutdown_timeout_seconds)
 
 
 def run_worker(settings: Settings) -> int:

@@ -1,4 +1,4 @@
-"""An API process: its flows, its server, and the two loops in its background."""
+"""An API process: its flows, its servers, and the loops in its background."""
 
 import asyncio
 
@@ -6,13 +6,14 @@ from starlette.types import ASGIApp
 
 from polyglot_persistence import tracing
 from polyglot_persistence.adapters.clock import SystemClock
-from polyglot_persistence.api.app import ApiLimits, Flows, build_app
+from polyglot_persistence.api.app import ApiLimits, Flows, build_app, build_process_app
 from polyglot_persistence.api.fast_lane import fast_lane
 from polyglot_persistence.api.hot import HotRoutes
 from polyglot_persistence.api.replies import Headers
-from polyglot_persistence.api.server import GuardedProtocol, listen, serve
+from polyglot_persistence.api.server import GuardedProtocol, serve
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.dead_letters import dead_letter_flow
+from polyglot_persistence.bootstrap.doors import Doors
 from polyglot_persistence.bootstrap.observed import observed
 from polyglot_persistence.bootstrap.process import prepare, watch_stores
 from polyglot_persistence.bootstrap.stores import Stores, connect
@@ -42,9 +43,12 @@ GRACEFUL_SHARE = 0.6
 """Of the time to stop, for requests under way; the rest is for what they submitted."""
 
 
-async def serve_orders(settings: Settings, stop: asyncio.Event) -> None:
+HANG_UP_SECONDS = 1.0
+"""For a look at the process's own metrics that is under way when all else has ended."""
+
+
+async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) -> None:
     """Serve until told to stop; then answer and commit everything that was taken."""
-    listener = listen(settings.api_host, settings.api_port)
     stores = observed(connect(settings))
     api = _Api(settings, stores)
     served = asyncio.Event()
@@ -70,15 +74,28 @@ async def serve_orders(settings: Settings, stop: asyncio.Event) -> None:
             tasks.create_task(
                 repeat("watch", api.watch, served, interval_seconds=WATCH_INTERVAL_SECONDS)
             )
+            if doors.own is not None:
+                tasks.create_task(
+                    serve(
+                        build_process_app(HealthFlow(stores.pingable()), api.access),
+                        doors.own,
+                        shutdown=served,
+                        graceful_seconds=HANG_UP_SECONDS,
+                        on_ready=lambda: None,
+                    )
+                )
             await serve(
                 api.app(stop),
-                listener,
+                doors.shared,
                 protocol=api.protocol(),
                 shutdown=stop,
                 graceful_seconds=settings.shutdown_timeout_seconds * GRACEFUL_SHARE,
                 notices=api.notices,
                 on_ready=lambda: _log.info(
-                    "serving", host=settings.api_host, port=settings.api_port
+                    "serving",
+                    host=settings.api_host,
+                    port=settings.api_port,
+                    process=doors.number,
                 ),
             )
             await api.drain()

@@ -3,7 +3,7 @@
 import asyncio
 
 from polyglot_persistence.adapters.clock import SystemClock
-from polyglot_persistence.api.app import build_worker_app
+from polyglot_persistence.api.app import build_process_app
 from polyglot_persistence.api.server import listen, serve
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.audit import audit_flow
@@ -49,7 +49,7 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
                 tasks.create_task(keep_keys_current(settings, access, ended))
                 tasks.create_task(
                     serve(
-                        build_worker_app(HealthFlow(stores.pingable()), access),
+                        build_process_app(HealthFlow(stores.pingable()), access),
                         listener,
                         shutdown=ended,
                         graceful_seconds=HANG_UP_SECONDS,

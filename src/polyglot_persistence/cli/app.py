@@ -175,13 +175,15 @@ def up(port: int, host: str, data_dir: Path) -> None:
         "polyglot api",
         "REDIS_ADDR=redis:6379 RABBITMQ_URL=amqp://queue polyglot api",
         "API_PORT=8081 polyglot api",
+        "API_PROCESSES=4 API_PROCESS_PORT=9100 polyglot api",
     ),
 )
 @click.pass_context
 def api(ctx: click.Context) -> None:
     """Run the HTTP API alone until SIGTERM.
 
-    It starts without its stores, and connects to each when it is first needed. Any number may run,
+    It starts without its stores, and connects to each when it is first needed. API_PROCESSES of
+    them share a port, and one that dies is started again. Any number of such commands may run,
     each on a port of its own.
     """
     from polyglot_persistence import bootstrap

@@ -122,6 +122,19 @@ class Settings:
         "name or address",
     )
     api_port: int = _count(8080, 1, 65535, "Port the API listens on.")
+    api_processes: int = _count(
+        1,
+        1,
+        64,
+        "API processes that share `API_PORT`, best as many as there are cores to spare for them.",
+    )
+    api_process_port: int = _count(
+        0,
+        0,
+        65535,
+        "Port, on `API_HOST`, on which the first API process serves its own metrics and health; "
+        "the second does on the next one, and so on; 0: none.",
+    )
     worker_port: int = _count(
         0, 0, 65535, "Port on which a worker serves its metrics and health, on `API_HOST`; 0: none."
     )
