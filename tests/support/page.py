@@ -18,7 +18,7 @@ from tests.support.eventually import eventually
 from tests.support.processes import Process, free_port, started
 from tests.support.servers import running, short_directory
 
-READY_SECONDS = 45.0
+READY_SECONDS = 90.0
 WAIT_MS = 15_000
 POLYGLOT = (sys.executable, "-m", "polyglot_persistence")
 
@@ -98,8 +98,19 @@ class Visit:
         return self
 
     def panel(self, name: str) -> Locator:
-        """Return a section by its heading."""
-        return self.page.get_by_role("region", name=name)
+        """Return a section by its heading.
+
+        Not by its role and name: tables in it that scroll are regions as well, named like it.
+        """
+        heading = self.page.get_by_role("heading", name=name)
+        return self.page.locator("section.panel").filter(has=heading)
+
+    def notice(self, words: str) -> Locator:
+        """Return what the page itself announces in these words.
+
+        A panel whose own request failed may say the same, as an alert.
+        """
+        return self.page.get_by_role("status").filter(has_text=words)
 
     def stage(self, name: str) -> Locator:
         """Return the text of how many orders in all have reached a stage."""

@@ -264,7 +264,7 @@ async def test_operating_needs_the_key(browser: Browser, system: System) -> None
         at.refusals_expected = True
         await at.open("?q=tea")
         await expect(at.page.locator(".mode")).to_have_text("Degraded: search away")
-        await expect(at.page.get_by_text("Everything but search works")).to_be_visible()
+        await expect(at.notice("Everything but search works")).to_be_visible()
         await expect(at.panel("Search").get_by_role("alert")).to_contain_text("Search is away")
         letters = at.panel("Dead letters")
         await letters.get_by_role("button", name="Enter a key").click()
@@ -294,7 +294,7 @@ async def test_a_page_without_a_key_asks_for_one(browser: Browser, system: Syste
     async with visit(browser, api.url) as at:
         at.refusals_expected = True
         await at.page.goto(at.url)
-        await expect(at.page.get_by_text("The live figures need a key")).to_be_visible()
+        await expect(at.notice("The live figures need a key")).to_be_visible()
         for panel in ("Sales", "Dead letters"):
             await expect(at.panel(panel).get_by_role("button", name="Enter a key")).to_be_visible()
         await expect(at.page.get_by_role("dialog")).to_have_count(0)
@@ -316,7 +316,7 @@ async def test_a_record_that_is_away_is_explained(at: Visit, system: System) -> 
     await system.postgres.stop()
     try:
         await expect(at.page.locator(".mode")).to_have_text("Degraded: record away")
-        await expect(at.page.get_by_text("they are persisted once it is back")).to_be_visible()
+        await expect(at.notice("they are persisted once it is back")).to_be_visible()
         await place(at, "WHITE BREAD, 20 OZ", "1.99")
         order = at.page.locator(".order", has_text="WHITE BREAD")
         await expect(order.locator(".stages .done")).to_have_count(1)
@@ -326,7 +326,7 @@ async def test_a_record_that_is_away_is_explained(at: Visit, system: System) -> 
         await system.postgres.start()
     await expect(at.page.locator(".mode")).to_have_text("Normal")
     await expect(order.locator(".stages .done")).to_have_count(3)
-    await expect(at.page.get_by_text("Record away.")).to_have_count(0)
+    await expect(at.notice("Record away.")).to_have_count(0)
 
 
 async def test_the_page_comes_back_by_itself(browser: Browser, system: System) -> None:
@@ -338,7 +338,7 @@ async def test_the_page_comes_back_by_itself(browser: Browser, system: System) -
         process.send(signal.SIGTERM)
         assert await process.ended(STOPPED_SECONDS) == 0
         await expect(at.page.locator(".mode")).to_have_text("Not connected")
-        await expect(at.page.get_by_text("The service does not answer")).to_be_visible()
+        await expect(at.notice("The service does not answer")).to_be_visible()
         await expect(at.page.locator("section.stale")).to_have_count(1)
         await system.api(port=api.port)
         await expect(at.page.locator(".mode")).to_have_text("Normal")
@@ -355,12 +355,12 @@ async def test_everything_is_reached_by_keyboard(at: Visit) -> None:
     await expect(at.page.get_by_role("link", name="To the content")).to_be_focused()
     for name in ("API", "Metrics"):
         await at.page.keyboard.press("Tab")
-        await expect(at.page.get_by_role("link", name=name)).to_be_focused()
+        await expect(at.page.get_by_role("link", name=name, exact=True)).to_be_focused()
     await at.page.keyboard.press("Tab")
     await at.page.keyboard.press("Enter")
     await expect(at.page.get_by_role("dialog", name="API key")).to_be_visible()
     await at.page.keyboard.press("Escape")
-    await expect(at.page.get_by_role("button", name="Key")).to_be_focused()
+    await expect(at.page.get_by_role("button", name="Key", exact=True)).to_be_focused()
     await at.page.keyboard.press("Tab")
     await expect(at.page.get_by_label("Product", exact=True)).to_be_focused()
     await at.page.keyboard.type("Keyboards")
