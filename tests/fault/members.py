@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from tests.support.processes import REPOSITORY, eventually
+from tests.support.processes import REPOSITORY, eventually, hears
 
 RESTART_SECONDS = 0.1
-STOP_SECONDS = 60.0
+START_SECONDS = 60.0
+"""Until it hears a signal."""
+STOP_SECONDS = 120.0
 
 
 class Member:
@@ -61,6 +63,15 @@ class Member:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
 
+    async def tell_to_stop(self) -> None:
+        """Send SIGTERM as soon as that would not simply end it: it may still be starting."""
+        await eventually(
+            lambda: self.pid is None or hears(self.pid, signal.SIGTERM),
+            START_SECONDS,
+            f"{self.role}'s start",
+        )
+        self.send(signal.SIGTERM)
+
     async def stop(self) -> int:
         """End it in order and for good; return its exit code."""
         if self._keeping is not None:
@@ -68,7 +79,7 @@ class Member:
             with suppress(asyncio.CancelledError):
                 await self._keeping
         self.send(signal.SIGCONT)
-        self.send(signal.SIGTERM)
+        await self.tell_to_stop()
         process = self._process
         assert process is not None
         await eventually(lambda: process.poll() is not None, STOP_SECONDS, f"{self.role}'s end")

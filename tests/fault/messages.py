@@ -145,7 +145,7 @@ async def put_into_stream(url: str, messages: Sequence[FuzzedMessage]) -> None:
 async def put_into_rabbitmq(url: str, messages: Sequence[FuzzedMessage]) -> None:
     """Publish them as anybody could who reaches the broker."""
     connection = await open_connection(
-        parse_address(url), connect_timeout_seconds=5, timeout_seconds=30
+        parse_address(url), connect_timeout_seconds=5, timeout_seconds=120
     )
     try:
         channel = await connection.channel(Deaf())

@@ -18,6 +18,7 @@ from tests.fault.load import Load
 from tests.fault.rounds import settled
 from tests.fault.runs import started
 from tests.fault.systems import System
+from tests.support.patience import patiently
 from tests.support.processes import descendants
 
 WARM_ORDERS = 1_000
@@ -77,7 +78,7 @@ async def outage(
                 await record.up()
         left = await settled(system)
         drained_seconds = time.monotonic() - began
-        held = await system.held()
+        held = await patiently(system.held)
         # One client more than fits may be on its way in when the backlog is looked at.
         limit = dirty_orders_max + system.orders_in_flight_max
         verdict = await asyncio.to_thread(check, events(path), held, backlog_max=limit)

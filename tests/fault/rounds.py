@@ -17,6 +17,7 @@ from tests.fault.faults import Fault, Scene
 from tests.fault.history import History, events
 from tests.fault.load import Load
 from tests.fault.systems import DIRTY_ORDERS_MAX, System
+from tests.support.patience import NOT_WELL, patiently
 
 ACKED_BEFORE = 400
 ACKED_AFTER = 200
@@ -126,7 +127,7 @@ class Series:
         return verdict
 
     async def _check(self, left: str) -> Verdict:
-        held = await self._system.held()
+        held = await patiently(self._system.held)
         verdict = await asyncio.to_thread(
             check,
             events(self._history_path),
@@ -193,7 +194,7 @@ class _Looking:
             await asyncio.sleep(0.5)
             try:
                 self._history.backlog(await self._system.dirty())
-            except (OSError, EOFError, AssertionError, TimeoutError, ValueError):
+            except NOT_WELL:
                 continue  # it is away
 
 

@@ -30,12 +30,14 @@ async def play_rounds(state: Path, deployment: str, rounds: int, seed: int, only
             faults = [fault for fault in all_faults if only in fault.name]
             for _ in range(ROUNDS_PER_SERIES):
                 number = max(totals.done, default=-1) + 1
-                verdict = await series.play(number, deck(faults, seed, number))
+                try:
+                    verdict = await series.play(number, deck(faults, seed, number))
+                except Exception:
+                    await asyncio.to_thread(_keep, system.directory, state)
+                    raise
                 totals.save(state)
                 if verdict.violations:
-                    kept = state.with_suffix("")
-                    await asyncio.to_thread(_keep, system.directory, kept)
-                    print(f"history and logs are kept in {kept}")
+                    await asyncio.to_thread(_keep, system.directory, state)
                 if verdict.violations or totals.rounds >= rounds:
                     break
             codes = await system.stop()
@@ -70,8 +72,10 @@ async def started(deployment: str, **settings: str) -> AsyncIterator[tuple[Syste
         yield system, faults
 
 
-def _keep(directory: Path, target: Path) -> None:
+def _keep(directory: Path, state: Path) -> None:
+    target = state.with_suffix("")
     target.mkdir(parents=True, exist_ok=True)
     for path in directory.iterdir():
         if path.is_file():
             shutil.copy(path, target)
+    print(f"history and logs are kept in {target}")

@@ -1,8 +1,8 @@
 """The production deployment under fault: on the real servers that `scripts/servers` started."""
 
 import asyncio
-import subprocess
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -13,8 +13,9 @@ from polyglot_persistence.bootstrap.stores import SEARCH_ALIAS
 from tests.fault import contents
 from tests.fault.messages import FuzzedMessage, put_into_rabbitmq
 from tests.fault.systems import StoreServer, System
-from tests.support.processes import REPOSITORY
+from tests.support.patience import patiently
 from tests.support.queues import delete_queue
+from tests.support.real_servers import delete_indexes, servers
 
 ROLES = {"cache": "redis", "queue": "rabbitmq", "record": "postgres", "search": "elasticsearch"}
 SETTINGS = {
@@ -23,7 +24,6 @@ SETTINGS = {
     "record": "POSTGRES_DSN",
     "search": "ELASTICSEARCH_URL",
 }
-COMMAND_SECONDS = 600
 
 
 class Installed(StoreServer):
@@ -74,8 +74,7 @@ class ServersSystem(System):
         return self._addresses["POSTGRES_DSN"]
 
     async def delete_index(self) -> None:
-        for name in await self._elasticsearch.indices.get(index=f"{SEARCH_ALIAS}-*"):
-            await self._elasticsearch.indices.delete(index=name)
+        await patiently(partial(delete_indexes, self._addresses["ELASTICSEARCH_URL"]))
 
     async def delete_queue(self) -> None:
         """Delete the queue while everything runs."""
@@ -113,16 +112,3 @@ class ServersSystem(System):
         await self._elasticsearch.close()
         for store in self.stores.values():
             await store.up()  # whoever comes next expects all of them
-
-
-def servers(*arguments: str) -> str:
-    """Run `scripts/servers`; return what it prints."""
-    done = subprocess.run(
-        [REPOSITORY / "scripts" / "servers", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout

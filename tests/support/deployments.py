@@ -8,16 +8,24 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.support.addresses import ELASTICSEARCH, POSTGRES, RABBITMQ, REDIS, needs
 from tests.support.api import Api
 from tests.support.eventually import eventually
 from tests.support.keys import ENVIRONMENT
-from tests.support.processes import Process, free_port, killed_together, started, up_command
+from tests.support.processes import (
+    Process,
+    free_port,
+    hears,
+    killed_together,
+    started,
+    up_command,
+)
 from tests.support.real_servers import empty_stores
 
-READY_SECONDS = 45.0
+READY_SECONDS = 90.0
 WORKERS = 2
 PROGRAM = (sys.executable, "-m", "polyglot_persistence")
 
@@ -44,6 +52,7 @@ class Deployment(Api, ABC):
     async def stop(self) -> None:
         """End it as an operator does; every process must say that all went well."""
         for process in self.processes:
+            await eventually(partial(self._listens, process), within_seconds=READY_SECONDS)
             process.send(signal.SIGTERM)
         for process in self.processes:
             assert await process.ended() == 0, process.log()[-3000:]
@@ -57,6 +66,10 @@ class Deployment(Api, ABC):
     def close(self) -> None:
         """Leave no process behind."""
         self._resources.close()
+
+    async def _listens(self, process: Process) -> None:
+        # The API is ready, but a worker may still be starting, and is ended by a signal then.
+        assert process.code is not None or hears(process.pid, signal.SIGTERM)
 
     def _run(self, *command: str | Path, environment: Mapping[str, str] | None = None) -> Process:
         process = self._resources.enter_context(started(command, environment=environment))

@@ -58,6 +58,16 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
+def hears(pid: int, number: signal.Signals) -> bool:
+    """Whether the process handles a signal by now; before, it would be ended by it (Linux)."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return False
+    caught = next((line.split()[1] for line in lines if line.startswith("SigCgt:")), "0")
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
 def descendants(pid: int) -> list[int]:
     """Return the ids of all processes below this one, whatever their session (Linux)."""
     parents: dict[int, list[int]] = {}

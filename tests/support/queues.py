@@ -9,6 +9,7 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -24,6 +25,7 @@ from polyglot_persistence.adapters.valkey_streams.queue import ValkeyStreamsQueu
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.ports import Queue
 from tests.support.addresses import RABBITMQ, RABBITMQ4, address_of, needs
+from tests.support.patience import patiently
 from tests.support.proxy import Proxy
 from tests.support.servers import flush
 
@@ -195,9 +197,13 @@ class Deaf:
 
 
 async def delete_queue(url: str, name: str) -> None:
-    """Delete a queue with all that is in it, if it is there."""
+    """Delete a queue with all that is in it, if it is there, as soon as the broker is well."""
+    await patiently(partial(_delete_queue, url, name))
+
+
+async def _delete_queue(url: str, name: str) -> None:
     connection = await open_connection(
-        parse_address(url), connect_timeout_seconds=5, timeout_seconds=5
+        parse_address(url), connect_timeout_seconds=5, timeout_seconds=20
     )
     try:
         channel = await connection.channel(Deaf())

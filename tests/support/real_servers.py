@@ -7,6 +7,7 @@ import asyncio
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -23,9 +24,13 @@ from tests.support.addresses import (
     address_of,
     redis_url,
 )
+from tests.support.patience import patiently
 from tests.support.processes import REPOSITORY
 from tests.support.queues import delete_queue
 from tests.support.servers import flush, fresh_database, redis_command
+
+COMMAND_SECONDS = 600
+"""More than the longest start that `scripts/servers` waits for, twice."""
 
 
 @asynccontextmanager
@@ -48,7 +53,12 @@ async def empty_stores() -> AsyncIterator[dict[str, str]]:
 async def _wipe(redis: str, rabbitmq: str, elasticsearch: str) -> None:
     await flush(redis)
     await delete_queue(rabbitmq, QUEUE_DEFAULT)
-    async with AsyncElasticsearch(elasticsearch, request_timeout=30) as client:
+    await patiently(partial(delete_indexes, elasticsearch))
+
+
+async def delete_indexes(url: str) -> None:
+    """Delete every index of the deployment."""
+    async with AsyncElasticsearch(url, request_timeout=30) as client:
         for name in await client.indices.get(index=f"{SEARCH_ALIAS}-*"):
             await client.indices.delete(index=name)
 
@@ -59,20 +69,20 @@ class RealServer:
     def __init__(self, name: str) -> None:
         self.name = name
         self.address = address_of(VARIABLES[name])
-        if f"export {VARIABLES[name]}='{self.address}'" not in _servers("test-env", name):
+        if f"export {VARIABLES[name]}='{self.address}'" not in servers("test-env", name):
             pytest.skip(f"scripts/servers did not start {name} at {self.address}")
 
     async def kill(self) -> None:
         """End it without a word, as `kill -9` does."""
-        await asyncio.to_thread(_servers, "kill", self.name)
+        await asyncio.to_thread(servers, "kill", self.name)
 
     async def down(self) -> None:
         """Stop it in order."""
-        await asyncio.to_thread(_servers, "down", self.name)
+        await asyncio.to_thread(servers, "down", self.name)
 
     async def up(self) -> None:
         """Start it on the data that it has."""
-        await asyncio.to_thread(_servers, "up", self.name)
+        await asyncio.to_thread(servers, "up", self.name)
 
     async def answers(self) -> bool:
         """Whether it talks to clients at all."""
@@ -104,12 +114,13 @@ class RealServer:
             writer.close()
 
 
-def _servers(*arguments: str) -> str:
+def servers(*arguments: str) -> str:
+    """Run `scripts/servers`; return what it prints."""
     done = subprocess.run(
         [REPOSITORY / "scripts" / "servers", *arguments],
         capture_output=True,
         text=True,
-        timeout=270,
+        timeout=COMMAND_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr

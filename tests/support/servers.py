@@ -7,7 +7,8 @@ import asyncio
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -18,6 +19,7 @@ import hiredis
 
 from polyglot_persistence.embedded.postgres import EmbeddedPostgres
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
+from tests.support.patience import patiently
 
 Server = TypeVar("Server", EmbeddedPostgres, EmbeddedValkey)
 
@@ -48,11 +50,17 @@ async def fresh_database(dsn: str) -> AsyncIterator[str]:
     It is dropped at the end, whoever is still connected.
     """
     name = f"test_{uuid4().hex}"
-    await _execute(dsn, f"CREATE DATABASE {name} STRATEGY file_copy")
+
+    async def create() -> None:
+        # It is there whole or not at all, so an attempt of which nothing was heard may have done.
+        with suppress(asyncpg.DuplicateDatabaseError):
+            await _execute(dsn, f"CREATE DATABASE {name} STRATEGY file_copy")
+
+    await patiently(create)
     try:
         yield urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
     finally:
-        await _execute(dsn, f"DROP DATABASE {name} WITH (FORCE)")
+        await patiently(partial(_execute, dsn, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
 
 
 def copy_directory(source: Path, target: Path) -> None:
@@ -62,9 +70,22 @@ def copy_directory(source: Path, target: Path) -> None:
 
 async def flush(url: str) -> None:
     """Empty the database of the URL, and the server's scripts and functions."""
-    await redis_command(url, "SCRIPT", "FLUSH")
-    await redis_command(url, "FUNCTION", "FLUSH")
-    await redis_command(url, "FLUSHDB")
+    await redis_done(url, "SCRIPT", "FLUSH")
+    await redis_done(url, "FUNCTION", "FLUSH")
+    await redis_done(url, "FLUSHDB")
+
+
+async def redis_done(url: str, *words: str) -> Any:
+    """Have a Redis or Valkey do this, as soon as it is well; return the reply."""
+    return await patiently(partial(redis_value, url, *words))
+
+
+async def redis_value(url: str, *words: str) -> Any:
+    """Send one command as `redis_command` does; an error that is replied is raised."""
+    reply = await redis_command(url, *words)
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
 
 
 async def redis_command(url: str, *words: str) -> Any:
