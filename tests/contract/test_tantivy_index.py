@@ -1,6 +1,7 @@
 """What only tantivy can do wrong: its lock, its files, its threads."""
 
 import asyncio
+import gc
 import resource
 import sys
 import time
@@ -159,6 +160,25 @@ async def test_an_index_is_not_given_up_for_want_of_handles(engine: Tantivy) -> 
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert await late.count() == 3
+
+
+async def test_a_failed_commit_frees_the_index_at_once(engine: Tantivy) -> None:
+    """Not only when garbage is collected: until then no process could write to it."""
+    writer, other = engine.process(), engine.process()
+    await indexed(writer, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    gc.disable()
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # as if the disk were full
+        try:
+            with pytest.raises(UnavailableError, match=r"writer was killed|File too large"):
+                await writer.index(rows(1))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert await other.index(rows(1)) == []
+    finally:
+        gc.enable()
+    assert await other.count() == 2
 
 
 async def test_a_writer_outlived_by_its_index_leaves_the_next_alone(engine: Tantivy) -> None:

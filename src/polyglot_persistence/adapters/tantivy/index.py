@@ -61,11 +61,30 @@ class _Reading(NamedTuple):
     stale_at: float
 
 
-class _Writing(NamedTuple):
-    """The writer, and the name of the index that it writes to."""
+class _Writing:
+    """The writer, and the name of the index that it writes to.
 
-    name: str
-    writer: tantivy.IndexWriter
+    Invariant: nobody else refers to the writer, for its lock is released by the last reference. An
+    error holds what was called with its arguments, often in a cycle, until a garbage collection.
+    """
+
+    def __init__(self, opened: OpenIndex) -> None:
+        self.name = opened.name
+        self._writer = opened.handle.writer(WRITER_HEAP_BYTES, num_threads=1)
+
+    def put(self, order_id: UUID, new: tantivy.Document | None = None) -> None:
+        """Remove the order's document, and add the new one."""
+        self._writer.delete_documents_by_term("id", str(order_id))
+        if new is not None:
+            self._writer.add_document(new)
+
+    def commit(self) -> None:
+        """Return once all of it is on the disk."""
+        self._writer.commit()
+
+    def end(self) -> None:
+        """Stop its threads, release the lock and forget what was not committed."""
+        del self._writer
 
 
 class TantivyIndex:
@@ -194,9 +213,9 @@ class TantivyIndex:
     async def remove(self, ids: Sequence[UUID]) -> None:
         """Remove documents in one commit, fsynced."""
 
-        def remove(writer: tantivy.IndexWriter) -> None:
+        def remove(writing: _Writing) -> None:
             for order_id in ids:
-                writer.delete_documents_by_term("id", str(order_id))
+                writing.put(order_id)
 
         if ids:
             await self._writer.run(lambda: self._commit(remove))
@@ -263,25 +282,24 @@ class TantivyIndex:
         failures = []
         indexed_at = datetime.now(UTC)
 
-        def replace(writer: tantivy.IndexWriter) -> None:
+        def replace(writing: _Writing) -> None:
             for order, *_ in orders:
                 try:
                     new = document(order, indexed_at)
                 except ValueError as error:
                     failures.append(IndexFailure(order.id, str(error)))
                 else:
-                    writer.delete_documents_by_term("id", str(order.id))
-                    writer.add_document(new)
+                    writing.put(order.id, new)
 
         self._commit(replace)
         return failures
 
-    def _commit(self, change: Callable[[tantivy.IndexWriter], None]) -> None:
+    def _commit(self, change: Callable[[_Writing], None]) -> None:
         try:
             with self._right_to_write():
-                writer = self._open_writer()
-                change(writer)
-                writer.commit()
+                writing = self._open_writer()
+                change(writing)
+                writing.commit()
         except BaseException:
             self._stop_writing()
             raise
@@ -291,19 +309,19 @@ class TantivyIndex:
             return nullcontext()
         return self.directory.writing(self.index_timeout_seconds)
 
-    def _open_writer(self) -> tantivy.IndexWriter:
+    def _open_writer(self) -> _Writing:
         name = self.directory.current()
         if self._writing is None or self._writing.name != name:
             self._stop_writing()
-            opened = self.directory.open()
             try:
-                writer = opened.handle.writer(WRITER_HEAP_BYTES, num_threads=1)
+                self._writing = _Writing(self.directory.open())
             except ValueError as error:
                 if "LockBusy" in str(error):
                     raise UnavailableError("search index: another process writes") from error
                 raise
-            self._writing = _Writing(opened.name, writer)
-        return self._writing.writer
+        return self._writing
 
     def _stop_writing(self) -> None:
-        self._writing = None  # dropping it stops its threads and releases the lock
+        if self._writing is not None:
+            self._writing.end()
+        self._writing = None
