@@ -45,8 +45,11 @@ class Consumer:
         self.stop = stop
         self.acked: list[Delivery] = []
         self.released: list[Delivery] = []
+        self.failures: list[Exception] = []
 
     async def receive(self, wait_seconds: float) -> Sequence[Delivery]:
+        if self.failures:
+            raise self.failures.pop()
         taken, self.waiting = self.waiting, []
         if not taken:
             self.stop.set()
@@ -239,6 +242,24 @@ async def test_a_worker_that_is_to_stop_does_not_insist() -> None:
     stand.stop.set()
     await running
     assert stand.consumer.acked == []
+
+
+async def test_a_queue_that_ends_each_consumer_at_once_is_asked_ever_more_rarely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As RabbitMQ does whose quorum queue did not survive a full disk."""
+    pauses: list[float] = []
+
+    async def paused(stop: asyncio.Event, seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("polyglot_persistence.worker.repeat.pause", paused)
+    stand = Stand([])
+    stand.consumer.failures = [UnavailableError("the channel was closed")] * 8
+    await stand.persister.run(stand.stop)
+    assert stand.channels == 9
+    assert pauses[:4] == sorted(pauses[:4])
+    assert pauses[-1] > 10 * pauses[0]
 
 
 class Sweeping:

@@ -100,9 +100,10 @@ class Persister:
                     orders_max=self._limits.consume_orders_max
                 ) as consumer:
                     _log.info("consuming")
-                    backoff.succeeded()
                     while not stop.is_set():
                         await self._receive(consumer, stop)
+                        # Not before: a broker whose queue is broken lets one begin.
+                        backoff.succeeded()
                         succeeded.set_to_current_time()
             except _RecordAwayError as away:
                 _log.warning("record_away", error=str(away.__cause__))
