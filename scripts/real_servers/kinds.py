@@ -37,6 +37,7 @@ class Postgres(Server):
     name = "postgres"
     packages = ("postgresql",)
     user = "postgres"
+    stop_signal = signal.SIGINT  # else it waits until the last client has gone
 
     @property
     def program(self) -> str:  # type: ignore[override]

@@ -116,9 +116,9 @@ def identity(pid: int) -> list[int]:
     return [pid, GONE if fields[0] == "Z" else int(fields[19])]
 
 
-def stop(pid: int) -> None:
+def stop(pid: int, number: signal.Signals) -> None:
     """Ask the process to stop, and kill its session if it does not."""
-    os.kill(pid, signal.SIGTERM)
+    os.kill(pid, number)
     if not wait_gone(pid):
         os.killpg(pid, signal.SIGKILL)
         wait_gone(pid)

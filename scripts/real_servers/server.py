@@ -44,6 +44,7 @@ class Server:
     user = ""
     """As whom it runs when root starts it."""
     ports: tuple[str, ...] = ("main",)
+    stop_signal = signal.SIGTERM
 
     def __init__(self) -> None:
         self.dir = root_dir() / self.name
@@ -146,7 +147,7 @@ class Server:
 
     def down(self) -> None:
         for pid in reversed(self.pids()):  # the server before what it stands on
-            stop(pid)
+            stop(pid, self.stop_signal)
         (self.dir / "processes.json").unlink(missing_ok=True)
 
     def kill(self) -> None:

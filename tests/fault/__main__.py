@@ -5,6 +5,7 @@ import asyncio
 import random
 import signal
 import sys
+from statistics import median
 
 from tests.fault.runs import play_rounds
 from tests.support.processes import REPOSITORY
@@ -23,9 +24,19 @@ def main() -> int:
     print(f"seed {chosen.seed}", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     totals = asyncio.run(
-        play_rounds(state, chosen.deployment, chosen.rounds, chosen.seed, chosen.only)
+        play_rounds(
+            state,
+            chosen.deployment,
+            chosen.rounds,
+            chosen.seed,
+            lambda fault: chosen.only in fault.name,
+        )
     )
     print(f"{totals.reads} reads, {totals.void} void rounds; died at {totals.died_at}")
+    if totals.rates:
+        print(
+            f"orders/s: {median(totals.rates):.0f} in the median round, {max(totals.rates)} at most"
+        )
     print(totals.line(chosen.seed) + (f"; {totals.other} others" if totals.other else ""))
     return 1 if totals.violated else 0
 

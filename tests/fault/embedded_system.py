@@ -5,8 +5,8 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
@@ -14,11 +14,12 @@ from polyglot_persistence.embedded.postgres import EmbeddedPostgres
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import ConfigurationError
 from tests.fault import contents
+from tests.fault.disks import Disk
 from tests.fault.messages import FuzzedMessage, put_into_stream
 from tests.fault.systems import StoreServer, System
 from tests.support.processes import eventually
 
-DISK_MEBIBYTES = {"cache": 256, "record": 1_536}
+DISK_MEBIBYTES = {"cache": 256, "record": 1_536, "search": 512}
 
 
 class Bundled(StoreServer):
@@ -49,15 +50,16 @@ class EmbeddedSystem(System):
 
     deployment = "embedded"
     settle_seconds = 60.0
+    disk_roles = tuple(DISK_MEBIBYTES)
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
+        self.disks: dict[str, Disk] = {}
         for role, mebibytes in DISK_MEBIBYTES.items():
-            path = directory / role
-            path.mkdir()
-            if _mount(path, mebibytes):
-                self.disks[role] = path
-        self.search_directory = directory / "search"
+            (directory / role).mkdir()
+            if self.has_small_disks:
+                self.disks[role] = Disk(directory / role, mebibytes)
+        self.search_directory = directory / "search" / "tantivy"
         self.valkey = EmbeddedValkey(directory / "cache" / "valkey")
         self.postgres = EmbeddedPostgres(directory / "record" / "postgres")
         self.stores = {
@@ -94,8 +96,12 @@ class EmbeddedSystem(System):
         user = parts.netloc.rpartition("@")[0]
         return {"POSTGRES_DSN": f"postgresql://{user}@127.0.0.1:{port}{parts.path}"}
 
-    async def start_stores(self) -> None:
-        await asyncio.gather(*(store.up() for store in self.stores.values()))
+    @asynccontextmanager
+    async def on_small_disks(self, *roles: str) -> AsyncIterator[Mapping[str, Disk]]:
+        yield {role: self.disks[role] for role in roles}
+
+    async def mend(self, role: str) -> None:
+        """Do nothing: all are well again by themselves."""
 
     async def queued(self) -> int:
         return await contents.stream_length(self.valkey.url)
@@ -119,17 +125,5 @@ class EmbeddedSystem(System):
         for server in (self.valkey, self.postgres):
             with contextlib.suppress(ConfigurationError):
                 await server.stop()
-        for path in self.disks.values():
-            await asyncio.to_thread(_unmount, path)
-
-
-def _mount(path: Path, mebibytes: int) -> bool:
-    """Whether the directory is a small disk now; that needs root."""
-    command = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=0711", "tmpfs", str(path)]
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        return False
-    return subprocess.run(command, check=False, capture_output=True, timeout=30).returncode == 0
-
-
-def _unmount(path: Path) -> None:
-    subprocess.run(["umount", "--lazy", path], check=True, timeout=30)
+        for disk in self.disks.values():
+            await asyncio.to_thread(disk.unmount)

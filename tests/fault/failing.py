@@ -4,11 +4,13 @@ The stores of the process are wrapped, port by port, before anything uses them; 
 right before or right after a call to a store, and the product has no code for it. By environment:
 
     FAULT_AT     cache.settle:after:3   SIGKILL at the third return of that call
+    FAULT_VICTIM 4711 4712              to these processes, instead of this one
     FAULT_FLAKY  0.05:4711              so many of the calls fail, or are slow; seeded
     FAULT_CLOCK  /path                  the file holds seconds by which the clock is wrong
 """
 
 import asyncio
+import contextlib
 import inspect
 import os
 import random
@@ -20,11 +22,15 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
 
 from polyglot_persistence.adapters import clock
 from polyglot_persistence.bootstrap import stores
 from polyglot_persistence.cli import main
 from polyglot_persistence.config import Settings
+from polyglot_persistence.domain import order
 from polyglot_persistence.errors import PolyglotError, UnavailableError, UnknownOutcomeError
 
 PORTS = ("cache", "queue", "store", "letters", "sales", "search")
@@ -37,7 +43,12 @@ SLOW_SECONDS_MAX = 0.5
 class Faults:
     """What is to happen at the points of this process."""
 
-    def __init__(self, at: str, flaky: str) -> None:
+    def __init__(self, at: str, victims: str, flaky: str) -> None:
+        self._victims = []
+        for pid in map(int, victims.split() or [str(os.getpid())]):
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                # A handle: another process may have the number by the time.
+                self._victims.append(os.pidfd_open(pid))
         self._point, _, nth = at.rpartition(":")
         self._left = int(nth or 0)
         share, _, seed = flaky.partition(":")
@@ -45,11 +56,13 @@ class Faults:
         self._random = random.Random(seed)
 
     def reach(self, point: str) -> None:
-        """Die here if this is the place and the time."""
+        """Die here, or kill, if this is the place and the time."""
         if point == self._point:
             self._left -= 1
             if not self._left:
-                os.kill(os.getpid(), signal.SIGKILL)
+                for victim in self._victims:
+                    with contextlib.suppress(ProcessLookupError):  # it was quicker
+                        signal.pidfd_send_signal(victim, signal.SIGKILL)
 
     async def call(self, name: str, function: Callable[..., Any], *args: Any, **named: Any) -> Any:
         """Do what the process asked for, or fail in a way that the port's contract knows."""
@@ -124,6 +137,10 @@ class WrongClock(clock.SystemClock):
         """Return the moment that this machine takes for the current one."""
         return datetime.fromtimestamp(time.time(), UTC) + timedelta(seconds=self._wrong_by())
 
+    def uuid7(self) -> UUID:
+        """Return an id that was made now."""
+        return uuid7(nanoseconds=time.time_ns() + int(self._wrong_by() * 1e9))
+
     def _wrong_by(self) -> float:
         try:
             return float(self.path.read_text() or 0)
@@ -132,7 +149,7 @@ class WrongClock(clock.SystemClock):
 
 
 def _install(environment: dict[str, str]) -> None:
-    faults = Faults(environment.pop("FAULT_AT", ""), environment.pop("FAULT_FLAKY", ""))
+    faults = Faults(*(environment.pop(f"FAULT_{name}", "") for name in ("AT", "VICTIM", "FLAKY")))
     connect = stores.connect
 
     def connect_failing(settings: Settings) -> stores.Stores:
@@ -144,6 +161,7 @@ def _install(environment: dict[str, str]) -> None:
     if path := environment.pop("FAULT_CLOCK", ""):
         WrongClock.path = Path(path)
         clock.SystemClock = WrongClock  # type: ignore[misc]
+        order.uuid7 = WrongClock().uuid7  # type: ignore[assignment, attr-defined]  # new ids have a clock too
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ as far as an operator would have to. The system has to do the rest.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -15,14 +16,14 @@ from functools import partial
 from random import Random
 from typing import NamedTuple
 
-from tests.fault.disks import full_disk
+from tests.fault.disks import copies_of
 from tests.fault.history import History
 from tests.fault.members import Member
 from tests.fault.network import Link
 from tests.fault.servers_system import ServersSystem
 from tests.fault.systems import System
 from tests.support.patience import patiently
-from tests.support.processes import eventually
+from tests.support.processes import alive, eventually
 from tests.support.real_servers import servers
 from tests.support.servers import redis_done
 
@@ -81,6 +82,8 @@ class Fault(NamedTuple):
     happen: Callable[[Scene], Awaitable[None]]
     survivable: bool = True
     """Whether orders must be accepted while it lasts."""
+    slow: bool = False
+    """Whether it takes minutes where much else is done: servers are moved, or start twice."""
 
 
 # --- processes of the project ------------------------------------------------------------------
@@ -88,9 +91,7 @@ class Fault(NamedTuple):
 
 async def crash_at_points(role: str, scene: Scene) -> None:
     """Processes die at chosen points, one after the other."""
-    calls = API_CALLS if role == "api" else WORKER_CALLS
-    points = [f"{call}:{when}" for call in calls for when in ("before", "after")]
-    chosen = scene.random.sample(points, POINTS_A_ROUND)
+    chosen = scene.random.sample(_points(role), POINTS_A_ROUND)
     # Of two workers, the other one is killed and armed too: it would do the work alone.
     members = [one for one in scene.system.members if one.role == role]
     for point in chosen:
@@ -105,6 +106,11 @@ async def crash_at_points(role: str, scene: Scene) -> None:
             await asyncio.sleep(0.05)
     for member in members:
         member.kill()  # one that was not reached is not to die later
+
+
+def _points(role: str) -> list[str]:
+    calls = API_CALLS if role == "api" else WORKER_CALLS
+    return [f"{call}:{when}" for call in calls for when in ("before", "after")]
 
 
 async def kill_member(role: str, scene: Scene) -> None:
@@ -169,6 +175,27 @@ async def kill_store(role: str, scene: Scene) -> None:
     await store.kill()
     await scene.a_while(0.2, 4)
     await store.up()
+
+
+async def kill_store_at_points(role: str, scene: Scene) -> None:
+    """A server is killed right before or after somebody calls a store, and comes back soon."""
+    store = scene.system.stores[role]
+    for whose in ("api", "worker"):
+        members = [one for one in scene.system.members if one.role == whose]
+        point = f"{scene.random.choice(_points(whose))}:{scene.random.randint(1, 12)}"
+        victims = await store.pids()
+        for member in members:
+            member.victims = victims
+            member.armed.append(point)
+            member.kill()
+        with contextlib.suppress(AssertionError):  # it was not reached
+            await eventually(lambda v=victims: not any(map(alive, v)), HIT_SECONDS)  # type: ignore[misc]
+            members[0].died_at.append(point)
+        await scene.a_while(0.2, 2)
+        for member in members:
+            member.victims = ()
+            member.kill()  # one that was not reached is not to kill later
+        await store.up()
 
 
 async def freeze_store(role: str, scene: Scene) -> None:
@@ -327,9 +354,25 @@ async def little_memory(scene: Scene) -> None:
 
 async def no_space(role: str, scene: Scene) -> None:
     """A store's disk is full for a while; the server may die of it and is started again."""
-    with full_disk(scene.system.disks[role]):
-        await scene.a_while(3, 6)
-    await scene.system.stores[role].up()
+    async with scene.system.on_small_disks(role) as disks:
+        with disks[role].full():
+            await scene.a_while(3, 6)
+        if role in scene.system.stores:
+            await scene.system.stores[role].up()
+    await scene.system.mend(role)
+
+
+async def lose_power(scene: Scene) -> None:
+    """The power fails: all processes end at one moment, and what nobody has synced is gone."""
+    system = scene.system
+    async with system.on_small_disks(*system.disk_roles) as disks:
+        await scene.more_acked(300)
+        await system.freeze()
+        copies = await asyncio.to_thread(copies_of, list(disks.values()))
+        await system.die()
+        for disk, copy in zip(disks.values(), copies, strict=True):
+            await asyncio.to_thread(disk.replace, copy)
+        await system.start()
 
 
 def of_both() -> list[Fault]:
@@ -344,6 +387,7 @@ def of_both() -> list[Fault]:
         Fault("clock jumps", jump_clock),
         Fault("kill backend", kill_backend),
         Fault("kill record", partial(kill_store, "record")),
+        Fault("kill record at points", partial(kill_store_at_points, "record")),
         Fault("freeze record", partial(freeze_store, "record")),
         Fault("network record", partial(bad_network, "record")),
         Fault("lose index", lose_index),
@@ -351,12 +395,31 @@ def of_both() -> list[Fault]:
     ]
 
 
+def of_disks(system: System) -> list[Fault]:
+    """Return what can happen to the disks, where there can be any to try it on."""
+    if not system.has_small_disks:
+        return []
+    survivable = {role for role in system.disk_roles if role != "cache" or "queue" in system.stores}
+    return [
+        Fault("power loss", lose_power, survivable=False),
+        *(
+            Fault(f"no space {role}", partial(no_space, role), role in survivable)
+            for role in system.disk_roles
+        ),
+    ]
+
+
 def of_servers(system: ServersSystem) -> list[Fault]:
     """Return what can happen to the deployment on four servers."""
-    faults = of_both()
+    faults = [*of_both(), *(fault._replace(slow=True) for fault in of_disks(system))]
     for role in ("cache", "queue", "search"):
         faults += [
             Fault(f"kill {role}", partial(kill_store, role)),
+            Fault(
+                f"kill {role} at points",
+                partial(kill_store_at_points, role),
+                slow=role == "search",
+            ),
             Fault(f"freeze {role}", partial(freeze_store, role)),
             Fault(f"network {role}", partial(bad_network, role)),
             Fault(f"wipe {role}", partial(wipe_store, role)),
@@ -374,12 +437,13 @@ def of_embedded(system: System) -> list[Fault]:
     """Return what can happen to the embedded deployment, whose cache is its queue as well."""
     return [
         *of_both(),
+        *of_disks(system),
         *(Fault("crash points worker", partial(crash_at_points, "worker")) for _ in range(2)),
         Fault("crash points api", partial(crash_at_points, "api")),
         Fault("kill cache", partial(kill_store, "cache"), survivable=False),
+        Fault("kill cache at points", partial(kill_store_at_points, "cache"), survivable=False),
         Fault("freeze cache", partial(freeze_store, "cache"), survivable=False),
         Fault("network cache", partial(bad_network, "cache"), survivable=False),
         Fault("lose stream", lose_stream),
         Fault("little memory", little_memory, survivable=False),
-        *(Fault(f"no space {role}", partial(no_space, role), False) for role in system.disks),
     ]

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,9 +31,12 @@ class Member:
         self.log_path = log_path
         self.armed: deque[str] = deque()
         """Points at which the next ones die, one after the other (`failing`, FAULT_AT)."""
+        self.victims: Sequence[int] = ()
+        """Who dies there instead (FAULT_VICTIM)."""
         self.every: dict[str, str] = {}
         """Faults of all that are started from now on."""
         self.died_at: list[str] = []
+        """Where it died, or had others die."""
         self.ended_with: list[int] = []
         """The exit codes of all that ended, as `subprocess` has them."""
         self._environment = environment
@@ -96,7 +99,10 @@ class Member:
     def _spawn(self) -> None:
         self._point = self.armed.popleft() if self.armed else ""
         self._killed_by_us = False
-        faults = {**self.every, **({"FAULT_AT": self._point} if self._point else {})}
+        faults = dict(self.every)
+        if self._point:
+            faults["FAULT_AT"] = self._point
+            faults["FAULT_VICTIM"] = " ".join(map(str, self.victims))
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.fault.failing", self.role],

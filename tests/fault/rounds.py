@@ -42,8 +42,10 @@ class Totals:
     void: int = 0
     done: list[int] = field(default_factory=list)
     """Numbers of the rounds that count."""
+    rates: list[int] = field(default_factory=list)
+    """Orders acknowledged a second, of each round; its fault is in that."""
     died_at: dict[str, int] = field(default_factory=dict)
-    """How often a process died at which point."""
+    """How often a process, or a server, died at which point."""
 
     @property
     def violated(self) -> bool:
@@ -116,6 +118,7 @@ class Series:
         ]
         is_void = fault.survivable and during < ACKED_DURING
         self._count(number, verdict, points, is_void=is_void)
+        self._totals.rates.append(round(acked / seconds))
         print(
             f"{' at ' + ', '.join(points) if points else ''}: "
             f"{acked} acknowledged in {seconds:.1f} s ({acked / seconds:.0f}/s), "

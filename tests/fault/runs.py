@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -18,7 +18,9 @@ ROUNDS_PER_SERIES = 8
 """Each check is of a whole series: this many rounds can be held in memory and compared quickly."""
 
 
-async def play_rounds(state: Path, deployment: str, rounds: int, seed: int, only: str) -> Totals:
+async def play_rounds(
+    state: Path, deployment: str, rounds: int, seed: int, wanted: Callable[[Fault], bool]
+) -> Totals:
     """Play until so many rounds of this seed count, or one is violated; return the totals.
 
     `state` remembers what was done, and beside it lie history and logs of what was violated.
@@ -27,7 +29,7 @@ async def play_rounds(state: Path, deployment: str, rounds: int, seed: int, only
     while totals.rounds < rounds and not totals.violated:
         async with started(deployment) as (system, all_faults):
             series = Series(system, seed=seed, totals=totals)
-            faults = [fault for fault in all_faults if only in fault.name]
+            faults = list(filter(wanted, all_faults))
             for _ in range(ROUNDS_PER_SERIES):
                 number = max(totals.done, default=-1) + 1
                 try:

@@ -1,7 +1,8 @@
 """The production deployment under fault: on the real servers that `scripts/servers` started."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -11,6 +12,7 @@ from elasticsearch import AsyncElasticsearch
 from polyglot_persistence.adapters.rabbitmq.queue import QUEUE_DEFAULT
 from polyglot_persistence.bootstrap.stores import SEARCH_ALIAS
 from tests.fault import contents
+from tests.fault.disks import Disk, move_back, move_onto_disk
 from tests.fault.messages import FuzzedMessage, put_into_rabbitmq
 from tests.fault.systems import StoreServer, System
 from tests.support.patience import patiently
@@ -24,6 +26,8 @@ SETTINGS = {
     "record": "POSTGRES_DSN",
     "search": "ELASTICSEARCH_URL",
 }
+DISK_MEBIBYTES = 4_096
+"""Room for what the server of a developer may have; only what is used takes any."""
 
 
 class Installed(StoreServer):
@@ -45,6 +49,14 @@ class Installed(StoreServer):
     async def kill(self) -> None:
         await asyncio.to_thread(servers, "kill", self.name)
 
+    async def down(self) -> None:
+        """End it in order."""
+        await asyncio.to_thread(servers, "down", self.name)
+
+    async def data(self) -> Path:
+        """Return the directory of its data."""
+        return Path((await asyncio.to_thread(servers, "data", self.name)).strip())
+
     async def empty(self) -> None:
         await asyncio.to_thread(servers, "empty", self.name)
 
@@ -54,11 +66,13 @@ class ServersSystem(System):
 
     deployment = "servers"
     settle_seconds = 120.0
+    disk_roles = tuple(ROLES)
 
     def __init__(self, directory: Path, addresses: Mapping[str, str]) -> None:
         super().__init__(directory)
         self._addresses = dict(addresses)
-        self.stores = {role: Installed(name) for role, name in ROLES.items()}
+        self.installed = {role: Installed(name) for role, name in ROLES.items()}
+        self.stores = dict(self.installed)
         self._elasticsearch = AsyncElasticsearch(
             self._addresses["ELASTICSEARCH_URL"], request_timeout=15, max_retries=0
         )
@@ -80,6 +94,14 @@ class ServersSystem(System):
         """Delete the queue while everything runs."""
         await delete_queue(self._addresses["RABBITMQ_URL"], QUEUE_DEFAULT)
 
+    async def mend(self, role: str) -> None:
+        """Delete a queue whose log is damaged, as RabbitMQ 3.10 leaves it: no start mends it."""
+        if role == "queue":
+            tool = ("rabbitmqctl", "--quiet", "list_queues", "name", "state")
+            listed = await patiently(partial(asyncio.to_thread, servers, "run", "rabbitmq", *tool))
+            if [QUEUE_DEFAULT, "down"] in map(str.split, listed.splitlines()):
+                await self.delete_queue()
+
     async def target(self, role: str) -> tuple[str, int] | Path:
         parts = urlsplit(self._addresses[SETTINGS[role]])
         assert parts.hostname
@@ -92,8 +114,22 @@ class ServersSystem(System):
         netloc = f"{user}@127.0.0.1:{port}" if user else f"127.0.0.1:{port}"
         return {SETTINGS[role]: urlunsplit(parts._replace(netloc=netloc))}
 
-    async def start_stores(self) -> None:
-        await asyncio.gather(*(store.up() for store in self.stores.values()))
+    @asynccontextmanager
+    async def on_small_disks(self, *roles: str) -> AsyncIterator[Mapping[str, Disk]]:
+        stores = [self.installed[role] for role in roles]
+        disks: dict[str, Disk] = {}
+        try:
+            await asyncio.gather(*(store.down() for store in stores))
+            for role, store in zip(roles, stores, strict=True):
+                directory = await store.data()
+                disks[role] = await asyncio.to_thread(move_onto_disk, directory, DISK_MEBIBYTES)
+            await asyncio.gather(*(store.up() for store in stores))
+            yield disks
+        finally:
+            await asyncio.gather(*(store.down() for store in stores))
+            for disk in disks.values():
+                await asyncio.to_thread(move_back, disk)
+            await asyncio.gather(*(store.up() for store in stores))
 
     async def queued(self) -> int:
         return await contents.queue_ready(self._addresses["RABBITMQ_URL"], QUEUE_DEFAULT)

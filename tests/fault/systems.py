@@ -11,10 +11,12 @@ import signal
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from tests.fault import contents
 from tests.fault.checkers import Held
+from tests.fault.disks import Disk, available
 from tests.fault.members import Member
 from tests.fault.messages import FuzzedMessage
 from tests.fault.network import Link
@@ -81,15 +83,16 @@ class System(ABC):
     stores: dict[str, StoreServer]
     """By role: cache, record, and queue and search where they are servers of their own."""
     settle_seconds: float
+    disk_roles: Sequence[str]
+    """The stores that can be on small disks (`on_small_disks`)."""
     orders_in_flight_max = 10_000
     """What may be accepted beyond the limit before an API sees that it is reached."""
 
     def __init__(self, directory: Path) -> None:
         self.settings: dict[str, str] = dict(QUICK)
         self.directory = directory
+        self.has_small_disks = available(directory)
         self.port = free_port()
-        self.disks: dict[str, Path] = {}
-        """By role, where a store has a small disk of its own."""
         self.clock_path = directory / "clock"
         self.clock_path.write_text("0")
         self.links: dict[str, Link] = {}
@@ -124,9 +127,31 @@ class System(ABC):
     def through(self, role: str, port: int) -> dict[str, str]:
         """Return the settings that reach this store through a link on that port."""
 
-    @abstractmethod
     async def start_stores(self) -> None:
-        """Start all servers, empty."""
+        """Start all servers."""
+        await asyncio.gather(*(store.up() for store in self.stores.values()))
+
+    @abstractmethod
+    def on_small_disks(self, *roles: str) -> AbstractAsyncContextManager[Mapping[str, Disk]]:
+        """Give these stores' disks; they may be moved there and back, and be away for it."""
+
+    @abstractmethod
+    async def mend(self, role: str) -> None:
+        """Do what is left to an operator after the disk of this store was full."""
+
+    async def freeze(self) -> None:
+        """Have every process of the stores and of the project's own stand still."""
+        for member in self.members:
+            member.send(signal.SIGSTOP)
+        for store in self.stores.values():
+            await store.send(signal.SIGSTOP)
+
+    async def die(self) -> None:
+        """End every process of the stores and of the project's own; none is started again."""
+        self.abandon_members()
+        for store in self.stores.values():
+            await store.send(signal.SIGKILL)  # each process: one that is stopped ends by no other
+            await store.kill()
 
     @abstractmethod
     async def queued(self) -> int:
@@ -153,7 +178,7 @@ class System(ABC):
         """Return where the record is."""
 
     async def start(self) -> None:
-        """Start everything; return once the API is ready."""
+        """Start everything on what the stores have; return once the API is ready."""
         await self.start_stores()
         for member in self.members:
             member.start()

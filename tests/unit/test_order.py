@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from uuid_utils.compat import uuid7
 
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import EntryState
@@ -129,6 +130,15 @@ def test_new_ids_are_uuid_7_in_the_order_of_their_making() -> None:
     ids = [new_id() for _ in range(1000)]
     assert sorted(ids) == ids
     assert {7} == {one.version for one in ids}
+
+
+def test_moments_that_come_again_give_other_ids() -> None:
+    """A process that starts after its machine's clock went back knows nothing of the ids before.
+
+    One that runs on keeps the later time instead, so its ids stay in order.
+    """
+    made = [uuid7(nanoseconds=at) for at in (0, 1, 0, 1_000_000) for _ in range(10_000)]
+    assert len(set(made)) == len(made)
 
 
 @given(MOMENTS)
