@@ -10,6 +10,8 @@ from statistics import median
 from tests.fault.runs import play_rounds
 from tests.support.processes import REPOSITORY
 
+INTERRUPTED = 130
+
 
 def main() -> int:
     """Parse, play, and print the one line."""
@@ -22,16 +24,22 @@ def main() -> int:
     name = f"{chosen.deployment}-{chosen.seed}{chosen.only and '-' + chosen.only}"
     state = REPOSITORY / ".cache" / "fault" / f"{name}.json"
     print(f"seed {chosen.seed}", flush=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    totals = asyncio.run(
-        play_rounds(
-            state,
-            chosen.deployment,
-            chosen.rounds,
-            chosen.seed,
-            lambda fault: chosen.only in fault.name,
-        )
+    # Background jobs of a shell are made to ignore Ctrl-C. Either signal cancels the run, which
+    # puts back what it moved and leaves no process behind; raising here would stop half of it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    run = play_rounds(
+        state,
+        chosen.deployment,
+        chosen.rounds,
+        chosen.seed,
+        lambda fault: chosen.only in fault.name,
     )
+    try:
+        totals = asyncio.run(run)
+    except KeyboardInterrupt:
+        print(f"interrupted; the same seed, {chosen.seed}, goes on")
+        return INTERRUPTED
     print(f"{totals.reads} reads, {totals.void} void rounds; died at {totals.died_at}")
     if totals.rates:
         print(

@@ -72,6 +72,10 @@ class RealServer:
         if f"export {VARIABLES[name]}='{self.address}'" not in servers("test-env", name):
             pytest.skip(f"scripts/servers did not start {name} at {self.address}")
 
+    async def pid(self) -> int:
+        """Return the process that started its others; it must run."""
+        return int(await asyncio.to_thread(servers, "pids", self.name))
+
     async def kill(self) -> None:
         """End it without a word, as `kill -9` does."""
         await asyncio.to_thread(servers, "kill", self.name)

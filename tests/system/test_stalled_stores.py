@@ -1,5 +1,6 @@
 """A store that is there and does not answer (SIGSTOP): nobody waits longer than a deadline."""
 
+import asyncio
 import os
 import signal
 import time
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.api import Answer
+from tests.support.api import Answer, Api
+from tests.support.deployments import NEEDS_SERVERS, on_servers
 from tests.support.eventually import eventually
-from tests.support.processes import Up, alive, descendants, polyglot_up
+from tests.support.processes import alive, descendants, polyglot_up
+from tests.support.real_servers import RealServer
 from tests.support.servers import short_directory
 
 pytestmark = pytest.mark.timeout(240)
@@ -19,6 +22,10 @@ pytestmark = pytest.mark.timeout(240)
 ANSWER_SECONDS = 14.0
 """More than any deadline of a request (2 s for a read or command, 10 s for a statement), less than
 the minutes that nobody would wait."""
+STALLED_SECONDS = 30.0
+"""Longer than the deadlines and heartbeats of everything that talks to a store."""
+PAUSE_SECONDS = 0.2
+BACK_SECONDS = 60.0
 STOP_SECONDS = 27.0
 """`SHUTDOWN_TIMEOUT_SECONDS` of API, worker and a margin; a stalled server is killed after them."""
 
@@ -42,14 +49,14 @@ def stalled(pid: int) -> Iterator[None]:
             os.kill(one, signal.SIGCONT)
 
 
-async def ask(up: Up, method: str, path: str, body: object = None) -> Answer:
+async def ask(up: Api, method: str, path: str, body: object = None) -> Answer:
     begun = time.monotonic()
     answer = await up.request(method, path, body)
     assert time.monotonic() - begun < ANSWER_SECONDS, (method, path, answer)
     return answer
 
 
-async def is_degraded(up: Up, wanted: str | None) -> None:
+async def is_degraded(up: Api, wanted: str | None) -> None:
     answer = await up.request("GET", "/health/live")
     assert header(answer, "x-degraded") == wanted
 
@@ -102,6 +109,39 @@ async def test_a_stalled_cache_and_queue_refuse_at_once(directory: Path) -> None
             assert unknown.status == 503
         await eventually(lambda: is_degraded(up, None), within_seconds=30)
         await up.persisted(await up.order())
+
+
+async def _search(up: Api, status: int) -> None:
+    assert (await ask(up, "GET", "/api/search?q=milk")).status == status
+
+
+async def _searchable(up: Api, order_id: str) -> None:
+    answer = await ask(up, "GET", f"/api/orders/{order_id}/status")
+    assert answer.json["status"] == "searchable"
+
+
+@NEEDS_SERVERS
+@pytest.mark.parametrize(("name", "role"), [("rabbitmq", "queue"), ("elasticsearch", "search")])
+async def test_a_stalled_server_holds_up_nobody(name: str, role: str) -> None:
+    """For half a minute orders are accepted, read and persisted in time; then it comes back."""
+    async with on_servers() as up:
+        await up.start()
+        await eventually(lambda: _search(up, 200), within_seconds=BACK_SECONDS)
+        ids = []
+        with stalled(await RealServer(name).pid()):
+            until = time.monotonic() + STALLED_SECONDS
+            while time.monotonic() < until:
+                accepted = await ask(up, "POST", "/api/orders", ORDER)
+                assert accepted.status == 202, accepted
+                ids.append(accepted.json["order_id"])
+                assert (await ask(up, "GET", f"/api/orders/{ids[-1]}")).status == 200
+                await _search(up, 503 if role == "search" else 200)
+                await asyncio.sleep(PAUSE_SECONDS)
+            await is_degraded(up, role)
+            await up.persisted(ids[0])
+        await eventually(lambda: is_degraded(up, None), within_seconds=BACK_SECONDS)
+        await eventually(lambda: _searchable(up, ids[-1]), within_seconds=BACK_SECONDS)
+        await up.stop()
 
 
 async def test_a_stop_does_not_wait_for_a_stalled_record(directory: Path) -> None:
