@@ -27,8 +27,10 @@ START_SECONDS = 240
 
 
 def root_dir() -> Path:
-    if "SERVERS_DIR" in os.environ:
-        return Path(os.environ["SERVERS_DIR"]).absolute()
+    if named := os.environ.get(
+        "SERVERS_DIR"
+    ):  # an empty one names none, not where one happens to be
+        return Path(named).absolute()
     if os.geteuid() == 0:
         return Path("/var/tmp/polyglot-servers")
     return REPOSITORY / ".cache" / "servers"

@@ -23,10 +23,11 @@ def directory() -> Iterator[Path]:
         _servers(path, "wipe")
 
 
-def _servers(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _servers(directory: Path | str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [REPOSITORY / "scripts" / "servers", *arguments, "redis"],
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SERVERS_DIR": str(directory)},
+        cwd="/",
         capture_output=True,
         text=True,
         timeout=50,
@@ -49,6 +50,12 @@ def test_a_server_is_found_again_and_keeps_its_address(directory: Path) -> None:
     assert _servers(directory, "env").stdout == address
     assert _servers(directory, "down").returncode == 0
     assert "stopped" in _servers(directory, "status").stdout
+
+
+def test_no_directory_is_not_the_one_where_one_happens_to_be(directory: Path) -> None:
+    """`SERVERS_DIR=` in a script whose variable is empty would put the data into a checkout."""
+    assert _servers(directory, "data").stdout == f"{directory}/redis/data\n"
+    assert _servers("", "data").stdout != "/redis/data\n"
 
 
 def test_an_unknown_name_is_wrong_usage(directory: Path) -> None:
