@@ -19,6 +19,11 @@ def checksum(order: Order) -> int:
         ValueError: the name is no UTF-8.
     """
     cents = int(order.amount.scaleb(2))
-    name = order.product_name.encode()
-    text = b"%b %d %d %b" % (id_text(order.id), cents, to_micros(order.created_at), name)
-    return int.from_bytes(hashlib.sha256(text).digest()[:4], "big")
+    micros = to_micros(order.created_at)
+    return checksum_of(id_text(order.id), cents, micros, order.product_name.encode())
+
+
+def checksum_of(order_id: bytes, cents: int, micros: int, name: bytes) -> int:
+    """Return the same of the parts, for who has them: the id's text and the name in UTF-8."""
+    digest = hashlib.sha256(b"%b %d %d %b" % (order_id, cents, micros, name)).digest()
+    return int.from_bytes(digest[:4], "big")

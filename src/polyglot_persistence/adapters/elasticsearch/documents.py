@@ -19,7 +19,7 @@ import msgspec
 
 from polyglot_persistence.adapters.elasticsearch.answers import Columns
 from polyglot_persistence.domain import text
-from polyglot_persistence.domain.checksum import checksum
+from polyglot_persistence.domain.checksum import checksum_of
 from polyglot_persistence.domain.order import CENT, Order, from_micros, id_text, to_micros
 
 FORM = 3_000 + text.ANALYSIS_VERSION
@@ -27,8 +27,8 @@ FORM = 3_000 + text.ANALYSIS_VERSION
 OWNER = "polyglot-persistence"
 """In the mapping of each index that this project made; only such ones are ever deleted."""
 
-NAMES_CACHED_MAX = 4_096
-"""Below 2 MB. An order stream repeats its names, and taking one apart costs 20 us."""
+NAMES_CACHED_MAX = 16_384
+"""Some 8 MB. An order stream repeats its names, and taking one apart costs 20 us."""
 
 _MOMENT_SHOWN = {"type": "date", "format": "strict_date_optional_time"}
 _BY_WORD = {"type": "text", "analyzer": "parted", "norms": False, "index_options": "docs"}
@@ -69,32 +69,33 @@ COLUMNS = ["id", "product_name", "amount_cents", "created_micros"]
 """What is shown of a hit, from where it is read without taking a whole document apart."""
 
 
-class _Document(msgspec.Struct, gc=False):
-    id: UUID
-    product_name: str
-    amount_cents: int
-    created_at: datetime
-    created_micros: int
-    indexed_at: datetime
-    words: str
-    stems: str
-    tie_key: int
-    checksum: int
-
-
 class _Name(NamedTuple):
-    words: str
-    stems: str
+    """What a name gives to each of its documents: itself in UTF-8, JSON, the number of words."""
+
+    utf8: bytes
+    name: bytes
+    words: bytes
+    stems: bytes
     length: int
 
 
-_encoder = msgspec.json.Encoder()
+_json = msgspec.json.Encoder().encode
 
 
 @functools.lru_cache(maxsize=NAMES_CACHED_MAX)
 def _taken_apart(name: str) -> _Name:
     words = text.words(name)
-    return _Name(" ".join(words), " ".join(map(text.stem, words)), len(words))
+    stems = map(text.stem, words)
+    return _Name(
+        name.encode(), _json(name), _json(" ".join(words)), _json(" ".join(stems)), len(words)
+    )
+
+
+# Filled in, instead of a struct that is encoded: a third of the time, of the worker's longest step.
+_ITEM = (
+    b'{"index":{"_id":"%b"}}\n{"id":"%b","product_name":%b,"amount_cents":%d,"created_at":%b,'
+    b'"created_micros":%d,"indexed_at":%b,"words":%b,"stems":%b,"tie_key":%d,"checksum":%d}\n'
+)
 
 
 def bulk_item(order: Order, indexed_at: datetime) -> bytes:
@@ -104,19 +105,21 @@ def bulk_item(order: Order, indexed_at: datetime) -> bytes:
         ValueError: it can never be one (`UnicodeError` and msgspec's errors are ValueErrors).
     """
     name = _taken_apart(order.product_name)
-    document = _Document(
-        order.id,
-        order.product_name,
-        int(order.amount / CENT),
-        order.created_at,
-        to_micros(order.created_at),
-        indexed_at,
+    order_id = id_text(order.id)
+    cents, micros = int(order.amount / CENT), to_micros(order.created_at)
+    return _ITEM % (
+        order_id,
+        order_id,
+        name.name,
+        cents,
+        _json(order.created_at),
+        micros,
+        _json(indexed_at),
         name.words,
         name.stems,
         text.tie_key(name.length, order.created_at),
-        checksum(order),
+        checksum_of(order_id, cents, micros, name.utf8),
     )
-    return b'{"index":{"_id":"%b"}}\n%b\n' % (id_text(order.id), _encoder.encode(document))
 
 
 def removal_item(order_id: UUID) -> bytes:

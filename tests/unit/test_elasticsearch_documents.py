@@ -1,0 +1,36 @@
+"""A document of Elasticsearch is filled in as bytes: it must be JSON whatever an order says."""
+
+import json
+from datetime import UTC, datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polyglot_persistence.adapters.elasticsearch.documents import MAPPINGS, bulk_item, order
+from polyglot_persistence.domain import text
+from polyglot_persistence.domain.checksum import checksum
+from polyglot_persistence.domain.order import AMOUNT_MAX, Order, from_micros, to_micros
+
+ORDERS = st.builds(
+    Order,
+    st.uuids(),
+    st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=200),
+    st.decimals(0, AMOUNT_MAX, places=2).map(abs),
+    st.integers(0, 4_102_444_800_000_000).map(from_micros),  # until the year 2100
+)
+INDEXED_AT = datetime(2025, 1, 2, 3, 4, 5, 678901, UTC)
+
+
+@given(ORDERS)
+def test_an_item_is_two_lines_of_json_with_every_field_of_the_mapping(one: Order) -> None:
+    """Names may hold quotes, backslashes and any script."""
+    action, document, rest = bulk_item(one, INDEXED_AT).split(b"\n")
+    assert rest == b""
+    assert json.loads(action) == {"index": {"_id": str(one.id)}}
+    found = json.loads(document)
+    assert found.keys() == MAPPINGS["properties"].keys()
+    assert order(found) == one
+    assert found["created_micros"] == to_micros(one.created_at)
+    assert found["checksum"] == checksum(one)
+    assert found["words"].split() == text.words(one.product_name)
+    assert datetime.fromisoformat(found["indexed_at"]) == INDEXED_AT
