@@ -22,7 +22,10 @@ from polyglot_persistence.adapters.elasticsearch.connection import (
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import IndexFailure
 
-BULK_DOCUMENTS_MAX = 1_000
+BULK_DOCUMENTS_MAX = 2_000
+"""As many as the worker persists together. A document costs the cluster a tenth to a fifth less of
+its processor time than in bulks of 1,000, and 5,000 gain nothing more."""
+
 BULK_BYTES_MAX = 5_000_000
 """Elastic's guide (tune for indexing speed): more than some tens of MB do not perform better."""
 
@@ -107,12 +110,12 @@ class Bulks:
             self._in_flight.release()
 
     async def _request(self, chunk: Sequence[Item], deadline: float) -> "_Outcome":
-        operations = [item.lines for item in chunk]
+        operations = b"".join([item.lines for item in chunk])
         try:
             answer = await self._connection.call(
                 lambda client: client.bulk(
                     index=self._alias,
-                    operations=operations,  # type: ignore[arg-type]  # taken as they are
+                    operations=[operations],  # type: ignore[list-item]  # taken as they are
                     require_alias=True,  # else a missing index is made with a guessed mapping
                     filter_path="errors,items.*.status,items.*.error",
                 ),
