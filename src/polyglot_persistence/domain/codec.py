@@ -10,6 +10,7 @@ read gives them out unchanged.
 Invariant: decoding refuses what this version does not fully understand; it never guesses.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ import msgspec
 
 from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import (
+    AMOUNT_MAX,
+    CENT,
     AcceptedOrder,
     Order,
     from_micros,
@@ -35,6 +38,9 @@ SCHEMA_VERSION = 1
 """Of the message's form. A newer one waits for a newer worker; it is never a dead letter."""
 
 UNIT_SIZE_MAX = 1_000
+
+NAMES_CACHED_MAX = 4_096
+"""Below 1 MB. An order stream repeats its names, and looking through one costs 0.4 us."""
 
 _UNREADABLE = (
     ValueError,  # and so msgspec's errors, and bytes that are no UTF-8
@@ -249,11 +255,19 @@ def _accepted(item: _Item) -> AcceptedOrder:
     )
 
 
+_parse_name = functools.lru_cache(maxsize=NAMES_CACHED_MAX)(parse_name)
+_ZERO = Decimal(0)
+
+
 def _order(text: _OrderText) -> Order:
+    amount = text.amount
     return Order(
         text.id,
-        parse_name(text.product_name, "product_name"),
-        parse_amount(text.amount, "amount"),
+        _parse_name(text.product_name, "product_name"),
+        # Nearly every amount stands there as it was written, with two decimals.
+        amount
+        if amount.same_quantum(CENT) and _ZERO < amount <= AMOUNT_MAX
+        else parse_amount(amount, "amount"),
         # The decoder's UTC is this very object.
         text.created_at if text.created_at.tzinfo is UTC else text.created_at.astimezone(UTC),
     )

@@ -157,7 +157,7 @@ def from_micros(micros: int) -> datetime:
     Raises:
         OverflowError: there is no such year.
     """
-    return _EPOCH + timedelta(microseconds=micros)
+    return _EPOCH + timedelta(0, 0, micros)
 
 
 def moment_or_none(micros: int | None) -> datetime | None:
