@@ -10,7 +10,7 @@ Invariant: no order id, key or text of a user is a metric's label.
 
 import logging
 import sys
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, MutableMapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -70,10 +70,14 @@ class BatchHistogram(Collector):
 
     def observe_all(self, values: Iterable[float]) -> None:
         """Observe each of the values."""
-        bounds, counts = self._bounds, self._counts
-        for value in values:
-            counts[bisect_left(bounds, value)] += 1
-            self._sum += value
+        ordered = sorted(values)  # then each bucket is a slice of them
+        first = 0
+        for number, bound in enumerate(self._bounds):
+            last = bisect_right(ordered, bound, first)
+            self._counts[number] += last - first
+            first = last
+        self._counts[-1] += len(ordered) - first
+        self._sum += sum(ordered)
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
         """Return the histogram as it is now."""

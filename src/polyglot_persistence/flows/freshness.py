@@ -5,8 +5,9 @@ show it, and added up in the record by the hour. What is counted and not yet add
 dies is lost; it is a statistic.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import inf, log10
 
 from polyglot_persistence.ports.audit import AuditedRecord, Freshness
@@ -24,11 +25,15 @@ class FreshnessCount:
 
     def note(self, accepted: Iterable[datetime], indexed_at: datetime) -> None:
         """Count orders that were just indexed for the first time."""
-        lags = [(indexed_at - one).total_seconds() + self._shown_after_seconds for one in accepted]
-        within = [sum(lag <= bound for lag in lags) for bound in BOUNDS_SECONDS]
-        for bound, orders in zip((*BOUNDS_SECONDS, "inf"), (*within, len(lags)), strict=True):
+        ordered = sorted(accepted)
+        shown_at = indexed_at + timedelta(seconds=self._shown_after_seconds)
+        within = [
+            len(ordered) - bisect_left(ordered, shown_at - timedelta(seconds=bound))
+            for bound in BOUNDS_SECONDS
+        ]
+        for bound, orders in zip((*BOUNDS_SECONDS, "inf"), (*within, len(ordered)), strict=True):
             ORDERS_CONSISTENT.labels(str(bound)).inc(orders)
-        counted = (len(lags), *within)
+        counted = (len(ordered), *within)
         self._counts = Freshness(*[a + b for a, b in zip(self._counts, counted, strict=True)])
 
     async def add_up(self, record: AuditedRecord) -> None:
