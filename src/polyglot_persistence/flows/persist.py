@@ -204,7 +204,7 @@ class PersistFlow:
     def _to_index(self, persisted: Persisted) -> Sequence[ToIndex]:
         if persisted.outbox_id is None:
             return []
-        orders = [persisted.stored[i] for i in persisted.inserted]
+        orders = [row for i, row in persisted.stored.items() if i in persisted.inserted]
         PERSIST_LAG_SECONDS.observe_all(
             [max((row.persisted_at - row.accepted_at).total_seconds(), 0.0) for row in orders]
         )

@@ -251,10 +251,10 @@ async def _insert(session: Session, chosen: Candidates) -> Persisted:
     if letter_ids:
         await _remove_answered(session, letter_ids, chosen)
     stored = {
-        order_id: existing.get(order_id)
-        or StoredOrder(accepted.order, accepted.accepted_at, persisted_at)
+        order_id: StoredOrder(accepted.order, accepted.accepted_at, persisted_at)
         for order_id, accepted in chosen.rows.items()
     }
+    stored.update(existing)
     return Persisted(stored, inserted, outbox_id, {})
 
 
