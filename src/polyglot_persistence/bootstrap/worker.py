@@ -1,6 +1,7 @@
 """A worker process: five loops and a small server, and the order in which they end."""
 
 import asyncio
+import gc
 
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.api.app import build_process_app
@@ -30,6 +31,10 @@ from polyglot_persistence.worker.warmer import warm_forever
 
 _log = logger("worker")
 
+OBJECTS_BETWEEN_COLLECTIONS = 50_000
+"""Orders under way are many objects and no cycles: looking for these took 15 % of a worker's time,
+at Python's own threshold of 700. What cycles there are add up to a few MB until then."""
+
 HANG_UP_SECONDS = 1.0
 """For a look at the metrics that is under way when all else has ended."""
 
@@ -41,6 +46,8 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
     """
     listener = listen(settings.api_host, settings.worker_port) if settings.worker_port else None
     stores = observed(connect(settings))
+    gc.freeze()  # what is there by now is code, and stays
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     ended = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as tasks:
