@@ -18,7 +18,7 @@ from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.flows.persist import Redelivered, ToIndex
 from polyglot_persistence.flows.sweep import QueueProgress, SweepFlow
 from polyglot_persistence.ports import Backlog, Delivery
-from polyglot_persistence.worker.indexer import Indexer, IndexerLimits
+from polyglot_persistence.worker.indexer import GATHER_ORDERS, Indexer, IndexerLimits
 from polyglot_persistence.worker.persister import Persister, PersisterLimits
 from polyglot_persistence.worker.repeat import repeat, repeat_as_leader
 from tests.support.scripted import FakeClock, ScriptedQueue
@@ -329,7 +329,7 @@ class IndexFlowStand:
     """An index flow that writes down what it is given."""
 
     def __init__(self) -> None:
-        self.indexed: list[int] = []
+        self.calls: list[list[int]] = []
         self.asked_for: list[int] = []
         """Orders at most, by each look at the outbox."""
         self.failing = False
@@ -339,7 +339,11 @@ class IndexFlowStand:
         self.called.set()
         if self.failing:
             raise UnavailableError("away")
-        self.indexed += [batch.outbox_id for batch in batches]
+        self.calls.append([batch.outbox_id for batch in batches])
+
+    @property
+    def indexed(self) -> list[int]:
+        return [outbox_id for call in self.calls for outbox_id in call]
 
     async def work_off_outbox(self, older_than_seconds: float, orders_max: int) -> int:
         self.asked_for.append(orders_max)
@@ -370,6 +374,25 @@ async def test_what_finds_no_room_is_left_to_the_outbox() -> None:
     stop.set()
     await indexer.run(stop)
     assert sorted(flow.indexed) == [1, 3]
+
+
+async def test_orders_that_come_shortly_after_each_other_are_indexed_together() -> None:
+    """Few wait a moment for others; as many as a bulk takes wait for nobody."""
+    flow, stop = IndexFlowStand(), asyncio.Event()
+    indexer = Indexer(cast("Any", flow), IndexerLimits(GATHER_ORDERS, 10_000, 10, 10))
+    running = asyncio.create_task(indexer.run(stop))
+    indexer.offer([to_index(1, 1)])
+    await asyncio.sleep(0)  # lets the indexer see the first alone
+    indexer.offer([to_index(2, 1)])
+    await flow.called.wait()
+    assert flow.calls == [[1, 2]]
+    flow.called.clear()
+    indexer.offer([to_index(3, GATHER_ORDERS)])
+    await flow.called.wait()
+    indexer.offer([to_index(4, 1)])
+    stop.set()
+    await running
+    assert flow.calls[1:] == [[3], [4]]
 
 
 async def test_an_outage_empties_the_memory() -> None:

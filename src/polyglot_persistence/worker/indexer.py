@@ -5,6 +5,7 @@ outbox row later.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,6 +20,11 @@ _log = logger("indexer")
 
 IN_FLIGHT = 2
 """Batches indexed at once: the second one measured +36 % with Elasticsearch."""
+
+GATHER_ORDERS = 2_000
+GATHER_SECONDS = 0.05
+"""Fewer orders wait so long for others, to be indexed with them: a batch costs requests, an fsync
+and a transaction however few they are. An engine shows what it indexed only every second."""
 
 
 class IndexerLimits(NamedTuple):
@@ -40,6 +46,8 @@ class Indexer:
         self._waiting_orders = 0
         self._outbox_orders = limits.batch_orders_max
         self._arrived = asyncio.Event()
+        self._enough = asyncio.Event()
+        self._stopping = False
 
     def offer(self, batches: Sequence[ToIndex]) -> None:
         """Take batches to be indexed soon, or leave them to the outbox if memory is full."""
@@ -49,7 +57,7 @@ class Indexer:
                 continue
             self._waiting.append(batch)
             self._waiting_orders += orders
-        self._arrived.set()
+        self._tell()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Index until stopped, and then what is waiting, as long as the index takes it."""
@@ -65,18 +73,19 @@ class Indexer:
                 )
             )
             await stop.wait()
-            self._arrived.set()
+            self._stopping = True
+            self._tell()
 
     async def _index_offers(self, stop: asyncio.Event) -> None:
         backoff = Backoff(stop, "index")
         while True:
+            await self._arrived.wait()
+            await self._gather()
             batches = self._take()
             if not batches:
-                if stop.is_set():
+                if self._stopping:
                     return
-                self._arrived.clear()
-                await self._arrived.wait()
-                continue
+                continue  # the others took them
             try:
                 await self._flow.index(batches)
             except PolyglotError as error:
@@ -85,6 +94,20 @@ class Indexer:
                 await backoff.pause()
             else:
                 backoff.succeeded()
+
+    def _tell(self) -> None:
+        """Let the events say how much waits, or that nothing more will come."""
+        for event, orders in ((self._arrived, 1), (self._enough, GATHER_ORDERS)):
+            if self._stopping or self._waiting_orders >= orders:
+                event.set()
+            else:
+                event.clear()
+
+    async def _gather(self) -> None:
+        """Wait for enough orders, but not long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GATHER_SECONDS):
+                await self._enough.wait()
 
     def _take(self) -> Sequence[ToIndex]:
         batches: list[ToIndex] = []
@@ -95,12 +118,14 @@ class Indexer:
             batches.append(self._waiting.popleft())
             orders += len(batches[-1].orders)
         self._waiting_orders -= orders
+        self._tell()
         return batches
 
     def _forget(self) -> None:
         """Leave everything to the outbox: it survives an outage and memory does not."""
         self._waiting.clear()
         self._waiting_orders = 0
+        self._tell()
 
     async def _work_off(self) -> bool:
         try:

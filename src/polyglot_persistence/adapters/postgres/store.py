@@ -165,10 +165,14 @@ class PostgresOrderStore:
                 await session.fetch("outbox_done", outbox_ids)
 
     async def outbox_done(self, outbox_ids: Sequence[int]) -> Sequence[int]:
-        """See `OrderStore.outbox_done`. A row that another process has claimed is left to it."""
+        """See `OrderStore.outbox_done`. A row that another process has claimed is left to it.
+
+        A crash of the server may bring rows back, whose orders are then indexed once more.
+        """
         if not outbox_ids:
             return []
         async with self._pool.transaction() as session:
+            await session.fetch("commit_lazily")
             return [record["id"] for record in await session.fetch("outbox_done", outbox_ids)]
 
     async def progress(self, *, dead_letters_max: int) -> Progress:
