@@ -155,6 +155,25 @@ async def test_messages_are_persisted_together_up_to_the_batch_size() -> None:
     assert stand.progress.passed == NOW
 
 
+async def test_batches_are_persisted_side_by_side_until_one_fails() -> None:
+    """While one is inserted another is decoded or settled; those after a failure come again."""
+    stand = Stand([delivery(orders(100)) for _ in range(4)])
+    both = asyncio.Barrier(2)
+
+    async def persist(batch: Sequence[AcceptedOrder], source: str) -> Sequence[ToIndex]:
+        stand.flow.batches.append([one.order.id for one in batch])
+        await both.wait()
+        if len(stand.flow.batches) == 2:
+            stand.stop.set()
+            raise UnavailableError("away")
+        return []
+
+    stand.flow.persist = persist  # type: ignore[method-assign]
+    await stand.persister.run(stand.stop)
+    assert len(stand.flow.batches) == 2
+    assert stand.consumer.acked == []
+
+
 async def test_a_suspect_message_is_persisted_order_by_order() -> None:
     """One of its orders may have killed workers; its neighbours in the queue are left alone."""
     suspect, innocent = orders(3), orders(5)

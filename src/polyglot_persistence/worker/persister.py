@@ -15,6 +15,7 @@ Invariant: a message of a newer schema is handed back untouched, for a newer wor
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -35,6 +36,10 @@ _log = logger("persister")
 Result = TypeVar("Result")
 
 RECEIVE_SECONDS = 1.0
+
+IN_FLIGHT = 2
+"""Batches at once: while PostgreSQL inserts one, another is decoded, or marked clean."""
+
 SUSPECT_REDELIVERIES = 2
 """From this many on, one of a message's orders may kill workers. Or the record was away as often,
 and so it goes unit by unit only once a worker died of it."""
@@ -127,17 +132,40 @@ class Persister:
             await consumer.release(newer)
             await pause(stop, NEWER_SCHEMA_PAUSE_SECONDS)
         ours = [d for d in deliveries if d.schema <= codec.SCHEMA_VERSION]
-        for batch in self._micro_batches(ours):
-            deadline = _Deadline(received_at + self._limits.hold_seconds, stop)
-            origins = [tracing.origin(delivery.trace) for delivery in batch]
-            attributes: dict[str, tracing.Value] = {
-                "messaging.destination.name": QUEUE_NAME,
-                "messaging.operation.name": "process",
-                "messaging.operation.type": "process",
-                "messaging.batch.message_count": len(batch),
-            }
-            with tracing.batch_span(f"process {QUEUE_NAME}", origins, attributes, "CONSUMER"):
-                await self._persist_batch(consumer, batch, deadline)
+        deadline = _Deadline(received_at + self._limits.hold_seconds, stop)
+        await self._persist_batches(consumer, deque(self._micro_batches(ours)), deadline)
+
+    async def _persist_batches(
+        self, consumer: Consumer, batches: deque[Sequence[Delivery]], deadline: _Deadline
+    ) -> None:
+        """Persist batches, some at once, in no order; begin no other once one has failed."""
+
+        async def some() -> None:
+            try:
+                while batches:
+                    await self._process(consumer, batches.popleft(), deadline)
+            except BaseException:
+                batches.clear()
+                raise
+
+        lanes = min(IN_FLIGHT, len(batches))
+        results = await asyncio.gather(*(some() for _ in range(lanes)), return_exceptions=True)
+        for result in results:  # all have ended, so that nothing goes on without the consumer
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _process(
+        self, consumer: Consumer, batch: Sequence[Delivery], deadline: _Deadline
+    ) -> None:
+        origins = [tracing.origin(delivery.trace) for delivery in batch]
+        attributes: dict[str, tracing.Value] = {
+            "messaging.destination.name": QUEUE_NAME,
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.batch.message_count": len(batch),
+        }
+        with tracing.batch_span(f"process {QUEUE_NAME}", origins, attributes, "CONSUMER"):
+            await self._persist_batch(consumer, batch, deadline)
 
     def _micro_batches(self, deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
         """Yield messages together up to the batch size, suspect ones among themselves."""
