@@ -204,7 +204,9 @@ class PersistFlow:
     def _to_index(self, persisted: Persisted) -> Sequence[ToIndex]:
         if persisted.outbox_id is None:
             return []
-        orders = [row for i, row in persisted.stored.items() if i in persisted.inserted]
+        orders = list(persisted.stored.values())
+        if len(persisted.inserted) < len(orders):
+            orders = [row for row in orders if row.order.id in persisted.inserted]
         PERSIST_LAG_SECONDS.observe_all(
             [max((row.persisted_at - row.accepted_at).total_seconds(), 0.0) for row in orders]
         )
