@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from polyglot_persistence.domain.order import AMOUNT_MAX, Order, new_id
+from polyglot_persistence.domain.search import COUNTED_ORDERS_MAX, SearchQuery, Sort, position
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import SearchIndex, StoredOrder
 from tests.support.eventually import eventually
@@ -313,14 +314,12 @@ async def test_exact_goes_before_prefix_before_typo(index: SearchIndex) -> None:
     assert [hit.rank for hit in found.hits] == [3, 2, 0]
 
 
-async def test_between_equals_the_shorter_name_then_the_newer_order_goes_first(
-    index: SearchIndex,
-) -> None:
-    """So the answer is the same each time, and what a user would expect."""
-    await fill(index, "Milk", "Chocolate milk", "MILK", "Milk", "Milk of the day")
+async def test_between_equals_the_newer_order_goes_first(index: SearchIndex) -> None:
+    """Whatever the rest of its name, so that the answer is the same each time."""
+    await fill(index, "Milk", "Chocolate milk", "MILK", "Milkshake", "Milk of the day")
     found = (await index.search(asked("milk", 10))).hits
     assert [hit.order.created_at - START for hit in found] == [
-        timedelta(seconds=second) for second in (3, 2, 0, 1, 4)
+        timedelta(seconds=second) for second in (4, 2, 1, 0, 3)
     ]
 
 
@@ -374,8 +373,34 @@ async def test_the_total_counts_what_is_not_returned(index: SearchIndex) -> None
     await fill(index, *["Milk"] * 30, *["Milkshake"] * 30, "Bread")
     for hits_max in (1, 29, 30, 31, 59, 60, 100):
         found = await index.search(asked("milk", hits_max))
-        assert found.total == 60
+        assert (found.total, found.total_is_exact) == (60, True)
         assert len(found.hits) == min(hits_max, 60)
+
+
+async def test_a_total_is_counted_up_to_a_bound(index: SearchIndex) -> None:
+    """Up to it exactly; above it "at least", also on later pages; with facets all are counted."""
+    bound = COUNTED_ORDERS_MAX
+    names = [*["Milk"] * (bound // 2), *["Milkshake"] * (bound // 2), *["Bread"] * (bound + 1)]
+    await fill(index, *names)
+    for text, total in (("milk", bound), ("milkshake", bound // 2), ("milkk", bound // 2)):
+        found = await index.search(asked(text, 10))
+        assert (found.total, found.total_is_exact) == (total, True), text
+    for text in ("bread", "bred", "b"):
+        found = await index.search(asked(text, 10))
+        assert (found.total, found.total_is_exact) == (bound, False), text
+        last = found.hits[-1]
+        after = position(last.order, last.rank, Sort.RELEVANCE)
+        for query in (asked(text, 10, after=after), asked(text, 10, sort=Sort.NEWEST)):
+            found = await index.search(query)
+            assert (found.total, found.total_is_exact) == (bound, False), text
+        found = await index.search(asked(text, 10, facets=True))
+        assert (found.total, found.total_is_exact) == (bound + 1, True), text
+    await index.index([row("Milk")])
+    await visible(index, 2 * bound + 2)
+    found = await index.search(asked("milk", 10))
+    assert (found.total, found.total_is_exact) == (bound, False)
+    everything = await index.search(SearchQuery(None, 10, Sort.NEWEST))
+    assert (everything.total, everything.total_is_exact) == (2 * bound + 2, True)
 
 
 WORDS = [

@@ -25,9 +25,8 @@ def expected(
         tiers = [_tier(word, order.product_name) for word in parsed]
         if tiers and all(tiers) and _within(order, bounds):
             typos, exact = tiers.count(1), tiers.count(3)
-            brevity = -min(len(words(order.product_name)), 15)
             keys: dict[Sort, tuple[Any, ...]] = {
-                Sort.RELEVANCE: (-typos, exact, brevity, order.created_at),
+                Sort.RELEVANCE: (-typos, exact, order.created_at),
                 Sort.NEWEST: (order.created_at,),
                 Sort.AMOUNT: (order.amount, order.created_at),
             }

@@ -12,7 +12,6 @@ from polyglot_persistence.domain.text import (
     parse_query,
     singular,
     stem,
-    tie_key,
     words,
 )
 
@@ -112,14 +111,3 @@ def test_a_rank_can_be_taken_apart() -> None:
         assert sorted(ranks, key=ranks.__getitem__) == sorted(ranks)
         assert all(ranking.parts(float(rank)) == parts for parts, rank in ranks.items())
         assert 0 < ranking.score(0) < ranking.score(max(ranks.values())) == 1
-
-
-def test_ties_go_to_the_shorter_then_the_newer() -> None:
-    """The key is a number that a signed 64-bit column holds, for any moment."""
-    later = from_micros(1_763_863_562_123_457)
-    keys = [tie_key(40, START), tie_key(15, later), tie_key(2, START), tie_key(2, later)]
-    assert keys == sorted(keys)
-    assert tie_key(16, START) == tie_key(15, START)
-    first, last = from_micros(-62_135_596_800_000_000), from_micros(253_402_300_799_999_999)
-    assert 0 <= tie_key(200, first) < tie_key(200, last) < tie_key(1, first) < tie_key(1, last)
-    assert tie_key(0, last) < 2**63

@@ -3,7 +3,7 @@
 An answer is ordered by whole numbers and at last by id, all descending, so that a position says
 which hits come after it, whatever has been indexed since:
 
-    relevance   rank of the match (`text.Ranking`), `text.tie_key`, id
+    relevance   rank of the match (`text.Ranking`), created_at, id
     newest      created_at, id
     amount      cents, created_at, id
 """
@@ -14,9 +14,12 @@ from datetime import date
 from typing import NamedTuple
 from uuid import UUID
 
-from polyglot_persistence.domain import text
 from polyglot_persistence.domain.order import Order, to_micros
 from polyglot_persistence.domain.text import QueryWord
+
+COUNTED_ORDERS_MAX = 1_000
+"""Of more, a total says "at least" so many: counting on costs an engine more than the page does.
+Nobody turns so many pages; and whoever wants to know asks for facets, which count everything."""
 
 PRICE_BOUNDS_CENTS = (0, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 100_000)
 """Where the price ranges of an answer begin; each ends where the next begins, the last nowhere."""
@@ -110,5 +113,4 @@ def position(order: Order, rank: int, sort: Sort) -> Position:
         return Position((micros,), order.id)
     if sort is Sort.AMOUNT:
         return Position((int(order.amount.scaleb(2)), micros), order.id)
-    tie_key = text.tie_key(len(text.words(order.product_name)), order.created_at)
-    return Position((rank, tie_key), order.id)
+    return Position((rank, micros), order.id)

@@ -15,18 +15,15 @@ A query word matches a name's word, best first:
                  Algolia, https://www.algolia.com/doc/guides/managing-results/optimize-search-results/typo-tolerance
 
 Invariant: any text is accepted, here nothing is syntax and nothing raises.
-Invariant: `ANALYSIS_VERSION` grows with every change of what `words`, `stem` or `tie_key` return,
-for an index that was built with others has to be built anew.
+Invariant: `ANALYSIS_VERSION` grows with every change of what `words` or `stem` return, for an index
+that was built with others has to be built anew.
 """
 
 import functools
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from typing import NamedTuple
-
-from polyglot_persistence.domain.order import to_micros
 
 ANALYSIS_VERSION = 1
 
@@ -194,8 +191,8 @@ class Ranking:
     First come the matches with the fewest typos, among these those with the most exact words:
     an engine adds `unmisspelt` for each word that matches exactly or as a prefix, and `exact` for
     each that matches exactly. All sums are small integers, so they are exact also in the 32-bit
-    floats that engines add scores in. Equal ranks are ordered by `tie_key`, then by id, both
-    descending.
+    floats that engines add scores in. Of equal ranks the newer order goes first, which is the
+    likelier one to be of a product that is often ordered; then the greater id.
     """
 
     exact = 1
@@ -211,18 +208,3 @@ class Ranking:
     def parts(self, rank: float) -> tuple[int, int]:
         """Return how many words a rank has unmisspelt, and how many of them exact."""
         return divmod(int(rank), self.unmisspelt)
-
-
-_TIE_WORDS_MAX = 15
-_TIE_MOMENT_BITS = 59  # the microseconds from year 1 to year 9999 need all of them
-_YEAR_1_MICROS = to_micros(datetime.min.replace(tzinfo=UTC))
-
-
-def tie_key(name_words: int, created_at: datetime) -> int:
-    """Return what orders equal ranks, the higher the better: fewer words in the name, then newer.
-
-    The query then is more of what was ordered. Names of 15 words and more count as equal. The key
-    is one number from 0 to 2**63 - 1, because engines sort by one number much faster than by two.
-    """
-    brevity = _TIE_WORDS_MAX - min(name_words, _TIE_WORDS_MAX)
-    return brevity << _TIE_MOMENT_BITS | (to_micros(created_at) - _YEAR_1_MICROS)

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from polyglot_persistence.adapters.elasticsearch import answers
+from polyglot_persistence.adapters.elasticsearch.answers import SearchAnswer
 from polyglot_persistence.adapters.elasticsearch.bulk import Bulks, Item
 from polyglot_persistence.adapters.elasticsearch.connection import (
     Connection,
@@ -31,16 +32,23 @@ from polyglot_persistence.adapters.elasticsearch.documents import (
     removal_item,
 )
 from polyglot_persistence.adapters.elasticsearch.query import (
+    exact_page_of,
     facets_in,
+    is_counted_all,
     most_ordered,
     names_in,
-    pages_of,
+    page_of,
     summary_of,
     words_of,
 )
 from polyglot_persistence.adapters.elasticsearch.searches import Searches
 from polyglot_persistence.domain.matching import match
-from polyglot_persistence.domain.search import Facets, NameOrders, SearchQuery
+from polyglot_persistence.domain.search import (
+    COUNTED_ORDERS_MAX,
+    Facets,
+    NameOrders,
+    SearchQuery,
+)
 from polyglot_persistence.domain.text import QueryWord
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import Hit, IndexFailure, SearchResult, StoredOrder, StoreState
@@ -104,19 +112,23 @@ class ElasticsearchIndex:
         await self._trust(deadline)
         if query.words == ():
             return SearchResult(0, [], facets=Facets([], [], []) if query.facets else None)
-        pages = pages_of(query)
-        page, summary = await self._searches.ask(next(pages), summary_of(query), deadline=deadline)
-        for search in pages:
-            if len(page.hits.hits) == query.hits_max:
-                break
-            [page] = await self._searches.ask(search, deadline=deadline)
+        summaries = [summary_of(query)] if is_counted_all(query) else []
+        exact = exact_page_of(query)
+        first = exact or page_of(query)
+        page, *counted = await self._searches.ask(first, *summaries, deadline=deadline)
+        if exact is not None and len(page.hits.hits) < query.hits_max:
+            [page] = await self._searches.ask(page_of(query), deadline=deadline)
+        elif exact is not None and not counted and _total(page) <= COUNTED_ORDERS_MAX:
+            counted = [*await self._searches.ask(summary_of(query), deadline=deadline)]
+        [summary] = counted or [page]
         hits = [_hit(found, query) for found in page.hits.hits]
-        total = summary.hits.total or answers.Total(0)
+        total = max(_total(summary), len(hits))  # an order may be shown in the time between the two
+        counted_max = total if is_counted_all(query) else COUNTED_ORDERS_MAX
         return SearchResult(
-            max(total.value, len(hits)),  # an order may be shown in the time between the two
+            min(total, counted_max),
             hits,
             facets_in(summary.aggregations) if query.facets else None,
-            total_is_exact=total.relation == "eq",
+            total_is_exact=total <= counted_max,
         )
 
     async def names(self, words: Sequence[QueryWord], names_max: int) -> Sequence[NameOrders]:
@@ -349,6 +361,14 @@ class ElasticsearchIndex:
                 raise
             return False  # another process has just made it, or the alias was lost
         return True
+
+
+def _total(answer: SearchAnswer) -> int:
+    """Return how many matched; where they were not counted further, one more than that."""
+    total = answer.hits.total
+    if total is None:
+        raise UnavailableError("Elasticsearch: not its answer: hits without a total")
+    return total.value + (total.relation != "eq")
 
 
 def _hit(found: answers.Found, query: SearchQuery) -> Hit:

@@ -1,15 +1,16 @@
 """The questions of `domain.search`, and the ranking of `domain.text`, in Elasticsearch's terms.
 
 Every clause has a constant score, so that a score is the rank and nothing of the engine's own; the
-rewrite of typos is set, so that all words within reach count and not the likeliest fifty.
+rewrite of typos is set, so that more words within reach count than the nearest fifty.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from polyglot_persistence.adapters.elasticsearch.documents import COLUMNS
 from polyglot_persistence.domain.search import (
+    COUNTED_ORDERS_MAX,
     DAYS_MAX,
     NAMES_MAX,
     PRICE_BOUNDS_CENTS,
@@ -23,64 +24,79 @@ from polyglot_persistence.domain.search import (
 )
 from polyglot_persistence.domain.text import QueryWord, Ranking
 
-COUNTED_ORDERS_MAX = 10_000
-"""Of more, a total says "at least" so many, as Elasticsearch does by default."""
+Search = Mapping[str, Any]
+"""The body of a search request."""
+
+TYPOS_FOUND_MAX = 960
+"""Words of the index within reach of all words of a query together, the nearest first: more are
+more clauses than a small cluster takes (1,024)."""
 
 _SORTS = {
-    Sort.RELEVANCE: ("_score", "tie_key", "id"),
+    Sort.RELEVANCE: ("_score", "created_micros", "id"),
     Sort.NEWEST: ("created_micros", "id"),
     Sort.AMOUNT: ("amount_cents", "created_micros", "id"),
 }
 
 
-def pages_of(query: SearchQuery) -> Iterator[Mapping[str, Any]]:
-    """Yield searches whose first that fills a page has it; the last has it anyway.
+def exact_page_of(query: SearchQuery) -> Search | None:
+    """Return the search for the matches with every word exactly; None if they are not the first.
 
-    A page of matches with every word exactly comes out of lists of terms in the order of a column,
-    so that most of them are passed over. Only if they are too few, or the page
-    stands beyond them, is everything that matches ranked.
+    They come out of lists of terms in the order of a column, so that most of them are passed over.
+    Most searches need no more than this.
     """
     after = query.after
-    place: Sequence[int | str] | None = after and [*after.keys, str(after.order_id)]
     if query.sort is not Sort.RELEVANCE or not query.words:
-        yield _page(query, _matching(query), _SORTS[query.sort], place)
-        return
-    if after is None or after.keys[0] == Ranking(len(query.words)).rank_max:
-        exact = [{"term": {"stems": word.stem}} for word in query.words]
-        rest = place and place[1:]
-        yield _page(query, _all_of(*exact, *_within(query.bounds)), _SORTS[query.sort][1:], rest)
-    ranked = {"bool": {"must": words_of(query.words), "filter": _within(query.bounds)}}
-    yield _page(query, ranked, _SORTS[query.sort], place)
+        return None
+    if after is not None and after.keys[0] != Ranking(len(query.words)).rank_max:
+        return None
+    exact = [{"term": {"stems": word.stem}} for word in query.words]
+    matching = _all_of(*exact, *_within(query.bounds))
+    return _page(query, matching, _SORTS[Sort.NEWEST], _place(query)[1:])
+
+
+def page_of(query: SearchQuery) -> Search:
+    """Return the search for a page of everything that matches."""
+    if query.sort is Sort.RELEVANCE and query.words:
+        ranked = {"bool": {"must": words_of(query.words), "filter": _within(query.bounds)}}
+        return _page(query, ranked, _SORTS[query.sort], _place(query))
+    return _page(query, _matching(query), _SORTS[query.sort], _place(query))
+
+
+def _place(query: SearchQuery) -> Sequence[int | str]:
+    return [*query.after.keys, str(query.after.order_id)] if query.after else []
 
 
 def _page(
     query: SearchQuery,
     matching: Mapping[str, Any],
     fields: Sequence[str],
-    place: Sequence[int | str] | None,
-) -> Mapping[str, Any]:
+    place: Sequence[int | str],
+) -> Search:
     page = {
         "query": matching,
         "sort": [{field: "desc"} for field in fields],
         "size": query.hits_max,
-        "track_total_hits": False,
+        "track_total_hits": COUNTED_ORDERS_MAX,
         "_source": False,
         "stored_fields": "_none_",
         "docvalue_fields": COLUMNS,
     }
-    return page if place is None else {**page, "search_after": place}
+    return {**page, "search_after": place} if place else page
 
 
-def summary_of(query: SearchQuery) -> Mapping[str, Any]:
-    """Return the search that counts what matches, on whatever page.
+def is_counted_all(query: SearchQuery) -> bool:
+    """Return whether the total is exact however many match: it costs nothing, or nothing more."""
+    return query.facets or (query.words is None and query.bounds == Bounds())
 
-    Up to a bound, unless all are counted anyway; so the cluster can remember the answer.
-    """
-    summary = {"query": _matching(query), "size": 0}
-    if query.facets:
-        return {**summary, "track_total_hits": True, "aggregations": FACETS}
-    everything = query.words is None and query.bounds == Bounds()
-    return {**summary, "track_total_hits": everything or COUNTED_ORDERS_MAX}
+
+def summary_of(query: SearchQuery) -> Search:
+    """Return the search that counts what matches, on whatever page."""
+    summary = {
+        "query": _matching(query),
+        "size": 0,
+        "track_total_hits": is_counted_all(query) or COUNTED_ORDERS_MAX,
+    }
+    return {**summary, "aggregations": FACETS} if query.facets else summary
 
 
 def _matching(query: SearchQuery) -> Mapping[str, Any]:
@@ -94,7 +110,8 @@ def _all_of(*conditions: Mapping[str, Any]) -> Mapping[str, Any]:
 def words_of(words: Sequence[QueryWord]) -> list[Mapping[str, Any]]:
     """Return a condition for each word."""
     ranking = Ranking(len(words))
-    return [_word(word, ranking) for word in words]
+    typos_found_max = TYPOS_FOUND_MAX // max(1, len(words))
+    return [_word(word, ranking, typos_found_max) for word in words]
 
 
 def _within(bounds: Bounds) -> list[Mapping[str, Any]]:
@@ -109,7 +126,7 @@ def _within(bounds: Bounds) -> list[Mapping[str, Any]]:
     ]
 
 
-def _word(word: QueryWord, ranking: Ranking) -> Mapping[str, Any]:
+def _word(word: QueryWord, ranking: Ranking, typos_found_max: int) -> Mapping[str, Any]:
     ways = [
         _scored({"term": {"stems": word.stem}}, ranking.unmisspelt + ranking.exact),
         *(_scored({"prefix": {"words": {"value": p}}}, ranking.unmisspelt) for p in word.prefixes),
@@ -119,7 +136,9 @@ def _word(word: QueryWord, ranking: Ranking) -> Mapping[str, Any]:
             "value": word.stem,
             "fuzziness": word.typos_max,
             "transpositions": True,
-            "rewrite": "constant_score",
+            # Finds the words once; "constant_score" does it for each segment, which costs more
+            # than the rest of a search.
+            "rewrite": f"top_terms_boost_{typos_found_max}",
         }
         ways.append(_scored({"fuzzy": {"stems": typo}}, 0))
     return {"dis_max": {"queries": ways}}

@@ -4,7 +4,7 @@
     stems       what a query's word matches exactly or with a typo (`text.stem`)
     words       what a query's word is a prefix of (`text.words`)
     name        the product name as it is, to count by
-    tie_key, created, cents, id_high, id_low   columns to order by; bounds are of the middle two
+    created, cents, id_high, id_low   columns to order by; bounds are of the first two
     checksum    a column that stands for the content, for audits
     source      what a hit gives back
 
@@ -24,9 +24,9 @@ from polyglot_persistence.domain import text
 from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.domain.order import CENT, Order, from_micros, to_micros
 
-FORM = 3_000 + text.ANALYSIS_VERSION
+FORM = 4_000 + text.ANALYSIS_VERSION
 
-_COLUMNS = ("tie_key", "created", "cents", "id_high", "id_low", "checksum")
+_COLUMNS = ("created", "cents", "id_high", "id_low", "checksum")
 
 NAMES_CACHED_MAX = 4_096
 """Below 2 MB. An order stream repeats its names, and taking one apart costs 20 us."""
@@ -69,13 +69,12 @@ def schema() -> tantivy.Schema:
 class _Name(NamedTuple):
     words: str
     stems: str
-    length: int
 
 
 @functools.lru_cache(maxsize=NAMES_CACHED_MAX)
 def _taken_apart(name: str) -> _Name:
     words = text.words(name)
-    return _Name(" ".join(words), " ".join(map(text.stem, words)), len(words))
+    return _Name(" ".join(words), " ".join(map(text.stem, words)))
 
 
 def document(order: Order, indexed_at: datetime) -> tantivy.Document:
@@ -93,7 +92,6 @@ def document(order: Order, indexed_at: datetime) -> tantivy.Document:
         words=name.words,
         stems=name.stems,
         name=order.product_name,
-        tie_key=text.tie_key(name.length, order.created_at),
         created=created,
         cents=cents,
         id_high=high,

@@ -29,7 +29,13 @@ from polyglot_persistence.adapters.tantivy.facets import facets_of, most_ordered
 from polyglot_persistence.adapters.tantivy.lane import Lane
 from polyglot_persistence.adapters.tantivy.query import OrderQuery
 from polyglot_persistence.domain.order import from_micros
-from polyglot_persistence.domain.search import Facets, NameOrders, SearchQuery, position
+from polyglot_persistence.domain.search import (
+    COUNTED_ORDERS_MAX,
+    Facets,
+    NameOrders,
+    SearchQuery,
+    position,
+)
 from polyglot_persistence.domain.text import QueryWord
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import Hit, IndexFailure, SearchResult, StoredOrder, StoreState
@@ -138,7 +144,9 @@ class TantivyIndex:
             ]
             hits.sort(key=lambda hit: position(hit.order, hit.rank, query.sort), reverse=True)
             facets = facets_of(searcher, asked.everything) if query.facets else None
-            return SearchResult(asked.count(searcher), hits, facets)
+            total = asked.count(searcher)
+            counted_max = total if asked.is_counted_all else COUNTED_ORDERS_MAX
+            return SearchResult(min(total, counted_max), hits, facets, total <= counted_max)
 
         return await self._readers.run(job)
 

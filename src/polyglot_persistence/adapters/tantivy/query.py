@@ -17,7 +17,7 @@ from tantivy import DocAddress, FieldType, Occur, Order, Query, Schema, Searcher
 
 from polyglot_persistence.adapters.tantivy.documents import halves, source
 from polyglot_persistence.domain.matching import match
-from polyglot_persistence.domain.search import Bounds, SearchQuery, Sort
+from polyglot_persistence.domain.search import COUNTED_ORDERS_MAX, Bounds, SearchQuery, Sort
 from polyglot_persistence.domain.text import QueryWord, Ranking
 
 
@@ -29,7 +29,7 @@ class Match(NamedTuple):
 
 
 _FIELDS = {
-    Sort.RELEVANCE: ("tie_key", "id_high", "id_low"),  # within a rank
+    Sort.RELEVANCE: ("created", "id_high", "id_low"),  # within a rank
     Sort.NEWEST: ("created", "id_high", "id_low"),
     Sort.AMOUNT: ("cents", "created", "id_high", "id_low"),
 }
@@ -57,10 +57,22 @@ class OrderQuery:
             *(Query.const_score_query(query, 0.0) for query in self._any()), *self._bounds
         )
 
+    @property
+    def is_counted_all(self) -> bool:
+        """Whether the total is exact however many match: it costs nothing, or nothing more."""
+        return self._query.facets or not (self._exact or self._bounds)
+
     def count(self, searcher: Searcher) -> int:
-        """Return how many orders match, before and after the page."""
+        """Return how many orders match, before and after the page.
+
+        If they are more than `COUNTED_ORDERS_MAX`, any number above it, unless all are counted.
+        """
         if not self._exact and not self._bounds:
             return searcher.num_docs
+        if self._exact and not self._query.facets:
+            exact = _count(searcher.search(_all_of(*self._exact, *self._bounds), limit=1))
+            if exact > COUNTED_ORDERS_MAX:
+                return exact
         return _count(searcher.search(self.everything, limit=1))
 
     def page(self, searcher: Searcher) -> Sequence[Match]:
