@@ -6,6 +6,7 @@ import time
 import zlib
 from decimal import Decimal
 from typing import Annotated, NamedTuple
+from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
@@ -54,8 +55,8 @@ class SearchRoutes:
         if page.end is None:
             return json_reply(200, out)
         out.next_cursor = _cursor(query, page.end)
-        parameters = str(request.url.include_query_params(cursor=out.next_cursor).query)
-        out.next = f"{request.url.path}?{parameters}"
+        parameters = {**request.query_params, "cursor": out.next_cursor}
+        out.next = f"{request.url.path}?{urlencode(parameters)}"
         return json_reply(200, out, ((b"link", f'<{out.next}>; rel="next"'.encode()),))
 
     async def suggest(self, request: Request, _body: BodyReader) -> Reply:

@@ -1,6 +1,7 @@
 """The parts of Elasticsearch's answers that we read; an answer without them is none."""
 
 from typing import Any
+from uuid import UUID
 
 from msgspec import Struct, field
 
@@ -43,7 +44,7 @@ class Total(Struct):
 class Columns(Struct):
     """What is shown of a document, out of its columns: each a list of one."""
 
-    id: list[str]
+    id: list[UUID]
     product_name: list[str]
     amount_cents: list[int]
     created_micros: list[int]

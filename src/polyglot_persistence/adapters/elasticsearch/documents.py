@@ -135,7 +135,7 @@ def order(source: Mapping[str, Any]) -> Order:
 def order_of(columns: Columns) -> Order:
     """Return the same order, from its columns."""
     return Order(
-        UUID(columns.id[0]),
+        columns.id[0],
         columns.product_name[0],
         Decimal(columns.amount_cents[0]) * CENT,
         from_micros(columns.created_micros[0]),

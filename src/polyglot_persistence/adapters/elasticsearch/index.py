@@ -83,6 +83,7 @@ class ElasticsearchIndex:
         self.index_timeout_seconds = index_timeout_seconds
         self._bulks = Bulks(self.connection, alias)
         self._searches = Searches(self.connection, alias)
+        self._counts = Searches(self.connection, alias)  # of all that matches: they take longer
         self._looking = asyncio.Lock()
         self._looked_at = float("-inf")
 
@@ -112,14 +113,15 @@ class ElasticsearchIndex:
         await self._trust(deadline)
         if query.words == ():
             return SearchResult(0, [], facets=Facets([], [], []) if query.facets else None)
+        searches = self._counts if query.facets else self._searches
         summaries = [summary_of(query)] if is_counted_all(query) else []
         exact = exact_page_of(query)
         first = exact or page_of(query)
-        page, *counted = await self._searches.ask(first, *summaries, deadline=deadline)
+        page, *counted = await searches.ask(first, *summaries, deadline=deadline)
         if exact is not None and len(page.hits.hits) < query.hits_max:
-            [page] = await self._searches.ask(page_of(query), deadline=deadline)
+            [page] = await searches.ask(page_of(query), deadline=deadline)
         elif exact is not None and not counted and _total(page) <= COUNTED_ORDERS_MAX:
-            counted = [*await self._searches.ask(summary_of(query), deadline=deadline)]
+            counted = [*await searches.ask(summary_of(query), deadline=deadline)]
         [summary] = counted or [page]
         hits = [_hit(found, query) for found in page.hits.hits]
         total = max(_total(summary), len(hits))  # an order may be shown in the time between the two
@@ -272,6 +274,7 @@ class ElasticsearchIndex:
     async def close(self) -> None:
         """Close every connection."""
         await self._searches.close()
+        await self._counts.close()
         await self.connection.close()
 
     async def _search(self, deadline: float, **request: Any) -> answers.Hits:
