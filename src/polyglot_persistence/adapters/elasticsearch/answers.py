@@ -72,10 +72,19 @@ class SearchAnswer(Struct):
     aggregations: dict[str, Any] = {}
 
 
-class ManyAnswers(Struct):
-    """Of several searches: each an answer or an error."""
+class AnswerOrError(Struct):
+    """Of one search among several."""
 
-    responses: list[dict[str, Any]]
+    hits: Hits | None = None
+    aggregations: dict[str, Any] = {}
+    error: dict[str, Any] | str | None = None
+    status: int = 500
+
+
+class ManyAnswers(Struct):
+    """Of several searches."""
+
+    responses: list[AnswerOrError]
 
 
 class Shards(Struct):

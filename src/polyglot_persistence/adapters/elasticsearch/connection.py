@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+from elastic_transport import ApiResponse, ConnectionTimeout
 from elastic_transport import ConnectionError as NoConnectionError
-from elastic_transport import ConnectionTimeout, ObjectApiResponse
 from elastic_transport.client_utils import url_to_node_config
-from elasticsearch.serializer import JsonSerializer
-
 from elasticsearch import ApiError, AsyncElasticsearch, TransportError
+from elasticsearch.serializer import CompatibilityModeJsonSerializer
+
 from polyglot_persistence.errors import UnavailableError
 
 T = TypeVar("T")
@@ -54,11 +54,11 @@ class RefusedError(UnavailableError):
         self.kind = kind
 
 
-class _Json(JsonSerializer):
-    """Reads the answer to a large bulk in half of the time that the client's own takes."""
+class _AsSent(CompatibilityModeJsonSerializer):
+    """Leaves answers as they came: each is decoded once, into what is read of it."""
 
-    def json_loads(self, data: bytes) -> Any:
-        return msgspec.json.decode(data)
+    def loads(self, data: bytes) -> bytes:
+        return data
 
 
 class Connection:
@@ -78,7 +78,7 @@ class Connection:
             connections_per_node=CONNECTIONS_MAX,
             max_retries=0,  # who retries, and when, is decided by the caller and below
             request_timeout=None,  # each call has its own
-            serializers={"application/json": _Json()},
+            serializers=dict.fromkeys((_AsSent.mimetype, "application/json"), _AsSent()),
             **options,
         )
         self._failures = 0
@@ -87,7 +87,7 @@ class Connection:
 
     async def call(
         self,
-        request: Callable[[AsyncElasticsearch], Awaitable[ObjectApiResponse[Any]]],
+        request: Callable[[AsyncElasticsearch], Awaitable[ApiResponse[Any]]],
         answer: type[T],
         deadline: float,
     ) -> T:
@@ -112,13 +112,13 @@ class Connection:
             raise UnavailableError(f"Elasticsearch: {error.message}") from error
         except ApiError as error:
             self._failures = 0
-            raise meaning(error.status_code, error.body) from error
+            raise meaning(error.status_code, _decoded(error.body)) from error
         except TransportError as error:
             raise UnavailableError(f"Elasticsearch: {error.message}") from error
         self._failures = 0
         try:
-            return msgspec.convert(response.body, answer)
-        except msgspec.ValidationError as error:
+            return msgspec.json.decode(response.body, type=answer)
+        except (msgspec.DecodeError, TypeError) as error:  # TypeError: it was no JSON
             raise UnavailableError(f"Elasticsearch: not its answer: {error}") from error
 
     async def close(self) -> None:
@@ -130,6 +130,14 @@ class Connection:
         pause = min(PAUSE_SECONDS_MIN * 2**self._failures, PAUSE_SECONDS_MAX)
         self._failures = min(self._failures + 1, 10)
         self._paused_until = time.monotonic() + random.uniform(pause / 2, pause)  # noqa: S311
+
+
+def _decoded(body: Any) -> Any:
+    """Return the body of a refusal: of the cluster's, or of what stands before it."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, TypeError, UnicodeDecodeError):
+        return body
 
 
 _BUSY = 429

@@ -14,7 +14,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from polyglot_persistence.adapters.elasticsearch.answers import ManyAnswers, SearchAnswer
+from polyglot_persistence.adapters.elasticsearch.answers import (
+    AnswerOrError,
+    ManyAnswers,
+    SearchAnswer,
+)
 from polyglot_persistence.adapters.elasticsearch.connection import Connection, meaning
 from polyglot_persistence.errors import UnavailableError
 
@@ -117,7 +121,7 @@ class Searches:
             _tell(asked, [next(answers) for _ in asked.searches])
 
 
-def _tell(asked: _Asked, answers: Sequence[Mapping[str, Any]]) -> None:
+def _tell(asked: _Asked, answers: Sequence[AnswerOrError]) -> None:
     if asked.told.done():
         return
     try:
@@ -126,13 +130,12 @@ def _tell(asked: _Asked, answers: Sequence[Mapping[str, Any]]) -> None:
         _fail([asked], error)
 
 
-def _answer(answer: Mapping[str, Any]) -> SearchAnswer:
-    if "error" in answer:
-        raise meaning(answer.get("status", 500), answer)
-    try:
-        return msgspec.convert(answer, SearchAnswer)
-    except msgspec.ValidationError as error:
-        raise UnavailableError(f"Elasticsearch: not its answer: {error}") from error
+def _answer(answer: AnswerOrError) -> SearchAnswer:
+    if answer.error is not None:
+        raise meaning(answer.status, answer.error)
+    if answer.hits is None:
+        raise UnavailableError("Elasticsearch: not its answer: neither hits nor an error")
+    return SearchAnswer(answer.hits, answer.aggregations)
 
 
 def _fail(batch: Sequence[_Asked], error: UnavailableError) -> None:
