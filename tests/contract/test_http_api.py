@@ -107,7 +107,7 @@ class Api:
         flows = Flows(
             accept,
             reads,
-            SearchFlow(search),
+            SearchFlow(search, clock),
             SalesFlow(PostgresSalesView(pool), clock),
             DeadLetterFlow(PostgresDeadLetters(pool), self.store, self.cache, self._persist),
             HealthFlow(stores),

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 
+from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.domain.order import Order, new_id, to_micros
 from polyglot_persistence.domain.search import (
     PRICE_BOUNDS_CENTS,
@@ -222,7 +223,7 @@ async def test_suggestions_complete_what_is_typed(index: SearchIndex) -> None:
     counts = {"STRAWBERRIES 16 OZ": 3, "STRAW HAT": 5, "STRAWBERRY <JAM>": 1, "STEW": 9}
     many = [name for name, count in counts.items() for _ in range(count)]
     await add(index, [Order(new_id(), name, Decimal(1), START) for name in many], 18)
-    flow = SearchFlow(index)
+    flow = SearchFlow(index, SystemClock())
     shown = {
         "s": ["STEW", "STRAW HAT", "STRAWBERRIES 16 OZ", "STRAWBERRY <JAM>"],
         "strawb": ["STRAWBERRIES 16 OZ", "STRAWBERRY <JAM>"],
@@ -241,7 +242,7 @@ async def test_a_query_that_finds_nothing_is_corrected(index: SearchIndex) -> No
     """By words that do stand together in a name; not if only the bounds exclude it."""
     names = ["STRAWBERRIES ORGANIC 16 OZ", "BLUEBERRIES 16 OZ", "CREAM CHEESE", "RYE BREAD"]
     await add(index, [Order(new_id(), name, Decimal(1), START) for name in names], 4)
-    flow = SearchFlow(index)
+    flow = SearchFlow(index, SystemClock())
     corrected = {
         "strawbarrees": "strawberries",
         "organik strawbarrees": "organic strawberries",

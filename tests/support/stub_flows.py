@@ -23,6 +23,7 @@ from polyglot_persistence.flows.recent import Read
 from polyglot_persistence.flows.search import SearchFlow
 from polyglot_persistence.ports import SearchResult, StoredOrder
 from polyglot_persistence.ports.sales import DaySales, LatestDays
+from tests.support.scripted import FakeClock
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ID = UUID("0199f0c1-7a42-7c31-9d0e-3f5b8c2a1e04")
@@ -78,7 +79,7 @@ class StubFlows:
     def as_flows(self) -> Flows:
         """Return this object in the place of each flow."""
         stub = cast("Any", self)
-        return Flows(stub, stub, SearchFlow(stub), stub, stub, stub, stub)
+        return Flows(stub, stub, SearchFlow(stub, FakeClock()), stub, stub, stub, stub)
 
     def _fail(self) -> None:
         if self.error is not None:

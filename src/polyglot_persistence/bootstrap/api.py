@@ -164,7 +164,7 @@ class _Api:
         flows = Flows(
             self._accept,
             self._reads,
-            SearchFlow(stores.search),
+            SearchFlow(stores.search, self._clock),
             SalesFlow(stores.sales, self._clock),
             dead_letter_flow(stores, self._clock),
             self._health,

@@ -8,12 +8,18 @@ from polyglot_persistence.domain.matching import edits, highlighted
 from polyglot_persistence.domain.order import Order
 from polyglot_persistence.domain.search import Facets, Position, SearchQuery, position
 from polyglot_persistence.domain.text import QueryWord, Ranking, parse_query, stem, words
-from polyglot_persistence.ports import SearchIndex
+from polyglot_persistence.flows.remembered import Remembered
+from polyglot_persistence.ports import Clock, SearchIndex
 
 CORRECTED_WORDS_MAX = 4
 """Of a query that found nothing; each is looked up by itself, and then some of them together."""
 
 NEAR_NAMES_MAX = 100
+
+SUGGESTIONS_REMEMBERED_MAX = 4_096
+SUGGESTIONS_REMEMBERED_SECONDS = 5.0
+"""Who types asks for the same beginnings as everybody, and the shortest of them, which take the
+longest, are asked for most. A product that is new is suggested so much later."""
 
 
 class FoundOrder(NamedTuple):
@@ -49,8 +55,13 @@ class Suggestion(NamedTuple):
 class SearchFlow:
     """Answers questions from the search index, a projection of the record."""
 
-    def __init__(self, search: SearchIndex) -> None:
+    def __init__(self, search: SearchIndex, clock: Clock) -> None:
         self._search = search
+        self._suggested = Remembered[tuple[tuple[QueryWord, ...], int], Sequence[Suggestion]](
+            clock,
+            entries_max=SUGGESTIONS_REMEMBERED_MAX,
+            seconds=SUGGESTIONS_REMEMBERED_SECONDS,
+        )
 
     async def search(self, query: SearchQuery) -> Page:
         """Return a page.
@@ -81,17 +92,22 @@ class SearchFlow:
     async def suggest(self, text: str, names_max: int) -> Sequence[Suggestion]:
         """Return names that complete a text, the most ordered first.
 
-        Typos are forgiven only if nothing is spelt like this.
+        Typos are forgiven only if nothing is spelt like this. What was found is remembered for
+        `SUGGESTIONS_REMEMBERED_SECONDS`.
 
         Raises:
             UnavailableError: the index is missing or away.
         """
         asked = parse_query(text)
+        if remembered := self._suggested.get((asked, names_max)):
+            return remembered
         spelt = tuple(word._replace(typos_max=0) for word in asked)
         names = await self._search.names(spelt, names_max)
         if not names and spelt != asked:
             names = await self._search.names(asked, names_max)
-        return [Suggestion(name, highlighted(name, asked)) for name, _ in names]
+        found = [Suggestion(name, highlighted(name, asked)) for name, _ in names]
+        self._suggested.remember((asked, names_max), found)
+        return found
 
     async def _did_you_mean(self, asked: Sequence[QueryWord]) -> str | None:
         """Return words that are near those asked for and stand together in a name, if there are."""
