@@ -1,7 +1,6 @@
 """The loops of the worker: batches, suspects, newer schemas, outages, leadership."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,7 +17,6 @@ from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.flows.persist import Redelivered, ToIndex
 from polyglot_persistence.flows.sweep import QueueProgress, SweepFlow
 from polyglot_persistence.ports import Backlog, Delivery
-from polyglot_persistence.worker.indexer import GATHER_ORDERS, Indexer, IndexerLimits
 from polyglot_persistence.worker.persister import Persister, PersisterLimits
 from polyglot_persistence.worker.repeat import repeat, repeat_as_leader
 from tests.support.scripted import FakeClock, ScriptedQueue
@@ -342,101 +340,6 @@ async def test_only_what_the_queue_has_passed_is_swept(
     else:
         assert [now - timedelta(seconds=expected_bound_age)] == cache.bounds
         assert len(flow.batches) == 1
-
-
-class IndexFlowStand:
-    """An index flow that writes down what it is given."""
-
-    def __init__(self) -> None:
-        self.calls: list[list[int]] = []
-        self.asked_for: list[int] = []
-        """Orders at most, by each look at the outbox."""
-        self.failing = False
-        self.called = asyncio.Event()
-
-    async def index(self, batches: Sequence[ToIndex]) -> None:
-        self.called.set()
-        if self.failing:
-            raise UnavailableError("away")
-        self.calls.append([batch.outbox_id for batch in batches])
-
-    @property
-    def indexed(self) -> list[int]:
-        return [outbox_id for call in self.calls for outbox_id in call]
-
-    async def work_off_outbox(self, older_than_seconds: float, orders_max: int) -> int:
-        self.asked_for.append(orders_max)
-        if self.failing:
-            raise UnavailableError("no answer in time")
-        return 0
-
-
-def to_index(outbox_id: int, size: int) -> ToIndex:
-    return ToIndex(outbox_id, cast("Any", [None] * size))
-
-
-async def test_what_waits_is_indexed_before_the_indexer_ends() -> None:
-    """Stop means: no more is offered."""
-    flow, stop = IndexFlowStand(), asyncio.Event()
-    indexer = Indexer(cast("Any", flow), IndexerLimits(10, 100, 10, 10))
-    indexer.offer([to_index(number, 6) for number in range(5)])
-    stop.set()
-    await indexer.run(stop)
-    assert sorted(flow.indexed) == [0, 1, 2, 3, 4]
-
-
-async def test_what_finds_no_room_is_left_to_the_outbox() -> None:
-    """Memory is bounded; nothing else is lost by it."""
-    flow, stop = IndexFlowStand(), asyncio.Event()
-    indexer = Indexer(cast("Any", flow), IndexerLimits(10, 10, 10, 10))
-    indexer.offer([to_index(1, 6), to_index(2, 6), to_index(3, 4)])
-    stop.set()
-    await indexer.run(stop)
-    assert sorted(flow.indexed) == [1, 3]
-
-
-async def test_orders_that_come_shortly_after_each_other_are_indexed_together() -> None:
-    """Few wait a moment for others; as many as a bulk takes wait for nobody."""
-    flow, stop = IndexFlowStand(), asyncio.Event()
-    indexer = Indexer(cast("Any", flow), IndexerLimits(GATHER_ORDERS, 10_000, 10, 10))
-    running = asyncio.create_task(indexer.run(stop))
-    indexer.offer([to_index(1, 1)])
-    await asyncio.sleep(0)  # lets the indexer see the first alone
-    indexer.offer([to_index(2, 1)])
-    await flow.called.wait()
-    assert flow.calls == [[1, 2]]
-    flow.called.clear()
-    indexer.offer([to_index(3, GATHER_ORDERS)])
-    await flow.called.wait()
-    indexer.offer([to_index(4, 1)])
-    stop.set()
-    await running
-    assert flow.calls[1:] == [[3], [4]]
-
-
-async def test_an_outage_empties_the_memory() -> None:
-    """The outbox survives it, and memory need not hold it for hours."""
-    flow, stop = IndexFlowStand(), asyncio.Event()
-    flow.failing = True
-    indexer = Indexer(cast("Any", flow), IndexerLimits(1, 100, 10, 10))
-    indexer.offer([to_index(1, 1), to_index(2, 1), to_index(3, 1)])
-    running = asyncio.create_task(indexer.run(stop))
-    await flow.called.wait()
-    flow.failing = False
-    stop.set()
-    await running
-    assert 3 not in flow.indexed
-
-
-async def test_what_is_too_much_for_the_index_comes_in_smaller_parts() -> None:
-    """Each failure halves what is taken from the outbox at once, each success doubles it again."""
-    flow = IndexFlowStand()
-    indexer = Indexer(cast("Any", flow), IndexerLimits(5, 100, 10, 10))
-    for failing in (True, True, True, False, False, False, False):
-        flow.failing = failing
-        with contextlib.suppress(UnavailableError):
-            await indexer._work_off()
-    assert flow.asked_for == [5, 2, 1, 1, 2, 4, 5]
 
 
 async def test_a_failing_step_does_not_end_its_loop() -> None:
