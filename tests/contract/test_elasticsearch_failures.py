@@ -224,7 +224,7 @@ async def test_a_stopped_cluster_is_tried_rarely_and_found_again(
         except UnavailableError as error:
             reached += "cannot be reached" not in str(error)
         await asyncio.sleep(0.001)
-    assert attempts > 100
+    assert attempts > 30  # far more than reach it, also where the machine is slow
     assert 2 <= reached <= 12
     await stub.start()
     await eventually(

@@ -97,7 +97,7 @@ def encode_order(order: Order) -> bytes:
 def encode_entry(state: EntryState, accepted: AcceptedOrder, body: bytes) -> bytes:
     """Return a cache entry; `body` is `encode_order(accepted.order)`."""
     return b"%b%d %b %d %d\n%b" % (
-        state.value,
+        state,
         to_micros(accepted.accepted_at),
         id_text(accepted.unit_id),
         accepted.unit_size,

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from polyglot_persistence.domain.order import AcceptedOrder
 
 
-class EntryState(enum.Enum):
+class EntryState(bytes, enum.Enum):
     """The state, as the one byte that begins an entry in the cache."""
 
     DIRTY = b"D"

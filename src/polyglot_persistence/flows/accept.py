@@ -128,35 +128,45 @@ class AcceptFlow:
         Returns one outcome a line. An error of the stores (503, 504) is that line's outcome too.
         """
         now = self._clock.now()
-        units = []
+        new: list[Unit] = []
+        identified: list[Unit] = []
         for line in lines:
             order = Order(
                 line.id or new_id(), line.product_name, line.amount, line.created_at or now
             )
             accepted = AcceptedOrder(order, now, order.id, 1, line.created_at is not None)
-            units.append((Unit((_prepare(accepted),)), line.id is not None))
-        known = await self._reads.known(
-            [unit.members[0].accepted.order.id for unit, has_identity in units if has_identity]
-        )
-        taken = [self._take(unit, has_identity, known) for unit, has_identity in units]
-        # A future each and no task: this is half of the cost of an import.
-        if waiting := [one for one in taken if isinstance(one, asyncio.Future)]:
+            (new if line.id is None else identified).append(Unit((_prepare(accepted),)))
+        known = await self._reads.known([_id_of(unit) for unit in identified])
+        taken = [self._take(unit, known) for unit in identified]
+        fate = self._take_new(new)
+        # A future each and no task: this is half of the cost of an import with ids.
+        if waiting := [one for one in (fate, *taken) if isinstance(one, asyncio.Future)]:
             await asyncio.wait(waiting)
-        return [
+        error = fate if fate is None or isinstance(fate, PolyglotError) else _error_of(fate)
+        outcomes_new = iter([LineOutcome(_id_of(unit), error=error) for unit in new])
+        outcomes_identified = iter(
             one if isinstance(one, LineOutcome) else _line_outcome(unit, one)
-            for (unit, _), one in zip(units, taken, strict=True)
-        ]
+            for unit, one in zip(identified, taken, strict=True)
+        )
+        return [next(outcomes_new if line.id is None else outcomes_identified) for line in lines]
 
-    def _take(
-        self, unit: Unit, has_identity: bool, known: Known
-    ) -> "LineOutcome | asyncio.Future[Sequence[Entry]]":
-        order_id = unit.members[0].accepted.order.id
+    def _take_new(
+        self, units: Sequence[Unit]
+    ) -> "asyncio.Future[Sequence[Entry]] | PolyglotError | None":
+        if not units:
+            return None
         try:
-            if has_identity and _is_settled(unit, known):
-                return LineOutcome(order_id, unchanged=True)
-            return self._commit.submit(unit, has_identity=has_identity)
+            return self._commit.submit_new(units)
         except PolyglotError as error:
-            return LineOutcome(order_id, error=error)
+            return error
+
+    def _take(self, unit: Unit, known: Known) -> "LineOutcome | asyncio.Future[Sequence[Entry]]":
+        try:
+            if _is_settled(unit, known):
+                return LineOutcome(_id_of(unit), unchanged=True)
+            return self._commit.submit(unit, has_identity=True)
+        except PolyglotError as error:
+            return LineOutcome(_id_of(unit), error=error)
 
     async def _accept_identified(self, unit: Unit, known: Known) -> bool:
         """Return whether it was there before."""
@@ -173,14 +183,26 @@ def _prepare(accepted: AcceptedOrder) -> PreparedOrder:
     return PreparedOrder(accepted, codec.encode_order(accepted.order))
 
 
+def _id_of(unit: Unit) -> UUID:
+    """Return the id of a unit's only order."""
+    return unit.members[0].accepted.order.id
+
+
+def _error_of(done: "asyncio.Future[Sequence[Entry]]") -> PolyglotError | None:
+    try:
+        done.result()
+    except PolyglotError as error:
+        return error
+    return None
+
+
 def _line_outcome(unit: Unit, done: "asyncio.Future[Sequence[Entry]]") -> LineOutcome:
-    order_id = unit.members[0].accepted.order.id
     try:
         before = done.result()
         _compare(unit, {entry.accepted.order.id: entry.accepted for entry in before})
     except PolyglotError as error:
-        return LineOutcome(order_id, error=error)
-    return LineOutcome(order_id, unchanged=bool(before))
+        return LineOutcome(_id_of(unit), error=error)
+    return LineOutcome(_id_of(unit), unchanged=bool(before))
 
 
 def _is_settled(unit: Unit, known: Known) -> bool:

@@ -75,7 +75,8 @@ class CommitLimits(NamedTuple):
 
 
 class _Waiting(NamedTuple):
-    unit: Unit
+    units: Sequence[Unit]
+    """One, if it has an identity of its own."""
     has_identity: bool
     done: "asyncio.Future[Sequence[Entry]]"
     origin: tracing.Origin | None
@@ -131,16 +132,27 @@ class GroupCommit:
             UnavailableError: at once, above a watermark; or through the future (503).
             UnknownOutcomeError: through the future (504).
         """
+        return self._submit((unit,), has_identity)
+
+    def submit_new(self, units: Sequence[Unit]) -> "asyncio.Future[Sequence[Entry]]":
+        """Take units without an identity into the next batch, as `submit` does, all or none.
+
+        They share their future, which costs a third of a future each.
+        """
+        return self._submit(units, has_identity=False)
+
+    def _submit(
+        self, units: Sequence[Unit], has_identity: bool
+    ) -> "asyncio.Future[Sequence[Entry]]":
+        orders = _count(units)
         if self._over:
-            REFUSED.labels("watermark").inc(len(unit.members))
+            REFUSED.labels("watermark").inc(orders)
             raise refused(self._over, retry_after_seconds=WATERMARK_RETRY_SECONDS)
         done: asyncio.Future[Sequence[Entry]] = self._loop.create_future()
         try:
-            self._batcher.add(
-                _Waiting(unit, has_identity, done, tracing.current()), len(unit.members)
-            )
+            self._batcher.add(_Waiting(units, has_identity, done, tracing.current()), orders)
         except UnavailableError:
-            REFUSED.labels("waiting").inc(len(unit.members))
+            REFUSED.labels("waiting").inc(orders)
             raise
         return done
 
@@ -172,8 +184,8 @@ class GroupCommit:
 
     async def _commit_batch(self, batch: Sequence[_Waiting]) -> None:
         started = self._clock.monotonic()
-        free = [waiting.unit for waiting in batch if not waiting.has_identity]
-        identified = [waiting.unit for waiting in batch if waiting.has_identity]
+        free = [unit for waiting in batch if not waiting.has_identity for unit in waiting.units]
+        identified = [unit for waiting in batch if waiting.has_identity for unit in waiting.units]
         try:
             if self._cache_breaker.is_open:
                 error = await self._commit_without_cache([*free, *identified])
@@ -325,7 +337,7 @@ def _settle(batch: Sequence[_Waiting], outcome: _Outcome) -> None:
             continue
         entries = _before(waiting, outcome.found, stored) if waiting.has_identity else ()
         if not entries:
-            accepted += len(waiting.unit.members)
+            accepted += _count(waiting.units)
         if not waiting.done.done():
             waiting.done.set_result(entries)
     ACCEPTED.inc(accepted)
@@ -337,9 +349,10 @@ def _before(waiting: _Waiting, found: dict[UUID, bytes], stored: set[UUID]) -> S
     If an identity comes twice in a batch, the second finds what the first has stored, and by its
     id the first would seem to find it, too.
     """
-    ids = [member.accepted.order.id for member in waiting.unit.members]
+    (unit,) = waiting.units
+    ids = [member.accepted.order.id for member in unit.members]
     entries = [codec.decode_entry(found[i]) for i in ids if i in found]
-    own = [Entry(EntryState.DIRTY, accepted, body) for accepted, body in waiting.unit.members]
+    own = [Entry(EntryState.DIRTY, accepted, body) for accepted, body in unit.members]
     is_first = stored.isdisjoint(ids)
     stored.update(ids)
     return () if is_first and entries == own else entries
@@ -349,6 +362,6 @@ def _fail(waiting: _Waiting, error: PolyglotError) -> None:
     if waiting.done.done():
         return
     reason = "unavailable" if isinstance(error, UnavailableError) else "unknown"
-    REFUSED.labels(reason).inc(len(waiting.unit.members))
+    REFUSED.labels(reason).inc(_count(waiting.units))
     waiting.done.set_exception(error)
     waiting.done.exception()  # a caller that left need not be warned about
