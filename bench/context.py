@@ -84,7 +84,7 @@ class Context:
             ]
 
     def _processes(self) -> list[Process]:
-        sides = [*self.sides(), *self.others]
+        sides = [*self.sides(), self.product.two, *self.others]
         return [process for side in sides for process in (side.api, side.worker)]
 
     async def _sample(self) -> None:

@@ -73,6 +73,25 @@ class OnServers(Side):
         await self.queues.purge(QUEUE)
 
 
+class TwoProcesses(Side):
+    """The API once more, in two processes on a port of their own, over the same stores."""
+
+    name = "product, 2 API processes"
+
+    def __init__(self, environment: Mapping[str, str], logs: Path) -> None:
+        port = free_port()
+        api, worker = product_processes(
+            {**environment, "API_PORT": str(port), "API_PROCESSES": "2"}, logs
+        )
+        api.name = self.name
+        super().__init__(api, worker, port)
+
+    async def start_api(self) -> None:
+        """Start the API and wait until it takes orders."""
+        await super().start_api()
+        await until_ready(self)
+
+
 class Product(OnServers):
     """This project on Redis, RabbitMQ, PostgreSQL and Elasticsearch."""
 
@@ -95,6 +114,12 @@ class Product(OnServers):
             port,
         )
         super().__init__(*product_processes(environment, logs), port)
+        self.two = TwoProcesses(environment, logs)
+
+    async def stop(self) -> None:
+        """Stop API and worker."""
+        await self.two.stop()
+        await super().stop()
 
     async def wipe(self) -> None:
         """Stop everything, empty all stores, make the tables."""
@@ -104,12 +129,7 @@ class Product(OnServers):
     async def start_api(self) -> None:
         """Start the API and wait until it takes orders."""
         await super().start_api()
-        async with httpx2.AsyncClient(base_url=self.url, trust_env=False) as client:
-            for _ in range(READY_LOOKS):
-                if (await client.get("/health/ready")).is_success:
-                    return
-                await asyncio.sleep(0.1)
-        raise StartError(f"{self.api.name} is not ready")
+        await until_ready(self)
 
     async def dirty(self) -> int:
         """Return how many orders are accepted and not persisted."""
@@ -169,6 +189,20 @@ class Peer(OnServers):
         """Return how many orders are persisted."""
         rows = await self.record.fetch("SELECT count(*) FROM orders")
         return int(rows[0][0])
+
+
+async def until_ready(side: Side) -> None:
+    """Return once the API takes orders.
+
+    Raises:
+        StartError: it does not.
+    """
+    async with httpx2.AsyncClient(base_url=side.url, trust_env=False) as client:
+        for _ in range(READY_LOOKS):
+            if (await client.get("/health/ready")).is_success:
+                return
+            await asyncio.sleep(0.1)
+    raise StartError(f"{side.api.name} is not ready")
 
 
 def product_environment(stores: Mapping[str, str], port: int) -> dict[str, str]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from bench.context import Context
 from bench.figures import Figure, Goal
 from bench.orders import BULK_ORDERS
+from bench.sides import OnServers, Side
 from bench.stock import send
 from bench.wrk import load
 
@@ -15,11 +16,12 @@ GOAL = Goal("ratio", 12)
 
 async def run(context: Context) -> Sequence[Figure]:
     """Measure; the peer has no working bulk, so its rate is that of single orders."""
-    bulks: list[float] = []
-    imports: list[float] = []
-    singles: list[float] = []
-    for side in context.sides():
-        await side.wipe()
+    product = context.product
+    apis: dict[str, Side] = {"": product, ", 2 API processes": product.two}
+    rates: dict[str, list[float]] = {}
+    for side in (*context.sides(), product.two):
+        if isinstance(side, OnServers):
+            await side.wipe()
         await side.start_api()
     seconds = context.seconds(3, 5)
     for number in range(context.rounds):
@@ -32,23 +34,26 @@ async def run(context: Context) -> Sequence[Figure]:
                 seconds=seconds,
                 connections=64,
             )
-            singles.append(found.rate)
-        product = context.product
-        await product.forget_accepted()
-        found = await load(
-            product.url,
-            context.files.bulks,
-            path="/api/bulk-orders",
-            seconds=seconds,
-            connections=CONNECTIONS,
-        )
-        bulks.append(found.rate * BULK_ORDERS)
-        await product.forget_accepted()
-        imports.append(IMPORTED / await send(product.url, context.lines, 0, IMPORTED))
-        context.tell(
-            f"bulk, round {number + 1}: bulk {bulks[-1]:,.0f}/s, import {imports[-1]:,.0f}/s"
-        )
+            rates.setdefault("peer", []).append(found.rate)
+        for more, api in apis.items():
+            await product.forget_accepted()
+            found = await load(
+                api.url,
+                context.files.bulks,
+                path="/api/bulk-orders",
+                seconds=seconds,
+                connections=CONNECTIONS,
+            )
+            rates.setdefault(f"bulk, 1,000 orders a request{more}", []).append(
+                found.rate * BULK_ORDERS
+            )
+            await product.forget_accepted()
+            taken = await send(api.url, context.lines, 0, IMPORTED)
+            rates.setdefault(f"import{more}", []).append(IMPORTED / taken)
+        told = ", ".join(f"{name}: {found[-1]:,.0f}/s" for name, found in rates.items())
+        context.tell(f"bulk, round {number + 1}: {told}")
+    singles = rates.pop("peer", [])
     return [
-        Figure("bulk, 1,000 orders a request", "orders/s", bulks, singles, GOAL),
-        Figure("import", "orders/s", imports, singles, GOAL),
+        Figure(name, "orders/s", found, singles, GOAL if name.endswith("processes") else None)
+        for name, found in rates.items()
     ]

@@ -1,4 +1,7 @@
-"""GET of cached orders, 64 connections, ids among 100,000: by Zipf's law and uniformly."""
+"""GET of cached orders, 64 connections, ids among 100,000: by Zipf's law and uniformly.
+
+By one API process and by two: what a reader is answered from lies in the process's own memory.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +23,12 @@ GOALS = {"Zipf": 2.7, "uniform": 2.0}
 async def run(context: Context) -> Sequence[Figure]:
     """Measure."""
     files = await prepare(context)
+    product, two = context.product, context.product.two
+    await two.start_api()
     rates: dict[tuple[str, str], list[float]] = {}
     for number in range(context.rounds):
         for kind, path in files.items():
-            for side in context.sides():
+            for side in (*context.sides(), two):
                 found = await context.closed_loop(
                     side,
                     f"read, round {number + 1}, {kind}",
@@ -34,13 +39,14 @@ async def run(context: Context) -> Sequence[Figure]:
                 rates.setdefault((side.name, kind), []).append(found.rate)
     return [
         Figure(
-            f"read, {kind} over 100,000 ids",
+            f"read, {kind} over 100,000 ids{more}",
             "orders/s",
-            rates["product", kind],
+            rates[side.name, kind],
             rates.get(("peer", kind), []),
-            Goal("ratio", goal),
+            Goal("ratio", goal) if side is two else None,
         )
         for kind, goal in GOALS.items()
+        for side, more in ((product, ""), (two, ", 2 API processes"))
     ]
 
 
