@@ -5,17 +5,26 @@ from tests.support.scripted import FakeClock
 
 
 def test_an_order_is_remembered_for_at_most_the_seconds() -> None:
-    """Half of them at least, whenever in a generation it came."""
-    for begun in (0.0, 1.0, 2.4):
+    """Whenever it came, and however often it was read since."""
+    for begun in (0.0, 1.0, 4.9):
         clock = FakeClock()
         recent = RecentOrders(clock, orders_max=10, seconds=5)
-        assert recent.get(b"other") is None
         clock.advance(begun)
         recent.put(b"id", b"{}")
-        clock.advance(2.5)
         assert recent.get(b"id") == Read(b"{}", hit=True)
-        clock.advance(2.5)
+        for _ in range(5):
+            recent.get(b"id")
+            clock.advance(1)
         assert recent.get(b"id") is None
+
+
+def test_what_is_read_again_and_again_stays() -> None:
+    """However many others are read once."""
+    recent = RecentOrders(FakeClock(), orders_max=10, seconds=5)
+    recent.put(b"id", b"{}")
+    for number in range(1_000):
+        recent.put(b"%d" % number, b"{}")
+        assert recent.get(b"id") == Read(b"{}", hit=True)
 
 
 def test_a_pause_is_no_way_to_grow_old() -> None:

@@ -256,7 +256,9 @@ class Settings:
     read_cache_orders: int = _count(
         50_000, 0, 10_000_000, "Persisted orders kept in each API process's memory; 0: none."
     )
-    read_cache_seconds: float = _seconds(5, 0, 3_600, "How long they are kept there.")
+    read_cache_seconds: float = _seconds(
+        60, 0, 3_600, "How long they are kept there at most; one that is persisted never changes."
+    )
 
     # --- persisting ---
     persist_batch_orders: int = _count(

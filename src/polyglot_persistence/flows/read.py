@@ -1,7 +1,7 @@
 """The read path: cache first, then the record, and 404 only when it is certain.
 
 ```
-  GET -> clean orders read lately (in this process, 5 s)
+  GET -> clean orders read lately (in this process, a minute)
       -> cache: entries and epoch copy, one MGET for all concurrent readers ------> hit
       -> record: rows, dead letters and epoch, one SELECT for all concurrent misses -> row: backfill
       -> unknown: 404 if both epochs were read and are equal, else 503
