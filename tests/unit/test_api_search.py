@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import httpx2
@@ -123,6 +123,17 @@ async def test_a_next_page_is_offered_while_there_is_one(setup: Setup) -> None:
     assert setup.flows.searched.bounds == Bounds(cents_min=0)
     other = await setup.client.get(f"/api/search?q=teas&cursor={out['next_cursor']}&sort=newest")
     assert (other.status_code, "another question" in other.text) == (400, True)
+
+
+@pytest.mark.parametrize("sort", [sort.value for sort in Sort])
+async def test_pages_go_on_before_1970(setup: Setup, sort: str) -> None:
+    """Moments before it are numbers below zero."""
+    order = Order(ID, "Tea", Decimal("0.10"), datetime(1969, 12, 31, tzinfo=UTC))
+    setup.flows.hits = SearchResult(3, [Hit(order, 3)] * 3)
+    first = (await setup.client.get(f"/api/search?q=tea&limit=2&sort={sort}")).json()
+    assert (await setup.client.get(first["next"])).status_code == 200
+    assert setup.flows.searched is not None
+    assert setup.flows.searched.after == position(order, 3, Sort(sort))
 
 
 async def test_facets_are_told_as_amounts_and_days(setup: Setup) -> None:

@@ -170,7 +170,8 @@ def _parse_cursor(query: SearchQuery, text: str) -> Position:
         raise MalformedError("this cursor was not given out by this API") from None
     if cursor.question != _question(query):
         raise MalformedError("this cursor belongs to another question: q, sort or bounds differ")
-    if len(cursor.keys) != _KEYS[query.sort] or cursor.keys[0] < 0:
+    never_given_out = query.sort is not Sort.NEWEST and cursor.keys[:1] < [0]  # ranks and amounts
+    if len(cursor.keys) != _KEYS[query.sort] or never_given_out:
         raise MalformedError("this cursor was not given out by this API")
     return Position(tuple(cursor.keys), cursor.order_id)
 
