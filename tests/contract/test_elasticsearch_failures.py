@@ -252,6 +252,10 @@ async def test_a_cancelled_caller_leaves_the_connection_in_order(
     [
         Answer(200, "<html>a proxy's page</html>", headers={}),
         Answer(200, {"hits": {}}, headers={}),  # no Elasticsearch
+        Answer(200, {"responses": [{"hits": {"hits": []}, "status": 200}] * 2}),  # more than asked
+        Answer(200, {"responses": [{}]}),
+        Answer(200, {"responses": [{"error": "of another form", "status": 400}]}),
+        Answer(200, "[]"),
         Answer(502, "<html>bad gateway</html>"),
         Answer(503, {"error": {"type": "no_shard_available_action_exception", "reason": None}}),
         Answer(401, {"error": {"type": "security_exception", "reason": "missing credentials"}}),

@@ -118,7 +118,7 @@ class Connection:
         self._failures = 0
         try:
             return msgspec.json.decode(response.body, type=answer)
-        except (msgspec.DecodeError, TypeError) as error:  # TypeError: it was no JSON
+        except (ValueError, TypeError) as error:  # no JSON, or none of the kind; no UTF-8; no bytes
             raise UnavailableError(f"Elasticsearch: not its answer: {error}") from error
 
     async def close(self) -> None:
@@ -136,7 +136,7 @@ def _decoded(body: Any) -> Any:
     """Return the body of a refusal: of the cluster's, or of what stands before it."""
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, TypeError, UnicodeDecodeError):
+    except (ValueError, TypeError):
         return body
 
 
