@@ -87,7 +87,7 @@ def test_config_is_a_table() -> None:
 def test_config_explains() -> None:
     """With meaning, bounds and default."""
     result = CliRunner().invoke(app, ["config", "--explain"])
-    assert "READ_CACHE_SECONDS=5  (default)" in result.stdout
+    assert "READ_CACHE_SECONDS=60  (default)" in result.stdout
     assert "0 to 3600; default 5" in result.stdout
 
 
