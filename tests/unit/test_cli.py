@@ -88,7 +88,7 @@ def test_config_explains() -> None:
     """With meaning, bounds and default."""
     result = CliRunner().invoke(app, ["config", "--explain"])
     assert "READ_CACHE_SECONDS=60  (default)" in result.stdout
-    assert "0 to 3600; default 5" in result.stdout
+    assert "0 to 3600; default 60" in result.stdout
 
 
 def test_config_as_json_masks_passwords() -> None:

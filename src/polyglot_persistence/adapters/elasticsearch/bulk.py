@@ -27,8 +27,8 @@ BULK_DOCUMENTS_MAX = 2_000
 its processor time than in bulks of 1,000, and 5,000 gain nothing more."""
 
 BULK_BYTES_MAX = 1_000_000
-"""What usual names need for `BULK_DOCUMENTS_MAX`. From 1 MiB on aiohttp holds up the event loop with
-a body and warns of it; Elastic's guide (tune for indexing speed) bounds the gain at tens of MB."""
+"""What usual names need for `BULK_DOCUMENTS_MAX`. From 1 MiB on aiohttp holds up the event loop
+with a body and warns of it; Elastic's guide (tune for indexing speed) names tens of MB at most."""
 
 BULKS_IN_FLIGHT_MAX = 2
 """The second one measured +36 % on two cores."""
