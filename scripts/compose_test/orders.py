@@ -110,8 +110,8 @@ def wait_complete(stack: Stack, acknowledged: dict[str, Decimal]) -> float:
 
 
 def found(stack: Stack) -> int:
-    """Return how many orders the search finds by the word that is in each."""
-    total: int = stack.get(f"/api/search?q={WORD}")["total"]
+    """Return how many orders the search finds by the word in each; facets count them all."""
+    total: int = stack.get(f"/api/search?q={WORD}&facets=true&limit=1")["total"]
     return total
 
 
