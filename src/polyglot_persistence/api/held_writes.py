@@ -2,8 +2,8 @@
 
 Waking a client that sleeps costs several times what the write itself does. If each answer is
 written as it is made, every write finds a client that has just gone to sleep; written one right
-after the other, most find it still awake. Measured with 64 connections: 17 instead of 26 us of
-processor time for a read, and a third less for the client.
+after the other, most find it still awake. Measured with 64 connections: a third less processor
+time for a remembered read, and a third less for the client (`docs/benchmarks.md`).
 
 Invariant: everything that is written to a connection goes through its `HeldTransport`, so that
 bytes keep their order.

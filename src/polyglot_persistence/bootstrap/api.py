@@ -6,7 +6,7 @@ from starlette.types import ASGIApp
 
 from polyglot_persistence import tracing
 from polyglot_persistence.adapters.clock import SystemClock
-from polyglot_persistence.api.app import ApiLimits, Flows, build_app, build_process_app
+from polyglot_persistence.api.app import ApiLimits, Flows, build_app
 from polyglot_persistence.api.fast_lane import fast_lane
 from polyglot_persistence.api.hot import HotRoutes
 from polyglot_persistence.api.replies import Headers
@@ -15,7 +15,7 @@ from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.dead_letters import dead_letter_flow
 from polyglot_persistence.bootstrap.doors import Doors
 from polyglot_persistence.bootstrap.observed import observed
-from polyglot_persistence.bootstrap.process import prepare, watch_stores
+from polyglot_persistence.bootstrap.process import prepare, serve_itself, watch_stores
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.flows.accept import AcceptFlow
@@ -41,10 +41,6 @@ WATCH_INTERVAL_SECONDS = 2.0
 
 GRACEFUL_SHARE = 0.6
 """Of the time to stop, for requests under way; the rest is for what they submitted."""
-
-
-HANG_UP_SECONDS = 1.0
-"""For a look at the process's own metrics that is under way when all else has ended."""
 
 
 async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) -> None:
@@ -75,15 +71,7 @@ async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) ->
                 repeat("watch", api.watch, served, interval_seconds=WATCH_INTERVAL_SECONDS)
             )
             if doors.own is not None:
-                tasks.create_task(
-                    serve(
-                        build_process_app(HealthFlow(stores.pingable()), api.access),
-                        doors.own,
-                        shutdown=served,
-                        graceful_seconds=HANG_UP_SECONDS,
-                        on_ready=lambda: None,
-                    )
-                )
+                tasks.create_task(serve_itself(stores, api.access, doors.own, served))
             await serve(
                 api.app(stop),
                 doors.shared,

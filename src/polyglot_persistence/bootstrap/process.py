@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable, Coroutine
 from importlib.metadata import version
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import uvloop
 
 from polyglot_persistence import tracing
+from polyglot_persistence.api.access import Access
+from polyglot_persistence.api.app import build_process_app
+from polyglot_persistence.api.server import serve
 from polyglot_persistence.bootstrap.stores import Stores
 from polyglot_persistence.config import Settings
 from polyglot_persistence.errors import PolyglotError
@@ -22,6 +26,9 @@ from polyglot_persistence.telemetry import logger, set_up_logging
 from polyglot_persistence.worker.repeat import Backoff, repeat
 
 _log = logger("bootstrap")
+
+HANG_UP_SECONDS = 1.0
+"""For a look at the process's own metrics that is under way when all else has ended."""
 
 CUT_SECONDS = 2.0
 """How long a process that is cut off may take to close its connections."""
@@ -53,6 +60,19 @@ def run(
     finally:
         tracing.stop()
     return 0
+
+
+async def serve_itself(
+    stores: Stores, access: Access, listener: socket.socket, stop: asyncio.Event
+) -> None:
+    """Serve this process's own metrics and health, also while no store is there, until stopped."""
+    await serve(
+        build_process_app(HealthFlow(stores.pingable()), access),
+        listener,
+        shutdown=stop,
+        graceful_seconds=HANG_UP_SECONDS,
+        on_ready=lambda: _log.info("serving", port=listener.getsockname()[1]),
+    )
 
 
 async def watch_stores(stores: Stores, clock: Clock, stop: asyncio.Event) -> None:

@@ -4,18 +4,16 @@ import asyncio
 import gc
 
 from polyglot_persistence.adapters.clock import SystemClock
-from polyglot_persistence.api.app import build_process_app
-from polyglot_persistence.api.server import listen, serve
+from polyglot_persistence.api.server import listen
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.audit import audit_flow
 from polyglot_persistence.bootstrap.observed import observed
-from polyglot_persistence.bootstrap.process import prepare, watch_stores
+from polyglot_persistence.bootstrap.process import prepare, serve_itself, watch_stores
 from polyglot_persistence.bootstrap.rebuild import rebuild_flow
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.flows.cold_cache import Warming
 from polyglot_persistence.flows.freshness import FreshnessCount
-from polyglot_persistence.flows.health import HealthFlow
 from polyglot_persistence.flows.index import IndexFlow
 from polyglot_persistence.flows.persist import PersistFlow
 from polyglot_persistence.flows.sales import SalesFlow
@@ -36,9 +34,6 @@ OBJECTS_BETWEEN_COLLECTIONS = 20_000
 time at Python's own threshold of 700. This is above what two batches of 2,000 hold; 50,000 gain
 nothing more, and keep longer what is in cycles."""
 
-HANG_UP_SECONDS = 1.0
-"""For a look at the metrics that is under way when all else has ended."""
-
 
 async def work(settings: Settings, stop: asyncio.Event) -> None:
     """Persist, index, sweep, warm and refresh until told to stop.
@@ -55,15 +50,7 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
             if listener is not None:
                 access = access_of(settings, SystemClock())
                 tasks.create_task(keep_keys_current(settings, access, ended))
-                tasks.create_task(
-                    serve(
-                        build_process_app(HealthFlow(stores.pingable()), access),
-                        listener,
-                        shutdown=ended,
-                        graceful_seconds=HANG_UP_SECONDS,
-                        on_ready=lambda: _log.info("serving", port=settings.worker_port),
-                    )
-                )
+                tasks.create_task(serve_itself(stores, access, listener, ended))
             tasks.create_task(watch_stores(stores, SystemClock(), ended))
             await _work(settings, stores, stop)
             ended.set()
