@@ -20,7 +20,6 @@ async def facts(product: Product, servers: Mapping[str, str]) -> dict[str, str]:
     memory = Path("/proc/meminfo").read_text().split()[1]
     info = (await Cache(f"redis://{servers['REDIS_ADDR']}/1").command("INFO", "server")).decode()
     redis = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-    postgres = (await product.record.fetch("SHOW server_version"))[0][0]
     elasticsearch = await product.index.call("GET", "/")
     return {
         "processor": f"{os.cpu_count()} x {model.partition(':')[2].strip()}",
@@ -29,7 +28,7 @@ async def facts(product: Product, servers: Mapping[str, str]) -> dict[str, str]:
         "python": platform.python_version(),
         "redis": redis.get("redis_version", "unknown"),
         "rabbitmq": await product.queues.version(),
-        "postgresql": postgres.split()[0],
+        "postgresql": await product.record.version(),
         "elasticsearch": elasticsearch["version"]["number"],
         **{package: version(package) for package in PACKAGES},
     }

@@ -61,6 +61,14 @@ class Record:
         finally:
             await connection.close()
 
+    async def version(self) -> str:
+        """Return the server's version; the database need not be there."""
+        connection = await asyncpg.connect(self.admin_dsn)
+        try:
+            return str(await connection.fetchval("SHOW server_version")).split()[0]
+        finally:
+            await connection.close()
+
     async def fetch(self, query: str, *values: Any) -> list[Any]:
         """Return rows."""
         connection = await self.connect()

@@ -43,6 +43,10 @@ class Embedded(Product):
         )
         super(Product, self).__init__(*product_processes(environment, logs), port)
 
+    async def stop(self) -> None:
+        """Stop API and worker; there is no second API."""
+        await super(Product, self).stop()
+
     async def forget_accepted(self) -> None:
         """Empty the one server that is cache and queue."""
         await self.cache.wipe()
