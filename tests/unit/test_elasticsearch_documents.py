@@ -6,7 +6,12 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyglot_persistence.adapters.elasticsearch.documents import MAPPINGS, bulk_item, order
+from polyglot_persistence.adapters.elasticsearch.documents import (
+    MAPPINGS,
+    bulk_item,
+    java_hash,
+    order,
+)
 from polyglot_persistence.domain import text
 from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.domain.order import AMOUNT_MAX, Order, from_micros, to_micros
@@ -34,3 +39,9 @@ def test_an_item_is_two_lines_of_json_with_every_field_of_the_mapping(one: Order
     assert found["checksum"] == checksum(one)
     assert found["words"].split() == text.words(one.product_name)
     assert datetime.fromisoformat(found["indexed_at"]) == INDEXED_AT
+
+
+def test_the_hash_of_a_name_is_that_of_java() -> None:
+    """Figures of a JDK's `String.hashCode`; the last name is of two surrogates."""
+    names = {"": 0, "Milk": 2398267, "polygenelubricants": -2147483648, "\U0001fad6": 1773144}
+    assert {name: java_hash(name) for name in names} == names

@@ -1,10 +1,15 @@
-"""What the index holds: sums by the columns, and where these differ the documents themselves."""
+"""What the index holds: sums over the columns, and where these differ the documents themselves."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from polyglot_persistence.adapters.elasticsearch.documents import REFRESH_SECONDS, SHOWN, order
+from polyglot_persistence.adapters.elasticsearch.documents import (
+    REFRESH_SECONDS,
+    SEALED_CHECKSUM,
+    SHOWN,
+    order,
+)
 from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
 from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.ports.audit import RangeSum
@@ -14,7 +19,7 @@ PAGE_DOCUMENTS_MAX = 5_000
 
 _SUMS = {
     "orders": {"value_count": {"field": "id"}},
-    "checksum": {"sum": {"field": "checksum"}},
+    "checksum": {"sum": {"script": {"source": SEALED_CHECKSUM}}},
 }
 
 
@@ -73,7 +78,7 @@ class ElasticsearchContents:
 def _checksum(source: Mapping[str, Any]) -> int:
     try:
         return checksum(order(source))
-    except (ArithmeticError, KeyError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
         return -1
 
 
