@@ -46,7 +46,7 @@ def bulk(size: int, second: float = 0.0) -> Unit:
 def message(orders: Sequence[AcceptedOrder], accepted_at: datetime | None = None) -> Message:
     """Return the message that carries the orders."""
     return Message(
-        codec.encode_message([(order, codec.encode_order(order.order)) for order in orders]),
+        codec.encode_message([[(order, codec.encode_order(order.order))] for order in orders]),
         len(orders),
         accepted_at or min(order.accepted_at for order in orders),
         codec.SCHEMA_VERSION,

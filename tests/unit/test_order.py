@@ -159,7 +159,7 @@ def test_an_entry_comes_back_as_it_was(accepted: AcceptedOrder, state: EntryStat
 @given(st.lists(ACCEPTED, max_size=5))
 def test_a_message_comes_back_as_it_was(batch: list[AcceptedOrder]) -> None:
     """Decode is the inverse of encode, in order."""
-    body = codec.encode_message([(one, codec.encode_order(one.order)) for one in batch])
+    body = codec.encode_message([[(one, codec.encode_order(one.order))] for one in batch])
     assert (batch, []) == codec.decode_message(body)
 
 

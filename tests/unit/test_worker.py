@@ -30,7 +30,7 @@ def orders(count: int) -> list[AcceptedOrder]:
 
 
 def delivery(batch: Sequence[AcceptedOrder], **fields: Any) -> Delivery:
-    body = codec.encode_message([(one, codec.encode_order(one.order)) for one in batch])
+    body = codec.encode_message([[(one, codec.encode_order(one.order))] for one in batch])
     values = {"tag": new_id(), "body": body, "orders": len(batch), "accepted_at": NOW}
     return Delivery(**{**values, "schema": 1, "redeliveries": 0, **fields})
 

@@ -96,13 +96,22 @@ def encode_order(order: Order) -> bytes:
 
 def encode_entry(state: EntryState, accepted: AcceptedOrder, body: bytes) -> bytes:
     """Return a cache entry; `body` is `encode_order(accepted.order)`."""
-    return b"%b%d %b %d %d\n%b" % (
+    return _entry_head(state, accepted) + body
+
+
+def encode_entries(state: EntryState, unit: Sequence[tuple[AcceptedOrder, bytes]]) -> list[bytes]:
+    """Return the entries of a unit's members, which all begin alike."""
+    head = _entry_head(state, unit[0][0])
+    return [head + body for _, body in unit]
+
+
+def _entry_head(state: EntryState, accepted: AcceptedOrder) -> bytes:
+    return b"%b%d %b %d %d\n" % (
         state,
         to_micros(accepted.accepted_at),
         id_text(accepted.unit_id),
         accepted.unit_size,
         accepted.created_at_given,
-        body,
     )
 
 
@@ -137,9 +146,13 @@ def decode_entry(raw: bytes) -> Entry:
         raise PoisonError(f"not a cache entry: {error}") from error
 
 
-def encode_message(batch: Iterable[tuple[AcceptedOrder, bytes]]) -> bytes:
-    """Return a message of accepted orders, each with its `encode_order` bytes."""
-    return b"[" + b",\n".join([encode_item(accepted, body) for accepted, body in batch]) + b"]"
+def encode_message(units: Iterable[Sequence[tuple[AcceptedOrder, bytes]]]) -> bytes:
+    """Return a message of whole units, each order with its `encode_order` bytes."""
+    items: list[bytes] = []
+    for unit in units:
+        head = _item_head(unit[0][0])  # all members begin alike
+        items += [b"%b%b}" % (head, body) for _, body in unit]
+    return b"[" + b",\n".join(items) + b"]"
 
 
 class Reject(NamedTuple):
@@ -210,18 +223,17 @@ def _whole_units(
 
 def encode_item(accepted: AcceptedOrder, body: bytes) -> bytes:
     """Return one item of a message; `body` is `encode_order(accepted.order)`."""
+    return b"%b%b}" % (_item_head(accepted), body)
+
+
+def _item_head(accepted: AcceptedOrder) -> bytes:
     given = b',"created_at_given":true' if accepted.created_at_given else b""
     unit = (
         b',"unit_id":"%b","unit_size":%d' % (id_text(accepted.unit_id), accepted.unit_size)
         if accepted.unit_size > 1
         else b""
     )
-    return b'{"accepted_at":%d%b%b,"order":%b}' % (
-        to_micros(accepted.accepted_at),
-        unit,
-        given,
-        body,
-    )
+    return b'{"accepted_at":%d%b%b,"order":' % (to_micros(accepted.accepted_at), unit, given)
 
 
 def decode_item(raw: bytes) -> AcceptedOrder:

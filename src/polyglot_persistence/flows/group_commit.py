@@ -263,11 +263,10 @@ class GroupCommit:
             return None
         if self._queue_breaker.is_open:
             return UnavailableError("the queue is away")
-        orders = [member for unit in units for member in unit.members]
         message = Message(
-            codec.encode_message(orders),
-            len(orders),
-            min(member.accepted.accepted_at for member in orders),
+            codec.encode_message([unit.members for unit in units]),
+            _count(units),
+            min(unit.members[0].accepted.accepted_at for unit in units),
             codec.SCHEMA_VERSION,
         )
         try:

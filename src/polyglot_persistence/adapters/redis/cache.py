@@ -6,7 +6,6 @@ Invariant: only `domain.codec` knows the form of an entry; the scripts compare i
 Invariant: the scripts declare every key they touch.
 """
 
-import itertools
 from collections.abc import Awaitable, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -81,19 +80,19 @@ class RedisCache:
         client.on_connect(self._greet)
 
     async def accept(self, units: Sequence[Unit]) -> AcceptReply:
-        """Store units; an id that comes twice in a batch is found there the second time."""
-        singles = [unit.members[0] for unit in units if len(unit.members) == 1]
-        bulks = [unit.members for unit in units if len(unit.members) > 1]
+        """Store units; an id that comes twice in a batch is found there the second time.
+
+        A unit's members were accepted at one moment, so one score is sent for all of them.
+        """
+        singles = [unit for unit in units if len(unit.members) == 1]
+        bulks = [unit for unit in units if len(unit.members) > 1]
         names: list[bytes] = [keys.DIRTY]
-        arguments: list[Argument] = [len(singles), len(bulks), *map(len, bulks)]
-        for accepted, body in itertools.chain(singles, *bulks):
-            name = keys.entry(accepted.order.id)
-            names.append(name)
-            arguments += (
-                to_micros(accepted.accepted_at),
-                keys.member(name),
-                codec.encode_entry(EntryState.DIRTY, accepted, body),
-            )
+        arguments: list[Argument] = [keys.ID_BEGIN, len(singles), len(bulks)]
+        arguments += [len(unit.members) for unit in bulks]
+        for members in (unit.members for unit in (*singles, *bulks)):
+            names += [keys.entry(accepted.order.id) for accepted, _ in members]
+            arguments.append(to_micros(members[0].accepted.accepted_at))
+            arguments += codec.encode_entries(EntryState.DIRTY, members)
         try:
             backlog, found = await _ACCEPT.run(self._client, names, arguments)
         except ReplyError as error:

@@ -15,6 +15,9 @@ WARM_TOKEN: Final = b"polyglot:warm-token"
 
 _ENTRY: Final = b"polyglot:order:"
 
+ID_BEGIN: Final = len(_ENTRY) + 1
+"""Where an order's id begins in the key of its entry, counted from 1 as Lua does."""
+
 EVERY_ENTRY: Final = _ENTRY + b"*"
 """The pattern of all keys that `entry` returns."""
 

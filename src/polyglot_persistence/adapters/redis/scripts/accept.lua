@@ -3,57 +3,72 @@
 -- Not flagged allow-oom: at the memory limit the server refuses it before its first write.
 --
 -- KEYS  the dirty set, then the entry key of every order, unit by unit
--- ARGV  score, id and entry of every order in the order of KEYS; before them the number of units
---       that have one member (they come first), then of each other unit its number of members
+-- ARGV  where the id begins in an entry key; the number of units that have one member (they come
+--       first); the number of others, and of each of these its number of members; then of every
+--       unit, in the order of KEYS, its score and the entries of its members
 --
 -- Returns the size of the dirty set, and a list of id and entry of everything that was there.
+--
+-- All is read by one command and written by two, or a few, since each costs as much as the work it
+-- does for one order.
 local dirty = KEYS[1]
-local singles = tonumber(ARGV[1])
-local bulks = tonumber(ARGV[2])
-local argument = 2 + bulks
-local key = 1
-local found = {}
-local marks = {}
+local id_begin = tonumber(ARGV[1])
+local singles = tonumber(ARGV[2])
+local bulks = tonumber(ARGV[3])
 
-for _ = 1, singles do
-  local id = ARGV[argument + 2]
-  local before = redis.call('SET', KEYS[key + 1], ARGV[argument + 3], 'NX', 'GET')
-  if before then
-    found[#found + 1] = id
-    found[#found + 1] = before
-  else
-    marks[#marks + 1] = ARGV[argument + 1]
-    marks[#marks + 1] = id
+-- Lua can hand over about 8,000 values at a time. An even number: values come in pairs.
+local VALUES_MAX = 4000
+
+local there = {}
+for first = 2, #KEYS, VALUES_MAX do
+  local last = math.min(first + VALUES_MAX - 1, #KEYS)
+  for n, entry in ipairs(redis.call('MGET', unpack(KEYS, first, last))) do
+    if entry then
+      there[KEYS[first + n - 1]] = entry
+    end
   end
-  key = key + 1
-  argument = argument + 3
 end
 
-for bulk = 1, bulks do
-  local size = tonumber(ARGV[2 + bulk])
-  local entries = redis.call('MGET', unpack(KEYS, key + 1, key + size))
+local entries = {}
+local marks = {}
+local found = {}
+local values = 0
+local key = 2
+local argument = 4 + bulks
+
+for unit = 1, singles + bulks do
+  local last = key
+  if unit > singles then
+    last = key + ARGV[3 + unit - singles] - 1
+  end
   local free = true
-  for member = 1, size do
-    if entries[member] then
+  for member = key, last do
+    local before = there[KEYS[member]]
+    if before then
       free = false
-      found[#found + 1] = ARGV[argument + 3 * member - 1]
-      found[#found + 1] = entries[member]
+      found[#found + 1] = string.sub(KEYS[member], id_begin)
+      found[#found + 1] = before
     end
   end
   if free then
-    for member = 1, size do
-      local at = argument + 3 * (member - 1)
-      redis.call('SET', KEYS[key + member], ARGV[at + 3])
-      marks[#marks + 1] = ARGV[at + 1]
-      marks[#marks + 1] = ARGV[at + 2]
+    for member = key, last do
+      local name = KEYS[member]
+      local entry = ARGV[argument + 1 + member - key]
+      there[name] = entry
+      entries[values + 1] = name
+      entries[values + 2] = entry
+      marks[values + 1] = ARGV[argument]
+      marks[values + 2] = string.sub(name, id_begin)
+      values = values + 2
     end
   end
-  key = key + size
-  argument = argument + 3 * size
+  argument = argument + 2 + last - key
+  key = last + 1
 end
 
--- In pieces: Lua can unpack about 8,000 values at a time.
-for first = 1, #marks, 4000 do
-  redis.call('ZADD', dirty, unpack(marks, first, math.min(first + 3999, #marks)))
+for first = 1, values, VALUES_MAX do
+  local last = math.min(first + VALUES_MAX - 1, values)
+  redis.call('MSET', unpack(entries, first, last))
+  redis.call('ZADD', dirty, unpack(marks, first, last))
 end
 return { redis.call('ZCARD', dirty), found }
