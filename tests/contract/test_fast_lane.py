@@ -21,7 +21,7 @@ from polyglot_persistence.api.rate_limits import RateLimits
 from polyglot_persistence.api.replies import Headers
 from polyglot_persistence.domain.access import ApiKey, Rate, digest_of, parse_scopes
 from polyglot_persistence.errors import NotFoundError, UnavailableError, UnknownOutcomeError
-from polyglot_persistence.flows.recent import Read
+from polyglot_persistence.flows.read import Read
 from tests.support.eventually import eventually
 from tests.support.scripted import FakeClock
 from tests.support.stub_flows import ID, LIMITS, OPEN, StubFlows
@@ -257,7 +257,8 @@ async def test_a_client_over_its_rate_is_refused_on_both_ways(guarded: list[Serv
 async def test_an_order_that_was_just_read_is_answered_at_once(both: list[Serving]) -> None:
     """Out of this process's memory, many times in one piece of data."""
     for one in both:
-        one.flows.remembered = one.flows.read = Read(b'{"id":"y"}', hit=True)
+        one.flows.remembered = b'{"id":"y"}'
+        one.flows.read = Read(one.flows.remembered, hit=True)
     plain, lane = [await one.ask(get() * 50, 50) for one in both]
     assert plain == lane
     assert ("x-cache", "HIT") in lane[0].headers
@@ -378,7 +379,7 @@ async def test_an_idle_connection_is_closed_after_a_hot_answer(
     monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0.05)
     async with two_servers(lambda: OPEN) as both:
         for one in both:
-            one.flows.remembered = Read(b"{}", hit=True)
+            one.flows.remembered = b"{}"
             reader, writer = await one.connect()
             writer.write(get() * 3)
             for _ in range(3):
@@ -401,7 +402,7 @@ async def test_a_connection_in_use_is_not_idle(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(fast_lane.FastLaneProtocol, "_close_if_idle", noted)
     async with two_servers(lambda: OPEN) as both:
         one = both[1]
-        one.flows.remembered = Read(b"{}", hit=True)
+        one.flows.remembered = b"{}"
         one.flows.may_accept.clear()
         reader, writer = await one.connect()
         writer.write(get() + post())

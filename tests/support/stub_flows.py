@@ -18,8 +18,7 @@ from polyglot_persistence.domain.text import QueryWord
 from polyglot_persistence.errors import ConflictError
 from polyglot_persistence.flows.accept import Acceptance
 from polyglot_persistence.flows.health import Health
-from polyglot_persistence.flows.read import OrderStatus
-from polyglot_persistence.flows.recent import Read
+from polyglot_persistence.flows.read import OrderStatus, Read
 from polyglot_persistence.flows.search import SearchFlow
 from polyglot_persistence.ports import SearchResult, StoredOrder
 from polyglot_persistence.ports.sales import DaySales, LatestDays
@@ -61,7 +60,7 @@ class StubFlows:
         self.may_accept = asyncio.Event()
         """Cleared: a new order without a key stays uncommitted until it is set."""
         self.may_accept.set()
-        self.remembered: Read | None = None
+        self.remembered: bytes | None = None
         self.read = Read(b'{"id":"x"}', hit=True)
         self.in_cache: bool | None = None
         """What a look-up into the cache finds; None: none is begun."""
@@ -94,7 +93,7 @@ class StubFlows:
         self.accepted.append((name, amount))
         return []
 
-    def recent(self, _id_text: bytes) -> Read | None:
+    def recent(self, _id_text: bytes) -> bytes | None:
         return self.remembered
 
     def begin(self, _order_id: UUID) -> asyncio.Future[bool] | None:

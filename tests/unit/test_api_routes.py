@@ -25,8 +25,7 @@ from polyglot_persistence.errors import (
     UnknownOutcomeError,
 )
 from polyglot_persistence.flows.health import Health, StoreHealth
-from polyglot_persistence.flows.read import OrderStatus
-from polyglot_persistence.flows.recent import Read
+from polyglot_persistence.flows.read import OrderStatus, Read
 from polyglot_persistence.ports import (
     StoredOrder,
     StoreState,

@@ -16,15 +16,19 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from polyglot_persistence.api.access import Access
-from polyglot_persistence.api.orders import accepted_reply, parse_order_id, read_reply
+from polyglot_persistence.api.orders import (
+    accepted_reply,
+    hit_reply,
+    parse_order_id,
+    read_reply,
+)
 from polyglot_persistence.api.problems import is_unexpected, problem_reply
 from polyglot_persistence.api.replies import Headers, Reply
 from polyglot_persistence.api.requests import parse_order
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.accept import AcceptFlow
-from polyglot_persistence.flows.read import ReadFlow
-from polyglot_persistence.flows.recent import Read
+from polyglot_persistence.flows.read import Read, ReadFlow
 from polyglot_persistence.telemetry import logger
 
 _log = logger("api")
@@ -74,7 +78,7 @@ class HotRoutes:
             # First of all: only ids in canonical form are remembered, so there is nothing to check.
             recent = self._reads.recent(id_text)
             if recent is not None:
-                return HotRequest(READ_ROUTE, Scope.READ, lambda _: read_reply(recent))
+                return HotRequest(READ_ROUTE, Scope.READ, lambda _: hit_reply(recent))
             # One of these would make another route of it.
             if b"/" not in id_text and b"?" not in id_text and b"%" not in id_text:
                 read = partial(self.read, id_text.decode("latin-1"))

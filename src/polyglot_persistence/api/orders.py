@@ -35,8 +35,7 @@ from polyglot_persistence.api.schemas import (
 from polyglot_persistence.domain.order import Order, from_micros, id_text, to_micros
 from polyglot_persistence.errors import MalformedError, NotFoundError, UnavailableError
 from polyglot_persistence.flows.accept import Acceptance, AcceptFlow
-from polyglot_persistence.flows.read import OrderStatus, ReadFlow
-from polyglot_persistence.flows.recent import Read
+from polyglot_persistence.flows.read import OrderStatus, Read, ReadFlow
 
 PAGE_ORDERS = 50
 PAGE_ORDERS_MAX = 200
@@ -78,7 +77,12 @@ def accepted_reply(order_id: UUID, status: Stage = "processing", headers: Header
 
 def read_reply(read: Read) -> Reply:
     """Return an order as it was read."""
-    return 200, HIT_HEADERS if read.hit else MISS_HEADERS, read.body
+    return hit_reply(read.body) if read.hit else (200, MISS_HEADERS, read.body)
+
+
+def hit_reply(body: bytes) -> Reply:
+    """Return an order, given its JSON, that the cache or this process's memory had."""
+    return 200, HIT_HEADERS, body
 
 
 class OrderRoutes:

@@ -254,7 +254,7 @@ class Settings:
         86_400, 1, 31_536_000, "How long a persisted order stays in Redis. Dirty ones always stay."
     )
     read_cache_orders: int = _count(
-        50_000, 0, 10_000_000, "Persisted orders kept in each API process's memory; 0: none."
+        100_000, 0, 10_000_000, "Persisted orders kept in each API process's memory; 0: none."
     )
     read_cache_seconds: float = _seconds(
         60, 0, 3_600, "How long they are kept there at most; one that is persisted never changes."

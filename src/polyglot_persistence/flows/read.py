@@ -31,7 +31,7 @@ from polyglot_persistence.errors import (
 )
 from polyglot_persistence.flows.batching import Coalescer
 from polyglot_persistence.flows.breaker import Breaker
-from polyglot_persistence.flows.recent import Read, RecentOrders
+from polyglot_persistence.flows.recent import RecentOrders
 from polyglot_persistence.ports import (
     Cache,
     Clock,
@@ -53,6 +53,13 @@ READS_PER_BATCH_MAX = 512
 READS_WAITING_MAX = 20_000
 POLL_FIRST_SECONDS = 0.005
 POLL_LAST_SECONDS = 0.1
+
+
+class Read(NamedTuple):
+    """An order's JSON and whether the cache had it."""
+
+    body: bytes
+    hit: bool
 
 
 class Fate(NamedTuple):
@@ -117,8 +124,8 @@ class ReadFlow:
             self._fetch_fates, batch_max=READS_PER_BATCH_MAX, waiting_max=READS_WAITING_MAX
         )
 
-    def recent(self, id_text: bytes) -> Read | None:
-        """Return the order if this process read it as clean in the last seconds.
+    def recent(self, id_text: bytes) -> bytes | None:
+        """Return the order's JSON if this process read it as clean in the last seconds.
 
         By its id's canonical text: what is found needs no parsing.
         """
@@ -157,7 +164,7 @@ class ReadFlow:
             UnavailableError: it is not known and cannot be ruled out.
         """
         if (recent := self._recent.get(id_text(order_id))) is not None:
-            return recent
+            return Read(recent, hit=True)
         cached = await self._look_in_cache(order_id)
         if cached.raw is not None:
             _READS_FROM["cache"].inc()
@@ -305,7 +312,7 @@ class ReadFlow:
         for order_id, raw in zip(ids, read.entries, strict=True):
             answers[order_id] = _Cached(raw, read.epoch)
             if raw is not None and codec.entry_state(raw) is EntryState.CLEAN:
-                self._recent.put(id_text(order_id), codec.entry_body(raw))
+                self._recent.remember(id_text(order_id), codec.entry_body(raw))
         return answers
 
     async def _fetch_fates(self, ids: Sequence[UUID]) -> Mapping[UUID, Fate]:

@@ -11,17 +11,19 @@ V = TypeVar("V")
 class Remembered(Generic[K, V]):
     """Holds up to `entries_max` values, each for at most `seconds`.
 
-    Two generations: what is asked for is in the younger one or moves there, and the older one is
-    dropped whole when the younger is full, so that what is asked for often stays. All is forgotten
-    every `seconds`, so that a value needs neither a moment nor a place in a line.
+    Which value has to go is told by the clock algorithm (second chance): a hand goes round, passes
+    over what was asked for since it last came by, and takes the next that was not. All is forgotten
+    every `seconds`, so that a value needs no moment of its own.
     """
 
     def __init__(self, clock: Clock, *, entries_max: int, seconds: float) -> None:
         self._clock = clock
-        self._generation_max = entries_max // 2
+        self._entries_max = entries_max
         self._seconds = seconds
-        self._young: dict[K, V] = {}
-        self._old: dict[K, V] = {}
+        self._values: dict[K, V] = {}
+        self._round: list[K] = []
+        self._hand = 0
+        self._asked: set[K] = set()
         self._forget_at = clock.monotonic() + seconds
 
     def get(self, key: K) -> V | None:
@@ -30,21 +32,38 @@ class Remembered(Generic[K, V]):
         if now >= self._forget_at:
             self.forget_all()
             self._forget_at = now + self._seconds
-        value = self._young.get(key)
-        if value is None and (value := self._old.get(key)) is not None:
-            self.remember(key, value)
+        value = self._values.get(key)
+        if value is not None:
+            self._asked.add(key)
         return value
 
     def remember(self, key: K, value: V) -> None:
         """Hold a value."""
-        if len(self._young) >= self._generation_max:
-            if self._generation_max == 0:
-                return
-            self._old = self._young
-            self._young = {}
-        self._young[key] = value
+        if key not in self._values and not self._make_room(key):
+            return
+        self._values[key] = value
 
     def forget_all(self) -> None:
         """Hold nothing."""
-        self._young.clear()
-        self._old.clear()
+        self._values.clear()
+        self._round.clear()
+        self._hand = 0
+        self._asked.clear()
+
+    def _make_room(self, key: K) -> bool:
+        """Give a new key its place in the round; whether there is any."""
+        if len(self._round) < self._entries_max:
+            self._round.append(key)
+            return True
+        if not self._round:
+            return False
+        while (passed := self._round[self._hand]) in self._asked:
+            self._asked.remove(passed)
+            self._advance()
+        del self._values[passed]
+        self._round[self._hand] = key
+        self._advance()
+        return True
+
+    def _advance(self) -> None:
+        self._hand = (self._hand + 1) % len(self._round)
