@@ -1,7 +1,6 @@
 """A worker process: five loops and a small server, and the order in which they end."""
 
 import asyncio
-import gc
 
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.api.server import listen
@@ -29,11 +28,6 @@ from polyglot_persistence.worker.warmer import warm_forever
 
 _log = logger("worker")
 
-OBJECTS_BETWEEN_COLLECTIONS = 20_000
-"""Orders under way are many objects and no cycles: looking for these took 15 to 20 % of a worker's
-time at Python's own threshold of 700. This is above what two batches of 2,000 hold; 50,000 gain
-nothing more, and keep longer what is in cycles."""
-
 
 async def work(settings: Settings, stop: asyncio.Event) -> None:
     """Persist, index, sweep, warm and refresh until told to stop.
@@ -42,8 +36,6 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
     """
     listener = listen(settings.api_host, settings.worker_port) if settings.worker_port else None
     stores = observed(connect(settings))
-    gc.freeze()  # what is there by now is code, and stays
-    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     ended = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -12,7 +12,7 @@ from decimal import Decimal, InvalidOperation
 from uuid import UUID
 
 import msgspec
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 from polyglot_persistence.errors import InvalidError, Violation
 
@@ -33,6 +33,8 @@ _AMOUNT = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 
 
 _encode_id = msgspec.json.Encoder().encode
+_decode_id = msgspec.msgpack.Decoder(UUID).decode
+_ID_HEADER = b"\xc4\x10"  # MessagePack's: 16 bytes follow
 
 
 class Order(msgspec.Struct, frozen=True, gc=False):
@@ -121,7 +123,8 @@ def parse_amount(value: object, pointer: str) -> Decimal:
 
 def new_id() -> UUID:
     """Return a UUIDv7 (RFC 9562): time-ordered, so that the primary key's index stays hot."""
-    return uuid7()
+    # By msgspec, in a third of the time that the library takes to make its own a `uuid.UUID`.
+    return _decode_id(_ID_HEADER + uuid7().bytes)
 
 
 def id_text(order_id: UUID) -> bytes:
