@@ -16,9 +16,13 @@ import msgspec
 from elastic_transport import ApiResponse, ConnectionTimeout
 from elastic_transport import ConnectionError as NoConnectionError
 from elastic_transport.client_utils import url_to_node_config
-from elasticsearch import ApiError, AsyncElasticsearch, TransportError
-from elasticsearch.serializer import CompatibilityModeJsonSerializer
 
+from polyglot_persistence.adapters.elasticsearch.client import (
+    ApiError,
+    AsyncElasticsearch,
+    CompatibilityModeJsonSerializer,
+    TransportError,
+)
 from polyglot_persistence.errors import UnavailableError
 
 T = TypeVar("T")

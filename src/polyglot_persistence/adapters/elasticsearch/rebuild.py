@@ -9,9 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from typing import Any
 
-from elasticsearch import AsyncElasticsearch
-
 from polyglot_persistence.adapters.elasticsearch import answers
+from polyglot_persistence.adapters.elasticsearch.client import AsyncElasticsearch
 from polyglot_persistence.adapters.elasticsearch.connection import MissingIndexError
 from polyglot_persistence.adapters.elasticsearch.contents import ElasticsearchContents
 from polyglot_persistence.adapters.elasticsearch.documents import FORM, MAPPINGS, OWNER, SETTINGS
