@@ -19,8 +19,9 @@ from polyglot_persistence.flows.cold_cache import start_warm_if_fresh
 from polyglot_persistence.ports import Settled, StoredOrder
 from polyglot_persistence.ports.audit import ID_MAX, ID_MIN
 from tests.support.addresses import BUNDLED
-from tests.support.audit import AuditStand, altered, new_orders, plant
+from tests.support.audit import AuditStand, new_orders
 from tests.support.cache import entry_of, new_client
+from tests.support.drift import altered, plant, shown
 from tests.support.eventually import eventually
 from tests.support.orders import accepted
 from tests.support.record import Onlooker
@@ -67,7 +68,7 @@ async def test_drift_of_every_kind_is_repaired_under_load(
     async with asyncio.TaskGroup() as tasks:
         load = tasks.create_task(stand.traffic(stop))
         try:
-            planted = await plant(stand, seen.connection, placed, EACH)
+            planted = await plant(stand.projections, seen.connection, placed, EACH)
             found = await stand.audit()
             assert dict(found.tally.found) == planted, found
             assert (found.tally.repaired.total(), found.is_clean) == (0, False)
@@ -105,7 +106,7 @@ async def test_unattended_no_document_is_removed(stand: AuditStand) -> None:
     await stand.place(new_orders(20))
     ghost = accepted(name="ghost")
     await stand.index.index([StoredOrder(ghost.order, ghost.accepted_at, ghost.accepted_at)])
-    await stand.shown([ghost.order], [])
+    await shown(stand.contents, [ghost.order], [])
     for _ in range(2):
         report = await stand.audit(UNATTENDED)
         assert (report.tally.found, report.tally.remaining) == ({Drift.EXTRA_DOCUMENT: 1}, 1)
