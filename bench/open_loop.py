@@ -119,7 +119,7 @@ class OpenLoop:
             on_answer(answer)
 
         self._on_answer = keep
-        number = int(rate * seconds)
+        number = round(rate * seconds)
         gc.collect()
         gc.disable()  # a look at all answers that are kept takes longer the more they are
         try:
@@ -161,6 +161,11 @@ def post(path: str, body: bytes) -> bytes:
         b"POST %b HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\n\r\n%b" % (path.encode(), len(body), body)
     )
+
+
+def get(path: str) -> bytes:
+    """Return the bytes of a GET."""
+    return b"GET %b HTTP/1.1\r\nHost: bench\r\n\r\n" % path.encode()
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -79,11 +79,19 @@ def searches(found: list[Line]) -> Iterator[str]:
     """Yield paths of searches: one word, or two, of a name that was bought."""
     chance = random.Random(2)
     for _ in range(QUERIES):
-        words = re.findall(r"[A-Za-z]{3,}", json.loads(chance.choice(found).name))
+        words = words_of(json.loads(chance.choice(found).name))
         if words:
-            query = " ".join(chance.sample(words, min(len(words), chance.choice((1, 2)))))
-            # The peer always gives ten hits.
-            yield f"/api/search?limit=10&q={quote(query.lower())}"
+            yield search(" ".join(chance.sample(words, min(len(words), chance.choice((1, 2))))))
+
+
+def words_of(name: str) -> list[str]:
+    """Return what people would search for in a name; sizes are not."""
+    return re.findall(r"[A-Za-z]{3,}", name)
+
+
+def search(text: str) -> str:
+    """Return the path of a search; the peer always gives ten hits."""
+    return f"/api/search?limit=10&q={quote(text.lower())}"
 
 
 def imported(found: list[Line], first: int, number: int) -> Iterator[bytes]:

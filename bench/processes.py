@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 START_SECONDS = 60.0
 STOP_SECONDS = 45.0
@@ -30,6 +31,43 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+async def run_to_end(
+    command: Sequence[str], environment: Mapping[str, str] | None = None, *, errors: int | IO[bytes]
+) -> tuple[int, bytes]:
+    """Run a program, and return its exit code and what it wrote; `errors` is its stderr.
+
+    Cancelled, it asks the program to stop, and kills it if it does not.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=errors,
+        preexec_fn=end_with_parent,
+    )
+    try:
+        output, _ = await process.communicate()
+    except BaseException:
+        await _end(process)
+        raise
+    assert process.returncode is not None
+    return process.returncode, output
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Ask it to stop and wait; kill it if it does not."""
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
 
 
 class StartError(Exception):
@@ -57,12 +95,12 @@ class Process:
         """Whether it was started and has not ended."""
         return self._process is not None and self._process.returncode is None
 
-    async def start(self) -> None:
-        """Start it; see `answers` for when it serves."""
+    async def start(self, more: Mapping[str, str] | None = None) -> None:
+        """Start it, with `more` settings this once; see `answers` for when it serves."""
         with self._log.open("ab") if self._log else contextlib.nullcontext() as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
-                env=self._environment,
+                env={**self._environment, **(more or {})},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log or asyncio.subprocess.DEVNULL,
                 stderr=log or asyncio.subprocess.DEVNULL,
@@ -90,15 +128,8 @@ class Process:
     async def stop(self) -> None:
         """Ask it to stop and wait; kill it if it does not."""
         process, self._process = self._process, None
-        if process is None or process.returncode is not None:
-            return
-        process.terminate()
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        if process is not None:
+            await _end(process)
 
     def cpu_seconds(self) -> float:
         """Return the processor time that it has used; a busy machine changes it little."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.processes import end_with_parent
+from bench.processes import run_to_end
 
 SCRIPT = Path(__file__).with_name("load.lua")
 
@@ -57,21 +57,10 @@ async def load(
         *("-s", str(SCRIPT), url, "--"),
         *("GET" if path is None else "POST", path or "-", str(lines), str(rate), str(THREADS)),
     ]
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        preexec_fn=end_with_parent,
-    )
-    try:
-        output, _ = await process.communicate()
-    except BaseException:
-        process.kill()
-        await process.wait()
-        raise
+    code, output = await run_to_end(command, errors=asyncio.subprocess.STDOUT)
     text = output.decode(errors="replace")
     report = next((line for line in text.splitlines() if line.startswith('{"requests"')), None)
-    if process.returncode or report is None:
+    if code or report is None:
         raise LoadError(f"wrk failed: {text}")
     found = msgspec.json.decode(report, type=Load)
     if found.failed and not may_fail:

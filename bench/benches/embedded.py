@@ -1,6 +1,7 @@
 """The embedded deployment, for the record: accept, drain, read and search; there is no peer."""
 
 import contextlib
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -42,6 +43,7 @@ class Embedded(Product):
             port,
         )
         super(Product, self).__init__(*product_processes(environment, logs), port)
+        self.environment = environment
 
     async def stop(self) -> None:
         """Stop API and worker; there is no second API."""
@@ -62,7 +64,7 @@ class Embedded(Product):
 
 async def run(context: Context) -> Sequence[Figure]:
     """Measure."""
-    async with _deployment(context) as embedded:
+    async with deployment(context) as embedded:
         await fill(context, embedded, STORED)
         await embedded.worker.stop()
         searched = [await _load(context, embedded, context.files.queries, 16)]
@@ -106,12 +108,13 @@ async def _load(
 
 
 @contextlib.asynccontextmanager
-async def _deployment(context: Context) -> AsyncIterator[Embedded]:
-    directory = context.directory / "embedded"
-    directory.mkdir()
-    for path in (directory, context.directory):
-        path.chmod(0o711)  # PostgreSQL may run as another user
+async def deployment(context: Context) -> AsyncIterator[Embedded]:
+    """Give the bundled servers, empty; at the end they are deleted."""
     async with contextlib.AsyncExitStack() as stack:
+        made = tempfile.TemporaryDirectory(dir=context.directory, prefix="embedded-")
+        directory = Path(stack.enter_context(made))
+        for path in (directory, context.directory):
+            path.chmod(0o711)  # PostgreSQL may run as another user
         postgres = EmbeddedPostgres(directory / "postgres")
         valkey = EmbeddedValkey(directory / "valkey")
         for server in (postgres, valkey):
@@ -120,5 +123,4 @@ async def _deployment(context: Context) -> AsyncIterator[Embedded]:
         embedded = Embedded(postgres, valkey, directory / "search", context.logs)
         stack.push_async_callback(embedded.stop)
         context.others.append(embedded)
-        await embedded.start_api()
         yield embedded
