@@ -29,6 +29,7 @@ from bench.benches import (
     lag,
     read,
     refresh,
+    scale,
     search,
 )
 from bench.context import Context
@@ -50,7 +51,7 @@ QUICK = {
 }
 """In the order in which they run: those that store much come last."""
 
-BENCHES = {**QUICK, "embedded": embedded.run, "growth": growth.run}
+BENCHES = {**QUICK, "embedded": embedded.run, "growth": growth.run, "scale": scale.run}
 
 
 @click.command()
