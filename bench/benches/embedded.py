@@ -25,6 +25,8 @@ DRAINED = 100_000
 class Embedded(Product):
     """This project on its bundled servers, with API and worker started one by one."""
 
+    name = "embedded"
+
     def __init__(
         self, postgres: EmbeddedPostgres, valkey: EmbeddedValkey, search: Path, logs: Path
     ) -> None:
@@ -43,6 +45,8 @@ class Embedded(Product):
             port,
         )
         super(Product, self).__init__(*product_processes(environment, logs), port)
+        for process in (self.api, self.worker):
+            process.name = process.name.replace(Product.name, self.name)
         self.environment = environment
 
     async def stop(self) -> None:
@@ -98,7 +102,7 @@ async def _load(
 ) -> float:
     found = await context.closed_loop(
         side,
-        f"embedded, {lines.name}, {connections} connections",
+        f"{lines.name}, {connections} connections",
         lines,
         seconds=context.seconds(4, 10),
         connections=connections,
