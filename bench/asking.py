@@ -32,7 +32,8 @@ async def searching(stand: Stand, asked: Sequence[str]) -> list[Figure]:
     file = stand.file("searches-probe", asked)
     probe = await load(stand.side.url, file, seconds=PROBE_SECONDS, connections=CONNECTIONS)
     left = asked[probe.requests + CONNECTIONS :]
-    seconds = min(stand.context.seconds(6, 8), SPARE * len(left) / probe.rate)
+    # wrk takes whole seconds.
+    seconds = max(1, int(min(stand.context.seconds(6, 8), SPARE * len(left) / probe.rate)))
     new = await _closed_loop(stand, "searches", left, seconds)
     if new.requests > len(left):
         raise RuntimeError(f"{new.requests} answers to {len(left)} different questions")
