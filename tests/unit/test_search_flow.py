@@ -5,7 +5,11 @@ from typing import cast
 
 from polyglot_persistence.domain.search import NameOrders
 from polyglot_persistence.domain.text import QueryWord
-from polyglot_persistence.flows.search import SUGGESTIONS_REMEMBERED_SECONDS, SearchFlow
+from polyglot_persistence.flows.search import (
+    LOOKED_THROUGH_MAX,
+    SUGGESTIONS_REMEMBERED_SECONDS,
+    SearchFlow,
+)
 from polyglot_persistence.ports import SearchIndex
 from tests.support.scripted import FakeClock
 
@@ -60,3 +64,15 @@ async def test_that_nothing_was_found_is_not_remembered() -> None:
     assert await suggested(flow, "mi") == []
     names.orders["milk"] = 1
     assert await suggested(flow, "mi") == ["milk"]
+
+
+async def test_a_letter_is_looked_for_among_the_names_that_have_the_other_words() -> None:
+    """The engine is asked for it only if too many names have these, and none of the first."""
+    names = Names(**{"milk chocolate": 3, "milk": 2, "milk cream": 1})
+    flow = flow_over(names, FakeClock())
+    assert await suggested(flow, "milk c") == ["milk chocolate", "milk cream"]
+    assert await suggested(flow, "milk c", 1) == ["milk chocolate"]
+    assert names.asked == 2
+    names.orders = {f"milk {n}": n for n in range(LOOKED_THROUGH_MAX)}
+    assert await suggested(flow, "milk x") == [f"milk {n}" for n in range(10)]
+    assert names.asked == 4

@@ -42,6 +42,13 @@ class NameMatch(NamedTuple):
     spans: Sequence[Span]
 
 
+def has_word(name: str, word: QueryWord) -> bool:
+    """Return whether the name has a word, or one that begins with it."""
+    return any(
+        root == word.stem or one.word.startswith(word.prefixes) for one, root in _taken_apart(name)
+    )
+
+
 @functools.lru_cache(maxsize=MATCHES_CACHED_MAX)
 def match(name: str, query: tuple[QueryWord, ...]) -> NameMatch:
     """Return how the name matches; a query word that it lacks adds nothing."""
