@@ -25,6 +25,7 @@ from polyglot_persistence.flows.rebuild import (
 )
 from polyglot_persistence.ports import OrderStore, StoredOrder
 from polyglot_persistence.ports.rebuild import RebuildTarget
+from polyglot_persistence.worker.rebuilder import build_first
 from tests.support.orders import START
 from tests.support.record import Onlooker
 from tests.support.search_indexes import SearchEngine, asked, visible
@@ -105,6 +106,24 @@ async def test_an_empty_record_has_an_empty_index_at_once(system: System) -> Non
     assert await system.total() == 0
     await system.add(1)
     await visible(system.searching, 1)
+
+
+async def test_a_worker_makes_the_index_of_an_empty_record_before_it_takes_orders(
+    system: System,
+) -> None:
+    """So that they are indexed as they are persisted."""
+    flow, _ = system.process()
+    await build_first(flow, system.store, asyncio.Event())
+    assert not await flow.is_needed()
+    assert await system.total() == 0
+
+
+async def test_no_order_waits_for_the_index_of_a_record_that_has_orders(system: System) -> None:
+    """To build it may take long, and goes on beside them."""
+    await system.persist(1)
+    flow, _ = system.process()
+    await build_first(flow, system.store, asyncio.Event())
+    assert await flow.is_needed()
 
 
 @pytest.mark.timeout(180)

@@ -21,7 +21,7 @@ from polyglot_persistence.telemetry import logger
 from polyglot_persistence.worker.auditor import Throttle, add_up_forever, audit_forever
 from polyglot_persistence.worker.indexer import Indexer, IndexerLimits
 from polyglot_persistence.worker.persister import Persister, PersisterLimits
-from polyglot_persistence.worker.rebuilder import rebuild_forever
+from polyglot_persistence.worker.rebuilder import build_first, rebuild_forever
 from polyglot_persistence.worker.refresher import refresh_forever
 from polyglot_persistence.worker.sweeper import sweep_forever
 from polyglot_persistence.worker.warmer import warm_forever
@@ -104,6 +104,8 @@ async def _persist(
         stores.store, stores.cache, stores.queue, clock, quiet_seconds=settings.warm_quiet_seconds
     )
     sales = SalesFlow(stores.sales, clock)
+    rebuild = rebuild_flow(settings, stores)
+    await build_first(rebuild, stores.store, stop)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(persister.run(stop))
         tasks.create_task(
@@ -117,7 +119,7 @@ async def _persist(
         )
         tasks.create_task(
             rebuild_forever(
-                rebuild_flow(settings, stores),
+                rebuild,
                 stores.store,
                 stop,
                 interval_seconds=settings.outbox_interval_seconds,
