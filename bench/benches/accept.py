@@ -49,7 +49,7 @@ async def run(context: Context) -> Sequence[Figure]:
             "orders/s",
             rates[api.name, connections],
             rates.get(("peer", connections), []),
-            Goal("ratio", goal) if api is product else None,
+            Goal("ratio", goal),
         )
         for connections, goal in GOALS.items()
         for api, more in ((product, ""), (product.two, TWO))

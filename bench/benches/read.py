@@ -49,7 +49,7 @@ async def run(context: Context) -> Sequence[Figure]:
             "orders/s",
             rates[side.name, kind],
             rates.get(("peer", kind), []),
-            Goal("ratio", goal) if side is two else None,
+            Goal("ratio", goal),
         )
         for kind, goal in GOALS.items()
         for side, more in ((product, ""), (two, ", 2 API processes"))
