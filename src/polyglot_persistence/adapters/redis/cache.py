@@ -89,10 +89,10 @@ class RedisCache:
         names: list[bytes] = [keys.DIRTY]
         arguments: list[Argument] = [keys.ID_BEGIN, len(singles), len(bulks)]
         arguments += [len(unit.members) for unit in bulks]
-        for members in (unit.members for unit in (*singles, *bulks)):
-            names += [keys.entry(accepted.order.id) for accepted, _ in members]
-            arguments.append(to_micros(members[0].accepted.accepted_at))
-            arguments += codec.encode_entries(EntryState.DIRTY, members)
+        for unit in (*singles, *bulks):
+            names += [keys.entry(accepted.order.id) for accepted, _ in unit.members]
+            arguments.append(to_micros(unit.members[0].accepted.accepted_at))
+            arguments += codec.encode_entries(EntryState.DIRTY, unit.members)
         try:
             backlog, found = await _ACCEPT.run(self._client, names, arguments)
         except ReplyError as error:
