@@ -6,7 +6,8 @@ from bench import orders
 from bench.benches.drain import drain
 from bench.context import Context
 from bench.figures import Figure, Goal
-from bench.stock import fill
+from bench.sides import Product
+from bench.stock import fill, looks
 from bench.wrk import load
 
 STORED = (10_000, 100_000, 1_000_000, 5_000_000)
@@ -25,6 +26,7 @@ async def run(context: Context) -> Sequence[Figure]:
     for stored in STORED:
         await fill(context, product, stored)
         await product.worker.stop()
+        await _at_rest(product)
         for name, rate in (await _at(context, stored)).items():
             rates.setdefault(name, []).append(rate)
             figures.append(Figure(f"{name}, {stored:,} stored", "a second", [rate], stored=stored))
@@ -33,6 +35,15 @@ async def run(context: Context) -> Sequence[Figure]:
         Figure(f"{name}, last over first", "times", [found[-1] / found[0]], goal=KEPT.get(name))
         for name, found in rates.items()
     ]
+
+
+async def _at_rest(product: Product) -> None:
+    """Return once the stores have done what filling them left to do: dirty pages, merges."""
+    await product.record.execute("CHECKPOINT")
+    async for _ in looks(0.5):
+        stats = await product.index.call("GET", f"/{product.index.name}/_stats/merge")
+        if stats["_all"]["total"]["merges"]["current"] == 0:
+            return
 
 
 async def _at(context: Context, stored: int) -> Mapping[str, float]:
