@@ -124,6 +124,23 @@ async def test_concurrent_accepts_of_one_id_store_it_once(cache: Cache) -> None:
     assert {reply.backlog for reply in replies} == {1}
 
 
+async def test_one_accept_stores_thousands_of_units(cache: Cache) -> None:
+    """More than a script hands over at a time; only units with a member that was there are not."""
+    singles = [single(accepted(n)) for n in range(2_500)]
+    bulks = [bulk(1_000, n) for n in range(3)]
+    member = bulks[1].members[-1].accepted.order.id
+    before = [singles[7], singles[-1], single(accepted(order_id=member))]
+    await cache.accept(before)
+    reply = await cache.accept([*singles, *bulks])
+    assert set(ids_of(*before)) == reply.found.keys()
+    assert reply.backlog == len(singles) + 2_000 + 1
+    stored = [*singles, bulks[0], bulks[2]]
+    wanted = [entry_of(one.accepted) for unit in stored for one in unit.members]
+    assert wanted == (await cache.read(ids_of(*stored))).entries
+    ids = {*ids_of(*stored), member}
+    assert ids == set(await dirty_ids(cache))
+
+
 async def test_a_cancelled_accept_still_happens_and_disturbs_nobody(
     cache: Cache, client: RedisClient
 ) -> None:
