@@ -226,10 +226,12 @@ def product_environment(stores: Mapping[str, str], port: int) -> dict[str, str]:
     }
 
 
-def product_processes(environment: Mapping[str, str], logs: Path) -> tuple[Process, Process]:
-    """Return the API and the worker of one deployment."""
+def product_processes(
+    environment: Mapping[str, str], logs: Path, name: str = "product"
+) -> tuple[Process, Process]:
+    """Return the API and the worker of one deployment; `name` is how tables tell it."""
     api, worker = (
-        Process(f"product {part}", [*PROGRAM, part], environment, logs / f"{part}.log")
+        Process(f"{name} {part}", [*PROGRAM, part], environment, logs / f"{part}.log")
         for part in ("api", "worker")
     )
     return api, worker

@@ -46,12 +46,8 @@ class Record:
 
     async def exists(self) -> bool:
         """Return whether the database is there."""
-        connection = await asyncpg.connect(self.admin_dsn)
-        try:
-            query = "SELECT true FROM pg_database WHERE datname = $1"
-            return bool(await connection.fetchval(query, self._database))
-        finally:
-            await connection.close()
+        query = "SELECT true FROM pg_database WHERE datname = $1"
+        return bool(await self._server_value(query, self._database))
 
     async def execute(self, script: str) -> None:
         """Run statements."""
@@ -63,9 +59,12 @@ class Record:
 
     async def version(self) -> str:
         """Return the server's version; the database need not be there."""
+        return str(await self._server_value("SHOW server_version")).split()[0]
+
+    async def _server_value(self, query: str, *values: Any) -> Any:
         connection = await asyncpg.connect(self.admin_dsn)
         try:
-            return str(await connection.fetchval("SHOW server_version")).split()[0]
+            return await connection.fetchval(query, *values)
         finally:
             await connection.close()
 

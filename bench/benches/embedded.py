@@ -44,9 +44,7 @@ class Embedded(Product):
             },
             port,
         )
-        super(Product, self).__init__(*product_processes(environment, logs), port)
-        for process in (self.api, self.worker):
-            process.name = process.name.replace(Product.name, self.name)
+        super(Product, self).__init__(*product_processes(environment, logs, self.name), port)
         self.environment = environment
 
     async def stop(self) -> None:

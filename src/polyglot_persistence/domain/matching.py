@@ -39,14 +39,8 @@ class NameMatch(NamedTuple):
     """The rank of a match, and what of the name matches."""
 
     rank: int
+    """0 if no query word is there as it is spelt, whole or as a beginning."""
     spans: Sequence[Span]
-
-
-def has_word(name: str, word: QueryWord) -> bool:
-    """Return whether the name has a word, or one that begins with it."""
-    return any(
-        root == word.stem or one.word.startswith(word.prefixes) for one, root in _taken_apart(name)
-    )
 
 
 @functools.lru_cache(maxsize=MATCHES_CACHED_MAX)

@@ -119,8 +119,7 @@ def java_hash(name: str) -> int:
 # Filled in, instead of a struct that is encoded: a quarter less of the worker's longest step.
 _ITEM = (
     b'{"index":{"_id":"%b"}}\n{"id":"%b","product_name":%b,"amount_cents":%d,"created_at":%b,'
-    b'"created_micros":%d,"indexed_at":%b,"words":%b,"stems":%b,"checksum":%d,'
-    b'"seal":%d}\n'
+    b'"created_micros":%d,"indexed_at":%b,"words":%b,"stems":%b,"checksum":%d,"seal":%d}\n'
 )
 
 
