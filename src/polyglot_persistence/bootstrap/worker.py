@@ -17,6 +17,7 @@ from polyglot_persistence.flows.index import IndexFlow
 from polyglot_persistence.flows.persist import PersistFlow
 from polyglot_persistence.flows.sales import SalesFlow
 from polyglot_persistence.flows.sweep import QueueProgress, SweepFlow
+from polyglot_persistence.ports import Clock
 from polyglot_persistence.telemetry import logger
 from polyglot_persistence.worker.auditor import Throttle, add_up_forever, audit_forever
 from polyglot_persistence.worker.indexer import Indexer, IndexerLimits
@@ -36,25 +37,27 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
     """
     listener = listen(settings.api_host, settings.worker_port) if settings.worker_port else None
     stores = observed(connect(settings))
+    clock = SystemClock()
     ended = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as tasks:
             if listener is not None:
-                access = access_of(settings, SystemClock())
+                access = access_of(settings, clock)
                 tasks.create_task(keep_keys_current(settings, access, ended))
                 tasks.create_task(serve_itself(stores, access, listener, ended))
-            tasks.create_task(watch_stores(stores, SystemClock(), ended))
-            await _work(settings, stores, stop)
+            tasks.create_task(watch_stores(stores, clock, ended))
+            await work_on(settings, stores, clock, stop)
             ended.set()
     finally:
         await stores.close()
         _log.info("stopped")
 
 
-async def _work(settings: Settings, stores: Stores, stop: asyncio.Event) -> None:
+async def work_on(settings: Settings, stores: Stores, clock: Clock, stop: asyncio.Event) -> None:
+    """Do a worker's whole work on any stores, by any clock, until told to stop."""
     freshness = FreshnessCount(shown_after_seconds=stores.audit.contents.shown_after_seconds)
     indexer = Indexer(
-        IndexFlow(stores.store, stores.search, SystemClock(), freshness=freshness),
+        IndexFlow(stores.store, stores.search, clock, freshness=freshness),
         IndexerLimits(
             settings.index_batch_orders,
             settings.index_waiting_orders_max,
@@ -67,14 +70,13 @@ async def _work(settings: Settings, stores: Stores, stop: asyncio.Event) -> None
     async with asyncio.TaskGroup() as indexing:
         indexing.create_task(indexer.run(persisted))
         indexing.create_task(add_up_forever(freshness, stores.audit.record, persisted))
-        await _persist(settings, stores, indexer, stop)
+        await _persist(settings, stores, clock, indexer, stop)
         persisted.set()  # nothing more is offered: index what waits, and end
 
 
 async def _persist(
-    settings: Settings, stores: Stores, indexer: Indexer, stop: asyncio.Event
+    settings: Settings, stores: Stores, clock: Clock, indexer: Indexer, stop: asyncio.Event
 ) -> None:
-    clock = SystemClock()
     persist = PersistFlow(stores.store, stores.cache, clock)
     progress = QueueProgress()
     persister = Persister(
@@ -104,7 +106,7 @@ async def _persist(
         stores.store, stores.cache, stores.queue, clock, quiet_seconds=settings.warm_quiet_seconds
     )
     sales = SalesFlow(stores.sales, clock)
-    rebuild = rebuild_flow(settings, stores)
+    rebuild = rebuild_flow(settings, stores, clock)
     await build_first(rebuild, stores.store, stop)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(persister.run(stop))
