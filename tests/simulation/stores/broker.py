@@ -17,8 +17,9 @@ from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports import Clock, Delivery, Message, StoreState
 from tests.simulation.stores.journal import Journal, Table
 
-HEARTBEAT_SECONDS = 10.0
-_SILENCE_SECONDS: Final = 2 * HEARTBEAT_SECONDS
+_SILENCE_SECONDS: Final = 15.0
+"""Three heartbeats of five seconds: the longest that a broker waits (`rabbit_heartbeat`)."""
+
 _PREFETCH_MAX: Final = 64
 
 
