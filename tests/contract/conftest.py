@@ -13,11 +13,12 @@ from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.ports import OrderStore, SearchIndex
-from tests.support.addresses import ELASTICSEARCH, REDIS, address_of, bundled_or_real, needs
+from tests.support.addresses import ELASTICSEARCH, REDIS, address_of, bundled_or_real
 from tests.support.installed_redis import InstalledRedis
 from tests.support.record import Onlooker, empty, onlooker, pool_on
 from tests.support.search_elasticsearch import Elasticsearch
-from tests.support.search_indexes import SearchEngine, Tantivy
+from tests.support.search_indexes import REAL_ENGINES, SearchEngine, Tantivy
+from tests.support.search_simulated import Simulated
 from tests.support.servers import fresh_database, running, short_directory
 
 
@@ -65,15 +66,15 @@ async def seen(record_dsn: str) -> AsyncIterator[Onlooker]:
         yield seen
 
 
-@pytest_asyncio.fixture(
-    params=["tantivy", pytest.param("elasticsearch", marks=needs(ELASTICSEARCH))]
-)
+@pytest_asyncio.fixture(params=[*REAL_ENGINES, "simulated"])
 async def engine(request: pytest.FixtureRequest) -> AsyncIterator[SearchEngine]:
     """An engine without an index."""
     with short_directory() as directory:
         engine: SearchEngine
         if request.param == "tantivy":
             engine = Tantivy(directory / "search")
+        elif request.param == "simulated":
+            engine = Simulated()
         else:
             engine = Elasticsearch(address_of(ELASTICSEARCH))
         try:

@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from polyglot_persistence.adapters.tantivy.contents import TantivyContents
 from polyglot_persistence.adapters.tantivy.index import TantivyIndex
 from polyglot_persistence.adapters.tantivy.rebuild import TantivyTarget
@@ -18,7 +20,10 @@ from polyglot_persistence.domain.text import parse_query
 from polyglot_persistence.ports import SearchIndex
 from polyglot_persistence.ports.audit import SearchContents
 from polyglot_persistence.ports.rebuild import RebuildTarget
+from tests.support.addresses import ELASTICSEARCH, needs
 from tests.support.eventually import eventually
+
+REAL_ENGINES = ["tantivy", pytest.param("elasticsearch", marks=needs(ELASTICSEARCH))]
 
 SEARCH_TIMEOUT_SECONDS = 5.0
 INDEX_TIMEOUT_SECONDS = 20.0

@@ -1,7 +1,7 @@
 """A simulated search engine: indexes by name, one of them current, one perhaps being built.
 
 A document is durable when `index` returns, and found once the engine has shown it: after
-`SHOWN_SECONDS`, or at a `show`.
+`shown_after_seconds`, or at a `show`.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -40,7 +40,7 @@ from polyglot_persistence.ports import (
 from polyglot_persistence.ports.audit import RangeSum, SearchContents
 
 SHOWN_SECONDS = 1.0
-FORM = 1
+FORM = 2
 
 Role = Literal["current", "building"]
 
@@ -82,8 +82,9 @@ class Index:
 class SearchEngineServer:
     """The engine with its indexes. It is up, and without an index at first."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, shown_after_seconds: float = SHOWN_SECONDS) -> None:
         self.clock = clock
+        self.shown_after_seconds = shown_after_seconds
         self.is_up = True
         self.is_frozen = False
         """A write block on the current index, which outlives whoever set it."""
@@ -105,7 +106,7 @@ class SearchEngineServer:
         if index is None or index.form < FORM:
             return None
         if index.form > FORM:
-            raise UnavailableError("the index is of a newer form")
+            raise UnavailableError("the index was made by a newer version")
         index.show(self.clock.monotonic())
         return index
 
@@ -147,6 +148,11 @@ class SimulatedSearch:
     def __init__(self, engine: SearchEngineServer, role: Role = "current") -> None:
         self._engine = engine
         self._role: Role = role
+        self._is_closed = False
+
+    async def close(self) -> None:
+        """Answer nothing any more."""
+        self._is_closed = True
 
     async def index(self, orders: Sequence[StoredOrder]) -> Sequence[IndexFailure]:
         """Add or replace documents."""
@@ -187,7 +193,8 @@ class SimulatedSearch:
         if query.after is not None:
             hits = [h for h in hits if position(h.order, h.rank, query.sort) < query.after]
         total = len(matching)
-        counted_max = total if query.facets else COUNTED_ORDERS_MAX
+        counts_all = query.facets or (query.words is None and query.bounds == Bounds())
+        counted_max = total if counts_all else COUNTED_ORDERS_MAX
         return SearchResult(
             min(total, counted_max),
             hits[: query.hits_max],
@@ -214,11 +221,11 @@ class SimulatedSearch:
 
     async def exists(self) -> bool:
         """Return whether there is an index of this form."""
-        return self._engine.opened(self._role) is not None
+        return self._opened() is not None
 
     async def ensure(self) -> bool:
         """Create one if there is none."""
-        if self._engine.opened(self._role) is not None:
+        if self._opened() is not None:
             return False
         self._engine.create(self._role)
         return True
@@ -226,31 +233,35 @@ class SimulatedSearch:
     async def ping(self) -> StoreState:
         """See that there is an index."""
         self._shown()
-        return StoreState("Simulated search 1")
+        return StoreState("Simulated 1")
+
+    def _opened(self) -> Index | None:
+        if self._is_closed:
+            raise UnavailableError("this index is closed")
+        return self._engine.opened(self._role)
 
     def _shown(self) -> Mapping[UUID, Document]:
-        index = self._engine.opened(self._role)
+        index = self._opened()
         if index is None:
             raise UnavailableError("the search index is missing")
         return index.shown
 
     def _write(self, changes: Sequence[tuple[UUID, Document | None]]) -> None:
         engine = self._engine
-        index = engine.opened(self._role)
+        index = self._opened()
         if index is None:
             raise UnavailableError("the search index is missing")
         if not engine.takes_documents or (engine.is_frozen and self._role == "current"):
             raise UnavailableError("the search index takes no documents now")
-        shown_at = engine.clock.monotonic() + SHOWN_SECONDS
+        shown_at = engine.clock.monotonic() + engine.shown_after_seconds
         index.coming += [_Change(shown_at, *change) for change in changes]
 
 
 class SimulatedContents:
     """`ports.audit.SearchContents`."""
 
-    shown_after_seconds = SHOWN_SECONDS
-
     def __init__(self, engine: SearchEngineServer, role: Role = "current") -> None:
+        self.shown_after_seconds = engine.shown_after_seconds
         self._engine = engine
         self._role: Role = role
 
