@@ -137,7 +137,7 @@ class Api:
     def loops(self, ended: asyncio.Event) -> Sequence[Coroutine[Any, Any, None]]:
         """Return what runs in the background until the process has ended."""
         return (
-            prepare(self._stores, ended),
+            prepare(self._stores, self._clock, ended),
             repeat("probe", self.probe, ended, interval_seconds=PROBE_INTERVAL_SECONDS),
             repeat(
                 "backlog",
@@ -193,9 +193,12 @@ class Api:
         return False
 
     async def look_at_backlog(self) -> bool:
-        """See the backlog shrink although nobody commits; without the cache, that of the queue."""
-        if not self._cache_breaker.is_open:
-            self._commit.backlog_seen((await self._stores.cache.backlog()).orders)
+        """See the backlog shrink although nobody commits, and the queue where it is what counts."""
+        is_cached = not self._cache_breaker.is_open
+        dirty = (await self._stores.cache.backlog()).orders if is_cached else None
+        self._commit.backlog_seen(dirty)
+        if is_cached and not self._commit.relies_on_queue:
+            self._commit.queue_depth_seen(None)
         elif not self._queue_breaker.is_open:
             self._commit.queue_depth_seen(await self._stores.queue.ready())
         return False

@@ -1,0 +1,432 @@
+"""A run, written down before it begins: who is there, what clients do, and what goes wrong.
+
+A plan is made from its seed alone, and is data: the shrinker leaves parts of it out and runs the
+rest. A fault that has a step strikes at the first such step after its moment.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from tests.simulation import steps
+from tests.simulation.steps import Step
+
+CALL_FAULTS = frozenset({"request lost", "reply lost", "reply late", "effect late"})
+"""Of one call, on its way."""
+
+PROCESS_FAULTS = frozenset({"paused", "suspended", "killed", "stopped", "clock"})
+"""Of the process that makes the step."""
+
+STORE_FAULTS = frozenset(
+    {
+        "cache away",
+        "cache frozen",
+        "cache full",
+        "cache emptied",
+        "cache restarted",
+        "cache failover",
+        "cache settings",
+        "queue away",
+        "queue frozen",
+        "queue miscounts",
+        "queue refuses",
+        "queue emptied",
+        "record away",
+        "record frozen",
+        "record read-only",
+        "record failover",
+        "record restarted",
+        "search away",
+        "search frozen",
+        "search emptied",
+        "newer entry",
+        "newer message",
+    }
+)
+"""Of a store, whoever makes the step."""
+
+KINDS = tuple(sorted(CALL_FAULTS | PROCESS_FAULTS | STORE_FAULTS))
+
+NEEDS_SERVERS = frozenset(
+    {"cache emptied", "cache restarted", "cache failover", "queue miscounts", "queue emptied"}
+)
+"""What the embedded deployment, whose one Valkey is cache and queue, does not promise to survive,
+or cannot have."""
+
+OPERATIONS_MIN = 44
+CLIENTS_END = 9.0
+FAULTS_END = 12.0
+"""Whatever goes wrong has begun by then."""
+PATIENCE_SECONDS = 3.0
+"""So long a fault waits for its step; then it strikes at none, or not at all."""
+FAULT_SECONDS_MAX = 3.5
+
+Deployment = Literal["embedded", "servers"]
+
+
+class Fault(NamedTuple):
+    """One thing that goes wrong."""
+
+    kind: str
+    at: float
+    step: str | None
+    """None: at the moment itself."""
+    after: bool
+    """Once the step has had its effect; else before."""
+    seconds: float
+    amount: int
+    """Chooses among variants: how much, which one."""
+
+    def __str__(self) -> str:
+        where = "" if self.step is None else f" {'after' if self.after else 'before'} {self.step}"
+        return f"{self.at:6.2f} s  {self.kind}{where}, {self.seconds:.2f} s, #{self.amount}"
+
+
+class Operation(NamedTuple):
+    """What one client does, with its retries."""
+
+    number: int
+    at: float
+    kind: Literal["order", "bulk", "import", "read", "status", "page", "search", "letters"]
+    api: int
+    """The process that is asked first; each retry asks the next."""
+    names: tuple[str, ...] = ()
+    """Of the orders; a name stands for what one client wants once."""
+    key: str | None = None
+    tries: int = 1
+    hot: bool = True
+    """By the lane for plain requests, if it is one."""
+    wait: bool = False
+    """Whether it prefers to wait until the order is persisted."""
+    ids: tuple[str, ...] = ()
+    """Of the lines of an import, empty for a line without one."""
+    target: int = -1
+    """Whose orders are read; -1: an order that never was."""
+    chunk_lines: int = 2
+    pause_seconds: float = 0.0
+    """Between two chunks of an import's body."""
+    cut_after: int = 0
+    """Chunks after which the client hangs up, the first time; 0: it does not."""
+    by_line: bool = False
+    """Whether an import is resumed by the number of its line, else with the whole body."""
+    discard: bool = False
+    """Whether an operator discards dead letters, else replays them."""
+
+    def __str__(self) -> str:
+        fields = self._asdict()
+        told = {
+            name: value
+            for name, value in fields.items()
+            if name not in ("number", "at", "kind") and value != self._field_defaults.get(name)
+        }
+        return f"{self.at:6.2f} s  #{self.number} {self.kind} {told}"
+
+
+class Plan(NamedTuple):
+    """Everything that is decided before a run."""
+
+    seed: int
+    deployment: Deployment
+    apis: int
+    workers: int
+    durable: bool
+    """Whether the cache is told to fsync before it answers."""
+    replicas: bool
+    dirty_orders_max: int
+    clock_offsets: tuple[float, ...]
+    """Of the processes' clocks, in seconds."""
+    operations: Sequence[Operation]
+    faults: Sequence[Fault]
+
+    def __str__(self) -> str:
+        head = (
+            f"seed {self.seed}: {self.deployment}, {self.apis} API processes, {self.workers} "
+            f"workers, cache {'durable' if self.durable else 'not durable'}"
+            f"{' with a replica' if self.replicas else ''}, at most {self.dirty_orders_max} dirty "
+            f"orders, clocks {', '.join(f'{offset:+.1f}' for offset in self.clock_offsets)} s"
+        )
+        lines = sorted([(f.at, str(f)) for f in self.faults])
+        lines += sorted([(o.at, str(o)) for o in self.operations])
+        return "\n".join([head, *(text for _, text in sorted(lines))])
+
+
+# --- cells of the table ----------------------------------------------------------------------
+
+
+def every_step() -> list[Step]:
+    """Return each kind of step once, in order."""
+    tables = (
+        steps.CACHE,
+        steps.QUEUE,
+        steps.RECORD,
+        steps.LETTERS,
+        steps.SALES,
+        steps.AUDIT,
+        steps.REBUILD,
+        steps.SEARCH,
+        steps.TARGET,
+    )
+    single = [value for value in vars(steps).values() if isinstance(value, Step)]
+    found = [step for table in tables for step in table.values()] + single
+    return list({step.name: step for step in found}.values())
+
+
+def cells(seen: Sequence[str] | None = None) -> list[tuple[str, str]]:
+    """Return every kind of fault with every kind of step at which it can strike."""
+    return [
+        (kind, step.name)
+        for step in every_step()
+        if seen is None or step.name in seen
+        for kind in KINDS
+        if kind not in CALL_FAULTS or step.may_end_lost
+    ]
+
+
+# --- making a plan ---------------------------------------------------------------------------
+
+
+def make_plan(seed: int, cells_seen: Sequence[tuple[str, str]]) -> Plan:
+    """Return the plan of a seed; its number chooses the cells that its faults aim at."""
+    chance = random.Random(f"plan {seed}")
+    aimed = _aimed(seed, chance, cells_seen)
+    faults = [*aimed, *_wild(chance)]
+    needs_servers = any(fault.kind in NEEDS_SERVERS for fault in faults)
+    servers = needs_servers or chance.random() < 0.6
+    apis, workers = chance.choice(((2, 2), (2, 2), (3, 2), (2, 3)))
+    durable = chance.random() < 0.7 or not servers
+    return Plan(
+        seed=seed,
+        deployment="servers" if servers else "embedded",
+        apis=apis,
+        workers=workers,
+        durable=durable,
+        replicas=servers and chance.random() < 0.6,
+        dirty_orders_max=chance.choice((25, 60, 200)),
+        clock_offsets=tuple(
+            chance.choice((0.0, 0.0, chance.uniform(-2, 2))) for _ in range(apis + workers)
+        ),
+        operations=_operations(chance, apis),
+        faults=sorted(faults, key=lambda fault: fault.at),
+    )
+
+
+AIMED = 4
+"""Faults of each run that go through all cells of the table, one seed after another."""
+
+
+def _aimed(
+    seed: int, chance: random.Random, cells_seen: Sequence[tuple[str, str]]
+) -> Iterator[Fault]:
+    # A stride that shares no factor with the number of cells visits each of them.
+    stride = 7919
+    for n in range(AIMED):
+        kind, step = cells_seen[(seed * AIMED + n) * stride % len(cells_seen)]
+        yield _fault(chance, kind, step)
+
+
+def _wild(chance: random.Random) -> Iterator[Fault]:
+    """Yield faults that like each other: several of one store, or one that goes on and on."""
+    kinds = [chance.choice(KINDS) for _ in range(chance.choice((0, 1, 2, 3)))]
+    for kind in kinds:
+        step = None
+        if kind in CALL_FAULTS or chance.random() < 0.4:
+            choice = [one for one in every_step() if one.store or kind not in CALL_FAULTS]
+            step = chance.choice(choice).name
+            if kind in CALL_FAULTS:
+                step = chance.choice(_HOT_STEPS)
+        yield _fault(chance, kind, step)
+    if chance.random() < 0.5:
+        yield from _storm(chance)
+
+
+_HOT_STEPS = (
+    "accept script",
+    "publish",
+    "persist transaction",
+    "settle",
+    "ack",
+    "MGET",
+    "SELECT",
+    "raise epoch",
+    "warm copy",
+)
+
+_STORMS: Sequence[Sequence[tuple[str, str | None]]] = (
+    (("record read-only", None), ("cache emptied", None)),
+    (("record frozen", None), ("record frozen", None)),
+    (("queue refuses", None), ("cache failover", None)),
+    (("reply lost", "accept script"), ("cache away", None), ("queue away", None)),
+    (("reply lost", "publish"), ("queue refuses", None), ("cache full", None)),
+    (("cache away", None), ("queue away", None)),
+    (("queue away", None), ("queue miscounts", None), ("cache emptied", None)),
+    (("record away", None), ("cache away", None)),
+    (("cache settings", None), ("cache restarted", None)),
+    (("paused", "persist transaction"), ("cache emptied", None)),
+    (("suspended", "answer"), ("cache emptied", None)),
+    (("cache away", "accept script"), ("record failover", None)),
+    (("record frozen", None), ("killed", "deliver")),
+    (("stopped", "import chunk"), ("queue away", None)),
+    (("newer message", None), ("cache emptied", None)),
+    (("newer entry", None), ("queue away", None)),
+)
+"""Faults that follow one another within a second or two."""
+
+
+def _storm(chance: random.Random) -> Iterator[Fault]:
+    at = chance.uniform(0.5, FAULTS_END - 5)
+    for kind, step in chance.choice(_STORMS):
+        fault = _fault(chance, kind, step)
+        yield fault._replace(at=at)
+        at += chance.uniform(0.02, 1.5)
+
+
+def _fault(chance: random.Random, kind: str, step: str | None) -> Fault:
+    return Fault(
+        kind,
+        round(chance.uniform(0.2, FAULTS_END - PATIENCE_SECONDS), 3),
+        step,
+        chance.random() < 0.5,
+        round(chance.choice((0.05, 0.5, 1.5, FAULT_SECONDS_MAX)) * chance.uniform(0.5, 1), 3),
+        chance.randrange(1_000),
+    )
+
+
+# --- what clients do -------------------------------------------------------------------------
+
+
+def _operations(chance: random.Random, apis: int) -> list[Operation]:
+    writer = _Writer(chance, apis)
+    moments = sorted(
+        round(chance.uniform(0.05, CLIENTS_END), 3)
+        for _ in range(chance.randint(OPERATIONS_MIN, OPERATIONS_MIN + 14))
+    )
+    return [writer.operation(number, at) for number, at in enumerate(moments)]
+
+
+class _Writer:
+    """Writes down operations, with those before in view."""
+
+    def __init__(self, chance: random.Random, apis: int) -> None:
+        self._chance = chance
+        self._apis = apis
+        self._keyed: list[Operation] = []
+        self._written: list[int] = []
+
+    def operation(self, number: int, at: float) -> Operation:
+        chance = self._chance
+        kind = chance.choices(
+            ("order", "keyed", "bulk", "import", "again", "wrong", "read", "other"),
+            (14, 8, 9, 6, 10, 7, 22, 4),
+        )[0]
+        base = Operation(number, at, "order", chance.randrange(self._apis))
+        if kind in ("again", "wrong") and self._keyed:
+            made = self._again(base) if kind == "again" else self._wrong(base)
+        elif kind == "read" and self._written:
+            made = self._read(base)
+        elif kind == "other":
+            made = self._other(base)
+        elif kind == "bulk":
+            made = self._bulk(base)
+        elif kind == "import":
+            made = self._import(base)
+        else:
+            made = self._order(base, keyed=kind == "keyed")
+        if made.names:
+            self._written.append(number)
+            if made.key is not None:
+                self._keyed.append(made)
+        return made
+
+    def _names(self, number: int, orders: int) -> tuple[str, ...]:
+        poison = self._chance.random() < 0.02
+        return tuple(
+            f"{'poison ' if poison and n == 0 else ''}o{number}.{n}" for n in range(orders)
+        )
+
+    def _order(self, base: Operation, *, keyed: bool) -> Operation:
+        chance = self._chance
+        return base._replace(
+            names=self._names(base.number, 1),
+            key=f"k{base.number}" if keyed else None,
+            tries=chance.choice((1, 2, 3)),
+            hot=chance.random() < 0.6,
+            wait=chance.random() < 0.1,
+        )
+
+    def _bulk(self, base: Operation) -> Operation:
+        chance = self._chance
+        return base._replace(
+            kind="bulk",
+            names=self._names(base.number, chance.choice((1, 2, 2, 3, 5, 9))),
+            key=f"k{base.number}" if chance.random() < 0.6 else None,
+            tries=chance.choice((1, 2, 3)),
+        )
+
+    def _import(self, base: Operation) -> Operation:
+        chance = self._chance
+        lines = chance.choice((1, 2, 4, 7, 11))
+        key = f"k{base.number}" if chance.random() < 0.6 else None
+        with_ids = chance.random() < 0.4
+        return base._replace(
+            kind="import",
+            names=self._names(base.number, lines),
+            ids=tuple(
+                _id(chance) if with_ids and chance.random() < 0.8 else "" for _ in range(lines)
+            ),
+            key=key,
+            tries=chance.choice((1, 3, 5)),
+            chunk_lines=chance.choice((1, 2, 3)),
+            pause_seconds=chance.choice((0.0, 0.05, 0.4)),
+            cut_after=chance.choice((0, 0, 1, 2)),
+            by_line=chance.random() < 0.5,
+        )
+
+    def _again(self, base: Operation) -> Operation:
+        """Send what was sent before, as a client does that has heard nothing."""
+        before = self._chance.choice(self._keyed[-8:])
+        return before._replace(number=base.number, at=base.at, api=base.api, cut_after=0)
+
+    def _wrong(self, base: Operation) -> Operation:
+        """Use a key for something else: other content, a longer or a shorter bulk, another route."""
+        chance = self._chance
+        before = chance.choice(self._keyed[-8:])
+        names = list(before.names)
+        how = chance.choice(("other", "longer", "longer", "shorter"))
+        if how == "longer":
+            names += self._names(base.number, chance.choice((1, 2)))
+        elif how == "shorter" and len(names) > 1:
+            names = names[: chance.randrange(1, len(names))]
+        else:
+            names = list(self._names(base.number, len(names)))
+        kind = "bulk" if before.kind in ("order", "bulk") and len(names) > 1 else before.kind
+        ids = (*before.ids, *[""] * len(names))[: len(names)] if kind == "import" else ()
+        return before._replace(
+            number=base.number,
+            at=base.at,
+            api=base.api,
+            kind=kind,
+            names=tuple(names),
+            ids=ids,
+            tries=chance.choice((1, 2)),
+            cut_after=0,
+        )
+
+    def _read(self, base: Operation) -> Operation:
+        chance = self._chance
+        return base._replace(
+            kind=chance.choice(("read", "read", "read", "status")),
+            target=chance.choice(self._written[-12:]) if chance.random() < 0.8 else -1,
+            hot=chance.random() < 0.6,
+        )
+
+    def _other(self, base: Operation) -> Operation:
+        chance = self._chance
+        return base._replace(
+            kind=chance.choice(("page", "search", "letters", "letters")),
+            discard=chance.random() < 0.5,
+        )
+
+
+def _id(chance: random.Random) -> str:
+    digits = f"{chance.getrandbits(128):032x}"
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-8{digits[17:20]}-{digits[20:]}"
