@@ -1,4 +1,4 @@
-"""A fake's port as a contract test has it: a call lets others have their turn, as a socket would."""
+"""A fake's port as contract tests have it: a call lets others have a turn, as a socket would."""
 
 import asyncio
 import inspect
@@ -8,7 +8,7 @@ Port = TypeVar("Port")
 
 
 class _Turns:
-    """The port, whose calls begin a step of the event loop later."""
+    """The port, whose replies come a step of the event loop later than its effects."""
 
     def __init__(self, port: object) -> None:
         self._port = port
@@ -19,8 +19,10 @@ class _Turns:
             return attribute
 
         async def call(*arguments: Any, **named: Any) -> Any:
-            await asyncio.sleep(0)
-            return await attribute(*arguments, **named)
+            try:
+                return await attribute(*arguments, **named)
+            finally:
+                await asyncio.sleep(0)
 
         return call
 

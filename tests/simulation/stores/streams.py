@@ -221,8 +221,11 @@ class StreamsConsumer:
 
     @contextlib.contextmanager
     def _failing_quietly(self) -> Iterator[ValkeyServer | None]:
+        server = None
+        with contextlib.suppress(UnavailableError):  # then it is dead
+            server = None if self._dead_because else self._server()
         try:
-            yield None if self._dead_because else self._server()
+            yield server
         except UnavailableError as error:
             self.die(str(error))
 
