@@ -66,6 +66,8 @@ async def stopped_postgres() -> AsyncIterator[Path]:
 @pytest.fixture(scope="session", params=addresses.bundled_or_real(addresses.POSTGRES))
 def postgres_address(request: pytest.FixtureRequest) -> str:
     """The DSN of a PostgreSQL on which to make databases."""
+    if request.param == addresses.SIMULATED:
+        return addresses.SIMULATED
     if request.param == "real":
         return addresses.address_of(addresses.POSTGRES)
     server: EmbeddedPostgres = request.getfixturevalue("postgres_server")

@@ -48,6 +48,11 @@ SIMULATED_REDIS_TOO = pytest.mark.parametrize(
 )
 """For tests of what the simulated cache promises as well."""
 
+SIMULATED_POSTGRES_TOO = pytest.mark.parametrize(
+    "postgres_address", [*bundled_or_real(POSTGRES), SIMULATED], indirect=True
+)
+"""The same of the record."""
+
 
 BUNDLED_POSTGRES = pytest.mark.parametrize("postgres_address", ["bundled"], indirect=True)
 """For tests of that server."""

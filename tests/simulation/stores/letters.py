@@ -1,6 +1,5 @@
 """The dead letters port over a simulated PostgreSQL."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +13,6 @@ from polyglot_persistence.domain.dead_letter import (
     LetterGroup,
     Stage,
 )
-from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import Lead
 from tests.simulation.stores.orders import SimulatedLead
 from tests.simulation.stores.record import OutboxRow, RecordServer
@@ -22,7 +20,6 @@ from tests.simulation.stores.record import OutboxRow, RecordServer
 GROUPS_MAX = 100
 PAYLOAD_BYTES_MAX = 1_000
 TURN_SECONDS_MAX = 5.0
-_LOOK_SECONDS = 0.05
 
 _ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NUMBER = re.compile(r"(byte|character|column|position) \d+")
@@ -96,14 +93,8 @@ class SimulatedDeadLetters:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Lead]:
         """Wait for the lock."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._turn_seconds_max
         with self._record.session() as session:
-            while not self._record.try_lock("dead letters", session):
-                if loop.time() >= deadline:
-                    raise UnavailableError("another replays or discards for too long")
-                await asyncio.sleep(_LOOK_SECONDS)
-                session.check()
+            await self._record.lock("dead letters", session, seconds_max=self._turn_seconds_max)
             yield SimulatedLead(self._record, session)
 
     def _chosen(self, chosen: LetterFilter) -> list[DeadLetterRow]:

@@ -219,7 +219,7 @@ class SimulatedOrderStore:
         """Say what would break a promise."""
         self._record.reading()
         read_only = ("the server is read-only (a standby?): nothing can be persisted",)
-        return StoreState("PostgreSQL, simulated", read_only if self._record.is_read_only else ())
+        return StoreState("PostgreSQL simulated", read_only if self._record.is_read_only else ())
 
     def kill(self) -> None:
         """Let the process die: its sessions end, and nothing of them is committed."""

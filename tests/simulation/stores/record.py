@@ -4,6 +4,7 @@ A transaction is one effect, so a tail of commits can be lost. Sequences go on o
 so does the epoch, for its text names the timeline.
 """
 
+import asyncio
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,6 +106,7 @@ class RecordServer:
         self.sales_rebuilds: Table[str, Progressed] = Table(tables)
         self.hours: Table[datetime, Freshness] = Table(tables)
         self._ids = itertools.count(1)
+        self._waiting: dict[str, list[asyncio.Event]] = {}
 
     # --- what its clients do -----------------------------------------------------------------
 
@@ -153,6 +155,27 @@ class RecordServer:
         self.advisory_locks[name] = session
         return True
 
+    async def lock(self, name: str, session: Session, *, seconds_max: float) -> None:
+        """Wait for an advisory lock; first come, first served.
+
+        Raises:
+            UnavailableError: it took too long, or the session was cut.
+        """
+        freed = asyncio.Event()
+        waiting = self._waiting.setdefault(name, [])
+        waiting.append(freed)
+        try:
+            async with asyncio.timeout(seconds_max):
+                while waiting[0] is not freed or not self.try_lock(name, session):
+                    freed.clear()
+                    await freed.wait()
+                    session.check()
+        except TimeoutError as error:
+            raise UnavailableError("PostgreSQL could not get a lock in time") from error
+        finally:
+            waiting.remove(freed)
+            self._wake()
+
     # --- what happens to it ------------------------------------------------------------------
 
     def cut(self, session: Session) -> None:
@@ -164,6 +187,12 @@ class RecordServer:
         self.advisory_locks = {
             name: one for name, one in self.advisory_locks.items() if one is not session
         }
+        self._wake()
+
+    def _wake(self) -> None:
+        for waiting in self._waiting.values():
+            for freed in waiting:
+                freed.set()
 
     def cut_sessions(self) -> None:
         """End all of them."""
