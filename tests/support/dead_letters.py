@@ -14,8 +14,8 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetter, LetterFilter, Stage
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, new_id
+from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.flows.breaker import Breaker
-from polyglot_persistence.flows.cold_cache import start_warm_if_fresh
 from polyglot_persistence.flows.dead_letters import (
     DeadLetterFlow,
     Handled,
@@ -26,8 +26,9 @@ from polyglot_persistence.flows.dead_letters import (
 from polyglot_persistence.flows.persist import PersistFlow
 from polyglot_persistence.flows.read import ReadFlow
 from polyglot_persistence.flows.recent import RecentOrders
-from polyglot_persistence.ports import Settled
-from tests.support.orders import accepted
+from polyglot_persistence.ports import Settled, Unit
+from tests.support.cache import make_warm
+from tests.support.orders import accepted, prepared
 
 ALL = LetterFilter()
 ME = Operator("command", "me")
@@ -71,6 +72,8 @@ class Stand:
             ]
         )
         if stage is not Stage.INDEX:
+            units = [Unit([prepared(one) for one in unit]) for unit in whole_units(orders)]
+            await self.cache.accept(units)
             await self.cache.settle([Settled(EntryState.DEAD, one) for one in orders])
 
     async def ids(self) -> Sequence[int]:
@@ -96,7 +99,7 @@ async def standing(pool: PostgresPool, redis_url: str) -> AsyncIterator[Stand]:
     """Give the flow over an empty record and a warm cache."""
     client = RedisClient(redis_url, connect_timeout_seconds=2.0, command_timeout_seconds=2.0)
     stand = Stand(pool, client)
-    await start_warm_if_fresh(stand.store, stand.cache)
+    await make_warm(stand.store, stand.cache)
     yield stand
     await client.close()
 
