@@ -1,5 +1,6 @@
 """What is replayed or discarded together, over the real record and cache."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -10,11 +11,14 @@ from polyglot_persistence.adapters.redis.keys import entry
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetter, LetterFilter, Stage
 from polyglot_persistence.domain.order import AcceptedOrder
+from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.flows import dead_letter_units
 from polyglot_persistence.flows.dead_letters import Handled, Outcome
+from polyglot_persistence.flows.read import Read
 from tests.support.addresses import BUNDLED
-from tests.support.dead_letters import ALL, ME, Stand, outcomes, payload, standing
+from tests.support.dead_letters import ALL, ME, Stand, bulk, outcomes, payload, standing
 from tests.support.orders import accepted, single
+from tests.support.record import Onlooker
 from tests.support.servers import redis_done
 
 pytestmark = BUNDLED
@@ -135,3 +139,61 @@ async def test_a_unit_in_vain_leaves_the_letters_of_others_of_its_orders(stand: 
     left = await stand.letters.page(ALL, None, 10)
     assert {codec.decode_item(row.letter.payload) for row in left} == {order, again}
     assert later in [row.id for row in left]
+
+
+@pytest.mark.parametrize("action", ["replay", "discard"])
+async def test_a_letter_of_a_newer_version_harms_nobody_beside_it(
+    stand: Stand, seen: Onlooker, action: str
+) -> None:
+    """It is listed and kept, with its unit; others are listed, read and handled as ever."""
+    members, other, gone = bulk(2), accepted(), accepted()
+    await stand.bury([*members, other, gone])
+    await stand.cache.forget_dead([one.order.id for one in (*members, other, gone)])
+    await seen.execute("ALTER TABLE dead_letters DROP CONSTRAINT dead_letters_stage_check")
+    try:
+        await seen.execute(
+            "UPDATE dead_letters SET stage = 'archive'"
+            f" WHERE order_id IN ('{members[0].order.id}', '{gone.order.id}')"
+        )
+        reads = [stand.reads.get(one.order.id) for one in (*members, other, gone)]
+        assert len(await asyncio.gather(*reads)) == 4
+        assert (await stand.reads.status(gone.order.id)).dead is not None
+        assert (await stand.flow.count(ALL)).letters == 4
+        stages = {row.letter.stage.value for row in await stand.flow.page(ALL, None, 10)}
+        assert stages == {"archive", "persist"}
+        handled = await stand.whole_run(getattr(stand.flow, f"{action}_slice"), ALL)
+    finally:
+        await seen.execute(
+            "DELETE FROM dead_letters WHERE stage = 'archive';"
+            "ALTER TABLE dead_letters ADD CONSTRAINT dead_letters_stage_check"
+            " CHECK (stage IN ('decode', 'persist', 'index'))"
+        )
+    done = Outcome.PERSISTED if action == "replay" else Outcome.DISCARDED
+    assert {one.order_id: one.outcome for one in handled} == {
+        members[0].order.id: Outcome.KEPT,
+        members[1].order.id: Outcome.KEPT,
+        gone.order.id: Outcome.KEPT,
+        other.order.id: done,
+    }
+
+
+async def test_a_payload_that_cannot_be_read_harms_nobody_beside_it(stand: Stand) -> None:
+    """Its order is neither given nor denied; its status is told, and others are as ever."""
+    strange, other = accepted(), accepted()
+    await stand.store.bury(
+        [
+            DeadLetter(strange.order.id, strange.unit_id, b'{"v": 2}', "new", Stage.PERSIST, 1),
+            DeadLetter(other.order.id, other.unit_id, payload(other), "old", Stage.PERSIST, 1),
+        ]
+    )
+    answers = await asyncio.gather(
+        *[stand.reads.get(one.order.id) for one in (strange, other)], return_exceptions=True
+    )
+    assert isinstance(answers[0], UnavailableError)
+    assert answers[1] == Read(codec.encode_order(other.order), hit=False)
+    assert (await stand.reads.status(strange.order.id)).dead is not None
+    handled = await stand.whole_run(stand.flow.replay_slice, ALL)
+    assert {one.order_id: one.outcome for one in handled} == {
+        strange.order.id: Outcome.KEPT,
+        other.order.id: Outcome.PERSISTED,
+    }

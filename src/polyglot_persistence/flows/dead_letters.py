@@ -219,7 +219,10 @@ class DeadLetterFlow:
         try:
             rows = await self._with_their_units(part)
             letter_ids.update(row.id for row in rows)
-            await act(rows, run)
+            left_alone = _of_a_newer_version(rows)
+            await act([row for row in rows if row not in left_alone], run)
+            why = "a newer version has condemned it, or one of its unit"
+            run.handled += [_handled(row, Outcome.KEPT, why) for row in left_alone]
         except PolyglotError as error:
             _log.warning(
                 "dead_letters_failed",
@@ -337,6 +340,12 @@ class DeadLetterFlow:
 
 _SETTLED = (EntryState.CLEAN.value, EntryState.DEAD.value)
 """What is in another state, be it one that only a newer version knows, may yet be persisted."""
+
+
+def _of_a_newer_version(rows: Sequence[DeadLetterRow]) -> Sequence[DeadLetterRow]:
+    """Return the letters of a stage that this version does not know, with their units."""
+    units = UnitsOf(row for row in rows if not row.letter.stage.is_known)
+    return [row for row in rows if not row.letter.stage.is_known or row in units]
 
 
 @contextmanager
