@@ -26,7 +26,7 @@ _SCHEMA_UNSTATED: Final = 1
 
 
 async def declare(channel: AmqpChannel, queue: str) -> int:
-    """Create the queue if it is missing; return how many messages no consumer holds."""
+    """Create the queue if it is missing; return how many messages are said to be ready."""
     method = commands.Queue.Declare(queue=queue, durable=True, arguments=_QUEUE_ARGUMENTS)
     reply = await channel.call(method, commands.Queue.DeclareOk)
     return reply.message_count or 0
@@ -49,7 +49,7 @@ def properties_of(message: Message, message_id: int) -> Basic.Properties:
 
 def delivery_of(content: Content, tag: object, *, redelivered: bool) -> Delivery:
     """Return what a worker gets; headers that are missing or no numbers count as not there."""
-    headers: dict[str, Any] = dict(content.properties.headers or {})
+    headers = content.properties.headers
     return Delivery(
         tag=tag,
         body=content.body,
@@ -65,4 +65,4 @@ def delivery_of(content: Content, tag: object, *, redelivered: bool) -> Delivery
 
 
 def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and value >= 0 else None
