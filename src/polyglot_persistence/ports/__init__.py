@@ -184,7 +184,7 @@ class Delivery(NamedTuple):
     accepted_at: datetime | None
     schema: int
     redeliveries: int
-    """How often it was delivered before; a lower bound."""
+    """How often it was delivered before; a lower bound, and 0 only if it certainly never was."""
     trace: Mapping[str, str] = {}
     """As the publisher gave it."""
 
@@ -211,6 +211,10 @@ class Consumer(Protocol):
 class Queue(Protocol):
     """The durable queue between API and worker: at-least-once, roughly first in, first out."""
 
+    silence_seconds_max: float
+    """How long the queue may take to hand back what a worker that stands still holds, beyond the
+    time for which a worker may hold a delivery (`DELIVERY_HOLD_SECONDS_MAX`)."""
+
     async def publish(self, message: Message) -> None:
         """Return when the queue has made the message durable (publisher confirm).
 
@@ -226,7 +230,11 @@ class Queue(Protocol):
         """
 
     async def ready(self) -> int:
-        """Return how many messages no consumer holds (0: the queue has passed everything)."""
+        """Return how many messages no consumer holds (0: the queue has passed everything).
+
+        Raises:
+            UnavailableError: the broker is away, or cannot tell.
+        """
 
     async def ping(self) -> StoreState:
         """Ask for the broker's version."""

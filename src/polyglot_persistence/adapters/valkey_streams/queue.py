@@ -42,6 +42,9 @@ class ValkeyStreamsQueue:
     same server, on which one consumer blocks and which it closes.
     """
 
+    silence_seconds_max = 0.0
+    """`ready` counts what was held for longer than `claim_idle_seconds`."""
+
     def __init__(
         self,
         commands: Commands,
