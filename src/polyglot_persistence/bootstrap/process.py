@@ -71,11 +71,11 @@ def run(
 
 
 async def serve_itself(
-    stores: Stores, access: Access, listener: socket.socket, stop: asyncio.Event
+    health: HealthFlow, access: Access, listener: socket.socket, stop: asyncio.Event
 ) -> None:
     """Serve this process's own metrics and health, also while no store is there, until stopped."""
     await serve(
-        build_process_app(HealthFlow(stores.pingable()), access),
+        build_process_app(health, access),
         listener,
         shutdown=stop,
         graceful_seconds=HANG_UP_SECONDS,

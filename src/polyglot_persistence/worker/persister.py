@@ -94,6 +94,8 @@ class Persister:
         self._progress = progress
         self._clock = clock
         self._limits = limits
+        self.consuming = asyncio.Event()
+        """Set while messages are taken."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until stopped; the batch under way is finished first."""
@@ -105,17 +107,20 @@ class Persister:
                     orders_max=self._limits.consume_orders_max
                 ) as consumer:
                     _log.info("consuming")
+                    self.consuming.set()
                     while not stop.is_set():
                         await self._receive(consumer, stop)
                         # Not before: a broker whose queue is broken lets one begin.
                         backoff.succeeded()
                         succeeded.set_to_current_time()
             except _RecordAwayError as away:
+                self.consuming.clear()
                 _log.warning("record_away", error=str(away.__cause__))
                 await self._wait_for_record(stop)
             except _TimeUpError:
                 _log.warning("suspect_handed_back")
             except PolyglotError as error:
+                self.consuming.clear()
                 _log.warning("queue_away", error=str(error))
                 await backoff.pause()
 
