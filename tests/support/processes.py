@@ -21,16 +21,25 @@ from tests.support.api import Api
 
 REPOSITORY = Path(__file__).parents[2]
 WAIT_SECONDS = 45.0
+PORT_SHARES = 16
+"""More than the processes that run tests side by side."""
+
+_given_ports: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nobody listens on now.
+    """Return a port of the loopback that nobody listens on now, and that no other test will get.
 
     It lies below those that the kernel gives to outgoing connections, so that it can be listened
-    on again after a restart under load.
+    on again after a restart under load. Each process of a parallel run has ports of its own, and
+    gives each of them once: nothing takes it between this choice and the listening.
     """
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     while True:
-        port = random.randrange(20000, 32000)
+        port = random.randrange(20000 + process % PORT_SHARES, 32000, PORT_SHARES)
+        if port in _given_ports:
+            continue
+        _given_ports.add(port)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

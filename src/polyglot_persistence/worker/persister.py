@@ -121,7 +121,8 @@ class Persister:
                 _log.warning("suspect_handed_back")
             except PolyglotError as error:
                 self.consuming.clear()
-                _log.warning("queue_away", error=str(error))
+                if backoff.is_news(error):
+                    _log.warning("queue_away", error=str(error))
                 await backoff.pause()
 
     async def _receive(self, consumer: Consumer, stop: asyncio.Event) -> None:
