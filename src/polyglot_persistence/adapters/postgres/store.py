@@ -74,13 +74,13 @@ class PostgresOrderStore:
             return persisted._replace(conflicts=conflicts)
 
     async def find(self, ids: Sequence[UUID]) -> Found:
-        """See `OrderStore.find`. The epoch is 0 if none was created: no copy ever equals it."""
+        """See `OrderStore.find`."""
         async with self._pool.reading() as session:
             records = await session.fetch("find", ids)
         return Found(
             {r["id"]: stored(r) for r in records if r["id"] is not None},
             {r["order_id"]: dead_letter_row(r) for r in records if r["dead_id"] is not None},
-            records[0]["epoch"],
+            str(records[0]["epoch"] or ""),
         )
 
     async def page(
@@ -181,25 +181,30 @@ class PostgresOrderStore:
             records = await session.fetch("progress", dead_letters_max)
         return Progress(**records[0])
 
-    async def found_epoch(self) -> tuple[int, bool]:
+    async def epoch(self) -> str | None:
+        """See `OrderStore.epoch`."""
+        async with self._pool.reading() as session:
+            epoch = await session.fetchval("epoch")
+        return None if epoch is None else str(epoch)
+
+    async def found_epoch(self) -> tuple[str, bool]:
         """See `OrderStore.found_epoch`."""
-        epoch = await self._epoch()
+        epoch = await self.epoch()
         if epoch is not None:
             return epoch, False
         async with self._pool.transaction() as session:
-            epoch = await session.fetchval("first_epoch")
-        if epoch is not None:
-            return epoch, True
-        epoch = await self._epoch()
+            first = await session.fetchval("first_epoch")
+        if first is not None:
+            return str(first), True
+        epoch = await self.epoch()
         if epoch is None:
             raise UnavailableError("the cache epoch was removed while it was being read")
         return epoch, False
 
-    async def new_epoch(self) -> int:
+    async def new_epoch(self) -> str:
         """See `OrderStore.new_epoch`."""
         async with self._pool.transaction() as session:
-            epoch: int = await session.fetchval("new_epoch")
-        return epoch
+            return str(await session.fetchval("new_epoch"))
 
     @asynccontextmanager
     async def lead(self, role: str) -> AsyncIterator[Lead | None]:
@@ -216,11 +221,6 @@ class PostgresOrderStore:
         async with self._pool.reading() as session:
             records = await session.fetch("ping")
         return StoreState(f"PostgreSQL {records[0]['version']}", _warnings(records[0]))
-
-    async def _epoch(self) -> int | None:
-        async with self._pool.reading() as session:
-            epoch: int | None = await session.fetchval("epoch")
-        return epoch
 
 
 class _LeftOutError(Exception):
