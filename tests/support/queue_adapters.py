@@ -25,6 +25,7 @@ class StreamsFake(QueueServer):
     """Streams in a simulated Valkey."""
 
     death_seconds = 2.0
+    hold_seconds = 0.7
 
     def __init__(self) -> None:
         self.server = ValkeyServer(SystemClock())
@@ -33,12 +34,15 @@ class StreamsFake(QueueServer):
 
     async def process(self) -> Queue:
         name = str(len(self._processes))
-        queue = SimulatedStreams(self._address, name, claim_idle_seconds=0.7)
+        queue = SimulatedStreams(self._address, name, claim_idle_seconds=self.hold_seconds)
         self._processes.append(queue)
         return queue
 
     async def kill(self, queue: Queue) -> None:
         next(one for one in self._processes if one is queue).kill()
+
+    def stand_still(self, queue: Queue) -> None:
+        """A process that is asked nothing sends nothing."""
 
     async def stop(self) -> None:
         self.server.stop()
@@ -57,9 +61,10 @@ class BrokerFake(QueueServer):
     """A simulated RabbitMQ."""
 
     death_seconds = 2.0
+    hold_seconds = 0.0
 
     def __init__(self) -> None:
-        self.broker = Broker(SystemClock())
+        self.broker = Broker(SystemClock(), silence_seconds=0.5)
         self._processes: list[SimulatedRabbitMQ] = []
 
     async def process(self) -> Queue:
@@ -69,6 +74,9 @@ class BrokerFake(QueueServer):
 
     async def kill(self, queue: Queue) -> None:
         next(one for one in self._processes if one is queue).kill()
+
+    def stand_still(self, queue: Queue) -> None:
+        next(one for one in self._processes if one is queue).stand_still()
 
     async def stop(self) -> None:
         self.broker.stop()

@@ -17,7 +17,7 @@ from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports import Clock, Delivery, Message, StoreState
 from tests.simulation.stores.journal import Journal, Table
 
-_SILENCE_SECONDS: Final = 15.0
+SILENCE_SECONDS: Final = 15.0
 """Three heartbeats of five seconds: the longest that a broker waits (`rabbit_heartbeat`)."""
 
 _PREFETCH_MAX: Final = 64
@@ -26,8 +26,9 @@ _PREFETCH_MAX: Final = 64
 class Broker:
     """The broker. Messages and how often they came back are on its disk; who has them is not."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, silence_seconds: float = SILENCE_SECONDS) -> None:
         self.clock = clock
+        self.silence_seconds = silence_seconds
         self.is_up = True
         self.has_quorum = True
         """Without one nothing is confirmed, delivered or counted."""
@@ -115,15 +116,16 @@ class Broker:
         now = self.clock.monotonic()
         for consumer in list(self.consumers):
             since = consumer.queue.still_since
-            if since is not None and now - since >= _SILENCE_SECONDS:
+            if since is not None and now - since >= self.silence_seconds:
                 self.close(consumer, "missed heartbeats")
 
     def seconds_to_silence(self) -> float:
         """Return when the first of those may be closed."""
-        since = [one.queue.still_since for one in self.consumers if one.queue.still_since]
-        if not since:
-            return float("inf")
-        return max(min(since) + _SILENCE_SECONDS - self.clock.monotonic(), 0.001)
+        since = min(
+            (at for one in self.consumers if (at := one.queue.still_since) is not None),
+            default=float("inf"),
+        )
+        return max(since + self.silence_seconds - self.clock.monotonic(), 0.001)
 
     def close(self, consumer: "BrokerConsumer", reason: str) -> None:
         """End a consumer's connection; what it had is ready again."""
@@ -191,9 +193,8 @@ class Broker:
 class SimulatedRabbitMQ:
     """`ports.Queue` of one process."""
 
-    silence_seconds_max = _SILENCE_SECONDS + 1.0
-
     def __init__(self, broker: Broker) -> None:
+        self.silence_seconds_max = broker.silence_seconds + 1.0
         self.broker = broker
         self.still_since: float | None = None
         self._consumers: list[BrokerConsumer] = []

@@ -11,7 +11,14 @@ from contextlib import asynccontextmanager
 
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import Delivery, Message, StoreState
-from tests.simulation.stores.valkey import Pending, Session, ValkeyAddress, ValkeyServer
+from tests.simulation.stores.valkey import (
+    ONLY,
+    Certain,
+    Pending,
+    Session,
+    ValkeyAddress,
+    ValkeyServer,
+)
 
 CLAIM_IDLE_SECONDS = 30.0
 _RELEASED = "released"
@@ -37,7 +44,7 @@ class SimulatedStreams:
     async def publish(self, message: Message) -> None:
         """Append the message; refused at the memory limit."""
         with self._session.writing(takes_memory=True) as server:
-            server.messages.put(server.new_message_id(), message)
+            server.append(message)
         server.changed()
 
     @asynccontextmanager
@@ -111,6 +118,7 @@ class StreamsConsumer:
         self._orders_max = orders_max
         self._claim_idle_seconds = claim_idle_seconds
         self._held: dict[int, int] = {}
+        self._has_asked = False
         self._dead_because = ""
         self._wake = asyncio.Event()
         self.is_killed = False
@@ -181,6 +189,8 @@ class StreamsConsumer:
         taken: list[Delivery] = []
         try:
             with server.effect():
+                if ONLY not in server.groups:
+                    server.groups.put(ONLY, None)
                 for message_id in [*left, *new][:_MESSAGES_MAX]:
                     if room <= 0:
                         break
@@ -190,6 +200,9 @@ class StreamsConsumer:
                     message = server.messages[message_id]
                     room -= max(message.orders, 1)
                     taken.append(_delivery(message_id, message, deliveries))
+                if taken or not self._has_asked:
+                    self._has_asked = True
+                    taken = _certain(server, taken)
         except UnavailableError as error:
             self.die(str(error))
             raise UnavailableError(f"the queue's channel is gone: {error}") from error
@@ -232,6 +245,18 @@ class StreamsConsumer:
 
 def _is_anybodys(server: ValkeyServer, pending: Pending, claim_idle_seconds: float) -> bool:
     return server.clock.monotonic() - pending.delivered_at >= claim_idle_seconds
+
+
+def _certain(server: ValkeyServer, taken: list[Delivery]) -> list[Delivery]:
+    """Count as redelivered what was there when the reign began, or the group: it may have been."""
+    certain = server.groups[ONLY]
+    if certain is None or certain.reign != server.reign:
+        certain = Certain(server.reign, max(server.messages, default=0))
+        server.groups.put(ONLY, certain)
+    return [
+        one._replace(redeliveries=max(one.redeliveries, int(int(str(one.tag)) <= certain.last_id)))
+        for one in taken
+    ]
 
 
 def _give_back(server: ValkeyServer, message_id: int) -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Literal, NamedTuple
 from uuid import UUID
 
+from polyglot_persistence.domain.order import to_micros
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import Clock, Message
 from tests.simulation.stores.journal import Journal, Table
@@ -21,6 +22,9 @@ Fsync = Literal["always", "everysec", "no"]
 
 FSYNC_SECONDS = {"always": 0.0, "everysec": 2.0, "no": 30.0}
 """How much of the log a power cut may take (redis.io, "Redis persistence"; 30 s is Linux's)."""
+
+ONLY = "only"
+"""The key of a table's only row."""
 
 BACKLOG_SECONDS = 3_600.0
 """`repl-backlog-ttl`: for so long a server remembers that it had a replica."""
@@ -39,6 +43,13 @@ class Pending(NamedTuple):
     owner: str
     delivered_at: float
     deliveries: int
+
+
+class Certain(NamedTuple):
+    """Up to which message it is not certain that it never was delivered, as found in a reign."""
+
+    reign: str
+    last_id: int
 
 
 class ValkeyServer:
@@ -77,10 +88,12 @@ class ValkeyServer:
         self.tokens: Table[str, str] = Table(self.journal)
         self.messages: Table[int, Message] = Table(self.journal)
         self.pending: Table[int, Pending] = Table(self.journal)
+        self.groups: Table[str, Certain | None] = Table(self.journal)
+        """The stream's one group, once it is created."""
+        self.last_ids: Table[str, int] = Table(self.journal)
         self._written_at: list[float] = []
         self._replicas: list[ValkeyServer] = []
         self._had_replica_at = float("-inf")
-        self._message_ids = itertools.count(1)
         self._reigns = itertools.count(1)
         self.reign = ""
         self._reign_anew()
@@ -117,9 +130,12 @@ class ValkeyServer:
             return None
         return value.raw
 
-    def new_message_id(self) -> int:
-        """Return an id above all before."""
-        return next(self._message_ids)
+    def append(self, message: Message) -> None:
+        """XADD: the id is the time, or one more than the last if that is later."""
+        last = self.last_ids.get(ONLY, 0)
+        message_id = max(to_micros(self.clock.now()), last + 1)
+        self.last_ids.put(ONLY, message_id)
+        self.messages.put(message_id, message)
 
     def changed(self) -> None:
         """Wake those who wait for the stream."""
