@@ -105,9 +105,9 @@ def _every_call(cache: Cache) -> Sequence[Coroutine[None, None, object]]:
         cache.forget_dead([order.order.id]),
         cache.dirty_before(LATER, 10),
         cache.backlog(),
-        cache.set_epoch(1),
+        cache.set_epoch("1"),
         cache.offer_token("token"),
-        cache.copy_epoch(1, "token"),
+        cache.copy_epoch("1", "token"),
         cache.ping(),
     ]
 
@@ -215,12 +215,12 @@ async def test_a_server_that_was_not_durable_is_cold_after_a_restart(
     if not durable:
         await redis_command(own_server.url, "CONFIG", "SET", "appendfsync", "everysec")
     await own_cache.ping()
-    await own_cache.set_epoch(7)
-    assert (await own_cache.read([])).epoch == 7
+    await own_cache.set_epoch("7")
+    assert (await own_cache.read([])).epoch == "7"
     await own_server.stop()
     await own_server.start()
     read = await eventually(lambda: own_cache.read([]), within_seconds=1.5, retried=AWAY)
-    assert read.epoch == (7 if durable else None)
+    assert read.epoch == ("7" if durable else None)
     await own_cache.offer_token("token")
-    assert await own_cache.copy_epoch(8, "token")
-    assert (await own_cache.read([])).epoch == 8
+    assert await own_cache.copy_epoch("8", "token")
+    assert (await own_cache.read([])).epoch == "8"

@@ -62,8 +62,8 @@ async def test_the_latest_of_several_letters_is_told(store: OrderStore) -> None:
 
 
 async def test_find_reads_the_epoch_with_any_number_of_ids(store: OrderStore) -> None:
-    """Also for no ids, and for one without anything; before there is an epoch it is 0."""
-    assert (await store.find([])) == ({}, {}, 0)
+    """Also for no ids, and for one without anything; before there is an epoch it is empty."""
+    assert (await store.find([])) == ({}, {}, "")
     epoch = await store.new_epoch()
     assert (await store.find([])).epoch == epoch
     assert (await store.find([new_id(), new_id()])).epoch == epoch

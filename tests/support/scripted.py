@@ -41,7 +41,7 @@ class ScriptedCache:
 
     def __init__(self, *, durable: bool = True) -> None:
         self.entries: dict[UUID, bytes] = {}
-        self.epoch: int | None = 1
+        self.epoch: str | None = "1"
         self.token: str | None = None
         self.durable = durable
         self.error: Exception | None = None
@@ -83,13 +83,13 @@ class ScriptedCache:
     async def offer_token(self, token: str) -> None:
         self.token = token
 
-    async def copy_epoch(self, epoch: int, token: str) -> bool:
+    async def copy_epoch(self, epoch: str, token: str) -> bool:
         if self.token != token:
             return False
         self.epoch = epoch
         return True
 
-    async def set_epoch(self, epoch: int) -> None:
+    async def set_epoch(self, epoch: str) -> None:
         self.epoch = epoch
 
 

@@ -41,7 +41,7 @@ class Rows:
         if self.error is not None:
             raise self.error
         dead = {i: self.dead[i] for i in ids if i in self.dead and i not in self.rows}
-        return Found({i: self.rows[i] for i in ids if i in self.rows}, dead, 1)
+        return Found({i: self.rows[i] for i in ids if i in self.rows}, dead, "1")
 
     def condemn(self, order_id: UUID, payload: bytes) -> None:
         letter = DeadLetter(order_id, order_id, payload, "because", Stage.PERSIST, 1)

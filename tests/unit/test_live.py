@@ -23,7 +23,7 @@ class Stores:
         self.outbox = 0
         self.dirty = 0
         self.oldest: datetime | None = None
-        self.copy: int | None = 7
+        self.copy: str | None = "7"
         self.away: set[str] = set()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -44,7 +44,7 @@ class Stores:
 
     async def find(self, _ids: object) -> Found:
         self._check("record")
-        return Found({}, {}, 7)
+        return Found({}, {}, "7")
 
     async def ready(self) -> int:
         self._check("queue")
@@ -166,8 +166,8 @@ async def test_what_a_store_that_is_away_would_say_is_not_known(setup: Setup) ->
     assert without_record.dirty == 0
 
 
-@pytest.mark.parametrize(("copy", "cold"), [(7, False), (6, True), (None, True)])
-async def test_a_cold_cache_is_told(setup: Setup, copy: int | None, cold: bool) -> None:
+@pytest.mark.parametrize(("copy", "cold"), [("7", False), ("6", True), (None, True)])
+async def test_a_cold_cache_is_told(setup: Setup, copy: str | None, cold: bool) -> None:
     """It is cold while its copy of the epoch is not that of the record."""
     setup.stores.copy = copy
     assert (await setup.look()).cold is cold

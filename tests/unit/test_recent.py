@@ -64,9 +64,9 @@ def test_nothing_is_remembered_where_nothing_may_be() -> None:
 def test_another_epoch_forgets_all() -> None:
     """An emptied cache may have lost what would say that an entry changed."""
     recent = RecentOrders(FakeClock(), orders_max=10, seconds=5)
-    recent.epoch_seen(1)
+    recent.epoch_seen("1")
     recent.remember(b"id", b"{}")
-    recent.epoch_seen(1)
+    recent.epoch_seen("1")
     assert recent.get(b"id") is not None
-    recent.epoch_seen(2)
+    recent.epoch_seen("2")
     assert recent.get(b"id") is None

@@ -91,7 +91,7 @@ class Record:
             for i in ids
             if i in self.letters and i not in self.rows
         }
-        return Found({i: self.rows[i] for i in ids if i in self.rows}, dead, 1)
+        return Found({i: self.rows[i] for i in ids if i in self.rows}, dead, "1")
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         self.letters |= {one.order_id: one for one in letters if one.order_id}

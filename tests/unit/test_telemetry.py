@@ -159,7 +159,7 @@ class Shared:
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.away = False
-        self.epoch = 7
+        self.epoch = "7"
 
     def _look(self) -> None:
         if self.away:
@@ -171,7 +171,7 @@ class Shared:
 
     async def read(self, ids: Sequence[object]) -> CacheRead:
         self._look()
-        return CacheRead([], 7)
+        return CacheRead([], "7")
 
     async def find(self, ids: Sequence[object]) -> Found:
         self._look()
@@ -218,6 +218,6 @@ async def test_shared_gauges_tell_what_the_stores_say_and_nothing_else() -> None
     assert all(math.isnan(value(name) or 0.0) for name in GAUGES)
     assert value("polyglot_store_up", store="cache") == 0
     there.away = False
-    there.epoch = 8
+    there.epoch = "8"
     await state.step()
     assert {name: value(name) for name in GAUGES} == {**GAUGES, "polyglot_cache_cold": 1.0}

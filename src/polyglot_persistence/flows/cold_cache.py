@@ -68,7 +68,7 @@ class Warming:
         self._queue = queue
         self._clock = clock
         self._quiet_seconds = quiet_seconds
-        self._epoch: int | None = None
+        self._epoch: str | None = None
         self._token = ""
         self._quiet_since = 0.0
 
@@ -92,7 +92,7 @@ class Warming:
             self._epoch = None  # wiped meanwhile: begin again
         return False
 
-    async def _begin(self, epoch: int, now: float) -> None:
+    async def _begin(self, epoch: str, now: float) -> None:
         self._token = uuid.uuid4().hex
         await self._cache.offer_token(self._token)
         self._epoch = epoch

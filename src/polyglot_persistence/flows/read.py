@@ -67,7 +67,7 @@ class Fate(NamedTuple):
 
     order: StoredOrder | None
     dead: DeadLetterRow | None
-    epoch: int
+    epoch: str
 
 
 class OrderStatus(NamedTuple):
@@ -83,7 +83,7 @@ class OrderStatus(NamedTuple):
 
 class _Cached(NamedTuple):
     raw: bytes | None
-    epoch: int | None
+    epoch: str | None
 
 
 CacheLookUp: TypeAlias = "asyncio.Future[_Cached | None]"

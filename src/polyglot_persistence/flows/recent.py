@@ -16,9 +16,9 @@ class RecentOrders(Remembered[bytes, bytes]):
 
     def __init__(self, clock: Clock, *, orders_max: int, seconds: float) -> None:
         super().__init__(clock, entries_max=orders_max, seconds=seconds)
-        self._epoch: int | None = None
+        self._epoch: str | None = None
 
-    def epoch_seen(self, epoch: int | None) -> None:
+    def epoch_seen(self, epoch: str | None) -> None:
         """Forget everything if this is another epoch than before."""
         if epoch != self._epoch:
             self.forget_all()

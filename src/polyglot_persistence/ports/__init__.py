@@ -84,7 +84,7 @@ class CacheRead(NamedTuple):
     """Entries and the copy of the cache epoch, read together in one step."""
 
     entries: Sequence[bytes | None]
-    epoch: int | None
+    epoch: str | None
 
 
 class Backlog(NamedTuple):
@@ -137,13 +137,13 @@ class Cache(Protocol):
     async def backlog(self) -> Backlog:
         """Return the size and age of the dirty set."""
 
-    async def set_epoch(self, epoch: int) -> None:
+    async def set_epoch(self, epoch: str) -> None:
         """Store the epoch's copy (only a fresh installation does it unconditionally)."""
 
     async def offer_token(self, token: str) -> None:
         """Store a token that vanishes if the cache is wiped."""
 
-    async def copy_epoch(self, epoch: int, token: str) -> bool:
+    async def copy_epoch(self, epoch: str, token: str) -> bool:
         """Store the epoch's copy if the token is still there; return whether it was."""
 
     async def ping(self) -> StoreState:
@@ -249,7 +249,8 @@ class Found(NamedTuple):
     orders: dict[UUID, StoredOrder]
     dead: dict[UUID, DeadLetterRow]
     """Dead letters of ids that have no row; stage index never is here."""
-    epoch: int
+    epoch: str
+    """Empty if none was created: no copy ever equals it."""
 
 
 class Persisted(NamedTuple):
@@ -319,7 +320,7 @@ class OrderStore(Protocol):
         """
 
     async def find(self, ids: Sequence[UUID]) -> Found:
-        """Return rows, dead letters and the epoch in one statement."""
+        """Return rows, dead letters and the epoch in one statement, which only a primary runs."""
 
     async def page(
         self, before: tuple[datetime, UUID] | None, orders_max: int
@@ -361,10 +362,16 @@ class OrderStore(Protocol):
     async def progress(self, *, dead_letters_max: int) -> Progress:
         """Return how far the record is, counting at most so many dead letters."""
 
-    async def found_epoch(self) -> tuple[int, bool]:
-        """Return the cache epoch and whether this call created it (a fresh installation)."""
+    async def epoch(self) -> str | None:
+        """Return the cache epoch, None if none was created.
 
-    async def new_epoch(self) -> int:
+        It names the server's timeline: after a failover that lost the latest epoch it is another.
+        """
+
+    async def found_epoch(self) -> tuple[str, bool]:
+        """Return the cache epoch and whether this call created it."""
+
+    async def new_epoch(self) -> str:
         """Raise the cache epoch: from its commit on, no older copy proves an absence."""
 
     def lead(self, role: str) -> "AbstractAsyncContextManager[Lead | None]":

@@ -111,7 +111,7 @@ class RedisCache:
         epoch, *entries = await _reading(
             connection.execute("MGET", self._epoch_key(), *map(keys.entry, ids))
         )
-        return CacheRead(entries, None if epoch is None else int(epoch))
+        return CacheRead(entries, None if epoch is None else epoch.decode())
 
     async def backfill(self, orders: Sequence[AcceptedOrder]) -> None:
         """Store clean entries where there are none."""
@@ -171,7 +171,7 @@ class RedisCache:
         )
         return Backlog(orders, from_micros(int(float(oldest[1]))) if oldest else None)
 
-    async def set_epoch(self, epoch: int) -> None:
+    async def set_epoch(self, epoch: str) -> None:
         """Store the epoch's copy."""
         connection = await self._client.connection()
         await connection.execute("SET", self._epoch_key(), epoch)
@@ -180,7 +180,7 @@ class RedisCache:
         """Store the token."""
         await self._client.execute("SET", keys.WARM_TOKEN, token)
 
-    async def copy_epoch(self, epoch: int, token: str) -> bool:
+    async def copy_epoch(self, epoch: str, token: str) -> bool:
         """Store the epoch's copy if the token is there, also at the memory limit."""
         await self._client.connection()
         names = [keys.WARM_TOKEN, self._epoch_key()]
