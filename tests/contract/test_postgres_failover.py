@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -27,8 +28,8 @@ CONNECTIONS = 8
 
 
 @pytest_asyncio.fixture
-async def pair() -> AsyncIterator[Pair]:
-    async with pair_of_servers() as pair:
+async def pair(stopped_postgres: Path) -> AsyncIterator[Pair]:
+    async with pair_of_servers(stopped_postgres) as pair:
         yield pair
 
 

@@ -17,7 +17,7 @@ from polyglot_persistence.embedded.server import bare_environment
 from tests.support.eventually import eventually
 from tests.support.processes import alive, descendants
 from tests.support.record import onlooker
-from tests.support.servers import running, short_directory
+from tests.support.servers import copy_directory, running, short_directory
 
 COPY_SECONDS = 60.0
 
@@ -127,9 +127,10 @@ def signal_if_there(pid: int, number: signal.Signals) -> None:
 
 
 @asynccontextmanager
-async def pair_of_servers() -> AsyncIterator[Pair]:
-    """Start both; stop what still runs in the end."""
+async def pair_of_servers(stopped: Path) -> AsyncIterator[Pair]:
+    """Start a copy of a stopped server, and its standby; stop what still runs in the end."""
     with short_directory() as directory:
+        copy_directory(stopped, directory / "one")
         primary = ReplicatedPostgres(directory / "one")
         standby = ReplicatedPostgres(directory / "two", primary)
         async with running(primary):
