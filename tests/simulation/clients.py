@@ -210,12 +210,11 @@ class Clients:
         self._note_status(attempt, answer)
         if answer.status is None or answer.status not in (200, 408, 503, 504):
             return
-        out = answer.json() or {}
-        if "accepted" in out:
-            attempt.counts = (out["accepted"], out["unchanged"], out["rejected"])
-            attempt.not_accepted = tuple(out.get("lines_not_accepted", ()))
-            attempt.lines_read = out.get("lines_read", 0)
-            attempt.errors = tuple(one["line"] for one in out.get("errors", ()))
+        out = answer.json() or {}  # what is zero is left out
+        attempt.counts = (out.get("accepted", 0), out.get("unchanged", 0), out.get("rejected", 0))
+        attempt.not_accepted = tuple(out.get("lines_not_accepted", ()))
+        attempt.lines_read = out.get("lines_read", 0)
+        attempt.errors = tuple(one["line"] for one in out.get("errors", ()))
         if answer.status == 200:
             known = [
                 (i, n)

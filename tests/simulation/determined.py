@@ -45,6 +45,7 @@ _SCALED_STORES = {
 }
 """Of the simulated stores, likewise."""
 
+
 class _Chance:
     """The seed's random numbers and the simulated time of the run under way."""
 
@@ -78,7 +79,9 @@ def install() -> None:
     for name in _UUID_IN:
         setattr(_module(name), "uuid", _chance)
     setattr(order_module, "uuid7", _chance.uuid7)
-    setattr(app_module, "describe", lambda *_: {})  # a process describes its API in 8 ms
+    # A process describes its API in 8 ms, and looks for its version in 11.
+    setattr(app_module, "describe", lambda *_: {})
+    setattr(app_module, "version", lambda _: "0")
     for (name, constant), value in SCALED.items():
         module = _module(name)
         if hasattr(module, constant):

@@ -149,6 +149,7 @@ def _miscounts(world: "World", fault: Fault, _process: Process) -> End | None:
 def _cache_emptied(world: "World", _fault: Fault, _process: Process) -> End | None:
     world.excuse_cache(list(world.valkey_now.dirty))
     world.valkey_now.wipe()
+    world.forget_strange()
     return None
 
 
@@ -168,6 +169,7 @@ def _cache_restarted(world: "World", fault: Fault, _process: Process) -> End | N
     def start() -> None:
         valkey.start(lost_effects=lost)
         world.excuse_cache([i for i in sorted(before) if i not in valkey.entries])
+        world.forget_strange()
 
     if fault.seconds < 0.5:  # so fast that nobody sees it away
         stop()
@@ -191,6 +193,7 @@ def _cache_failover(world: "World", _fault: Fault, _process: Process) -> End | N
     old.cut_connections()
     old.replicate(new)
     world.replica = old
+    world.forget_strange()
     return None
 
 
@@ -214,6 +217,7 @@ def _cache_settings(world: "World", fault: Fault, _process: Process) -> End | No
         world.excuse_cache([i for i in chosen if i in valkey.dirty])
         for order_id in chosen:
             valkey.evict(order_id)
+        world.forget_strange()
 
     def protect() -> None:
         world.valkey_now.policy = "volatile-ttl"

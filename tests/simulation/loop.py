@@ -283,7 +283,7 @@ def running(loop: SimulatedLoop) -> Iterator[SimulatedLoop]:
     finally:
         loop.dispose()
         asyncio._set_running_loop(None)
-        gc.collect()
+        gc.collect()  # quick where `gc.freeze` was called before the first run
         sys.unraisablehook = previous_hook
         if collected:
             gc.enable()

@@ -55,10 +55,12 @@ class Contexts:
         """Take note of one."""
         self._open.append(context)
 
-    def closed(self, context: AbstractAsyncContextManager[Any]) -> None:
-        """Forget one."""
-        if context in self._open:
+    def closed(self, context: AbstractAsyncContextManager[Any]) -> bool:
+        """Forget one; return whether it was open."""
+        is_open = context in self._open
+        if is_open:
             self._open.remove(context)
+        return is_open
 
     def end_all(self) -> None:
         """End them as the stores do when the process is gone: nothing is committed."""
@@ -107,8 +109,8 @@ class RemoteContext:
             return value
 
         def release() -> None:
-            self._contexts.closed(context)
-            end(context)
+            if self._contexts.closed(context):
+                end(context)
 
         value = await self._link.call(self._enter, enter, release=release)
         self._context = context
@@ -142,8 +144,7 @@ class RemoteContext:
         network = self._link.network
         if network.held(self._link.store) is not None:  # it notices when it goes on
             network.loop.world_later(SESSION_END_SECONDS, self._end, context)
-        elif context in self._contexts._open:  # noqa: SLF001  of the same module
-            self._contexts.closed(context)
+        elif self._contexts.closed(context):
             end(context)
 
 
@@ -276,9 +277,7 @@ def remote_stores(ports: Ports, links: Mapping[str, Link], contexts: Contexts) -
     return Stores(
         cache=remote(cache, ports.cache, steps.CACHE),
         queue=remote(queue, ports.queue, steps.QUEUE, consume=consume),
-        store=remote(
-            record, ports.store, steps.RECORD, lead=lead, claim_outbox=claim_outbox
-        ),
+        store=remote(record, ports.store, steps.RECORD, lead=lead, claim_outbox=claim_outbox),
         letters=remote(record, ports.letters, steps.LETTERS, turn=turn),
         sales=remote(record, ports.sales, steps.SALES),
         search=remote(search, ports.search, steps.SEARCH),

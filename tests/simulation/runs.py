@@ -71,6 +71,8 @@ class _Run:
         self._clients = Clients(self._world)
         self._found: list[str] = []
         self._asks = 0
+        self._parsed: list[UUID] = []
+        """The ids that clients know."""
 
     def go(self) -> None:
         """Let everything happen."""
@@ -118,13 +120,10 @@ class _Run:
 
     def _at_risk(self) -> list[str]:
         """Return a few orders that clients know, and that neither cache nor record has."""
-        world = self._world
-        risky = [
-            order_id
-            for order_id in self._clients.history.acknowledged
-            if world.valkey_now.entry(UUID(order_id)) is None
-            and UUID(order_id) not in world.record.orders
-        ]
+        world, known = self._world, self._clients.history.acknowledged
+        self._parsed += [UUID(one) for one in list(known)[len(self._parsed) :]]
+        valkey, orders = world.valkey_now, world.record.orders
+        risky = [str(i) for i in self._parsed if i not in orders and valkey.entry(i) is None]
         if not risky:
             strange = world.strange_ids
             return [str(strange[self._asks % len(strange)])] if strange else []

@@ -307,7 +307,7 @@ class World:
                 self.broker.publish(message)
         elif self.valkey_now.is_up:
             with self.valkey_now.journal.effect():
-                self.valkey_now.messages.put(self.valkey_now.new_message_id(), message)
+                self.valkey_now.append(message)
             self.valkey_now.changed()
 
     # --- what the stores hold ----------------------------------------------------------------
@@ -334,6 +334,10 @@ class World:
         for order_id in lost:
             if order_id not in queued and not self.in_record(order_id):
                 self.excused[order_id] = self.published.get(order_id, 0)
+
+    def forget_strange(self) -> None:
+        """Forget the entries of newer versions that the cache has lost."""
+        self.strange_ids = [i for i in self.strange_ids if i in self.valkey_now.entries]
 
     def excuse_queue(self) -> None:
         """Note which orders are nowhere but in the queue."""
