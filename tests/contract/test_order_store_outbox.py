@@ -6,7 +6,6 @@ from uuid import UUID
 
 import pytest
 
-from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import OrderStore, OutboxBatch
 from tests.support.orders import accepted

@@ -216,10 +216,11 @@ class SimulatedOrderStore:
             yield SimulatedLead(self._record, session) if leads else None
 
     async def ping(self) -> StoreState:
-        """Say what would break a promise."""
+        """See that something can be persisted."""
         self._record.reading()
-        read_only = ("the server is read-only (a standby?): nothing can be persisted",)
-        return StoreState("PostgreSQL simulated", read_only if self._record.is_read_only else ())
+        if self._record.is_read_only:
+            raise UnavailableError("PostgreSQL is read-only (a standby?): nothing can be persisted")
+        return StoreState("PostgreSQL simulated")
 
     def kill(self) -> None:
         """Let the process die: its sessions end, and nothing of them is committed."""

@@ -114,7 +114,6 @@ class StreamsConsumer:
     ) -> None:
         self._name = name
         self._session = session
-        self._connections = session.server().connections
         self._orders_max = orders_max
         self._claim_idle_seconds = claim_idle_seconds
         self._held: dict[int, int] = {}
@@ -166,16 +165,12 @@ class StreamsConsumer:
         self._wake.set()
 
     def _server(self) -> ValkeyServer:
-        """Return the server if this is still the connection that the consumer began on."""
+        """Return the server, on another connection if the last one was cut meanwhile."""
         if not self._dead_because:
             try:
-                server = self._session.server()
+                return self._session.server()
             except UnavailableError as error:
                 self.die(str(error))
-            else:
-                if server.connections == self._connections:
-                    return server
-                self.die("its connection was cut")
         raise UnavailableError(f"the queue's channel is gone: {self._dead_because}")
 
     def _take(self, server: ValkeyServer, room: int) -> list[Delivery]:
@@ -211,6 +206,7 @@ class StreamsConsumer:
 
     async def _wait(self, server: ValkeyServer, seconds: float) -> None:
         wake: Callable[[], None] = self._wake.set
+        connections = server.connections
         server.on_change.append(wake)
         try:
             with contextlib.suppress(TimeoutError):
@@ -218,6 +214,8 @@ class StreamsConsumer:
                     await self._wake.wait()
         finally:
             server.on_change.remove(wake)
+        if server.connections != connections:
+            self.die("its connection was cut while it waited")
 
     def _seconds_to_claim(self, server: ValkeyServer) -> float:
         """Return when the first delivery becomes anybody's."""

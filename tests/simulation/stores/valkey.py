@@ -213,7 +213,12 @@ class ValkeyServer:
     # --- replication -------------------------------------------------------------------------
 
     def replicate(self, primary: "ValkeyServer") -> None:
-        """Become a replica of another server, with its data as of now (a full resync)."""
+        """Become a replica of another server, with its data as of now (a full resync).
+
+        The first replica of a server begins another reign of it (`syncCommand` in replication.c).
+        """
+        if primary.is_alone:
+            primary._reign_anew()
         for server in list(self._replicas):
             server.primary = None
         self._replicas = []
@@ -256,6 +261,7 @@ class ValkeyServer:
             self.primary._lose(self)
         self.primary = None
         self.is_primary = True
+        self._had_replica_at = self.clock.monotonic()  # its backlog is the old primary's
         self._reign_anew()
         self.changed()
 
