@@ -82,11 +82,24 @@ class SearchEngine(ABC):
         """Close every process's index."""
 
 
-class Tantivy(SearchEngine):
+class ForgetfulEngine(SearchEngine):
+    """One that can be made to lose what it got last, as an old copy of its disk would."""
+
+    @abstractmethod
+    def keep(self) -> None:
+        """Remember what it holds."""
+
+    @abstractmethod
+    async def go_back(self) -> None:
+        """Let all processes end, and hold what was remembered."""
+
+
+class Tantivy(ForgetfulEngine):
     """An index in a directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._copy = directory.with_name("copy")
         self._processes: list[TantivyIndex] = []
 
     def process(self) -> TantivyIndex:
@@ -110,6 +123,16 @@ class Tantivy(SearchEngine):
     async def wipe(self) -> None:
         """Remove the directory."""
         shutil.rmtree(self.directory)
+
+    def keep(self) -> None:
+        """Copy the directory."""
+        shutil.copytree(self.directory, self._copy)
+
+    async def go_back(self) -> None:
+        """Put the copy in its place."""
+        await self.close()
+        await self.wipe()
+        shutil.copytree(self._copy, self.directory)
 
     async def make_foreign(self, form: int) -> None:
         """Write another form beside the index's name."""

@@ -10,19 +10,20 @@ from tests.simulation.stores.search import (
     SimulatedSearch,
     SimulatedTarget,
 )
-from tests.support.search_indexes import SearchEngine
+from tests.support.search_indexes import ForgetfulEngine
 from tests.support.turns import taking_turns
 
 SHOWN_AFTER_SECONDS = 0.05
 """Short, since tests wait for it."""
 
 
-class Simulated(SearchEngine):
+class Simulated(ForgetfulEngine):
     """An engine in this process."""
 
     def __init__(self) -> None:
         self.server = SearchEngineServer(SystemClock(), shown_after_seconds=SHOWN_AFTER_SECONDS)
         self._processes: list[tuple[SearchIndex, SimulatedSearch]] = []
+        self._kept_changes = 0
 
     def process(self) -> SearchIndex:
         """Return an index that can be closed alone."""
@@ -41,6 +42,17 @@ class Simulated(SearchEngine):
     async def wipe(self) -> None:
         """Remove every index."""
         self.server.wipe()
+
+    def keep(self) -> None:
+        """Count what no search shows yet."""
+        self._kept_changes = self.server.pending_changes()
+
+    async def go_back(self) -> None:
+        """Restart it without what came since."""
+        for _, index in self._processes:
+            await index.close()
+        self.server.stop()
+        self.server.start(lost_changes=self.server.pending_changes() - self._kept_changes)
 
     async def make_foreign(self, form: int) -> None:
         """Let the current one be of another form."""

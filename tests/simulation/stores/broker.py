@@ -141,10 +141,8 @@ class Broker:
         self.is_up = False
         self.cut_connections()
 
-    def start(self, *, lost_effects: int = 0) -> None:
-        """Give it back, without its last effects."""
-        self.journal.roll_back(lost_effects)
-        self._returned = [i for i in self._returned if i in self.messages]
+    def start(self) -> None:
+        """Give it back with everything that it confirmed."""
         self.is_up = True
 
     def cut_connections(self) -> None:

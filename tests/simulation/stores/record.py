@@ -78,12 +78,11 @@ class Session:
 
 
 class RecordServer:
-    """The server with its data. It is up, a primary, migrated, and empty at first."""
+    """The server with its data. It is up, migrated, and empty at first."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.is_up = True
-        self.is_primary = True
         self.is_read_only = False
         """`default_transaction_read_only`, a full disk: it answers reads and refuses writes."""
         self.timeline = 1
@@ -114,8 +113,6 @@ class RecordServer:
         """Return the moment of a statement that only reads."""
         if not self.is_up:
             raise UnavailableError("PostgreSQL is away")
-        if not self.is_primary:
-            raise UnavailableError("the server is a standby, not a primary")
         return self.clock.now()
 
     @contextmanager
@@ -209,22 +206,12 @@ class RecordServer:
         self.is_up = True
 
     def fail_over(self, *, lost_effects: int) -> None:
-        """Let a standby that lags by so many commits take its place, on a new timeline."""
+        """Let a standby that lags by so many commits take its place, on a new timeline.
+
+        A backup that is restored to a moment is the same.
+        """
         self.cut_sessions()
         self.journal.roll_back(lost_effects)
-        self.timeline += 1
-        self.is_up = True
-
-    def backup(self) -> Journal:
-        """Return a copy of everything."""
-        copy = RecordServer(self.clock).journal
-        copy.copy(self.journal)
-        return copy
-
-    def restore(self, backup: Journal) -> None:
-        """Go back to a backup, on a new timeline."""
-        self.cut_sessions()
-        self.journal.copy(backup)
         self.timeline += 1
         self.is_up = True
 

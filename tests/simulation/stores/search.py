@@ -88,8 +88,6 @@ class SearchEngineServer:
         self.is_up = True
         self.is_frozen = False
         """A write block on the current index, which outlives whoever set it."""
-        self.takes_documents = True
-        """A full disk: it answers searches and refuses documents."""
         self.indexes: dict[str, Index] = {}
         self.roles: dict[Role, str] = {}
         self._made = 0
@@ -125,10 +123,14 @@ class SearchEngineServer:
         """Take it away."""
         self.is_up = False
 
+    def pending_changes(self) -> int:
+        """Return how many changes no search has shown yet."""
+        return sum(len(index.coming) for index in self.indexes.values())
+
     def start(self, *, lost_changes: int = 0) -> None:
         """Give it back, every index without its last changes that no search has shown."""
         for index in self.indexes.values():
-            index.coming = index.coming[: len(index.coming) - lost_changes]
+            index.coming = index.coming[: max(len(index.coming) - lost_changes, 0)]
         self.is_up = True
 
     def wipe(self) -> None:
@@ -251,7 +253,7 @@ class SimulatedSearch:
         index = self._opened()
         if index is None:
             raise UnavailableError("the search index is missing")
-        if not engine.takes_documents or (engine.is_frozen and self._role == "current"):
+        if engine.is_frozen and self._role == "current":
             raise UnavailableError("the search index takes no documents now")
         shown_at = engine.clock.monotonic() + engine.shown_after_seconds
         index.coming += [_Change(shown_at, *change) for change in changes]

@@ -70,7 +70,6 @@ class ValkeyServer:
         self.policy = policy
         self.is_up = True
         self.is_primary = True
-        self.is_loading = False
         self.is_full = False
         """At `maxmemory`: refuses what may take memory, before any write."""
         self.refuses_writes = False
@@ -101,11 +100,9 @@ class ValkeyServer:
     # --- what its clients do -----------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise what a command is answered that the server does not even look at."""
+        """Raise if nobody listens."""
         if not self.is_up:
             raise UnavailableError("Valkey is away")
-        if self.is_loading:
-            raise UnavailableError("LOADING Valkey is loading the dataset in memory")
 
     @contextmanager
     def effect(self, *, takes_memory: bool = False) -> Iterator[None]:
