@@ -203,3 +203,23 @@ async def test_what_a_restarted_server_has_may_have_been_delivered(
     )
     assert before.tag == again.tag
     assert [one.redeliveries for one in (before, again, new)] == [0, 1, 0]
+
+
+async def test_what_an_older_worker_released_goes_to_a_newer_one(
+    queue: ValkeyStreamsQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, and to no other of its own version."""
+    await queue.publish(MESSAGE._replace(schema=codec.SCHEMA_VERSION + 1))
+    async with queue.consume(orders_max=10) as consumer:
+        await consumer.release(await consumer.receive(2))
+        assert list(await consumer.receive(0)) == []
+        assert await queue.ready() == 1
+    monkeypatch.setattr(
+        "polyglot_persistence.adapters.valkey_streams.consumer.SCHEMA_VERSION",
+        codec.SCHEMA_VERSION + 1,
+    )
+    async with queue.consume(orders_max=10) as consumer:
+        [delivery] = await consumer.receive(0)
+        assert delivery.redeliveries >= 1
+        await consumer.ack([delivery])
+    assert await queue.ready() == 0
