@@ -223,3 +223,21 @@ async def test_what_an_older_worker_released_goes_to_a_newer_one(
         assert delivery.redeliveries >= 1
         await consumer.ack([delivery])
     assert await queue.ready() == 0
+
+
+async def test_a_clock_that_was_set_back_makes_the_count_unknown(
+    queue: ValkeyStreamsQueue, client: RedisClient
+) -> None:
+    """How long a silent worker has held something cannot be told for a while; the rest goes on."""
+    async with queue.consume(orders_max=10) as consumer:
+        await consumer.receive(0)
+        seconds, _ = await client.execute("TIME")
+        in_an_hour = f"{int(seconds) + 3600}000-0"
+        await client.execute("XADD", STREAM, in_an_hour, "body", "of before")
+        assert await queue.ready() == 1  # nobody holds it
+        [of_before] = await consumer.receive(2)
+        with pytest.raises(UnavailableError, match="clock"):
+            await queue.ready()
+        await queue.publish(MESSAGE)
+        await consumer.ack([of_before, *await consumer.receive(2)])
+    assert await client.execute("XLEN", STREAM) == 0
