@@ -14,6 +14,7 @@ from polyglot_persistence.ports import Delivery, Message
 from tests.support.addresses import RABBITMQ, needs
 from tests.support.eventually import eventually
 from tests.support.orders import START
+from tests.support.queue_messages import hold, numbered
 from tests.support.rabbitmq_cluster import Cluster, running_cluster
 
 AWAY = (UnavailableError, UnknownOutcomeError)
@@ -93,13 +94,11 @@ async def test_what_was_delivered_before_a_node_died_is_known_to_have_been(
     """The queue's log outlives its leader, and says who had what."""
     name = f"test-{uuid4().hex}"
     first = queue_on(cluster, NODES[0], name)
-    for _ in range(2):
-        await first.publish(MESSAGE)
+    for number in range(3):
+        await first.publish(numbered(number))
     leader = await cluster.leader(name)
     async with first.consume(orders_max=100) as consumer:
-        held = 0
-        while held < 3:
-            held += len(await consumer.receive(1))
+        await hold(consumer, 3)
         await cluster.kill(leader)
     await cluster.up(leader)
     await first.close()
