@@ -402,7 +402,7 @@ async def test_a_keyed_import_is_resumed(setup: Setup, names: list[str], whole: 
     }
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(LINES, st.data())
 def test_any_cut_of_any_body_is_resumed(lines: list[bytes], data: st.DataObject) -> None:
     """Wherever it is cut, the rest by its first line's number stores what the whole stores."""
