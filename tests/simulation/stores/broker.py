@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from polyglot_persistence.domain.codec import UNIT_SIZE_MAX
+from polyglot_persistence.domain.codec import SCHEMA_VERSION, UNIT_SIZE_MAX
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports import Clock, Delivery, Message, StoreState
 from tests.simulation.stores.journal import Journal, Table
@@ -20,7 +20,10 @@ from tests.simulation.stores.journal import Journal, Table
 SILENCE_SECONDS: Final = 15.0
 """Three heartbeats of five seconds: the longest that a broker waits (`rabbit_heartbeat`)."""
 
+_HAND_BACK_SECONDS_MAX: Final = 1.0
 _PREFETCH_MAX: Final = 64
+_NEWER_MAX: Final = 1_000
+"""Of what was released, since this version cannot read it, and comes first again."""
 
 
 class Broker:
@@ -192,7 +195,6 @@ class SimulatedRabbitMQ:
     """`ports.Queue` of one process."""
 
     def __init__(self, broker: Broker) -> None:
-        self.silence_seconds_max = broker.silence_seconds + 1.0
         self.broker = broker
         self.still_since: float | None = None
         self._consumers: list[BrokerConsumer] = []
@@ -200,6 +202,10 @@ class SimulatedRabbitMQ:
     async def publish(self, message: Message) -> None:
         """Return when the broker has confirmed the message."""
         self.broker.publish(message)
+
+    def unseen_seconds_max(self, hold_seconds: float) -> float:
+        """Return the time of two workers: one holds the message, the next one has it prefetched."""
+        return 2 * hold_seconds + self.broker.silence_seconds + _HAND_BACK_SECONDS_MAX
 
     @asynccontextmanager
     async def consume(self, *, orders_max: int) -> AsyncIterator["BrokerConsumer"]:
@@ -247,6 +253,7 @@ class BrokerConsumer:
         self._orders_max = orders_max
         self._consumes = False
         self._size = 0.0
+        self._newer = 0
         self._arrived: list[Delivery] = []
         self._dead_because = ""
         self._wake = asyncio.Event()
@@ -257,7 +264,7 @@ class BrokerConsumer:
         if not self._consumes:
             return 0
         fitting = int(self._orders_max / (self._size or UNIT_SIZE_MAX))
-        return max(1, min(fitting, _PREFETCH_MAX)) - len(self.has)
+        return max(1, min(fitting, _PREFETCH_MAX)) + self._newer - len(self.has)
 
     async def receive(self, wait_seconds: float) -> Sequence[Delivery]:
         """Return what was pushed."""
@@ -273,6 +280,8 @@ class BrokerConsumer:
             broker.deliver()
             if self._arrived:
                 arrived, self._arrived = self._arrived, []
+                if not _count_newer(arrived):
+                    self._newer = 0
                 return arrived
             left_seconds = deadline - loop.time()
             if left_seconds <= 0:
@@ -290,8 +299,9 @@ class BrokerConsumer:
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Stop consuming, and hand back these and what was not received yet."""
         self._consumes = False
-        arrived, self._arrived = self._arrived, []
-        self.queue.broker.requeue(self._forget([*deliveries, *arrived]))
+        released, self._arrived = [*deliveries, *self._arrived], []
+        self._newer = min(_count_newer(released), _NEWER_MAX)
+        self.queue.broker.requeue(self._forget(released))
 
     def take(self, message_id: int, message: Message, deliveries: int) -> None:
         """Take what the broker pushes."""
@@ -323,3 +333,7 @@ class BrokerConsumer:
         for message_id in ids:
             del self.has[message_id]
         return ids
+
+
+def _count_newer(deliveries: Sequence[Delivery]) -> int:
+    return sum(delivery.schema > SCHEMA_VERSION for delivery in deliveries)

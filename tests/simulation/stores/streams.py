@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
+from polyglot_persistence.domain.codec import SCHEMA_VERSION
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import Delivery, Message, StoreState
 from tests.simulation.stores.valkey import (
@@ -29,8 +30,6 @@ _MESSAGES_MAX = 500
 class SimulatedStreams:
     """`ports.Queue` of one process."""
 
-    silence_seconds_max = 0.0
-
     def __init__(
         self, address: ValkeyAddress, name: str, *, claim_idle_seconds: float = CLAIM_IDLE_SECONDS
     ) -> None:
@@ -46,6 +45,10 @@ class SimulatedStreams:
         with self._session.writing(takes_memory=True) as server:
             server.append(message)
         server.changed()
+
+    def unseen_seconds_max(self, hold_seconds: float) -> float:
+        """Return the hold limit: what is held for longer counts as ready."""
+        return hold_seconds
 
     @asynccontextmanager
     async def consume(self, *, orders_max: int) -> AsyncIterator["StreamsConsumer"]:
@@ -151,12 +154,13 @@ class StreamsConsumer:
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Make them anybody's at once."""
+        schemas = {one.tag: one.schema for one in deliveries}
         ids = self._forget(deliveries)
         with self._failing_quietly() as server:
             if ids and server is not None:
                 with server.effect():
                     for message_id in ids:
-                        _give_back(server, message_id)
+                        _give_back(server, message_id, schemas[message_id])
                 server.changed()
 
     def die(self, reason: str) -> None:
@@ -175,10 +179,12 @@ class StreamsConsumer:
 
     def _take(self, server: ValkeyServer, room: int) -> list[Delivery]:
         now = server.clock.monotonic()
+        newer = {_released(one.schema) for one in server.messages.values() if _is_newer(one)}
         left = [
             message_id
             for message_id in sorted(server.pending)
             if _is_anybodys(server, server.pending[message_id], self._claim_idle_seconds)
+            and server.pending[message_id].owner not in newer
         ]
         new = sorted(i for i in server.messages if i not in server.pending)
         taken: list[Delivery] = []
@@ -257,10 +263,20 @@ def _certain(server: ValkeyServer, taken: list[Delivery]) -> list[Delivery]:
     ]
 
 
-def _give_back(server: ValkeyServer, message_id: int) -> None:
+def _is_newer(message: Message) -> bool:
+    return message.schema > SCHEMA_VERSION
+
+
+def _released(schema: int) -> str:
+    """Return the owner of what was released: only newer workers take what is newer."""
+    return f"{_RELEASED}-{schema}" if schema > SCHEMA_VERSION else _RELEASED
+
+
+def _give_back(server: ValkeyServer, message_id: int, schema: int = SCHEMA_VERSION) -> None:
     pending = server.pending.get(message_id)
     if pending is not None:
-        server.pending.put(message_id, Pending(_RELEASED, _LONG_AGO, pending.deliveries))
+        owner = _released(schema)
+        server.pending.put(message_id, Pending(owner, _LONG_AGO, pending.deliveries))
 
 
 def _delivery(message_id: int, message: Message, redeliveries: int) -> Delivery:
