@@ -3,7 +3,7 @@
 A database of its own (`postgres_dsn`) is for tests of the schema itself; it costs ten times more.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 import pytest_asyncio
@@ -45,9 +45,14 @@ _POSTGRES_ITSELF = frozenset({"pool", "record_database", "record_dsn", "seen", "
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what asks for a record and nothing of PostgreSQL itself on the simulated one, too."""
     asked = frozenset(metafunc.fixturenames)
-    chosen = [one.args[0] for one in metafunc.definition.iter_markers("parametrize")]
+    marks = metafunc.definition.iter_markers("parametrize")
+    chosen = [name for mark in marks for name in _names(mark.args[0])]
     if "record" in asked and not asked & _POSTGRES_ITSELF and "postgres_address" not in chosen:
         metafunc.definition.add_marker(SIMULATED_POSTGRES_TOO)
+
+
+def _names(of_a_mark: str | Sequence[str]) -> Sequence[str]:
+    return of_a_mark.split(",") if isinstance(of_a_mark, str) else of_a_mark
 
 
 @pytest_asyncio.fixture(params=bundled_or_real(REDIS))
