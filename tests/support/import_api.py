@@ -23,6 +23,8 @@ class ImportApi(ThreadingHTTPServer):
         self.hidden: set[str] = set()
         """Ids that the sales leave out."""
         self.lock = threading.Lock()
+        self.arrived = threading.Event()
+        """Set once there is an order."""
 
     @property
     def url(self) -> str:
@@ -47,6 +49,7 @@ class ImportApi(ThreadingHTTPServer):
 
     def store(self, body: bytes) -> bytes:
         """Store the lines and return the import's answer."""
+        self.arrived.set()
         answer: dict[str, Any] = {"accepted": 0, "unchanged": 0, "rejected": 0, "errors": []}
         for number, line in enumerate(body.splitlines(), 1):
             order = json.loads(line, parse_float=Decimal)

@@ -23,6 +23,7 @@ from polyglot_persistence.errors import (
     UnknownOutcomeError,
 )
 from polyglot_persistence.flows.accept import AcceptFlow, ImportLine, LineOutcome
+from tests.support.eventually import WAIT_SECONDS
 from tests.support.scripted import FakeClock
 
 CHUNK = 3
@@ -233,7 +234,7 @@ async def test_it_ends_when_the_server_stops(setup: Setup, monkeypatch: pytest.M
         "query_string": b"",
         "headers": [(b"content-type", b"application/x-ndjson"), (b"transfer-encoding", b"chunked")],
     }
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_SECONDS):
         await setup.app(scope, receive, send)
     assert replies[0]["status"] == 503
     out = json.loads(replies[1]["body"])
