@@ -41,6 +41,9 @@ class QueueServer(ABC):
     death_seconds: float
     """Within so many seconds the messages of a process that died go to another."""
 
+    hold_seconds: float
+    """As long as a process may hold a message, if the server minds."""
+
     @abstractmethod
     async def process(self) -> Queue:
         """Return a queue as another process would have it."""
@@ -48,6 +51,10 @@ class QueueServer(ABC):
     @abstractmethod
     async def kill(self, queue: Queue) -> None:
         """Let the process that has this queue die, with all its connections."""
+
+    @abstractmethod
+    def stand_still(self, queue: Queue) -> None:
+        """Let the process that has this queue say nothing more, its connections open."""
 
     @abstractmethod
     async def stop(self) -> None:
@@ -82,6 +89,7 @@ class ValkeyStreams(QueueServer):
     """The embedded deployment's queue."""
 
     death_seconds = 2.0
+    hold_seconds = 0.7
 
     def __init__(self, server: EmbeddedValkey) -> None:
         self._server = server
@@ -99,13 +107,16 @@ class ValkeyStreams(QueueServer):
             clients.append(client)
             return client
 
-        queue = ValkeyStreamsQueue(open_client(), open_client, claim_idle_seconds=0.7)
+        queue = ValkeyStreamsQueue(open_client(), open_client, claim_idle_seconds=self.hold_seconds)
         self._clients[queue] = clients
         return queue
 
     async def kill(self, queue: Queue) -> None:
         for client in self._clients.pop(queue):
             await client.close()
+
+    def stand_still(self, queue: Queue) -> None:
+        pass  # a process that is asked nothing sends nothing
 
     async def stop(self) -> None:
         await self._server.stop()
@@ -144,6 +155,7 @@ class RabbitMQ(QueueServer):
     """
 
     death_seconds = 2.0
+    hold_seconds = 0.0
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -170,6 +182,9 @@ class RabbitMQ(QueueServer):
         rabbitmq, proxy = self._processes.pop(queue)
         await proxy.stop()
         await rabbitmq.close()
+
+    def stand_still(self, queue: Queue) -> None:
+        self._processes[queue][1].stall()
 
     async def stop(self) -> None:
         for _, proxy in self._processes.values():
