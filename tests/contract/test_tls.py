@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -30,6 +31,7 @@ from tests.support.addresses import (
     needs,
 )
 from tests.support.certificates import Certificate, certificate_for_loopback
+from tests.support.eventually import eventually
 from tests.support.processes import free_port
 from tests.support.proxy import Proxy
 from tests.support.servers import redis_command, short_directory
@@ -256,14 +258,9 @@ async def test_the_record_is_verified(certificate: Certificate, other: Certifica
 
     async with tls_switched_on(dsn, certificate):
         for mode in ("verify-ca", "verify-full"):
-            async with asyncio.timeout(10):
-                while True:  # it reads its configuration again when it comes to it
-                    try:
-                        await pinged("record", with_tls(mode, certificate.path))
-                    except PolyglotError:
-                        await asyncio.sleep(0.05)
-                    else:
-                        break
+            # It reads its configuration again when it comes to it.
+            attempt = partial(pinged, "record", with_tls(mode, certificate.path))
+            await eventually(attempt, retried=(PolyglotError,))
             await is_refused("record", with_tls(mode, other.path))
 
 
