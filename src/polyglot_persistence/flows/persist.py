@@ -19,7 +19,8 @@ Invariant: a unit is persisted or dead-lettered whole.
 Invariant: nothing is dead-lettered because a store is away; that raises, and the caller waits.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from polyglot_persistence import tracing
@@ -28,7 +29,12 @@ from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.domain.units import whole_units
-from polyglot_persistence.errors import PoisonError, PolyglotError
+from polyglot_persistence.errors import (
+    PoisonError,
+    PolyglotError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
 from polyglot_persistence.flows.suspects import DEATHS_MAX, Suspects
 from polyglot_persistence.ports import (
     Cache,
@@ -89,8 +95,8 @@ class PersistFlow:
         When it returns, every order of the batch is in the record or in the dead letters.
 
         Raises:
-            UnavailableError: the record is away; persist the same batch again.
-            UnknownOutcomeError: likewise.
+            UnavailableError: the record is away and nothing was done; persist the batch again.
+            UnknownOutcomeError: likewise, but some of it may be done.
         """
         async with self._suspects.together():
             return await self._persist(batch, source)
@@ -188,7 +194,8 @@ class PersistFlow:
             if (row := persisted.stored.get(one.order.id)) is not None
         ]
         if persisted.conflicts:
-            settled += await self._bury_conflicts(batch, persisted)
+            with _done_in_part():
+                settled += await self._bury_conflicts(batch, persisted)
         await self._settle(settled)
         return self._to_index(persisted)
 
@@ -225,9 +232,12 @@ class PersistFlow:
             await self._condemn(units[0], str(error))
             return []
         middle = len(units) // 2
-        to_index: list[ToIndex] = []
-        for half in (units[:middle], units[middle:]):
-            to_index += await self._persist([one for unit in half for one in unit], source)
+        first, second = (
+            [one for unit in half for one in unit] for half in (units[:middle], units[middle:])
+        )
+        to_index = list(await self._persist(first, source))
+        with _done_in_part():
+            to_index += await self._persist(second, source)
         return to_index
 
     async def _condemn(self, unit: Sequence[AcceptedOrder], reason: str) -> None:
@@ -278,6 +288,15 @@ class PersistFlow:
         except PolyglotError as error:
             # Not a reason to hold up anything: the entries stay dirty and the sweeper cleans them.
             _log.warning("settle_failed", orders=len(settled), error=str(error))
+
+
+@contextmanager
+def _done_in_part() -> Iterator[None]:
+    """Make a refusal in here an unknown outcome, for something was done before."""
+    try:
+        yield
+    except UnavailableError as error:
+        raise UnknownOutcomeError(f"done in part: {error}") from error
 
 
 def _unlike(accepted: AcceptedOrder, row: StoredOrder) -> AcceptedOrder | None:

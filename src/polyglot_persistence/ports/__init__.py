@@ -227,7 +227,7 @@ class OrderStore(Protocol):
         """
 
     async def find(self, ids: Sequence[UUID]) -> Found:
-        """Return rows, dead letters and the epoch in one statement."""
+        """Return rows, dead letters and the epoch in one statement, which only a primary runs."""
 
     async def page(
         self, before: tuple[datetime, UUID] | None, orders_max: int

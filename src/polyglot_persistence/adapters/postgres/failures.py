@@ -4,8 +4,10 @@ Invariant: only what the data itself caused is a `PoisonError`; an error that is
 means "not now", so that no order is condemned for a fault of the server or of this program.
 """
 
+from collections.abc import Sequence
+
 import asyncpg
-from asyncpg.exceptions import ClientConfigurationError
+from asyncpg.exceptions import ClientConfigurationError, TargetServerAttributeNotMatched
 
 from polyglot_persistence.errors import (
     ConfigurationError,
@@ -47,14 +49,28 @@ _MEANINGS: dict[str, tuple[type[PolyglotError], str]] = {
     "54": (PoisonError, "the data is over a limit of PostgreSQL"),
     "54001": (UnavailableError, "PostgreSQL's stack is too small for the statement"),
     "55": (UnavailableError, "PostgreSQL could not get a lock in time, or an object is not ready"),
+    "55000": (UnavailableError, "PostgreSQL is a standby, or an object is not ready"),
     "57": (UnavailableError, "PostgreSQL ended the statement (deadline, or it is shutting down)"),
     "58": (UnavailableError, "PostgreSQL met an error of its operating system"),
 }
 _OTHER = (UnavailableError, "PostgreSQL failed")
 
+# What the driver finds out itself; the first that fits counts (a `TimeoutError` is an `OSError`).
+_DRIVER_MEANINGS: Sequence[tuple[type[Exception], type[PolyglotError], str]] = (
+    (TimeoutError, UnavailableError, "PostgreSQL did not answer in time"),
+    (OSError, UnavailableError, "PostgreSQL cannot be reached"),
+    (TargetServerAttributeNotMatched, UnavailableError, "PostgreSQL is a standby, or read-only"),
+    (ClientConfigurationError, ConfigurationError, "POSTGRES_DSN cannot be used"),
+    (ValueError, PoisonError, "the value cannot be sent to PostgreSQL"),
+    (Exception, *_OTHER),
+)
+
 # After any other error during COMMIT the commit record may have been written already: a backend
 # that is terminated just then says 57P01, whatever became of the transaction.
 _CERTAINLY_ROLLED_BACK = ("23", "40001", "40P01", "25P02")
+
+# A statement that commits by itself may be done when the server ends the connection.
+_PERHAPS_DONE = ("08", "40003", "57P")
 
 
 def meaning(error: Exception) -> PolyglotError:
@@ -65,15 +81,8 @@ def meaning(error: Exception) -> PolyglotError:
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate:
         kind, words = _MEANINGS.get(error.sqlstate) or _MEANINGS.get(error.sqlstate[:2], _OTHER)
         return kind(f"{words}: {_first_line(error)} ({error.sqlstate})")
-    if isinstance(error, TimeoutError):
-        return UnavailableError("PostgreSQL did not answer in time")
-    if isinstance(error, OSError):
-        return UnavailableError(f"PostgreSQL cannot be reached: {_first_line(error)}")
-    if isinstance(error, ClientConfigurationError):
-        return ConfigurationError(f"POSTGRES_DSN cannot be used: {_first_line(error)}")
-    if isinstance(error, ValueError):
-        return PoisonError(f"the value cannot be sent to PostgreSQL: {_first_line(error)}")
-    return UnavailableError(f"{_OTHER[1]}: {_first_line(error)}")
+    kind, words = next((k, w) for of, k, w in _DRIVER_MEANINGS if isinstance(error, of))
+    return kind(f"{words}: {_first_line(error)}")
 
 
 def meaning_at_commit(error: Exception) -> PolyglotError:
@@ -82,6 +91,22 @@ def meaning_at_commit(error: Exception) -> PolyglotError:
     if state.startswith(_CERTAINLY_ROLLED_BACK):
         return meaning(error)
     return UnknownOutcomeError(f"the answer to COMMIT was lost: {_first_line(error)}")
+
+
+def meaning_of_effect(error: Exception) -> PolyglotError:
+    """Return what the failure of a statement that commits by itself means.
+
+    The outcome is unknown unless the server has reported an error of the statement.
+    """
+    state = (error.sqlstate if isinstance(error, asyncpg.PostgresError) else None) or ""
+    if state and not state.startswith(_PERHAPS_DONE):
+        return meaning(error)
+    return UnknownOutcomeError(f"the answer to a statement was lost: {_first_line(error)}")
+
+
+def is_of_a_standby(error: Exception) -> bool:
+    """Whether a primary is unlikely to say so: it is read-only, or in recovery."""
+    return isinstance(error, asyncpg.PostgresError) and error.sqlstate in ("25006", "55000")
 
 
 def _first_line(error: Exception) -> str:
