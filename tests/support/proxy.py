@@ -73,7 +73,10 @@ class Proxy:
         try:
             if self._refusing:
                 return
-            far_reader, far_writer = await self._connect()
+            try:
+                far_reader, far_writer = await self._connect()
+            except OSError:
+                return  # as if the server itself had refused
             writers.append(far_writer)
             ways = [self._forward(reader, far_writer), self._answer(far_reader, writer)]
             tasks = [asyncio.create_task(way) for way in ways]
