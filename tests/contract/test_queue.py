@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from polyglot_persistence.domain import codec
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports import Consumer, Delivery, Queue
@@ -207,6 +208,26 @@ async def test_a_released_message_goes_to_whoever_waits(server: QueueServer) -> 
         await second.ack([released])
         await first.ack(deliveries[1:])
     assert await queue.ready() == 0
+
+
+async def test_messages_of_a_newer_schema_hold_up_no_other(queue: Queue) -> None:
+    """However often they are released, what this version can read comes, and they stay."""
+    newer = numbered(0)._replace(schema=codec.SCHEMA_VERSION + 1)
+    for _ in range(12):
+        await asyncio.gather(*[queue.publish(newer) for _ in range(50)])
+    for number in range(1, 4):
+        await queue.publish(numbered(number))
+    read: set[int] = set()
+    async with queue.consume(orders_max=100) as consumer:
+        deadline = time.monotonic() + 10
+        while read != {1, 2, 3}:
+            assert time.monotonic() < deadline
+            deliveries = await consumer.receive(1)
+            await consumer.release([d for d in deliveries if d.schema > codec.SCHEMA_VERSION])
+            ours = [d for d in deliveries if d.schema <= codec.SCHEMA_VERSION]
+            await consumer.ack(ours)
+            read |= set(numbers(ours))
+        await eventually(lambda: is_ready(queue, 600), within_seconds=2)
 
 
 async def test_consumers_compete(server: QueueServer) -> None:

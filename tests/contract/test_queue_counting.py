@@ -71,7 +71,7 @@ async def test_what_stands_still_is_ready_in_time(server: QueueServer) -> None:
         assert numbers(await hold(consumer, 1)) == [1]
         await eventually(lambda: is_ready(other, 0), within_seconds=2)
         server.stand_still(queue)
-        seconds_max = server.hold_seconds + other.silence_seconds_max
+        seconds_max = other.unseen_seconds_max(server.hold_seconds)
         await eventually(lambda: is_ready(other, 1), within_seconds=seconds_max + 1)
         async with other.consume(orders_max=100) as heir:
             [delivery] = await heir.receive(2)
