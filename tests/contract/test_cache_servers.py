@@ -162,6 +162,26 @@ async def test_durability_is_asked_at_connect_and_at_each_ping(
     await eventually(lambda: _log_is_written(own_server))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "back"),
+    [
+        ("appendfsync", "everysec", "always"),
+        ("no-appendfsync-on-rewrite", "yes", "no"),
+        ("maxmemory-policy", "allkeys-lru", "volatile-ttl"),
+    ],
+)
+async def test_whether_the_cache_alone_is_enough_is_asked_each_time(
+    own_cache: RedisCache, own_server: EmbeddedValkey, name: str, value: str, back: str
+) -> None:
+    """A setting that was changed a moment ago, and no ping has seen, counts already."""
+    reply = await own_cache.accept([single(accepted())])
+    assert await own_cache.survives_failover(reply.reign)
+    await redis_command(own_server.url, "CONFIG", "SET", name, value)
+    assert not await own_cache.survives_failover(reply.reign)
+    await redis_command(own_server.url, "CONFIG", "SET", name, back)
+    assert await own_cache.survives_failover(reply.reign)
+
+
 async def _log_is_written(server: EmbeddedValkey) -> None:
     """A server that just turned its log on does not stop before it has written it."""
     persistence = await redis_command(server.url, "INFO", "persistence")

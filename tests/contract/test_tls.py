@@ -68,13 +68,6 @@ def misnamed(directory: Path) -> Certificate:
     return certificate_for_loopback(directory, name="misnamed", host="DNS:elsewhere.example")
 
 
-class UnixProxy(Proxy):
-    """In front of a server that listens on a Unix socket."""
-
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_unix_connection(self._target[0])
-
-
 @asynccontextmanager
 async def started(proxy: Proxy) -> AsyncIterator[int]:
     await proxy.start()
@@ -116,7 +109,7 @@ async def test_the_cache_is_verified(
 ) -> None:
     """By its authority, and by its name; `doctor` says which setting is missing."""
     path = str(valkey_server.socket_path)
-    async with started(UnixProxy(path, 0, tls=certificate.server)) as port:
+    async with started(Proxy(path, 0, tls=certificate.server)) as port:
         environment = {"REDIS_ADDR": f"rediss://127.0.0.1:{port}/0"}
         await is_verified("cache", environment, "REDIS_CA_FILE", certificate.path, other.path)
         (found,) = [
@@ -125,7 +118,7 @@ async def test_the_cache_is_verified(
             if one.store == "cache"
         ]
         assert (found.level, found.fix.split()[-1]) == ("FAIL", "REDIS_CA_FILE")
-    async with started(UnixProxy(path, 0, tls=misnamed.server)) as port:
+    async with started(Proxy(path, 0, tls=misnamed.server)) as port:
         environment = {"REDIS_ADDR": f"rediss://127.0.0.1:{port}/0"}
         await is_refused("cache", {**environment, "REDIS_CA_FILE": str(misnamed.path)})
 
@@ -135,7 +128,7 @@ async def test_streams_as_the_queue_are_verified(
 ) -> None:
     """By the setting of the queue."""
     path = str(valkey_server.socket_path)
-    async with started(UnixProxy(path, 0, tls=certificate.server)) as port:
+    async with started(Proxy(path, 0, tls=certificate.server)) as port:
         environment = {"RABBITMQ_URL": f"valkeys://127.0.0.1:{port}/0"}
         await is_verified("queue", environment, "RABBITMQ_CA_FILE", certificate.path, other.path)
 
