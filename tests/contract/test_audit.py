@@ -9,21 +9,21 @@ from uuid import UUID
 import pytest_asyncio
 
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
+from polyglot_persistence.adapters.redis import keys
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.drift import Drift
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.flows.audit import EVERYTHING, UNATTENDED
 from polyglot_persistence.flows.audit_tally import Tally
-from polyglot_persistence.flows.cold_cache import start_warm_if_fresh
 from polyglot_persistence.ports import Settled, StoredOrder
 from polyglot_persistence.ports.audit import ID_MAX, ID_MIN
 from tests.support.addresses import BUNDLED
 from tests.support.audit import AuditStand, new_orders
-from tests.support.cache import entry_of, new_client
+from tests.support.cache import entry_of, make_warm, new_client
 from tests.support.drift import altered, plant, shown
 from tests.support.eventually import eventually
-from tests.support.orders import accepted
+from tests.support.orders import accepted, single
 from tests.support.record import Onlooker
 from tests.support.search_indexes import SearchEngine
 
@@ -42,7 +42,7 @@ async def stand(
     index = engine.process()
     await index.ensure()
     stand = AuditStand(pool, client, index, engine.contents())
-    await start_warm_if_fresh(stand.store, stand.cache)
+    await make_warm(stand.store, stand.cache)
     yield stand
     await client.close()
 
@@ -134,6 +134,7 @@ async def test_orders_that_the_record_lost_are_persisted_again(stand: AuditStand
     """From clean entries, and from dead-lettered ones whose letter is lost; the epoch is new."""
     lost, condemned, known = (accepted(n, name=f"n{n}") for n in range(3))
     await stand.store.bury([DeadLetter(known.order.id, None, b"", "no", Stage.PERSIST, 1)])
+    await stand.cache.accept([single(condemned), single(known)])
     await stand.cache.settle(
         [
             Settled(EntryState.CLEAN, lost),
@@ -161,8 +162,11 @@ async def test_an_entry_is_what_a_reader_would_get(stand: AuditStand) -> None:
             Settled(
                 EntryState.CLEAN, AcceptedOrder(altered(placed[0]), placed[0].accepted_at, lie)
             ),
-            Settled(EntryState.DEAD, placed[1]),
         ]
+    )
+    dead = placed[1]
+    await stand.client.execute(
+        "SET", keys.entry(dead.order.id), entry_of(dead, EntryState.DEAD), "EX", 60
     )
     report = await stand.audit(UNATTENDED)
     assert report.tally.repaired == {Drift.STALE_ENTRY: 2}

@@ -49,7 +49,7 @@ async def test_an_accepted_order_is_readable_dirty_and_never_expires(
     """Accept stores the entry as codec writes it, marks it dirty, and gives it no TTL."""
     order = accepted()
     reply = await cache.accept([single(order)])
-    assert reply == ({}, 1, True)
+    assert reply[:3] == ({}, 1, True)
     assert [entry_of(order)] == (await cache.read([order.order.id])).entries
     assert [order.order.id] == await dirty_ids(cache)
     assert await client.execute("TTL", keys.entry(order.order.id)) == -1
@@ -102,17 +102,59 @@ async def test_an_id_twice_in_a_batch_is_stored_once_and_found_once(cache: Cache
     assert reply.backlog == 1
 
 
-@pytest.mark.parametrize("state", [EntryState.CLEAN, EntryState.DEAD])
-async def test_accept_after_settle_finds_the_entry_and_does_not_soil_it(
-    cache: Cache, state: EntryState
-) -> None:
+async def test_accept_after_settle_finds_the_entry_and_does_not_soil_it(cache: Cache) -> None:
     """A worker may persist a message before its accept arrives: the entry stays as settled."""
     order = accepted()
-    await cache.settle([Settled(state, order)])
+    await cache.settle([Settled(EntryState.CLEAN, order)])
     reply = await cache.accept([single(order)])
-    assert {order.order.id: entry_of(order, state)} == reply.found
+    assert {order.order.id: entry_of(order, EntryState.CLEAN)} == reply.found
     assert reply.backlog == 0
     assert await dirty_ids(cache) == []
+
+
+async def test_a_dead_lettered_entry_is_made_only_of_a_dirty_one(cache: Cache) -> None:
+    """A worker may be late: the letter is discarded by now, or the order persisted after all."""
+    absent, clean = accepted(), accepted(1)
+    await cache.settle([Settled(EntryState.CLEAN, clean)])
+    for _ in range(2):
+        await cache.settle([Settled(EntryState.DEAD, order) for order in (absent, clean)])
+        entries = (await cache.read([absent.order.id, clean.order.id])).entries
+        assert [None, entry_of(clean, EntryState.CLEAN)] == entries
+
+
+@pytest.mark.parametrize("state", [EntryState.CLEAN, EntryState.DEAD])
+async def test_settle_leaves_a_dirty_entry_of_another_order_alone(
+    cache: Cache, state: EntryState
+) -> None:
+    """It was accepted as well, and nothing else may hold it: it stays dirty until its own fate."""
+    waiting = accepted()
+    recorded = accepted(5, order_id=waiting.order.id, name="another")
+    await cache.accept([single(waiting)])
+    await cache.settle([Settled(state, recorded)])
+    assert [entry_of(waiting)] == (await cache.read([waiting.order.id])).entries
+    assert [waiting.order.id] == await dirty_ids(cache)
+    await cache.settle([Settled(EntryState.CLEAN, recorded, decided=waiting)])
+    assert [entry_of(recorded, EntryState.CLEAN)] == (await cache.read([waiting.order.id])).entries
+    assert await cache.backlog() == (0, None)
+
+
+async def test_an_entry_of_a_newer_version_is_left_alone_with_its_mark(
+    cache: Cache, client: RedisClient
+) -> None:
+    """It is read as it is, passed over by sweeps, and neither settled nor taken for a stray."""
+    newer, order = accepted(), accepted(1)
+    await cache.accept([single(newer), single(order)])
+    raw = b"Z" + entry_of(newer)[1:]
+    await client.execute("SET", keys.entry(newer.order.id), raw)
+    await cache.settle([Settled(EntryState.CLEAN, newer)])
+    assert [order.order.id] == await dirty_ids(cache)
+    await cache.settle([Settled(EntryState.CLEAN, order)])
+    assert await dirty_ids(cache) == []
+    assert (await cache.backlog()).orders == 1
+    read = await cache.read([newer.order.id, order.order.id])
+    assert [raw, entry_of(order, EntryState.CLEAN)] == read.entries
+    reply = await cache.accept([single(newer)])
+    assert {newer.order.id: raw} == reply.found
 
 
 async def test_concurrent_accepts_of_one_id_store_it_once(cache: Cache) -> None:
@@ -170,8 +212,9 @@ async def test_read_gives_entries_in_order_and_the_epoch(cache: Cache) -> None:
     read = await cache.read(ids)
     assert [None, entry_of(order), None, entry_of(order)] == read.entries
     assert read.epoch is None
-    await cache.set_epoch("7")
-    assert await cache.read([]) == ([], "7")
+    await cache.begin_warming("token")
+    assert await cache.copy_epoch("7", "token", read.reign)
+    assert await cache.read([]) == ([], "7", read.reign)
 
 
 async def test_backfill_sets_only_what_is_absent(cache: Cache, client: RedisClient) -> None:
@@ -195,7 +238,7 @@ async def test_settle_overwrites_and_unmarks(
     await cache.accept([single(order)])
     as_recorded = accepted(9, order_id=order.order.id)
     for _ in range(2):
-        await cache.settle([Settled(state, as_recorded)])
+        await cache.settle([Settled(state, as_recorded, decided=order)])
         read = await cache.read([order.order.id])
         assert [entry_of(as_recorded, state)] == read.entries
         assert 0 < await client.execute("TTL", keys.entry(order.order.id)) <= TTL_SECONDS
@@ -306,16 +349,47 @@ async def test_the_epoch_is_copied_only_if_the_token_survived(
     cache: Cache, client: RedisClient
 ) -> None:
     """Without the token, or with another one, nothing is stored; a wipe removes the token."""
-    assert not await cache.copy_epoch("3", "token")
-    await cache.offer_token("other")
-    assert not await cache.copy_epoch("3", "token")
+    reign = (await cache.read([])).reign
+    assert not await cache.copy_epoch("3", "token", reign)
+    await cache.begin_warming("other")
+    assert not await cache.copy_epoch("3", "token", reign)
     assert (await cache.read([])).epoch is None
-    await cache.offer_token("token")
-    assert await cache.copy_epoch("3", "token")
+    await cache.begin_warming("token")
+    assert await cache.copy_epoch("3", "token", reign)
     assert (await cache.read([])).epoch == "3"
     await client.execute("FLUSHDB")
-    assert not await cache.copy_epoch("4", "token")
+    assert not await cache.copy_epoch("4", "token", reign)
     assert (await cache.read([])).epoch is None
+
+
+async def test_a_quiet_time_that_begins_anew_has_no_copy_and_no_token(cache: Cache) -> None:
+    """Beginning to warm removes the copy in the same step; ending it removes the token."""
+    reign = (await cache.read([])).reign
+    await cache.begin_warming("token")
+    assert await cache.copy_epoch("3", "token", reign)
+    await cache.begin_warming("next")
+    assert (await cache.read([])).epoch is None
+    await cache.end_warming()
+    await cache.end_warming()
+    assert not await cache.copy_epoch("3", "next", reign)
+
+
+async def test_a_copy_belongs_to_the_reign_that_it_was_made_for(cache: Cache) -> None:
+    """A copy for another reign is not read, and a reign that is not the present one has no say."""
+    reign = (await cache.read([])).reign
+    await cache.begin_warming("token")
+    assert await cache.copy_epoch("3", "token", "another")
+    assert (await cache.read([])).epoch is None
+    assert await cache.reigns(reign)
+    assert not await cache.reigns("another")
+    assert not await cache.reigns("")
+
+
+async def test_a_server_without_replicas_holds_what_it_accepted(cache: Cache) -> None:
+    """Nothing can be promoted that lacks it; of another reign nothing is known."""
+    reply = await cache.accept([single(accepted())])
+    assert await cache.survives_failover(reply.reign)
+    assert not await cache.survives_failover("another")
 
 
 async def test_a_wiped_cache_is_empty_and_works(cache: Cache, client: RedisClient) -> None:
@@ -324,9 +398,9 @@ async def test_a_wiped_cache_is_empty_and_works(cache: Cache, client: RedisClien
     await cache.accept([single(order)])
     await client.execute("FLUSHDB")
     await client.execute("SCRIPT", "FLUSH")
-    assert await cache.read([order.order.id]) == ([None], None)
+    assert (await cache.read([order.order.id]))[:2] == ([None], None)
     assert await cache.backlog() == (0, None)
-    assert await cache.accept([single(order)]) == ({}, 1, True)
+    assert (await cache.accept([single(order)]))[:3] == ({}, 1, True)
     await client.execute("SCRIPT", "FLUSH")
     await cache.settle([Settled(EntryState.CLEAN, order)])
     await cache.forget_dead([order.order.id])

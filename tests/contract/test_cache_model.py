@@ -100,7 +100,34 @@ class CacheAndDictionary(RuleBasedStateMachine):
             self.entries[i][1] if i in self.entries else accepted(second, order_id=i) for i in ids
         ]
         self.wait(self.cache.settle([Settled(state, order) for order in orders]))
-        self.entries.update({order.order.id: (state, order) for order in orders})
+        self.settled(state, orders, orders)
+
+    @rule(ids=SOME_IDS, state=SETTLED_STATES, second=SECONDS, decides=st.booleans())
+    def settle_another(
+        self, ids: list[UUID], state: EntryState, second: int, decides: bool
+    ) -> None:
+        """Settle orders that say something else than the entries, as the entries' fate or not."""
+        orders = [accepted(second, order_id=i, name="another") for i in ids]
+        decided = [self.entries[i][1] if i in self.entries and decides else None for i in ids]
+        pairs = zip(orders, decided, strict=True)
+        self.wait(self.cache.settle([Settled(state, order, one) for order, one in pairs]))
+        self.settled(
+            state, orders, [one or order for order, one in zip(orders, decided, strict=True)]
+        )
+
+    def settled(
+        self, state: EntryState, orders: list[AcceptedOrder], decided: list[AcceptedOrder]
+    ) -> None:
+        for order, one in zip(orders, decided, strict=True):
+            before, there = self.entries.get(order.order.id, (None, None))
+            if before is EntryState.DIRTY and there is not None:
+                overwritten = there.order in (order.order, one.order)
+            elif before is EntryState.DEAD:
+                overwritten = True
+            else:  # a clean entry stays clean, and only a clean one is made
+                overwritten = state is EntryState.CLEAN
+            if overwritten:
+                self.entries[order.order.id] = (state, order)
 
     @rule(ids=SOME_IDS, second=SECONDS)
     def backfill(self, ids: list[UUID], second: int) -> None:
@@ -129,15 +156,21 @@ class CacheAndDictionary(RuleBasedStateMachine):
 
     @rule(epoch=st.sampled_from("123"), token=st.sampled_from("ab"))
     def copy_epoch(self, epoch: str, token: str) -> None:
-        copied = self.wait(self.cache.copy_epoch(epoch, token))
+        reign = self.wait(self.cache.read([])).reign
+        copied = self.wait(self.cache.copy_epoch(epoch, token, reign))
         assert copied == (token == self.token)
         if copied:
             self.epoch = epoch
 
     @rule(token=st.sampled_from("ab"))
-    def offer_token(self, token: str) -> None:
-        self.wait(self.cache.offer_token(token))
-        self.token = token
+    def begin_warming(self, token: str) -> None:
+        self.wait(self.cache.begin_warming(token))
+        self.token, self.epoch = token, None
+
+    @rule()
+    def end_warming(self) -> None:
+        self.wait(self.cache.end_warming())
+        self.token = None
 
     @invariant()
     def both_say_the_same(self) -> None:

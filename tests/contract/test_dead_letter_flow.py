@@ -19,10 +19,10 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetter, LetterFilter, Stage
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, new_id
+from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import NotFoundError, UnavailableError
 from polyglot_persistence.flows import dead_letters as module
 from polyglot_persistence.flows.breaker import Breaker
-from polyglot_persistence.flows.cold_cache import start_warm_if_fresh
 from polyglot_persistence.flows.dead_letters import (
     DeadLetterFlow,
     Handled,
@@ -33,8 +33,9 @@ from polyglot_persistence.flows.dead_letters import (
 from polyglot_persistence.flows.persist import PersistFlow
 from polyglot_persistence.flows.read import ReadFlow
 from polyglot_persistence.flows.recent import RecentOrders
-from polyglot_persistence.ports import Settled
+from polyglot_persistence.ports import Settled, Unit
 from tests.support.addresses import BUNDLED
+from tests.support.cache import make_warm
 from tests.support.orders import accepted, prepared, single
 from tests.support.record import Onlooker
 
@@ -82,6 +83,8 @@ class Stand:
             ]
         )
         if stage is not Stage.INDEX:
+            units = [Unit([prepared(one) for one in unit]) for unit in whole_units(orders)]
+            await self.cache.accept(units)
             await self.cache.settle([Settled(EntryState.DEAD, one) for one in orders])
 
     async def ids(self) -> Sequence[int]:
@@ -106,7 +109,7 @@ class Stand:
 async def stand(pool: PostgresPool, redis_url: str) -> AsyncIterator[Stand]:
     client = RedisClient(redis_url, connect_timeout_seconds=2.0, command_timeout_seconds=2.0)
     stand = Stand(pool, client)
-    await start_warm_if_fresh(stand.store, stand.cache)
+    await make_warm(stand.store, stand.cache)
     yield stand
     await client.close()
 

@@ -88,15 +88,16 @@ async def test_what_an_outage_handed_back_is_persisted_in_batches(
     for number in range(MESSAGES):
         await queue.publish(message([accepted(number)]))
     record, channels = Record(PostgresOrderStore(pool)), Channels(await server.process())
-    clock = SystemClock()
+    clock, cache = SystemClock(), ScriptedCache()
     persister = Persister(
-        PersistFlow(cast("Any", record), cast("Any", ScriptedCache()), clock),
+        PersistFlow(cast("Any", record), cast("Any", cache), clock),
         queue=cast("Any", channels),
         store=cast("Any", record),
+        end_warming=cache.end_warming,
         offer=lambda _: None,
         progress=QueueProgress(),
         clock=clock,
-        limits=PersisterLimits(1_000, 1_000, hold_seconds=0.0),
+        limits=PersisterLimits(1_000, 1_000, hold_seconds=0.1),
     )
 
     async def handed_back() -> None:

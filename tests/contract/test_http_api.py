@@ -26,7 +26,7 @@ from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.flows.accept import AcceptFlow
 from polyglot_persistence.flows.breaker import Breaker
-from polyglot_persistence.flows.cold_cache import ColdMark, start_warm_if_fresh
+from polyglot_persistence.flows.cold_cache import ColdMark, found_epoch
 from polyglot_persistence.flows.dead_letters import DeadLetterFlow
 from polyglot_persistence.flows.group_commit import CommitLimits, GroupCommit
 from polyglot_persistence.flows.health import HealthFlow
@@ -148,7 +148,7 @@ async def api(pool: PostgresPool, redis_url: str) -> AsyncIterator[Api]:
             return client
 
         api = Api(pool, open_client)
-        await start_warm_if_fresh(api.store, api.cache)
+        await found_epoch(api.store, api.cache, api.queue, SystemClock())
         await stack.enter_async_context(api.client)
         yield api
         await api.commit.drain()

@@ -40,6 +40,7 @@ class AuditStand:
         clock = SystemClock()
         self.store = PostgresOrderStore(pool)
         self.record = PostgresAudit(pool)
+        self.client = client
         self.cache = RedisCache(client)
         self.index = index
         self.contents = contents

@@ -8,7 +8,7 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports import Cache, Unit
+from polyglot_persistence.ports import Cache, OrderStore, Unit
 from tests.support.orders import START
 
 TTL_SECONDS = 3_600
@@ -33,3 +33,10 @@ def entry_of(order: AcceptedOrder, state: EntryState = EntryState.DIRTY) -> byte
 async def dirty_ids(cache: Cache) -> list[UUID]:
     entries = await cache.dirty_before(LATER, 100_000)
     return [entry.accepted.order.id for entry in entries]
+
+
+async def make_warm(store: OrderStore, cache: Cache) -> None:
+    """Give the cache the epoch's copy, as if nothing could be missing from it."""
+    epoch, _ = await store.found_epoch()
+    await cache.begin_warming("test")
+    assert await cache.copy_epoch(epoch, "test", (await cache.read([])).reign)

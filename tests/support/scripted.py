@@ -11,7 +11,7 @@ from uuid import UUID
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
-from polyglot_persistence.ports import AcceptReply, CacheRead, Message, Settled, Unit
+from polyglot_persistence.ports import AcceptReply, Backlog, CacheRead, Message, Settled, Unit
 
 
 class FakeClock:
@@ -42,6 +42,9 @@ class ScriptedCache:
     def __init__(self, *, durable: bool = True) -> None:
         self.entries: dict[UUID, bytes] = {}
         self.epoch: str | None = "1"
+        self.reign = "reign"
+        self.evicts_dirty = False
+        self.is_replicated = True
         self.token: str | None = None
         self.durable = durable
         self.error: Exception | None = None
@@ -59,12 +62,25 @@ class ScriptedCache:
                 for accepted, body in unit.members:
                     raw = codec.encode_entry(EntryState.DIRTY, accepted, body)
                     self.entries[accepted.order.id] = raw
-        return AcceptReply(found, len(self.entries), self.durable)
+        return AcceptReply(found, len(self.entries), self.durable, self.reign)
 
     async def read(self, ids: Sequence[UUID]) -> CacheRead:
         if self.error is not None:
             raise self.error
-        return CacheRead([self.entries.get(i) for i in ids], self.epoch)
+        return CacheRead([self.entries.get(i) for i in ids], self.epoch, self.reign)
+
+    async def reigns(self, reign: str) -> bool:
+        if self.error is not None:
+            raise self.error
+        return reign == self.reign and not self.evicts_dirty
+
+    async def survives_failover(self, reign: str) -> bool:
+        return reign == self.reign and self.is_replicated
+
+    async def backlog(self) -> Backlog:
+        if self.error is not None:
+            raise self.error
+        return Backlog(len([raw for raw in self.entries.values() if raw[:1] == b"D"]), None)
 
     async def backfill(self, orders: Sequence[AcceptedOrder]) -> None:
         for accepted in orders:
@@ -76,21 +92,30 @@ class ScriptedCache:
         if self.error is not None:
             raise self.error
         self.settled += settled
-        for state, accepted in settled:
+        for state, accepted, _ in settled:
             body = codec.encode_order(accepted.order)
             self.entries[accepted.order.id] = codec.encode_entry(state, accepted, body)
 
-    async def offer_token(self, token: str) -> None:
-        self.token = token
+    async def begin_warming(self, token: str) -> None:
+        if self.error is not None:
+            raise self.error
+        self.token, self.epoch = token, None
 
-    async def copy_epoch(self, epoch: str, token: str) -> bool:
+    async def end_warming(self) -> None:
+        if self.error is not None:
+            raise self.error
+        self.token = None
+
+    async def copy_epoch(self, epoch: str, token: str, reign: str) -> bool:
         if self.token != token:
             return False
-        self.epoch = epoch
+        if reign == self.reign:
+            self.epoch = epoch
         return True
 
-    async def set_epoch(self, epoch: str) -> None:
-        self.epoch = epoch
+    def begin_reign(self, reign: str) -> None:
+        """Be another server, with the same entries, as after a restart or a failover."""
+        self.reign, self.epoch = reign, None
 
 
 class ScriptedQueue:
@@ -101,6 +126,7 @@ class ScriptedQueue:
         self.published: list[Message] = []
         self.before_publish: Callable[[], None] = lambda: None
         self.ready_messages: int | Exception = 0
+        self.silence_seconds_max = 0.0
 
     @property
     def orders(self) -> list[AcceptedOrder]:

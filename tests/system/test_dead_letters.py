@@ -31,7 +31,6 @@ DEADLY = "of which workers die"
 DEADLY_WORKER = [sys.executable, str(REPOSITORY / "tests/support/deadly_worker.py"), DEADLY]
 POLYGLOT = [sys.executable, "-m", "polyglot_persistence"]
 HURRY = {
-    "PERSIST_TIMEOUT_SECONDS": "2",
     "DELIVERY_HOLD_SECONDS_MAX": "3",
     "WARM_QUIET_SECONDS": "3",
     "SWEEP_AGE_SECONDS": "1",

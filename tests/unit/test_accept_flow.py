@@ -221,6 +221,57 @@ async def test_a_bulk_of_which_the_cache_forgot_a_part_is_still_a_replay() -> No
     assert (list(first.ids), True) == (list(again.ids), again.replayed)
 
 
+@pytest.mark.parametrize("size", [1, 2])
+async def test_a_longer_bulk_under_the_key_of_a_dirty_one_is_a_conflict(size: int) -> None:
+    """It would get ids of which only the first are stored."""
+    stand = Stand()
+    await stand.flow.accept_bulk("", "k", ITEMS[:size])
+    with pytest.raises(ConflictError):
+        await stand.flow.accept_bulk("", "k", ITEMS)
+    assert len(stand.cache.entries) == size
+
+
+@pytest.mark.parametrize("state", [EntryState.CLEAN, EntryState.DEAD])
+async def test_a_part_of_a_bulk_is_refused_where_the_rest_cannot_be_asked(
+    state: EntryState,
+) -> None:
+    """The record is away: it may be a shorter bulk's, or the rest of this one was evicted."""
+    stand = Stand()
+    first = await stand.flow.accept_bulk("", "k", ITEMS[:2])
+    orders = stand.queue.orders
+    await stand.cache.settle([Settled(state, one) for one in orders])
+    stand.record.error = UnavailableError("away")
+    with pytest.raises(UnavailableError):
+        await stand.flow.accept_bulk("", "k", ITEMS)
+    assert set(first.ids) == set(stand.cache.entries)
+    del stand.cache.entries[first.ids[1]]
+    with pytest.raises(UnavailableError):
+        await stand.flow.accept_bulk("", "k", ITEMS[:2])
+
+
+async def test_a_part_of_a_dirty_bulk_is_refused_until_it_is_whole_again() -> None:
+    """The cache lost the rest, which the queue still has."""
+    stand = Stand()
+    first = await stand.flow.accept_bulk("", "k", ITEMS)
+    del stand.cache.entries[first.ids[1]]
+    with pytest.raises(UnavailableError):
+        await stand.flow.accept_bulk("", "k", ITEMS)
+    stand.record.persist(stand.queue.orders)
+    again = await stand.flow.accept_bulk("", "k", ITEMS)
+    assert (list(first.ids), True) == (list(again.ids), again.replayed)
+
+
+async def test_an_order_of_a_newer_version_is_refused_and_not_doubled() -> None:
+    """Whether it is the same one cannot be said."""
+    stand = Stand()
+    first = await stand.flow.accept_keyed("", "k", "a", ONE)
+    stand.cache.entries[first.ids[0]] = b"Z1 2 3\n{}"
+    with pytest.raises(UnavailableError):
+        await stand.flow.accept_keyed("", "k", "a", ONE)
+    (outcome,) = await stand.flow.accept_lines([ImportLine("a", ONE, first.ids[0])])
+    assert isinstance(outcome.error, UnavailableError)
+
+
 async def test_import_lines_are_answered_one_by_one() -> None:
     """New, unchanged and conflicting lines of one chunk do not disturb one another."""
     stand = Stand()

@@ -1,17 +1,27 @@
 """When a 404 may be said: the cache epoch and the end of a cold time."""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, cast
+from uuid import UUID
 
 import pytest
 
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.errors import NotFoundError, UnavailableError
 from polyglot_persistence.flows.breaker import Breaker
-from polyglot_persistence.flows.cold_cache import Warming, start_warm_if_fresh
+from polyglot_persistence.flows.cold_cache import (
+    COMMIT_SECONDS_MAX,
+    ColdMark,
+    Warming,
+    end_warming,
+    found_epoch,
+)
 from polyglot_persistence.flows.read import ReadFlow
 from polyglot_persistence.flows.recent import RecentOrders
-from polyglot_persistence.ports import Found
+from polyglot_persistence.ports import CacheRead, Found
+from tests.support.orders import accepted, single
 from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue
 
 
@@ -19,20 +29,38 @@ class EpochRecord:
     """A record without orders."""
 
     def __init__(self) -> None:
-        self.epoch = 1
-        self.created = False
+        self.number: int | None = 1
         self.error: Exception | None = None
         self.hangs = False
+        self.leads_denied = 0
+        self.before_found: Callable[[], None] = lambda: None
+
+    async def epoch(self) -> str | None:
+        return None if self.number is None else str(self.number)
 
     async def found_epoch(self) -> tuple[str, bool]:
-        return str(self.epoch), self.created
+        self.before_found()
+        is_created = self.number is None
+        self.number = self.number or 1
+        return str(self.number), is_created
+
+    async def new_epoch(self) -> str:
+        if self.error is not None:
+            raise self.error
+        self.number = (self.number or 0) + 1
+        return str(self.number)
+
+    @asynccontextmanager
+    async def lead(self, _role: str) -> AsyncIterator[object]:
+        self.leads_denied -= 1
+        yield None if self.leads_denied >= 0 else self
 
     async def find(self, ids: object) -> Found:
         if self.hangs:
             await asyncio.Event().wait()
         if self.error is not None:
             raise self.error
-        return Found({}, {}, str(self.epoch))
+        return Found({}, {}, await self.epoch() or "")
 
 
 class Stand:
@@ -60,6 +88,12 @@ class Stand:
             cast("Any", self.queue),
             self.clock,
             quiet_seconds=60,
+            hold_seconds_max=30,
+        )
+
+    async def found(self) -> None:
+        await found_epoch(
+            cast("Any", self.record), cast("Any", self.cache), cast("Any", self.queue), self.clock
         )
 
     async def _ping(self) -> None:
@@ -117,49 +151,187 @@ async def test_a_record_that_hangs_costs_a_reader_its_own_deadline_only() -> Non
     assert not (await stand.reads.known([new_id()])).checked
 
 
-async def test_only_the_creator_of_the_epoch_starts_warm() -> None:
-    """A second process finds the row there and proves nothing."""
+@pytest.mark.parametrize("change", ["reign", "policy"])
+async def test_unknown_is_503_if_the_cache_is_another_than_the_one_that_was_read(
+    change: str,
+) -> None:
+    """A promoted replica may lack orders although it has the copy; one that evicts may lack any."""
     stand = Stand()
-    stand.cache.epoch = None
-    await start_warm_if_fresh(cast("Any", stand.record), cast("Any", stand.cache))
-    assert stand.cache.epoch is None
-    stand.record.created = True
-    await start_warm_if_fresh(cast("Any", stand.record), cast("Any", stand.cache))
+    if change == "reign":
+        stand.cache.reign, read = "another", stand.cache.read
+
+        async def read_before(ids: Sequence[UUID]) -> CacheRead:
+            return (await read(ids))._replace(reign="the one before")
+
+        stand.cache.read = read_before  # type: ignore[method-assign]
+    else:
+        stand.cache.evicts_dirty = True
+    with pytest.raises(UnavailableError):
+        await stand.reads.get(new_id())
+    with pytest.raises(UnavailableError):
+        await stand.reads.status(new_id())
+
+
+# --- a fresh installation --------------------------------------------------------------------
+
+
+def fresh() -> Stand:
+    stand = Stand()
+    stand.record.number = stand.cache.epoch = None
+    return stand
+
+
+async def test_a_fresh_installation_is_warm() -> None:
+    """Nothing was accepted before there was an epoch."""
+    stand = fresh()
+    await stand.found()
+    with pytest.raises(NotFoundError):
+        await stand.reads.get(new_id())
+
+
+async def test_a_second_process_waits_for_the_one_that_creates_the_epoch() -> None:
+    """Two at once would take each other's token."""
+    stand = fresh()
+    stand.record.leads_denied = 3
+    await stand.found()
     assert stand.cache.epoch == "1"
 
 
+@pytest.mark.parametrize("before", ["queued", "dirty", "uncountable", "cache away", "created"])
+async def test_an_installation_that_took_orders_before_it_had_an_epoch_is_cold(
+    before: str,
+) -> None:
+    """They may be in the queue alone, or the cache may have been emptied since."""
+    stand = fresh()
+    if before == "queued":
+        stand.queue.ready_messages = 1
+    elif before == "dirty":
+        order = accepted()
+        await stand.cache.accept([single(order)])
+    elif before == "uncountable":
+        stand.queue.ready_messages = UnavailableError("no quorum")
+    elif before == "cache away":
+        stand.cache.error = UnavailableError("away")
+    else:
+        stand.record.before_found = lambda: setattr(stand.record, "number", 5)
+    await stand.found()
+    assert stand.record.number is not None
+    assert stand.cache.epoch is None
+
+
+async def test_a_cache_that_is_emptied_while_the_epoch_is_created_is_cold() -> None:
+    """The token, which is put there before, is gone."""
+    stand = fresh()
+    stand.record.before_found = lambda: setattr(stand.cache, "token", None)
+    await stand.found()
+    assert stand.cache.epoch is None
+
+
+# --- the end of a cold time ------------------------------------------------------------------
+
+
 async def test_a_cold_cache_is_warm_after_sixty_quiet_seconds() -> None:
-    """And not one look earlier."""
+    """And not one look earlier. The epoch was raised: an old copy may be on another server."""
     stand = Stand()
     stand.cache.epoch = None
     assert not await stand.look_for(60)
     assert stand.cache.epoch is None
     assert await stand.look_for(1)
-    assert stand.cache.epoch == "1"
+    assert stand.cache.epoch == "2"
 
 
 @pytest.mark.parametrize("seen", [3, UnavailableError("away")])
 async def test_work_in_the_queue_begins_the_quiet_time_anew(seen: int | Exception) -> None:
-    """So does a queue that cannot be reached: it proves nothing."""
+    """So does a queue that cannot be reached, or counted: it proves nothing."""
     stand = Stand()
     stand.cache.epoch = None
     await stand.look_for(50)
     stand.queue.ready_messages = seen
     await stand.look_for(1)
     stand.queue.ready_messages = 0
-    assert not await stand.look_for(59)
+    assert not await stand.look_for(32)
     assert await stand.look_for(2)
+
+
+async def test_the_first_look_that_counts_is_after_every_commit_from_before() -> None:
+    """A commit that was under way when the cache was emptied may publish until then."""
+    stand = Stand()
+    stand.cache.epoch = None
+    stand.warming = Warming(
+        cast("Any", stand.record),
+        cast("Any", stand.cache),
+        cast("Any", stand.queue),
+        stand.clock,
+        quiet_seconds=1,
+        hold_seconds_max=5,
+    )
+    seconds = round(COMMIT_SECONDS_MAX + 5 + 2)
+    assert not await stand.look_for(seconds)
+    assert await stand.look_for(1)
+
+
+async def test_a_silent_worker_of_the_broker_lengthens_the_quiet_time() -> None:
+    """It holds what it has until the broker notices."""
+    stand = Stand()
+    stand.cache.epoch = None
+    stand.queue.silence_seconds_max = 50
+    stand.warming = stand.new_warming()
+    assert not await stand.look_for(92)
+    assert await stand.look_for(1)
+
+
+async def test_a_message_that_comes_again_begins_the_quiet_time_anew() -> None:
+    """Between two looks it was handed back, unpersisted, and taken again."""
+    stand = Stand()
+    stand.cache.epoch = None
+    await stand.look_for(59)
+    await end_warming(cast("Any", stand.cache), cast("Any", stand.record))
+    assert not await stand.look_for(61)
+    assert stand.cache.epoch is None
+    assert await stand.look_for(10)
+
+
+async def test_without_the_cache_the_epoch_ends_a_quiet_time() -> None:
+    """The copy of an older epoch proves nothing; where both are away the caller must not go on."""
+    stand = Stand()
+    stand.cache.error = UnavailableError("away")
+    await end_warming(cast("Any", stand.cache), cast("Any", stand.record))
+    assert stand.record.number == 2
+    stand.record.error = UnavailableError("away")
+    with pytest.raises(UnavailableError):
+        await end_warming(cast("Any", stand.cache), cast("Any", stand.record))
 
 
 async def test_a_new_epoch_begins_the_quiet_time_anew() -> None:
     """Somebody accepted past the cache meanwhile."""
     stand = Stand()
-    stand.cache.epoch = None
+    stand.cache.epoch = "0"
     await stand.look_for(59)
-    stand.record.epoch += 1
+    await stand.record.new_epoch()
     assert not await stand.look_for(60)
     assert await stand.look_for(1)
-    assert stand.cache.epoch == "2"
+    assert stand.cache.epoch == str(stand.record.number)
+
+
+async def test_a_new_reign_begins_the_quiet_time_anew() -> None:
+    """A promoted replica has the token, and may lack what was accepted last."""
+    stand = Stand()
+    stand.cache.epoch = None
+    await stand.look_for(59)
+    stand.cache.begin_reign("another")
+    assert not await stand.look_for(60)
+    assert await stand.look_for(1)
+
+
+async def test_a_cache_that_may_evict_dirty_orders_is_never_warm() -> None:
+    """And has no copy left, should the policy be set back."""
+    stand = Stand()
+    stand.cache.evicts_dirty = True
+    assert not await stand.look_for(200)
+    assert stand.cache.epoch is None
+    stand.cache.evicts_dirty = False
+    assert not await stand.look_for(60)
+    assert await stand.look_for(1)
 
 
 async def test_a_second_wipe_takes_the_token_along() -> None:
@@ -168,7 +340,7 @@ async def test_a_second_wipe_takes_the_token_along() -> None:
     stand.cache.epoch = None
     await stand.look_for(59)
     stand.cache.token = None
-    assert not await stand.look_for(60)
+    assert not await stand.look_for(61)
     assert stand.cache.epoch is None
     assert await stand.look_for(10)
 
@@ -181,3 +353,15 @@ async def test_a_new_leader_begins_from_the_start() -> None:
     stand.warming = stand.new_warming()
     assert not await stand.look_for(60)
     assert await stand.look_for(1)
+
+
+async def test_a_mark_counts_for_a_second_of_a_clock_that_goes_on_while_suspended() -> None:
+    """A bypass that goes on raises the epoch again and again."""
+    stand = Stand()
+    mark = ColdMark(cast("Any", stand.record), stand.clock)
+    for _ in range(3):
+        await mark.ensure()
+    assert stand.record.number == 2
+    stand.clock.advance(1)
+    await mark.ensure()
+    assert stand.record.number == 3

@@ -246,7 +246,6 @@ def test_a_variable_and_its_file_are_one_too_many(tmp_path: Path) -> None:
         ),
         ({"ORDER_BODY_BYTES_MAX": "4096", "BODY_BYTES_MAX": "2048"}, "BODY_BYTES_MAX"),
         ({"REDIS_COMMAND_TIMEOUT_SECONDS": "21"}, "SHUTDOWN_TIMEOUT_SECONDS (20)"),
-        ({"PERSIST_TIMEOUT_SECONDS": "21"}, "SHUTDOWN_TIMEOUT_SECONDS (20)"),
         ({"WARM_QUIET_SECONDS": "29"}, "DELIVERY_HOLD_SECONDS_MAX: 30 is more than"),
         ({"PERSIST_BATCH_ORDERS": "20000"}, "CONSUME_ORDERS_MAX (10000)"),
     ],

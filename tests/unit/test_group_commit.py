@@ -13,7 +13,7 @@ from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import PolyglotError, UnavailableError, UnknownOutcomeError
 from polyglot_persistence.flows.breaker import Breaker
-from polyglot_persistence.flows.cold_cache import ColdMark
+from polyglot_persistence.flows.cold_cache import COMMIT_SECONDS_MAX, ColdMark
 from polyglot_persistence.flows.group_commit import CommitLimits, GroupCommit
 from polyglot_persistence.ports import PreparedOrder, Settled, Unit
 from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue
@@ -187,19 +187,75 @@ async def test_a_batch_with_both_kinds_answers_each_by_its_own_outcome() -> None
     assert list(outcomes) == [None, UnavailableError]
 
 
-async def test_an_identity_is_published_as_the_cache_has_it() -> None:
-    """A retry brings another created_at; the first stored entry wins."""
-    stand = Stand()
-    first = one_order()
-    retry = AcceptedOrder(
+def retry_of(first: AcceptedOrder) -> AcceptedOrder:
+    return AcceptedOrder(
         Order(first.order.id, "Laptop", Decimal("1.00"), datetime.now(UTC)),
         datetime.now(UTC),
         first.order.id,
     )
-    await stand.commit.submit(unit_of(first), has_identity=True)
-    before = await stand.commit.submit(unit_of(retry), has_identity=True)
+
+
+async def test_an_identity_is_published_as_the_cache_has_it() -> None:
+    """A retry brings another created_at; the first stored entry wins."""
+    stand = Stand(durable=False)
+    stand.queue.error = UNKNOWN
+    first = one_order()
+    assert UnknownOutcomeError == await stand.outcome(unit_of(first), has_identity=True)
+    stand.queue.error = None
+    await stand.queue_breaker.probe()
+    before = await stand.commit.submit(unit_of(retry_of(first)), has_identity=True)
     assert [first] == [entry.accepted for entry in before]
-    assert [first, first] == stand.queue.orders
+    assert [first] == stand.queue.orders
+
+
+@pytest.mark.parametrize("cache", ["safe", "not durable", "not replicated"])
+async def test_retries_of_a_dirty_order_are_not_published_without_bound(cache: str) -> None:
+    """A safe cache needs no second message; any other gets one a minute."""
+    stand = Stand(durable=cache != "not durable")
+    stand.cache.is_replicated = cache != "not replicated"
+    first = one_order()
+    await stand.commit.submit(unit_of(first), has_identity=True)
+    for _ in range(100):
+        await stand.commit.submit(unit_of(retry_of(first)), has_identity=True)
+        stand.clock.advance(1)
+    assert len(stand.queue.published) <= (1 if cache == "safe" else 4)
+
+
+async def test_a_retry_is_not_acknowledged_by_a_cache_that_is_not_safe() -> None:
+    """The first attempt was not either: a failover would lose both."""
+    stand = Stand()
+    stand.cache.is_replicated, stand.queue.error = False, REFUSED
+    first = one_order()
+    for one in (first, retry_of(first)):
+        assert UnknownOutcomeError == await stand.outcome(unit_of(one), has_identity=True)
+    stand.cache.is_replicated = True
+    assert await stand.outcome(unit_of(retry_of(first)), has_identity=True) is None
+
+
+@pytest.mark.parametrize("has_identity", [False, True])
+async def test_a_commit_that_took_long_marks_the_cache_cold(has_identity: bool) -> None:
+    """The process stood still: the cache may have been emptied, and be warm again, since then."""
+    stand = Stand()
+    stand.queue.before_publish = lambda: stand.clock.advance(COMMIT_SECONDS_MAX + 1)
+    assert await stand.outcome(unit_of(one_order()), has_identity=has_identity) is None
+    assert stand.record.epoch == 2
+    stand.record.error = REFUSED
+    outcome = await stand.outcome(unit_of(one_order()), has_identity=has_identity)
+    assert outcome is UnknownOutcomeError
+
+
+async def test_an_entry_of_a_newer_version_harms_nobody_beside_it() -> None:
+    """Its own order is refused; the others of the batch are accepted."""
+    stand = Stand()
+    newer, neighbour, free = one_order(), one_order(), one_order()
+    stand.cache.entries[newer.order.id] = b"Z1 2 3\n{}"
+    outcomes = await asyncio.gather(
+        stand.outcome(unit_of(newer), has_identity=True),
+        stand.outcome(unit_of(neighbour), has_identity=True),
+        stand.outcome(unit_of(free)),
+    )
+    assert list(outcomes) == [UnavailableError, None, None]
+    assert {one.order.id for one in stand.queue.orders} == {neighbour.order.id, free.order.id}
 
 
 @pytest.mark.parametrize("state", [EntryState.CLEAN, EntryState.DEAD])
@@ -261,13 +317,14 @@ async def test_without_the_cache_the_queue_is_the_bound() -> None:
     stand = Stand(dirty_orders_max=2)
     stand.commit.backlog_seen(2)
     stand.cache_breaker.failed(UnavailableError("away"))
+    stand.commit.backlog_seen(None)
     stand.commit.queue_depth_seen(2)
     assert await stand.outcome(unit_of(one_order())) is None
     stand.commit.queue_depth_seen(3)
     with pytest.raises(UnavailableError, match="3 messages wait in the queue") as caught:
         stand.commit.submit(unit_of(one_order()), has_identity=False)
     assert caught.value.public == str(caught.value)
-    stand.commit.backlog_seen(0)
+    stand.commit.queue_depth_seen(None)
     assert await stand.outcome(unit_of(one_order())) is None
 
 

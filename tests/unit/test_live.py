@@ -40,7 +40,7 @@ class Stores:
 
     async def read(self, _ids: object) -> CacheRead:
         self._check("cache")
-        return CacheRead([], self.copy)
+        return CacheRead([], self.copy, "reign")
 
     async def find(self, _ids: object) -> Found:
         self._check("record")

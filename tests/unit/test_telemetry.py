@@ -171,7 +171,7 @@ class Shared:
 
     async def read(self, ids: Sequence[object]) -> CacheRead:
         self._look()
-        return CacheRead([], "7")
+        return CacheRead([], "7", "reign")
 
     async def find(self, ids: Sequence[object]) -> Found:
         self._look()

@@ -233,6 +233,7 @@ class System:
             PersistFlow(store, cache, self.clock),
             queue=cast("Any", self.queue),
             store=store,
+            end_warming=cache.end_warming,
             offer=self.to_index.extend,
             progress=QueueProgress(),
             clock=self.clock,

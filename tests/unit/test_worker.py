@@ -71,6 +71,7 @@ class Flow:
         """Whether workers died of what came again and again."""
         self.forgotten: set[str] = set()
         self.settled: set[UUID] = set()
+        self.before_each: Callable[[], None] = lambda: None
         self.after_each: Callable[[], None] = lambda: None
         self.unreadable: list[codec.Reject] = []
         self.failures: list[Exception] = []
@@ -78,6 +79,7 @@ class Flow:
 
     async def persist(self, batch: Sequence[AcceptedOrder], source: str) -> Sequence[ToIndex]:
         self.called.set()
+        self.before_each()
         if self.failures:
             raise self.failures.pop(0)
         self.batches.append([one.order.id for one in batch])
@@ -121,6 +123,8 @@ class Stand:
         self.consumer = Consumer(deliveries, self.stop)
         self.channels = 0
         self.pings = 0
+        self.warmings_ended = 0
+        self.end_warming_now = self._end_warming
         self.flow = Flow()
         self.progress = QueueProgress()
         self.clock = FakeClock()
@@ -128,6 +132,7 @@ class Stand:
             cast("Any", self.flow),
             queue=cast("Any", self),
             store=cast("Any", self),
+            end_warming=self.end_warming,
             offer=lambda _: None,
             progress=self.progress,
             clock=self.clock,
@@ -141,6 +146,12 @@ class Stand:
 
     async def ping(self) -> None:
         self.pings += 1
+
+    async def end_warming(self) -> None:
+        await self.end_warming_now()
+
+    async def _end_warming(self) -> None:
+        self.warmings_ended += 1
 
 
 async def test_messages_are_persisted_together_up_to_the_batch_size() -> None:
@@ -223,6 +234,43 @@ async def test_an_unreadable_item_is_buried_and_the_rest_persisted() -> None:
     assert len(stand.consumer.acked) == 2
 
 
+async def test_a_message_that_comes_again_first_ends_a_quiet_time() -> None:
+    """What was handed back may be unpersisted; a first delivery says nothing."""
+    stand = Stand([delivery(orders(1))])
+    await stand.persister.run(stand.stop)
+    assert stand.warmings_ended == 0
+    stand = Stand([delivery(orders(1), redeliveries=1)])
+    await stand.persister.run(stand.stop)
+    assert stand.warmings_ended == 1
+
+
+async def test_nothing_is_consumed_while_a_quiet_time_cannot_be_ended() -> None:
+    """Cache and record are away: the message is handed back, and stays ready for all to see."""
+    stand = Stand([delivery(orders(1), redeliveries=1)])
+    failed = asyncio.Event()
+
+    async def fail() -> None:
+        if stand.channels == 1 and not failed.is_set():
+            failed.set()
+            raise UnavailableError("both are away")
+        assert stand.flow.batches == []
+        stand.warmings_ended += 1
+
+    stand.end_warming_now = fail
+    await stand.persister.run(stand.stop)
+    assert failed.is_set()
+    assert (stand.channels, stand.warmings_ended) == (2, 1)
+
+
+async def test_what_is_held_for_too_long_is_handed_back_between_two_batches() -> None:
+    """Also when every batch succeeds."""
+    stand = Stand([delivery(orders(100)) for _ in range(9)], hold_seconds=20)
+    stand.flow.before_each = lambda: stand.clock.advance(8)
+    await stand.persister.run(stand.stop)
+    assert stand.channels == 2
+    assert 0 < len(stand.consumer.acked) < 9
+
+
 async def test_a_newer_schema_waits_for_a_newer_worker() -> None:
     """It is handed back, neither acknowledged nor buried."""
     newer = delivery(orders(1), schema=codec.SCHEMA_VERSION + 1)
@@ -244,7 +292,8 @@ async def test_a_failed_persist_is_repeated_before_the_acknowledgement(error: Ex
 
 async def test_what_cannot_be_persisted_in_time_is_handed_back() -> None:
     """The channel is closed, the record is waited for, and then a new channel is opened."""
-    stand = Stand([delivery(orders(2))], hold_seconds=0)
+    stand = Stand([delivery(orders(2))], hold_seconds=5)
+    stand.flow.before_each = lambda: stand.clock.advance(6)
     stand.flow.failures = [UnavailableError("away")]
     await stand.persister.run(stand.stop)
     assert (stand.consumer.acked, stand.pings, stand.channels) == ([], 1, 2)

@@ -50,7 +50,7 @@ async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) ->
     served = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(prepare(stores, served))
+            tasks.create_task(prepare(stores, SystemClock(), served))
             tasks.create_task(keep_keys_current(settings, api.access, served))
             tasks.create_task(watch_stores(stores, SystemClock(), served))
             tasks.create_task(
@@ -189,9 +189,12 @@ class _Api:
         return False
 
     async def look_at_backlog(self) -> bool:
-        """See the backlog shrink although nobody commits; without the cache, that of the queue."""
-        if not self._cache_breaker.is_open:
-            self._commit.backlog_seen((await self._stores.cache.backlog()).orders)
+        """See the backlog shrink although nobody commits, and the queue where it is what counts."""
+        is_cached = not self._cache_breaker.is_open
+        dirty = (await self._stores.cache.backlog()).orders if is_cached else None
+        self._commit.backlog_seen(dirty)
+        if is_cached and not self._commit.relies_on_queue:
+            self._commit.queue_depth_seen(None)
         elif not self._queue_breaker.is_open:
             self._commit.queue_depth_seen(await self._stores.queue.ready())
         return False

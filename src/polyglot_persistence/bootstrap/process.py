@@ -18,7 +18,7 @@ from polyglot_persistence.api.server import serve
 from polyglot_persistence.bootstrap.stores import Stores
 from polyglot_persistence.config import Settings
 from polyglot_persistence.errors import PolyglotError
-from polyglot_persistence.flows.cold_cache import start_warm_if_fresh
+from polyglot_persistence.flows.cold_cache import found_epoch
 from polyglot_persistence.flows.health import HealthFlow
 from polyglot_persistence.flows.shared_state import INTERVAL_SECONDS, SharedState
 from polyglot_persistence.flows.system_state import SystemStateFlow
@@ -115,13 +115,16 @@ async def _in_time(
         running.result()
 
 
-async def prepare(stores: Stores, stop: asyncio.Event) -> None:
-    """Bring schema and cache epoch into being, as soon as the stores let us."""
+async def prepare(stores: Stores, clock: Clock, stop: asyncio.Event) -> None:
+    """Bring schema and cache epoch into being, as soon as the stores let us.
+
+    A worker takes no message before: the epoch's proof of a fresh installation rests on that.
+    """
     backoff = Backoff(stop, "prepare")
     while not stop.is_set():
         try:
             await stores.migrate()
-            await start_warm_if_fresh(stores.store, stores.cache)
+            await found_epoch(stores.store, stores.cache, stores.queue, clock)
         except PolyglotError as error:
             _log.warning("not_prepared", error=str(error))
             await backoff.pause()

@@ -1,6 +1,7 @@
 """A worker process: five loops and a small server, and the order in which they end."""
 
 import asyncio
+from functools import partial
 
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.api.server import listen
@@ -11,12 +12,13 @@ from polyglot_persistence.bootstrap.process import prepare, serve_itself, watch_
 from polyglot_persistence.bootstrap.rebuild import rebuild_flow
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
-from polyglot_persistence.flows.cold_cache import Warming
+from polyglot_persistence.flows.cold_cache import Warming, end_warming
 from polyglot_persistence.flows.freshness import FreshnessCount
 from polyglot_persistence.flows.index import IndexFlow
 from polyglot_persistence.flows.persist import PersistFlow
 from polyglot_persistence.flows.sales import SalesFlow
 from polyglot_persistence.flows.sweep import QueueProgress, SweepFlow
+from polyglot_persistence.ports import Clock
 from polyglot_persistence.telemetry import logger
 from polyglot_persistence.worker.auditor import Throttle, add_up_forever, audit_forever
 from polyglot_persistence.worker.indexer import Indexer, IndexerLimits
@@ -63,7 +65,7 @@ async def _work(settings: Settings, stores: Stores, stop: asyncio.Event) -> None
         ),
     )
     persisted = asyncio.Event()
-    await prepare(stores, stop)
+    await prepare(stores, SystemClock(), stop)
     async with asyncio.TaskGroup() as indexing:
         indexing.create_task(indexer.run(persisted))
         indexing.create_task(add_up_forever(freshness, stores.audit.record, persisted))
@@ -81,14 +83,14 @@ async def _persist(
         persist,
         queue=stores.queue,
         store=stores.store,
+        end_warming=partial(end_warming, stores.cache, stores.store),
         offer=indexer.offer,
         progress=progress,
         clock=clock,
         limits=PersisterLimits(
             settings.persist_batch_orders,
             settings.consume_orders_max,
-            # The last attempt may begin when the time is almost up.
-            settings.delivery_hold_seconds_max - settings.persist_timeout_seconds,
+            settings.delivery_hold_seconds_max,
         ),
     )
     sweep = SweepFlow(
@@ -99,9 +101,6 @@ async def _persist(
         clock,
         age_seconds=settings.sweep_age_seconds,
         batch_orders_max=settings.sweep_batch_orders,
-    )
-    warming = Warming(
-        stores.store, stores.cache, stores.queue, clock, quiet_seconds=settings.warm_quiet_seconds
     )
     sales = SalesFlow(stores.sales, clock)
     rebuild = rebuild_flow(settings, stores)
@@ -125,7 +124,7 @@ async def _persist(
                 interval_seconds=settings.outbox_interval_seconds,
             )
         )
-        tasks.create_task(warm_forever(warming, stores.store, stop))
+        tasks.create_task(warm_forever(_warming(settings, stores, clock), stores.store, stop))
         tasks.create_task(
             refresh_forever(sales, settings.mv_refresh_schedule, stores.store, clock, stop)
         )
@@ -140,3 +139,14 @@ async def _persist(
                     interval_seconds=settings.audit_interval_seconds,
                 )
             )
+
+
+def _warming(settings: Settings, stores: Stores, clock: Clock) -> Warming:
+    return Warming(
+        stores.store,
+        stores.cache,
+        stores.queue,
+        clock,
+        quiet_seconds=settings.warm_quiet_seconds,
+        hold_seconds_max=settings.delivery_hold_seconds_max,
+    )

@@ -264,12 +264,14 @@ class Settings:
     persist_batch_orders: int = _count(
         2_000, 1, 20_000, "About how many orders one transaction takes; a bulk is never divided."
     )
-    persist_timeout_seconds: float = _seconds(10, 0.1, 600, "Longest one such transaction takes.")
     consume_orders_max: int = _count(
         10_000, 1, 1_000_000, "About how many unacknowledged orders one worker holds."
     )
     delivery_hold_seconds_max: float = _seconds(
-        30, 1, 900, "Longest a worker holds a delivery without acknowledging it."
+        30,
+        1,
+        900,
+        "Longest a worker holds a delivery; what is not persisted by then is handed back.",
     )
     sweep_age_seconds: float = _seconds(
         10, 0.1, 3_600, "Age at which an order that is still dirty is persisted from the cache."
@@ -279,7 +281,11 @@ class Settings:
         2_000, 1, 20_000, "About how many orders one sweep step takes."
     )
     warm_quiet_seconds: float = _seconds(
-        60, 0.1, 3_600, "How long the queue must have been empty before a cold cache is warm again."
+        60,
+        0.1,
+        3_600,
+        "Shortest time until a cold cache is warm again; an empty queue for a while longer than "
+        "`DELIVERY_HOLD_SECONDS_MAX` is needed as well.",
     )
 
     # --- indexing ---
@@ -460,8 +466,6 @@ _AT_MOST = (
     ("order_body_bytes_max", "body_bytes_max", "a bulk holds orders"),
     ("redis_command_timeout_seconds", "shutdown_timeout_seconds", "the last commit waits for it"),
     ("queue_publish_timeout_seconds", "shutdown_timeout_seconds", "the last commit waits for it"),
-    ("persist_timeout_seconds", "shutdown_timeout_seconds", "stopping finishes the last batch"),
-    ("persist_timeout_seconds", "delivery_hold_seconds_max", "a delivery is held while persisted"),
     ("persist_batch_orders", "consume_orders_max", "a batch is made of deliveries held"),
     ("index_batch_orders", "index_waiting_orders_max", "a batch is made of those that wait"),
     ("delivery_hold_seconds_max", "warm_quiet_seconds", "by then every delivery must be persisted"),

@@ -115,14 +115,18 @@ def _entry_head(state: EntryState, accepted: AcceptedOrder) -> bytes:
     )
 
 
-def entry_state(raw: bytes) -> EntryState:
-    """Return the state of an entry without decoding it."""
-    return EntryState(raw[:1])
+_STATES = {state.value: state for state in EntryState}
 
 
-def entry_body(raw: bytes) -> bytes:
-    """Return the order's JSON out of an entry without decoding it."""
-    return raw[raw.index(b"\n") + 1 :]
+def entry_state(raw: bytes) -> EntryState | None:
+    """Return the state of an entry without decoding it; None for a state of a newer version."""
+    return _STATES.get(raw[:1])
+
+
+def entry_body(raw: bytes) -> bytes | None:
+    """Return the order's JSON out of an entry without decoding it, None if there is none."""
+    _, newline, body = raw.partition(b"\n")
+    return body if newline and raw[:1] in _STATES else None
 
 
 def decode_entry(raw: bytes) -> Entry:

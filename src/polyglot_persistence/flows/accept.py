@@ -9,9 +9,11 @@ group commit. One with an identity is first looked for in cache and record:
   dirty or unknown       -> group commit: stored if absent, else what is there is compared
   record away            -> accepted unchecked; the worker compares at persist and makes a
                             dead letter of a conflict, never a silent skip
+  a part of a bulk       -> ConflictError if it is another bulk's, else refused: nothing was stored
 ```
 
 Invariant: the first stored order of an identity wins, with its `created_at`; there is no update.
+Invariant: the ids of an `Acceptance` are all stored.
 """
 
 import asyncio
@@ -22,9 +24,10 @@ from typing import NamedTuple
 from uuid import UUID
 
 from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.dead_letter import DeadLetterRow
 from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, derived_id, new_id
-from polyglot_persistence.errors import ConflictError, PoisonError, PolyglotError
+from polyglot_persistence.errors import ConflictError, PoisonError, PolyglotError, refused
 from polyglot_persistence.flows.group_commit import GroupCommit
 from polyglot_persistence.flows.read import Known, ReadFlow
 from polyglot_persistence.ports import Clock, PreparedOrder, Unit
@@ -173,10 +176,7 @@ class AcceptFlow:
         if _is_settled(unit, known):
             return True
         before = await asyncio.shield(self._commit.submit(unit, has_identity=True))
-        if not before:
-            return False
-        _compare(unit, {entry.accepted.order.id: entry.accepted for entry in before})
-        return True
+        return _was_there(unit, before)
 
 
 def _prepare(accepted: AcceptedOrder) -> PreparedOrder:
@@ -198,60 +198,95 @@ def _error_of(done: "asyncio.Future[Sequence[Entry]]") -> PolyglotError | None:
 
 def _line_outcome(unit: Unit, done: "asyncio.Future[Sequence[Entry]]") -> LineOutcome:
     try:
-        before = done.result()
-        _compare(unit, {entry.accepted.order.id: entry.accepted for entry in before})
+        return LineOutcome(_id_of(unit), unchanged=_was_there(unit, done.result()))
     except PolyglotError as error:
         return LineOutcome(_id_of(unit), error=error)
-    return LineOutcome(_id_of(unit), unchanged=bool(before))
+
+
+class _There(NamedTuple):
+    """An order that was there before, under the id of one of a unit's members."""
+
+    accepted: AcceptedOrder | None
+    """None: a dead letter that cannot be read, so that nothing can be compared."""
+    is_dirty: bool = False
+    """Then its unit is known, too."""
 
 
 def _is_settled(unit: Unit, known: Known) -> bool:
     """Whether the unit's fate is committed in the record already, with the same content.
 
     Raises:
-        ConflictError: with other content.
+        ConflictError: with other content, or as a shorter bulk.
+        UnavailableError: only a part of it is known, and what the rest is cannot be asked.
     """
-    there: dict[UUID, AcceptedOrder] = {}
-    settled = False
+    there: dict[UUID, _There] = {}
     for member in unit.members:
         order_id = member.accepted.order.id
         if (raw := known.entries.get(order_id)) is not None:
-            entry = codec.decode_entry(raw)
-            there[order_id] = entry.accepted
-            settled = settled or entry.state is not EntryState.DIRTY
+            there[order_id] = _in_cache(_decoded(raw))
         elif (row := known.rows.get(order_id)) is not None:
-            there[order_id] = AcceptedOrder(row.order, row.accepted_at, order_id)
-            settled = True
+            there[order_id] = _There(AcceptedOrder(row.order, row.accepted_at, order_id))
         elif (dead := known.dead.get(order_id)) is not None:
-            try:
-                there[order_id] = codec.decode_item(dead.letter.payload)
-            except PoisonError:
-                continue  # nothing to compare with: persisting the order removes the letter
-            settled = True
-    if not there:
-        return False
-    if settled and len(there) < len(unit.members) and known.checked:
-        raise ConflictError("this idempotency key was used for a shorter bulk")
-    _compare(unit, there)
-    return settled
+            there[order_id] = _There(_dead(dead))
+    _check(unit, there, checked=known.checked)
+    return any(not one.is_dirty and one.accepted is not None for one in there.values())
 
 
-def _compare(unit: Unit, there: Mapping[UUID, AcceptedOrder]) -> None:
+def _was_there(unit: Unit, before: Sequence[Entry]) -> bool:
+    """Whether a commit stored nothing of a unit, since all of it was there before.
+
+    Raises as `_is_settled` does.
+    """
+    there = {entry.accepted.order.id: _in_cache(entry) for entry in before}
+    _check(unit, there, checked=False)
+    return bool(there)
+
+
+def _in_cache(entry: Entry) -> _There:
+    return _There(entry.accepted, entry.state is EntryState.DIRTY)
+
+
+def _decoded(raw: bytes) -> Entry:
+    try:
+        return codec.decode_entry(raw)
+    except PoisonError as error:
+        raise refused("a newer version holds an order under this key or id") from error
+
+
+def _dead(row: DeadLetterRow) -> AcceptedOrder | None:
+    try:
+        return codec.decode_item(row.letter.payload)
+    except PoisonError:
+        return None  # persisting the order removes the letter
+
+
+def _check(unit: Unit, there: Mapping[UUID, _There], *, checked: bool) -> None:
+    """Return if nothing or all of the unit is there, with its content.
+
+    `checked` says that the record was asked for what the cache does not hold.
+    """
     for position, member in enumerate(unit.members):
-        accepted = member.accepted
-        other = there.get(accepted.order.id)
-        same = (
-            other is None
-            or accepted.order.same_content(other.order, created_at_given=accepted.created_at_given)
-        ) and not (other is not None and _another_unit(accepted, other))
-        if not same:
+        other = there.get(member.accepted.order.id)
+        if other is not None and not _same(member.accepted, other):
             where = f" (order {position})" if len(unit.members) > 1 else ""
             raise ConflictError(
-                f"the id or idempotency key of {accepted.order.id}{where} already stands for an "
-                "order with other content"
+                f"the id or idempotency key of {member.accepted.order.id}{where} already stands "
+                "for an order with other content"
             )
+    if not there or len(there) == len(unit.members):
+        return
+    # A dirty bulk is stored whole, so what lacks a part is another bulk, or was damaged.
+    if checked and not any(one.is_dirty for one in there.values()):
+        raise ConflictError("this idempotency key was used for a shorter bulk")
+    raise refused("only a part of this bulk is known; whether it is a shorter one's is not certain")
 
 
-def _another_unit(accepted: AcceptedOrder, other: AcceptedOrder) -> bool:
-    """Whether a bulk is compared with a dirty bulk of another size."""
-    return accepted.unit_size > 1 and other.unit_size > 1 and accepted.unit_size != other.unit_size
+def _same(accepted: AcceptedOrder, other: _There) -> bool:
+    """Whether an order may be what is there; of a bulk's, the dirty one must be the same bulk's."""
+    there = other.accepted
+    if there is None:
+        return True
+    unit, unit_there = (accepted.unit_id, accepted.unit_size), (there.unit_id, there.unit_size)
+    if other.is_dirty and accepted.unit_size > 1 and unit != unit_there:
+        return False
+    return accepted.order.same_content(there.order, created_at_given=accepted.created_at_given)

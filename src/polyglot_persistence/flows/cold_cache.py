@@ -1,31 +1,68 @@
-"""The cache epoch: how a 404 can be certain although a cache may be emptied or bypassed.
+"""When the cache is known to be complete, so that a 404 can be certain.
 
-PostgreSQL holds the epoch, the cache holds a copy. A reader says 404 only if it read both and they
-are equal. Whoever accepts an order without the cache raises the epoch first, so that the copy no
-longer counts; a wiped cache has no copy at all. The cache is then *cold*: hits and rows are served
-as always, only "unknown" becomes 503.
+PostgreSQL holds the epoch, the cache holds a copy of it. A reader answers 404 only if it read both
+and they are equal. A cache with such a copy is *warm*: each order that was accepted is in it, or is
+in the record or among the dead letters. Otherwise it is *cold*: hits and rows are served as always,
+and an unknown order is 503.
 
 ```
-         bypassed, wiped, or restarted without durability
+         bypassed, emptied, restarted, failed over
   warm ---------------------------------------------------> cold
-    ^                                                        |  token put into the cache
-    |   the queue had nothing ready at every look for 60 s   |  (gone if it is wiped again)
-    +----------- copy := epoch, if the token is there <------+
+    ^                                                        |  a token is put into the cache
+    |   the queue has passed everything from before          |  (gone if it is emptied, or if a
+    +----------- copy := epoch, if the token is there <------+   worker was handed something back)
 ```
+
+*What ends the warm time.*
+
+- The copy's name holds the *reign* of its server (`CacheRead.reign`). So it is out of reach after a
+  restart, which may lose the end of a log or begin with a backup, and after a failover, which may
+  lose what was not replicated. A reader also asks after the reign when it has read the record.
+- A process that accepts past the cache raises the epoch before it publishes, and has raised it
+  within a second when it answers. A commit that took longer than `COMMIT_SECONDS_MAX` does so too:
+  the cache may have been emptied since it stored the orders.
+- The epoch names the timeline of PostgreSQL: a promoted standby that lacks the last epoch has
+  another one nevertheless.
+
+*What proves that everything from before is persisted.* Let the token be stored at `t`. Every order
+that is accepted and not in the cache then was published before `t + COMMIT_SECONDS_MAX`. From then
+on two looks see no message ready, and all between see none either; the last is later than the first
+by the longest time that a worker may hold a delivery, even one that stands still. A message that
+was there at the first look is persisted at the last one, or it was handed back in between; then it
+was ready at a look, or delivered a second time. Each worker that is given a message for the second
+time removes the token first (`end_warming`), or raises the epoch if it cannot.
+
+Assumptions: one server at a time is the primary of all processes (a worker notices a second one
+within a second); a process that is suspended has a clock that goes on (`Clock.monotonic`); the
+queue hands back what a silent worker holds within `Queue.silence_seconds_max`.
 
 Invariant: only one worker at a time (advisory lock) ends a cold time.
 """
 
+import contextlib
 import uuid
+from typing import Final, NamedTuple
 
 from polyglot_persistence.errors import PolyglotError
-from polyglot_persistence.ports import Cache, Clock, OrderStore, Queue
+from polyglot_persistence.ports import Cache, CacheRead, Clock, OrderStore, Queue
 from polyglot_persistence.telemetry import logger
 
 _log = logger("cold_cache")
 
 MARK_INTERVAL_SECONDS = 1.0
 """A bypass that goes on raises the epoch this often."""
+
+COMMIT_SECONDS_MAX = 10.0
+"""From a commit's script to its answer, or the cache counts as bypassed. Cache and queue have 2 and
+3 seconds by default, and a mark takes as long as a statement may."""
+
+LOOK_SECONDS_MAX = 2.0
+"""Between two looks at the queue, and for clocks that tick differently."""
+
+FOUNDER: Final = "founder"
+"""The role of the one process that creates the epoch."""
+
+FOUNDER_LOOK_SECONDS = 0.05
 
 
 class ColdMark:
@@ -41,6 +78,7 @@ class ColdMark:
 
         Raises:
             UnavailableError: it could not be; the caller must not accept without the cache.
+            UnknownOutcomeError: likewise.
         """
         asked_at = self._clock.monotonic()
         if asked_at - self._marked_at < MARK_INTERVAL_SECONDS:
@@ -50,57 +88,138 @@ class ColdMark:
         _log.warning("cache_marked_cold", epoch=epoch)
 
 
-async def start_warm_if_fresh(store: OrderStore, cache: Cache) -> None:
-    """Give the cache the epoch's copy if this is the process that created the epoch."""
-    epoch, created = await store.found_epoch()
-    if created:
-        await cache.set_epoch(epoch)
+async def found_epoch(store: OrderStore, cache: Cache, queue: Queue, clock: Clock) -> None:
+    """Create the epoch if there is none, and the copy if nothing was accepted before.
+
+    No worker takes a message before there is an epoch. So where this call creates it, an order that
+    was accepted earlier is in the queue, or dirty in the cache. What is accepted after the look is
+    in the cache as long as the token is there.
+
+    Raises:
+        UnavailableError: the record is away.
+        UnknownOutcomeError: likewise.
+    """
+    while await store.epoch() is None:
+        async with store.lead(FOUNDER) as lead:
+            if lead is not None:
+                await _found_epoch(store, cache, queue)
+        if lead is None:
+            await clock.sleep(FOUNDER_LOOK_SECONDS)
+
+
+async def _found_epoch(store: OrderStore, cache: Cache, queue: Queue) -> None:
+    token = uuid.uuid4().hex
+    reign = await _pristine_reign(cache, queue, token)
+    epoch, is_created = await store.found_epoch()
+    if reign and is_created:
+        with contextlib.suppress(PolyglotError):  # the cache is cold then
+            await cache.copy_epoch(epoch, token, reign)
+
+
+async def _pristine_reign(cache: Cache, queue: Queue, token: str) -> str:
+    """Return the reign of a cache that holds a token and nothing dirty, if the queue is empty."""
+    try:
+        await cache.begin_warming(token)
+        reign = (await cache.read([])).reign
+        is_empty = (await cache.backlog()).orders == 0 and await queue.ready() == 0
+        return reign if is_empty and await cache.reigns(reign) else ""
+    except PolyglotError:
+        return ""
+
+
+async def end_warming(cache: Cache, store: OrderStore) -> None:
+    """Have the quiet time begin anew, since a message was handed back that may be unpersisted.
+
+    Raises:
+        UnavailableError: cache and record are away; the caller must not consume.
+        UnknownOutcomeError: likewise.
+    """
+    try:
+        await cache.end_warming()
+    except PolyglotError:
+        await store.new_epoch()
+
+
+class _Round(NamedTuple):
+    """One attempt to end a cold time."""
+
+    epoch: str
+    reign: str
+    token: str
+    began_at: float
+    empty_since: float | None = None
 
 
 class Warming:
     """Ends a cold time; one `look` after another, by the one process that leads."""
 
     def __init__(
-        self, store: OrderStore, cache: Cache, queue: Queue, clock: Clock, *, quiet_seconds: float
+        self,
+        store: OrderStore,
+        cache: Cache,
+        queue: Queue,
+        clock: Clock,
+        *,
+        quiet_seconds: float,
+        hold_seconds_max: float,
     ) -> None:
         self._store = store
         self._cache = cache
         self._queue = queue
         self._clock = clock
         self._quiet_seconds = quiet_seconds
-        self._epoch: str | None = None
-        self._token = ""
-        self._quiet_since = 0.0
+        self._held_seconds = hold_seconds_max + queue.silence_seconds_max + LOOK_SECONDS_MAX
+        self._round: _Round | None = None
 
     async def look(self) -> bool:
-        """Take one step and return whether the cache is warm now."""
+        """Take one step and return whether the cache is warm now.
+
+        Raises:
+            UnavailableError: cache or record is away.
+            UnknownOutcomeError: likewise.
+        """
         epoch, _ = await self._store.found_epoch()
-        copy = (await self._cache.read([])).epoch
-        if copy == epoch:
-            self._epoch = None
+        read = await self._cache.read([])
+        if not await self._cache.reigns(read.reign):
+            self._round = None
+            if read.epoch is not None:  # it may evict what is dirty, and be set back
+                await self._cache.begin_warming(uuid.uuid4().hex)
+            return False
+        if read.epoch == epoch:
+            self._round = None
             return True
+        current = self._round
+        if current is None or (current.epoch, current.reign) != (epoch, read.reign):
+            await self._begin(read, epoch)
+            return False
         now = self._clock.monotonic()
-        if epoch != self._epoch:
-            await self._begin(epoch, now)
-        if await self._queue_has_work():
-            self._quiet_since = self._clock.monotonic()
-        elif now - self._quiet_since >= self._quiet_seconds:
-            if await self._cache.copy_epoch(epoch, self._token):
+        if not await self._is_queue_empty():
+            self._round = current._replace(empty_since=None)
+        elif current.empty_since is None:
+            if now - current.began_at >= COMMIT_SECONDS_MAX:
+                self._round = current._replace(empty_since=now)
+        elif (
+            now - current.empty_since >= self._held_seconds
+            and now - current.began_at >= self._quiet_seconds
+        ):
+            self._round = None  # without the token: begin again
+            if await self._cache.copy_epoch(epoch, current.token, current.reign):
                 _log.warning("cache_warm", epoch=epoch)
-                self._epoch = None
                 return True
-            self._epoch = None  # wiped meanwhile: begin again
         return False
 
-    async def _begin(self, epoch: str, now: float) -> None:
-        self._token = uuid.uuid4().hex
-        await self._cache.offer_token(self._token)
-        self._epoch = epoch
-        self._quiet_since = now
-        _log.warning("cache_cold", epoch=epoch, quiet_seconds=self._quiet_seconds)
+    async def _begin(self, read: CacheRead, epoch: str) -> None:
+        """Begin to wait; also where no copy is, as a server may come back that has an old one."""
+        if read.epoch is None:
+            epoch = await self._store.new_epoch()
+        token = uuid.uuid4().hex
+        await self._cache.begin_warming(token)
+        if self._round is None:
+            _log.warning("cache_cold", epoch=epoch)
+        self._round = _Round(epoch, read.reign, token, self._clock.monotonic())
 
-    async def _queue_has_work(self) -> bool:
+    async def _is_queue_empty(self) -> bool:
         try:
-            return await self._queue.ready() > 0
+            return await self._queue.ready() == 0
         except PolyglotError:
-            return True  # an unreachable queue proves nothing
+            return False  # what cannot be counted proves nothing

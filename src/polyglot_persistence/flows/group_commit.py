@@ -4,32 +4,39 @@ What the two stores answer decides what the clients of the batch hear:
 
 | cache \ queue           | confirmed            | refused, not sent | unknown |
 |-------------------------|----------------------|-------------------|---------|
-| stored, durable         | accepted             | accepted          | accepted |
-| stored, not durable     | accepted             | unknown           | unknown |
+| stored, safe            | accepted             | accepted          | accepted |
+| stored, not safe        | accepted             | unknown           | unknown |
 | refused, not sent       | cold mark, accepted  | refused           | unknown |
 | unknown                 | cold mark, accepted  | unknown           | unknown |
 
-*refused* is `UnavailableError` (503: nothing was stored and nothing will be), *unknown* is
-`UnknownOutcomeError` (504). Nothing is ever undone. While both stores are healthy the answer waits
-for both; an open breaker means that the store is not even asked.
+*safe*: the cache is durable, and either has no replicas or one of them has confirmed. *refused* is
+`UnavailableError` (503: nothing was stored and nothing will be), *unknown* is `UnknownOutcomeError`
+(504). Nothing is ever undone. While both stores are healthy the answer waits for both; an open
+breaker means that the store is not even asked. A commit that took longer than `COMMIT_SECONDS_MAX`
+marks the cache cold before it is answered (see `cold_cache`).
 
 A unit with an identity of its own (idempotency key, given id) is published only after the cache
 answered, as the entry that it gave back, and not at all if that is clean or says something else:
-else a retry could reach the worker in another form than the one that was stored.
+else a retry could reach the worker in another form than the one that was stored. A retry that finds
+its entry dirty is published again only if the cache alone is not safe, and rarely: the first
+attempt has published it, or the sweeper persists it.
 
 Invariant: a batch never divides a unit.
+Invariant: an entry that this version cannot read is refused to those who ask for it, and to no one
+else.
 Invariant: cancelling a caller cancels nothing; its unit is committed with the batch.
 """
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
 from polyglot_persistence import tracing
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.errors import (
+    PoisonError,
     PolyglotError,
     UnavailableError,
     UnknownOutcomeError,
@@ -37,7 +44,8 @@ from polyglot_persistence.errors import (
 )
 from polyglot_persistence.flows.batching import Batcher
 from polyglot_persistence.flows.breaker import Breaker
-from polyglot_persistence.flows.cold_cache import ColdMark
+from polyglot_persistence.flows.cold_cache import COMMIT_SECONDS_MAX, ColdMark
+from polyglot_persistence.flows.remembered import Remembered
 from polyglot_persistence.ports import (
     AcceptReply,
     Cache,
@@ -56,10 +64,16 @@ from polyglot_persistence.telemetry import (
     COMMIT_SECONDS,
     REFUSED,
     WAITING_ORDERS,
+    logger,
 )
+
+_log = logger("group_commit")
 
 WATERMARK_RETRY_SECONDS = 5
 """What a client is told to wait above a watermark: a backlog does not shrink in one."""
+
+REPUBLISH_SECONDS = 60.0
+"""Between two publishes of an entry that retries find dirty, where the cache alone is not safe."""
 
 IN_FLIGHT_MAX = 2
 """Batches under way at once; a second one hides a slow round trip. More measured the same."""
@@ -83,11 +97,15 @@ class _Waiting(NamedTuple):
 
 
 class _Outcome(NamedTuple):
-    """What the callers of a batch hear: by kind of unit an error or None, and what was there."""
+    """What the callers of a batch get: by kind of unit an error or None, and what was there."""
 
     free: PolyglotError | None
     identified: PolyglotError | None
-    found: dict[UUID, bytes]
+    found: "_Found"
+
+
+_Found: TypeAlias = dict[UUID, Entry | None]
+"""The entries that were there before a batch; None for one that this version cannot read."""
 
 
 class GroupCommit:
@@ -112,7 +130,13 @@ class GroupCommit:
         self._clock = clock
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._over = ""
+        self._backlog_over = ""
+        self._queue_over = ""
+        self._published: Remembered[UUID, bool] = Remembered(
+            clock, entries_max=limits.dirty_orders_max, seconds=REPUBLISH_SECONDS
+        )
+        self.relies_on_queue = False
+        """Whether the cache is not durable, so that the queue's copy is what counts."""
         self._batcher: Batcher[_Waiting] = Batcher(
             self._commit,
             batch_max=limits.batch_orders_max,
@@ -145,9 +169,9 @@ class GroupCommit:
         self, units: Sequence[Unit], has_identity: bool
     ) -> "asyncio.Future[Sequence[Entry]]":
         orders = _count(units)
-        if self._over:
+        if over := self._backlog_over or self._queue_over:
             REFUSED.labels("watermark").inc(orders)
-            raise refused(self._over, retry_after_seconds=WATERMARK_RETRY_SECONDS)
+            raise refused(over, retry_after_seconds=WATERMARK_RETRY_SECONDS)
         done: asyncio.Future[Sequence[Entry]] = self._loop.create_future()
         try:
             self._batcher.add(_Waiting(units, has_identity, done, tracing.current()), orders)
@@ -156,20 +180,23 @@ class GroupCommit:
             raise
         return done
 
-    def backlog_seen(self, orders: int) -> None:
-        """Take note of the dirty backlog, which may shrink while nobody commits."""
-        BACKLOG_ORDERS.set(orders)
+    def backlog_seen(self, orders: int | None) -> None:
+        """Set the bound by the dirty backlog, which shrinks without a commit. None: no bound."""
         limit = self._limits.dirty_orders_max
-        self._over = (
-            f"{orders} orders wait to be persisted, the limit is {limit}" if orders >= limit else ""
+        if orders is not None:
+            BACKLOG_ORDERS.set(orders)
+        self._backlog_over = (
+            f"{orders} orders wait to be persisted, the limit is {limit}"
+            if orders is not None and orders >= limit
+            else ""
         )
 
-    def queue_depth_seen(self, messages: int) -> None:
-        """Take note of what waits in the queue, which is the bound while the cache is away."""
+    def queue_depth_seen(self, messages: int | None) -> None:
+        """Set the bound by what waits in the queue. None: no bound, the cache holds it all."""
         limit = self._limits.queue_messages_max
-        self._over = (
-            f"{messages} messages wait in the queue and the cache is away, the limit is {limit}"
-            if messages >= limit
+        self._queue_over = (
+            f"{messages} messages wait in the queue, the limit is {limit}"
+            if messages is not None and messages >= limit
             else ""
         )
 
@@ -192,6 +219,8 @@ class GroupCommit:
                 outcome = _Outcome(error, error, {})
             else:
                 outcome = await self._commit_to_both(free, identified)
+                if self._clock.monotonic() - started > COMMIT_SECONDS_MAX:
+                    outcome = await self._too_late(outcome)
             _settle(batch, outcome)
         except BaseException as unexpected:
             for waiting in batch:
@@ -206,20 +235,70 @@ class GroupCommit:
             reply = await self._accept([*free, *identified])
         finally:
             published = await publishing
-        if isinstance(reply, AcceptReply):
-            self.backlog_seen(reply.backlog)
-            as_stored = _as_stored(identified, reply.found)
-            published_late = await self._publish(as_stored)
+        if not isinstance(reply, AcceptReply):
             return _Outcome(
-                _cached(free, published, durable=reply.durable),
-                _cached(as_stored, published_late, durable=reply.durable),
-                reply.found,
+                await self._queued(free, published, reply) if free else None,
+                await self._queue_alone(identified, reply) if identified else None,
+                {},
             )
+        self.backlog_seen(reply.backlog)
+        self.relies_on_queue = not reply.durable
+        found = {order_id: _readable(order_id, raw) for order_id, raw in reply.found.items()}
+        published_late = None
+        if as_stored := await self._to_publish(identified, found, reply):
+            published_late = await self._publish(as_stored)
+            if published_late is None:
+                self._remember_published(as_stored, found)
         return _Outcome(
-            await self._queued(free, published, reply) if free else None,
-            await self._queue_alone(identified, reply) if identified else None,
-            {},
+            await self._cached(free, published, reply),
+            await self._cached(identified, published_late, reply),
+            found,
         )
+
+    async def _to_publish(
+        self, units: Sequence[Unit], found: _Found, reply: AcceptReply
+    ) -> Sequence[Unit]:
+        """Return new units as they came, and dirty ones as the cache has them if they need it."""
+        new, dirty = _as_stored(units, found)
+        if dirty and not await self._is_safe(reply):
+            new += [unit for unit in dirty if not self._published.get(_first_id(unit))]
+        return new
+
+    def _remember_published(self, units: Sequence[Unit], found: _Found) -> None:
+        for unit in units:
+            if (first := _first_id(unit)) in found:
+                self._published.remember(first, value=True)
+
+    async def _is_safe(self, reply: AcceptReply) -> bool:
+        """Whether what the cache holds outlives its server, without the queue."""
+        if not reply.durable:
+            return False
+        try:
+            return await self._cache.survives_failover(reply.reign)
+        except PolyglotError as error:
+            self._cache_breaker.failed(error)
+            return False
+
+    async def _cached(
+        self, units: Sequence[Unit], queue_error: PolyglotError | None, reply: AcceptReply
+    ) -> PolyglotError | None:
+        if queue_error is None or not units:
+            return None
+        if await self._is_safe(reply):
+            ACCEPTED_ONE_COPY.labels("queue").inc(_count(units))
+            return None
+        return UnknownOutcomeError(f"cached, and not safe there alone; queue: {queue_error}")
+
+    async def _too_late(self, outcome: _Outcome) -> _Outcome:
+        """Mark the cache cold: it may have been emptied, and be warm again, since it was asked."""
+        if None not in outcome[:2]:
+            return outcome
+        try:
+            await self._cold_mark.ensure()
+        except PolyglotError as error:
+            late = UnknownOutcomeError(f"stored, but too long ago to be found for certain: {error}")
+            return _Outcome(outcome.free or late, outcome.identified or late, outcome.found)
+        return outcome
 
     async def _commit_without_cache(self, units: Sequence[Unit]) -> PolyglotError | None:
         return await self._queue_alone(units, UnavailableError("the cache is away"))
@@ -227,8 +306,8 @@ class GroupCommit:
     async def _queue_alone(
         self, units: Sequence[Unit], cache_error: PolyglotError
     ) -> PolyglotError | None:
-        """Publish as they came; whoever reads must first be told that the cache may miss them."""
-        if self._queue_breaker.is_open:  # and so there will be nothing to tell
+        """Publish as they came, once the epoch says to readers that the cache may miss them."""
+        if self._queue_breaker.is_open:  # nothing will be published, so there is nothing to mark
             return _neither(cache_error, UnavailableError("the queue is away"))
         try:
             await self._cold_mark.ensure()
@@ -281,17 +360,6 @@ def _count(units: Sequence[Unit]) -> int:
     return sum(len(unit.members) for unit in units)
 
 
-def _cached(
-    units: Sequence[Unit], queue_error: PolyglotError | None, *, durable: bool
-) -> PolyglotError | None:
-    if queue_error is None:
-        return None
-    if durable:
-        ACCEPTED_ONE_COPY.labels("queue").inc(_count(units))
-        return None
-    return UnknownOutcomeError(f"cached without durability; queue: {queue_error}")
-
-
 def _neither(cache_error: PolyglotError, queue_error: PolyglotError) -> PolyglotError:
     errors = (cache_error, queue_error)
     if all(isinstance(error, UnavailableError) for error in errors):
@@ -302,19 +370,31 @@ def _neither(cache_error: PolyglotError, queue_error: PolyglotError) -> Polyglot
     return UnknownOutcomeError(f"cache: {cache_error}; queue: {queue_error}")
 
 
-def _as_stored(units: Sequence[Unit], found: dict[UUID, bytes]) -> list[Unit]:
-    """Return what is to be published: new units as they came, dirty ones as the cache has them."""
-    publish = []
+def _first_id(unit: Unit) -> UUID:
+    return unit.members[0].accepted.order.id
+
+
+def _readable(order_id: UUID, raw: bytes) -> Entry | None:
+    try:
+        return codec.decode_entry(raw)
+    except PoisonError as error:
+        _log.error("entry_unreadable", order_id=order_id, reason=str(error))
+        return None
+
+
+def _as_stored(units: Sequence[Unit], found: _Found) -> tuple[list[Unit], list[Unit]]:
+    """Return new units as they came, and those that the cache holds dirty as it holds them."""
+    new, dirty = [], []
     for unit in units:
-        entries = [found.get(member.accepted.order.id) for member in unit.members]
-        if not any(entries):
-            publish.append(unit)
+        ids = [member.accepted.order.id for member in unit.members]
+        if not any(order_id in found for order_id in ids):
+            new.append(unit)
             continue
         members = [
             PreparedOrder(entry.accepted, entry.body)
-            for member, raw in zip(unit.members, entries, strict=True)
-            if raw is not None
-            and (entry := codec.decode_entry(raw)).state is EntryState.DIRTY
+            for member, order_id in zip(unit.members, ids, strict=True)
+            if (entry := found.get(order_id)) is not None
+            and entry.state is EntryState.DIRTY
             and entry.accepted.unit_size == member.accepted.unit_size
             and entry.accepted.unit_id == member.accepted.unit_id
             and entry.accepted.order.same_content(
@@ -322,8 +402,8 @@ def _as_stored(units: Sequence[Unit], found: dict[UUID, bytes]) -> list[Unit]:
             )
         ]
         if len(members) == len(unit.members):
-            publish.append(Unit(members))
-    return publish
+            dirty.append(Unit(members))
+    return new, dirty
 
 
 def _settle(batch: Sequence[_Waiting], outcome: _Outcome) -> None:
@@ -331,10 +411,15 @@ def _settle(batch: Sequence[_Waiting], outcome: _Outcome) -> None:
     accepted = 0
     for waiting in batch:
         error = outcome.identified if waiting.has_identity else outcome.free
+        entries: Sequence[Entry] = ()
+        if error is None and waiting.has_identity:
+            try:
+                entries = _before(waiting, outcome.found, stored)
+            except UnavailableError as unreadable:
+                error = unreadable
         if error is not None:
             _fail(waiting, error)
             continue
-        entries = _before(waiting, outcome.found, stored) if waiting.has_identity else ()
         if not entries:
             accepted += _count(waiting.units)
         if not waiting.done.done():
@@ -342,15 +427,21 @@ def _settle(batch: Sequence[_Waiting], outcome: _Outcome) -> None:
     ACCEPTED.inc(accepted)
 
 
-def _before(waiting: _Waiting, found: dict[UUID, bytes], stored: set[UUID]) -> Sequence[Entry]:
+def _before(waiting: _Waiting, found: _Found, stored: set[UUID]) -> Sequence[Entry]:
     """Return what was there before this unit.
 
     If an identity comes twice in a batch, the second finds what the first has stored, and by its
     id the first would seem to find it, too.
+
+    Raises:
+        UnavailableError: one of the entries is of a newer version.
     """
     (unit,) = waiting.units
     ids = [member.accepted.order.id for member in unit.members]
-    entries = [codec.decode_entry(found[i]) for i in ids if i in found]
+    there = [found[i] for i in ids if i in found]
+    entries = [entry for entry in there if entry is not None]
+    if len(entries) < len(there):
+        raise refused("a newer version holds an order under this key or id")
     own = [Entry(EntryState.DIRTY, accepted, body) for accepted, body in unit.members]
     is_first = stored.isdisjoint(ids)
     stored.update(ids)

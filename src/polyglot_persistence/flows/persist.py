@@ -160,8 +160,9 @@ class PersistFlow:
         left, settled = [], []
         for unit in units:
             if all(_is_row(one, found) for one in unit):
-                rows = [found.orders[one.order.id] for one in unit]
-                settled += [Settled(EntryState.CLEAN, _as_row(row)) for row in rows]
+                for one in unit:
+                    row = found.orders[one.order.id]
+                    settled.append(Settled(EntryState.CLEAN, _as_row(row), _unlike(one, row)))
             elif all(_is_dead(one, found) for one in unit):
                 settled += [Settled(EntryState.DEAD, one) for one in unit]
             else:
@@ -181,7 +182,11 @@ class PersistFlow:
         PERSIST_SECONDS.observe(self._clock.monotonic() - started)
         PERSIST_ORDERS.observe(len(batch))
         PERSISTED.labels(source).inc(len(persisted.inserted))
-        settled = [Settled(EntryState.CLEAN, _as_row(row)) for row in persisted.stored.values()]
+        settled = [
+            Settled(EntryState.CLEAN, _as_row(row), _unlike(one, row))
+            for one in batch
+            if (row := persisted.stored.get(one.order.id)) is not None
+        ]
         if persisted.conflicts:
             settled += await self._bury_conflicts(batch, persisted)
         await self._settle(settled)
@@ -245,7 +250,7 @@ class PersistFlow:
                 settled.append(
                     Settled(EntryState.DEAD, accepted)
                     if row is None
-                    else Settled(EntryState.CLEAN, _as_row(row))
+                    else Settled(EntryState.CLEAN, _as_row(row), accepted)
                 )
         return settled
 
@@ -273,6 +278,11 @@ class PersistFlow:
         except PolyglotError as error:
             # Not a reason to hold up anything: the entries stay dirty and the sweeper cleans them.
             _log.warning("settle_failed", orders=len(settled), error=str(error))
+
+
+def _unlike(accepted: AcceptedOrder, row: StoredOrder) -> AcceptedOrder | None:
+    """Return an order that its row differs from: a retry has another `created_at`."""
+    return accepted if accepted.order is not row.order and accepted.order != row.order else None
 
 
 def _as_row(row: StoredOrder) -> AcceptedOrder:

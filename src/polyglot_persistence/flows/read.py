@@ -4,12 +4,14 @@
   GET -> clean orders read lately (in this process, a minute)
       -> cache: entries and epoch copy, one MGET for all concurrent readers ------> hit
       -> record: rows, dead letters and epoch, one SELECT for all concurrent misses -> row: backfill
-      -> unknown: 404 if both epochs were read and are equal, else 503
+      -> unknown: 404 if both epochs were read and are equal, and the cache still is the same
+                  primary, else 503
 ```
 
 Invariant: an unknown id is never remembered; another process may accept it in the next instant.
 Invariant: the epoch's copy is read before the original, so equality means that no order was
 accepted past the cache before the question was asked (see `cold_cache`).
+Invariant: an entry that this version cannot read proves neither presence nor absence of its order.
 """
 
 import asyncio
@@ -20,7 +22,7 @@ from uuid import UUID
 
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetterRow
-from polyglot_persistence.domain.entry import EntryState
+from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, id_text
 from polyglot_persistence.errors import (
     NotFoundError,
@@ -82,12 +84,17 @@ class OrderStatus(NamedTuple):
 
 
 class _Cached(NamedTuple):
+    """What the cache said of one id."""
+
     raw: bytes | None
+    body: bytes | None
+    """The order's JSON, if there is an entry that this version can read."""
     epoch: str | None
+    reign: str
 
 
 CacheLookUp: TypeAlias = "asyncio.Future[_Cached | None]"
-_NOT_ASKED = _Cached(None, None)
+_NOT_ASKED = _Cached(None, None, None, "")
 
 
 def _outcome(done: CacheLookUp) -> _Cached:
@@ -123,6 +130,9 @@ class ReadFlow:
         self._fates: Coalescer[UUID, Fate] = Coalescer(
             self._fetch_fates, batch_max=READS_PER_BATCH_MAX, waiting_max=READS_WAITING_MAX
         )
+        self._reigns: Coalescer[str, bool] = Coalescer(
+            self._fetch_reigns, batch_max=READS_PER_BATCH_MAX, waiting_max=READS_WAITING_MAX
+        )
 
     def recent(self, id_text: bytes) -> bytes | None:
         """Return the order's JSON if this process read it as clean in the last seconds.
@@ -146,11 +156,11 @@ class ReadFlow:
 
     def found(self, done: "CacheLookUp") -> Read | None:
         """Return the order if the finished look-up found it."""
-        cached = _outcome(done)
-        if cached.raw is None:
+        body = _outcome(done).body
+        if body is None:
             return None
         _READS_FROM["cache"].inc()
-        return Read(codec.entry_body(cached.raw), hit=True)
+        return Read(body, hit=True)
 
     async def finish(self, order_id: UUID, done: "CacheLookUp") -> Read:
         """Return an order that the finished look-up did not find; raises as `get` does."""
@@ -166,9 +176,9 @@ class ReadFlow:
         if (recent := self._recent.get(id_text(order_id))) is not None:
             return Read(recent, hit=True)
         cached = await self._look_in_cache(order_id)
-        if cached.raw is not None:
+        if cached.body is not None:
             _READS_FROM["cache"].inc()
-            return Read(codec.entry_body(cached.raw), hit=True)
+            return Read(cached.body, hit=True)
         return await self._read_record(order_id, cached)
 
     async def _read_record(self, order_id: UUID, cached: _Cached) -> Read:
@@ -179,11 +189,24 @@ class ReadFlow:
         if fate.dead is not None:
             _READS_FROM["dead_letters"].inc()
             return Read(_dead_body(fate.dead), hit=False)
-        if cached.epoch is None or cached.epoch != fate.epoch:
+        if not await self._is_absent(cached, fate):
             _READS_FROM["uncertain"].inc()
-            raise refused("the cache is cold: whether this order exists is not certain yet")
+            raise refused("whether this order exists is not certain yet")
         _READS_FROM["nowhere"].inc()
         raise NotFoundError(f"there is no order {order_id}")
+
+    async def _is_absent(self, cached: _Cached, fate: Fate) -> bool:
+        """Whether nothing in the cache and nothing in the record proves that there is no order.
+
+        The cache has been complete, for its epoch is the record's, and it is the same cache still.
+        """
+        if cached.raw is not None or cached.epoch is None or cached.epoch != fate.epoch:
+            return False
+        try:
+            async with asyncio.timeout(self._record_timeout_seconds):
+                return bool(await asyncio.shield(self._reigns.get(cached.reign)))
+        except (UnavailableError, TimeoutError):
+            return False
 
     async def known(self, ids: Sequence[UUID]) -> "Known":
         """Return everything that can be learned of some ids; a store that is away adds nothing."""
@@ -215,7 +238,7 @@ class ReadFlow:
             UnavailableError: that is not certain.
         """
         cached = await self._look_in_cache(order_id)
-        entry = None if cached.raw is None else codec.decode_entry(cached.raw)
+        entry = None if cached.raw is None else _readable(order_id, cached.raw)
         fate: Fate | None = None
         try:
             fate = await self._fate(order_id)
@@ -236,8 +259,8 @@ class ReadFlow:
                 dead=None,
             )
         if fate.dead is None and entry is None:
-            if cached.epoch is None or cached.epoch != fate.epoch:
-                raise refused("the cache is cold: whether it exists is not certain yet")
+            if not await self._is_absent(cached, fate):
+                raise refused("whether this order exists is not certain yet")
             raise NotFoundError(f"there is no order {order_id}")
         accepted_at = entry.accepted.accepted_at if entry is not None else None
         return OrderStatus(order_id, accepted_at, False, None, None, fate.dead)
@@ -274,6 +297,7 @@ class ReadFlow:
         """Return once every look-up has been answered."""
         await self._cached.drain()
         await self._fates.drain()
+        await self._reigns.drain()
 
     async def _look_in_cache(self, order_id: UUID) -> _Cached:
         if self._cache_breaker.is_open:
@@ -310,10 +334,19 @@ class ReadFlow:
         self._recent.epoch_seen(read.epoch)
         answers = {}
         for order_id, raw in zip(ids, read.entries, strict=True):
-            answers[order_id] = _Cached(raw, read.epoch)
-            if raw is not None and codec.entry_state(raw) is EntryState.CLEAN:
-                self._recent.remember(id_text(order_id), codec.entry_body(raw))
+            body = None if raw is None else codec.entry_body(raw)
+            answers[order_id] = _Cached(raw, body, read.epoch, read.reign)
+            if raw is None:
+                continue
+            if body is None:
+                _log.error("entry_unreadable", order_id=order_id)
+            elif codec.entry_state(raw) is EntryState.CLEAN:
+                self._recent.remember(id_text(order_id), body)
         return answers
+
+    async def _fetch_reigns(self, reigns: Sequence[str]) -> Mapping[str, bool]:
+        """Ask the cache once for all who asked; two reigns at once are a failover's."""
+        return {reign: await self._cache.reigns(reign) for reign in reigns}
 
     async def _fetch_fates(self, ids: Sequence[UUID]) -> Mapping[UUID, Fate]:
         found = await self._store.find(ids)
@@ -336,6 +369,14 @@ class Known(NamedTuple):
     dead: dict[UUID, DeadLetterRow]
     checked: bool
     """Whether the record answered for every id that the cache does not have."""
+
+
+def _readable(order_id: UUID, raw: bytes) -> Entry | None:
+    try:
+        return codec.decode_entry(raw)
+    except PoisonError as error:
+        _log.error("entry_unreadable", order_id=order_id, reason=str(error))
+        return None
 
 
 def _dead_body(row: DeadLetterRow) -> bytes:

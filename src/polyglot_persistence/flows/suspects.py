@@ -87,13 +87,13 @@ class Suspects:
         await self._take_back()
         try:
             attempts = await self._store.begin_attempts(subjects)
-        except UnknownOutcomeError:
+        except (UnknownOutcomeError, asyncio.CancelledError):
             self._cut_short.update(subjects)
             raise
         try:
             yield {subject: count - 1 for subject, count in attempts.items()}
             await self._store.end_attempts(subjects)
-        except PolyglotError:
+        except (PolyglotError, asyncio.CancelledError):
             self._cut_short.update(subjects)
             raise
 
@@ -103,6 +103,6 @@ class Suspects:
         subjects, self._cut_short = self._cut_short, set()
         try:
             await self._store.take_back_attempts(sorted(subjects))
-        except PolyglotError:
+        except (PolyglotError, asyncio.CancelledError):
             self._cut_short |= subjects
             raise

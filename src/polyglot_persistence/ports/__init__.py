@@ -23,10 +23,17 @@ from polyglot_persistence.domain.dead_letter import (
     LetterCounts,
     LetterFilter,
 )
-from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order
 from polyglot_persistence.domain.search import Facets, NameOrders, SearchQuery
 from polyglot_persistence.domain.text import QueryWord
+from polyglot_persistence.ports.cache import AcceptReply as AcceptReply
+from polyglot_persistence.ports.cache import Backlog as Backlog
+from polyglot_persistence.ports.cache import Cache as Cache
+from polyglot_persistence.ports.cache import CacheRead as CacheRead
+from polyglot_persistence.ports.cache import PreparedOrder as PreparedOrder
+from polyglot_persistence.ports.cache import Settled as Settled
+from polyglot_persistence.ports.cache import Unit as Unit
+from polyglot_persistence.ports.state import StoreState as StoreState
 
 
 class Clock(Protocol):
@@ -36,118 +43,10 @@ class Clock(Protocol):
         """Return the current moment in UTC, to the microsecond."""
 
     def monotonic(self) -> float:
-        """Return seconds on a clock that never jumps."""
+        """Return seconds on a clock that never jumps and goes on while the machine is suspended."""
 
     async def sleep(self, seconds: float) -> None:
         """Return after so many seconds."""
-
-
-class StoreState(NamedTuple):
-    """What a ping found."""
-
-    version: str
-    """Product and version, as the store says it."""
-    warnings: tuple[str, ...] = ()
-    """Settings that would break a promise, each with what to do."""
-
-
-# --- cache -----------------------------------------------------------------------------------
-
-
-class PreparedOrder(NamedTuple):
-    """An accepted order with the bytes that stand for it (`codec.encode_order`)."""
-
-    accepted: AcceptedOrder
-    body: bytes
-
-
-class Unit(NamedTuple):
-    """What is accepted all or nothing: one order, or a bulk whose members share the unit id."""
-
-    members: Sequence[PreparedOrder]
-
-
-class AcceptReply(NamedTuple):
-    """What the cache answered to a batch of units."""
-
-    found: dict[UUID, bytes]
-    """By order id, the raw entries that were there before.
-
-    A unit with any member in here was not stored."""
-    backlog: int
-    """Dirty orders after this batch."""
-    durable: bool
-    """Whether the server that took the batch is known to fsync before it answers."""
-
-
-class CacheRead(NamedTuple):
-    """Entries and the copy of the cache epoch, read together in one step."""
-
-    entries: Sequence[bytes | None]
-    epoch: str | None
-
-
-class Backlog(NamedTuple):
-    """How much is dirty, and since when the oldest is."""
-
-    orders: int
-    oldest_accepted_at: datetime | None
-
-
-class Settled(NamedTuple):
-    """What a dirty entry becomes once its fate is committed in PostgreSQL."""
-
-    state: EntryState
-    accepted: AcceptedOrder
-
-
-class Cache(Protocol):
-    """The write-behind cache. A dirty entry has no TTL and is never evicted."""
-
-    async def accept(self, units: Sequence[Unit]) -> AcceptReply:
-        """Store each unit as dirty entries if none of its members is there, in one atomic step.
-
-        Raises:
-            UnavailableError: nothing was stored (away, or full).
-            UnknownOutcomeError: some or all may be stored.
-        """
-
-    async def read(self, ids: Sequence[UUID]) -> CacheRead:
-        """Return the raw entry of each id, in order, and the epoch's copy, in one atomic step."""
-
-    async def backfill(self, orders: Sequence[AcceptedOrder]) -> None:
-        """Store persisted orders as clean entries with a TTL, only where there is no entry."""
-
-    async def settle(self, settled: Sequence[Settled]) -> None:
-        """Overwrite entries as clean or dead-lettered with a TTL and take them off the dirty set.
-
-        Whether they are there or not, and also at the memory limit. Idempotent.
-        """
-
-    async def forget_dead(self, ids: Sequence[UUID]) -> None:
-        """Remove those of the entries that are dead-lettered."""
-
-    async def dirty_before(self, bound: datetime, orders_max: int) -> Sequence[Entry]:
-        """Return the oldest dirty entries accepted before `bound`, whole units.
-
-        About `orders_max`: a unit is not divided to keep to it. A dirty id without an entry, or
-        whose entry is not dirty, is taken off the dirty set.
-        """
-
-    async def backlog(self) -> Backlog:
-        """Return the size and age of the dirty set."""
-
-    async def set_epoch(self, epoch: str) -> None:
-        """Store the epoch's copy (only a fresh installation does it unconditionally)."""
-
-    async def offer_token(self, token: str) -> None:
-        """Store a token that vanishes if the cache is wiped."""
-
-    async def copy_epoch(self, epoch: str, token: str) -> bool:
-        """Store the epoch's copy if the token is still there; return whether it was."""
-
-    async def ping(self) -> StoreState:
-        """Ask for the server's version and durability."""
 
 
 # --- queue -----------------------------------------------------------------------------------
@@ -184,7 +83,7 @@ class Delivery(NamedTuple):
     accepted_at: datetime | None
     schema: int
     redeliveries: int
-    """How often it was delivered before; a lower bound."""
+    """How often it was delivered before: a lower bound, and 0 only if it certainly never was."""
     trace: Mapping[str, str] = {}
     """As the publisher gave it."""
 
@@ -225,8 +124,16 @@ class Queue(Protocol):
         Leaving the context closes the channel and hands back whatever is unacknowledged.
         """
 
+    @property
+    def silence_seconds_max(self) -> float:
+        """How long a worker that stands still may keep its deliveries beyond the hold limit."""
+
     async def ready(self) -> int:
-        """Return how many messages no consumer holds (0: the queue has passed everything)."""
+        """Return how many messages no consumer holds.
+
+        Raises:
+            UnavailableError: the queue is away, or cannot count.
+        """
 
     async def ping(self) -> StoreState:
         """Ask for the broker's version."""

@@ -9,7 +9,9 @@
 Invariant: a message is acknowledged only when each of its orders is in the record or in the dead
 letters.
 Invariant: no delivery is held for longer than `hold_seconds` without being acknowledged or handed
-back by closing the channel (the cold-cache epoch relies on it).
+back by closing the channel. `flows.cold_cache` relies on it, and on the next one.
+Invariant: before anything is done with a message that was delivered before, every quiet time of a
+cold cache begins anew; where that is not possible, nothing is consumed.
 Invariant: a message of a newer schema is handed back untouched, for a newer worker.
 """
 
@@ -55,7 +57,7 @@ class PersisterLimits(NamedTuple):
 
 
 class _TimeUpError(Exception):
-    """What is left of a suspect message has to wait for its next delivery."""
+    """What is left was held for as long as it may be, and has to wait for its next delivery."""
 
 
 class _Deadline(NamedTuple):
@@ -67,6 +69,10 @@ class _Deadline(NamedTuple):
 
 class _RecordAwayError(Exception):
     """The record stayed away for as long as deliveries may be held."""
+
+
+class _StillWarmingError(Exception):
+    """Neither cache nor record could be told that a message came again."""
 
 
 def _is_suspect(delivery: Delivery) -> bool:
@@ -82,6 +88,7 @@ class Persister:
         *,
         queue: Queue,
         store: OrderStore,
+        end_warming: Callable[[], Awaitable[None]],
         offer: Callable[[Sequence[ToIndex]], None],
         progress: QueueProgress,
         clock: Clock,
@@ -90,10 +97,13 @@ class Persister:
         self._queue = queue
         self._store = store
         self._flow = flow
+        self._end_warming = end_warming
+        self._must_end_warming = False
         self._offer = offer
         self._progress = progress
         self._clock = clock
         self._limits = limits
+        self._asked_at = clock.monotonic()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until stopped; the batch under way is finished first."""
@@ -101,10 +111,13 @@ class Persister:
         succeeded = LOOP_SUCCESS.labels("persister")
         while not stop.is_set():
             try:
+                if self._must_end_warming:
+                    await self._begin_quiet_time_anew()
                 async with self._queue.consume(
                     orders_max=self._limits.consume_orders_max
                 ) as consumer:
                     _log.info("consuming")
+                    self._asked_at = self._clock.monotonic()
                     while not stop.is_set():
                         await self._receive(consumer, stop)
                         # Not before: a broker whose queue is broken lets one begin.
@@ -114,14 +127,21 @@ class Persister:
                 _log.warning("record_away", error=str(away.__cause__))
                 await self._wait_for_record(stop)
             except _TimeUpError:
-                _log.warning("suspect_handed_back")
+                _log.warning("handed_back", hold_seconds=self._limits.hold_seconds)
+            except _StillWarmingError as error:
+                _log.warning("not_consuming", error=str(error.__cause__))
+                await backoff.pause()
             except PolyglotError as error:
                 _log.warning("queue_away", error=str(error))
                 await backoff.pause()
 
     async def _receive(self, consumer: Consumer, stop: asyncio.Event) -> None:
+        # What is received now may have arrived, and so be held, as soon as the last receive ended.
+        held_since = self._asked_at
         deliveries = await consumer.receive(RECEIVE_SECONDS)
-        received_at, now = self._clock.monotonic(), self._clock.now()
+        self._asked_at, now = self._clock.monotonic(), self._clock.now()
+        if any(delivery.redeliveries for delivery in deliveries):
+            await self._begin_quiet_time_anew()
         for delivery in deliveries:
             if delivery.accepted_at is not None:
                 wait = (now - delivery.accepted_at).total_seconds()
@@ -132,8 +152,16 @@ class Persister:
             await consumer.release(newer)
             await pause(stop, NEWER_SCHEMA_PAUSE_SECONDS)
         ours = [d for d in deliveries if d.schema <= codec.SCHEMA_VERSION]
-        deadline = _Deadline(received_at + self._limits.hold_seconds, stop)
+        deadline = _Deadline(held_since + self._limits.hold_seconds, stop)
         await self._persist_batches(consumer, deque(self._micro_batches(ours)), deadline)
+
+    async def _begin_quiet_time_anew(self) -> None:
+        self._must_end_warming = True
+        try:
+            await self._end_warming()
+        except PolyglotError as error:
+            raise _StillWarmingError from error
+        self._must_end_warming = False
 
     async def _persist_batches(
         self, consumer: Consumer, batches: deque[Sequence[Delivery]], deadline: _Deadline
@@ -224,23 +252,34 @@ class Persister:
         _log.warning("suspect_message", units=len(units), units_left=len(left))
         to_index: list[ToIndex] = []
         for unit in left:
-            if self._clock.monotonic() >= deadline.hold_until:
-                raise _TimeUpError
             attempt = partial(self._flow.persist_suspect, unit, "queue")
             to_index += await self._insist(attempt, deadline)
         return to_index
 
     async def _insist(self, effect: Callable[[], Awaitable[Result]], deadline: _Deadline) -> Result:
-        """Repeat an idempotent effect on the record until it happens or time is up."""
+        """Repeat an idempotent effect on the record until it happens or time is up.
+
+        An effect that is under way then is cut off: whether it happened is not known.
+        """
         backoff = Backoff(deadline.stop, "persist")
         while True:
             try:
-                return await effect()
+                async with asyncio.timeout(self._left(deadline)):
+                    return await effect()
+            except TimeoutError as error:
+                raise _TimeUpError from error
             except (UnavailableError, UnknownOutcomeError) as error:
                 _log.warning("persist_failed", error=str(error))
                 await backoff.pause()
                 if deadline.stop.is_set() or self._clock.monotonic() >= deadline.hold_until:
                     raise _RecordAwayError from error
+
+    def _left(self, deadline: _Deadline) -> float:
+        """Return the seconds for which what is held may be held on."""
+        seconds = deadline.hold_until - self._clock.monotonic()
+        if seconds <= 0:
+            raise _TimeUpError
+        return seconds
 
     async def _wait_for_record(self, stop: asyncio.Event) -> None:
         backoff = Backoff(stop, "record")

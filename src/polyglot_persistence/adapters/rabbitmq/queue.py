@@ -19,7 +19,11 @@ from typing import Final
 from polyglot_persistence.adapters.rabbitmq import messages
 from polyglot_persistence.adapters.rabbitmq.address import parse_address
 from polyglot_persistence.adapters.rabbitmq.channel import AmqpChannel, Content
-from polyglot_persistence.adapters.rabbitmq.connection import AmqpConnection, open_connection
+from polyglot_persistence.adapters.rabbitmq.connection import (
+    HEARTBEAT_SECONDS,
+    AmqpConnection,
+    open_connection,
+)
 from polyglot_persistence.adapters.rabbitmq.consumer import RabbitMQConsumer
 from polyglot_persistence.adapters.rabbitmq.publisher import Publisher, ReturnedError
 from polyglot_persistence.errors import UnavailableError
@@ -115,6 +119,14 @@ class RabbitMQQueue:
             _log.error("queue_missing", queue=self._queue)
             await link.declare()
             raise
+
+    @property
+    def silence_seconds_max(self) -> float:
+        """Return how long the broker takes at most to close a connection that fell silent.
+
+        After two intervals without a byte (rabbitmq.com, "Heartbeats"); one more is a margin.
+        """
+        return 3.0 * HEARTBEAT_SECONDS
 
     @asynccontextmanager
     async def consume(self, *, orders_max: int) -> AsyncIterator[RabbitMQConsumer]:

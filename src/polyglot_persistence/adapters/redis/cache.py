@@ -36,8 +36,10 @@ _SETTLE_ORDERS_MAX: Final = 500
 
 _REFUSED_BEFORE_ANY_WRITE: Final = frozenset(
     {
+        "ASK",
         "BUSY",
         "CLUSTERDOWN",
+        "CROSSSLOT",
         "LOADING",
         "MASTERDOWN",
         "MISCONF",
@@ -45,6 +47,7 @@ _REFUSED_BEFORE_ANY_WRITE: Final = frozenset(
         "NOREPLICAS",
         "OOM",
         "READONLY",
+        "TRYAGAIN",
     }
 )
 """Codes with which a server declines a script at its start; after a script's first write it is not
@@ -54,8 +57,14 @@ _ACCEPT: Final = Script("accept")
 _SETTLE: Final = Script("settle")
 _FORGET_DEAD: Final = Script("forget_dead")
 _FORGET_STRAY: Final = Script("forget_stray")
+_BEGIN_WARMING: Final = Script("begin_warming")
 _COPY_EPOCH: Final = Script("copy_epoch")
-_SCRIPTS: Final = (_ACCEPT, _SETTLE, _FORGET_DEAD, _FORGET_STRAY, _COPY_EPOCH)
+_SCRIPTS: Final = (_ACCEPT, _SETTLE, _FORGET_DEAD, _FORGET_STRAY, _BEGIN_WARMING, _COPY_EPOCH)
+
+_STRAY: Final = (EntryState.CLEAN.value, EntryState.DEAD.value)
+
+_REPLICATED_MS_MAX: Final = 500
+"""How long WAIT holds up the connection while the queue is away and a replica lags."""
 
 _log = logger("cache")
 
@@ -93,25 +102,31 @@ class RedisCache:
             names += [keys.entry(accepted.order.id) for accepted, _ in unit.members]
             arguments.append(to_micros(unit.members[0].accepted.accepted_at))
             arguments += codec.encode_entries(EntryState.DIRTY, unit.members)
+        await self._client.connection()
+        server = self._server
         try:
             backlog, found = await _ACCEPT.run(self._client, names, arguments)
         except ReplyError as error:
             if error.code in _REFUSED_BEFORE_ANY_WRITE:
                 raise
             raise UnknownOutcomeError(f"the accept script failed: {error}") from error
+        # Of two servers, if the connection was renewed just then, neither is known to have it.
+        is_same = server.reign == self._server.reign
         return AcceptReply(
             {UUID(found[n].decode()): found[n + 1] for n in range(0, len(found), 2)},
             backlog,
-            self._server.durable,
+            is_same and server.durable and self._server.durable,
+            server.reign if is_same else "",
         )
 
     async def read(self, ids: Sequence[UUID]) -> CacheRead:
         """Return entries and the epoch's copy by one MGET."""
         connection = await self._client.connection()
+        reign = self._server.reign  # of this connection: nothing is awaited in between
         epoch, *entries = await _reading(
-            connection.execute("MGET", self._epoch_key(), *map(keys.entry, ids))
+            connection.execute("MGET", keys.epoch(reign), *map(keys.entry, ids))
         )
-        return CacheRead(entries, None if epoch is None else epoch.decode())
+        return CacheRead(entries, None if epoch is None else epoch.decode(), reign)
 
     async def backfill(self, orders: Sequence[AcceptedOrder]) -> None:
         """Store clean entries where there are none."""
@@ -138,10 +153,11 @@ class RedisCache:
         for first in range(0, len(settled), _SETTLE_ORDERS_MAX):
             names: list[bytes] = [keys.DIRTY]
             arguments: list[Argument] = [self._clean_ttl_seconds]
-            for state, accepted in settled[first : first + _SETTLE_ORDERS_MAX]:
+            for state, accepted, decided in settled[first : first + _SETTLE_ORDERS_MAX]:
                 name = keys.entry(accepted.order.id)
                 names.append(name)
-                arguments += (keys.member(name), _entry(state, accepted))
+                text = b"" if decided is None else codec.encode_order(decided.order)
+                arguments += (keys.member(name), _entry(state, accepted), text)
             commands.append(_SETTLE.command(names, arguments))
         if commands:
             await _SETTLE.run_each(self._client, commands)
@@ -171,19 +187,41 @@ class RedisCache:
         )
         return Backlog(orders, from_micros(int(float(oldest[1]))) if oldest else None)
 
-    async def set_epoch(self, epoch: str) -> None:
-        """Store the epoch's copy."""
+    async def reigns(self, reign: str) -> bool:
+        """Ask the server for its role, its reign and its policy of eviction."""
+        now = await _reading(durability.ask_replication(await self._client.connection()))
+        return bool(reign) and now.is_primary and now.reign == reign and not now.evicts_dirty
+
+    async def survives_failover(self, reign: str) -> bool:
+        """Ask for replicas and, if there are any, wait for one of them, for half a second."""
         connection = await self._client.connection()
-        await connection.execute("SET", self._epoch_key(), epoch)
+        now = await _reading(durability.ask_replication(connection))
+        if not now.is_primary or not reign or now.reign != reign:
+            return False
+        if now.is_alone:
+            return True
+        _, replicas = await _reading(
+            connection.request([("SET", keys.FENCE, ""), ("WAIT", 1, _REPLICATED_MS_MAX)])
+        )
+        # An error reply to either is no number of replicas.
+        return isinstance(replicas, int) and replicas >= 1
 
-    async def offer_token(self, token: str) -> None:
-        """Store the token."""
-        await self._client.execute("SET", keys.WARM_TOKEN, token)
-
-    async def copy_epoch(self, epoch: str, token: str) -> bool:
-        """Store the epoch's copy if the token is there, also at the memory limit."""
+    async def begin_warming(self, token: str) -> None:
+        """Store the token and remove the copy, also at the memory limit."""
         await self._client.connection()
-        names = [keys.WARM_TOKEN, self._epoch_key()]
+        names = [keys.WARM_TOKEN, keys.epoch(self._server.reign)]
+        await _BEGIN_WARMING.run(self._client, names, [token])
+
+    async def end_warming(self) -> None:
+        """Delete the token."""
+        await self._client.execute("DEL", keys.WARM_TOKEN)
+
+    async def copy_epoch(self, epoch: str, token: str, reign: str) -> bool:
+        """Store the epoch's copy if the token is there, also at the memory limit.
+
+        A server of another reign gets a copy that nobody reads.
+        """
+        names = [keys.WARM_TOKEN, keys.epoch(reign)]
         stored = await _COPY_EPOCH.run(self._client, names, [token, epoch])
         return bool(stored)
 
@@ -199,15 +237,16 @@ class RedisCache:
         await self._meet(connection)
 
     async def _meet(self, connection: RedisConnection) -> None:
-        """Learn who the server behind a connection is, before any other command asks it."""
-        self._server = await durability.ask(connection, durable=self._durable_as_set)
+        """Learn who the server behind a connection is, before any other command asks it.
 
-    def _epoch_key(self) -> bytes:
-        """Return where this run of this server has the copy; to be used on its connection at once.
-
-        A name that was made before a reconnect could be that of a run whose orders are lost.
+        Raises:
+            UnavailableError: it is a replica, which lacks what its primary has accepted last.
         """
-        return keys.epoch(None if self._server.durable else self._server.run_id)
+        server = await durability.ask(connection, durable=self._durable_as_set)
+        if not server.is_primary:
+            connection.close("a replica is no cache")
+            raise UnavailableError("the server behind REDIS_ADDR is a replica, not a primary")
+        self._server = server
 
     async def _marks(self, low: bytes, high: bytes, orders_max: int) -> list[tuple[bytes, bytes]]:
         """Return (id, score) of the oldest dirty marks; all of the last score, if that is many."""
@@ -232,7 +271,7 @@ class RedisCache:
         entries = []
         strays = []
         for order_id, raw in zip(ids, raws, strict=True):
-            if raw is None or raw[:1] != EntryState.DIRTY.value:
+            if raw is None or raw[:1] in _STRAY:
                 strays.append(order_id)
                 continue
             try:

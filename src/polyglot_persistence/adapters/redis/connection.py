@@ -6,6 +6,7 @@ Invariant: a caller that is cancelled leaves its place in the line of replies, s
     is dropped and never handed to the next.
 Invariant: a connection that once failed to answer in time is closed; its replies are not trusted.
 Invariant: bytes in flight are bounded; what does not fit is refused before it is sent.
+Invariant: a connection over which a server said that it is no primary is closed.
 """
 
 import asyncio
@@ -21,6 +22,10 @@ Argument = bytes | str | int | float
 Command = Sequence[Argument]
 
 _NOTHING_YET: Final = object()
+
+_NOT_THE_PRIMARY: Final = frozenset({"READONLY", "MOVED"})
+"""Codes of a server that was demoted, or that others took keys from: a new connection may reach the
+primary, this one does not."""
 
 
 class ReplyError(UnavailableError):
@@ -67,6 +72,7 @@ class RedisConnection(asyncio.Protocol):
             notEnoughData=_NOTHING_YET,
         )
         self._calls: deque[_Call] = deque()
+        self._demoted = False
         self._transport: asyncio.Transport | None = None
         self._watch: asyncio.TimerHandle | None = None
         self.closed = False
@@ -134,6 +140,8 @@ class RedisConnection(asyncio.Protocol):
             while (reply := self._reader.gets()) is not _NOTHING_YET:
                 call = self._calls[0]
                 call.replies.append(reply)
+                if isinstance(reply, ReplyError) and reply.code in _NOT_THE_PRIMARY:
+                    self._demoted = True
                 if len(call.replies) == call.replies_expected:
                     self._calls.popleft()
                     self._in_flight_bytes -= call.size_bytes
@@ -141,6 +149,8 @@ class RedisConnection(asyncio.Protocol):
                         call.future.set_result(call.replies)
         except (hiredis.ProtocolError, IndexError) as error:  # IndexError: a reply nobody asked for
             self.close(f"not the Redis protocol: {error}")
+        if self._demoted:
+            self.close("not the primary")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End (asyncio calls this)."""

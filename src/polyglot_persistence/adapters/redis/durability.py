@@ -1,6 +1,6 @@
 """Whether a Redis keeps what it has acknowledged: asked of the server, or said by a setting.
 
-Invariant: unknown counts as not durable.
+Invariant: unknown counts as not durable, and as a server that may evict what is dirty.
 """
 
 import re
@@ -23,38 +23,72 @@ _DURABLE: Final = {
 class ServerFacts(NamedTuple):
     """What a server says about itself; empty where it does not say."""
 
-    run_id: str
+    reign: str
+    """Its replication id: new at every start, promotion and load of another server's data
+    (`changeReplicationId` in replication.c of Redis and Valkey), and random, so none recurs."""
     version: str
     durable: bool
+    """It fsyncs before it answers, and evicts nothing dirty."""
     warnings: tuple[str, ...]
+    is_primary: bool = True
+
+
+class Replication(NamedTuple):
+    """What a server says about its role and its replicas."""
+
+    reign: str
+    is_primary: bool
+    is_alone: bool
+    """It has no replica, and had none since its backlog was freed (`repl-backlog-ttl`, an hour)."""
+    evicts_dirty: bool
 
 
 async def ask(connection: RedisConnection, *, durable: bool | None) -> ServerFacts:
-    """Ask a server who it is and whether it is durable; `durable` overrides its answer.
+    """Ask a server who it is and whether it is durable; `durable` overrides how it fsyncs.
 
-    A server that forbids INFO or CONFIG (managed ones do) is believed to be nothing in particular.
+    A server that forbids CONFIG (managed ones do) is believed to be nothing in particular.
     """
     info_reply, config_reply = await connection.request(
         [
-            ("INFO", "server"),
-            ("CONFIG", "GET", *_DURABLE, "maxmemory", "maxmemory-policy"),
+            ("INFO", "server", "replication", "memory"),
+            ("CONFIG", "GET", *_DURABLE, "maxmemory"),
         ]
     )
-    info = {} if isinstance(info_reply, ReplyError) else _info(info_reply.decode())
+    info = _info(info_reply)
     config = {} if isinstance(config_reply, ReplyError) else _config(config_reply)
-    known_durable = all(config.get(name) == value for name, value in _DURABLE.items())
+    fsyncs = all(config.get(name) == value for name, value in _DURABLE.items())
     product = info.get("server_name", "redis").capitalize()
     version = info.get(f"{product.lower()}_version", info.get("redis_version", "unknown"))
+    replication = _replication(info)
     return ServerFacts(
-        run_id=info.get("run_id", ""),
+        reign=replication.reign,
         version=f"{product} {version}",
-        durable=known_durable if durable is None else durable,
-        warnings=tuple(_warnings(config, info.get("redis_version", ""), durable=durable)),
+        durable=(fsyncs if durable is None else durable) and not replication.evicts_dirty,
+        warnings=tuple(_warnings(config, info, durable=durable)),
+        is_primary=replication.is_primary,
     )
 
 
-def _info(text: str) -> dict[str, str]:
-    return dict(re.findall(r"^(\w+):(.*?)\r?$", text, re.MULTILINE))
+async def ask_replication(connection: RedisConnection) -> Replication:
+    """Ask a server for what may change while a connection lasts."""
+    (reply,) = await connection.request([("INFO", "replication", "memory")])
+    return _replication(_info(reply))
+
+
+def _replication(info: dict[str, str]) -> Replication:
+    policy = info.get("maxmemory_policy", "")
+    return Replication(
+        reign=info.get("master_replid", ""),
+        is_primary=info.get("role") == "master",
+        is_alone=(info.get("connected_slaves"), info.get("repl_backlog_active")) == ("0", "0"),
+        evicts_dirty=info.get("maxmemory") != "0" and (not policy or policy.startswith("allkeys")),
+    )
+
+
+def _info(reply: bytes | ReplyError) -> dict[str, str]:
+    if isinstance(reply, ReplyError):
+        return {}
+    return dict(re.findall(r"^(\w+):(.*?)\r?$", reply.decode(), re.MULTILINE))
 
 
 def _config(reply: Sequence[bytes]) -> dict[str, str]:
@@ -62,11 +96,15 @@ def _config(reply: Sequence[bytes]) -> dict[str, str]:
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
-def _warnings(config: dict[str, str], version: str, *, durable: bool | None) -> list[str]:
+def _warnings(config: dict[str, str], info: dict[str, str], *, durable: bool | None) -> list[str]:
     warnings = []
+    version = info.get("redis_version", "")
     major = version.partition(".")[0]
     if major.isdigit() and int(major) < _MAJOR_MIN:
         warnings.append(f"Redis {version} is too old; {_MAJOR_MIN}.0 or later is needed")
+    policy = info.get("maxmemory_policy", "")
+    if policy.startswith("allkeys"):
+        warnings.append(f"maxmemory-policy {policy} may evict dirty orders; set it to volatile-ttl")
     if not config:
         if durable is None:
             warnings.append(
@@ -76,9 +114,6 @@ def _warnings(config: dict[str, str], version: str, *, durable: bool | None) -> 
     for name, wanted in _DURABLE.items():
         if config.get(name) != wanted:
             warnings.append(f"{name} is {config.get(name)}; set it to {wanted} to be durable")
-    policy = config.get("maxmemory-policy", "")
-    if policy.startswith("allkeys"):
-        warnings.append(f"maxmemory-policy {policy} may evict dirty orders; set it to volatile-ttl")
     if config.get("maxmemory") == "0":
         warnings.append("maxmemory is 0, so memory has no bound; set it above the dirty watermark")
     return warnings

@@ -13,6 +13,9 @@ _EPOCH: Final = b"polyglot:epoch"
 WARM_TOKEN: Final = b"polyglot:warm-token"
 """Put here by the worker that ends a cold time; gone if the cache is wiped meanwhile."""
 
+FENCE: Final = b"polyglot:fence"
+"""Written before WAIT, so that what was written earlier is replicated if this is."""
+
 _ENTRY: Final = b"polyglot:order:"
 
 ID_BEGIN: Final = len(_ENTRY) + 1
@@ -22,13 +25,13 @@ EVERY_ENTRY: Final = _ENTRY + b"*"
 """The pattern of all keys that `entry` returns."""
 
 
-def epoch(volatile_run: str | None) -> bytes:
+def epoch(reign: str) -> bytes:
     """Return the key of the copy of the cache epoch; the original is in PostgreSQL.
 
-    A server that is not durable has one for each of its runs: after a restart there is no copy,
-    and the cache counts as cold, whoever looks.
+    Each reign of a server has one of its own: after a restart, which may have lost the end of the
+    log, and after a failover, which may have lost what was not replicated, there is no copy.
     """
-    return _EPOCH if volatile_run is None else b"%b:%b" % (_EPOCH, volatile_run.encode())
+    return b"%b:%b" % (_EPOCH, reign.encode())
 
 
 def entry(order_id: UUID) -> bytes:

@@ -62,6 +62,11 @@ class ValkeyStreamsQueue:
             *chain.from_iterable(message.trace.items()),
         )
 
+    @property
+    def silence_seconds_max(self) -> float:
+        """Return 0: what is held for longer than it may be counts as ready."""
+        return 0.0
+
     @asynccontextmanager
     async def consume(self, *, orders_max: int) -> AsyncIterator[StreamsConsumer]:
         """Consume under a name of its own.

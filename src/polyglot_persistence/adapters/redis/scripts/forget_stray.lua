@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
--- Take ids off the dirty set whose entry is missing or not dirty. Whoever saw them asks again
--- here, for an order may have been accepted meanwhile.
+-- Take ids off the dirty set whose entry is missing, clean or dead-lettered. They were seen so
+-- before; an order may have been accepted meanwhile, so look again.
 --
 -- KEYS  the dirty set, then the entry keys
 -- ARGV  the ids
 local removed = 0
 for n = 2, #KEYS do
   local entry = redis.call('GET', KEYS[n])
-  if not entry or entry:sub(1, 1) ~= 'D' then
+  if not entry or string.find(entry, '^[CX]') then
     removed = removed + redis.call('ZREM', KEYS[1], ARGV[n - 1])
   end
 end
