@@ -32,7 +32,7 @@ from polyglot_persistence.domain.dead_letter import (
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.errors import NotFoundError, PoisonError, PolyglotError
-from polyglot_persistence.flows.persist import PersistFlow
+from polyglot_persistence.flows.persist import REPLAY, PersistFlow
 from polyglot_persistence.ports import Cache, DeadLetters, OrderStore
 from polyglot_persistence.telemetry import DEAD_LETTERS_HANDLED, logger
 
@@ -225,7 +225,7 @@ class DeadLetterFlow:
         return handled + [_handled(row, Outcome.KEPT, why) for row, why in unfit]
 
     async def _persist_again(self, members: Sequence[_Member]) -> list[Handled]:
-        await self._persist.persist([accepted for accepted, _ in members], "replay")
+        await self._persist.persist([accepted for accepted, _ in members], REPLAY)
         rows = [row for _, those in members for row in those]
         left = {row.id: row for row in await self._letters.read([row.id for row in rows])}
         found = await self._store.find([accepted.order.id for accepted, _ in members])

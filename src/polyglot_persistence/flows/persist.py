@@ -3,8 +3,9 @@
 ```
   batch of whole units --persist, one transaction--> stored --settle: clean--> to the indexer
         |                                               (a failed settle: the sweeper's work)
-        | PoisonError: halve the batch, down to the single unit
+        | PoisonError, UnexplainedError: halve the batch, down to the single unit
         +--> bury (dead letter) --settle: dead-lettered
+        +--> of an UnexplainedError only if the record takes others (`refusals`), else raise
 ```
 
 What may kill the worker itself (a worker died of its message already) goes unit by unit, each
@@ -28,7 +29,8 @@ from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.domain.units import whole_units
-from polyglot_persistence.errors import PoisonError, PolyglotError
+from polyglot_persistence.errors import PoisonError, PolyglotError, UnexplainedError
+from polyglot_persistence.flows.refusals import Refusals
 from polyglot_persistence.flows.suspects import DEATHS_MAX, Suspects
 from polyglot_persistence.ports import (
     Cache,
@@ -52,6 +54,13 @@ _log = logger("persist")
 
 SWEEP = "sweep"
 """The subject of the attempts at whole sweeps."""
+
+REPLAY = "replay"
+"""The source of orders that are dead letters, and stay it if they are refused for any reason."""
+
+SAMPLE_UNITS = 8
+"""If the record refuses so many units of a batch one by one, it takes none of them for now. To try
+all would be 4,000 statements for 2,000 orders, again and again."""
 
 SWEEPS_DIED_MAX = 2
 """After as many sweeps in a row that did not end, a sweep goes unit by unit: as with the queue's
@@ -82,6 +91,8 @@ class PersistFlow:
         self._cache = cache
         self._clock = clock
         self._suspects = Suspects(store)
+        self._refusals = Refusals()
+        self._samples = 0
 
     async def persist(self, batch: Sequence[AcceptedOrder], source: str) -> Sequence[ToIndex]:
         """Persist whole units and clean their entries; return what is to be indexed.
@@ -174,11 +185,17 @@ class PersistFlow:
     async def _persist(self, batch: Sequence[AcceptedOrder], source: str) -> Sequence[ToIndex]:
         if not batch:
             return []
+        return await self._attempt(batch, source, self._refusals.taken)
+
+    async def _attempt(
+        self, batch: Sequence[AcceptedOrder], source: str, taken_before: int
+    ) -> Sequence[ToIndex]:
         started = self._clock.monotonic()
         try:
             persisted = await self._store.persist(batch)
-        except PoisonError as error:
-            return await self._isolate(batch, source, error)
+        except (PoisonError, UnexplainedError) as error:
+            return await self._isolate(batch, source, taken_before, error)
+        self._refusals.taken += bool(persisted.inserted)
         PERSIST_SECONDS.observe(self._clock.monotonic() - started)
         PERSIST_ORDERS.observe(len(batch))
         PERSISTED.labels(source).inc(len(persisted.inserted))
@@ -218,17 +235,56 @@ class PersistFlow:
         return [ToIndex(persisted.outbox_id, orders, tracing.current())]
 
     async def _isolate(
-        self, batch: Sequence[AcceptedOrder], source: str, error: PoisonError
+        self,
+        batch: Sequence[AcceptedOrder],
+        source: str,
+        taken_before: int,
+        error: PoisonError | UnexplainedError,
     ) -> Sequence[ToIndex]:
         units = whole_units(batch)
+        is_certain = isinstance(error, PoisonError) or source == REPLAY
         if len(units) == 1:
-            await self._condemn(units[0], str(error))
-            return []
-        middle = len(units) // 2
+            if is_certain or self._refusals.is_at_fault(units[0][0].unit_id, taken_before):
+                await self._condemn(units[0], str(error))
+                return []
+            raise error
         to_index: list[ToIndex] = []
-        for half in (units[:middle], units[middle:]):
-            to_index += await self._persist([one for unit in half for one in unit], source)
+        if not is_certain and self._refusals.taken == taken_before:
+            done, indexed = await self._persist_any(units, source, taken_before)
+            units = [unit for unit in units if unit is not done]
+            to_index += indexed
+        refusal: UnexplainedError | None = None
+        middle = len(units) // 2
+        for half in filter(None, (units[:middle], units[middle:])):
+            orders = [one for unit in half for one in unit]
+            try:
+                to_index += await self._attempt(orders, source, taken_before)
+            except UnexplainedError as refused:
+                refusal = refused  # what is to be indexed waits in the outbox
+        if refusal is not None:
+            raise refusal
         return to_index
+
+    async def _persist_any(
+        self, units: Sequence[Sequence[AcceptedOrder]], source: str, taken_before: int
+    ) -> tuple[Sequence[AcceptedOrder], Sequence[ToIndex]]:
+        """Persist or condemn one of the units; return which.
+
+        Tries some from all over the batch, others in the next attempt.
+
+        Raises:
+            UnexplainedError: the record refuses each that was tried.
+        """
+        refusal: UnexplainedError | None = None
+        step = -(-len(units) // SAMPLE_UNITS)
+        self._samples += 1
+        for unit in units[self._samples % step :: step]:
+            try:
+                return unit, await self._attempt(unit, source, taken_before)
+            except UnexplainedError as refused:
+                refusal = refused
+        assert refusal is not None  # noqa: S101  there are units
+        raise refusal
 
     async def _condemn(self, unit: Sequence[AcceptedOrder], reason: str) -> None:
         await self._bury(unit, reason)
