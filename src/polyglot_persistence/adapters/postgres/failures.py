@@ -24,8 +24,10 @@ DRIVER_ERRORS = (
     asyncpg.InternalClientError,
     OSError,
     TimeoutError,
+    OverflowError,
 )
-"""Everything that asyncpg lets out (a refused or reset connection is an `OSError`).
+"""Everything that asyncpg lets out (a refused or reset connection is an `OSError`; a moment after
+the year 9999 in an answer is an `OverflowError`).
 
 An `InternalClientError` is how it says that a connection's last word was a FATAL and its end has
 not arrived yet: test_a_last_word_without_an_end."""
@@ -63,6 +65,7 @@ _DRIVER_MEANINGS: Sequence[tuple[type[Exception], type[PolyglotError], str]] = (
     (OSError, UnavailableError, "PostgreSQL cannot be reached"),
     (TargetServerAttributeNotMatched, UnavailableError, "PostgreSQL is a standby, or read-only"),
     (ClientConfigurationError, ConfigurationError, "POSTGRES_DSN cannot be used"),
+    (OverflowError, UnavailableError, "PostgreSQL holds what this program cannot read"),
     (ValueError, PoisonError, "the value cannot be sent to PostgreSQL"),
     (Exception, UnavailableError, "PostgreSQL failed"),
 )
