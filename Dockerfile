@@ -34,11 +34,11 @@ STOPSIGNAL SIGTERM
 FROM runtime AS worker
 ENV WORKER_PORT=8081
 EXPOSE 8081
-HEALTHCHECK --interval=15s --timeout=5s --start-period=30s CMD ["python", "-I", "/opt/alive.py", "WORKER_PORT"]
+HEALTHCHECK --interval=15s --timeout=5s --start-period=60s CMD ["python", "-I", "/opt/alive.py", "WORKER_PORT"]
 ENTRYPOINT ["polyglot", "worker"]
 
 FROM runtime AS api
 ENV API_PORT=8080
 EXPOSE 8080
-HEALTHCHECK --interval=15s --timeout=5s --start-period=30s CMD ["python", "-I", "/opt/alive.py", "API_PORT"]
+HEALTHCHECK --interval=15s --timeout=5s --start-period=60s CMD ["python", "-I", "/opt/alive.py", "API_PORT"]
 ENTRYPOINT ["polyglot", "api"]

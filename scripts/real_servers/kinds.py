@@ -273,8 +273,3 @@ class Elasticsearch(Server):
 
     def settings(self) -> dict[str, str]:
         return {"ELASTICSEARCH_URL": f"http://127.0.0.1:{self.port()}"}
-
-
-SERVERS: dict[str, type[Server]] = {
-    kind.name: kind for kind in (Redis, RabbitMQ, RabbitMQ4, Postgres, Elasticsearch)
-}

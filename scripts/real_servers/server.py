@@ -47,6 +47,8 @@ class Server:
     """As whom it runs when root starts it."""
     ports: tuple[str, ...] = ("main",)
     stop_signal = signal.SIGTERM
+    started_by_name_only = False
+    """Whether it is for a few tests, and not among all servers."""
 
     def __init__(self) -> None:
         self.dir = root_dir() / self.name

@@ -2,19 +2,26 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from polyglot_persistence.domain import codec
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports import Consumer, Delivery, Message, Queue
+from polyglot_persistence.ports import Consumer, Delivery, Queue
 from tests.support.addresses import address_of
 from tests.support.eventually import eventually
-from tests.support.orders import START, accepted, message
+from tests.support.orders import accepted, message
+from tests.support.queue_messages import (
+    hold,
+    is_ready,
+    look_into,
+    numbered,
+    numbers,
+    work_off,
+)
 from tests.support.queues import ADAPTERS, QueueServer, RabbitMQ, ValkeyStreams, closing, serving
 from tests.support.servers import running, short_directory
 
@@ -52,43 +59,12 @@ async def queue(server: QueueServer) -> Queue:
     return await server.process()
 
 
-def numbered(number: int, *, orders: int = 1) -> Message:
-    """Return a message that is told from others by its body."""
-    return Message(b"message %d" % number, orders, START, codec.SCHEMA_VERSION)
-
-
-def numbers(deliveries: Sequence[Delivery]) -> list[int]:
-    return [int(delivery.body.split()[1]) for delivery in deliveries]
-
-
-async def work_off(consumer: Consumer, messages: int) -> list[Delivery]:
-    """Receive and acknowledge so many messages, and see that no more are there."""
-    deliveries: list[Delivery] = []
-    deadline = time.monotonic() + 5
-    while len(deliveries) < messages and time.monotonic() < deadline:
-        received = await consumer.receive(0.2)
-        await consumer.ack(received)
-        deliveries += received
-    deliveries += await consumer.receive(0)
-    assert len(deliveries) == messages
-    return deliveries
-
-
-async def hold(consumer: Consumer, messages: int) -> list[Delivery]:
-    """Receive so many messages and acknowledge none."""
-    deliveries: list[Delivery] = []
-    deadline = time.monotonic() + 5
-    while len(deliveries) < messages and time.monotonic() < deadline:
-        deliveries += await consumer.receive(0.2)
-    assert len(deliveries) == messages
-    return deliveries
-
-
 # --- publishing and receiving ----------------------------------------------------------------
 
 
 async def test_a_message_arrives_as_it_was_published(queue: Queue) -> None:
     """Body, count, time, schema and trace come through; nothing was delivered before."""
+    await look_into(queue)
     trace = {"traceparent": f"00-{7:032x}-{7:016x}-01", "tracestate": "congo=t61rcWkgMzE"}
     sent = message([accepted(1), accepted(2.000001)])._replace(trace=trace)
     await queue.publish(sent)
@@ -189,6 +165,7 @@ async def test_an_acknowledged_message_never_comes_again(server: QueueServer) ->
 async def test_leaving_hands_back_what_is_not_acknowledged(server: QueueServer) -> None:
     """Another consumer takes it at once, and is told that it was delivered before."""
     queue = await server.process()
+    await look_into(queue)
     await queue.publish(numbered(1))
     for deliveries_before in range(3):
         async with queue.consume(orders_max=100) as consumer:
@@ -209,7 +186,7 @@ async def test_an_error_in_the_context_hands_back_too(queue: Queue) -> None:
 
     with pytest.raises(ZeroDivisionError):
         await work()
-    await eventually(lambda: ready_is(queue, 1), within_seconds=2)
+    await eventually(lambda: is_ready(queue, 1), within_seconds=2)
 
 
 async def test_a_released_message_goes_to_whoever_waits(server: QueueServer) -> None:
@@ -277,30 +254,6 @@ async def test_a_message_above_the_bound_still_comes(queue: Queue) -> None:
         assert numbers(held) == [0]
         await consumer.ack(held)
         assert numbers(await consumer.receive(2)) == [1]
-
-
-# --- ready -----------------------------------------------------------------------------------
-
-
-async def test_ready_counts_what_no_consumer_holds(server: QueueServer) -> None:
-    """Held is not ready, released and handed back is; acknowledged is neither."""
-    queue = await server.process()
-    assert await queue.ready() == 0
-    for number in range(5):
-        await queue.publish(numbered(number, orders=10))
-    assert await eventually(lambda: ready_is(queue, 5), within_seconds=2)
-    async with queue.consume(orders_max=1000) as consumer:
-        deliveries = await hold(consumer, 5)
-        await eventually(lambda: ready_is(queue, 0), within_seconds=2)
-        await consumer.ack(deliveries[:2])
-        assert await queue.ready() == 0
-        await queue.publish(numbered(5))
-    await eventually(lambda: ready_is(queue, 4), within_seconds=2)
-
-
-async def ready_is(queue: Queue, messages: int) -> bool:
-    assert await queue.ready() == messages
-    return True
 
 
 # --- failures --------------------------------------------------------------------------------
@@ -395,6 +348,33 @@ async def test_a_server_that_is_away_refuses_and_comes_back_with_everything(
     )
     async with queue.consume(orders_max=100) as consumer:
         assert {1, 3} == set(numbers(await work_off(consumer, 2)))
+
+
+async def test_what_was_delivered_before_a_restart_is_known_to_have_been(
+    own_server: QueueServer,
+) -> None:
+    """What a worker held, or had received and not looked at, is no first delivery after it."""
+    queue = await own_server.process()
+    await look_into(queue)
+    for number in range(3):
+        await queue.publish(numbered(number))
+    async with queue.consume(orders_max=100) as consumer:
+        await hold(consumer, 3)
+        await own_server.stop()
+    await own_server.start()
+
+    async def received() -> list[Delivery]:
+        async with queue.consume(orders_max=100) as consumer:
+            return await work_off(consumer, 3)
+
+    deliveries = await eventually(
+        received, within_seconds=RECOVERY_SECONDS, retried=(AssertionError, *AWAY)
+    )
+    assert all(delivery.redeliveries >= 1 for delivery in deliveries)
+    await queue.publish(numbered(3))
+    async with queue.consume(orders_max=100) as consumer:
+        [new] = await work_off(consumer, 1)
+    assert new.redeliveries == 0
 
 
 async def test_a_stalled_server_leaves_a_publish_unknown(own_server: QueueServer) -> None:

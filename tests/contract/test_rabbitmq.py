@@ -1,6 +1,7 @@
 """What is particular to the queue over RabbitMQ; the contract is in test_queue.py."""
 
 import asyncio
+import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ from polyglot_persistence.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from polyglot_persistence.ports import Consumer, Message
+from polyglot_persistence.ports import Consumer, Delivery, Message, Queue
 from tests.support.addresses import RABBITMQ, RABBITMQ4, address_of, needs
 from tests.support.eventually import eventually
 from tests.support.orders import START
@@ -213,6 +214,138 @@ async def test_a_message_put_there_by_hand_is_delivered_for_what_it_is(broker: R
                 assert all(one[1:5] == (b"what?", 0, None, 1) for one in deliveries)
                 await consumer.ack(deliveries)
                 received += len(deliveries)
+
+
+def field(name: bytes, value: bytes) -> bytes:
+    """Return a field of a table; its value begins with its type."""
+    return bytes([len(name)]) + name + value
+
+
+def long(data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + data
+
+
+def nested(levels: int) -> bytes:
+    """Return a table in a table in a table ..."""
+    table = b""
+    for _ in range(levels):
+        table = field(b"n", b"F" + long(table))
+    return table
+
+
+COUNT = field(b"orders", b"l" + struct.pack(">q", 7))
+HEADERS = 1 << 13
+CORRELATION_ID = 1 << 10
+TIMESTAMP = 1 << 6
+
+
+@pytest.mark.parametrize(
+    ("flags", "properties"),
+    [
+        pytest.param(HEADERS | TIMESTAMP, long(COUNT) + b"\x7f" + b"\xff" * 7, id="no such year"),
+        pytest.param(HEADERS | CORRELATION_ID, long(COUNT) + b"\x02\xff\xfe", id="not UTF-8"),
+        pytest.param(HEADERS, long(COUNT + field(b"\xff", b"t\1")), id="name not UTF-8"),
+        pytest.param(HEADERS, long(field(b"t", b"S" + long(b"\xff")) + COUNT), id="text not UTF-8"),
+        pytest.param(
+            HEADERS, long(field(b"t", b"T" + b"\x7f" * 8) + COUNT), id="header of no year"
+        ),
+        pytest.param(HEADERS, long(COUNT + nested(1_500)), id="tables in tables"),
+        pytest.param(
+            HEADERS,
+            long(
+                field(b"a", b"A" + long(b"V" * 9))
+                + field(b"x", b"x" + long(b"\0\xff"))
+                + field(b"d", b"d" + struct.pack(">d", 0.5))
+                + field(b"f", b"f" + struct.pack(">f", 0.5))
+                + field(b"D", b"D\xff\xff\xff\xff\xff")
+                + field(b"s", b"s\xff\xff")
+                + field(b"b", b"b\xff")
+                + field(b"I", b"I\xff\xff\xff\xff")
+                + field(b"", b"V")
+                + COUNT
+            ),
+            id="every type",
+        ),
+    ],
+)
+async def test_properties_that_nobody_can_read_harm_no_neighbor(
+    broker: RabbitMQ, flags: int, properties: bytes
+) -> None:
+    """A message comes with what can be read of its properties, and so does the next one."""
+    queue = await broker.process()
+    await queue.ready()
+    body = b"what?"
+    async with channel_to(broker) as channel:
+        channel.send(commands.Basic.Publish(routing_key=broker.queue_name))
+        for kind, payload in (
+            (2, struct.pack(">HHQH", 60, 0, len(body), flags) + properties),
+            (3, body),
+        ):
+            channel._connection.write(  # pamqp refuses to send it
+                struct.pack(">BHI", kind, 1, len(payload)) + payload + b"\xce"
+            )
+        await channel.call(commands.Confirm.Select(), commands.Confirm.SelectOk)
+        await _is_received_with_its_neighbor(queue, orders=7)
+
+
+async def test_a_routing_key_that_nobody_can_read_harms_no_neighbor(broker: RabbitMQ) -> None:
+    """A binding may bring messages under any key."""
+    queue = await broker.process()
+    await queue.ready()
+    async with channel_to(broker) as channel:
+        await channel.call(
+            commands.Queue.Bind(queue=broker.queue_name, exchange="amq.fanout"),
+            commands.Queue.BindOk,
+        )
+        publish = struct.pack(">HHH", 60, 40, 0) + b"\x0aamq.fanout" + b"\x02\xff\xfe" + b"\0"
+        header = struct.pack(">HHQH", 60, 0, 0, HEADERS) + long(COUNT)
+        for kind, payload in ((1, publish), (2, header)):
+            channel._connection.write(  # pamqp refuses to send it
+                struct.pack(">BHI", kind, 1, len(payload)) + payload + b"\xce"
+            )
+        await channel.call(commands.Confirm.Select(), commands.Confirm.SelectOk)
+        await _is_received_with_its_neighbor(queue, orders=7)
+
+
+async def _is_received_with_its_neighbor(queue: Queue, *, orders: int) -> None:
+    await eventually(lambda: _is_ready(queue), within_seconds=2)
+    await queue.publish(MESSAGE)
+    received: list[Delivery] = []
+    async with queue.consume(orders_max=100) as consumer:
+        while len(received) < 2:
+            deliveries = await consumer.receive(2)
+            assert deliveries
+            received += deliveries
+        await consumer.ack(received)
+    assert [orders, 1] == [delivery.orders for delivery in received]
+    assert await queue.ready() == 0
+
+
+async def _is_ready(queue: Queue) -> None:
+    assert await queue.ready() == 1
+
+
+async def test_a_count_that_is_none_holds_up_no_neighbor(broker: RabbitMQ) -> None:
+    """A number of orders that nobody can have does not shrink what is taken at a time."""
+    queue = await broker.process()
+    await asyncio.gather(*[queue.publish(MESSAGE) for _ in range(20)])
+    await queue.publish(MESSAGE._replace(orders=2**62))
+    async with queue.consume(orders_max=2000) as consumer:
+        for _ in range(21):
+            await consumer.ack(await consumer.receive(0))
+        await eventually(lambda: _is_passed(queue, consumer), within_seconds=5)
+        await asyncio.gather(*[queue.publish(MESSAGE) for _ in range(40)])
+        await consumer.receive(0)
+        await eventually(lambda: _are_all_taken(queue), within_seconds=2)
+
+
+async def _is_passed(queue: Queue, consumer: Consumer) -> None:
+    await consumer.ack(await consumer.receive(0))
+    assert await queue.ready() == 0
+
+
+async def _are_all_taken(queue: Queue) -> None:
+    assert await queue.ready() == 0
 
 
 async def test_a_link_that_is_silent_is_given_up(

@@ -9,7 +9,7 @@ import pytest
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.adapters.postgres.sales import PostgresSalesView
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
-from polyglot_persistence.errors import UnavailableError
+from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports import OrderStore
 from polyglot_persistence.ports.sales import DaySales, SalesView
 from tests.support.eventually import eventually
@@ -144,10 +144,44 @@ async def test_a_refresh_that_dies_holds_up_nobody(
         await rival.execute("BEGIN; LOCK TABLE sales_quarter_hours IN ACCESS EXCLUSIVE MODE")
         task = asyncio.create_task(view.refresh())
         await seen.terminate(await seen.blocked())
-        with pytest.raises(UnavailableError):
+        with pytest.raises(UnknownOutcomeError):
             await task
     assert await view.refreshed_at() == first
     assert await view.refresh() > first
+
+
+async def test_a_refresh_that_is_not_recorded_is_no_refusal(
+    store: OrderStore, view: SalesView, seen: Onlooker
+) -> None:
+    """The view holds what is new, and its moment is the one before."""
+    first = await view.refresh()
+    await store.persist([sale(datetime(2024, 3, 1, tzinfo=UTC), "1.00")])
+    await seen.execute("ALTER TABLE view_refreshes ADD CONSTRAINT no CHECK (false) NOT VALID")
+    try:
+        with pytest.raises(UnknownOutcomeError):
+            await view.refresh()
+    finally:
+        await seen.execute("ALTER TABLE view_refreshes DROP CONSTRAINT no")
+    assert await view.refreshed_at() == first
+    assert len(await view.latest_days(5)) == 1
+
+
+async def test_a_refresh_that_the_server_refuses_changes_nothing(
+    store: OrderStore, view: SalesView, seen: Onlooker
+) -> None:
+    """It reports an error of the statement, so the view is as it was."""
+    await view.refresh()
+    await store.persist([sale(datetime(2024, 3, 1, tzinfo=UTC), "1.00")])
+    (create,) = await seen.rows(
+        "SELECT indexdef FROM pg_indexes WHERE indexname = 'daily_sales_mv_by_date'"
+    )
+    await seen.execute("DROP INDEX daily_sales_mv_by_date")  # without it there is no CONCURRENTLY
+    try:
+        with pytest.raises(UnavailableError):
+            await view.refresh()
+    finally:
+        await seen.execute(*create)
+    assert await view.latest_days(5) == []
 
 
 async def test_a_cancelled_refresh_frees_its_lock(

@@ -14,6 +14,7 @@ from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.adapters.postgres.rebuild import PostgresRebuildRecord
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import UnavailableError
+from polyglot_persistence.flows.first_index import FirstIndex
 from polyglot_persistence.flows.index import IndexFlow
 from polyglot_persistence.flows.persist import ToIndex
 from polyglot_persistence.flows.rebuild import (
@@ -23,9 +24,10 @@ from polyglot_persistence.flows.rebuild import (
     Step,
     VerificationError,
 )
-from polyglot_persistence.ports import OrderStore, StoredOrder
+from polyglot_persistence.ports import OrderStore, Progress, StoredOrder
 from polyglot_persistence.ports.rebuild import RebuildTarget
-from polyglot_persistence.worker.rebuilder import build_first
+from polyglot_persistence.worker.rebuilder import make_first, rebuild_forever
+from tests.support.eventually import eventually
 from tests.support.orders import START
 from tests.support.record import Onlooker
 from tests.support.search_indexes import SearchEngine, asked, visible
@@ -55,6 +57,10 @@ class System:
         limits = RebuildLimits(batch, rate)
         return RebuildFlow(record, target, self.store, CLOCK, limits), target
 
+    def first_index(self) -> FirstIndex:
+        """Return what makes the first index in a new process."""
+        return FirstIndex(self.store, self.engine.process())
+
     async def persist(self, count: int, name: str = "Milk") -> ToIndex:
         """Persist orders, and return what is to be indexed of them."""
         orders = [Order(new_id(), name, Decimal("1.50"), START) for _ in range(count)]
@@ -69,6 +75,21 @@ class System:
     async def total(self) -> int:
         """Return how many orders a search finds."""
         return (await self.searching.search(asked("milk", 1))).total
+
+
+class PersistsAtTheFirstLook:
+    """A record to which another process adds an order once it was seen empty."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._looked = False
+
+    async def progress(self, *, dead_letters_max: int) -> Progress:
+        progress = await self._system.store.progress(dead_letters_max=dead_letters_max)
+        if not self._looked:
+            self._looked = True
+            await self._system.persist(1)
+        return progress
 
 
 @pytest.fixture
@@ -108,22 +129,57 @@ async def test_an_empty_record_has_an_empty_index_at_once(system: System) -> Non
     await visible(system.searching, 1)
 
 
-async def test_a_worker_makes_the_index_of_an_empty_record_before_it_takes_orders(
-    system: System,
-) -> None:
-    """So that they are indexed as they are persisted."""
+async def test_the_first_index_is_made_without_a_rebuild(system: System) -> None:
+    """Of an empty record: it answers at once, and no rebuild is begun for it."""
     flow, _ = system.process()
-    await build_first(flow, system.store, asyncio.Event())
+    await make_first(flow, system.first_index(), system.store, asyncio.Event())
     assert not await flow.is_needed()
     assert await system.total() == 0
+    await system.add(1)
+    await visible(system.searching, 1)
+
+
+async def test_of_several_workers_one_makes_the_first_index_and_all_wait_for_it(
+    system: System,
+) -> None:
+    """Each returns once a search is answered, and none replaces what another made."""
+    workers = [(system.process()[0], system.first_index()) for _ in range(4)]
+
+    async def start(flow: RebuildFlow, first: FirstIndex) -> None:
+        await make_first(flow, first, system.store, asyncio.Event())
+        await system.total()
+
+    await asyncio.gather(*(start(*worker) for worker in workers))
+    assert await system.engine.parts() == 1
 
 
 async def test_no_order_waits_for_the_index_of_a_record_that_has_orders(system: System) -> None:
     """To build it may take long, and goes on beside them."""
     await system.persist(1)
     flow, _ = system.process()
-    await build_first(flow, system.store, asyncio.Event())
+    await make_first(flow, system.first_index(), system.store, asyncio.Event())
     assert await flow.is_needed()
+
+
+async def test_orders_that_come_before_the_first_index_are_in_it(system: System) -> None:
+    """Where a worker persisted while the index was made, the record is compared with it."""
+    flow, _ = system.process()
+    store = PersistsAtTheFirstLook(system)
+    first = FirstIndex(store, system.indexing)  # type: ignore[arg-type]  # what it asks for
+    stop = asyncio.Event()
+
+    async def built() -> None:
+        assert not await flow.is_needed()
+        assert await system.total() == 1
+
+    rebuilding = asyncio.create_task(
+        rebuild_forever(flow, first, system.store, stop, interval_seconds=0.01)
+    )
+    try:
+        await eventually(built, within_seconds=30, retried=(AssertionError, UnavailableError))
+    finally:
+        stop.set()
+        await rebuilding
 
 
 @pytest.mark.timeout(180)

@@ -1,6 +1,6 @@
 """What is particular to the queue over Valkey Streams; the contract is in test_queue.py."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from polyglot_persistence.adapters.valkey_streams.stream import GROUP, STREAM
 from polyglot_persistence.domain import codec
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports import Message
+from polyglot_persistence.ports import Delivery, Message
 from tests.support.eventually import eventually
 from tests.support.orders import START
 from tests.support.servers import running, short_directory
@@ -141,3 +141,65 @@ async def test_a_message_with_numbers_that_are_none_is_delivered(
         [delivery] = await consumer.receive(2)
         assert delivery[1:4] == (b"what?", 0, None)
         await consumer.ack([delivery])
+
+
+@pytest.mark.parametrize(
+    "orders", ["1e400", "nan", "-nan", "inf", "-1e9", "0x7fffffff", "9" * 9, "9" * 99, "", "\0"]
+)
+async def test_a_count_that_is_none_holds_up_no_neighbor(
+    orders: str, queue: ValkeyStreamsQueue, client: RedisClient
+) -> None:
+    """A number of orders that nobody can have is no reason to give out less than there is."""
+    await client.execute("XADD", STREAM, "*", "body", "what?", "orders", orders)
+    for _ in range(3):
+        await queue.publish(MESSAGE)
+    async with queue.consume(orders_max=10) as consumer:
+        assert len(await consumer.receive(2)) == 4
+        await queue.publish(MESSAGE)
+        assert len(await consumer.receive(2)) == 1
+
+
+async def test_a_group_that_was_lost_delivers_again(
+    queue: ValkeyStreamsQueue, client: RedisClient
+) -> None:
+    """What is in the stream when the group is created may have been delivered by another."""
+    async with queue.consume(orders_max=10) as consumer:
+        await consumer.receive(0)
+        await queue.publish(MESSAGE)
+        [before] = await consumer.receive(2)
+        await client.execute("XGROUP", "DESTROY", STREAM, GROUP)
+        await queue.publish(MESSAGE)
+    async with queue.consume(orders_max=10) as consumer:
+        again, other = await consumer.receive(2)
+        await queue.publish(MESSAGE)
+        [new] = await consumer.receive(2)
+    assert before.tag == again.tag
+    assert [one.redeliveries for one in (before, again, other, new)] == [0, 1, 1, 0]
+
+
+async def test_what_a_restarted_server_has_may_have_been_delivered(
+    queue: ValkeyStreamsQueue, client: RedisClient, server: EmbeddedValkey
+) -> None:
+    """Its log may lack the latest deliveries, as a replica's that was promoted does."""
+    async with queue.consume(orders_max=10) as consumer:
+        await consumer.receive(0)
+        await queue.publish(MESSAGE)
+        [before] = await consumer.receive(2)
+        # What a log without its tail says of it: that nobody had it.
+        [name] = await consumer_names(client)
+        await client.execute("XGROUP", "DELCONSUMER", STREAM, GROUP, name)
+        await client.execute("XGROUP", "SETID", STREAM, GROUP, "0")
+        await server.stop()
+    await server.start()
+
+    async def received() -> Sequence[Delivery]:
+        async with queue.consume(orders_max=10) as consumer:
+            deliveries = await consumer.receive(2)
+            await queue.publish(MESSAGE)
+            return [*deliveries, *await consumer.receive(2)]
+
+    again, new = await eventually(
+        received, within_seconds=5, retried=(UnavailableError, UnknownOutcomeError)
+    )
+    assert before.tag == again.tag
+    assert [one.redeliveries for one in (before, again, new)] == [0, 1, 0]

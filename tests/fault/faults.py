@@ -159,10 +159,16 @@ async def _frozen(member: Member, scene: Scene) -> None:
 async def jump_clock(scene: Scene) -> None:
     """The clocks of all processes are wrong, forwards, backwards, over midnight."""
     for seconds in scene.random.sample((3_600, -3_600, 86_400, -86_400, 59, -7), 3):
-        scene.system.clock_path.write_text(str(seconds))
+        _set_clocks(scene, seconds)
         await scene.more_acked(200)
         await scene.a_while(0.5, 1.5)
-    scene.system.clock_path.write_text("0")
+    _set_clocks(scene, 0)
+
+
+def _set_clocks(scene: Scene, seconds: float) -> None:
+    new = scene.system.clock_path.with_suffix(".new")
+    new.write_text(str(seconds))
+    new.replace(scene.system.clock_path)  # in one step: they are read all the time
 
 
 # --- servers -----------------------------------------------------------------------------------

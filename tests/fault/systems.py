@@ -5,8 +5,6 @@ its children end with it.
 """
 
 import asyncio
-import contextlib
-import os
 import signal
 import uuid
 from abc import ABC, abstractmethod
@@ -23,7 +21,7 @@ from tests.fault.network import Link
 from tests.support.clients import Connection
 from tests.support.eventually import eventually
 from tests.support.patience import NOT_WELL
-from tests.support.processes import descendants, free_port
+from tests.support.processes import descendants, free_port, freeze, send
 
 DIRTY_ORDERS_MAX = 20_000
 START_SECONDS = 180.0
@@ -70,9 +68,11 @@ class StoreServer(ABC):
 
     async def send(self, number: signal.Signals) -> None:
         """Send a signal to all its processes."""
-        for pid in await self.pids():
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
-                os.kill(pid, number)
+        pid = await self.pid()
+        if number is signal.SIGSTOP and pid is not None:
+            freeze(pid)
+        else:
+            send(await self.pids(), number)
 
 
 class System(ABC):

@@ -105,20 +105,26 @@ class OnServers(Deployment):
         }
 
     async def start(self) -> None:
-        for command in ("api", *["worker"] * WORKERS):
-            self._run(*PROGRAM, command, environment=self.environment)
-        await eventually(
-            self._is_ready, within_seconds=READY_SECONDS, retried=(OSError, AssertionError)
-        )
+        self._run(*PROGRAM, "api", environment=self.environment)
+        doors: list[Api] = [self]
+        for _ in range(WORKERS):
+            doors.append(Api(free_port()))
+            variables = {**self.environment, "WORKER_PORT": str(doors[-1].port)}
+            self._run(*PROGRAM, "worker", environment=variables)
+        for door in doors:
+            await eventually(
+                partial(self._is_ready, door),
+                within_seconds=READY_SECONDS,
+                retried=(OSError, AssertionError),
+            )
 
     def command(self, *arguments: str) -> AbstractContextManager[Process]:
         """Run it with the settings of the deployment."""
         return started((*PROGRAM, *arguments), environment=self.environment)
 
-    async def _is_ready(self) -> None:
-        answer = await self.request("GET", "/health/ready")
-        states = answer.json["stores"]
-        assert all(store["up"] for store in states.values()), states
+    async def _is_ready(self, door: Api) -> None:
+        answer = await door.request("GET", "/health/ready")
+        assert answer.json["mode"] == "normal", answer.json
 
 
 @asynccontextmanager

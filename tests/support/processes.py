@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -21,22 +21,42 @@ from tests.support.api import Api
 
 REPOSITORY = Path(__file__).parents[2]
 WAIT_SECONDS = 45.0
+PORTS = range(20000, 32000)
+PORTS_OF_ONE = 750
+"""Ports of each of the processes that run tests side by side, up to sixteen."""
+
+_given_ports: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nobody listens on now.
+    """Return a port of the loopback that nobody listens on now, and that no other test will get.
 
     It lies below those that the kernel gives to outgoing connections, so that it can be listened
-    on again after a restart under load.
+    on again after a restart under load. Each process of a parallel run has ports of its own, and
+    gives each of them once: nothing takes it between this choice and the listening.
     """
+    return free_ports(1)
+
+
+def free_ports(number: int) -> int:
+    """Return the first of so many ports in a row, each as from `free_port`."""
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = PORTS[process * PORTS_OF_ONE % len(PORTS)]
     while True:
-        port = random.randrange(20000, 32000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
+        start = random.randrange(first, first + PORTS_OF_ONE - number)
+        row = range(start, start + number)
+        if _given_ports.isdisjoint(row) and all(map(_is_free, row)):
+            _given_ports.update(row)
+            return start
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 async def eventually(
@@ -51,11 +71,15 @@ async def eventually(
 
 def alive(pid: int) -> bool:
     """Whether the process exists and is not a zombie."""
+    return _state(pid) not in ("", "Z")
+
+
+def _state(pid: int) -> str:
+    """Return the letter of proc(5); empty if there is no such process."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
 
 
 def hears(pid: int, number: signal.Signals) -> bool:
@@ -85,6 +109,29 @@ def descendants(pid: int) -> list[int]:
         found += children
         pending += children
     return found
+
+
+def send(pids: Iterable[int], number: signal.Signals) -> None:
+    """Send a signal to those that have not just ended by themselves."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def freeze(pid: int) -> list[int]:
+    """Stop a process and all below it (SIGSTOP); return them, when none of them can act any more.
+
+    Whoever was listed may end, and start another, before it is stopped: so it is looked until all
+    that are there stand still.
+    """
+    family: list[int] = []
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        assert time.monotonic() < deadline, f"{family} do not stand still"
+        family += (new := [one for one in (pid, *descendants(pid)) if one not in family])
+        send(new, signal.SIGSTOP)
+        if not new and all(_state(one) in ("", "Z", "T", "t") for one in family):
+            return family
 
 
 class Process:
@@ -152,12 +199,9 @@ class Process:
 
 async def killed_together(processes: Sequence[Process]) -> None:
     """Kill them and everything below them with -9, all at one moment."""
-    family = [pid for one in processes for pid in (one.pid, *descendants(one.pid)) if alive(pid)]
     # Stopped first, so that nobody can react to another's end.
-    for number in (signal.SIGSTOP, signal.SIGKILL):
-        for pid in family:
-            with suppress(ProcessLookupError):  # it has just ended by itself
-                os.kill(pid, number)
+    family = [pid for one in processes if alive(one.pid) for pid in freeze(one.pid)]
+    send(family, signal.SIGKILL)
     await eventually(
         lambda: not any(map(alive, family)) and all(one.code is not None for one in processes),
         what=f"the end of {family}",
@@ -185,12 +229,8 @@ def started(
         try:
             yield Process(popen, out, err)
         finally:
-            family = [popen.pid, *descendants(popen.pid)] if popen.poll() is None else []
-            for pid in family:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+            if popen.poll() is None:
+                send(freeze(popen.pid), signal.SIGKILL)
             popen.wait(WAIT_SECONDS)
             if popen.stdin:
                 popen.stdin.close()

@@ -39,6 +39,9 @@ class QueueServer(ABC):
     death_seconds: float
     """Within so many seconds the messages of a process that died go to another."""
 
+    hold_seconds: float
+    """As long as a process may hold a message, if the server minds."""
+
     @abstractmethod
     async def process(self) -> Queue:
         """Return a queue as another process would have it."""
@@ -46,6 +49,10 @@ class QueueServer(ABC):
     @abstractmethod
     async def kill(self, queue: Queue) -> None:
         """Let the process that has this queue die, with all its connections."""
+
+    @abstractmethod
+    def stand_still(self, queue: Queue) -> None:
+        """Let the process that has this queue say nothing more, its connections open."""
 
     @abstractmethod
     async def stop(self) -> None:
@@ -76,6 +83,7 @@ class ValkeyStreams(QueueServer):
     """The embedded deployment's queue."""
 
     death_seconds = 2.0
+    hold_seconds = 0.7
 
     def __init__(self, server: EmbeddedValkey) -> None:
         self._server = server
@@ -93,13 +101,16 @@ class ValkeyStreams(QueueServer):
             clients.append(client)
             return client
 
-        queue = ValkeyStreamsQueue(open_client(), open_client, claim_idle_seconds=0.7)
+        queue = ValkeyStreamsQueue(open_client(), open_client, claim_idle_seconds=self.hold_seconds)
         self._clients[queue] = clients
         return queue
 
     async def kill(self, queue: Queue) -> None:
         for client in self._clients.pop(queue):
             await client.close()
+
+    def stand_still(self, queue: Queue) -> None:
+        pass  # a process that is asked nothing sends nothing
 
     async def stop(self) -> None:
         await self._server.stop()
@@ -130,6 +141,7 @@ class RabbitMQ(QueueServer):
     """
 
     death_seconds = 2.0
+    hold_seconds = 0.0
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -156,6 +168,9 @@ class RabbitMQ(QueueServer):
         rabbitmq, proxy = self._processes.pop(queue)
         await proxy.stop()
         await rabbitmq.close()
+
+    def stand_still(self, queue: Queue) -> None:
+        self._processes[queue][1].stall()
 
     async def stop(self) -> None:
         for _, proxy in self._processes.values():

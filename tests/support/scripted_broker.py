@@ -20,6 +20,7 @@ class ScriptedBroker:
             "Channel.Open": lambda _: [commands.Channel.OpenOk()],
             "Confirm.Select": lambda _: [commands.Confirm.SelectOk()],
             "Queue.Declare": lambda _: [commands.Queue.DeclareOk("order_queue", 0, 0)],
+            "Basic.Get": lambda _: [commands.Basic.GetEmpty()],
         }
         self.connections: list[asyncio.StreamWriter] = []
 

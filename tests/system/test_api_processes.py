@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -20,6 +19,7 @@ from tests.support.processes import (
     descendants,
     eventually,
     free_port,
+    free_ports,
     polyglot_up,
     started,
 )
@@ -27,19 +27,6 @@ from tests.support.processes import (
 PROCESSES = 3
 REQUESTS = 300
 TEA = b'{"product_name":"Tea","amount":1}'
-
-
-def free_ports(number: int) -> int:
-    """Return the first of so many ports in a row that nobody listens on now."""
-    while True:
-        first = free_port()
-        try:
-            for port in range(first, first + number):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return first
 
 
 @pytest.fixture
@@ -101,8 +88,8 @@ async def test_they_share_the_orders_and_each_tells_its_own_figures(
 
 async def test_one_that_dies_is_started_again_and_nobody_is_refused(system: Up) -> None:
     """A connection that falls to the dead one waits for its successor."""
+    await eventually(lambda: len(members(system)) == PROCESSES, what="all processes")
     before = members(system)
-    assert len(before) == PROCESSES
     os.kill(before[0], signal.SIGKILL)
     ids = await asyncio.gather(*[order(system.port) for _ in range(REQUESTS)])
     assert len(set(ids)) == REQUESTS

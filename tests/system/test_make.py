@@ -29,6 +29,6 @@ async def test_sigterm_to_make_stops_everything(tmp_path: Path, *, to_group: boo
         else:
             make.send(signal.SIGTERM)
         await make.ended()
-        await eventually(lambda: not any(map(alive, family)), 1, "the end of all")
+        await eventually(lambda: not any(map(alive, family)), what="the end of all")
         assert "Traceback" not in make.log()
         assert '"action":"stopped"' in make.log()

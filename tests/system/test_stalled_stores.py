@@ -1,7 +1,6 @@
 """A store that is there and does not answer (SIGSTOP): nobody waits longer than a deadline."""
 
 import asyncio
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import pytest
 from tests.support.api import Answer, Api
 from tests.support.deployments import NEEDS_SERVERS, on_servers
 from tests.support.eventually import eventually
-from tests.support.processes import alive, descendants, polyglot_up
+from tests.support.processes import alive, freeze, polyglot_up, send
 from tests.support.real_servers import RealServer
 from tests.support.servers import short_directory
 
@@ -39,14 +38,11 @@ def directory() -> Iterator[Path]:
 @contextmanager
 def stalled(pid: int) -> Iterator[None]:
     """Stop a server and all of its processes; let them go on in the end, if they are there."""
-    family = [pid, *descendants(pid)]
-    for one in family:
-        os.kill(one, signal.SIGSTOP)
+    family = freeze(pid)
     try:
         yield
     finally:
-        for one in filter(alive, family):
-            os.kill(one, signal.SIGCONT)
+        send(family, signal.SIGCONT)
 
 
 async def ask(up: Api, method: str, path: str, body: object = None) -> Answer:

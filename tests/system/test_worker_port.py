@@ -1,6 +1,7 @@
 """A worker's own port: it tells that the worker lives and what it counts, whatever else is away."""
 
 import asyncio
+import runpy
 import signal
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from tests.support.processes import (
     Process,
     eventually,
     free_port,
+    polyglot_up,
     started,
 )
+from tests.support.servers import short_directory
 
 ALIVE = REPOSITORY / "deploy" / "image" / "alive.py"
 
@@ -86,6 +89,39 @@ async def test_the_health_check_tells_a_dead_and_a_hanging_worker(
     await eventually(lambda: alive("WORKER_PORT", str(port)) == 0, what="health")
     worker.send(signal.SIGSTOP)
     assert alive("WORKER_PORT", str(port)) == 1
+
+
+async def test_the_health_check_wants_more_while_a_worker_starts(
+    worker: Process, port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Until its start is over, a worker that misses something is not healthy; then it is."""
+    await eventually(lambda: alive("WORKER_PORT", str(port)) == 0, what="health")
+    check = runpy.run_path(str(ALIVE))
+    monkeypatch.setenv("WORKER_PORT", str(port))
+    names = check["main"].__globals__
+    monkeypatch.setitem(names, "FIRST_PROCESS", Path(f"/proc/{worker.pid}/stat"))
+    monkeypatch.setitem(names, "START_SECONDS", 3600)
+    assert await asyncio.to_thread(check["main"], "WORKER_PORT") == 1
+    assert "not consuming" in capsys.readouterr().out
+    monkeypatch.setitem(names, "START_SECONDS", 0)
+    assert await asyncio.to_thread(check["main"], "WORKER_PORT") == 0
+
+
+async def test_the_health_check_is_passed_by_a_worker_that_consumes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With its stores there, a worker is healthy as soon as it consumes."""
+    port = free_port()
+    with short_directory() as directory:
+        environment = {"WORKER_PORT": str(port)}
+        async with polyglot_up(directory / "data", environment=environment) as up:
+            check = runpy.run_path(str(ALIVE))
+            monkeypatch.setenv("WORKER_PORT", str(port))
+            names = check["main"].__globals__
+            stat = Path(f"/proc/{up.pid_of('worker')}/stat")
+            monkeypatch.setitem(names, "FIRST_PROCESS", stat)
+            monkeypatch.setitem(names, "START_SECONDS", 3600)
+            assert await asyncio.to_thread(check["main"], "WORKER_PORT") == 0
 
 
 async def test_a_port_that_is_taken_is_said(worker: Process, port: int) -> None:

@@ -30,11 +30,18 @@ from polyglot_persistence.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from polyglot_persistence.flows.dead_letters import Handled, Operator, Outcome, Slice
+from polyglot_persistence.flows.dead_letters import (
+    CutShortError,
+    Handled,
+    Operator,
+    Outcome,
+    Slice,
+)
 from tests.support.scripted import FakeClock
 from tests.support.stub_flows import ID, LIMITS, NOW, OPEN, StubFlows
 
 PATH = "/api/admin/dead-letters"
+UNKNOWN = "/problems#unknown-outcome"
 ROWS = [
     DeadLetterRow(number, DeadLetter(ID, ID, b"{}", "because", Stage.PERSIST, 2), NOW, NOW)
     for number in range(9, 0, -1)
@@ -50,7 +57,7 @@ class Letters:
         self.row = ROWS[0]
         self.asked: list[Any] = []
         self.handled: list[Handled] = []
-        self.slices: list[Slice] = []
+        self.slices: list[Slice | Exception] = []
         self.slice_seconds = 0.0
 
     def _ask(self, *question: Any) -> None:
@@ -93,7 +100,10 @@ class Letters:
     def _slice(self, action: str, chosen: LetterFilter, before: int | None) -> Slice:
         self._ask(action, chosen, before)
         self.clock.advance(self.slice_seconds)
-        return self.slices.pop(0)
+        part = self.slices.pop(0)
+        if isinstance(part, Exception):
+            raise part
+        return part
 
 
 class Setup:
@@ -260,6 +270,42 @@ async def test_failures_are_problems(setup: Setup, error: PolyglotError, status:
     ]
     assert [answer.status_code for answer in answers] == [status] * 3
     assert {answer.headers["content-type"] for answer in answers} == {"application/problem+json"}
+
+
+@pytest.mark.parametrize("error", [UnavailableError("away"), UnknownOutcomeError("lost")])
+async def test_a_failure_after_a_slice_is_504_with_what_is_done(
+    setup: Setup, error: PolyglotError
+) -> None:
+    """A 503 would say that nothing was; the cursor leads to the slice that failed."""
+    setup.letters.slices = [Slice([Handled(9, ID, Outcome.DISCARDED)], 9), error]
+    answer = await setup.client.post(f"{PATH}/discard", json={"all": True})
+    out = answer.json()
+    assert (answer.status_code, out["status"], out["type"]) == (504, 504, UNKNOWN)
+    assert "retry-after" not in answer.headers
+    assert (out["done"]["discarded"], out["done"]["next_cursor"]) == (1, "9")
+
+
+async def test_a_slice_that_was_cut_short_is_504_with_what_is_done(setup: Setup) -> None:
+    """What the slice did counts with what came before; from its beginning it is done again."""
+    setup.letters.slices = [
+        Slice([Handled(9, ID, Outcome.PERSISTED)], 9),
+        CutShortError("away", [Handled(8, ID, Outcome.PERSISTED)]),
+    ]
+    answer = await setup.client.post(f"{PATH}/replay", json={"all": True})
+    assert answer.status_code == 504
+    assert (answer.json()["done"]["persisted"], answer.json()["done"]["next_cursor"]) == (2, "9")
+    setup.letters.slices = [CutShortError("away", [])]
+    answer = await setup.client.post(f"{PATH}/replay", json={"all": True})
+    assert (answer.status_code, answer.json()["done"]["next_cursor"]) == (504, None)
+
+
+async def test_one_that_was_cut_short_is_504_with_what_is_done(setup: Setup) -> None:
+    """Its unit may be handled in part only by what is known."""
+    setup.letters.error = CutShortError("away", [Handled(17, ID, Outcome.REINDEXED)])
+    answer = await setup.client.post(f"{PATH}/17/replay")
+    out = answer.json()
+    assert (answer.status_code, out["type"], out["done"]["reindexed"]) == (504, UNKNOWN, 1)
+    assert out["instance"] == f"{PATH}/17/replay"
 
 
 @pytest.mark.parametrize("action", ["replay", "discard"])

@@ -9,11 +9,13 @@ from uuid import UUID
 import httpx2
 import pytest
 import pytest_asyncio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from polyglot_persistence.api import bodies
 from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.endpoint import Endpoint
-from polyglot_persistence.api.importing import ERRORS_MAX, ImportRoute
+from polyglot_persistence.api.importing import ERRORS_MAX, FIRST_LINE_MAX, ImportRoute
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.domain.order import derived_id, new_id
 from polyglot_persistence.errors import (
@@ -27,6 +29,24 @@ from tests.support.scripted import FakeClock
 
 CHUNK = 3
 NDJSON = {"content-type": "application/x-ndjson"}
+KEY = {"idempotency-key": '"abc"'}
+LINES = st.lists(
+    st.sampled_from(
+        [
+            b'{"product_name": "Coffee", "amount": 3.5}',
+            b'{"product_name": "Coffee", "amount": 3.5}\r',
+            b'{"product_name": "Tea", "amount": 2}',
+            b'{"product_name": "", "amount": 2}',
+            b'{"product_name": "Tea\xe2\x80\xa8", "amount": 2}',
+            b'{"product_name": "Rum", "amount": 9, "id": "0199f0c1-7a42-7c31-9d0e-3f5b8c2a1e04"}',
+            b"x" * 300,
+            b"\x0b",
+            b" \r",
+            b"",
+        ]
+    ),
+    max_size=12,
+)
 
 
 class Accepting:
@@ -74,13 +94,49 @@ class Setup:
         )
 
     async def send(
-        self, *lines: object, headers: dict[str, str] | None = None
+        self, *lines: object, headers: dict[str, str] | None = None, query: str = ""
     ) -> tuple[int, dict[str, Any]]:
         body = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+        return await self.post(body.encode(), headers, query)
+
+    async def post(
+        self, body: bytes, headers: dict[str, str] | None = None, query: str = ""
+    ) -> tuple[int, dict[str, Any]]:
         answer = await self.client.post(
-            "/import", content=body.encode(), headers={**NDJSON, **(headers or {})}
+            f"/import{query}", content=body, headers={**NDJSON, **(headers or {})}
         )
         return answer.status_code, answer.json()
+
+    async def cut(
+        self, beginning: bytes, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Send the beginning of a body; the server stops before the rest comes."""
+        parts = [beginning]
+
+        async def receive() -> dict[str, object]:
+            if not parts:
+                self.stopping.set()
+                await asyncio.Event().wait()
+            return {"type": "http.request", "body": parts.pop(), "more_body": True}
+
+        replies: list[Any] = []
+
+        async def send(message: Any) -> None:
+            replies.append(message)
+
+        names = {**NDJSON, "transfer-encoding": "chunked", **(headers or {})}
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/import",
+            "query_string": b"",
+            "headers": [(name.encode(), value.encode()) for name, value in names.items()],
+        }
+        async with asyncio.timeout(10):
+            await self.app(scope, receive, send)
+        self.stopping.clear()
+        assert (b"connection", b"close") in replies[0]["headers"]
+        return replies[0]["status"], json.loads(replies[1]["body"])
 
 
 @pytest_asyncio.fixture
@@ -213,36 +269,212 @@ async def test_an_unknown_outcome_is_tried_again_under_the_same_id(setup: Setup)
 async def test_it_ends_when_the_server_stops(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read is accepted; the answer says with which line to go on."""
     monkeypatch.setattr(bodies, "DISCARD_SECONDS_MAX", 0.01)
-    parts = [(json.dumps(order("a")) + "\n" + json.dumps(order("b")) + '\n{"prod').encode()]
-
-    async def receive() -> dict[str, object]:
-        if not parts:
-            setup.stopping.set()
-            await asyncio.Event().wait()
-        return {"type": "http.request", "body": parts.pop(), "more_body": True}
-
-    replies: list[Any] = []
-
-    async def send(message: Any) -> None:
-        replies.append(message)
-
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/import",
-        "query_string": b"",
-        "headers": [(b"content-type", b"application/x-ndjson"), (b"transfer-encoding", b"chunked")],
-    }
-    async with asyncio.timeout(10):
-        await setup.app(scope, receive, send)
-    assert replies[0]["status"] == 503
-    out = json.loads(replies[1]["body"])
+    status, out = await setup.cut(
+        (json.dumps(order("a")) + "\n" + json.dumps(order("b")) + '\n{"prod').encode()
+    )
+    assert status == 503
     assert (out["accepted"], out["first_line_not_accepted"]) == (2, 3)
-    assert (b"connection", b"close") in replies[0]["headers"]
+    assert "all lines after line 2" in out["detail"]
+
+
+async def test_a_slow_sender_is_told_so_and_how_to_resume(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """408, with what was done."""
+    monkeypatch.setattr(bodies, "DISCARD_SECONDS_MAX", 0.01)
+    monkeypatch.setattr(bodies, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(setup.stopping, "set", lambda: None)
+    status, out = await setup.cut((json.dumps(order("a")) + "\n").encode(), KEY)
+    assert status == 408
+    assert (out["accepted"], out["first_line_not_accepted"]) == (1, 2)
+    assert "the body stood still for too long; " in out["detail"]
+    assert "?first_line=2" in out["detail"]
 
 
 async def test_another_content_type_is_refused(setup: Setup) -> None:
     """JSON is not newline-delimited JSON."""
     answer = await setup.client.post("/import", json=order("a"))
     assert answer.status_code == 415
+    assert setup.accepting.stored == {}
+
+
+def outcomes_by_name(setup: Setup, **by_name: Sequence[PolyglotError | None]) -> None:
+    """Plan the outcome of each attempt at a line; the last one goes on for ever."""
+    planned = {name: list(outcomes) for name, outcomes in by_name.items()}
+
+    def answer(line: ImportLine) -> PolyglotError | None:
+        outcomes = planned.get(line.product_name, [None])
+        return outcomes.pop(0) if len(outcomes) > 1 else outcomes[0]
+
+    setup.accepting.answer = answer
+
+
+LOST, FULL = UnknownOutcomeError("lost"), UnavailableError("full")
+
+
+async def test_one_unknown_attempt_makes_the_answer_504(setup: Setup) -> None:
+    """Refused at last, the line may be stored by the first attempt: 503 would be a lie."""
+    outcomes_by_name(setup, b=[LOST, FULL], c=[FULL], e=[FULL, LOST, FULL])
+    status, out = await setup.send(order("a"), order("b"), order("c"))
+    assert status == 504
+    assert (out["type"], out["status"]) == ("/problems#unknown-outcome", 504)
+    assert out["lines_not_accepted"] == [2, 3]
+    assert out["lines_unknown"] == [2]
+    assert (out["accepted"], out["first_line_not_accepted"], out["lines_read"]) == (1, 2, 3)
+    assert "whether line 2 is stored is not known" in out["detail"]
+    assert "may become a second order" in out["detail"]
+    status, out = await setup.send(order("d"), order("e"))
+    assert (status, out["lines_unknown"]) == (504, [2])
+
+
+async def test_a_line_that_was_only_refused_is_503(setup: Setup) -> None:
+    """However often."""
+    outcomes_by_name(setup, b=[FULL])
+    status, out = await setup.send(order("a"), order("b"))
+    assert (status, out["lines_not_accepted"]) == (503, [2])
+    assert "lines_unknown" not in out
+    assert "second order" not in out["detail"]
+
+
+@pytest.mark.parametrize("given", [False, True])
+async def test_a_stop_after_an_unknown_attempt_is_504(setup: Setup, given: bool) -> None:
+    """The cause of the end is the stop, and still it is not known what is stored."""
+    outcomes_by_name(setup, a=[LOST, FULL])
+    slept = setup.clock.sleep
+
+    async def sleep(seconds: float) -> None:
+        setup.stopping.set()
+        await slept(seconds)
+
+    setup.clock.sleep = sleep  # type: ignore[method-assign]
+    line = order("a", id=str(new_id())) if given else order("a")
+    status, out = await setup.send(line)
+    assert (status, out["lines_unknown"]) == (504, [1])
+
+
+async def test_an_unknown_line_with_an_id_counts_as_accepted(setup: Setup) -> None:
+    """Its first attempt may have stored it; an order from before cannot be told from that."""
+    outcomes_by_name(setup, a=[LOST, None])
+    status, out = await setup.send(order("a", id=str(new_id())), order("b", id=str(new_id())))
+    assert (status, out["accepted"], out["unchanged"]) == (200, 2, 0)
+
+
+async def test_a_conflict_after_an_unknown_attempt_decides_nothing(setup: Setup) -> None:
+    """Of the two contents the record takes one, and it may be that of the first attempt."""
+    given = new_id()
+    outcomes_by_name(setup, a=[LOST, ConflictError("other content")])
+    setup.accepting._accept = (  # type: ignore[method-assign]
+        lambda line: LineOutcome(line.id or new_id(), error=setup.accepting.answer(line))
+    )
+    status, out = await setup.send(order("a", id=str(given)), order("b"))
+    assert (status, out["lines_unknown"]) == (504, [1])
+    assert "rejected" not in out
+
+
+async def test_what_was_rejected_before_the_end_is_in_the_problem(setup: Setup) -> None:
+    """Whoever goes on behind such a line never hears of it again."""
+    outcomes_by_name(setup, b=[FULL])
+    _, out = await setup.send(order(""), order("a"), order("b"))
+    assert out["rejected"] == 1
+    assert out["lines_rejected"] == [{"line": 1, "detail": "/product_name: must not be empty"}]
+    assert "lines_rejected_omitted" not in out
+
+
+@pytest.mark.parametrize("names", [["Coffee"] * 9, list("abcdefghi")], ids=["equal", "different"])
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_keyed_import_is_resumed(setup: Setup, names: list[str], whole: bool) -> None:
+    """By the problem's line and the rest under its own numbers, or by the whole body again."""
+    lines = [order(name) for name in names]
+    outcomes_by_name(setup)
+    setup.accepting.answer = lambda _line: FULL if len(setup.accepting.stored) >= 4 else None
+    status, out = await setup.send(*lines, headers=KEY)
+    assert (status, out["accepted"], out["first_line_not_accepted"]) == (503, 4, 5)
+    assert "send line 5 and the rest with the same Idempotency-Key" in out["detail"]
+    assert "?first_line=5, or the whole body again" in out["detail"]
+    setup.accepting.answer = lambda _line: None
+    if whole:
+        status, out = await setup.send(*lines, headers=KEY)
+    else:
+        status, out = await setup.send(*lines[4:], headers=KEY, query="?first_line=5")
+    assert (status, out["accepted"], out["unchanged"]) == (200, 5, 4 if whole else 0)
+    assert {i: line.product_name for i, line in setup.accepting.stored.items()} == {
+        derived_id("", "abc", number): name for number, name in enumerate(names, 1)
+    }
+
+
+@settings(max_examples=60)
+@given(LINES, st.data())
+def test_any_cut_of_any_body_is_resumed(lines: list[bytes], data: st.DataObject) -> None:
+    """Wherever it is cut, the rest by its first line's number stores what the whole stores."""
+    body = b"\n".join(lines)
+    cut_at = data.draw(st.integers(0, len(body)))
+
+    async def compare() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bodies, "DISCARD_SECONDS_MAX", 0.0)
+            whole, resumed = Setup(), Setup()
+            async with whole.client, resumed.client:
+                _, expected = await whole.post(body, KEY)
+                _, cut = await resumed.cut(body[:cut_at], KEY)
+                first = cut["first_line_not_accepted"]
+                rest = b"\n".join(body.split(b"\n")[first - 1 :])
+                _, after = await resumed.post(rest, KEY, f"?first_line={first}")
+        assert resumed.accepting.stored == whole.accepting.stored
+        for name in ("accepted", "unchanged", "rejected"):
+            assert cut.get(name, 0) + after[name] == expected[name]
+        assert cut.get("lines_rejected", []) + after["errors"] == expected["errors"]
+
+    asyncio.run(compare())
+
+
+async def test_a_rest_without_its_number_is_refused_whole(setup: Setup) -> None:
+    """Its first line contradicts the id of line 1; nothing is stored, and the text says why."""
+    await setup.send(*[order(name) for name in "abcd"], headers=KEY)
+    before = dict(setup.accepting.stored)
+    status, out = await setup.send(*[order(name) for name in "efgh"], headers=KEY)
+    assert (status, out["type"]) == (422, "/problems#conflict")
+    assert "line 1 under this idempotency key" in out["detail"]
+    assert "first_line" in out["detail"]
+    assert setup.accepting.stored == before
+    status, out = await setup.send(order("x"), headers=KEY, query="?first_line=3")
+    assert status == 422
+    assert "line 3 under this idempotency key" in out["detail"]
+
+
+async def test_a_body_is_refused_by_the_first_line_that_can_be_read(setup: Setup) -> None:
+    """Neither a line that is rejected nor one with an id of its own hides the next."""
+    given = new_id()
+    await setup.send(order("a", id=str(given)), "", "", order("b"), headers=KEY)
+    before = dict(setup.accepting.stored)
+    other = order("other", id=str(given))
+    status, out = await setup.send("", order(""), other, order("c"), order("d"), headers=KEY)
+    assert (status, out["status"]) == (422, 422)
+    assert setup.accepting.stored == before
+
+
+async def test_a_conflict_further_on_is_one_rejected_line(setup: Setup) -> None:
+    """A body that begins as before is the same import."""
+    await setup.send(*[order(name) for name in "abcd"], headers=KEY)
+    status, out = await setup.send(*[order(name) for name in "abxde"], headers=KEY)
+    assert (status, out["accepted"], out["unchanged"], out["rejected"]) == (200, 1, 3, 1)
+    assert [error["line"] for error in out["errors"]] == [3]
+
+
+async def test_every_number_counts_from_the_first_line(setup: Setup) -> None:
+    """Those of errors, and those of a problem; also without a key."""
+    status, out = await setup.send("", order(""), query="?first_line=1000")
+    assert (status, [error["line"] for error in out["errors"]]) == (200, [1001])
+    outcomes_by_name(setup, b=[FULL])
+    _, out = await setup.send(order("a"), order("b"), query="?first_line=41")
+    assert (out["lines_not_accepted"], out["lines_read"]) == ([42], 42)
+    _, out = await setup.send(query=f"?first_line={FIRST_LINE_MAX}")
+    assert out["accepted"] == 0
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x", "1.5", "", str(FIRST_LINE_MAX + 1), "9" * 99])
+async def test_a_first_line_that_is_no_number_of_one_is_400(setup: Setup, number: str) -> None:
+    """Nothing is stored."""
+    status, out = await setup.send(order("a"), query=f"?first_line={number}")
+    assert status == 400
+    assert "first_line" in out["detail"]
     assert setup.accepting.stored == {}

@@ -20,6 +20,7 @@ from polyglot_persistence.domain.dead_letter import DeadLetter, DeadLetterRow, S
 from polyglot_persistence.domain.order import Order
 from polyglot_persistence.errors import (
     NotFoundError,
+    PoisonError,
     PolyglotError,
     UnavailableError,
     UnknownOutcomeError,
@@ -101,6 +102,24 @@ async def test_prefer_wait_answers_202_otherwise(
     setup.flows.state = OrderStatus(ID, NOW, False, None, None, dead)
     answer = await setup.client.post("/api/orders", json=TEA, headers={"prefer": "wait=1"})
     assert (answer.status_code, answer.json()["status"]) == (202, status)
+
+
+@pytest.mark.parametrize("asked", ["wait_persisted", "status"])
+@pytest.mark.parametrize(
+    "error", [UnavailableError("away"), PoisonError("no entry"), ValueError("b'Z' is no state")]
+)
+async def test_an_accepted_order_is_202_whatever_waiting_meets(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, asked: str, error: Exception
+) -> None:
+    """An error would say that it was not stored, or that this is not known."""
+
+    async def fail(*_: object) -> None:
+        raise error
+
+    setup.flows.persisted = False
+    monkeypatch.setattr(setup.flows, asked, fail)
+    answer = await setup.client.post("/api/orders", json=TEA, headers={"prefer": "wait=1"})
+    assert (answer.status_code, answer.json()["status"]) == (202, "processing")
 
 
 async def test_waiting_ends_when_the_server_stops(

@@ -1,7 +1,7 @@
 """A breaker: what opens it, what closes it, and what is said of it."""
 
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.flows.breaker import Breaker
+from polyglot_persistence.flows.breaker import FIRST_LOOKS_IN_VAIN_MAX, Breaker
 from polyglot_persistence.telemetry import STORE_UP
 
 
@@ -27,6 +27,20 @@ async def test_a_store_that_nobody_tells_of_is_away_at_the_second_look() -> None
         seen.append(breaker.is_open)
         assert STORE_UP.labels("test")._value.get() == (not breaker.is_open)
     assert seen == [False, False, False, False, True, True, False]
+
+
+async def test_a_store_that_was_not_there_yet_is_given_time_to_start() -> None:
+    """It counts as away only after some looks; once it was there, after two."""
+    store = Store()
+    breaker = Breaker("test", store.ping)
+    store.away = True
+    for _ in range(FIRST_LOOKS_IN_VAIN_MAX):
+        assert not breaker.is_open
+        await breaker.look()
+    assert breaker.is_open
+    store.away = False
+    await breaker.look()
+    assert not breaker.is_open
 
 
 async def test_a_failed_call_opens_it_and_only_a_ping_closes_it() -> None:

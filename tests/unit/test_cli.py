@@ -162,11 +162,11 @@ def _missing(name: str) -> object:
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The servers' drivers come with an extra; a bug in our own imports stays visible."""
-    monkeypatch.setattr(bootstrap, "run_worker", lambda _: _missing("pamqp.base"))
+    monkeypatch.setattr(bootstrap, "run_worker", lambda *_: _missing("pamqp.base"))
     result = CliRunner().invoke(app, ["worker"])
     assert result.exit_code == 2
     assert "pip install 'polyglot-persistence[servers]'" in result.stderr
-    monkeypatch.setattr(bootstrap, "run_worker", lambda _: _missing("polyglot_persistence.oops"))
+    monkeypatch.setattr(bootstrap, "run_worker", lambda *_: _missing("polyglot_persistence.oops"))
     result = CliRunner().invoke(app, ["worker"])
     assert isinstance(result.exception, ModuleNotFoundError)
 

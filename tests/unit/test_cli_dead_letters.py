@@ -23,7 +23,13 @@ from polyglot_persistence.domain.dead_letter import (
     Stage,
 )
 from polyglot_persistence.errors import NotFoundError, UnavailableError
-from polyglot_persistence.flows.dead_letters import Handled, Operator, Outcome, Slice
+from polyglot_persistence.flows.dead_letters import (
+    CutShortError,
+    Handled,
+    Operator,
+    Outcome,
+    Slice,
+)
 
 ID = UUID("0199f0c1-7a42-7c31-9d0e-3f5b8c2a1e04")
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -87,7 +93,7 @@ class Flow:
 
     def _slice(self, action: str, chosen: LetterFilter, before: int | None) -> Slice:
         self.asked.append((action, chosen, before))
-        if self.error is not None:
+        if self.error is not None and not self.slices:
             raise self.error
         return self.slices.pop(0)
 
@@ -326,6 +332,21 @@ def test_a_store_that_is_away_is_one_line(flow: Flow) -> None:
     flow.error = UnavailableError("the cache is away")
     result = run("discard", "--all")
     assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.endswith("polyglot: the cache is away\n")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_was_done_before_an_error_is_told(flow: Flow, as_json: bool) -> None:
+    """Of the slices before, and of the one that was cut short; the error comes last."""
+    flow.slices = [Slice([Handled(9, ID, Outcome.DISCARDED)], 9)]
+    flow.error = CutShortError("the cache is away", [Handled(8, ID, Outcome.DISCARDED)])
+    result = run("discard", "--all", *["--json"] * as_json)
+    assert result.exit_code == 1
+    if as_json:
+        assert json.loads(result.stdout)["discarded"] == 2
+    else:
+        assert result.stdout == "2 discarded\n"
+    assert "cut short; what was done stays done" in result.stderr
     assert result.stderr.endswith("polyglot: the cache is away\n")
 
 

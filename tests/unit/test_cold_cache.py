@@ -13,6 +13,7 @@ from polyglot_persistence.errors import NotFoundError, UnavailableError
 from polyglot_persistence.flows.breaker import Breaker
 from polyglot_persistence.flows.cold_cache import (
     COMMIT_SECONDS_MAX,
+    FOUNDER_SECONDS_MAX,
     ColdMark,
     Warming,
     end_warming,
@@ -195,6 +196,18 @@ async def test_a_second_process_waits_for_the_one_that_creates_the_epoch() -> No
     stand.record.leads_denied = 3
     await stand.found()
     assert stand.cache.epoch == "1"
+
+
+async def test_a_second_process_waits_for_the_copy_of_the_epoch_but_not_for_ever() -> None:
+    """Else its worker would take the cache of a fresh installation for a cold one."""
+    stand = Stand()  # the epoch is there, and whoever created it may be about to copy it
+    stand.record.leads_denied = 3
+    await stand.found()
+    assert stand.record.leads_denied == -1
+    stand.record.leads_denied = 1_000_000
+    begun = stand.clock.monotonic()
+    await stand.found()
+    assert stand.clock.monotonic() - begun == pytest.approx(FOUNDER_SECONDS_MAX, abs=0.1)
 
 
 @pytest.mark.parametrize("before", ["queued", "dirty", "uncountable", "cache away", "created"])

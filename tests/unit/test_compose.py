@@ -284,6 +284,14 @@ def test_the_image_runs_the_process_itself(name: str) -> None:
     assert SERVICES[name]["read_only"]
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_ours_start_for_as_long_as_their_check_says(name: str) -> None:
+    """The check asks for more until failures count: it is the same time in all three places."""
+    period = SERVICES[name]["healthcheck"]["start_period"]
+    assert f"START_SECONDS = {seconds(period)}\n" in (ROOT / "deploy/image/alive.py").read_text()
+    assert f"--start-period={period} " in stages()[name]
+
+
 def test_the_image_runs_as_nobody_special() -> None:
     """The last user is a number other than root's, so that it can be checked from outside."""
     assert re.findall(r"^USER (\d+):(\d+)$", DOCKERFILE, re.MULTILINE) == [("10001", "10001")]

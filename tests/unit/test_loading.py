@@ -88,6 +88,43 @@ def test_a_failure_is_tried_again(api: ImportApi, fault: str) -> None:
     assert "trying again: " in result.stderr
 
 
+@pytest.mark.parametrize("status", [503, 504, 408])
+def test_an_import_that_ended_early_is_resumed(api: ImportApi, status: int) -> None:
+    """Only what is open is sent again, and no line is counted twice."""
+    api.faults = [f"{status} in part"] * 7
+    result = _load(api)
+    assert result.exit_code == 0, result.output
+    assert len(api.orders) == 950
+    assert "950 accepted, 0 already there, 0 rejected" in result.stdout
+    assert "950 of 950 orders (100%)" in result.stderr
+    assert api.imports == 10 + 7
+    assert api.lines < 950 + 7 * 68  # of 100 lines at most 67 stay open
+
+
+def test_a_rejected_line_is_shown_once_by_its_own_text(api: ImportApi) -> None:
+    """Also if the import ended behind it, and the rest was sent with other lines before it."""
+    lines = [line.ndjson for line in next(completejourney.read(100))]
+    for number in (2, 50, 90):
+        api.store(lines[number - 1].replace(b'"amount":', b'"amount":9'))
+    api.faults = ["503 in part"] * 3
+    result = _load(api, 100)
+    assert result.exit_code == 1
+    assert "97 accepted, 0 already there, 3 rejected" in result.stdout
+    for number in (2, 50, 90):
+        shown = f"rejected: other content: {lines[number - 1].decode().strip()}"
+        assert result.stdout.count(shown) == 1
+
+
+def test_totals_that_are_not_those_of_what_was_sent_end_it(
+    api: ImportApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever answers there is not this API, or not right."""
+    monkeypatch.setattr(api, "store", lambda *_: b'{"accepted": 1}')
+    result = _load(api)
+    assert result.exit_code == 1
+    assert "the API's totals are not those of what was sent" in result.stderr
+
+
 def test_a_refused_request_is_told_at_once(api: ImportApi) -> None:
     """Sending it again would not help."""
     api.faults = ["413"]

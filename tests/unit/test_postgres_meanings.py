@@ -3,7 +3,11 @@
 import asyncpg
 import pytest
 
-from polyglot_persistence.adapters.postgres.failures import meaning, meaning_at_commit
+from polyglot_persistence.adapters.postgres.failures import (
+    meaning,
+    meaning_at_commit,
+    meaning_of_effect,
+)
 from polyglot_persistence.errors import (
     PoisonError,
     PolyglotError,
@@ -92,3 +96,23 @@ def test_at_commit_only_a_certain_rollback_is_certain(
 ) -> None:
     """Everything else may have happened after the commit record was written."""
     assert type(meaning_at_commit(server_error(sqlstate))) is kind
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (server_error("42501"), UnavailableError),  # insufficient_privilege
+        (server_error("55P03"), UnavailableError),  # lock_not_available
+        (server_error("57014"), UnavailableError),  # query_canceled
+        (server_error("57P01"), UnknownOutcomeError),  # admin_shutdown
+        (server_error("08006"), UnknownOutcomeError),  # connection_failure
+        (TimeoutError(), UnknownOutcomeError),
+        (ConnectionResetError("gone"), UnknownOutcomeError),
+        (asyncpg.InterfaceError("the connection is closed"), UnknownOutcomeError),
+    ],
+)
+def test_a_statement_that_commits_by_itself_may_be_done(
+    error: Exception, kind: type[PolyglotError]
+) -> None:
+    """Unless the server reported an error of the statement, and not the end of its connection."""
+    assert type(meaning_of_effect(error)) is kind

@@ -22,6 +22,7 @@ from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
 from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.adapters.rabbitmq import messages
 from polyglot_persistence.adapters.rabbitmq.channel import Content
+from polyglot_persistence.adapters.rabbitmq.frames import Properties
 from polyglot_persistence.adapters.rabbitmq.queue import RabbitMQQueue
 from polyglot_persistence.adapters.redis.cache import RedisCache
 from polyglot_persistence.adapters.tantivy.index import TantivyIndex
@@ -347,13 +348,12 @@ def test_systems_have_their_own_names(adapter: type, system: str) -> None:
 def test_a_trace_travels_in_headers_only() -> None:
     """The body, of which the schema is, is the same; what is no text is not taken for a trace."""
     sent = Message(b"[]", 1, NOW, codec.SCHEMA_VERSION, {"traceparent": CALLER})
-    properties = messages.properties_of(sent, 1)
-    content = Content(cast("Any", None), properties, sent.body)
-    delivery = messages.delivery_of(content, None, redelivered=False)
-    assert delivery.trace == {"traceparent": CALLER}
-    assert properties.headers is not None
-    properties.headers["traceparent"] = 7
-    assert messages.delivery_of(content, None, redelivered=False).trace == {}
+    headers = messages.properties_of(sent, 1).headers
+    assert headers is not None
+    for header, expected in ((CALLER, {"traceparent": CALLER}), (7, {})):
+        properties = Properties(headers=cast("Any", {**headers, "traceparent": header}))
+        content = Content(cast("Any", None), properties, sent.body)
+        assert messages.delivery_of(content, None, redelivered=False).trace == expected
 
 
 @pytest.mark.parametrize("header", ["", "nonsense", "00-0-0-01", NOT_SAMPLED])

@@ -18,7 +18,12 @@ from polyglot_persistence.flows.persist import Redelivered, ToIndex
 from polyglot_persistence.flows.sweep import QueueProgress, SweepFlow
 from polyglot_persistence.ports import Backlog, Delivery
 from polyglot_persistence.worker.persister import Persister, PersisterLimits
-from polyglot_persistence.worker.repeat import repeat, repeat_as_leader
+from polyglot_persistence.worker.repeat import (
+    ERRORS_TOLD_MAX,
+    Backoff,
+    repeat,
+    repeat_as_leader,
+)
 from tests.support.scripted import FakeClock, ScriptedQueue
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -406,6 +411,19 @@ async def test_a_failing_step_does_not_end_its_loop() -> None:
 
     await repeat("test", step, stop, interval_seconds=3600)
     assert steps == 2
+
+
+def test_an_outage_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    """Each error that is another is news, up to a few; after a success all of them are again."""
+    backoff = Backoff(asyncio.Event(), "test")
+    errors = [UnavailableError(text) for text in ("refused", "refused", "late", "refused")]
+    for _ in range(2):
+        assert [backoff.is_news(error) for error in errors] == [True, False, True, False]
+        backoff.succeeded()
+        backoff.succeeded()
+    assert [record.getMessage() for record in caplog.records] == ["recovered", "recovered"]
+    many = [UnavailableError(f"port {number}") for number in range(100)]
+    assert sum(map(backoff.is_news, many)) == ERRORS_TOLD_MAX
 
 
 class Roles:

@@ -34,8 +34,14 @@ _PERSISTED = {
     "next_cursor": None,
 }
 _DISCARDED = {**_PERSISTED, "persisted": 0, "discarded": 1}
-_UNIT = "A bulk is handled whole, whichever of its letters is named. "
-_AGAIN = "Doing it again changes nothing."
+_UNIT = (
+    "A bulk is handled whole, whichever of its letters is named, and nothing else that came under "
+    "its idempotency key. "
+)
+_AGAIN = (
+    "503: nothing was done. 504: a store failed meanwhile; `done` counts what is certain. Doing it "
+    "again changes nothing that is done."
+)
 _SOME = (
     "Those that match every filter of the body, or all with `all`. Ends after about "
     f"{ACTION_SECONDS:g} s; then `next_cursor` is there, and the same body with it as `cursor` "
@@ -149,16 +155,19 @@ REPLAY = Operation(
     f"more attempt and the reason of now. {_AGAIN}",
     {200: Answer("What became of it.", Content(JSON, s.ActionOut, _PERSISTED))},
     (p.MALFORMED, p.NOT_FOUND, *_ACTION_PROBLEMS),
+    problem_type=p.ActionProblem,
     parameters=(_LETTER_ID,),
 )
 DISCARD = Operation(
     "discardDeadLetter",
     "admin",
     "Discard a dead letter",
-    f"From then on its order is 404, if it is not persisted. {_UNIT}What the cache still has as "
+    "From then on its order is 404, if it is not persisted and no other letter stands for it. "
+    f"{_UNIT}What the cache still has as "
     f"not yet persisted is kept. {_AGAIN}",
     {200: Answer("What became of it.", Content(JSON, s.ActionOut, _DISCARDED))},
     (p.MALFORMED, p.NOT_FOUND, *_ACTION_PROBLEMS),
+    problem_type=p.ActionProblem,
     parameters=(_LETTER_ID,),
 )
 REPLAY_SOME = Operation(
@@ -168,6 +177,7 @@ REPLAY_SOME = Operation(
     f"{_SOME}{_UNIT}{_AGAIN}",
     {200: Answer("What became of them.", Content(JSON, s.ActionOut, _PERSISTED))},
     (*_BODY_PROBLEMS, *_ACTION_PROBLEMS),
+    problem_type=p.ActionProblem,
     request=Content(JSON, s.DeadLetterChoiceIn, {"stage": "persist", "reason": "overflow"}),
 )
 DISCARD_SOME = Operation(
@@ -177,5 +187,6 @@ DISCARD_SOME = Operation(
     f"{_SOME}{_UNIT}{_AGAIN}",
     {200: Answer("What became of them.", Content(JSON, s.ActionOut, _DISCARDED))},
     (*_BODY_PROBLEMS, *_ACTION_PROBLEMS),
+    problem_type=p.ActionProblem,
     request=Content(JSON, s.DeadLetterChoiceIn, {"stage": "persist", "reason": "overflow"}),
 )

@@ -3,6 +3,7 @@
 Invariant: nothing is replayed or discarded in bulk that the body does not name: either a filter, or
 all by that word.
 Invariant: a request acts for a bounded time; a cursor in its answer says where to go on.
+Invariant: an action that a store cut short after its first effect is 504, with what is done.
 """
 
 import asyncio
@@ -16,10 +17,17 @@ from uuid import UUID
 import msgspec
 from starlette.requests import Request
 
+from polyglot_persistence import tracing
 from polyglot_persistence.api.bodies import BodyReader
 from polyglot_persistence.api.endpoint import client_of
+from polyglot_persistence.api.problems import (
+    PROBLEM_HEADERS,
+    UNKNOWN_OUTCOME,
+    ActionProblem,
+    type_uri,
+)
 from polyglot_persistence.api.queries import parse_count, parse_moment
-from polyglot_persistence.api.replies import Reply, json_reply
+from polyglot_persistence.api.replies import Reply, encode_json, json_reply
 from polyglot_persistence.api.request_headers import check_json
 from polyglot_persistence.api.schemas import (
     ActionOut,
@@ -31,8 +39,16 @@ from polyglot_persistence.api.schemas import (
     WholeDeadLetterOut,
 )
 from polyglot_persistence.domain.dead_letter import DeadLetterRow, LetterFilter, Stage
-from polyglot_persistence.errors import InvalidError, MalformedError, Violation
+from polyglot_persistence.errors import (
+    InvalidError,
+    MalformedError,
+    PolyglotError,
+    UnavailableError,
+    UnknownOutcomeError,
+    Violation,
+)
 from polyglot_persistence.flows.dead_letters import (
+    CutShortError,
     DeadLetterFlow,
     Handled,
     Operator,
@@ -125,8 +141,12 @@ class DeadLetterRoutes:
         return await self._act_on_some(request, body, self._letters.discard_slice)
 
     async def _act_on_one(self, request: Request, act: _One) -> Reply:
-        handled = await act(_parse_id(request), _operator(request))
-        return json_reply(200, _Tally(handled).out(None))
+        letter_id, tally = _parse_id(request), _Tally()
+        try:
+            tally.add(await act(letter_id, _operator(request)))
+        except CutShortError as error:
+            return _cut_short(error, tally, None, request)
+        return json_reply(200, tally.out(None))
 
     async def _act_on_some(self, request: Request, body: BodyReader, act: _Some) -> Reply:
         check_json(request.headers.get("content-type"))
@@ -134,20 +154,48 @@ class DeadLetterRoutes:
         end = self._clock.monotonic() + ACTION_SECONDS
         tally = _Tally()
         while True:
-            part = await act(chosen, before, _operator(request))
+            try:
+                part = await act(chosen, before, _operator(request))
+            except (UnavailableError, UnknownOutcomeError) as error:
+                if tally.is_empty and not isinstance(error, CutShortError):
+                    raise
+                return _cut_short(error, tally, before, request)
             tally.add(part.handled)
             before = part.before
             if before is None or self._clock.monotonic() >= end or self._stopping.is_set():
                 return json_reply(200, tally.out(before))
 
 
+def _cut_short(
+    error: PolyglotError, tally: "_Tally", before: int | None, request: Request
+) -> Reply:
+    """Return the problem that a store's failure is after something was, or may have been, done."""
+    if isinstance(error, CutShortError):
+        tally.add(error.handled)
+    body = ActionProblem(
+        type_uri(UNKNOWN_OUTCOME),
+        UNKNOWN_OUTCOME.title,
+        UNKNOWN_OUTCOME.status,
+        "a store failed within the action: what `done` counts is done, and more may be; doing it "
+        "again changes nothing that is done",
+        request.url.path,
+        trace_id=tracing.trace_id(),
+        done=tally.out(before),
+    )
+    return UNKNOWN_OUTCOME.status, PROBLEM_HEADERS, encode_json(body)
+
+
 class _Tally:
     """What became of the letters of one request: counted, and the kept ones listed in part."""
 
-    def __init__(self, handled: Sequence[Handled] = ()) -> None:
+    def __init__(self) -> None:
         self._counts = dict.fromkeys(Outcome, 0)
         self._kept: list[KeptOut] = []
-        self.add(handled)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no letter was handled."""
+        return not any(self._counts.values())
 
     def add(self, handled: Sequence[Handled]) -> None:
         """Count letters."""

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from polyglot_persistence.api import problems as p
 from polyglot_persistence.api import schemas as s
 from polyglot_persistence.api.dashboard.page import PARTS
+from polyglot_persistence.api.importing import FIRST_LINE_MAX
 from polyglot_persistence.api.orders import PAGE_ORDERS, PAGE_ORDERS_MAX
 from polyglot_persistence.api.problems import Kind, Problem
 from polyglot_persistence.api.request_headers import KEY_CHARACTERS_MAX
@@ -121,8 +122,9 @@ CREATE_ORDER = Operation(
     "createOrder",
     "orders",
     "Accept an order",
-    "Durable before the answer; persisted, searchable and counted soon after. 503: refused, "
-    "nothing was stored. 504: the outcome is not known; retry with the same key.",
+    "Durable before the answer; persisted, searchable and counted soon after. 503: refused, this "
+    "request stored nothing. 504: the outcome is not known; retry with the same key. A 503 to such "
+    "a retry says nothing about the attempt that was answered 504: go on retrying.",
     {
         201: Answer(
             "Accepted, and in PostgreSQL already (only with `Prefer: wait`).",
@@ -169,7 +171,12 @@ IMPORT_ORDERS = Operation(
     "A stream of any length. Each line is an order of its own, may bring its `id` and "
     "`created_at`, and is accepted or reported by its number. Lines with an `id`, and any lines "
     "of a request with an `Idempotency-Key`, change nothing when they are sent again. While orders "
-    "are refused the import waits; if that takes too long, it ends in 503 with what was done.",
+    "are refused the import waits; if that takes too long, it ends in 503 with what was done, or "
+    "in 504 if it is not known of some lines whether they are stored. To resume an import that has "
+    "a key after 408, 503 or 504, send line `first_line_not_accepted` and the rest with the same "
+    "key and that number as `first_line`. If there was no answer, send the whole body again with "
+    "the same key; that works after any cut. If the first line stands for an order with other "
+    "content, the whole body is refused with 422: its lines have other numbers than before.",
     {
         200: Answer(
             "Every line was looked at.",
@@ -186,9 +193,18 @@ IMPORT_ORDERS = Operation(
             ),
         )
     },
-    (p.MALFORMED, p.TOO_SLOW, p.UNSUPPORTED_MEDIA, *_COMMIT_PROBLEMS),
+    (p.MALFORMED, p.TOO_SLOW, p.UNSUPPORTED_MEDIA, p.CONFLICT, *_COMMIT_PROBLEMS),
     problem_type=p.ImportProblem,
-    parameters=(_KEY,),
+    parameters=(
+        _KEY,
+        Parameter(
+            "first_line",
+            "query",
+            "The number of the body's first line, from which all others count. A line ends with a "
+            "line feed; blank lines count. With a key, a line's identity is its number.",
+            {"type": "integer", "minimum": 1, "maximum": FIRST_LINE_MAX, "default": 1},
+        ),
+    ),
     request=Content(
         NDJSON,
         s.ImportLineIn,

@@ -9,9 +9,13 @@
 While the stores refuse, the body is not read, so that the client's own TCP connection holds it
 back. After `wait_seconds` of that the answer says how far the import got.
 
-Invariant: memory is bounded by one chunk and one line, and the answer by `ERRORS_MAX`.
+Invariant: memory is bounded by one chunk and one line, and the answer by `ERRORS_MAX` and a chunk.
 Invariant: a line whose outcome is unknown is tried again under the id that it was given the first
 time, so that no retry of the server's makes a second order.
+Invariant: the answer is 503 only if no attempt at any of the lines that it lists may have stored
+it. One attempt with an unknown outcome makes it 504, whatever came later.
+Invariant: with a key, a line's id follows from its number, and numbers count from `first_line`. So
+the rest of a body under its own numbers, and the whole body, change nothing that is stored.
 """
 
 import asyncio
@@ -36,12 +40,14 @@ from polyglot_persistence.api.problems import (
     kind_of,
     type_uri,
 )
+from polyglot_persistence.api.queries import parse_count
 from polyglot_persistence.api.replies import Reply, encode_json, json_reply
 from polyglot_persistence.api.request_headers import check_ndjson, parse_idempotency_key
 from polyglot_persistence.api.requests import parse_import_line
 from polyglot_persistence.api.schemas import ImportOut, LineErrorOut
 from polyglot_persistence.domain.order import derived_id
 from polyglot_persistence.errors import (
+    ConflictError,
     PolyglotError,
     RejectedError,
     UnavailableError,
@@ -53,6 +59,8 @@ from polyglot_persistence.ports import Clock
 
 ERRORS_MAX = 100
 """Rejected lines that the answer lists."""
+FIRST_LINE_MAX = 10**12
+"""Far more lines than one body has, and exact in JSON for any client."""
 PAUSE_FIRST_SECONDS = 0.05
 PAUSE_LAST_SECONDS = 2.0
 
@@ -62,19 +70,26 @@ class _Pending(NamedTuple):
 
     number: int
     line: ImportLine
-    tried: bool = False
-    """Whether it may have been stored by an attempt under an id that only this server knows."""
+    by_key: bool
+    """Whether its id follows from the idempotency key and its number."""
+    may_be_stored: bool = False
+    """Whether an attempt at it had an unknown outcome."""
 
 
 @dataclass(slots=True)
 class _Totals:
     """What became of the lines so far."""
 
+    lines_read: int
     accepted: int = 0
     unchanged: int = 0
     rejected: int = 0
-    lines_read: int = 0
     errors: list[LineErrorOut] = field(default_factory=list)
+
+    @property
+    def errors_omitted(self) -> int:
+        """Rejected lines that are not listed."""
+        return self.rejected - len(self.errors)
 
     def reject(self, number: int, detail: str, line_id: UUID | None = None) -> None:
         self.rejected += 1
@@ -86,7 +101,7 @@ class _Totals:
 class _StoppedError(Exception):
     """The import cannot go on: why, and the lines of the last chunk that were not accepted."""
 
-    def __init__(self, cause: PolyglotError, pending: Sequence[_Pending]) -> None:
+    def __init__(self, cause: PolyglotError, pending: Sequence[_Pending] = ()) -> None:
         super().__init__(str(cause))
         self.cause = cause
         self.pending = pending
@@ -116,72 +131,121 @@ class ImportRoute:
         """Accept every valid line; report every other; end with the totals."""
         check_ndjson(request.headers.get("content-type"))
         key = parse_idempotency_key(request.headers.getlist("idempotency-key"))
-        client = client_of(request)
-        totals = _Totals()
-        pending: list[_Pending] = []
-        splitter = LineSplitter(self._line_bytes_max)
-
-        async def take(lines: Iterator[Line]) -> None:
-            now = self._clock.now()
-            for line in lines:
-                self._parse(line, (client, key), now, pending, totals)
-                if len(pending) >= self._chunk_orders:
-                    await self._accept_chunk(pending, totals)
-
-        cause: PolyglotError | None = None
-        try:
-            try:
-                async for chunk in body.chunks(self._stopping):
-                    await take(splitter.feed(chunk))
-            except SlowSenderError as error:
-                cause = error
-            if body.complete:
-                await take(splitter.end())
-            await self._accept_chunk(pending, totals)
-        except _StoppedError as stopped:
-            return _ended(stopped.cause, totals, stopped.pending, request.scope["path"])
-        if not body.complete:
-            cause = cause or refused("the server is about to stop")
-            return _ended(cause, totals, (), request.scope["path"])
-        out = ImportOut(
-            totals.accepted,
-            totals.unchanged,
-            totals.rejected,
-            totals.errors,
-            totals.rejected - len(totals.errors),
+        first_line = parse_count(request, "first_line", otherwise=1, maximum=FIRST_LINE_MAX)
+        one = _Import(
+            self._accept,
+            self._clock,
+            client=client_of(request),
+            key=key,
+            chunk_orders=self._chunk_orders,
+            wait_seconds=self._wait_seconds,
+            stopping=self._stopping,
+            totals=_Totals(first_line - 1),
         )
-        return json_reply(200, out)
+        try:
+            await self._read(body, LineSplitter(self._line_bytes_max, first_line), one)
+        except _StoppedError as stopped:
+            return one.problem(stopped, request.scope["path"])
+        totals = one.totals
+        return json_reply(
+            200,
+            ImportOut(
+                totals.accepted,
+                totals.unchanged,
+                totals.rejected,
+                totals.errors,
+                totals.errors_omitted,
+            ),
+        )
 
-    def _parse(
+    async def _read(self, body: BodyReader, splitter: LineSplitter, one: "_Import") -> None:
+        """Hand over every line, or raise `_StoppedError`; a line that was cut off is left out."""
+        cause: PolyglotError = refused("the server is about to stop")
+        try:
+            async for chunk in body.chunks(self._stopping):
+                await self._take(splitter.feed(chunk), one)
+        except SlowSenderError as error:
+            cause = error
+        if body.complete:
+            await self._take(splitter.end(), one)
+        await one.accept_chunk()
+        if not body.complete:
+            raise _StoppedError(cause)
+
+    async def _take(self, lines: Iterator[Line], one: "_Import") -> None:
+        now = self._clock.now()
+        for line in lines:
+            if line.text is None:
+                one.reject(line.number, f"is longer than {self._line_bytes_max} bytes")
+            else:
+                await one.take(line.number, line.text, now)
+
+
+class _Import:
+    """One import under way."""
+
+    def __init__(
         self,
-        line: Line,
-        identity: tuple[str, str | None],
-        now: datetime,
-        pending: list[_Pending],
+        accept: AcceptFlow,
+        clock: Clock,
+        *,
+        client: str,
+        key: str | None,
+        chunk_orders: int,
+        wait_seconds: float,
+        stopping: asyncio.Event,
         totals: _Totals,
     ) -> None:
-        totals.lines_read = line.number
-        if line.text is None:
-            totals.reject(line.number, f"is longer than {self._line_bytes_max} bytes")
-            return
-        try:
-            parsed = parse_import_line(line.text, now)
-        except RejectedError as error:
-            totals.reject(line.number, str(error))
-            return
-        client, key = identity
-        if parsed.id is None and key is not None:
-            parsed = parsed._replace(id=derived_id(client, key, line.number))
-        pending.append(_Pending(line.number, parsed))
+        self.totals = totals
+        self._accept = accept
+        self._clock = clock
+        self._client = client
+        self._key = key
+        self._chunk_orders = chunk_orders
+        self._wait_seconds = wait_seconds
+        self._stopping = stopping
+        self._pending: list[_Pending] = []
 
-    async def _accept_chunk(self, pending: list[_Pending], totals: _Totals) -> None:
-        """Accept the lines, or raise `_StoppedError` with those that were not."""
+    @property
+    def _is_at_its_start(self) -> bool:
+        """Whether nothing of a keyed import is stored, or was there before, as far as is known.
+
+        Until then its lines go one by one: a first line that contradicts its id shows that the
+        body's lines have other numbers than they had, while the whole can still be refused.
+        """
+        return self._key is not None and not (self.totals.accepted or self.totals.unchanged)
+
+    def reject(self, number: int, detail: str) -> None:
+        """Count a line that is not worth parsing."""
+        self.totals.lines_read = number
+        self.totals.reject(number, detail)
+
+    async def take(self, number: int, text: bytes, now: datetime) -> None:
+        """Parse a line, and accept the chunk if it is full now."""
+        self.totals.lines_read = number
+        try:
+            line = parse_import_line(text, now)
+        except RejectedError as error:
+            self.totals.reject(number, str(error))
+            return
+        by_key = line.id is None and self._key is not None
+        if line.id is None and self._key is not None:
+            line = line._replace(id=derived_id(self._client, self._key, number))
+        self._pending.append(_Pending(number, line, by_key))
+        if self._is_at_its_start or len(self._pending) >= self._chunk_orders:
+            await self.accept_chunk()
+
+    async def accept_chunk(self) -> None:
+        """Accept the lines taken, or raise `_StoppedError` with those that were not accepted.
+
+        Raises:
+            ConflictError: the body begins with a line that its id contradicts; nothing is stored.
+        """
         deadline = self._clock.monotonic() + self._wait_seconds
         pause = PAUSE_FIRST_SECONDS
-        todo = list(pending)
-        pending.clear()
+        todo, self._pending = self._pending, []
         while todo:
-            todo, cause = await self._accept_once(todo, totals)
+            todo, cause = await self._accept_once(todo)
             if cause is None:
                 return
             if self._clock.monotonic() + pause > deadline:
@@ -193,15 +257,18 @@ class ImportRoute:
             pause = min(pause * 2, PAUSE_LAST_SECONDS)
 
     async def _accept_once(
-        self, todo: Sequence[_Pending], totals: _Totals
+        self, todo: Sequence[_Pending]
     ) -> tuple[list[_Pending], PolyglotError | None]:
         """Return the lines that are worth another try, and why."""
+        totals, is_at_its_start = self.totals, self._is_at_its_start
         outcomes = await self._accept.accept_lines([pending.line for pending in todo])
         again: list[_Pending] = []
         cause: PolyglotError | None = None
         for pending, outcome in zip(todo, outcomes, strict=True):
             match outcome.error:
-                case None if outcome.unchanged and not pending.tried:
+                # What an attempt of this import may have stored counts as new. With an id of its
+                # own the line may have been there before all the same, which nobody can know.
+                case None if outcome.unchanged and not pending.may_be_stored:
                     totals.unchanged += 1
                 case None:
                     totals.accepted += 1
@@ -211,38 +278,78 @@ class ImportRoute:
                 case UnavailableError() as error:
                     again.append(pending)
                     cause = cause or error
+                case error if pending.may_be_stored:  # of two contents the record takes one
+                    again.append(pending)
+                    cause = cause or error
+                case ConflictError() if pending.by_key and is_at_its_start:
+                    raise _other_lines(pending.number)
                 case error:
                     totals.reject(pending.number, str(error), pending.line.id)
         return again, cause
 
+    def problem(self, stopped: _StoppedError, instance: str) -> Reply:
+        """Return the problem that ended the import, with what was done and where to go on."""
+        totals = self.totals
+        cause = stopped.cause
+        numbers = [line.number for line in stopped.pending]
+        unknown = [line.number for line in stopped.pending if line.may_be_stored]
+        if unknown and not isinstance(cause, UnknownOutcomeError):
+            cause = UnknownOutcomeError(str(cause))
+        first = min([*numbers, totals.lines_read + 1])
+        is_slow = isinstance(cause, SlowSenderError)
+        kind = TOO_SLOW if is_slow else kind_of(cause)
+        why = "the body stood still for too long" if is_slow else detail_of(cause)
+        if unknown:
+            why = f"whether {_in_words(unknown)} stored is not known"
+        body = ImportProblem(
+            type_uri(kind),
+            kind.title,
+            kind.status,
+            f"{why}; {self._how_to_resume(first, bool(unknown))}",
+            instance,
+            accepted=totals.accepted,
+            unchanged=totals.unchanged,
+            rejected=totals.rejected,
+            first_line_not_accepted=first,
+            lines_read=totals.lines_read,
+            lines_not_accepted=numbers,
+            lines_unknown=unknown,
+            lines_rejected=totals.errors,
+            lines_rejected_omitted=totals.errors_omitted,
+        )
+        return kind.status, (*PROBLEM_HEADERS, *error_headers(cause)), encode_json(body)
+
+    def _how_to_resume(self, first: int, is_any_unknown: bool) -> str:
+        if self._key is not None:
+            return (
+                f"to resume, send line {first} and the rest with the same Idempotency-Key and "
+                f"?first_line={first}, or the whole body again with the same key"
+            )
+        doubled = (
+            "; one of lines_unknown that has no id may become a second order"
+            if is_any_unknown
+            else ""
+        )
+        return (
+            "to resume, send lines_not_accepted and all lines after "
+            f"line {self.totals.lines_read}{doubled}"
+        )
+
 
 def _tried(pending: _Pending, order_id: UUID) -> _Pending:
     """Return the line for another attempt that cannot make a second order."""
-    if pending.line.id is not None:
-        return pending
-    return _Pending(pending.number, pending.line._replace(id=order_id), tried=True)
+    return pending._replace(line=pending.line._replace(id=order_id), may_be_stored=True)
 
 
-def _ended(
-    cause: PolyglotError,
-    totals: _Totals,
-    pending: Sequence[_Pending],
-    instance: str,
-) -> Reply:
-    """Return the problem that ended an import, with what was done and where to go on."""
-    kind = TOO_SLOW if isinstance(cause, SlowSenderError) else kind_of(cause)
-    numbers = [line.number for line in pending]
-    body = ImportProblem(
-        type_uri(kind),
-        kind.title,
-        kind.status,
-        detail_of(cause),
-        instance,
-        accepted=totals.accepted,
-        unchanged=totals.unchanged,
-        rejected=totals.rejected,
-        first_line_not_accepted=min([*numbers, totals.lines_read + 1]),
-        lines_read=totals.lines_read,
-        lines_not_accepted=numbers,
+def _other_lines(number: int) -> ConflictError:
+    return ConflictError(
+        f"line {number} under this idempotency key already stands for an order with other content, "
+        "so nothing of this body was stored; to resume an import, give the number of the first "
+        "line that is sent as the query parameter first_line; for another import, use a new key"
     )
-    return kind.status, (*PROBLEM_HEADERS, *error_headers(cause)), encode_json(body)
+
+
+def _in_words(numbers: Sequence[int]) -> str:
+    if len(numbers) == 1:
+        return f"line {numbers[0]} is"
+    return f"{len(numbers)} lines from line {numbers[0]} on are"

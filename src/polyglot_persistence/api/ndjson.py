@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Line(NamedTuple):
-    """A line and its number, counted from 1; `text` is None if it was over the limit."""
+    """A line and its number; `text` is None if it was over the limit."""
 
     number: int
     text: bytes | None
@@ -17,12 +17,14 @@ class Line(NamedTuple):
 class LineSplitter:
     """Cuts a stream of bytes at its newlines; holds at most one line, up to its limit.
 
-    Blank lines count but are not given out. A carriage return before the newline is dropped.
+    A line ends with a line feed and nothing else; its number is `first_line` and how many of these
+    came before it. Blank lines count but are not given out. A carriage return before the line feed
+    is dropped.
     """
 
-    def __init__(self, line_bytes_max: int) -> None:
+    def __init__(self, line_bytes_max: int, first_line: int = 1) -> None:
         self._line_bytes_max = line_bytes_max
-        self._number = 0
+        self._number = first_line - 1
         self._start = bytearray()
         self._over = False
 

@@ -36,6 +36,9 @@ from polyglot_persistence.domain.order import Order, from_micros, id_text, to_mi
 from polyglot_persistence.errors import MalformedError, NotFoundError, UnavailableError
 from polyglot_persistence.flows.accept import Acceptance, AcceptFlow
 from polyglot_persistence.flows.read import OrderStatus, Read, ReadFlow
+from polyglot_persistence.telemetry import logger
+
+_log = logger("api")
 
 PAGE_ORDERS = 50
 PAGE_ORDERS_MAX = 200
@@ -171,7 +174,10 @@ class OrderRoutes:
         return b"respond-async" if preference.respond_async else b""
 
     async def _wait(self, ids: Sequence[UUID], seconds: float) -> Stage:
-        """Return the stage reached within so many seconds, or until the server is to stop."""
+        """Return the stage reached within so many seconds, or until the server is to stop.
+
+        Raises nothing: an order that was accepted must not be answered with an error.
+        """
         persisted = asyncio.ensure_future(self._reads.wait_persisted(ids, seconds))
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
@@ -180,17 +186,16 @@ class OrderRoutes:
                 return "processing"
             if persisted.result():
                 return "persisted"
+            # A unit is dead-lettered whole, so that any of its members can tell.
+            status = await self._reads.status(ids[0])
+        except (UnavailableError, NotFoundError):
+            return "processing"
+        except Exception as error:  # noqa: BLE001  the orders are durable, whatever looking met
+            _log.error("wait_failed", exc_info=error)
+            return "processing"
         finally:
             persisted.cancel()
             stopping.cancel()
-        return await self._processing_or_dead(ids[0])
-
-    async def _processing_or_dead(self, order_id: UUID) -> Stage:
-        # A unit is dead-lettered whole, so that any of its members can tell.
-        try:
-            status = await self._reads.status(order_id)
-        except (UnavailableError, NotFoundError):
-            return "processing"
         return "processing" if status.dead is None else "dead-lettered"
 
 

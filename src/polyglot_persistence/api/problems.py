@@ -2,15 +2,18 @@
 
 Invariant: neither an unexpected error nor a store's tells the client anything about the inside;
 the log has it.
-Invariant: 503 means refused, nothing stored; 504 means that it cannot be known.
+Invariant: 503 means refused: the request that it answers stored nothing. 504 means that it cannot
+be known. Neither speaks of another request, also not of an earlier one with the same key.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from polyglot_persistence import tracing
 from polyglot_persistence.api.replies import COMMON_HEADERS, Headers, Reply, encode_json
+from polyglot_persistence.api.schemas import ActionOut, LineErrorOut
 from polyglot_persistence.errors import (
     ConflictError,
     ForbiddenError,
@@ -96,7 +99,8 @@ CONFLICT = Kind(
     422,
     "conflict",
     "The key or id stands for an order with other content",
-    "The first order with an idempotency key or id stays as it is; use a new one for another.",
+    "The first order with an idempotency key or id stays as it is; use a new one for another. "
+    "Nothing was stored.",
 )
 HEAD_TOO_LARGE = Kind(
     431, "head-too-large", "The request's headers are over the limit", "Nothing was stored."
@@ -105,7 +109,7 @@ TOO_MANY_REQUESTS = Kind(
     429,
     "quota-exceeded",
     "The client is over its rate",
-    "Refused: nothing was stored and nothing will be. Retry after `Retry-After` seconds.",
+    "Refused: this request stored nothing and never will. Retry after `Retry-After` seconds.",
 )
 INTERNAL = Kind(
     500,
@@ -117,7 +121,9 @@ UNAVAILABLE = Kind(
     503,
     "unavailable",
     "Not possible now",
-    "Refused: nothing was stored and nothing will be. Retry after `Retry-After` seconds.",
+    "Refused: this request stored nothing and never will, but for what the answer counts as done. "
+    "Retry after `Retry-After` seconds. An earlier attempt that was answered 504, or not at all, "
+    "may still be stored: retry with its idempotency key.",
 )
 UNKNOWN_OUTCOME = Kind(
     504,
@@ -185,16 +191,55 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ImportProblem(Problem, frozen=True):
-    """A problem that ended an import before its end, with what was done until then."""
+    """A problem that ended an import before its end, with what was done until then.
 
-    accepted: int = 0
-    unchanged: int = 0
+    Numbers of lines count from `first_line`, blank lines included.
+    """
+
+    accepted: Annotated[int, Meta(description="New and durable.")] = 0
+    unchanged: Annotated[int, Meta(description="There before, with the same content.")] = 0
     rejected: int = 0
-    first_line_not_accepted: int = 0
-    """Every line before it was accepted or rejected; send it and the rest again."""
-    lines_read: int = 0
-    """No later line was looked at; of those up to here, `lines_not_accepted` were refused."""
-    lines_not_accepted: list[int] = []
+    first_line_not_accepted: Annotated[
+        int,
+        Meta(
+            description="Every line before it was accepted or rejected. With an `Idempotency-Key`, "
+            "send it and the rest with the same key and this number as `first_line`."
+        ),
+    ] = 0
+    lines_read: Annotated[int, Meta(description="No later line was looked at.")] = 0
+    lines_not_accepted: Annotated[
+        list[int],
+        Meta(
+            description="All of the lines up to `lines_read` that were neither accepted nor "
+            "rejected. Without a key, send them and all lines after `lines_read`."
+        ),
+    ] = []
+    lines_unknown: Annotated[
+        list[int],
+        Meta(
+            description="Those of them that may be stored; the others were refused. If there is "
+            "any, the status is 504. Sent again they are stored once, if they have an `id` or the "
+            "import has a key."
+        ),
+    ] = []
+    lines_rejected: Annotated[
+        list[LineErrorOut], Meta(description="The first rejected lines.")
+    ] = []
+    lines_rejected_omitted: Annotated[
+        int, Meta(description="Rejected lines that are not listed.")
+    ] = 0
+
+
+class ActionProblem(Problem, frozen=True):
+    """A problem that cut an action on dead letters short, with what was done until then."""
+
+    done: Annotated[
+        ActionOut | None,
+        Meta(
+            description="What is certain; more letters may have been handled. Doing it again, with "
+            "`next_cursor` as `cursor` if there is one, changes nothing that is done."
+        ),
+    ] = None
 
 
 PROBLEM_HEADERS: Headers = ((b"content-type", b"application/problem+json"), *COMMON_HEADERS)

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from polyglot_persistence.api.schemas import Moment
 from polyglot_persistence.errors import MalformedError
 
-_DIGITS_MAX = 9
+_DIGITS_MAX = 13
 
 
 def parse_count(

@@ -110,7 +110,7 @@ class BulkAcceptedOut(msgspec.Struct, frozen=True, gc=False):
 class LineErrorOut(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A line that was not accepted, and why."""
 
-    line: Annotated[int, Meta(description="Counted from 1.")]
+    line: Annotated[int, Meta(description="Counted from `first_line`, blank lines included.")]
     detail: str
     id: Annotated[str | None, Meta(description="The line's own id, where it could be read.")] = None
 

@@ -46,11 +46,14 @@ def run_api(settings: Settings) -> int:
     return run_several(doors, serve, stop_seconds=settings.shutdown_timeout_seconds)
 
 
-def run_worker(settings: Settings) -> int:
-    """Run a worker process until it is told to stop; return its exit code."""
+def run_worker(settings: Settings, ready_fd: int | None) -> int:
+    """Run a worker process until it is told to stop; return its exit code.
+
+    Once it consumes, it writes a newline to the descriptor and closes it.
+    """
     from polyglot_persistence.bootstrap import process, worker  # noqa: PLC0415
 
-    return process.run(settings, "polyglot-worker", worker.work)
+    return process.run(settings, "polyglot-worker", partial(worker.work, ready_fd))
 
 
 def migrate(settings: Settings) -> Sequence[str]:

@@ -71,7 +71,7 @@ async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) ->
                 repeat("watch", api.watch, served, interval_seconds=WATCH_INTERVAL_SECONDS)
             )
             if doors.own is not None:
-                tasks.create_task(serve_itself(stores, api.access, doors.own, served))
+                tasks.create_task(serve_itself(api.health, api.access, doors.own, served))
             await serve(
                 api.app(stop),
                 doors.shared,
@@ -139,9 +139,9 @@ class _Api:
             ),
         )
         self._accept = AcceptFlow(self._commit, self._reads, self._clock)
-        self._health = HealthFlow(stores.pingable())
+        self.health = HealthFlow(stores.pingable())
         self.live = LiveFlow(
-            SystemStateFlow(stores.cache, stores.queue, stores.store, self._health),
+            SystemStateFlow(stores.cache, stores.queue, stores.store, self.health),
             self._clock,
             watchers_max=settings.live_streams_max,
         )
@@ -155,7 +155,7 @@ class _Api:
             SearchFlow(stores.search, self._clock),
             SalesFlow(stores.sales, self._clock),
             dead_letter_flow(stores, self._clock),
-            self._health,
+            self.health,
             self.live,
         )
         limits = ApiLimits(

@@ -71,11 +71,11 @@ def run(
 
 
 async def serve_itself(
-    stores: Stores, access: Access, listener: socket.socket, stop: asyncio.Event
+    health: HealthFlow, access: Access, listener: socket.socket, stop: asyncio.Event
 ) -> None:
     """Serve this process's own metrics and health, also while no store is there, until stopped."""
     await serve(
-        build_process_app(HealthFlow(stores.pingable()), access),
+        build_process_app(health, access),
         listener,
         shutdown=stop,
         graceful_seconds=HANG_UP_SECONDS,
@@ -126,7 +126,8 @@ async def prepare(stores: Stores, clock: Clock, stop: asyncio.Event) -> None:
             await stores.migrate()
             await found_epoch(stores.store, stores.cache, stores.queue, clock)
         except PolyglotError as error:
-            _log.warning("not_prepared", error=str(error))
+            if backoff.is_news(error):
+                _log.warning("not_prepared", error=str(error))
             await backoff.pause()
         else:
             return

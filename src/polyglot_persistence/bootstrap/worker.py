@@ -2,6 +2,7 @@
 
 import asyncio
 from functools import partial
+from typing import NamedTuple
 
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.api.server import listen
@@ -9,11 +10,14 @@ from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.audit import audit_flow
 from polyglot_persistence.bootstrap.observed import observed
 from polyglot_persistence.bootstrap.process import prepare, serve_itself, watch_stores
+from polyglot_persistence.bootstrap.readiness import announce
 from polyglot_persistence.bootstrap.rebuild import rebuild_flow
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.flows.cold_cache import Warming, end_warming
+from polyglot_persistence.flows.first_index import FirstIndex
 from polyglot_persistence.flows.freshness import FreshnessCount
+from polyglot_persistence.flows.health import HealthFlow
 from polyglot_persistence.flows.index import IndexFlow
 from polyglot_persistence.flows.persist import PersistFlow
 from polyglot_persistence.flows.sales import SalesFlow
@@ -23,7 +27,7 @@ from polyglot_persistence.telemetry import logger
 from polyglot_persistence.worker.auditor import Throttle, add_up_forever, audit_forever
 from polyglot_persistence.worker.indexer import Indexer, IndexerLimits
 from polyglot_persistence.worker.persister import Persister, PersisterLimits
-from polyglot_persistence.worker.rebuilder import build_first, rebuild_forever
+from polyglot_persistence.worker.rebuilder import make_first, rebuild_forever
 from polyglot_persistence.worker.refresher import refresh_forever
 from polyglot_persistence.worker.sweeper import sweep_forever
 from polyglot_persistence.worker.warmer import warm_forever
@@ -31,32 +35,50 @@ from polyglot_persistence.worker.warmer import warm_forever
 _log = logger("worker")
 
 
-async def work(settings: Settings, stop: asyncio.Event) -> None:
+class _Persisting(NamedTuple):
+    """What brings orders into the record: from the queue, and what it shares with the sweeper."""
+
+    flow: PersistFlow
+    progress: QueueProgress
+    persister: Persister
+    indexer: Indexer
+
+
+async def work(ready_fd: int | None, settings: Settings, stop: asyncio.Event) -> None:
     """Persist, index, sweep, warm and refresh until told to stop.
 
-    On `worker_port` it serves its metrics and health meanwhile, also while no store is there.
+    On `worker_port` it serves its metrics and health meanwhile, also while no store is there. Once
+    it consumes, it announces so on the descriptor.
     """
     listener = listen(settings.api_host, settings.worker_port) if settings.worker_port else None
     stores = observed(connect(settings))
+    freshness = FreshnessCount(shown_after_seconds=stores.audit.contents.shown_after_seconds)
+    persisting = _persisting(settings, stores, freshness)
+    consuming = persisting.persister.consuming
     ended = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as tasks:
             if listener is not None:
                 access = access_of(settings, SystemClock())
+                health = HealthFlow(stores.pingable(), consuming.is_set)
                 tasks.create_task(keep_keys_current(settings, access, ended))
-                tasks.create_task(serve_itself(stores, access, listener, ended))
+                tasks.create_task(serve_itself(health, access, listener, ended))
             tasks.create_task(watch_stores(stores, SystemClock(), ended))
-            await _work(settings, stores, stop)
+            announcing = tasks.create_task(announce(consuming, ready_fd))
+            await _work(settings, stores, persisting, freshness, stop)
+            announcing.cancel()  # without effect if it is done
             ended.set()
     finally:
         await stores.close()
         _log.info("stopped")
 
 
-async def _work(settings: Settings, stores: Stores, stop: asyncio.Event) -> None:
-    freshness = FreshnessCount(shown_after_seconds=stores.audit.contents.shown_after_seconds)
+def _persisting(settings: Settings, stores: Stores, freshness: FreshnessCount) -> _Persisting:
+    clock = SystemClock()
+    flow = PersistFlow(stores.store, stores.cache, clock)
+    progress = QueueProgress()
     indexer = Indexer(
-        IndexFlow(stores.store, stores.search, SystemClock(), freshness=freshness),
+        IndexFlow(stores.store, stores.search, clock, freshness=freshness),
         IndexerLimits(
             settings.index_batch_orders,
             settings.index_waiting_orders_max,
@@ -64,23 +86,8 @@ async def _work(settings: Settings, stores: Stores, stop: asyncio.Event) -> None
             settings.outbox_interval_seconds,
         ),
     )
-    persisted = asyncio.Event()
-    await prepare(stores, SystemClock(), stop)
-    async with asyncio.TaskGroup() as indexing:
-        indexing.create_task(indexer.run(persisted))
-        indexing.create_task(add_up_forever(freshness, stores.audit.record, persisted))
-        await _persist(settings, stores, indexer, stop)
-        persisted.set()  # nothing more is offered: index what waits, and end
-
-
-async def _persist(
-    settings: Settings, stores: Stores, indexer: Indexer, stop: asyncio.Event
-) -> None:
-    clock = SystemClock()
-    persist = PersistFlow(stores.store, stores.cache, clock)
-    progress = QueueProgress()
     persister = Persister(
-        persist,
+        flow,
         queue=stores.queue,
         store=stores.store,
         end_warming=partial(end_warming, stores.cache, stores.store),
@@ -93,25 +100,49 @@ async def _persist(
             settings.delivery_hold_seconds_max,
         ),
     )
+    return _Persisting(flow, progress, persister, indexer)
+
+
+async def _work(
+    settings: Settings,
+    stores: Stores,
+    persisting: _Persisting,
+    freshness: FreshnessCount,
+    stop: asyncio.Event,
+) -> None:
+    persisted = asyncio.Event()
+    await prepare(stores, SystemClock(), stop)
+    async with asyncio.TaskGroup() as indexing:
+        indexing.create_task(persisting.indexer.run(persisted))
+        indexing.create_task(add_up_forever(freshness, stores.audit.record, persisted))
+        await _persist(settings, stores, persisting, stop)
+        persisted.set()  # nothing more is offered: index what waits, and end
+
+
+async def _persist(
+    settings: Settings, stores: Stores, persisting: _Persisting, stop: asyncio.Event
+) -> None:
+    clock = SystemClock()
     sweep = SweepFlow(
         stores.cache,
         stores.queue,
-        persist,
-        progress,
+        persisting.flow,
+        persisting.progress,
         clock,
         age_seconds=settings.sweep_age_seconds,
         batch_orders_max=settings.sweep_batch_orders,
     )
     sales = SalesFlow(stores.sales, clock)
     rebuild = rebuild_flow(settings, stores)
-    await build_first(rebuild, stores.store, stop)
+    first = FirstIndex(stores.store, stores.search)
+    await make_first(rebuild, first, stores.store, stop)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(persister.run(stop))
+        tasks.create_task(persisting.persister.run(stop))
         tasks.create_task(
             sweep_forever(
                 sweep,
                 stores.store,
-                indexer.offer,
+                persisting.indexer.offer,
                 stop,
                 interval_seconds=settings.sweep_interval_seconds,
             )
@@ -119,6 +150,7 @@ async def _persist(
         tasks.create_task(
             rebuild_forever(
                 rebuild,
+                first,
                 stores.store,
                 stop,
                 interval_seconds=settings.outbox_interval_seconds,

@@ -198,15 +198,16 @@ def api(ctx: click.Context) -> None:
         "POSTGRES_DSN=postgresql://record/orders RABBITMQ_URL=amqp://queue polyglot worker",
     ),
 )
+@click.option("--ready-fd", type=int, hidden=True)
 @click.pass_context
-def worker(ctx: click.Context) -> None:
+def worker(ctx: click.Context, ready_fd: int | None) -> None:
     """Run a worker alone until SIGTERM: it persists, indexes, sweeps and refreshes.
 
     As many as you like may run at the same time.
     """
     from polyglot_persistence import bootstrap
 
-    ctx.exit(bootstrap.run_worker(_settings()))
+    ctx.exit(bootstrap.run_worker(_settings(), ready_fd))
 
 
 @app.command(

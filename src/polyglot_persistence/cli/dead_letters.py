@@ -24,7 +24,7 @@ from polyglot_persistence.domain.dead_letter import (
     LetterFilter,
     Stage,
 )
-from polyglot_persistence.errors import NotFoundError
+from polyglot_persistence.errors import NotFoundError, PolyglotError
 
 if TYPE_CHECKING:
     from polyglot_persistence.flows.dead_letters import DeadLetterFlow, Handled, Slice
@@ -276,6 +276,11 @@ def _act(
     except KeyboardInterrupt:
         click.echo("\nstopped; what was done stays done, run it again to go on", err=True)
         raise
+    except PolyglotError as error:
+        if tally.is_begun(error):
+            click.echo("cut short; what was done stays done, run it again to go on", err=True)
+            click.echo(tally.as_json() if as_json else tally.report())
+        raise
     click.echo(tally.as_json() if as_json else tally.report())
     return 0 if tally.is_complete else 1
 
@@ -321,6 +326,14 @@ class _Tally:
         self.missing: list[int] = []
         self._counts: Counter[str] = Counter()
         self._kept: list[Handled] = []
+
+    def is_begun(self, error: PolyglotError) -> bool:
+        """Whether anything was handled before an error; what it says to be done is counted."""
+        from polyglot_persistence.flows.dead_letters import CutShortError
+
+        if isinstance(error, CutShortError):
+            self.add(error.handled)
+        return bool(self._counts or self.missing)
 
     @property
     def is_complete(self) -> bool:

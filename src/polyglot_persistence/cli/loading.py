@@ -4,10 +4,13 @@
   read a chunk --> POST /api/orders/import --> refresh, read the sales --> compare every day
                      ^           |  503, 504, cut          ^        |
                      +--backoff--+                         +--wait--+  until all is persisted
+                  the lines that are open
 ```
 
-Invariant: sending a chunk twice is harmless (every line has its own id), so every failure that is
-not the chunk's own fault is answered by sending it again.
+Invariant: sending a line twice is harmless (it has its own id), so every failure that is not the
+chunk's own fault is answered by sending again what is open of it: all of it after a lost answer,
+after a problem what this neither counts nor rejects.
+Invariant: no line is counted twice: each is in one answer's totals.
 Invariant: at most one chunk a connection is in memory.
 """
 
@@ -17,7 +20,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -190,15 +193,14 @@ async def _send(client: "httpx2.AsyncClient", lines: int, tally: Tally, shown: "
 
     async def connection() -> None:
         for chunk in chunks:  # shared: each chunk goes to whichever connection is free
-            body = b"".join([line.ndjson for line in chunk])
-            answer = await _import(client, body, shown)
+            done = await _import(client, [line.ndjson for line in chunk], shown)
             for line in chunk:
                 tally.orders[line.day] += 1
                 tally.cents[line.day] += line.cents
-            tally.accepted += answer["accepted"]
-            tally.unchanged += answer["unchanged"]
-            tally.rejected += answer["rejected"]
-            for error in answer["errors"][: SHOWN_MAX - len(tally.reasons)]:
+            tally.accepted += done.accepted
+            tally.unchanged += done.unchanged
+            tally.rejected += done.rejected
+            for error in done.errors[: SHOWN_MAX - len(tally.reasons)]:
                 line_text = chunk[error["line"] - 1].ndjson.decode().strip()
                 tally.reasons.append(f"{error['detail']}: {line_text}")
             shown.advance(len(chunk))
@@ -222,29 +224,85 @@ def _chunks(lines: int) -> Iterator[list[completejourney.Line]]:
         lines -= len(chunk)
 
 
-async def _import(client: "httpx2.AsyncClient", body: bytes, shown: "Progress") -> dict[str, Any]:
-    """Send a chunk until it is answered; see the module's invariant."""
+class _Chunk:
+    """The lines of one import by their numbers, and what became of those that are done."""
+
+    def __init__(self, lines: Sequence[bytes]) -> None:
+        self._lines = lines
+        self._open = set(range(1, len(lines) + 1))
+        self.accepted = 0
+        self.unchanged = 0
+        self.rejected = 0
+        self.errors: list[dict[str, Any]] = []
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every line is in the totals."""
+        return not self._open
+
+    def rest(self) -> tuple[int, bytes]:
+        """Return the number of the first open line, and it with all after it.
+
+        A line between them that is done is blank, so that the others keep their numbers.
+        """
+        first, last = min(self._open), max(self._open)
+        parts = [
+            self._lines[number - 1] if number in self._open else b"\n"
+            for number in range(first, last + 1)
+        ]
+        return first, b"".join(parts)
+
+    def done(self, answer: dict[str, Any]) -> None:
+        """Count what the answer to the rest is about; a problem names the lines that stay open."""
+        counts = [int(answer.get(name, 0)) for name in ("accepted", "unchanged", "rejected")]
+        errors = answer.get("errors", [])
+        still_open: set[int] = set()
+        if "lines_read" in answer:
+            read, refused = int(answer["lines_read"]), answer.get("lines_not_accepted", ())
+            still_open = {n for n in self._open if n > read or n in refused}
+            errors = answer.get("lines_rejected", [])
+        if sum(counts) != len(self._open) - len(still_open):
+            raise RejectedError(f"the API's totals are not those of what was sent: {answer}")
+        self.accepted += counts[0]
+        self.unchanged += counts[1]
+        self.rejected += counts[2]
+        self.errors += errors
+        self._open = still_open
+
+
+async def _import(
+    client: "httpx2.AsyncClient", lines: Sequence[bytes], shown: "Progress"
+) -> _Chunk:
+    """Send a chunk until each of its lines is done; see the module's invariants."""
     import httpx2
 
+    chunk = _Chunk(lines)
     deadline = time.monotonic() + RETRY_SECONDS
     pause = RETRY_PAUSE_SECONDS_MIN
     while True:
         retry_after = 0.0
+        first, body = chunk.rest()
         try:
             answer = await client.post(
                 "/api/orders/import",
+                params={"first_line": first},
                 content=body,
                 headers={"Content-Type": "application/x-ndjson"},
             )
         except httpx2.TransportError as error:
             problem = str(error) or type(error).__name__
         else:
+            said = _said(answer)
             if answer.status_code == httpx2.codes.OK:
-                totals: dict[str, Any] = answer.json()
-                return totals
+                chunk.done(said)
+                return chunk
             problem = f"{answer.status_code} {_detail(answer)}"
             if answer.status_code not in _RETRIED:
                 raise RejectedError(f"the API refuses the import: {problem}")
+            if "lines_read" in said:
+                chunk.done(said)
+                if chunk.is_done:
+                    return chunk
             retry_after = _seconds(answer.headers.get("Retry-After", ""))
         if time.monotonic() > deadline:
             raise UnavailableError(
@@ -253,6 +311,15 @@ async def _import(client: "httpx2.AsyncClient", body: bytes, shown: "Progress") 
         shown.say(f"trying again: {problem}")
         await asyncio.sleep(max(retry_after, pause * random.uniform(0.5, 1.5)))  # noqa: S311  jitter
         pause = min(pause * 2, RETRY_PAUSE_SECONDS_MAX)
+
+
+def _said(answer: "httpx2.Response") -> dict[str, Any]:
+    """Return an answer's JSON object; an empty one if it is none, as a proxy's page."""
+    try:
+        said = answer.json()
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _detail(answer: "httpx2.Response") -> str:

@@ -11,11 +11,29 @@ from uuid import UUID
 
 
 class Stage(enum.Enum):
-    """Where an order was condemned."""
+    """Where an order was condemned.
+
+    A stage that only a newer version knows keeps its name and is none of these.
+    """
 
     DECODE = "decode"
     PERSIST = "persist"
     INDEX = "index"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Stage":
+        newer = object.__new__(cls)
+        newer._name_ = "NEWER"
+        newer._value_ = str(value)
+        return newer
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this version knows what became of the order there."""
+        return self in _KNOWN
+
+
+_KNOWN = frozenset(Stage)
 
 
 class DeadLetter(NamedTuple):

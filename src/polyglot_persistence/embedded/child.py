@@ -92,8 +92,11 @@ class Child:
         *,
         identity: Identity = SAME,
         stdin: IO[bytes] | int = subprocess.DEVNULL,
+        inherited: Sequence[int] = (),
     ) -> subprocess.Popen[bytes]:
         """Start the program, after the end of any that an earlier owner has left behind.
+
+        It inherits the descriptors `inherited`, under the same numbers.
 
         Raises:
             ConfigurationError: if what was left behind does not end, or the program cannot start.
@@ -113,7 +116,7 @@ class Child:
                     env=dict(environment),
                     umask=0o077,  # orders are nobody else's business
                     start_new_session=True,  # so that a Ctrl-C reaches the owner alone
-                    pass_fds=[lock],
+                    pass_fds=[lock, *inherited],
                 )
             os.pwrite(lock, f"{self.process.pid:<20}\n".encode(), 0)
         except OSError as error:

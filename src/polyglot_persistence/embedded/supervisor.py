@@ -1,7 +1,7 @@
 """The embedded deployment: both servers, the API and a worker, started and stopped as one.
 
 ```
-  start   lock the directory ── PostgreSQL ─┬── API ────┬── ready to take orders: one line printed
+  start   lock the directory ── PostgreSQL ─┬── API ────┬── ready: one line printed
                              └─ Valkey ─────┴── worker ─┘
   keep    what ends unasked is started again, with growing pauses
   stop    API ── worker ── PostgreSQL ── Valkey, each after the end of the one before
@@ -19,7 +19,7 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
@@ -102,12 +102,36 @@ class _Program:
         await self._child.reap()
 
     async def start(self) -> None:
-        # -P: a module of the directory that one stands in must not be taken for a library's.
-        command = [sys.executable, "-P", "-m", "polyglot_persistence", self.name]
-        await self._child.start(command, self._environment())
+        await self._start()
 
     async def stop(self) -> None:
         await self._child.stop()
+
+    async def _start(self, *options: str, inherited: Sequence[int] = ()) -> None:
+        # -P: a module of the directory that one stands in must not be taken for a library's.
+        command = [sys.executable, "-P", "-m", "polyglot_persistence", self.name, *options]
+        await self._child.start(command, self._environment(), inherited=inherited)
+
+
+class _Worker(_Program):
+    """The worker, which announces that it consumes (`--ready-fd`)."""
+
+    has_consumed = False
+    """Whether a process of it has announced so."""
+
+    async def start(self) -> None:
+        source, descriptor = os.pipe()
+        asyncio.get_running_loop().add_reader(source, self._hear, source)
+        try:
+            await self._start("--ready-fd", str(descriptor), inherited=[descriptor])
+        finally:
+            os.close(descriptor)
+
+    def _hear(self, source: int) -> None:
+        """Take the announcement, or the end of the process without one."""
+        self.has_consumed |= os.read(source, 1) != b""
+        asyncio.get_running_loop().remove_reader(source)
+        os.close(source)
 
 
 async def up(
@@ -120,9 +144,10 @@ async def up(
 ) -> None:
     """Run the whole system until SIGTERM, SIGINT or SIGHUP; then stop it in order and return.
 
-    When it is ready to take orders, `ready: URL` is printed to stdout; all logs go to stderr. The
-    API and the worker are given `shutdown_timeout_seconds`, and some more, to stop. From then on
-    `companion` runs with the URL; it is cancelled before the system stops.
+    Once a search is answered and an order is persisted at once, `ready: URL` is printed to stdout;
+    all logs go to stderr. The API and the worker are given `shutdown_timeout_seconds`, and some
+    more, to stop. From then on `companion` runs with the URL; it is cancelled before the system
+    stops.
 
     Raises:
         ConfigurationError: if the directory is in use, the port is taken, or a part does not start.
@@ -163,10 +188,8 @@ class _Deployment:
         self._postgres = EmbeddedPostgres(data_dir / "postgres")
         self._valkey = EmbeddedValkey(data_dir / "valkey")
         stop_timeout_seconds = shutdown_timeout_seconds + SHUTDOWN_MARGIN_SECONDS
-        self._api, self._worker = (
-            _Program(command, data_dir, self._environment, stop_timeout_seconds)
-            for command in ("api", "worker")
-        )
+        self._api = _Program("api", data_dir, self._environment, stop_timeout_seconds)
+        self._worker = _Worker("worker", data_dir, self._environment, stop_timeout_seconds)
 
     async def run(self) -> None:
         """Start everything, say so, and keep it running; it returns only by an error."""
@@ -206,14 +229,14 @@ class _Deployment:
         return not (self._api.running and self._worker.running) or await self._ready()
 
     async def _ready(self) -> bool:
-        """Whether orders are accepted and every store is there: schema and index are made by then.
+        """Whether orders are accepted and persisted at once, and searches answered.
 
         What is only degraded after a while is ready, too: it says itself what is missing.
         """
         answer = await _answer(_url_host(self._host), self._port, "/health/ready")
         if not answer.startswith(b"HTTP/1.1 200 "):
             return False
-        if b'"mode":"normal"' in answer:
+        if b'"mode":"normal"' in answer and self._worker.has_consumed:
             return True
         now = asyncio.get_running_loop().time()
         self._degraded_since = self._degraded_since or now

@@ -11,6 +11,13 @@ from polyglot_persistence.telemetry import STORE_UP, logger
 
 _log = logger("breaker")
 
+LOOKS_IN_VAIN_MAX = 2
+"""From this many in a row on, a store is away: one may be a moment's."""
+
+FIRST_LOOKS_IN_VAIN_MAX = 8
+"""The same for a store that was not there yet: both may have just been started, and a worker makes
+the first search index. Some 15 s, as often as an API process looks."""
+
 
 class Breaker:
     """Knows whether a store is worth waiting for."""
@@ -19,7 +26,8 @@ class Breaker:
         self.store = store
         self._ping = ping
         self._open = False
-        self._looked_in_vain = False
+        self._looks_in_vain = 0
+        self._looks_in_vain_max = FIRST_LOOKS_IN_VAIN_MAX
         STORE_UP.labels(store).set(1)
 
     @property
@@ -37,16 +45,17 @@ class Breaker:
     async def look(self) -> None:
         """Ping the store whether it is open or not, for a store that nobody else tells of.
 
-        It opens at the second failure in a row: the first may be a moment's.
+        It opens after several failures in a row.
         """
         try:
             await self._ping()
         except PolyglotError as error:
-            if self._looked_in_vain:
+            self._looks_in_vain += 1
+            if self._looks_in_vain >= self._looks_in_vain_max:
                 self.failed(error)
-            self._looked_in_vain = True
         else:
-            self._looked_in_vain = False
+            self._looks_in_vain = 0
+            self._looks_in_vain_max = LOOKS_IN_VAIN_MAX
             self._close()
 
     async def probe(self) -> None:

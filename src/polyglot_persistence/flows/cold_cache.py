@@ -63,6 +63,9 @@ FOUNDER: Final = "founder"
 """The role of the one process that creates the epoch."""
 
 FOUNDER_LOOK_SECONDS = 0.05
+FOUNDER_SECONDS_MAX = 2.0
+"""How long another process waits for the copy that follows the epoch: a worker that looked in
+between would begin a cold time. A founder that stands still holds nobody up for longer."""
 
 
 class ColdMark:
@@ -99,12 +102,14 @@ async def found_epoch(store: OrderStore, cache: Cache, queue: Queue, clock: Cloc
         UnavailableError: the record is away.
         UnknownOutcomeError: likewise.
     """
-    while await store.epoch() is None:
+    give_up_at = clock.monotonic() + FOUNDER_SECONDS_MAX
+    while clock.monotonic() < give_up_at or await store.epoch() is None:
         async with store.lead(FOUNDER) as lead:
             if lead is not None:
-                await _found_epoch(store, cache, queue)
-        if lead is None:
-            await clock.sleep(FOUNDER_LOOK_SECONDS)
+                if await store.epoch() is None:
+                    await _found_epoch(store, cache, queue)
+                return
+        await clock.sleep(FOUNDER_LOOK_SECONDS)
 
 
 async def _found_epoch(store: OrderStore, cache: Cache, queue: Queue) -> None:

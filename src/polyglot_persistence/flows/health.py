@@ -1,7 +1,7 @@
 """What each store says of itself, and what that means for the service."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from polyglot_persistence.errors import PolyglotError
@@ -33,14 +33,17 @@ class Health(NamedTuple):
     accepting: bool
     """Whether an order can be made durable (cache or queue is there)."""
     mode: str
-    """`normal`, or what is missing: `degraded: queue away`."""
+    """`normal`, or what is missing: `degraded: queue away, not consuming`."""
 
 
 class HealthFlow:
-    """Asks every store at once."""
+    """Asks every store at once, and a worker whether it consumes."""
 
-    def __init__(self, stores: Mapping[str, Pingable]) -> None:
+    def __init__(
+        self, stores: Mapping[str, Pingable], consumes: Callable[[], bool] | None = None
+    ) -> None:
         self._stores = stores
+        self._consumes = consumes
 
     async def check(self) -> Health:
         """Return every store's state; it never raises."""
@@ -50,7 +53,10 @@ class HealthFlow:
             STORE_UP.labels(name).set(health.state is not None)
         away = [name for name, health in stores.items() if health.state is None]
         accepting = not {"cache", "queue"} <= set(away)
-        return Health(stores, accepting, f"degraded: {', '.join(away)} away" if away else "normal")
+        missing = [f"{', '.join(away)} away"] if away else []
+        if self._consumes is not None and not self._consumes():
+            missing.append("not consuming")
+        return Health(stores, accepting, f"degraded: {', '.join(missing)}" if missing else "normal")
 
 
 async def _ask(store: Pingable) -> StoreHealth:

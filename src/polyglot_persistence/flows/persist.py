@@ -29,7 +29,13 @@ from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.domain.units import whole_units
-from polyglot_persistence.errors import PoisonError, PolyglotError, UnexplainedError
+from polyglot_persistence.errors import (
+    PoisonError,
+    PolyglotError,
+    UnavailableError,
+    UnexplainedError,
+    UnknownOutcomeError,
+)
 from polyglot_persistence.flows.refusals import Refusals
 from polyglot_persistence.flows.suspects import DEATHS_MAX, Suspects
 from polyglot_persistence.ports import (
@@ -100,8 +106,8 @@ class PersistFlow:
         When it returns, every order of the batch is in the record or in the dead letters.
 
         Raises:
-            UnavailableError: the record is away; persist the same batch again.
-            UnknownOutcomeError: likewise.
+            UnavailableError: the record is away and nothing was done; persist the batch again.
+            UnknownOutcomeError: likewise, but some of it may be done.
         """
         async with self._suspects.together():
             return await self._persist(batch, source)
@@ -185,20 +191,28 @@ class PersistFlow:
     async def _persist(self, batch: Sequence[AcceptedOrder], source: str) -> Sequence[ToIndex]:
         if not batch:
             return []
-        return await self._attempt(batch, source, self._refusals.taken)
+        attempt = _Attempt(source, self._refusals.taken)
+        try:
+            await self._try(batch, attempt)
+        except UnavailableError as error:
+            if attempt.is_done_in_part:
+                raise UnknownOutcomeError(f"done in part: {error}") from error
+            raise
+        return attempt.to_index
 
-    async def _attempt(
-        self, batch: Sequence[AcceptedOrder], source: str, taken_before: int
-    ) -> Sequence[ToIndex]:
+    async def _try(self, batch: Sequence[AcceptedOrder], attempt: "_Attempt") -> None:
         started = self._clock.monotonic()
         try:
             persisted = await self._store.persist(batch)
         except (PoisonError, UnexplainedError) as error:
-            return await self._isolate(batch, source, taken_before, error)
-        self._refusals.taken += bool(persisted.inserted)
+            await self._isolate(batch, attempt, error)
+            return
+        if persisted.inserted:
+            attempt.is_done_in_part = True
+            self._refusals.taken += 1
         PERSIST_SECONDS.observe(self._clock.monotonic() - started)
         PERSIST_ORDERS.observe(len(batch))
-        PERSISTED.labels(source).inc(len(persisted.inserted))
+        PERSISTED.labels(attempt.source).inc(len(persisted.inserted))
         settled = [
             Settled(EntryState.CLEAN, _as_row(row), _unlike(one, row))
             for one in batch
@@ -207,7 +221,7 @@ class PersistFlow:
         if persisted.conflicts:
             settled += await self._bury_conflicts(batch, persisted)
         await self._settle(settled)
-        return self._to_index(persisted)
+        attempt.to_index += self._to_index(persisted)
 
     async def bury_unreadable(self, rejects: Sequence[codec.Reject]) -> None:
         """Write dead letters for message items that no worker can read."""
@@ -237,37 +251,34 @@ class PersistFlow:
     async def _isolate(
         self,
         batch: Sequence[AcceptedOrder],
-        source: str,
-        taken_before: int,
+        attempt: "_Attempt",
         error: PoisonError | UnexplainedError,
-    ) -> Sequence[ToIndex]:
+    ) -> None:
         units = whole_units(batch)
-        is_certain = isinstance(error, PoisonError) or source == REPLAY
+        is_certain = isinstance(error, PoisonError) or attempt.source == REPLAY
         if len(units) == 1:
-            if is_certain or self._refusals.is_at_fault(units[0][0].unit_id, taken_before):
-                await self._condemn(units[0], str(error))
-                return []
-            raise error
-        to_index: list[ToIndex] = []
-        if not is_certain and self._refusals.taken == taken_before:
-            done, indexed = await self._persist_any(units, source, taken_before)
+            unit_id = units[0][0].unit_id
+            if not is_certain and not self._refusals.is_at_fault(unit_id, attempt.taken_before):
+                raise error
+            await self._condemn(units[0], str(error))
+            attempt.is_done_in_part = True
+            return
+        if not is_certain and self._refusals.taken == attempt.taken_before:
+            done = await self._persist_any(units, attempt)
             units = [unit for unit in units if unit is not done]
-            to_index += indexed
         refusal: UnexplainedError | None = None
         middle = len(units) // 2
         for half in filter(None, (units[:middle], units[middle:])):
-            orders = [one for unit in half for one in unit]
             try:
-                to_index += await self._attempt(orders, source, taken_before)
+                await self._try([one for unit in half for one in unit], attempt)
             except UnexplainedError as refused:
                 refusal = refused  # what is to be indexed waits in the outbox
         if refusal is not None:
             raise refusal
-        return to_index
 
     async def _persist_any(
-        self, units: Sequence[Sequence[AcceptedOrder]], source: str, taken_before: int
-    ) -> tuple[Sequence[AcceptedOrder], Sequence[ToIndex]]:
+        self, units: Sequence[Sequence[AcceptedOrder]], attempt: "_Attempt"
+    ) -> Sequence[AcceptedOrder]:
         """Persist or condemn one of the units; return which.
 
         Tries some from all over the batch, others in the next attempt.
@@ -280,9 +291,11 @@ class PersistFlow:
         self._samples += 1
         for unit in units[self._samples % step :: step]:
             try:
-                return unit, await self._attempt(unit, source, taken_before)
+                await self._try(unit, attempt)
             except UnexplainedError as refused:
                 refusal = refused
+            else:
+                return unit
         assert refusal is not None  # noqa: S101  there are units
         raise refusal
 
@@ -334,6 +347,16 @@ class PersistFlow:
         except PolyglotError as error:
             # Not a reason to hold up anything: the entries stay dirty and the sweeper cleans them.
             _log.warning("settle_failed", orders=len(settled), error=str(error))
+
+
+class _Attempt:
+    """One call to persist, down to the units that its batch is divided into."""
+
+    def __init__(self, source: str, taken_before: int) -> None:
+        self.source = source
+        self.taken_before = taken_before
+        self.to_index: list[ToIndex] = []
+        self.is_done_in_part = False
 
 
 def _unlike(accepted: AcceptedOrder, row: StoredOrder) -> AcceptedOrder | None:

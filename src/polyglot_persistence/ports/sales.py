@@ -62,6 +62,10 @@ class SalesView(Protocol):
         """Refresh `daily_sales_mv` CONCURRENTLY and return the moment that it now is exact for.
 
         One process at a time: a second caller waits for the first to end and then refreshes.
+
+        Raises:
+            UnavailableError: the view is as it was.
+            UnknownOutcomeError: the view may be fresher than it says; refresh it again.
         """
 
     async def latest_days(self, days_max: int) -> Sequence[DaySales]:

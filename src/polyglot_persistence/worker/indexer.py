@@ -89,7 +89,8 @@ class Indexer:
             try:
                 await self._flow.index(batches)
             except PolyglotError as error:
-                _log.warning("index_failed", error=str(error))
+                if backoff.is_news(error):
+                    _log.warning("index_failed", error=str(error))
                 self._forget()
                 await backoff.pause()
             else:

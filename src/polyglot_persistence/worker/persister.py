@@ -104,6 +104,8 @@ class Persister:
         self._clock = clock
         self._limits = limits
         self._asked_at = clock.monotonic()
+        self.consuming = asyncio.Event()
+        """Set while messages are taken."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until stopped; the batch under way is finished first."""
@@ -117,6 +119,7 @@ class Persister:
                     orders_max=self._limits.consume_orders_max
                 ) as consumer:
                     _log.info("consuming")
+                    self.consuming.set()
                     self._asked_at = self._clock.monotonic()
                     while not stop.is_set():
                         await self._receive(consumer, stop)
@@ -124,15 +127,20 @@ class Persister:
                         backoff.succeeded()
                         succeeded.set_to_current_time()
             except _RecordAwayError as away:
+                self.consuming.clear()
                 _log.warning("record_away", error=str(away.__cause__))
                 await self._wait_for_record(stop)
             except _TimeUpError:
                 _log.warning("handed_back", hold_seconds=self._limits.hold_seconds)
             except _StillWarmingError as error:
-                _log.warning("not_consuming", error=str(error.__cause__))
+                self.consuming.clear()
+                if backoff.is_news(error):
+                    _log.warning("not_consuming", error=str(error))
                 await backoff.pause()
             except PolyglotError as error:
-                _log.warning("queue_away", error=str(error))
+                self.consuming.clear()
+                if backoff.is_news(error):
+                    _log.warning("queue_away", error=str(error))
                 await backoff.pause()
 
     async def _receive(self, consumer: Consumer, stop: asyncio.Event) -> None:
@@ -160,7 +168,7 @@ class Persister:
         try:
             await self._end_warming()
         except PolyglotError as error:
-            raise _StillWarmingError from error
+            raise _StillWarmingError(str(error)) from error
         self._must_end_warming = False
 
     async def _persist_batches(

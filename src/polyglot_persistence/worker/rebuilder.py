@@ -4,53 +4,73 @@ import asyncio
 import contextlib
 
 from polyglot_persistence.errors import PolyglotError
+from polyglot_persistence.flows.first_index import FirstIndex
 from polyglot_persistence.flows.rebuild import ROLE, RebuildFlow, Step
 from polyglot_persistence.ports import OrderStore
-from polyglot_persistence.worker.repeat import repeat
+from polyglot_persistence.worker.repeat import pause, repeat
 
-FIRST_INDEX_SECONDS = 5.0
+FIRST_INDEX_SECONDS = 15.0
 """The longest that the first orders of all wait for an index to be made."""
+
+LOOK_SECONDS = 0.1
+"""Between two looks at an index that this or another worker is making."""
 
 
 class _StoppedError(Exception):
     """The worker is to end; the rebuild can be taken up again."""
 
 
-async def build_first(flow: RebuildFlow, store: OrderStore, stop: asyncio.Event) -> None:
-    """Build the index of a record without orders, before there are any.
+async def make_first(
+    flow: RebuildFlow, first: FirstIndex, store: OrderStore, stop: asyncio.Event
+) -> None:
+    """Return once an empty record has an index that answers, whichever worker makes it.
 
-    They are then indexed as they are persisted. Orders that find no index wait in the outbox, and
-    are worked off beside a rebuild: a first start under load took three times as long. What fails,
-    or takes longer than `FIRST_INDEX_SECONDS`, is left to `rebuild_forever`.
+    The first orders are then indexed as they are persisted; without an index they would wait in the
+    outbox. What is not done after `FIRST_INDEX_SECONDS` is left to `rebuild_forever`, and so is all
+    of it if search is away: orders are persisted meanwhile. Returns at once if there are orders.
     """
     with contextlib.suppress(PolyglotError, TimeoutError, _StoppedError):
+        if not await first.is_due():
+            return
         async with asyncio.timeout(FIRST_INDEX_SECONDS):
-            if (await store.progress(dead_letters_max=0)).persisted == 0:
-                await _build_if_needed(flow, store, stop)
+            while not stop.is_set():
+                with contextlib.suppress(PolyglotError):
+                    await _build_if_needed(flow, first, store, stop)
+                    if await first.answers():
+                        return
+                await pause(stop, LOOK_SECONDS)
 
 
 async def rebuild_forever(
-    flow: RebuildFlow, store: OrderStore, stop: asyncio.Event, *, interval_seconds: float
+    flow: RebuildFlow,
+    first: FirstIndex,
+    store: OrderStore,
+    stop: asyncio.Event,
+    *,
+    interval_seconds: float,
 ) -> None:
     """Look at the index again and again, and build it in one process at a time, until stopped."""
 
     async def step() -> bool:
-        await _build_if_needed(flow, store, stop)
+        await _build_if_needed(flow, first, store, stop)
         return False
 
     with contextlib.suppress(_StoppedError):
         await repeat("search rebuild", step, stop, interval_seconds=interval_seconds)
 
 
-async def _build_if_needed(flow: RebuildFlow, store: OrderStore, stop: asyncio.Event) -> None:
+async def _build_if_needed(
+    flow: RebuildFlow, first: FirstIndex, store: OrderStore, stop: asyncio.Event
+) -> None:
     if not await flow.is_needed():
         return
     async with store.lead(ROLE) as lead:
-        if lead is not None and await flow.is_needed():
+        if lead is None or not await flow.is_needed() or await first.make():
+            return
 
-            async def go_on(_step: Step) -> None:
-                await lead.confirm()
-                if stop.is_set():
-                    raise _StoppedError
+        async def go_on(_step: Step) -> None:
+            await lead.confirm()
+            if stop.is_set():
+                raise _StoppedError
 
-            await flow.run(go_on)
+        await flow.run(go_on)

@@ -1,6 +1,7 @@
 """How every loop of this project goes on: step, pause, step, until told to stop.
 
 Invariant: a step's error never ends a loop; it is logged, and the pause grows, with jitter.
+Invariant: an outage is logged once, and not at each retry, however long it lasts.
 Invariant: `stop` ends a pause at once and lets a step under way finish.
 """
 
@@ -17,6 +18,8 @@ _log = logger("loop")
 BACKOFF_FIRST_SECONDS = 0.2
 BACKOFF_LAST_SECONDS = 5.0
 LEAD_RETRY_SECONDS = 5.0
+ERRORS_TOLD_MAX = 5
+"""Errors of one outage that are logged."""
 
 Step = Callable[[], Awaitable[bool]]
 """One step; returns whether there is more to do at once."""
@@ -32,12 +35,24 @@ class Backoff:
 
     def __init__(self, stop: asyncio.Event, of: str) -> None:
         self._stop = stop
+        self._of = of
         self._retries = RETRIES.labels(of)
         self._seconds = BACKOFF_FIRST_SECONDS
+        self._told: set[str] = set()
 
     def succeeded(self) -> None:
-        """Begin again with the shortest pause."""
+        """Begin again with the shortest pause, and log that the errors are over."""
         self._seconds = BACKOFF_FIRST_SECONDS
+        if self._told:
+            _log.warning("recovered", what=self._of)
+            self._told.clear()
+
+    def is_news(self, error: Exception) -> bool:
+        """Return whether the caller shall log the error: the first of its text in an outage."""
+        if str(error) in self._told or len(self._told) >= ERRORS_TOLD_MAX:
+            return False
+        self._told.add(str(error))
+        return True
 
     async def pause(self) -> None:
         """Wait longer than last time, or until stopped."""
@@ -64,7 +79,8 @@ async def repeat(name: str, step: Step, stop: asyncio.Event, *, interval_seconds
         try:
             more = await step()
         except PolyglotError as error:
-            _log.warning("step_failed", loop=name, error=str(error))
+            if backoff.is_news(error):
+                _log.warning("step_failed", loop=name, error=str(error))
             await backoff.pause()
         else:
             backoff.succeeded()
@@ -88,10 +104,13 @@ async def repeat_as_leader(
     while not stop.is_set():
         try:
             async with store.lead(role) as lead:
-                if lead is not None:
+                if lead is None:
+                    backoff.succeeded()
+                else:
                     await _repeat_while_leading(lead, counted, stop, interval_seconds, backoff)
         except PolyglotError as error:
-            _log.warning("step_failed", loop=role, error=str(error))
+            if backoff.is_news(error):
+                _log.warning("step_failed", loop=role, error=str(error))
             await backoff.pause()
         else:
             await pause(stop, LEAD_RETRY_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311

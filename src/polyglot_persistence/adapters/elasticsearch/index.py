@@ -239,7 +239,7 @@ class ElasticsearchIndex:
         except MissingIndexError:  # another process was faster with the same
             await self._look(deadline)
         if created:
-            _log.warning("index_created", index=name)
+            _log.info("index_created", index=name)
         return created
 
     async def ping(self) -> StoreState:
@@ -295,7 +295,7 @@ class ElasticsearchIndex:
         try:
             await self._look(deadline)
         except MissingIndexError as error:
-            _log.warning("index_missing", error=str(error))
+            _log.debug("index_missing", error=str(error))
             return False
         return True
 

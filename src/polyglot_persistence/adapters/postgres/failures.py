@@ -75,6 +75,9 @@ _DRIVER_MEANINGS: Sequence[tuple[type[Exception], type[PolyglotError], str]] = (
 # What a deferred trigger raises comes before it.
 _CERTAINLY_ROLLED_BACK = ("23", "40001", "40P01", "25P02", "P0")
 
+# A statement that commits by itself may be done when the server ends the connection.
+_PERHAPS_DONE = ("08", "40003", "57P")
+
 
 def meaning(error: Exception) -> PolyglotError:
     """Return what the failure of a statement means; its transaction is rolled back, or never was.
@@ -94,6 +97,17 @@ def meaning_at_commit(error: Exception) -> PolyglotError:
     if state.startswith(_CERTAINLY_ROLLED_BACK):
         return meaning(error)
     return UnknownOutcomeError(f"the answer to COMMIT was lost: {_first_line(error)}")
+
+
+def meaning_of_effect(error: Exception) -> PolyglotError:
+    """Return what the failure of a statement that commits by itself means.
+
+    The outcome is unknown unless the server has reported an error of the statement.
+    """
+    state = (error.sqlstate if isinstance(error, asyncpg.PostgresError) else None) or ""
+    if state and not state.startswith(_PERHAPS_DONE):
+        return meaning(error)
+    return UnknownOutcomeError(f"the answer to a statement was lost: {_first_line(error)}")
 
 
 def is_of_a_standby(error: Exception) -> bool:

@@ -31,6 +31,7 @@ from polyglot_persistence.adapters.postgres.failures import (
     is_of_a_standby,
     meaning,
     meaning_at_commit,
+    meaning_of_effect,
 )
 from polyglot_persistence.adapters.postgres.primary import TIDY_SECONDS, Connection, Primary
 from polyglot_persistence.adapters.postgres.queries import QUERIES
@@ -53,8 +54,8 @@ Held: TypeAlias = "Connection | PoolConnectionProxy[asyncpg.Record]"
 class Session:
     """A connection, in or out of a transaction, that runs the named statements of `queries.sql`.
 
-    Every failure is translated. Outside of a transaction use it for reading only: what a lost
-    connection did is not known.
+    Every failure is translated. Outside of a transaction `fetch` and its like are for reading: what
+    a lost connection did is not known.
     """
 
     def __init__(self, connection: Held, primary: Primary) -> None:
@@ -85,6 +86,19 @@ class Session:
         """Run a statement and return its first row's first column. Raises as `fetch` does."""
         row = await self.fetchrow(name, *arguments)
         return None if row is None else row[0]
+
+    async def effect(self, name: str, *arguments: object) -> None:
+        """Run a statement that changes something and commits by itself, outside of a transaction.
+
+        Raises:
+            UnavailableError: it had no effect.
+            UnknownOutcomeError: it may have had.
+        """
+        try:
+            with DB_QUERY_SECONDS.labels(name).time(), self._primary.overseen():
+                await self._connection.fetch(QUERIES[name], *arguments)
+        except DRIVER_ERRORS as error:
+            raise meaning_of_effect(error) from error
 
 
 class PostgresPool:

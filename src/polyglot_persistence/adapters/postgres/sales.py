@@ -11,6 +11,7 @@ import asyncpg
 
 from polyglot_persistence.adapters.postgres.locks import lock_key
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
+from polyglot_persistence.errors import PolyglotError, UnknownOutcomeError
 from polyglot_persistence.ports.sales import (
     DaySales,
     LatestDays,
@@ -38,14 +39,18 @@ class PostgresSalesView:
         What was committed at the returned moment is in the view; what came later may be.
 
         Raises:
-            UnavailableError: the view may be fresher than it says; refresh it again.
+            UnavailableError: the view is as it was.
+            UnknownOutcomeError: the view may be fresher than it says; refresh it again.
         """
         async with self._pool.dedicated(timeout_seconds=REFRESH_TIMEOUT_SECONDS) as session:
             # A session lock, gone with the connection: CONCURRENTLY wants no transaction around it.
             moment: datetime = await session.fetchval("lock_refresh", _REFRESH_LOCK)
             populated = await session.fetchval("view_is_populated")
-            await session.fetch("refresh_mv" if populated else "fill_mv")
-            await session.fetch("record_refresh", moment)
+            await session.effect("refresh_mv" if populated else "fill_mv")
+            try:
+                await session.effect("record_refresh", moment)
+            except PolyglotError as error:
+                raise UnknownOutcomeError(f"refreshed, and not recorded: {error}") from error
         return moment
 
     async def latest_days(self, days_max: int) -> Sequence[DaySales]:

@@ -5,31 +5,30 @@ Invariant: a call that is cancelled leaves its place in the line of replies.
 """
 
 import asyncio
-import struct
 from collections import deque
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from pamqp import commands, frame
 from pamqp.base import Frame
 from pamqp.header import ContentHeader
 
+from polyglot_persistence.adapters.rabbitmq.frames import (
+    FRAME_BODY,
+    FRAME_HEAD,
+    FRAME_OVERHEAD_BYTES,
+    Header,
+    Properties,
+)
 from polyglot_persistence.errors import UnavailableError
-
-FRAME_HEAD: Final = struct.Struct(">BHI")
-"""Type, channel and size, before each frame."""
-
-FRAME_BODY: Final = 3
-FRAME_OVERHEAD_BYTES: Final = 8
-"""The head, and one byte that ends the frame."""
 
 Reply = TypeVar("Reply", bound=Frame)
 
 
 class Content(NamedTuple):
-    """A message as it came: delivered, or returned to its publisher."""
+    """A message as it came: delivered, fetched, or returned to its publisher."""
 
     method: Frame
-    properties: commands.Basic.Properties
+    properties: Properties
     body: bytes
 
 
@@ -37,7 +36,7 @@ class ChannelListener(Protocol):
     """Hears what the broker says unasked."""
 
     def on_content(self, content: Content) -> None:
-        """A delivery or a returned message."""
+        """A delivery, a returned message, or the message of a `Basic.GetOk`."""
 
     def on_confirm(self, delivery_tag: int, *, multiple: bool, positive: bool) -> None:
         """The broker's answer to a publish, or to all up to it."""
@@ -72,13 +71,13 @@ class AmqpChannel:
         self._listener = listener
         self._calls: deque[asyncio.Future[Frame]] = deque()
         self._method: Frame | None = None
-        self._header: ContentHeader | None = None
+        self._header: Header | None = None
         self._body: list[bytes] = []
         self._body_bytes_missing = 0
         self.closed_because = ""
 
-    async def call(self, method: Frame, reply_type: type[Reply]) -> Reply:
-        """Send a method and return its reply.
+    async def call(self, method: Frame, *reply_types: type[Reply]) -> Reply:
+        """Send a method and return its reply, which is of one of these types.
 
         Raises:
             UnavailableError: the channel is or was closed, or the broker was silent.
@@ -93,7 +92,7 @@ class AmqpChannel:
         except TimeoutError as error:
             self._connection.fail(f"no reply to {method.name}")
             raise UnavailableError(f"RabbitMQ did not answer {method.name} in time") from error
-        if not isinstance(reply, reply_type):
+        if not isinstance(reply, reply_types):
             self._connection.fail(f"{reply.name} is no reply to {method.name}")
             raise UnavailableError(f"RabbitMQ answered {method.name} with {reply.name}")
         return reply
@@ -141,15 +140,18 @@ class AmqpChannel:
                 future.set_exception(UnavailableError(f"RabbitMQ closed the channel: {reason}"))
         self._listener.on_closed(reason)
 
-    def received(self, method: Frame | ContentHeader) -> None:
+    def received(self, method: Frame | Header) -> None:
         """Take a frame (its connection calls this)."""
         match method:
-            case ContentHeader():
+            case Header():
                 self._header = method
                 self._body_bytes_missing = method.body_size
                 self._complete_content()
             case commands.Basic.Deliver() | commands.Basic.Return():
                 self._method = method
+            case commands.Basic.GetOk():
+                self._method = method
+                self._replied(method)
             case commands.Basic.Ack() | commands.Basic.Nack():
                 self._listener.on_confirm(
                     method.delivery_tag,
@@ -162,9 +164,12 @@ class AmqpChannel:
                 self._connection.write(frame.marshal(commands.Channel.CloseOk(), self._number))
                 self.closed(f"{method.reply_code} {method.reply_text}")
             case _:
-                future = self._calls.popleft()  # IndexError: a reply that nobody asked for
-                if not future.done():
-                    future.set_result(method)
+                self._replied(method)
+
+    def _replied(self, method: Frame) -> None:
+        future = self._calls.popleft()  # IndexError: a reply that nobody asked for
+        if not future.done():
+            future.set_result(method)
 
     def received_body(self, piece: bytes) -> None:
         """Take a piece of a message's body (its connection calls this)."""

@@ -23,14 +23,15 @@ from pamqp import commands, frame, heartbeat
 from pamqp.base import Frame
 from pamqp.body import ContentBody
 from pamqp.exceptions import PAMQPException
-from pamqp.header import ContentHeader, ProtocolHeader
+from pamqp.header import ProtocolHeader
 
 from polyglot_persistence.adapters.rabbitmq.address import BrokerAddress
-from polyglot_persistence.adapters.rabbitmq.channel import (
+from polyglot_persistence.adapters.rabbitmq.channel import AmqpChannel, ChannelListener
+from polyglot_persistence.adapters.rabbitmq.frames import (
     FRAME_HEAD,
     FRAME_OVERHEAD_BYTES,
-    AmqpChannel,
-    ChannelListener,
+    Header,
+    unmarshal,
 )
 from polyglot_persistence.errors import UnavailableError
 
@@ -163,14 +164,14 @@ class AmqpConnection(asyncio.Protocol):
         self.fail(str(exc or "closed by the broker"))
 
     def _received(self, number: int, data: bytes) -> None:
-        _, _, value = frame.unmarshal(data)
+        value = unmarshal(data)
         if number:
             channel = self._channels[number]
             if channel.closed_because:
                 return
             if isinstance(value, ContentBody):
                 channel.received_body(value.value)
-            elif isinstance(value, Frame | ContentHeader):
+            elif isinstance(value, Frame | Header):
                 channel.received(value)
         elif isinstance(value, Frame):
             self._received_for_connection(value)

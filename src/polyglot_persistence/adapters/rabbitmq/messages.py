@@ -25,8 +25,12 @@ _SCHEMA_UNSTATED: Final = 1
 """Of a message that was put there by hand, without headers."""
 
 
+_ORDERS_MAX: Final = 999_999
+"""More are not a count of orders: it would be held against this message's neighbors."""
+
+
 async def declare(channel: AmqpChannel, queue: str) -> int:
-    """Create the queue if it is missing; return how many messages no consumer holds."""
+    """Create the queue if it is missing; return how many messages are said to be ready."""
     method = commands.Queue.Declare(queue=queue, durable=True, arguments=_QUEUE_ARGUMENTS)
     reply = await channel.call(method, commands.Queue.DeclareOk)
     return reply.message_count or 0
@@ -49,11 +53,12 @@ def properties_of(message: Message, message_id: int) -> Basic.Properties:
 
 def delivery_of(content: Content, tag: object, *, redelivered: bool) -> Delivery:
     """Return what a worker gets; headers that are missing or no numbers count as not there."""
-    headers: dict[str, Any] = dict(content.properties.headers or {})
+    headers = content.properties.headers
+    orders = _whole(headers.get("orders")) or 0
     return Delivery(
         tag=tag,
         body=content.body,
-        orders=_whole(headers.get("orders")) or 0,
+        orders=orders if orders <= _ORDERS_MAX else 0,
         accepted_at=moment_or_none(_whole(headers.get("accepted_at"))),
         schema=_whole(headers.get("schema")) or _SCHEMA_UNSTATED,
         # A quorum queue counts; on the first delivery the header is not there.
@@ -65,4 +70,4 @@ def delivery_of(content: Content, tag: object, *, redelivered: bool) -> Delivery
 
 
 def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and value >= 0 else None

@@ -187,7 +187,7 @@ class TantivyIndex:
             try:
                 self._view(at_once=True)
             except MissingIndexError as error:
-                _log.warning("index_missing", error=str(error))
+                _log.debug("index_missing", error=str(error))
                 return False
             return True
 
@@ -234,7 +234,7 @@ class TantivyIndex:
         def job() -> bool:
             created = self.directory.create(self.index_timeout_seconds)
             if created:
-                _log.warning("index_created")
+                _log.info("index_created")
             return created
 
         return await self._writer.run(job)

@@ -13,6 +13,8 @@ from typing import Any, Final
 from polyglot_persistence.adapters.valkey_streams.commands import Commands, error_code
 from polyglot_persistence.adapters.valkey_streams.stream import (
     ACK,
+    CERTAIN,
+    CERTAIN_AFTER,
     GROUP,
     RELEASED_IDLE_MS,
     RELEASED_OWNER,
@@ -30,7 +32,10 @@ _MESSAGES_MAX: Final = 500
 """Taken in one step, which takes about 2 ms and lets no other command in."""
 
 _DIGITS_MAX: Final = 18
-"""Of a number in a field; more are no time and no count."""
+"""Of a number in a field; more are no time and no version."""
+
+_ORDERS_DIGITS_MAX: Final = 6
+"""More are not a count of orders: it would be held against this message's neighbors."""
 
 _SCHEMA_UNSTATED: Final = 1
 """Of a message that was put there by hand, without fields."""
@@ -54,6 +59,7 @@ class StreamsConsumer:
         self._orders_max = orders_max
         self._claim_idle_ms = claim_idle_ms
         self._held: dict[object, int] = {}
+        self._has_asked = False
         self._room = asyncio.Event()
         self._fetching: asyncio.Task[Sequence[Delivery]] | None = None
         self._leaving = False
@@ -130,10 +136,10 @@ class StreamsConsumer:
 
     async def _take(self, orders: int) -> Sequence[Delivery]:
         taken = await self._commands.execute(
-            *("EVAL", TAKE, 1, STREAM, GROUP, self._name),
+            *("EVAL", TAKE, 2, STREAM, CERTAIN_AFTER, GROUP, self._name),
             *(orders, _MESSAGES_MAX, self._claim_idle_ms),
         )
-        return [self._hold(*one) for one in taken]
+        return await self._hold(taken)
 
     async def _block(self, seconds: float) -> Sequence[Delivery]:
         milliseconds = max(1, int(seconds * 1000))  # 0 would be for ever
@@ -148,11 +154,30 @@ class StreamsConsumer:
             raise
         if reply is None:
             return []
-        return [self._hold(entry_id, 0, fields) for entry_id, fields in reply[0][1]]
+        return await self._hold([(entry_id, 0, fields) for entry_id, fields in reply[0][1]])
 
-    def _hold(self, entry_id: bytes, redeliveries: int, fields: list[bytes]) -> Delivery:
+    async def _hold(self, taken: Sequence[tuple[bytes, int, list[bytes]]]) -> Sequence[Delivery]:
+        """Return what was taken; a message of which it is not certain counts as redelivered.
+
+        Asked after the delivery, so that a server that has begun another reign since cannot give
+        out what it has forgotten: test_what_a_restarted_server_has_may_have_been_delivered.
+        """
+        if not taken and self._has_asked:
+            return []
+        self._has_asked = True  # once also without a message: what comes later is certain
+        certain_after = _position(
+            await self._commands.execute("EVAL", CERTAIN, 2, STREAM, CERTAIN_AFTER)
+        )
+        return [
+            self._delivery(
+                entry_id, fields, max(deliveries, int(_position(entry_id) <= certain_after))
+            )
+            for entry_id, deliveries, fields in taken
+        ]
+
+    def _delivery(self, entry_id: bytes, fields: list[bytes], redeliveries: int) -> Delivery:
         values = dict(zip(fields[::2], fields[1::2], strict=True))
-        orders = _whole(values.get(b"orders")) or 0
+        orders = _whole(values.get(b"orders"), _ORDERS_DIGITS_MAX) or 0
         self._held[entry_id] = max(orders, 1)
         return Delivery(
             tag=entry_id,
@@ -184,7 +209,12 @@ class StreamsConsumer:
             self._dead = UnavailableError(f"the queue's channel is gone: {error}")
 
 
-def _whole(value: bytes | None) -> int | None:
+def _position(entry_id: bytes) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition(b"-")
+    return int(milliseconds), int(sequence)
+
+
+def _whole(value: bytes | None, digits_max: int = _DIGITS_MAX) -> int | None:
     """Return a field that someone may have written by hand as a whole number, if it is one."""
-    is_whole = value is not None and value.isdigit() and len(value) <= _DIGITS_MAX
+    is_whole = value is not None and value.isdigit() and len(value) <= digits_max
     return int(value) if is_whole and value is not None else None

@@ -6,6 +6,9 @@ from typing import Final
 STREAM: Final = "order_queue"
 GROUP: Final = "workers"
 
+CERTAIN_AFTER: Final = "order_queue:certain"
+"""Where `CERTAIN` keeps what it found."""
+
 RELEASED_OWNER: Final = "released"
 """The consumer in whose name released messages wait; it never reads."""
 
@@ -21,6 +24,7 @@ def _script(name: str) -> str:
 
 
 TAKE: Final = _script("take")
+CERTAIN: Final = _script("certain")
 ACK: Final = _script("ack")
 LEAVE: Final = _script("leave")
 READY: Final = _script("ready")

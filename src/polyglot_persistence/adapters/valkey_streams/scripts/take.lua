@@ -3,7 +3,7 @@
 -- lies with a consumer that is silent, then what was never delivered. A group that is missing (new
 -- or wiped server) is created. Allowed at the memory limit, for draining is what makes room.
 --
--- KEYS  the stream
+-- KEYS  the stream, and where CERTAIN keeps its id
 -- ARGV  group, consumer, orders wanted, messages at most, milliseconds after which a silent
 --       consumer's messages are anybody's
 --
@@ -23,7 +23,8 @@ local function take(entry, deliveries)
   local orders = 1
   for n = 1, #fields, 2 do
     if fields[n] == 'orders' then
-      orders = math.max(tonumber(fields[n + 1]) or 1, 1)
+      -- As the consumer counts: what is not a whole number of few digits is not a count.
+      orders = math.max(tonumber(string.match(fields[n + 1], '^%d%d?%d?%d?%d?%d?$')) or 1, 1)
     end
   end
   orders_wanted = orders_wanted - orders
@@ -36,6 +37,7 @@ if left.err then
     return left
   end
   redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
+  redis.call('DEL', KEYS[2]) -- another group may have delivered what is there
   left = {}
 end
 for _, pending in ipairs(left) do
