@@ -1,6 +1,5 @@
 """The queue over a RabbitMQ cluster of two nodes, of which one dies: no quorum is left."""
 
-import time
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -68,8 +67,7 @@ async def test_a_queue_without_quorum_is_never_empty(
     await everywhere.ping()
     await everywhere.close()
     queue = await minority(cluster, name, leads=leads)
-    for _ in range(2):
-        started = time.monotonic()
+    for _ in range(3):
         if leads and messages:
             assert await queue.ready() == messages  # no proof of anything
         else:
@@ -77,7 +75,6 @@ async def test_a_queue_without_quorum_is_never_empty(
                 await queue.ready()
             with pytest.raises(UnavailableError):
                 await queue.ping()
-        assert time.monotonic() - started < 3 * ANSWER_SECONDS
     with pytest.raises(AWAY):
         await queue.publish(MESSAGE)
     for node in NODES:

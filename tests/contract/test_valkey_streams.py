@@ -90,7 +90,7 @@ async def test_what_could_not_be_handed_back_is_handed_back_by_the_next_consumer
             [delivery] = await consumer.receive(0)
             assert delivery.redeliveries == 1
 
-    await eventually(receive, within_seconds=2, retried=(UnavailableError, UnknownOutcomeError))
+    await eventually(receive, retried=(UnavailableError, UnknownOutcomeError))
 
 
 async def test_at_the_memory_limit_publishing_is_refused_and_draining_goes_on(
@@ -198,9 +198,7 @@ async def test_what_a_restarted_server_has_may_have_been_delivered(
             await queue.publish(MESSAGE)
             return [*deliveries, *await consumer.receive(2)]
 
-    again, new = await eventually(
-        received, within_seconds=5, retried=(UnavailableError, UnknownOutcomeError)
-    )
+    again, new = await eventually(received, retried=(UnavailableError, UnknownOutcomeError))
     assert before.tag == again.tag
     assert [one.redeliveries for one in (before, again, new)] == [0, 1, 0]
 

@@ -1,5 +1,6 @@
 """All queues of the contract suite: the real ones, and the simulated ones with the same face."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
@@ -10,6 +11,7 @@ from tests.simulation.stores.broker import Broker, SimulatedRabbitMQ
 from tests.simulation.stores.streams import SimulatedStreams
 from tests.simulation.stores.valkey import ValkeyAddress, ValkeyServer
 from tests.support.addresses import address_of
+from tests.support.eventually import eventually
 from tests.support.queues import (
     REAL,
     QueueServer,
@@ -53,6 +55,12 @@ class StreamsFake(QueueServer):
     async def wipe(self) -> None:
         self.server.wipe()
 
+    async def is_waited_on(self) -> None:
+        async def waits() -> None:
+            assert self.server.on_change
+
+        await eventually(waits)
+
     async def close(self) -> None:
         """Nothing is open."""
 
@@ -86,6 +94,9 @@ class BrokerFake(QueueServer):
 
     async def wipe(self) -> None:
         self.broker.delete_queue()
+
+    async def is_waited_on(self) -> None:
+        await asyncio.sleep(0)  # messages are pushed: it only waits for the next one
 
     async def close(self) -> None:
         """Nothing is open."""

@@ -226,6 +226,7 @@ class OrderStore(Protocol):
 
         Raises:
             UnavailableError: rolled back, or not even begun; the store may be away.
+            UnexplainedError: likewise, and one of the units may be at fault.
             UnknownOutcomeError: the commit's answer was lost; persist it again.
             PoisonError: the store can never take this batch; one of its units is at fault.
         """
