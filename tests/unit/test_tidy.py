@@ -22,6 +22,9 @@ PROFILES = {"base", "bench", "build", "datasets", "dev", "image", "lock", "serve
 SLEEPS = {
     "tests/support/eventually.py": "the pause between two looks, for all tests",
     "tests/support/clients.py": "clients that pause between their requests",
+    "tests/support/stand.py": "a reader that looks again and again",
+    "tests/contract/test_postgres_cancelled.py": "calls that are cut off after a while",
+    "tests/contract/test_postgres_failover.py": "an outage that lasts for a while",
     "tests/support/elasticsearch_stub.py": "a server that takes a moment, so that requests meet",
     "tests/contract/test_http_server.py": "clients that send slowly",
     "tests/contract/test_redis_connection.py": "a process that does not get to its event loop",
