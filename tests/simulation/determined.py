@@ -14,7 +14,6 @@ from typing import Any
 from polyglot_persistence.api import app as app_module
 from polyglot_persistence.domain import order as order_module
 from tests.simulation.loop import SimulatedLoop
-from tests.simulation.stores.broker import SimulatedRabbitMQ
 from tests.simulation.stores.search import SimulatedContents
 
 _PACKAGE = "polyglot_persistence"
@@ -22,9 +21,16 @@ _PACKAGE = "polyglot_persistence"
 _RANDOM_IN = ("worker.repeat", "api.importing")
 _UUID_IN = ("flows.cold_cache",)
 
+REPUBLISH_SECONDS = 4.0
+
 SCALED = {
     ("flows.cold_cache", "COMMIT_SECONDS_MAX"): 2.0,
+    ("flows.cold_cache", "END_WARMING_SECONDS_MAX"): 1.0,
+    ("flows.cold_cache", "LOOK_SECONDS_MAX"): 0.8,
+    ("worker.warmer", "LOOK_INTERVAL_SECONDS"): 0.4,
     ("flows.group_commit", "COMMIT_SECONDS_MAX"): 2.0,
+    ("flows.group_commit", "REPUBLISH_SECONDS"): REPUBLISH_SECONDS,
+    ("flows.sweep", "STUCK_SECONDS"): 3.0,
     ("worker.repeat", "LEAD_RETRY_SECONDS"): 1.0,
     ("worker.repeat", "BACKOFF_LAST_SECONDS"): 1.0,
     ("worker.persister", "NEWER_SCHEMA_PAUSE_SECONDS"): 0.5,
@@ -36,11 +42,11 @@ SCALED = {
 """Constants of modules, where they exist: a run is some tens of simulated seconds."""
 
 _SCALED_STORES = {
-    ("broker", "_SILENCE_SECONDS"): 1.0,
     ("record", "IDLE_SECONDS_MAX"): 2.0,
     ("orders", "IDLE_SECONDS_MAX"): 2.0,
     ("projections", "IDLE_SECONDS_MAX"): 2.0,
     ("search", "SHOWN_SECONDS"): 0.2,
+    ("broker", "_HAND_BACK_SECONDS_MAX"): 0.2,
     ("valkey", "BACKLOG_SECONDS"): 30.0,
 }
 """Of the simulated stores, likewise."""
@@ -88,7 +94,6 @@ def install() -> None:
             setattr(module, constant, value)
     for (name, constant), value in _SCALED_STORES.items():
         setattr(importlib.import_module(f"tests.simulation.stores.{name}"), constant, value)
-    SimulatedRabbitMQ.silence_seconds_max = 1.2
     SimulatedContents.shown_after_seconds = 0.2
 
 

@@ -91,7 +91,7 @@ def _away(name: str) -> Begin:
         def start() -> None:
             world.server(server).start()
 
-        return world.lasting(f"{name} away", server, stop, start)
+        return world.lasting(f"{name} away", server, stop, start, state=f"{server} away")
 
     return begin
 
@@ -105,6 +105,7 @@ def _frozen(name: str) -> Begin:
             server,
             lambda: world.network.freeze(stores),
             lambda: world.network.thaw(stores),
+            state=f"{server} frozen",
         )
 
     return begin
@@ -156,8 +157,7 @@ def _cache_emptied(world: "World", _fault: Fault, _process: Process) -> End | No
 def _cache_restarted(world: "World", fault: Fault, _process: Process) -> End | None:
     """Restart it; as by a power cut, if it is a server of its own."""
     name = world.server_name("cache")
-    depth = world.depth("cache away")
-    if depth:
+    if world.depth(f"{name} away"):
         return None
     valkey = world.valkey_now
     lost = valkey.lost_by_power_cut() if name == "cache" else 0
@@ -175,7 +175,7 @@ def _cache_restarted(world: "World", fault: Fault, _process: Process) -> End | N
         stop()
         start()
         return None
-    return world.lasting("cache away", name, stop, start)
+    return world.lasting("cache restarted", name, stop, start, state=f"{name} away")
 
 
 def _cache_failover(world: "World", _fault: Fault, _process: Process) -> End | None:

@@ -205,13 +205,30 @@ def make_plan(seed: int, cells_seen: Sequence[tuple[str, str]]) -> Plan:
         clock_offsets=tuple(
             chance.choice((0.0, 0.0, chance.uniform(-2, 2))) for _ in range(apis + workers)
         ),
-        operations=_operations(chance, apis),
+        operations=_operations(chance, apis, [f for f in faults if f.step in _LETTERS_STEPS]),
         faults=sorted(faults, key=lambda fault: fault.at),
     )
 
 
 AIMED = 4
 """Faults of each run that go through all cells of the table, one seed after another."""
+
+_PROVOKED_BY: dict[str, Sequence[tuple[str, str | None]]] = {
+    "epoch raise": (("cache away", None),),
+    "warm token": (("cache away", None),),
+    "warm copy": (("cache away", None),),
+    "reign look": (),
+    "WAIT": (("queue refuses", None),),
+    "end warming": (("killed", "ack"),),
+    "suspect row": (("killed", "ack"), ("killed", "ack")),
+    "hand back": (("newer message", None),),
+    "sweep look": (("reply lost", "settle"),),
+    "consume": (("queue away", None),),
+    "rebuild": (("search emptied", None),),
+}
+"""Steps that a quiet run may not make, and the faults that bring them about."""
+
+_PROVOKING_SECONDS = 0.6
 
 
 def _aimed(
@@ -221,7 +238,12 @@ def _aimed(
     stride = 7919
     for n in range(AIMED):
         kind, step = cells_seen[(seed * AIMED + n) * stride % len(cells_seen)]
-        yield _fault(chance, kind, step)
+        fault = _fault(chance, kind, step)
+        yield fault
+        for provoking in _PROVOKED_BY.get(step, ()):
+            before = _fault(chance, *provoking)
+            at = max(0.1, fault.at - _PROVOKING_SECONDS)
+            yield before._replace(at=at, seconds=min(before.seconds, 1.0))
 
 
 def _wild(chance: random.Random) -> Iterator[Fault]:
@@ -247,7 +269,7 @@ _HOT_STEPS = (
     "ack",
     "MGET",
     "SELECT",
-    "raise epoch",
+    "epoch raise",
     "warm copy",
 )
 
@@ -294,13 +316,26 @@ def _fault(chance: random.Random, kind: str, step: str | None) -> Fault:
 # --- what clients do -------------------------------------------------------------------------
 
 
-def _operations(chance: random.Random, apis: int) -> list[Operation]:
+_LETTERS_STEPS = ("bury", "letters")
+"""Steps that only an order makes that can never be persisted."""
+
+
+def _operations(chance: random.Random, apis: int, needs_letters: Sequence[Fault]) -> list[Operation]:
     writer = _Writer(chance, apis)
     moments = sorted(
         round(chance.uniform(0.05, CLIENTS_END), 3)
         for _ in range(chance.randint(OPERATIONS_MIN, OPERATIONS_MIN + 14))
     )
-    return [writer.operation(number, at) for number, at in enumerate(moments)]
+    operations = [writer.operation(number, at) for number, at in enumerate(moments)]
+    for fault in needs_letters:
+        number = len(operations)
+        poison = Operation(number, fault.at - 0.1, "order", number, (f"poison o{number}.0",))
+        looks = [
+            Operation(number + n, fault.at + 0.4 * n, "letters", n, discard=fault.amount % 2 == 0)
+            for n in (1, 2, 3)
+        ]
+        operations += [poison, *looks]
+    return operations
 
 
 class _Writer:
@@ -383,13 +418,20 @@ class _Writer:
 
     def _again(self, base: Operation) -> Operation:
         """Send what was sent before, as a client does that has heard nothing."""
+        before, at = self._earlier(base)
+        return before._replace(number=base.number, at=at, api=base.api, cut_after=0)
+
+    def _earlier(self, base: Operation) -> tuple[Operation, float]:
+        """Return what used a key lately, and when it is used again: often almost at once."""
         before = self._chance.choice(self._keyed[-8:])
-        return before._replace(number=base.number, at=base.at, api=base.api, cut_after=0)
+        if self._chance.random() < 0.6:
+            return before, round(before.at + self._chance.choice((0.002, 0.02, 0.4)), 3)
+        return before, base.at
 
     def _wrong(self, base: Operation) -> Operation:
         """Use a key for something else: other content, a longer or a shorter bulk, another route."""
         chance = self._chance
-        before = chance.choice(self._keyed[-8:])
+        before, at = self._earlier(base)
         names = list(before.names)
         how = chance.choice(("other", "longer", "longer", "shorter"))
         if how == "longer":
@@ -402,7 +444,7 @@ class _Writer:
         ids = (*before.ids, *[""] * len(names))[: len(names)] if kind == "import" else ()
         return before._replace(
             number=base.number,
-            at=base.at,
+            at=at,
             api=base.api,
             kind=kind,
             names=tuple(names),

@@ -25,7 +25,7 @@ START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STOP_SECONDS_MAX = 3.0
 """After so long a process that was told to stop is killed."""
 
-HOLD_SECONDS_MAX = 1.5
+HOLD_SECONDS_MAX = 1.0
 
 _ENVIRONMENT = {
     # Addresses of the embedded deployment on the loopback: whoever asks may operate, too.

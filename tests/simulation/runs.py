@@ -27,7 +27,7 @@ LOOK_SECONDS = 0.3
 FAULTS_OVER = FAULTS_END + FAULT_SECONDS_MAX + 1.5
 """Whatever went wrong has ended by then."""
 
-CALM_SECONDS = 25.0
+CALM_SECONDS = 30.0
 """Within so long after the last fault everything is well again."""
 
 AT_RISK_MAX = 2
@@ -239,7 +239,7 @@ class _Run:
             ),
             published={str(i): times for i, times in world.published.items()},
             excused_ids={str(i) for i in excused},
-            excused_names={world.names[i] for i in excused if i in world.names},
+            excused_names={name for i in excused for name in world.names.get(i, ())},
             strange_ids={str(i) for i in world.strange_ids},
         )
 

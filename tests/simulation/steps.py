@@ -38,25 +38,25 @@ CACHE = _calls(
         "backlog": "backlog look",
         "reigns": "reign look",
         "survives_failover": "WAIT",
-        "ping": "cache ping",
-        "scan": "audit scan",
+        "ping": "ping",
+        "scan": "audit",
     },
     {
         "accept": "accept script",
         "backfill": "backfill",
         "settle": "settle",
-        "forget_dead": "forget dead",
+        "forget_dead": "letters",
         "begin_warming": "warm token",
         "offer_token": "warm token",
         "end_warming": "end warming",
         "copy_epoch": "warm copy",
-        "set_epoch": "first copy",
+        "set_epoch": "warm copy",
     },
 )
 
 QUEUE = _calls(
     "queue",
-    {"ready": "queue count", "ping": "queue ping"},
+    {"ready": "queue count", "ping": "ping"},
     {"publish": "publish"},
 )
 
@@ -69,106 +69,106 @@ RECORD = _calls(
     "record",
     {
         "find": "SELECT",
-        "page": "page",
-        "attempted": "suspect look",
-        "progress": "progress look",
+        "page": "reports",
+        "attempted": "suspect row",
+        "progress": "reports",
         "epoch": "epoch look",
-        "ping": "record ping",
+        "ping": "ping",
     },
     {
         "persist": "persist transaction",
         "bury": "bury",
-        "begin_attempts": "suspect begin",
-        "take_back_attempts": "suspect end",
-        "end_attempts": "suspect end",
+        "begin_attempts": "suspect row",
+        "take_back_attempts": "suspect row",
+        "end_attempts": "suspect row",
         "outbox_done": "outbox delete",
-        "found_epoch": "first epoch",
-        "new_epoch": "raise epoch",
+        "found_epoch": "epoch look",
+        "new_epoch": "epoch raise",
     },
 )
 LEAD = Step("lead", "record")
-CONFIRM = Step("lead confirm", "record")
+CONFIRM = Step("lead", "record")
 CLAIM = Step("outbox claim", "record")
-CLAIM_END = Step("outbox work-off", "record", writes=True)
+CLAIM_END = Step("outbox claim", "record", writes=True)
 
 LETTERS = _calls(
     "record",
     {
-        "page": "letters look",
-        "count": "letters look",
-        "read": "letters look",
-        "of_units": "letters look",
+        "page": "letters",
+        "count": "letters",
+        "read": "letters",
+        "of_units": "letters",
     },
-    {"discard": "discard", "reindex": "reindex"},
+    {"discard": "letters", "reindex": "letters"},
 )
-TURN = Step("turn", "record")
+TURN = Step("letters", "record")
 
 SALES = _calls(
     "record",
-    {"latest_days": "sales look", "refreshed_at": "sales look", "live_days": "sales look"},
-    {"refresh": "refresh"},
+    {"latest_days": "reports", "refreshed_at": "reports", "live_days": "reports"},
+    {"refresh": "reports"},
 )
 
 AUDIT = _calls(
     "record",
     {
-        "range_from": "audit look",
-        "checksums_between": "audit look",
-        "standing": "audit look",
-        "count_orders": "audit look",
-        "next_day": "audit look",
-        "sales_totals": "audit look",
-        "freshness": "freshness",
+        "range_from": "audit",
+        "checksums_between": "audit",
+        "standing": "audit",
+        "count_orders": "audit",
+        "next_day": "audit",
+        "sales_totals": "audit",
+        "freshness": "reports",
     },
     {
-        "index_again": "audit repair",
-        "compare_day": "audit day",
-        "count_freshness": "freshness",
+        "index_again": "audit",
+        "compare_day": "audit",
+        "count_freshness": "reports",
     },
 )
 
 REBUILD = _calls(
     "record",
     {
-        "current": "rebuild look",
-        "orders_after": "rebuild fill",
-        "sum_from": "rebuild verify",
-        "orders_between": "rebuild verify",
-        "outbox_end": "rebuild swap",
-        "outbox_between": "rebuild swap",
+        "current": "rebuild",
+        "orders_after": "rebuild",
+        "sum_from": "rebuild",
+        "orders_between": "rebuild",
+        "outbox_end": "rebuild",
+        "outbox_between": "rebuild",
     },
-    {"begin": "rebuild begin", "advance": "rebuild fill", "end": "rebuild end"},
+    {"begin": "rebuild", "advance": "rebuild", "end": "rebuild"},
 )
-ARRIVALS = Step("rebuild arrivals", "record", writes=True)
+ARRIVALS = Step("rebuild", "record", writes=True)
 
 SEARCH = _calls(
     "search",
     {
-        "search": "search",
-        "names": "search",
-        "indexed_at": "search",
-        "count": "search",
-        "exists": "search",
-        "ping": "search ping",
-        "sum_between": "audit sum",
-        "checksums_between": "audit sum",
-        "checksums_of": "audit sum",
+        "search": "reports",
+        "names": "reports",
+        "indexed_at": "reports",
+        "count": "reports",
+        "exists": "reports",
+        "ping": "ping",
+        "sum_between": "audit",
+        "checksums_between": "audit",
+        "checksums_of": "audit",
     },
     {"index": "index", "remove": "index", "ensure": "index"},
 )
 
 TARGET = _calls(
     "search",
-    {"current_name": "rebuild look", "building_name": "rebuild look"},
+    {"current_name": "rebuild", "building_name": "rebuild"},
     {
-        "begin": "rebuild begin",
-        "show": "rebuild verify",
-        "swap": "rebuild swap",
-        "release": "rebuild end",
-        "clean_up": "rebuild end",
+        "begin": "rebuild",
+        "show": "rebuild",
+        "swap": "rebuild",
+        "release": "rebuild",
+        "clean_up": "rebuild",
     },
 )
-FREEZE = Step("rebuild swap", "search", writes=True)
+FREEZE = Step("rebuild", "search", writes=True)
 
 REQUEST = Step("request", None, may_end_lost=False)
 ANSWER = Step("answer", None, may_end_lost=False)

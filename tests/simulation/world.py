@@ -54,6 +54,9 @@ SERVERS: dict[str, tuple[StoreName, ...]] = {
     "search": ("search",),
 }
 
+SILENCE_SECONDS = 0.6
+"""After so long without a heartbeat the broker closes a connection."""
+
 SHIP_SECONDS = 0.25
 """Between two times that a replica of the cache gets what it lacks: so much a failover may lose."""
 
@@ -90,14 +93,14 @@ class World:
             self.replica = ValkeyServer(clock, "replica", fsync=fsync)
             self.replica.replicate(self.valkey)
             loop.world_later(SHIP_SECONDS, self._ship)
-        self.broker = Broker(clock) if plan.deployment == "servers" else None
+        self.broker = Broker(clock, silence_seconds=SILENCE_SECONDS) if plan.deployment == "servers" else None
         self.record = RecordServer(clock)
         self.engine = SearchEngineServer(clock)
         self.poison_is_refused = True
         self.published: dict[UUID, int] = {}
         """How often an order has reached the queue."""
-        self.names: dict[UUID, str] = {}
-        """Of every order that has reached the cache or the queue."""
+        self.names: dict[UUID, set[str]] = {}
+        """Of every order that has reached the cache or the queue: of several, if a key is misused."""
         self.excused: dict[UUID, int] = {}
         """Orders whose only copy was lost, with how often they had been published until then."""
         self.strange_ids: list[UUID] = []
@@ -178,7 +181,7 @@ class World:
         async def counted(message: Message) -> None:
             await publish(message)
             for order_id, name in orders_of(message):
-                self.names[order_id] = name
+                self.names.setdefault(order_id, set()).add(name)
                 self.published[order_id] = self.published.get(order_id, 0) + 1
 
         return counted
@@ -187,7 +190,7 @@ class World:
         async def named(units: Any) -> Any:
             for unit in units:
                 for accepted, _ in unit.members:
-                    self.names[accepted.order.id] = accepted.order.product_name
+                    self.names.setdefault(accepted.order.id, set()).add(accepted.order.product_name)
             return await accept(units)
 
         return named
@@ -243,29 +246,38 @@ class World:
         self.faults_left -= 1
 
     def lasting(
-        self, kind: str, server: str, begin: Callable[[], None], end: Callable[[], None]
+        self,
+        kind: str,
+        server: str,
+        begin: Callable[[], None],
+        end: Callable[[], None],
+        *,
+        state: str = "",
     ) -> Callable[[], None]:
-        """Begin what may overlap with more of its kind; return what ends it with the last one."""
-        depth = self._in_force.get(kind, 0)
-        self._in_force[kind] = depth + 1
+        """Begin what may overlap with more of its kind; return what ends it with the last one.
+
+        `state` names what kinds share: a server that is cache and queue is away as one.
+        """
+        state = state or kind
         stores = self.stores_of(server)
-        if depth == 0:
+        self._in_force[state] = self._in_force.get(state, 0) + 1
+        if self._in_force[state] == 1:
             begin()
-            for store in stores:
-                self.network.in_force.setdefault(store, []).append(kind)
+        for store in stores:
+            self.network.in_force.setdefault(store, []).append(kind)
 
         def over() -> None:
-            self._in_force[kind] -= 1
-            if self._in_force[kind] == 0:
-                for store in stores:
-                    self.network.in_force[store].remove(kind)
+            self._in_force[state] -= 1
+            for store in stores:
+                self.network.in_force[store].remove(kind)
+            if self._in_force[state] == 0:
                 end()
 
         return over
 
-    def depth(self, kind: str) -> int:
-        """Return how many faults of a lasting kind there are now."""
-        return self._in_force.get(kind, 0)
+    def depth(self, state: str) -> int:
+        """Return how many faults there are now that share a state."""
+        return self._in_force.get(state, 0)
 
     def server_name(self, store: str) -> str:
         """Return which server plays a role: embedded, cache and queue are one."""
