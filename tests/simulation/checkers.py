@@ -85,9 +85,9 @@ def _told(attempt: Attempt, line: int) -> Told:
         return "refused"
     if line > attempt.lines_read:
         return "refused"
-    if line in attempt.not_accepted:
-        return "unknown" if attempt.status == 504 else "refused"
-    return "unknown" if attempt.counts[2] else "acknowledged"
+    if line in attempt.unknown:
+        return "unknown"
+    return "refused" if line in (*attempt.not_accepted, *attempt.errors) else "acknowledged"
 
 
 class Checks:
@@ -119,6 +119,7 @@ class Checks:
         yield from self._letters()
         yield from self._published_without_bound()
         yield from self._totals_of_imports()
+        yield from self._conflicts()
 
     # --- what may be missing -----------------------------------------------------------------
 
@@ -252,6 +253,17 @@ class Checks:
                 if not any(claim.identity in self._misused for claim in claims):
                     yield f"{reading.order_id} is {known[1]}, and was read as {reading.name}"
 
+    def _conflicts(self) -> Iterator[str]:
+        """Nobody who uses a key rightly hears that it stands for something else."""
+        for name, claims in self._claims.items():
+            for claim in claims:
+                attempt, is_import = claim.attempt, claim.attempt.route == "import"
+                is_conflict = attempt.status == 422 or (is_import and bool(attempt.errors))
+                shared = any(one.identity in self._misused for one in claims)
+                if is_conflict and claim.identity not in self._misused and not shared:
+                    if not is_import or attempt.status == 422:
+                        yield f"conflict: {name} was sent under its own key, and is refused"
+
     def _totals_of_imports(self) -> Iterator[str]:
         """An import's totals are the lines that were sent."""
         for attempt in self._history.attempts:
@@ -313,7 +325,6 @@ class Checks:
             times = self._held.published.get(order_id, 0)
             if times > max(asked, 1) + self._republished_max(claims):
                 yield f"{name} was published {times} times for {asked} requests"
-
 
     def _republished_max(self, claims: Sequence[Claim]) -> int:
         """Return how often retries may have found the cache alone not to be safe."""

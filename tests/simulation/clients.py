@@ -97,7 +97,9 @@ class Clients:
 
     async def _bulk(self, operation: Operation) -> None:
         orders = [{"product_name": n, "amount": amount_of(n)} for n in operation.names]
-        await self._send(operation, "/api/bulk-orders", json.dumps(orders).encode(), "bulk")
+        await self._send(
+            operation, "/api/bulk-orders", json.dumps({"orders": orders}).encode(), "bulk"
+        )
 
     async def _send(self, operation: Operation, path: str, body: bytes, route: Any) -> None:
         headers = {"content-type": "application/json"}
@@ -213,8 +215,10 @@ class Clients:
         out = answer.json() or {}  # what is zero is left out
         attempt.counts = (out.get("accepted", 0), out.get("unchanged", 0), out.get("rejected", 0))
         attempt.not_accepted = tuple(out.get("lines_not_accepted", ()))
+        attempt.unknown = tuple(out.get("lines_unknown", ()))
         attempt.lines_read = out.get("lines_read", 0)
-        attempt.errors = tuple(one["line"] for one in out.get("errors", ()))
+        rejected = out.get("errors" if answer.status == 200 else "lines_rejected", ())
+        attempt.errors = tuple(one["line"] for one in rejected)
         if answer.status == 200:
             known = [
                 (i, n)

@@ -25,6 +25,8 @@ class Attempt:
     """Of an import: accepted, unchanged, rejected."""
     not_accepted: tuple[int, ...] = ()
     """Lines that an import's answer calls refused, from 1."""
+    unknown: tuple[int, ...] = ()
+    """Those of them that may be stored all the same."""
     lines_read: int = 0
     errors: tuple[int, ...] = ()
     """Lines that were rejected."""

@@ -320,7 +320,9 @@ _LETTERS_STEPS = ("bury", "letters")
 """Steps that only an order makes that can never be persisted."""
 
 
-def _operations(chance: random.Random, apis: int, needs_letters: Sequence[Fault]) -> list[Operation]:
+def _operations(
+    chance: random.Random, apis: int, needs_letters: Sequence[Fault]
+) -> list[Operation]:
     writer = _Writer(chance, apis)
     moments = sorted(
         round(chance.uniform(0.05, CLIENTS_END), 3)

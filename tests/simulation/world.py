@@ -93,7 +93,9 @@ class World:
             self.replica = ValkeyServer(clock, "replica", fsync=fsync)
             self.replica.replicate(self.valkey)
             loop.world_later(SHIP_SECONDS, self._ship)
-        self.broker = Broker(clock, silence_seconds=SILENCE_SECONDS) if plan.deployment == "servers" else None
+        self.broker = (
+            Broker(clock, silence_seconds=SILENCE_SECONDS) if plan.deployment == "servers" else None
+        )
         self.record = RecordServer(clock)
         self.engine = SearchEngineServer(clock)
         self.poison_is_refused = True
@@ -105,6 +107,8 @@ class World:
         """Orders whose only copy was lost, with how often they had been published until then."""
         self.strange_ids: list[UUID] = []
         self.queue_lost = False
+        self.troubled: set[str] = set()
+        """Stores that something was wrong with, so that an order may have no copy there."""
         self.faults_left = len(plan.faults)
         self._in_force: dict[str, int] = {}
         self._ports: dict[str, Ports] = {}
@@ -229,6 +233,9 @@ class World:
     def strike(self, fault: Fault, caller: Caller | None) -> None:
         """Let a fault happen, and end in its time."""
         self.network.note("fault", fault.kind)
+        store = fault.kind.split()[0]
+        if store in ("cache", "queue"):
+            self.troubled.update(self.stores_of(self.server_name(store)))
         process = next((one for one in self.processes if one is caller), None)
         if process is None:
             process = self.processes[fault.amount % len(self.processes)]
@@ -238,6 +245,9 @@ class World:
     def met(self, fault: Fault) -> None:
         """Take note of a fault that has found its step; one of a call ends with it."""
         if fault.kind in CALL_FAULTS:
+            self.troubled |= {"publish": {"queue"}, "accept script": {"cache"}}.get(
+                fault.step or "", set()
+            )
             self.loop.world_later(fault.seconds + 1.0, self._end, None)
 
     def _end(self, ending: Callable[[], None] | None) -> None:
@@ -342,6 +352,8 @@ class World:
 
     def excuse_cache(self, lost: list[UUID]) -> None:
         """Note which of the entries were the only copies: nobody promised to survive that."""
+        if "queue" not in self.troubled:
+            return  # then each order is, or will be, in the queue as well
         queued = set(self.queued())
         for order_id in lost:
             if order_id not in queued and not self.in_record(order_id):
@@ -353,6 +365,8 @@ class World:
 
     def excuse_queue(self) -> None:
         """Note which orders are nowhere but in the queue."""
+        if "cache" not in self.troubled:
+            return
         for order_id in dict.fromkeys(self.queued()):
             if self.valkey_now.entry(order_id) is None and not self.in_record(order_id):
                 self.excused[order_id] = self.published.get(order_id, 0)
