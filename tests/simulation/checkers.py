@@ -319,7 +319,10 @@ class Checks:
             return
         for order_id, (_, name) in self._history.acknowledged.items():
             claims = self._claims.get(name, ())
-            if any(claim.attempt.route == "import" for claim in claims) or not claims:
+            if not claims or any(
+                claim.attempt.route == "import" or claim.identity in self._misused
+                for claim in claims
+            ):
                 continue
             asked = sum(not claim.attempt.replayed for claim in claims)
             times = self._held.published.get(order_id, 0)

@@ -83,7 +83,10 @@ class Clients:
         }[operation.kind]
 
         async def run() -> None:
-            await act(operation)
+            try:
+                await act(operation)
+            except Exception as error:  # noqa: BLE001  an answer that a client cannot read
+                self._loop.failures.append(f"client of operation {operation.number}: {error!r}")
             self.waiting -= 1
 
         self._loop.world_task(run())

@@ -123,7 +123,9 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> Any:
-        handle = _Handle(callback, args, context or contextvars.copy_context(), self.now)
+        if context is None:  # an empty one is false
+            context = contextvars.copy_context()
+        handle = _Handle(callback, args, context, self.now)
         self._ready.append(handle)
         return handle
 
@@ -143,7 +145,9 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> Any:
-        handle = _Handle(callback, args, context or contextvars.copy_context(), when)
+        if context is None:
+            context = contextvars.copy_context()
+        handle = _Handle(callback, args, context, when)
         process = handle.process
         due = when if process is None else when + process.missed_seconds
         heapq.heappush(self._timers, (due, next(self._order), handle))
@@ -160,7 +164,9 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
     ) -> Any:
         number = next(self._task_numbers)
-        process = (context or contextvars.copy_context()).get(_PROCESS)
+        if context is None:
+            context = contextvars.copy_context()
+        process = context.get(_PROCESS)
         return _Task(coro, loop=self, number=number, process=process, name=name, context=context)
 
     def get_debug(self) -> bool:

@@ -193,6 +193,11 @@ def make_plan(seed: int, cells_seen: Sequence[tuple[str, str]]) -> Plan:
     needs_servers = any(fault.kind in NEEDS_SERVERS for fault in faults)
     servers = needs_servers or chance.random() < 0.6
     apis, workers = chance.choice(((2, 2), (2, 2), (3, 2), (2, 3)))
+    operations = _operations(chance, apis, [f for f in faults if f.step in _LETTERS_STEPS])
+    if chance.random() < 0.5:
+        storm = _import_in_a_storm(chance, _Writer(chance, apis), len(operations))
+        operations.append(storm[0])
+        faults += storm[1]
     durable = chance.random() < 0.7 or not servers
     return Plan(
         seed=seed,
@@ -205,7 +210,7 @@ def make_plan(seed: int, cells_seen: Sequence[tuple[str, str]]) -> Plan:
         clock_offsets=tuple(
             chance.choice((0.0, 0.0, chance.uniform(-2, 2))) for _ in range(apis + workers)
         ),
-        operations=_operations(chance, apis, [f for f in faults if f.step in _LETTERS_STEPS]),
+        operations=operations,
         faults=sorted(faults, key=lambda fault: fault.at),
     )
 
@@ -300,6 +305,31 @@ def _storm(chance: random.Random) -> Iterator[Fault]:
         fault = _fault(chance, kind, step)
         yield fault._replace(at=at)
         at += chance.uniform(0.02, 1.5)
+
+
+_STORMS_OF_IMPORTS: Sequence[Sequence[tuple[str, str | None]]] = (
+    (("cache frozen", None), ("queue away", None)),
+    (("cache away", None), ("queue away", None)),
+    (("reply lost", "accept script"), ("cache away", None), ("queue away", None)),
+    (("stopped", "import chunk"),),
+    (("killed", "import chunk"),),
+    (("cache full", None), ("queue refuses", None)),
+    (("record frozen", None), ("stopped", "import chunk")),
+)
+"""What goes wrong while an import is under way."""
+
+
+def _import_in_a_storm(
+    chance: random.Random, writer: "_Writer", number: int
+) -> tuple[Operation, list[Fault]]:
+    at = round(chance.uniform(0.5, CLIENTS_END - 3), 3)
+    operation = writer.long_import(number, at)
+    faults = []
+    for kind, step in chance.choice(_STORMS_OF_IMPORTS):
+        at += chance.uniform(0.02, 0.4)
+        fault = _fault(chance, kind, step)
+        faults.append(fault._replace(at=round(at, 3), seconds=max(fault.seconds, 1.8)))
+    return operation, faults
 
 
 def _fault(chance: random.Random, kind: str, step: str | None) -> Fault:
@@ -416,6 +446,21 @@ class _Writer:
             pause_seconds=chance.choice((0.0, 0.05, 0.4)),
             cut_after=chance.choice((0, 0, 1, 2)),
             by_line=chance.random() < 0.5,
+        )
+
+    def long_import(self, number: int, at: float) -> Operation:
+        """Return an import that takes a while, and is resumed."""
+        chance = self._chance
+        base = Operation(number, at, "import", chance.randrange(self._apis))
+        names = tuple(f"o{number}.{n}" for n in range(chance.choice((6, 9, 12))))
+        return base._replace(
+            names=names,
+            ids=("",) * len(names),
+            key=f"k{number}" if chance.random() < 0.8 else None,
+            tries=6,
+            chunk_lines=chance.choice((1, 2, 3)),
+            pause_seconds=chance.choice((0.05, 0.2)),
+            by_line=chance.random() < 0.7,
         )
 
     def _again(self, base: Operation) -> Operation:
