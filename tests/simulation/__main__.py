@@ -5,7 +5,8 @@ import sys
 import time
 
 from tests.simulation.campaign import Campaign, show_table
-from tests.simulation.plan import cells, make_plan
+from tests.simulation.plan import cells
+from tests.simulation.scenario import make_plan
 
 
 def main() -> int:
@@ -16,10 +17,13 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=0, help="0: one for each core")
     parser.add_argument("--failures", type=int, default=5, help="end after so many")
     parser.add_argument("--trace", action="store_true", help="print the plan and trace of one run")
+    parser.add_argument("--digests", action="store_true", help="print a hash of each run's trace")
     parser.add_argument("--table", action="store_true", help="print what met what")
     options = parser.parse_args()
     if options.trace:
         return _trace(options.seed)
+    if options.digests:
+        return _digests(range(options.seed, options.seed + options.runs))
     campaign = Campaign(options.seed, options.runs, processes=options.processes)
     shown = time.monotonic()
     for outcome in campaign.outcomes():
@@ -51,6 +55,16 @@ def _trace(seed: int) -> int:
     print(result.digest())
     print("\n".join(result.violations) or "nothing is wrong")
     return 1 if result.violations else 0
+
+
+def _digests(seeds: range) -> int:
+    from tests.simulation import determined  # noqa: PLC0415
+    from tests.simulation.runs import simulate  # noqa: PLC0415
+
+    determined.install()
+    for seed in seeds:
+        print(f"seed {seed}: {simulate(make_plan(seed, cells())).digest()}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from tests.simulation import determined
-from tests.simulation.plan import KINDS, cells, every_step, make_plan
+from tests.simulation.plan import KINDS, cells, every_step
 from tests.simulation.runs import simulate
+from tests.simulation.scenario import make_plan
 from tests.simulation.shrink import shrink
 
 CHUNK_RUNS = 8
@@ -52,10 +53,10 @@ class Campaign:
     def progress(self) -> str:
         """Return a line that says how far it is."""
         seconds = time.monotonic() - self._began
+        each = 1_000 * seconds * self._processes / max(self.runs, 1)
         return (
             f"{self.runs} of {len(self._seeds)} runs, {len(self.failures)} failed, "
-            f"{seconds:.0f} s, {1_000 * seconds * self._processes / max(self.runs, 1):.0f} ms a run "
-            f"and core, {self._simulated:,.0f} s simulated"
+            f"{seconds:.0f} s, {each:.0f} ms a run and core, {self._simulated:,.0f} s simulated"
         )
 
     def shrunk(self, failure: Outcome) -> str:

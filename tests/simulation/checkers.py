@@ -77,15 +77,11 @@ def _told(attempt: Attempt, line: int) -> Told:
         return attempt.told
     if line - attempt.first_line >= attempt.sent_lines:
         return "refused"  # it was never sent
-    if attempt.status == 200:
-        return "refused" if line in attempt.errors else "acknowledged"
     if attempt.status is None or attempt.status == 500:
         return "unknown"
-    if attempt.status not in (408, 503, 504):
+    if attempt.status != 200 and line not in range(1, attempt.lines_read + 1):
         return "refused"
-    if line > attempt.lines_read:
-        return "refused"
-    if line in attempt.unknown:
+    if line in attempt.unknown and attempt.status != 503:  # 503: nothing of them is stored
         return "unknown"
     return "refused" if line in (*attempt.not_accepted, *attempt.errors) else "acknowledged"
 
@@ -146,19 +142,8 @@ class Checks:
         for order_id, (at, name) in self._history.acknowledged.items():
             if order_id in self._history.discarded or order_id in held.excused_ids:
                 continue
-            row = held.rows.get(order_id)
-            buried = name in held.letters.get(order_id, ())
-            if row is not None and row[0] == name:
-                if row[1] != Decimal(amount_of(name)):
-                    yield f"{name} ({order_id}) has the amount {row[1]}"
-            elif buried and self._may_be_buried(name):
-                continue
-            elif row is not None:
-                yield f"{name} ({order_id}), known since {at:.3f} s, is stored as {row[0]}"
-            elif buried:
-                yield f"{name} ({order_id}) is a dead letter: {held.reasons.get(order_id)}"
-            else:
-                yield f"lost: {name} ({order_id}), known since {at:.3f} s, is stored nowhere"
+            if wrong := self._stored_as_known(order_id, name):
+                yield f"{wrong}, known since {at:.3f} s"
         for name, claims in self._claims.items():
             if not any(claim.told == "acknowledged" for claim in claims):
                 continue
@@ -166,6 +151,21 @@ class Checks:
                 continue
             if not self._may_be_discarded(name):
                 yield f"lost: {name} was acknowledged and is stored nowhere"
+
+    def _stored_as_known(self, order_id: str, name: str) -> str:
+        """Return what is wrong about an order that a client knows of, if anything is."""
+        row = self._held.rows.get(order_id)
+        is_buried = name in self._held.letters.get(order_id, ())
+        if row is not None and row[0] == name:
+            is_right = row[1] == Decimal(amount_of(name))
+            return "" if is_right else f"{name} ({order_id}) has the amount {row[1]}"
+        if is_buried and self._may_be_buried(name):
+            return ""
+        if row is not None:
+            return f"{name} ({order_id}) is stored as {row[0]}"
+        if is_buried:
+            return f"{name} ({order_id}) is a dead letter: {self._held.reasons.get(order_id)}"
+        return f"lost: {name} ({order_id}) is stored nowhere"
 
     def _may_be_discarded(self, name: str) -> bool:
         return any(
@@ -257,19 +257,17 @@ class Checks:
         """Nobody who uses a key rightly hears that it stands for something else."""
         for name, claims in self._claims.items():
             for claim in claims:
-                attempt, is_import = claim.attempt, claim.attempt.route == "import"
-                is_conflict = attempt.status == 422 or (is_import and bool(attempt.errors))
-                shared = any(one.identity in self._misused for one in claims)
-                if is_conflict and claim.identity not in self._misused and not shared:
-                    if not is_import or attempt.status == 422:
-                        yield f"conflict: {name} was sent under its own key, and is refused"
+                is_conflict = claim.attempt.status == 422
+                is_misused = any(one.identity in self._misused for one in claims)
+                if is_conflict and not is_misused:
+                    yield f"conflict: {name} was sent under its own key, and is refused"
 
     def _totals_of_imports(self) -> Iterator[str]:
         """An import's totals are the lines that were sent."""
         for attempt in self._history.attempts:
-            if attempt.route == "import" and attempt.status == 200:
-                if sum(attempt.counts) != attempt.sent_lines:
-                    yield f"{attempt.sent_lines} lines were imported as {attempt.counts}"
+            is_whole = attempt.route == "import" and attempt.status == 200
+            if is_whole and sum(attempt.counts) != attempt.sent_lines:
+                yield f"{attempt.sent_lines} lines were imported as {attempt.counts}"
 
     # --- projections -------------------------------------------------------------------------
 

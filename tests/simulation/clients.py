@@ -287,7 +287,7 @@ class Clients:
         process = self._world.apis[api % len(self._world.apis)]
         if not process.takes_requests:
             return REFUSED_CONNECTION
-        request = Request(self._world, process, method, target, headers, body)
+        request = Request(self._world, process, method, target, headers=headers, body=body)
         return await request.send(hot=hot)
 
 
@@ -309,6 +309,7 @@ class Request:
         process: ApiProcess,
         method: str,
         target: str,
+        *,
         headers: dict[str, str],
         body: Body,
     ) -> None:
@@ -329,7 +330,7 @@ class Request:
         """Return what is heard within a client's patience."""
         process = self._process
         process.on_end.append(self._hang_up)
-        process.open += 1
+        process.opened(1)
         serve = self._serve_hot() if hot else self._serve()
         task = self._loop.start(process.execution, serve)
         task.add_done_callback(self._served)
@@ -344,7 +345,7 @@ class Request:
             self._answer.set_result(NOTHING)
 
     def _served(self, task: "asyncio.Task[None]") -> None:
-        self._process.open -= 1
+        self._process.opened(-1)
         if self._hang_up in self._process.on_end:
             self._process.on_end.remove(self._hang_up)
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -11,8 +11,6 @@ import random
 from types import SimpleNamespace
 from typing import Any
 
-from polyglot_persistence.api import app as app_module
-from polyglot_persistence.domain import order as order_module
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.stores.search import SimulatedContents
 
@@ -81,13 +79,14 @@ def install() -> None:
     """Take chance, time and noise from the product, for as long as this process lives."""
     logging.disable(logging.CRITICAL)
     for name in _RANDOM_IN:
-        setattr(_module(name), "random", _chance)
+        _module(name).random = _chance
     for name in _UUID_IN:
-        setattr(_module(name), "uuid", _chance)
-    setattr(order_module, "uuid7", _chance.uuid7)
+        _module(name).uuid = _chance
+    _module("domain.order").uuid7 = _chance.uuid7
     # A process describes its API in 8 ms, and looks for its version in 11.
-    setattr(app_module, "describe", lambda *_: {})
-    setattr(app_module, "version", lambda _: "0")
+    app = _module("api.app")
+    app.describe = lambda *_: {}
+    app.version = lambda _: "0"
     for (name, constant), value in SCALED.items():
         module = _module(name)
         if hasattr(module, constant):

@@ -1,4 +1,4 @@
-"""What clients sent and what they were told: the only thing that checkers know of a run's course."""
+"""What clients sent and what they were told: all that checkers know of a run's course."""
 
 from dataclasses import dataclass, field
 from typing import Literal

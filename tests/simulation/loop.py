@@ -20,7 +20,7 @@ import heapq
 import itertools
 import sys
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,7 +37,9 @@ class Execution:
         self.missed_seconds = 0.0
         """Time that its timers did not see pass."""
         self.parked: deque[_Handle] = deque()
-        self.tasks: list[asyncio.Task[Any]] = []
+        self.parked_timers: list[tuple[float, int, _Handle]] = []
+        """Timers that fell due while it was paused."""
+        self.tasks: Sequence[asyncio.Task[Any]] = ()
         """Kept from the moment of its death, so that nothing of it is collected and run."""
         self.context = contextvars.Context()
         self.context.run(_PROCESS.set, self)
@@ -117,7 +119,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         """Return the time as the process's timers see it."""
         return self.now - self._current.missed_seconds if self._current else self.now
 
-    def call_soon(
+    def call_soon(  # type: ignore[override]  # its callbacks are of any kind
         self,
         callback: Callable[..., object],
         *args: Any,
@@ -129,7 +131,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._ready.append(handle)
         return handle
 
-    def call_later(
+    def call_later(  # type: ignore[override]  # its callbacks are of any kind
         self,
         delay: float,
         callback: Callable[..., object],
@@ -138,7 +140,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     ) -> Any:
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]  # its callbacks are of any kind
         self,
         when: float,
         callback: Callable[..., object],
@@ -206,11 +208,15 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         process.paused = False
         if missed_seconds:
             process.missed_seconds += missed_seconds
+            self._timers += process.parked_timers
             self._timers = [
                 (due + missed_seconds if handle.process is process else due, order, handle)
                 for due, order, handle in self._timers
             ]
             heapq.heapify(self._timers)
+        else:
+            process.parked.extend(handle for _, _, handle in process.parked_timers)
+        process.parked_timers.clear()
         self._ready.extend(process.parked)
         process.parked.clear()
 
@@ -218,10 +224,8 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         """End a process at once; nothing of it runs any more."""
         process.alive = False
         process.parked.clear()
-        tasks = [task for task in asyncio.all_tasks(self) if isinstance(task, _Task)]
-        process.tasks = sorted(
-            (task for task in tasks if task.process is process), key=lambda task: task.number
-        )
+        process.parked_timers.clear()
+        process.tasks = [task for task in self._tasks() if task.process is process]
 
     def run_until(self, end: float) -> None:
         """Run everything that is due until a moment; time is that moment afterwards."""
@@ -232,8 +236,12 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             timers = self._timers  # a resumption replaces it
             if not timers or timers[0][0] > end:
                 break
-            self.now, _, handle = heapq.heappop(timers)
-            if not handle.is_cancelled:
+            timer = heapq.heappop(timers)
+            self.now, _, handle = timer
+            process = handle.process
+            if process is not None and process.paused and process.alive:
+                process.parked_timers.append(timer)
+            else:
                 self._run(handle)
         self.now = max(self.now, end)
 
@@ -264,13 +272,16 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._disposing = True
         self._ready.clear()
         self._timers.clear()
-        left = [task for task in asyncio.all_tasks(self) if isinstance(task, _Task)]
-        for task in sorted(left, key=lambda task: task.number):
-            coroutine = task.get_coro()
+        for task in self._tasks():
+            coroutine: Any = task.get_coro()
             for _ in range(3):  # one that awaits in a `finally` ignores the first
                 with contextlib.suppress(BaseException):
-                    coroutine.close()  # type: ignore[union-attr]
+                    coroutine.close()
                     break
+
+    def _tasks(self) -> list[_Task]:
+        tasks = [task for task in asyncio.all_tasks(self) if isinstance(task, _Task)]
+        return sorted(tasks, key=lambda task: task.number)
 
 
 COLLECT_RUNS = 10
@@ -280,11 +291,12 @@ _runs = itertools.count(1)
 
 
 @contextmanager
-def running(loop: SimulatedLoop) -> Iterator[SimulatedLoop]:
-    """Make it the thread's loop while the context lasts; then dispose of it, without a sound.
+def running() -> Iterator[SimulatedLoop]:
+    """Give a loop that is the thread's while the context lasts; then dispose of it in silence.
 
     The garbage collector is off meanwhile: it would run `finally` blocks of dead processes.
     """
+    loop = SimulatedLoop()  # type: ignore[abstract]  # no sockets, no signals, no processes
     previous_hook = sys.unraisablehook
     collected = gc.isenabled()
     gc.disable()

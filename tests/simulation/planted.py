@@ -242,8 +242,9 @@ def main() -> int:
 def _look(first: int, runs: int) -> int:
     # Only now: the module with the bug is among what these import.
     from tests.simulation import determined  # noqa: PLC0415
-    from tests.simulation.plan import cells, make_plan  # noqa: PLC0415
+    from tests.simulation.plan import cells  # noqa: PLC0415
     from tests.simulation.runs import simulate  # noqa: PLC0415
+    from tests.simulation.scenario import make_plan  # noqa: PLC0415
 
     determined.install()
     gc.collect()

@@ -4,6 +4,7 @@ A process is killed, stopped in order, paused and started again, as an operating
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -189,17 +190,24 @@ class ApiProcess(Process):
         """Serve; then commit everything that was taken."""
         self.api = Api(self.limits, stores, self.clock)
         self.app, self.hot = self.api.app(stop), self.api.hot_routes()
-        self.open = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._open = 0
         ended = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             for background in self.api.loops(ended):
                 tasks.create_task(background)
             await stop.wait()
-            deadline = self.loop.time() + STOP_SECONDS_MAX * 0.6
-            while self.open and self.loop.time() < deadline:
-                await asyncio.sleep(0.02)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_SECONDS_MAX * 0.6):
+                    await self.idle.wait()
             await self.api.drain()
             ended.set()
+
+    def opened(self, requests: int) -> None:
+        """Count requests that begin, or end (-1)."""
+        self._open += requests
+        (self.idle.clear if self._open else self.idle.set)()
 
     @property
     def takes_requests(self) -> bool:

@@ -56,7 +56,7 @@ class Result:
 
 def simulate(plan: Plan) -> Result:
     """Run a plan from beginning to end."""
-    with running(SimulatedLoop()) as loop:
+    with running() as loop:
         determined.begin(plan.seed, loop)
         run = _Run(plan, loop)
         run.go()

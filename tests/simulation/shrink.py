@@ -31,16 +31,20 @@ def shrink(plan: Plan, violations: Sequence[str], *, runs_max: int = 400) -> Pla
         return any(kind_of([one]) == wanted for one in found)
 
     while True:
-        before = len(plan.operations) + len(plan.faults)
-        faults = _cut(plan.faults, lambda part: fails(plan._replace(faults=part)))
-        plan = plan._replace(faults=faults)
-        operations = _cut(plan.operations, lambda part: fails(plan._replace(operations=part)))
-        plan = plan._replace(operations=operations)
-        calm = plan._replace(clock_offsets=(0.0,) * len(plan.clock_offsets))
-        if calm != plan and fails(calm):
-            plan = calm
-        if left < 0 or len(plan.operations) + len(plan.faults) == before:
-            return plan
+        cut = _without_parts(plan, fails)
+        calm = cut._replace(clock_offsets=(0.0,) * len(cut.clock_offsets))
+        if calm != cut and fails(calm):
+            cut = calm
+        if left < 0 or cut == plan:
+            return cut
+        plan = cut
+
+
+def _without_parts(plan: Plan, fails: Callable[[Plan], bool]) -> Plan:
+    faults = _cut(plan.faults, lambda part: fails(plan._replace(faults=part)))
+    fewer = plan._replace(faults=faults)
+    operations = _cut(plan.operations, lambda part: fails(fewer._replace(operations=part)))
+    return fewer._replace(operations=operations)
 
 
 def _cut(items: Sequence[Item], fails: Callable[[Sequence[Item]], bool]) -> Sequence[Item]:

@@ -44,7 +44,7 @@ from tests.simulation.stores.search import (
     SimulatedTarget,
 )
 from tests.simulation.stores.streams import SimulatedStreams
-from tests.simulation.stores.valkey import ValkeyAddress, ValkeyServer
+from tests.simulation.stores.valkey import Fsync, ValkeyAddress, ValkeyServer
 
 SERVERS: dict[str, tuple[StoreName, ...]] = {
     "cache": ("cache",),
@@ -85,7 +85,7 @@ class World:
         self.network.striker = self
         clock = ProcessClock(loop, 0.0)
         self.server_clock = clock
-        fsync = "always" if plan.durable else "everysec"
+        fsync: Fsync = "always" if plan.durable else "everysec"
         self.valkey = ValkeyServer(clock, "valkey", fsync=fsync)
         self.address = ValkeyAddress(self.valkey)
         self.replica: ValkeyServer | None = None
@@ -102,7 +102,7 @@ class World:
         self.published: dict[UUID, int] = {}
         """How often an order has reached the queue."""
         self.names: dict[UUID, set[str]] = {}
-        """Of every order that has reached the cache or the queue: of several, if a key is misused."""
+        """By id, of the orders that reached cache or queue: of several, if a key is misused."""
         self.excused: dict[UUID, int] = {}
         """Orders whose only copy was lost, with how often they had been published until then."""
         self.strange_ids: list[UUID] = []
