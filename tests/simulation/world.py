@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from polyglot_persistence.errors import PoisonError
+from polyglot_persistence.errors import PoisonError, UnavailableError
 from polyglot_persistence.ports import Message
 from tests.simulation import faults
 from tests.simulation.loop import SimulatedLoop
@@ -98,12 +98,12 @@ class World:
         )
         self.record = RecordServer(clock)
         self.engine = SearchEngineServer(clock)
-        self.poison_is_refused = True
-        self.published: dict[UUID, int] = {}
-        """How often an order has reached the queue."""
+        self.orders_are_locked = False
+        self.published: dict[tuple[UUID, str], int] = {}
+        """How often an order, by id and name, has reached the queue."""
         self.names: dict[UUID, set[str]] = {}
         """By id, of the orders that reached cache or queue: of several, if a key is misused."""
-        self.excused: dict[UUID, int] = {}
+        self.excused: dict[tuple[UUID, str], int] = {}
         """Orders whose only copy was lost, with how often they had been published until then."""
         self.strange_ids: list[UUID] = []
         self.queue_lost = False
@@ -186,7 +186,8 @@ class World:
             await publish(message)
             for order_id, name in orders_of(message):
                 self.names.setdefault(order_id, set()).add(name)
-                self.published[order_id] = self.published.get(order_id, 0) + 1
+                order = order_id, name
+                self.published[order] = self.published.get(order, 0) + 1
 
         return counted
 
@@ -203,9 +204,9 @@ class World:
         """Refuse orders named so, as a constraint of the operator's own would."""
 
         async def refusing(batch: Any) -> Any:
-            if self.poison_is_refused and any(
-                one.order.product_name.startswith("poison") for one in batch
-            ):
+            if self.orders_are_locked:
+                raise UnavailableError("a lock was not granted in time")
+            if any(one.order.product_name.startswith("poison") for one in batch):
                 self.record.reading()
                 raise PoisonError("a constraint forbids this name")
             return await persist(batch)
@@ -357,7 +358,7 @@ class World:
         queued = set(self.queued())
         for order_id in lost:
             if order_id not in queued and not self.in_record(order_id):
-                self.excused[order_id] = self.published.get(order_id, 0)
+                self._excuse(order_id)
 
     def forget_strange(self) -> None:
         """Forget the entries of newer versions that the cache has lost."""
@@ -369,13 +370,16 @@ class World:
             return
         for order_id in dict.fromkeys(self.queued()):
             if self.valkey_now.entry(order_id) is None and not self.in_record(order_id):
-                self.excused[order_id] = self.published.get(order_id, 0)
+                self._excuse(order_id)
 
-    def is_excused(self, order_id: UUID) -> bool:
-        """Whether the only copy of an order was lost, and none was made since."""
-        return order_id in self.excused and (
-            self.excused[order_id] == self.published.get(order_id, 0)
-        )
+    def _excuse(self, order_id: UUID) -> None:
+        for name in sorted(self.names.get(order_id, ())):
+            order = order_id, name
+            self.excused[order] = self.published.get(order, 0)
+
+    def still_excused(self) -> list[tuple[UUID, str]]:
+        """Return the orders whose only copy was lost, and of which none was made since."""
+        return [order for order, n in self.excused.items() if n == self.published.get(order, 0)]
 
     def heal_versions(self) -> None:
         """Let a newer worker come that takes the messages of its version."""
