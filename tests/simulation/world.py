@@ -5,7 +5,7 @@ never lost (docs/architecture.md, "What is not covered").
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -335,30 +335,40 @@ class World:
 
     # --- what the stores hold ----------------------------------------------------------------
 
-    def in_record(self, order_id: UUID) -> bool:
+    def in_record(self, order_id: UUID, name: str) -> bool:
         """Whether an order is a row, or a dead letter."""
-        return order_id in self.record.orders or any(
-            row.letter.order_id == order_id for row in self.record.letters.values()
+        row = self.record.orders.get(order_id)
+        if row is not None and row.order.product_name == name:
+            return True
+        letters = self.record.letters.values()
+        return any(
+            row.letter.order_id == order_id and named(name) in row.letter.payload for row in letters
         )
 
-    def queued(self) -> Iterator[UUID]:
-        """Yield the orders of all messages, held or not."""
+    def in_cache(self, order_id: UUID, name: str) -> bool:
+        """Whether the cache holds an order, and not another one under its id."""
+        raw = self.valkey_now.entry(order_id)
+        return raw is not None and named(name) in raw
+
+    def queued(self) -> Iterator[tuple[UUID, str]]:
+        """Yield id and name of the orders of all messages, held or not."""
         messages = self.valkey_now.messages if self.broker is None else self.broker.messages
-        return itertools.chain.from_iterable(map(ids_of, messages.values()))
+        return itertools.chain.from_iterable(map(orders_of, messages.values()))
 
     @property
     def valkey_now(self) -> ValkeyServer:
         """The server behind the cache's address."""
         return self.address.server
 
-    def excuse_cache(self, lost: list[UUID]) -> None:
+    def excuse_cache(self, lost: Iterable[UUID]) -> None:
         """Note which of the entries were the only copies: nobody promised to survive that."""
         if "queue" not in self.troubled:
             return  # then each order is, or will be, in the queue as well
         queued = set(self.queued())
         for order_id in lost:
-            if order_id not in queued and not self.in_record(order_id):
-                self._excuse(order_id)
+            for name in sorted(self.names.get(order_id, ())):
+                if (order_id, name) not in queued and not self.in_record(order_id, name):
+                    self._excuse(order_id, name)
 
     def forget_strange(self) -> None:
         """Forget the entries of newer versions that the cache has lost."""
@@ -368,14 +378,12 @@ class World:
         """Note which orders are nowhere but in the queue."""
         if "cache" not in self.troubled:
             return
-        for order_id in dict.fromkeys(self.queued()):
-            if self.valkey_now.entry(order_id) is None and not self.in_record(order_id):
-                self._excuse(order_id)
+        for order_id, name in dict.fromkeys(self.queued()):
+            if not self.in_cache(order_id, name) and not self.in_record(order_id, name):
+                self._excuse(order_id, name)
 
-    def _excuse(self, order_id: UUID) -> None:
-        for name in sorted(self.names.get(order_id, ())):
-            order = order_id, name
-            self.excused[order] = self.published.get(order, 0)
+    def _excuse(self, order_id: UUID, name: str) -> None:
+        self.excused[order_id, name] = self.published.get((order_id, name), 0)
 
     def still_excused(self) -> list[tuple[UUID, str]]:
         """Return the orders whose only copy was lost, and of which none was made since."""
@@ -395,14 +403,14 @@ class World:
                     self.valkey_now.pending.remove(message_id)
 
 
-def ids_of(message: Message) -> list[UUID]:
-    """Return the ids of a message's orders, none of a form that is not known."""
+def orders_of(message: Message) -> list[tuple[UUID, str]]:
+    """Return id and name of each of a message's orders; none of a form that is not known."""
     if message.schema == faults.NEWER_SCHEMA:
         return []
-    return [item.order.id for item in _decoder.decode(message.body)]
-
-
-def orders_of(message: Message) -> list[tuple[UUID, str]]:
-    """Return id and name of each of a message's orders."""
     items = _decoder.decode(message.body)
     return [(item.order.id, item.order.product_name) for item in items]
+
+
+def named(name: str) -> bytes:
+    """Return what the bytes of an order of this name contain, and those of no other."""
+    return b'"product_name":"%b"' % name.encode()
