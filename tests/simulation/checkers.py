@@ -168,10 +168,8 @@ class Checks:
         return f"lost: {name} ({order_id}) is stored nowhere"
 
     def _may_be_discarded(self, name: str) -> bool:
-        """Whether an operator discarded a letter under an id of the order, whatever it held."""
-        discarded = self._history.discarded
-        ids = (i for claim in self._claims[name] for i in claim.attempt.ids)
-        return any(i in discarded for i in ids) or (name.startswith("poison") and bool(discarded))
+        """Whether its letter may be among those that an operator has discarded."""
+        return bool(self._history.discarded) and self._may_be_buried(name)
 
     # --- what may not be there ---------------------------------------------------------------
 

@@ -54,8 +54,8 @@ REVERTED: Sequence[Bug] = (
     Bug(
         "deliveries are held for as long as persisting takes",
         "worker.persister",
-        "seconds = deadline.hold_until - self._clock.monotonic()",
-        "seconds = 3_600.0",
+        "deadline = _Deadline(held_since + self._limits.hold_seconds, stop)",
+        "deadline = _Deadline(held_since + 3_600.0, stop)",
     ),
     Bug(
         "a retry of a dirty order is published each time",
