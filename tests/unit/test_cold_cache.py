@@ -13,7 +13,9 @@ from polyglot_persistence.errors import NotFoundError, UnavailableError
 from polyglot_persistence.flows.breaker import Breaker
 from polyglot_persistence.flows.cold_cache import (
     COMMIT_SECONDS_MAX,
+    END_WARMING_SECONDS_MAX,
     FOUNDER_SECONDS_MAX,
+    LOOK_SECONDS_MAX,
     ColdMark,
     Warming,
     end_warming,
@@ -262,7 +264,7 @@ async def test_work_in_the_queue_begins_the_quiet_time_anew(seen: int | Exceptio
     stand.queue.ready_messages = seen
     await stand.look_for(1)
     stand.queue.ready_messages = 0
-    assert not await stand.look_for(32)
+    assert not await stand.look_for(37)
     assert await stand.look_for(2)
 
 
@@ -278,7 +280,7 @@ async def test_the_first_look_that_counts_is_after_every_commit_from_before() ->
         quiet_seconds=1,
         hold_seconds_max=5,
     )
-    seconds = round(COMMIT_SECONDS_MAX + 5 + 2)
+    seconds = round(COMMIT_SECONDS_MAX + 5 + END_WARMING_SECONDS_MAX + LOOK_SECONDS_MAX)
     assert not await stand.look_for(seconds)
     assert await stand.look_for(1)
 
@@ -287,9 +289,9 @@ async def test_a_silent_worker_of_the_broker_lengthens_the_quiet_time() -> None:
     """It holds what it has until the broker notices."""
     stand = Stand()
     stand.cache.epoch = None
-    stand.queue.silence_seconds_max = 50
+    stand.queue.silence_seconds = 50
     stand.warming = stand.new_warming()
-    assert not await stand.look_for(92)
+    assert not await stand.look_for(97)
     assert await stand.look_for(1)
 
 

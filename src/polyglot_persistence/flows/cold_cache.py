@@ -26,15 +26,15 @@ and an unknown order is 503.
 
 *What proves that everything from before is persisted.* Let the token be stored at `t`. Every order
 that is accepted and not in the cache then was published before `t + COMMIT_SECONDS_MAX`. From then
-on two looks see no message ready, and all between see none either; the last is later than the first
-by the longest time that a worker may hold a delivery, even one that stands still. A message that
-was there at the first look is persisted at the last one, or it was handed back in between; then it
-was ready at a look, or delivered a second time. Each worker that is given a message for the second
-time removes the token first (`end_warming`), or raises the epoch if it cannot.
+on all looks see no message ready, until the last is later than the first by the longest time that a
+message can be out of sight (`Queue.unseen_seconds_max`). A message that was there at the first look
+is persisted at the last one, or it was handed back in between; then it was ready at a look, or
+delivered a second time. A worker removes the token (`end_warming`) before it hands anything back,
+and when it receives a message that was delivered before. If it cannot, it raises the epoch.
 
 Assumptions: one server at a time is the primary of all processes (a worker notices a second one
-within a second); a process that is suspended has a clock that goes on (`Clock.monotonic`); the
-queue hands back what a silent worker holds within `Queue.silence_seconds_max`.
+within a second); a process that is suspended has a clock that goes on (`Clock.monotonic`); of the
+workers that one message is delivered to in turn, no two die or stand still in one quiet time.
 
 Invariant: only one worker at a time (advisory lock) ends a cold time.
 """
@@ -55,6 +55,9 @@ MARK_INTERVAL_SECONDS = 1.0
 COMMIT_SECONDS_MAX = 10.0
 """From a commit's script to its answer, or the cache counts as bypassed. Cache and queue have 2 and
 3 seconds by default, and a mark takes as long as a statement may."""
+
+END_WARMING_SECONDS_MAX = 5.0
+"""From receiving a message that was delivered before to the removal of the token."""
 
 LOOK_SECONDS_MAX = 2.0
 """Between two looks at the queue, and for clocks that tick differently."""
@@ -173,7 +176,9 @@ class Warming:
         self._queue = queue
         self._clock = clock
         self._quiet_seconds = quiet_seconds
-        self._held_seconds = hold_seconds_max + queue.silence_seconds_max + LOOK_SECONDS_MAX
+        self._unseen_seconds = (
+            queue.unseen_seconds_max(hold_seconds_max) + END_WARMING_SECONDS_MAX + LOOK_SECONDS_MAX
+        )
         self._round: _Round | None = None
 
     async def look(self) -> bool:
@@ -204,7 +209,7 @@ class Warming:
             if now - current.began_at >= COMMIT_SECONDS_MAX:
                 self._round = current._replace(empty_since=now)
         elif (
-            now - current.empty_since >= self._held_seconds
+            now - current.empty_since >= self._unseen_seconds
             and now - current.began_at >= self._quiet_seconds
         ):
             self._round = None  # without the token: begin again

@@ -10,12 +10,14 @@ Invariant: a message is acknowledged only when each of its orders is in the reco
 letters.
 Invariant: no delivery is held for longer than `hold_seconds` without being acknowledged or handed
 back by closing the channel. `flows.cold_cache` relies on it, and on the next one.
-Invariant: before anything is done with a message that was delivered before, every quiet time of a
-cold cache begins anew; where that is not possible, nothing is consumed.
+Invariant: before a message is handed back, and before anything is done with one that was delivered
+before, every quiet time of a cold cache begins anew; where that is not possible, nothing is
+consumed.
 Invariant: a message of a newer schema is handed back untouched, for a newer worker.
 """
 
 import asyncio
+import contextlib
 import hashlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -27,6 +29,7 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import PolyglotError, UnavailableError, UnknownOutcomeError
+from polyglot_persistence.flows.cold_cache import END_WARMING_SECONDS_MAX
 from polyglot_persistence.flows.persist import PersistFlow, ToIndex
 from polyglot_persistence.flows.sweep import QueueProgress
 from polyglot_persistence.ports import QUEUE_NAME, Clock, Consumer, Delivery, OrderStore, Queue
@@ -121,11 +124,14 @@ class Persister:
                     _log.info("consuming")
                     self.consuming.set()
                     self._asked_at = self._clock.monotonic()
-                    while not stop.is_set():
-                        await self._receive(consumer, stop)
-                        # Not before: a broker whose queue is broken lets one begin.
-                        backoff.succeeded()
-                        succeeded.set_to_current_time()
+                    try:
+                        while not stop.is_set():
+                            await self._receive(consumer, stop)
+                            # Not before: a broker whose queue is broken lets one begin.
+                            backoff.succeeded()
+                            succeeded.set_to_current_time()
+                    finally:
+                        await self._hand_back()
             except _RecordAwayError as away:
                 self.consuming.clear()
                 _log.warning("record_away", error=str(away.__cause__))
@@ -157,17 +163,25 @@ class Persister:
         newer = [d for d in deliveries if d.schema > codec.SCHEMA_VERSION]
         if newer:
             _log.error("newer_schema", messages=len(newer), schema=newer[0].schema)
+            await self._begin_quiet_time_anew()
             await consumer.release(newer)
-            await pause(stop, NEWER_SCHEMA_PAUSE_SECONDS)
         ours = [d for d in deliveries if d.schema <= codec.SCHEMA_VERSION]
+        if newer and not ours:
+            await pause(stop, NEWER_SCHEMA_PAUSE_SECONDS)
         deadline = _Deadline(held_since + self._limits.hold_seconds, stop)
         await self._persist_batches(consumer, deque(self._micro_batches(ours)), deadline)
+
+    async def _hand_back(self) -> None:
+        """Prepare for the end of a channel: what it holds may be unpersisted."""
+        with contextlib.suppress(_StillWarmingError):  # then it is done before the next one begins
+            await self._begin_quiet_time_anew()
 
     async def _begin_quiet_time_anew(self) -> None:
         self._must_end_warming = True
         try:
-            await self._end_warming()
-        except PolyglotError as error:
+            async with asyncio.timeout(END_WARMING_SECONDS_MAX):
+                await self._end_warming()
+        except (PolyglotError, TimeoutError) as error:
             raise _StillWarmingError(str(error)) from error
         self._must_end_warming = False
 

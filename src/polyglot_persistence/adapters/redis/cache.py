@@ -189,14 +189,14 @@ class RedisCache:
 
     async def reigns(self, reign: str) -> bool:
         """Ask the server for its role, its reign and its policy of eviction."""
-        now = await _reading(durability.ask_replication(await self._client.connection()))
+        now = await _reading(durability.ask_rule(await self._client.connection()))
         return bool(reign) and now.is_primary and now.reign == reign and not now.evicts_dirty
 
     async def survives_failover(self, reign: str) -> bool:
-        """Ask for replicas and, if there are any, wait for one of them, for half a second."""
+        """Ask how it fsyncs and for replicas; if there are any, wait for one, for half a second."""
         connection = await self._client.connection()
-        now = await _reading(durability.ask_replication(connection))
-        if not now.is_primary or not reign or now.reign != reign:
+        now = await _reading(durability.ask(connection, durable=self._durable_as_set))
+        if not (now.is_primary and now.durable and reign and now.reign == reign):
             return False
         if now.is_alone:
             return True
