@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from polyglot_persistence.adapters.redis.connection import RedisConnection, ReplyError
+from polyglot_persistence.errors import UnavailableError
 
 _MAJOR_MIN: Final = 7
 """The scripts' flags (`#!lua flags=...`) and `SET ... NX GET` came with Redis 7.0."""
@@ -31,6 +32,7 @@ class ServerFacts(NamedTuple):
     """It fsyncs before it answers, and evicts nothing dirty."""
     warnings: tuple[str, ...]
     is_primary: bool = True
+    has_replicas: bool = False
 
 
 class Replication(NamedTuple):
@@ -38,8 +40,10 @@ class Replication(NamedTuple):
 
     reign: str
     is_primary: bool
-    is_alone: bool
-    """It has no replica, and had none since its backlog was freed (`repl-backlog-ttl`, an hour)."""
+    replicas: int
+    """That are connected now."""
+    had_replicas: bool
+    """Whether one was connected since this server began, and within the last `repl-backlog-ttl`."""
     evicts_dirty: bool
 
 
@@ -47,6 +51,9 @@ async def ask(connection: RedisConnection, *, durable: bool | None) -> ServerFac
     """Ask a server who it is and whether it is durable; `durable` overrides how it fsyncs.
 
     A server that forbids CONFIG (managed ones do) is believed to be nothing in particular.
+
+    Raises:
+        UnavailableError: it forbids INFO, so that nothing about it can be known.
     """
     info_reply, config_reply = await connection.request(
         [
@@ -54,6 +61,8 @@ async def ask(connection: RedisConnection, *, durable: bool | None) -> ServerFac
             ("CONFIG", "GET", *_DURABLE, "maxmemory"),
         ]
     )
+    if isinstance(info_reply, ReplyError):
+        raise UnavailableError(f"the server does not say what it is: {info_reply}") from info_reply
     info = _info(info_reply)
     config = {} if isinstance(config_reply, ReplyError) else _config(config_reply)
     fsyncs = all(config.get(name) == value for name, value in _DURABLE.items())
@@ -66,6 +75,7 @@ async def ask(connection: RedisConnection, *, durable: bool | None) -> ServerFac
         durable=(fsyncs if durable is None else durable) and not replication.evicts_dirty,
         warnings=tuple(_warnings(config, info, durable=durable)),
         is_primary=replication.is_primary,
+        has_replicas=replication.replicas > 0,
     )
 
 
@@ -80,7 +90,8 @@ def _replication(info: dict[str, str]) -> Replication:
     return Replication(
         reign=info.get("master_replid", ""),
         is_primary=info.get("role") == "master",
-        is_alone=(info.get("connected_slaves"), info.get("repl_backlog_active")) == ("0", "0"),
+        replicas=int(info.get("connected_slaves", "0")),
+        had_replicas=info.get("repl_backlog_active") != "0",
         evicts_dirty=info.get("maxmemory") != "0" and (not policy or policy.startswith("allkeys")),
     )
 
