@@ -442,3 +442,26 @@ async def test_only_what_the_queue_has_passed_is_swept(
     else:
         assert [now - timedelta(seconds=expected_bound_age)] == cache.bounds
         assert len(flow.batches) == 1
+
+
+async def test_an_entry_that_stays_dirty_is_not_swept_again_at_once() -> None:
+    """Another version's words for an order are not this one's, so that settling leaves it alone."""
+    clock, flow = FakeClock(), Flow()
+    cache = Sweeping(clock.now() - timedelta(minutes=1))
+    entries = await cache.dirty_before(clock.now(), 1)
+
+    async def the_same(bound: datetime, orders_max: int) -> Sequence[Entry]:
+        return entries
+
+    cache.dirty_before = the_same  # type: ignore[method-assign]
+    sweep = SweepFlow(
+        cast("Any", cache),
+        cast("Any", ScriptedQueue()),
+        cast("Any", flow),
+        QueueProgress(),
+        clock,
+        age_seconds=10,
+        batch_orders_max=100,
+    )
+    assert await sweep.sweep() == []
+    assert await sweep.sweep() is None
