@@ -44,7 +44,7 @@ import uuid
 from typing import Final, NamedTuple
 
 from polyglot_persistence.errors import PolyglotError
-from polyglot_persistence.ports import Cache, CacheRead, Clock, OrderStore, Queue
+from polyglot_persistence.ports import Cache, Clock, OrderStore, Queue
 from polyglot_persistence.telemetry import logger
 
 _log = logger("cold_cache")
@@ -200,7 +200,7 @@ class Warming:
             return True
         current = self._round
         if current is None or (current.epoch, current.reign) != (epoch, read.reign):
-            await self._begin(read, epoch)
+            await self._begin(read.reign)
             return False
         now = self._clock.monotonic()
         if not await self._is_queue_empty():
@@ -218,15 +218,14 @@ class Warming:
                 return True
         return False
 
-    async def _begin(self, read: CacheRead, epoch: str) -> None:
-        """Begin to wait; also where no copy is, as a server may come back that has an old one."""
-        if read.epoch is None:
-            epoch = await self._store.new_epoch()
+    async def _begin(self, reign: str) -> None:
+        """Begin to wait for an epoch of this round: a server may come back with an older one."""
+        epoch = await self._store.new_epoch()
         token = uuid.uuid4().hex
         await self._cache.begin_warming(token)
         if self._round is None:
             _log.warning("cache_cold", epoch=epoch)
-        self._round = _Round(epoch, read.reign, token, self._clock.monotonic())
+        self._round = _Round(epoch, reign, token, self._clock.monotonic())
 
     async def _is_queue_empty(self) -> bool:
         try:
