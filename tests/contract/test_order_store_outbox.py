@@ -10,6 +10,7 @@ from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import OrderStore, OutboxBatch
+from tests.support.eventually import WAIT_SECONDS
 from tests.support.orders import accepted
 from tests.support.record import Onlooker
 
@@ -101,7 +102,7 @@ async def test_done_does_not_wait_for_a_claim(store: OrderStore) -> None:
     persisted = await store.persist([accepted()])
     assert persisted.outbox_id is not None
     async with store.claim_outbox(0, 100):
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(WAIT_SECONDS):
             await store.outbox_done([persisted.outbox_id])
         assert (await store.progress(dead_letters_max=1)).outbox_orders == 1
     assert (await store.progress(dead_letters_max=1)).outbox_orders == 0

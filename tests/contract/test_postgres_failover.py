@@ -125,8 +125,8 @@ async def test_a_standby_alone_is_no_record(pair: Pair) -> None:
 
 
 async def test_a_standby_that_is_named_first_is_passed_over(pair: Pair) -> None:
-    """The order of the servers does not matter."""
-    pool = default_pool(both(pair.standby.dsn, pair.primary.dsn))
+    """The order of the servers does not matter, nor that one is named twice."""
+    pool = default_pool(both(pair.standby.dsn, both(pair.standby.dsn, pair.primary.dsn)))
     assert (await PostgresOrderStore(pool).persist([accepted()])).inserted
     await pool.close()
 
@@ -161,13 +161,12 @@ async def test_a_frozen_primary_is_left_once_another_is_promoted(
             if looking:
                 await eventually(partial(is_late, pool), within_seconds=5)
             await pair.standby.promote()
-            started = time.monotonic()
-            await persists(store)
-            with pytest.raises(UnavailableError):
-                await waiting
-            for error in await asyncio.gather(*hung, return_exceptions=True):
-                assert isinstance(error, UnavailableError)
-            assert time.monotonic() - started < FOUND_SECONDS
+            async with asyncio.timeout(FOUND_SECONDS):  # which the service promises
+                await persists(store)
+                with pytest.raises(UnavailableError):
+                    await waiting
+                for error in await asyncio.gather(*hung, return_exceptions=True):
+                    assert isinstance(error, UnavailableError)
         # It wakes up and still takes itself for the primary.
         await persists(store)
     async with onlooker(pair.primary.dsn) as there:

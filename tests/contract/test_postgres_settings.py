@@ -2,16 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
+from polyglot_persistence.embedded.postgres import _SETTINGS, EmbeddedPostgres
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import OrderStore
 from tests.support.orders import accepted
 from tests.support.record import Onlooker, pool_on
+from tests.support.servers import copy_directory, running, short_directory
 
 
 @pytest_asyncio.fixture
@@ -115,3 +118,19 @@ async def test_a_policy_never_hides_a_row(
             "ALTER TABLE orders DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;"
             "DROP OWNED BY plain; DROP ROLE plain"
         )
+
+
+async def test_a_ping_warns_of_what_only_the_server_can_set(
+    stopped_postgres: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash would lose what was committed; the warning names the setting."""
+    monkeypatch.setitem(_SETTINGS, "fsync", "off")
+    monkeypatch.setitem(_SETTINGS, "full_page_writes", "off")
+    with short_directory() as directory:
+        copy_directory(stopped_postgres, directory / "data")
+        async with (
+            running(EmbeddedPostgres(directory / "data")) as server,
+            pool_on(server.dsn) as pool,
+        ):
+            warnings = (await PostgresOrderStore(pool).ping()).warnings
+    assert [warning.split()[0] for warning in warnings] == ["fsync", "full_page_writes"]

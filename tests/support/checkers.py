@@ -3,7 +3,6 @@
 A checker knows nothing of how the history came about.
 """
 
-import asyncio
 import random
 import time
 from collections import Counter
@@ -12,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from tests.support.clients import Connection, History, ask_all, is_order
+from tests.support.eventually import look_again
 
 SETTLE_SECONDS = 120.0
 READ_ORDERS_MAX = 5_000
@@ -81,7 +81,7 @@ async def _settled(port: int, history: History, word: str) -> Stored:
                 f"{len(missing)} acknowledged orders are not in the record: {missing[:3]}; "
                 f"{len(stored)} are, {searchable} are searchable"
             )
-            await asyncio.sleep(0.5)
+            await look_again()
             if missing or (searchable is not None and searchable > len(stored)):
                 break
 

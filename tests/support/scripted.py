@@ -128,7 +128,7 @@ class ScriptedQueue:
         self.published: list[Message] = []
         self.before_publish: Callable[[], None] = lambda: None
         self.ready_messages: int | Exception = 0
-        self.silence_seconds_max = 0.0
+        self.silence_seconds = 0.0
 
     @property
     def orders(self) -> list[AcceptedOrder]:
@@ -139,6 +139,9 @@ class ScriptedQueue:
         if self.error is not None:
             raise self.error
         self.published.append(message)
+
+    def unseen_seconds_max(self, hold_seconds: float) -> float:
+        return hold_seconds + self.silence_seconds
 
     async def ready(self) -> int:
         if isinstance(self.ready_messages, Exception):

@@ -25,6 +25,7 @@ from polyglot_persistence.errors import (
     UnknownOutcomeError,
 )
 from polyglot_persistence.flows.accept import AcceptFlow, ImportLine, LineOutcome
+from tests.support.eventually import WAIT_SECONDS
 from tests.support.scripted import FakeClock
 
 CHUNK = 3
@@ -132,7 +133,7 @@ class Setup:
             "query_string": b"",
             "headers": [(name.encode(), value.encode()) for name, value in names.items()],
         }
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_SECONDS):
             await self.app(scope, receive, send)
         self.stopping.clear()
         assert (b"connection", b"close") in replies[0]["headers"]

@@ -13,9 +13,10 @@ from polyglot_persistence.errors import NotFoundError, UnavailableError
 from polyglot_persistence.flows.breaker import Breaker
 from polyglot_persistence.flows.cold_cache import (
     COMMIT_SECONDS_MAX,
+    END_WARMING_SECONDS_MAX,
     EPOCH_SECONDS_MAX,
     FOUNDER_SECONDS_MAX,
-    TIDY_SECONDS_MAX,
+    LOOK_SECONDS_MAX,
     ColdMark,
     Warming,
     end_warming,
@@ -27,7 +28,9 @@ from polyglot_persistence.ports import CacheRead, Found
 from tests.support.orders import accepted, single
 from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue
 
-WARM_SECONDS = round(COMMIT_SECONDS_MAX + 2 * 30 + TIDY_SECONDS_MAX)
+UNSEEN_SECONDS = round(30 + END_WARMING_SECONDS_MAX + LOOK_SECONDS_MAX)
+
+WARM_SECONDS = 60
 """Of looks before the one that ends a cold time."""
 
 
@@ -278,8 +281,7 @@ async def test_only_looks_at_an_empty_queue_count(seen: int | Exception) -> None
     stand.queue.ready_messages = seen
     await stand.look_for(50)
     stand.queue.ready_messages = 0
-    held = round(2 * 30 + TIDY_SECONDS_MAX)
-    assert not await stand.look_for(held)
+    assert not await stand.look_for(UNSEEN_SECONDS)
     stand.queue.ready_messages = seen
     assert not await stand.look_for(10)
     stand.queue.ready_messages = 0
@@ -311,7 +313,7 @@ async def test_a_look_that_was_late_counts_from_its_end() -> None:
     stand.queue.ready = late  # type: ignore[method-assign]
     assert not await stand.look_for(1)
     stand.queue.ready = ready  # type: ignore[method-assign]
-    assert not await stand.look_for(round(2 * 30 + TIDY_SECONDS_MAX) - 1)
+    assert not await stand.look_for(UNSEEN_SECONDS - 1)
     assert await stand.look_for(1)
 
 
@@ -327,7 +329,7 @@ async def test_the_first_look_that_counts_is_after_every_commit_from_before() ->
         quiet_seconds=1,
         hold_seconds_max=5,
     )
-    seconds = round(COMMIT_SECONDS_MAX + 2 * 5 + TIDY_SECONDS_MAX)
+    seconds = round(COMMIT_SECONDS_MAX + 5 + END_WARMING_SECONDS_MAX + LOOK_SECONDS_MAX)
     assert not await stand.look_for(seconds)
     assert await stand.look_for(1)
 
@@ -336,9 +338,9 @@ async def test_a_silent_worker_of_the_broker_lengthens_the_quiet_time() -> None:
     """It holds what it has until the broker notices."""
     stand = Stand()
     stand.cache.epoch = None
-    stand.queue.silence_seconds_max = 50
+    stand.queue.silence_seconds = 50
     stand.warming = stand.new_warming()
-    assert not await stand.look_for(WARM_SECONDS + 50)
+    assert not await stand.look_for(97)
     assert await stand.look_for(1)
 
 

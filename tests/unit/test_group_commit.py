@@ -125,6 +125,16 @@ async def test_what_only_the_queue_has_is_not_acknowledged_unless_readers_are_to
     assert len(stand.queue.published) == 1
 
 
+async def test_an_identity_that_comes_twice_in_a_batch_is_published_once() -> None:
+    """The second finds what the first has stored; the first is published all the same."""
+    stand, order_id = Stand(), new_id()
+    units = [unit_of(one_order(id=order_id)) for _ in range(2)]
+    outcomes = [stand.outcome(unit, has_identity=True) for unit in units]
+    assert await asyncio.gather(*outcomes) == [None, None]
+    [message] = stand.queue.published
+    assert (message.orders, order_id.hex[:8] in message.body.decode()) == (1, True)
+
+
 async def test_an_order_with_identity_is_not_even_published_without_a_cold_mark() -> None:
     """It has not been sent anywhere yet, so it can still be refused."""
     stand = Stand()

@@ -26,19 +26,16 @@ and an unknown order is 503.
 
 *What proves that everything from before is persisted.* Let the token be stored at `t`. Every order
 that is accepted and not in the cache then was published before `t + COMMIT_SECONDS_MAX`. After that
-two looks see no message ready; what is ready between them makes no difference. A message from
-before was with a worker at the first look. At the last one it is persisted, or it was handed back:
-
-- A worker that hands anything back first removes the token, or raises the epoch if it cannot.
-- Of a worker that dies or stands still the broker takes it back. Then it is ready, or it comes for
-  the second time to another worker, which removes the token before it does anything with it, or
-  hands it back. That may be as late as a delivery may be held, since it may have a batch in hand.
-  So the looks are apart by twice the longest time that a worker may hold a delivery, and what the
-  broker takes to notice one that stands still.
+two looks see no message ready, and they are apart by the longest time that a message can be out of
+sight (`Queue.unseen_seconds_max`); what is ready between them makes no difference. A message that
+was there at the first look is persisted at the last one, or it was handed back in between; then it
+is ready, or was delivered a second time. A worker removes the token (`end_warming`) before it hands
+anything back, and when it receives a message that was delivered before. If it cannot, it raises the
+epoch.
 
 Assumptions: one server at a time is the primary of all processes (a worker notices a second one
-within a second); a process that is suspended has a clock that goes on (`Clock.monotonic`); the
-queue hands back what a silent worker holds within `Queue.silence_seconds_max`.
+within a second); a process that is suspended has a clock that goes on (`Clock.monotonic`); of the
+workers that one message is delivered to in turn, no two die or stand still in one quiet time.
 
 Invariant: only one worker at a time (advisory lock) ends a cold time.
 """
@@ -48,7 +45,7 @@ import uuid
 from typing import Final, NamedTuple
 
 from polyglot_persistence.errors import PolyglotError
-from polyglot_persistence.ports import Cache, CacheRead, Clock, OrderStore, Queue
+from polyglot_persistence.ports import Cache, Clock, OrderStore, Queue
 from polyglot_persistence.telemetry import logger
 
 _log = logger("cold_cache")
@@ -60,9 +57,11 @@ COMMIT_SECONDS_MAX = 10.0
 """From a commit's script to its answer, or the cache counts as bypassed. Cache and queue have 2 and
 3 seconds by default, and a mark takes as long as a statement may."""
 
-TIDY_SECONDS_MAX = 6.0
-"""From the moment at which a worker has held a delivery for long enough until the queue has it
-back: to cut off what is under way, to remove the token, and to close its channel."""
+END_WARMING_SECONDS_MAX = 5.0
+"""From receiving a message that was delivered before to the removal of the token."""
+
+LOOK_SECONDS_MAX = 2.0
+"""Between two looks at the queue, and for clocks that tick differently."""
 
 FOUNDER: Final = "founder"
 """The role of the one process that creates the epoch."""
@@ -186,7 +185,9 @@ class Warming:
         self._queue = queue
         self._clock = clock
         self._quiet_seconds = quiet_seconds
-        self._held_seconds = 2 * hold_seconds_max + TIDY_SECONDS_MAX + queue.silence_seconds_max
+        self._unseen_seconds = (
+            queue.unseen_seconds_max(hold_seconds_max) + END_WARMING_SECONDS_MAX + LOOK_SECONDS_MAX
+        )
         self._round: _Round | None = None
 
     async def look(self) -> bool:
@@ -208,7 +209,7 @@ class Warming:
             return True
         current = self._round
         if current is None or (current.epoch, current.reign) != (epoch, read.reign):
-            await self._begin(read, epoch)
+            await self._begin(read.reign)
             return False
         now = self._clock.monotonic()  # before the look: it may be late, and this process stopped
         if not await self._is_queue_empty():
@@ -217,7 +218,7 @@ class Warming:
             if now - current.began_at >= COMMIT_SECONDS_MAX:  # and after this one, likewise
                 self._round = current._replace(empty_at=self._clock.monotonic())
         elif (
-            now - current.empty_at >= self._held_seconds
+            now - current.empty_at >= self._unseen_seconds
             and now - current.began_at >= self._quiet_seconds
         ):
             self._round = None  # without the token: begin again
@@ -226,15 +227,14 @@ class Warming:
                 return True
         return False
 
-    async def _begin(self, read: CacheRead, epoch: str) -> None:
-        """Begin to wait; also where no copy is, as a server may come back that has an old one."""
-        if read.epoch is None:
-            epoch = await self._store.new_epoch()
+    async def _begin(self, reign: str) -> None:
+        """Begin to wait for an epoch of this round: a server may come back with an older one."""
+        epoch = await self._store.new_epoch()
         token = uuid.uuid4().hex
         await self._cache.begin_warming(token)
         if self._round is None:
             _log.warning("cache_cold", epoch=epoch)
-        self._round = _Round(epoch, read.reign, token, self._clock.monotonic())
+        self._round = _Round(epoch, reign, token, self._clock.monotonic())
 
     async def _is_queue_empty(self) -> bool:
         try:

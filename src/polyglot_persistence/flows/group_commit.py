@@ -387,9 +387,10 @@ def _readable(order_id: UUID, raw: bytes) -> Entry | None:
 def _as_stored(units: Sequence[Unit], found: _Found) -> tuple[list[Unit], list[Unit]]:
     """Return new units as they came, and those that the cache holds dirty as it holds them."""
     new, dirty = [], []
+    stored: set[UUID] = set()
     for unit in units:
-        ids = [member.accepted.order.id for member in unit.members]
-        if not any(order_id in found for order_id in ids):
+        ids = _ids(unit)
+        if _is_new(unit, found, stored):
             new.append(unit)
             continue
         members = [
@@ -422,6 +423,24 @@ def _asked_for(unit: Unit, entry: Entry) -> PreparedOrder:
     return PreparedOrder(there, entry.body)
 
 
+def _ids(unit: Unit) -> list[UUID]:
+    return [member.accepted.order.id for member in unit.members]
+
+
+def _is_new(unit: Unit, found: _Found, stored: set[UUID]) -> bool:
+    """Return whether this batch stored the unit; `stored` collects the ids of those before it.
+
+    If an identity comes twice in a batch, the second finds what the first has stored, and by its
+    id the first would seem to find it, too.
+    """
+    ids = _ids(unit)
+    there = [found[order_id] for order_id in ids if order_id in found]
+    own = [Entry(EntryState.DIRTY, accepted, body) for accepted, body in unit.members]
+    is_first = stored.isdisjoint(ids)
+    stored.update(ids)
+    return not there or (is_first and there == own)
+
+
 def _settle(batch: Sequence[_Waiting], outcome: _Outcome) -> None:
     stored: set[UUID] = set()
     accepted = 0
@@ -446,22 +465,17 @@ def _settle(batch: Sequence[_Waiting], outcome: _Outcome) -> None:
 def _before(waiting: _Waiting, found: _Found, stored: set[UUID]) -> Sequence[Entry]:
     """Return what was there before this unit.
 
-    If an identity comes twice in a batch, the second finds what the first has stored, and by its
-    id the first would seem to find it, too.
-
     Raises:
         UnavailableError: one of the entries is of a newer version.
     """
     (unit,) = waiting.units
-    ids = [member.accepted.order.id for member in unit.members]
-    there = [found[i] for i in ids if i in found]
+    if _is_new(unit, found, stored):
+        return ()
+    there = [found[order_id] for order_id in _ids(unit) if order_id in found]
     entries = [entry for entry in there if entry is not None]
     if len(entries) < len(there):
         raise refused("a newer version holds an order under this key or id")
-    own = [Entry(EntryState.DIRTY, accepted, body) for accepted, body in unit.members]
-    is_first = stored.isdisjoint(ids)
-    stored.update(ids)
-    return () if is_first and entries == own else entries
+    return entries
 
 
 def _fail(waiting: _Waiting, error: PolyglotError) -> None:

@@ -20,6 +20,11 @@ from polyglot_persistence.telemetry import logger
 _log = logger("sweep")
 
 
+STUCK_SECONDS = 60.0
+"""A worker that acknowledged nothing newer for so long says no more of what the queue has passed:
+it may hold nothing but messages of a newer version."""
+
+
 class QueueProgress:
     """How far this worker has got in the queue, by the time of acceptance."""
 
@@ -52,6 +57,8 @@ class SweepFlow:
         self._progress = progress
         self._clock = clock
         self._age = timedelta(seconds=age_seconds)
+        self._passed_at_last = progress.passed
+        self._moved_at = clock.monotonic()
         self._batch_orders_max = batch_orders_max
         self._last: Sequence[Entry] = ()
 
@@ -87,4 +94,7 @@ class SweepFlow:
             ready = await self._queue.ready()
         except PolyglotError:
             return now  # unreachable: whatever it holds will come again and change nothing
-        return now if ready == 0 else self._progress.passed
+        if self._progress.passed != self._passed_at_last:
+            self._passed_at_last, self._moved_at = self._progress.passed, self._clock.monotonic()
+        is_stuck = self._clock.monotonic() - self._moved_at > STUCK_SECONDS
+        return now if ready == 0 or is_stuck else self._progress.passed

@@ -95,7 +95,7 @@ class Session:
             UnknownOutcomeError: it may have had.
         """
         try:
-            with DB_QUERY_SECONDS.labels(name).time():
+            with DB_QUERY_SECONDS.labels(name).time(), self._primary.overseen():
                 await self._connection.fetch(QUERIES[name], *arguments)
         except DRIVER_ERRORS as error:
             raise meaning_of_effect(error) from error

@@ -9,7 +9,7 @@ timeline. It ends with a restart or a promotion.
      +--> the first that is a primary --> its reign is another than before?
                                             |         |
                                             no        yes: end every connection of another reign
-  a statement is late (1 s) --> look for the primary once a second, until it is answered
+  a statement is late (1 s) --> look for the primary every 2 s, until it is answered
 ```
 
 Invariant: a connection is given out only if its server was the primary when it was made.
@@ -39,7 +39,7 @@ NEXT_SERVER_SECONDS: Final = 0.25
 LATE_SECONDS: Final = 1.0
 """A statement without an answer for so long may have been sent to a server that is lost."""
 
-LOOK_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 2.0
 """Between two looks for the primary while a statement is late."""
 
 GRACE_SECONDS: Final = 1.0
@@ -68,7 +68,7 @@ class Primary:
         connect_timeout_seconds: float,
         application_name: str = "polyglot-persistence",
     ) -> None:
-        self._servers = deque(servers_of(dsn))
+        self._servers = deque(dict.fromkeys(servers_of(dsn)))
         self._connect_timeout_seconds = connect_timeout_seconds
         self._application_name = application_name
         self._reign: str | None = None

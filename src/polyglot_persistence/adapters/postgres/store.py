@@ -181,6 +181,12 @@ class PostgresOrderStore:
             records = await session.fetch("progress", dead_letters_max)
         return Progress(**records[0])
 
+    async def epoch(self) -> str | None:
+        """See `OrderStore.epoch`."""
+        async with self._pool.reading() as session:
+            record = await session.fetchrow("epoch")
+        return None if record is None else _epoch(record)
+
     async def found_epoch(self) -> tuple[str, bool]:
         """See `OrderStore.found_epoch`."""
         epoch = await self.epoch()
@@ -194,12 +200,6 @@ class PostgresOrderStore:
         if epoch is None:
             raise UnavailableError("the cache epoch was removed while it was being read")
         return epoch, False
-
-    async def epoch(self) -> str | None:
-        """See `OrderStore.epoch`."""
-        async with self._pool.reading() as session:
-            record = await session.fetchrow("epoch")
-        return None if record is None else _epoch(record)
 
     async def new_epoch(self) -> str:
         """See `OrderStore.new_epoch`."""

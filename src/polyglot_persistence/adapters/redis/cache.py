@@ -193,17 +193,17 @@ class RedisCache:
 
     async def reigns(self, reign: str) -> bool:
         """Ask the server for its role, its reign and its policy of eviction."""
-        now = await _reading(durability.ask_replication(await self._client.connection()))
+        now = await _reading(durability.ask_rule(await self._client.connection()))
         return bool(reign) and now.is_primary and now.reign == reign and not now.evicts_dirty
 
     async def survives_failover(self, reign: str) -> bool:
-        """Ask for replicas and, if there are any, wait for all of them, for half a second.
+        """Ask how it fsyncs and for replicas; if there are any, wait for all, for half a second.
 
         All, since any may be promoted.
         """
         connection = await self._client.connection()
-        now = await _reading(durability.ask_replication(connection))
-        if not now.is_primary or not reign or now.reign != reign:
+        now = await _reading(durability.ask(connection, durable=self._durable_as_set))
+        if not (now.is_primary and now.durable and reign and now.reign == reign):
             return False
         if not now.replicas and not now.had_replicas:
             return not await _reading(connection.execute("EXISTS", keys.REPLICATED))
@@ -237,7 +237,7 @@ class RedisCache:
         """Ask again what the server is, for its settings can change while it runs."""
         connection = await self._client.connection()
         await _reading(self._meet(connection))
-        if self._server.has_replicas:
+        if self._server.replicas:
             with contextlib.suppress(UnavailableError, UnknownOutcomeError):
                 await connection.execute("SET", keys.REPLICATED, "", "EX", _REPLICATED_SECONDS)
         return StoreState(self._server.version, self._server.warnings)

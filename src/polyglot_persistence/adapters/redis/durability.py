@@ -32,18 +32,17 @@ class ServerFacts(NamedTuple):
     """It fsyncs before it answers, and evicts nothing dirty."""
     warnings: tuple[str, ...]
     is_primary: bool = True
-    has_replicas: bool = False
+    replicas: int = 0
+    """That are connected now."""
+    had_replicas: bool = False
+    """Whether one was connected since this server began, and within the last `repl-backlog-ttl`."""
 
 
-class Replication(NamedTuple):
-    """What a server says about its role and its replicas."""
+class Rule(NamedTuple):
+    """What a server says about its role and its policy of eviction."""
 
     reign: str
     is_primary: bool
-    replicas: int
-    """That are connected now."""
-    had_replicas: bool
-    """Whether one was connected since this server began, and within the last `repl-backlog-ttl`."""
     evicts_dirty: bool
 
 
@@ -68,30 +67,29 @@ async def ask(connection: RedisConnection, *, durable: bool | None) -> ServerFac
     fsyncs = all(config.get(name) == value for name, value in _DURABLE.items())
     product = info.get("server_name", "redis").capitalize()
     version = info.get(f"{product.lower()}_version", info.get("redis_version", "unknown"))
-    replication = _replication(info)
+    rule = _rule(info)
     return ServerFacts(
-        reign=replication.reign,
+        reign=rule.reign,
         version=f"{product} {version}",
-        durable=(fsyncs if durable is None else durable) and not replication.evicts_dirty,
+        durable=(fsyncs if durable is None else durable) and not rule.evicts_dirty,
         warnings=tuple(_warnings(config, info, durable=durable)),
-        is_primary=replication.is_primary,
-        has_replicas=replication.replicas > 0,
+        is_primary=rule.is_primary,
+        replicas=int(info.get("connected_slaves", "0")),
+        had_replicas=info.get("repl_backlog_active") != "0",
     )
 
 
-async def ask_replication(connection: RedisConnection) -> Replication:
-    """Ask a server for what may change while a connection lasts."""
+async def ask_rule(connection: RedisConnection) -> Rule:
+    """Ask a server for as little as a 404 needs."""
     (reply,) = await connection.request([("INFO", "replication", "memory")])
-    return _replication(_info(reply))
+    return _rule(_info(reply))
 
 
-def _replication(info: dict[str, str]) -> Replication:
+def _rule(info: dict[str, str]) -> Rule:
     policy = info.get("maxmemory_policy", "")
-    return Replication(
+    return Rule(
         reign=info.get("master_replid", ""),
         is_primary=info.get("role") == "master",
-        replicas=int(info.get("connected_slaves", "0")),
-        had_replicas=info.get("repl_backlog_active") != "0",
         evicts_dirty=info.get("maxmemory") != "0" and (not policy or policy.startswith("allkeys")),
     )
 
