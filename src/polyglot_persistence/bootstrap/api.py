@@ -192,7 +192,11 @@ class _Api:
     async def look_at_backlog(self) -> bool:
         """See the backlog shrink although nobody commits, and the queue where it is what counts."""
         is_cached = not self._cache_breaker.is_open
-        dirty = (await self._stores.cache.backlog()).orders if is_cached else None
+        try:
+            dirty = (await self._stores.cache.backlog()).orders if is_cached else None
+        except PolyglotError as error:  # above its bound nobody commits, and so nobody else sees it
+            self._cache_breaker.failed(error)
+            return False
         self._commit.backlog_seen(dirty)
         if is_cached and not self._commit.relies_on_queue:
             self._commit.queue_depth_seen(None)

@@ -174,7 +174,6 @@ class Persister:
                 QUEUE_WAIT_SECONDS.observe(max(wait, 0.0))
         if newer:
             _log.error("newer_schema", messages=len(newer), schema=newer[0].schema)
-            await self._begin_quiet_time_anew()
             await consumer.release(newer)
         ours = [d for d in deliveries if d.schema <= codec.SCHEMA_VERSION]
         if newer and not ours:
