@@ -128,6 +128,18 @@ def _flag(kind: str, name: str, flag: str, *, value: bool) -> Begin:
     return begin
 
 
+def _record_locked(world: "World", _fault: Fault, _process: Process) -> End | None:
+    """Let somebody lock the table of orders: nothing is inserted, and all else goes on."""
+
+    def lock() -> None:
+        world.orders_are_locked = True
+
+    def unlock() -> None:
+        world.orders_are_locked = False
+
+    return world.lasting("record locked", "record", lock, unlock)
+
+
 def _queue_refuses(world: "World", fault: Fault, process: Process) -> End | None:
     flag, value = ("takes_messages", False) if world.broker else ("refuses_writes", True)
     return _flag("queue refuses", "queue", flag, value=value)(world, fault, process)
@@ -311,6 +323,7 @@ BEGIN: dict[str, Begin] = {
     "queue emptied": _queue_emptied,
     "record away": _away("record"),
     "record frozen": _frozen("record"),
+    "record locked": _record_locked,
     "record read-only": _flag("record read-only", "record", "is_read_only", value=True),
     "record failover": _record_failover,
     "record restarted": _record_restarted,

@@ -24,6 +24,10 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+TICK_SECONDS = 1e-7
+"""What a timer takes at least: a caller that waits for the rest of its time, which rounding may
+leave at next to nothing, would wait for ever if time stood still."""
+
 _PROCESS: contextvars.ContextVar["Execution"] = contextvars.ContextVar("process")
 
 
@@ -152,6 +156,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         handle = _Handle(callback, args, context, when)
         process = handle.process
         due = when if process is None else when + process.missed_seconds
+        due = max(due, self.now + TICK_SECONDS)
         heapq.heappush(self._timers, (due, next(self._order), handle))
         return handle
 

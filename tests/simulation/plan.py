@@ -32,6 +32,7 @@ STORE_FAULTS = frozenset(
         "queue emptied",
         "record away",
         "record frozen",
+        "record locked",
         "record read-only",
         "record failover",
         "record restarted",

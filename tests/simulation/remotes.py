@@ -205,91 +205,110 @@ class Ports(NamedTuple):
     target: Any
 
 
+class _Remotes:
+    """Makes the remote ports of one process."""
+
+    def __init__(self, ports: Ports, links: Mapping[str, Link], contexts: Contexts) -> None:
+        self._ports = ports
+        self._contexts = contexts
+        self._cache, self._queue = links["cache"], links["queue"]
+        self._record, self._search = links["record"], links["search"]
+
+    def stores(self) -> Stores:
+        """Return all of them."""
+        ports = self._ports
+        remote: Any = Remote
+        cache = remote(self._cache, ports.cache, steps.CACHE)
+        return Stores(
+            cache=cache,
+            queue=remote(self._queue, ports.queue, steps.QUEUE, consume=self._consume),
+            store=remote(
+                self._record,
+                ports.store,
+                steps.RECORD,
+                lead=self._lead,
+                claim_outbox=self._claim_outbox,
+            ),
+            letters=remote(self._record, ports.letters, steps.LETTERS, turn=self._turn),
+            sales=remote(self._record, ports.sales, steps.SALES),
+            search=remote(self._search, ports.search, steps.SEARCH),
+            audit=AuditStores(
+                remote(self._record, ports.audit, steps.AUDIT),
+                remote(self._search, ports.contents, steps.SEARCH),
+                cache,
+            ),
+            rebuild_record=remote(
+                self._record,
+                ports.rebuild_record,
+                steps.REBUILD,
+                claim_arrivals=self._claim_arrivals,
+            ),
+            rebuild_target=self._target(),
+            migrate=_nothing,
+            close=_nothing,
+        )
+
+    def _target(self) -> Any:
+        target: Any = Remote(self._search, self._ports.target, steps.TARGET, frozen=self._frozen)
+        target.building = Remote(self._search, self._ports.target.building, steps.SEARCH)
+        target.contents = Remote(self._search, self._ports.target.contents, steps.SEARCH)
+        return target
+
+    def _context(
+        self,
+        link: Link,
+        entering: tuple[Step, Step | None],
+        make: Callable[[], AbstractAsyncContextManager[Any]],
+        wrap: Callable[[Any], Any] = lambda value: value,
+    ) -> RemoteContext:
+        return RemoteContext(link, *entering, make, contexts=self._contexts, wrap=wrap)
+
+    def _consume(self, *, orders_max: int) -> RemoteContext:
+        return self._context(
+            self._queue,
+            (steps.CONSUME, None),
+            lambda: self._ports.queue.consume(orders_max=orders_max),
+            lambda consumer: RemoteConsumer(self._queue, consumer),
+        )
+
+    def _lead(self, role: str) -> RemoteContext:
+        return self._context(
+            self._record,
+            (steps.LEAD, None),
+            lambda: self._ports.store.lead(role),
+            lambda lead: None if lead is None else RemoteLead(self._record, lead),
+        )
+
+    def _claim_outbox(self, older_than_seconds: float, orders_max: int) -> RemoteContext:
+        return self._context(
+            self._record,
+            (steps.CLAIM, steps.CLAIM_END),
+            lambda: self._ports.store.claim_outbox(older_than_seconds, orders_max),
+        )
+
+    def _turn(self) -> RemoteContext:
+        return self._context(
+            self._record,
+            (steps.TURN, None),
+            self._ports.letters.turn,
+            lambda lead: RemoteLead(self._record, lead),
+        )
+
+    def _claim_arrivals(self, orders_max: int) -> RemoteContext:
+        return self._context(
+            self._record,
+            (steps.ARRIVALS, steps.ARRIVALS),
+            lambda: self._ports.rebuild_record.claim_arrivals(orders_max),
+        )
+
+    def _frozen(self) -> RemoteContext:
+        return self._context(self._search, (steps.FREEZE, steps.FREEZE), self._ports.target.frozen)
+
+
+async def _nothing() -> Any:
+    return ()
+
+
 def remote_stores(ports: Ports, links: Mapping[str, Link], contexts: Contexts) -> Stores:
     """Return all stores of one process over its links."""
-    cache, queue = links["cache"], links["queue"]
-    record, search = links["record"], links["search"]
-
-    def consume(*, orders_max: int) -> RemoteContext:
-        return RemoteContext(
-            queue,
-            steps.CONSUME,
-            None,
-            lambda: ports.queue.consume(orders_max=orders_max),
-            contexts=contexts,
-            wrap=lambda consumer: RemoteConsumer(queue, consumer),
-        )
-
-    def lead(role: str) -> RemoteContext:
-        return RemoteContext(
-            record,
-            steps.LEAD,
-            None,
-            lambda: ports.store.lead(role),
-            contexts=contexts,
-            wrap=lambda lead: None if lead is None else RemoteLead(record, lead),
-        )
-
-    def claim_outbox(older_than_seconds: float, orders_max: int) -> RemoteContext:
-        return RemoteContext(
-            record,
-            steps.CLAIM,
-            steps.CLAIM_END,
-            lambda: ports.store.claim_outbox(older_than_seconds, orders_max),
-            contexts=contexts,
-        )
-
-    def turn() -> RemoteContext:
-        return RemoteContext(
-            record,
-            steps.TURN,
-            None,
-            ports.letters.turn,
-            contexts=contexts,
-            wrap=lambda lead: RemoteLead(record, lead),
-        )
-
-    def claim_arrivals(orders_max: int) -> RemoteContext:
-        return RemoteContext(
-            record,
-            steps.ARRIVALS,
-            steps.ARRIVALS,
-            lambda: ports.rebuild_record.claim_arrivals(orders_max),
-            contexts=contexts,
-        )
-
-    def frozen() -> RemoteContext:
-        return RemoteContext(
-            search, steps.FREEZE, steps.FREEZE, ports.target.frozen, contexts=contexts
-        )
-
-    remote: Any = Remote
-    target = remote(search, ports.target, steps.TARGET, frozen=frozen)
-    target.building = remote(search, ports.target.building, steps.SEARCH)
-    target.contents = remote(search, ports.target.contents, steps.SEARCH)
-
-    async def nothing() -> Sequence[str]:
-        return ()
-
-    async def close() -> None:
-        return None
-
-    return Stores(
-        cache=remote(cache, ports.cache, steps.CACHE),
-        queue=remote(queue, ports.queue, steps.QUEUE, consume=consume),
-        store=remote(record, ports.store, steps.RECORD, lead=lead, claim_outbox=claim_outbox),
-        letters=remote(record, ports.letters, steps.LETTERS, turn=turn),
-        sales=remote(record, ports.sales, steps.SALES),
-        search=remote(search, ports.search, steps.SEARCH),
-        audit=AuditStores(
-            remote(record, ports.audit, steps.AUDIT),
-            remote(search, ports.contents, steps.SEARCH),
-            remote(cache, ports.cache, steps.CACHE),
-        ),
-        rebuild_record=remote(
-            record, ports.rebuild_record, steps.REBUILD, claim_arrivals=claim_arrivals
-        ),
-        rebuild_target=target,
-        migrate=nothing,
-        close=close,
-    )
+    return _Remotes(ports, links, contexts).stores()

@@ -210,7 +210,10 @@ class _Run:
             letters.setdefault(str(row.letter.order_id), []).append(name)
         messages = valkey.messages if world.broker is None else world.broker.messages
         raws = [(i, valkey.entry(i)) for i in valkey.entries]
-        excused = [i for i in world.excused if world.is_excused(i)]
+        excused = world.still_excused()
+        published: Counter[str] = Counter()
+        for (order_id, _), times in world.published.items():
+            published[str(order_id)] += times
         return Holdings(
             rows={
                 str(i): (row.order.product_name, row.order.amount)
@@ -237,9 +240,9 @@ class _Run:
             product_days=checkers.by_product(
                 (name, *cell) for (_, name), cell in record.product_days.items()
             ),
-            published={str(i): times for i, times in world.published.items()},
-            excused_ids={str(i) for i in excused},
-            excused_names={name for i in excused for name in world.names.get(i, ())},
+            published=published,
+            excused_ids={str(i) for i, _ in excused},
+            excused_names={name for _, name in excused},
             strange_ids={str(i) for i in world.strange_ids},
         )
 

@@ -122,6 +122,7 @@ _HOT_STEPS = (
 _STORMS: Sequence[Sequence[tuple[str, str | None]]] = (
     (("record read-only", None), ("cache emptied", None)),
     (("record frozen", None), ("record frozen", None)),
+    (("record locked", None), ("cache failover", None)),
     (("queue refuses", None), ("cache failover", None)),
     (("reply lost", "accept script"), ("cache away", None), ("queue away", None)),
     (("reply lost", "publish"), ("queue refuses", None), ("cache full", None)),
@@ -145,9 +146,9 @@ LONG_SECONDS = 9.0
 
 
 def _long_outage(chance: random.Random) -> Iterator[Fault]:
-    """Yield a record that refuses writes for long, and a cache that is cold meanwhile."""
+    """Yield a record that takes no orders for long, and a cache that is cold meanwhile."""
     at = round(chance.uniform(0.4, 2.0), 3)
-    outage = _fault(chance, "record read-only", None)
+    outage = _fault(chance, chance.choice(("record read-only", "record locked")), None)
     yield outage._replace(at=at, seconds=LONG_SECONDS)
     lost = chance.choice(("cache emptied", "cache failover", "cache restarted", "cache away"))
     yield _fault(chance, lost, None)._replace(at=at + chance.uniform(0.1, 1.5), seconds=0.4)

@@ -1,25 +1,22 @@
 """The simulated event loop: time that is a number, processes that stop and die."""
 
 import asyncio
-import time
 
 from tests.simulation.loop import Execution, running
 
 
 def test_time_passes_at_once() -> None:
     """An hour of sleep takes no time."""
-    began = time.monotonic()
     woken: list[float] = []
 
-    async def sleep() -> None:
+    async def nap() -> None:
         await asyncio.sleep(3_600)
         woken.append(loop.now)
 
     with running() as loop:
-        loop.world_task(sleep())
+        loop.world_task(nap())
         loop.run_until(7_200)
     assert woken == [3_600]
-    assert time.monotonic() - began < 10
 
 
 def test_a_paused_process_does_nothing_until_it_is_resumed() -> None:

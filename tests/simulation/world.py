@@ -5,13 +5,13 @@ never lost (docs/architecture.md, "What is not covered").
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from polyglot_persistence.errors import PoisonError
+from polyglot_persistence.errors import PoisonError, UnavailableError
 from polyglot_persistence.ports import Message
 from tests.simulation import faults
 from tests.simulation.loop import SimulatedLoop
@@ -98,12 +98,12 @@ class World:
         )
         self.record = RecordServer(clock)
         self.engine = SearchEngineServer(clock)
-        self.poison_is_refused = True
-        self.published: dict[UUID, int] = {}
-        """How often an order has reached the queue."""
+        self.orders_are_locked = False
+        self.published: dict[tuple[UUID, str], int] = {}
+        """How often an order, by id and name, has reached the queue."""
         self.names: dict[UUID, set[str]] = {}
         """By id, of the orders that reached cache or queue: of several, if a key is misused."""
-        self.excused: dict[UUID, int] = {}
+        self.excused: dict[tuple[UUID, str], int] = {}
         """Orders whose only copy was lost, with how often they had been published until then."""
         self.strange_ids: list[UUID] = []
         self.queue_lost = False
@@ -186,7 +186,8 @@ class World:
             await publish(message)
             for order_id, name in orders_of(message):
                 self.names.setdefault(order_id, set()).add(name)
-                self.published[order_id] = self.published.get(order_id, 0) + 1
+                order = order_id, name
+                self.published[order] = self.published.get(order, 0) + 1
 
         return counted
 
@@ -203,9 +204,9 @@ class World:
         """Refuse orders named so, as a constraint of the operator's own would."""
 
         async def refusing(batch: Any) -> Any:
-            if self.poison_is_refused and any(
-                one.order.product_name.startswith("poison") for one in batch
-            ):
+            if self.orders_are_locked:
+                raise UnavailableError("a lock was not granted in time")
+            if any(one.order.product_name.startswith("poison") for one in batch):
                 self.record.reading()
                 raise PoisonError("a constraint forbids this name")
             return await persist(batch)
@@ -334,30 +335,40 @@ class World:
 
     # --- what the stores hold ----------------------------------------------------------------
 
-    def in_record(self, order_id: UUID) -> bool:
+    def in_record(self, order_id: UUID, name: str) -> bool:
         """Whether an order is a row, or a dead letter."""
-        return order_id in self.record.orders or any(
-            row.letter.order_id == order_id for row in self.record.letters.values()
+        row = self.record.orders.get(order_id)
+        if row is not None and row.order.product_name == name:
+            return True
+        letters = self.record.letters.values()
+        return any(
+            row.letter.order_id == order_id and named(name) in row.letter.payload for row in letters
         )
 
-    def queued(self) -> Iterator[UUID]:
-        """Yield the orders of all messages, held or not."""
+    def in_cache(self, order_id: UUID, name: str) -> bool:
+        """Whether the cache holds an order, and not another one under its id."""
+        raw = self.valkey_now.entry(order_id)
+        return raw is not None and named(name) in raw
+
+    def queued(self) -> Iterator[tuple[UUID, str]]:
+        """Yield id and name of the orders of all messages, held or not."""
         messages = self.valkey_now.messages if self.broker is None else self.broker.messages
-        return itertools.chain.from_iterable(map(ids_of, messages.values()))
+        return itertools.chain.from_iterable(map(orders_of, messages.values()))
 
     @property
     def valkey_now(self) -> ValkeyServer:
         """The server behind the cache's address."""
         return self.address.server
 
-    def excuse_cache(self, lost: list[UUID]) -> None:
+    def excuse_cache(self, lost: Iterable[UUID]) -> None:
         """Note which of the entries were the only copies: nobody promised to survive that."""
         if "queue" not in self.troubled:
             return  # then each order is, or will be, in the queue as well
         queued = set(self.queued())
         for order_id in lost:
-            if order_id not in queued and not self.in_record(order_id):
-                self.excused[order_id] = self.published.get(order_id, 0)
+            for name in sorted(self.names.get(order_id, ())):
+                if (order_id, name) not in queued and not self.in_record(order_id, name):
+                    self._excuse(order_id, name)
 
     def forget_strange(self) -> None:
         """Forget the entries of newer versions that the cache has lost."""
@@ -367,15 +378,16 @@ class World:
         """Note which orders are nowhere but in the queue."""
         if "cache" not in self.troubled:
             return
-        for order_id in dict.fromkeys(self.queued()):
-            if self.valkey_now.entry(order_id) is None and not self.in_record(order_id):
-                self.excused[order_id] = self.published.get(order_id, 0)
+        for order_id, name in dict.fromkeys(self.queued()):
+            if not self.in_cache(order_id, name) and not self.in_record(order_id, name):
+                self._excuse(order_id, name)
 
-    def is_excused(self, order_id: UUID) -> bool:
-        """Whether the only copy of an order was lost, and none was made since."""
-        return order_id in self.excused and (
-            self.excused[order_id] == self.published.get(order_id, 0)
-        )
+    def _excuse(self, order_id: UUID, name: str) -> None:
+        self.excused[order_id, name] = self.published.get((order_id, name), 0)
+
+    def still_excused(self) -> list[tuple[UUID, str]]:
+        """Return the orders whose only copy was lost, and of which none was made since."""
+        return [order for order, n in self.excused.items() if n == self.published.get(order, 0)]
 
     def heal_versions(self) -> None:
         """Let a newer worker come that takes the messages of its version."""
@@ -391,14 +403,14 @@ class World:
                     self.valkey_now.pending.remove(message_id)
 
 
-def ids_of(message: Message) -> list[UUID]:
-    """Return the ids of a message's orders, none of a form that is not known."""
+def orders_of(message: Message) -> list[tuple[UUID, str]]:
+    """Return id and name of each of a message's orders; none of a form that is not known."""
     if message.schema == faults.NEWER_SCHEMA:
         return []
-    return [item.order.id for item in _decoder.decode(message.body)]
-
-
-def orders_of(message: Message) -> list[tuple[UUID, str]]:
-    """Return id and name of each of a message's orders."""
     items = _decoder.decode(message.body)
     return [(item.order.id, item.order.product_name) for item in items]
+
+
+def named(name: str) -> bytes:
+    """Return what the bytes of an order of this name contain, and those of no other."""
+    return b'"product_name":"%b"' % name.encode()

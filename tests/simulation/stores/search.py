@@ -337,7 +337,8 @@ class SimulatedTarget:
 
     async def swap(self) -> None:
         """Let the built index be the current one."""
-        self._engine.check()
+        if self._engine.opened("building") is None:
+            raise UnavailableError("there is no index that is being built")
         self._engine.roles["current"] = self._engine.roles.pop("building")
 
     async def release(self) -> None:
