@@ -120,9 +120,8 @@ class Connection(asyncio.Protocol):
 
     # --- the event loop's side ---
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head, or refuse the connection."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  a stream's
         self.transport = HeldTransport(transport, self.shared.turn)
         self._state.connections.add(self)  # type: ignore[arg-type]  # it is told to shut down
         peer = transport.get_extra_info("peername")
@@ -260,7 +259,7 @@ class Connection(asyncio.Protocol):
             self._phase = _HEAD
             self.head.next()
             self.deadline = self.loop.time() + self._limits.idle_seconds_max
-            if not self._is_taking:
+            if not self._is_taking and (self._read_paused or self._is_at_end or self._is_stopping):
                 self._go_on()
 
     # --- reading ---
@@ -315,8 +314,8 @@ class Connection(asyncio.Protocol):
         try:
             rest = head.feed(data)
             if head.complete:
-                self._begin()
-            elif head.size:
+                return self._begin(rest)
+            if head.size:
                 if is_first:
                     self.deadline = self.loop.time() + self._limits.head_seconds_max
                 self._hold(len(data))
@@ -325,22 +324,30 @@ class Connection(asyncio.Protocol):
             return b""
         return rest
 
-    def _begin(self) -> None:
-        """Begin the request whose head is there."""
+    def _begin(self, rest: bytes) -> bytes:
+        """Begin the request whose head is there; return what comes after it, or after its body."""
         if self.held_bytes:
             self._release(self.held_bytes)
         method, head = self.head.read()
         exchange = self._exchange = self.exchange_of(method, head)
-        if head.is_chunked or head.length:
-            self._chunks = ChunkedBody(self._limits.framing_bytes_max) if head.is_chunked else None
-            self._body_left = head.length or 0
-            self._phase = _BODY
-            now = self.loop.time()
-            self._request_deadline = now + self._limits.request_seconds_max
-            self.deadline = now + self._limits.body_patience_seconds
-        else:
+        length = head.length
+        if not length and not head.is_chunked:
             self._phase = _ANSWER
             exchange.body_complete()
+            return rest
+        self._phase = _BODY
+        if length and length <= len(rest):  # all of it came with the head, as it mostly does
+            self._chunks = None
+            self._body_left = 0
+            body, rest = (rest, b"") if length == len(rest) else (rest[:length], rest[length:])
+            self._take_piece(exchange, body, is_last=True)
+            return rest
+        self._chunks = ChunkedBody(self._limits.framing_bytes_max) if head.is_chunked else None
+        self._body_left = length or 0
+        now = self.loop.time()
+        self._request_deadline = now + self._limits.request_seconds_max
+        self.deadline = now + self._limits.body_patience_seconds
+        return rest
 
     def exchange_of(self, method: bytes, head: Head) -> Exchange:
         """Return what answers a request.
@@ -395,21 +402,25 @@ class Connection(asyncio.Protocol):
             data = data[: self._body_left] if rest else data
             self._body_left -= len(data)
             is_complete = not self._body_left
-        if data:
-            self.head.pass_body(data)
-            exchange.body(data)
-            self._hold(len(data))
-            if self._phase != _BODY:  # it was one too many
-                return rest
-        if is_complete:
-            self._phase = _ANSWER
-            self.shared.in_flight.settle(self)
-            exchange.body_complete()
-        else:
-            self._await_body(len(data))
+        self._take_piece(exchange, data, is_last=is_complete)
+        if self._phase == _BODY:
+            self._await_body(exchange, len(data))
         return rest
 
-    def _await_body(self, size: int) -> None:
+    def _take_piece(self, exchange: Exchange, data: bytes, *, is_last: bool) -> None:
+        self.head.pass_body(data)
+        exchange.body(data)
+        if data and (exchange.unread_bytes or not is_last):
+            self._hold(len(data))
+            if self._phase != _BODY:  # it was one too many
+                return
+        if is_last:
+            self._phase = _ANSWER
+            if self.held_bytes:
+                self.shared.in_flight.settle(self)
+            exchange.body_complete()
+
+    def _await_body(self, exchange: Exchange, size: int) -> None:
         """Have more patience, for so many bytes that came."""
         now = self.loop.time()
         limits = self._limits
@@ -418,7 +429,7 @@ class Connection(asyncio.Protocol):
             max(0.0, self.deadline - now) + size / limits.body_bytes_per_second_min,
         )
         self.deadline = min(now + patience, self._request_deadline)
-        if self._exchange is not None and self._exchange.unread_bytes > READ_AHEAD_BYTES:
+        if exchange.unread_bytes > READ_AHEAD_BYTES:
             self._pause_reading()
 
     def _end_body(self, error: SlowSenderError) -> None:

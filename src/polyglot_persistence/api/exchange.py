@@ -113,9 +113,10 @@ class AsgiExchange:
 
     def body(self, data: bytes) -> None:
         """Keep a piece of the body until the application takes it."""
-        self._pieces.append(data)
-        self.unread_bytes += len(data)
-        self._event.set()
+        if data:
+            self._pieces.append(data)
+            self.unread_bytes += len(data)
+            self._event.set()
 
     def body_complete(self) -> None:
         """Hand over the end of the body with the next piece."""

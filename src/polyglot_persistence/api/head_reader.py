@@ -27,6 +27,8 @@ class HeadReader:
         self._parser_waits = False
         self._is_upgrade = False
         self._is_parsed = False
+        self._is_1_1 = False
+        """Known to be, without the parser, which makes a text of it each time."""
         self._tail = b""
         self._in_request_line = True
         self.target = b""
@@ -55,7 +57,7 @@ class HeadReader:
                     return data
             self._tail = b""
             self._in_request_line = True
-            self._is_parsed = self._is_upgrade = False
+            self._is_parsed = self._is_upgrade = self._is_1_1 = False
         if self._in_request_line and not data.isascii():
             line, line_end, others = data.partition(b"\n")
             data = in_ascii(line) + line_end + others
@@ -65,6 +67,8 @@ class HeadReader:
             end = found + len(_END) - len(self._tail)
             if end < len(data):
                 data, rest = data[:end], data[end:]
+            if not self.size:
+                self._is_1_1 = data.startswith(b" HTTP/1.1", data.find(b"\r\n") - 9)
         else:
             self._tail = (self._tail + data)[1 - len(_END) :]
             self._in_request_line = self._in_request_line and b"\n" not in data
@@ -86,9 +90,8 @@ class HeadReader:
         method = parser.get_method()
         if self._is_upgrade and method == b"CONNECT":
             raise BadHeadError(_NOT_HTTP)
-        if len(self.headers) > self._headers_max:
-            raise BadHeadError(f"a request may have {self._headers_max} headers", HEAD_TOO_LARGE)
-        head = read_head(parser.get_http_version(), self.headers)
+        version = "1.1" if self._is_1_1 else parser.get_http_version()
+        head = read_head(version, self.headers)
         if self._is_upgrade or head.is_chunked:
             # The old one is done with HTTP, or waits for chunks, whose end it would not tell.
             self._parser = self._new_parser()
@@ -108,8 +111,7 @@ class HeadReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header, from the parser; the white space after it is not part of its value."""
-        if len(self.headers) <= self._headers_max:
-            self.headers.append((name.lower(), value.rstrip(b" \t")))
+        self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Note that the parser, too, sees the end of the head."""
@@ -125,6 +127,8 @@ class HeadReader:
             self._is_upgrade = True  # it is not followed, as RFC 9110 (7.8) lets us
         except httptools.HttpParserError:
             raise BadHeadError(_NOT_HTTP) from None
+        if len(self.headers) > self._headers_max:
+            raise BadHeadError(f"a request may have {self._headers_max} headers", HEAD_TOO_LARGE)
 
     def _new_parser(self) -> httptools.HttpRequestParser:
         parser = httptools.HttpRequestParser(self)

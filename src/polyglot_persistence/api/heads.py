@@ -49,29 +49,19 @@ class BadHeadError(Exception):
 
 
 class Head:
-    """What the headers say; made by `read_head`."""
+    """What the headers say; made by `read_head`.
 
-    __slots__ = (
-        "content_type",
-        "expects_continue",
-        "is_chunked",
-        "is_plain",
-        "keep_alive",
-        "length",
-        "version",
-    )
+    The defaults are the class's, so that making one costs next to nothing.
+    """
 
-    def __init__(self, version: str) -> None:
-        if version not in ("1.1", "1.0"):
-            raise BadHeadError("this is no HTTP/1.1 request")
-        self.version = version
-        self.keep_alive = version == "1.1"
-        self.is_plain = self.keep_alive
-        """Whether no header asks for anything that only the framework's handlers do."""
-        self.content_type: bytes | None = None
-        self.length: int | None = None
-        self.is_chunked = False
-        self.expects_continue = False
+    version = "1.1"
+    keep_alive = True
+    is_plain = True
+    """Whether no header asks for anything that only the framework's handlers do."""
+    content_type: bytes | None = None
+    length: int | None = None
+    is_chunked = False
+    expects_continue = False
 
 
 def read_head(version: str, headers: Headers) -> Head:
@@ -80,34 +70,51 @@ def read_head(version: str, headers: Headers) -> Head:
     Raises:
         BadHeadError: they break a rule.
     """
-    head = Head(version)
+    head = Head() if version == "1.1" else _old_head(version)
     host: bytes | None = None
     for name, value in headers:
         if name == b"host":
-            host = _one_host(host, value)
+            if host is not None:
+                raise BadHeadError("there is more than one Host header")
+            host = value
         elif name == b"content-length":
             head.length = int(value)
         elif name == b"content-type":
-            if head.content_type not in (None, value):
-                raise BadHeadError("there are two Content-Type headers, and they differ")
-            head.content_type = value
-        elif name in _NOT_PLAIN and not (name == b"connection" and value.lower() == b"keep-alive"):
-            head.is_plain = False
+            _take_content_type(head, value)
+        elif name in _NOT_PLAIN:
             _read_unusual(head, name, value)
-    if host is None and version == "1.1":
-        raise BadHeadError("there is no Host header")
+    if host is None:
+        if version == "1.1":
+            raise BadHeadError("there is no Host header")
+    elif not _is_host(host):
+        raise BadHeadError("the Host header names no host")
     return head
 
 
-def _one_host(before: bytes | None, value: bytes) -> bytes:
-    if before is not None:
-        raise BadHeadError("there is more than one Host header")
-    if not _is_host(value):
-        raise BadHeadError("the Host header names no host")
-    return value
+def _old_head(version: str) -> Head:
+    if version != "1.0":
+        raise BadHeadError("this is no HTTP/1.1 request")
+    head = Head()
+    head.version = version
+    head.keep_alive = head.is_plain = False
+    return head
+
+
+def _take_content_type(head: Head, value: bytes) -> None:
+    if head.content_type is not None and head.content_type != value:
+        raise BadHeadError("there are two Content-Type headers, and they differ")
+    head.content_type = value
+
+
+@lru_cache(maxsize=64)
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None
 
 
 def _read_unusual(head: Head, name: bytes, value: bytes) -> None:
+    if name == b"connection" and value.lower() == b"keep-alive":
+        return
+    head.is_plain = False
     if name == b"connection":
         if b"close" in [token.strip() for token in value.lower().split(b",")]:
             head.keep_alive = False
@@ -121,11 +128,6 @@ def _read_unusual(head: Head, name: bytes, value: bytes) -> None:
                 "the only transfer coding that is taken is chunked, once", _UNSUPPORTED_CODING
             )
         head.is_chunked = True
-
-
-@lru_cache(maxsize=64)
-def _is_host(value: bytes) -> bool:
-    return _HOST.fullmatch(value) is not None
 
 
 class Target(NamedTuple):
