@@ -155,16 +155,16 @@ class Connection(asyncio.Protocol):
             self._take(data)
 
     def eof_received(self) -> bool:
-        """Answer what is complete; whether the connection stays open for that."""
+        """Answer what is complete, and then close; so the loop must not close by itself."""
         self._is_at_end = True
-        if self._phase == _CLOSED:
-            return False
         if self._phase == _BODY:
             self._phase = _ENDING
             self.deadline = math.inf
         if self._exchange is not None:
             self._exchange.no_more()
-        return self._exchange is not None or bool(self._ahead)
+        elif not self._ahead:
+            self._close()
+        return True
 
     def pause_writing(self) -> None:
         """Begin to wait for a client that reads more slowly than it is answered."""
@@ -269,6 +269,7 @@ class Connection(asyncio.Protocol):
         if self._phase == _HEAD and self._ahead and not self.write_paused:
             data, self._ahead = self._ahead, b""
             self._release(len(data))
+            self._resume_reading()
             self._take(data)
         if self._phase == _HEAD and not self._ahead:
             if self._is_stopping or self._is_at_end:
