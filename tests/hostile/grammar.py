@@ -44,7 +44,7 @@ ODD_TARGETS = [
     b"/api%2Forders", b"/api/orders%2f" + ONE[-36:], b"/%61pi/orders", b"/api/./orders",
     b"http://t/api/orders", b"HTTP://T:80" + ONE, b"https://t/api/orders?x",
     b"http:///api/orders", b"http://t", b"http://t?x", b"ftp://t/x", b"*", b"t:80", b"",
-    b"api/orders",
+    b"api/orders", b"http://a@t/api/orders",
     ONE.upper(), ONE + b"?x", ONE + b"#x", ONE + b"%20", ONE[:-1] + b"#", ONE[:-1] + b"%",
     ONE[:-1] + b"/", ONE[:-1] + b"?", b"/api/orders/" + b"x" * 36, b"/api/orders/" + b"%41" * 12,
     b"/api/orders/" + "ä".encode() * 18, "/api/search?q=Müsli".encode(), b"/api/search?q=%FF\xff",
@@ -64,8 +64,8 @@ CODINGS = [
     b"chunked;q=1", b"xchunked", b" chunked ",
 ]  # fmt: skip
 MORE = [
-    b"Connection: close", b"Connection: keep-alive", b"Connection: Close, x", b"Connection: Upgrade",
-    b"Upgrade: h2c", b"Upgrade: websocket", b"Expect: 100-continue", b"Expect: x",
+    b"Connection: close", b"Connection: keep-alive", b"Connection: Close, x",
+    b"Connection: Upgrade", b"Upgrade: h2c", b"Upgrade: websocket", b"Expect: 100-continue", b"Expect: x",
     b"Idempotency-Key: k", b'Idempotency-Key: "a b"', b"Idempotency-Key: a b", b"Idempotency-Key:",
     b"Prefer: wait=1", b"Prefer: respond-async", b"Origin: http://t", b"Origin: https://evil.example",
     b"Content-Encoding: gzip", b"Content-Encoding: identity", b"Accept: */*", b"X: \xff\xfe", b"X:",

@@ -5,6 +5,7 @@ that ten thousand clients take seconds. `test_lanes_agree` sends the corpus over
 """
 
 import asyncio
+import math
 import re
 from collections import deque
 from collections.abc import Sequence
@@ -125,6 +126,8 @@ class Seen(NamedTuple):
 
     written: bytes
     is_closed: bool
+    is_forgotten: bool
+    """Whether it was without a deadline at its end, although no answer was due."""
     accepted: Sequence[tuple[str, Decimal]]
     taken: int
 
@@ -162,8 +165,11 @@ class Lane:
         connection.connection_made(pipe)
         pipe.waiting.extend(pieces)
         pipe.waiting.append(None)
+        is_forgotten = False
         for _ in range(TURNS_MAX + 10 * len(pieces)):
             if pipe.is_readable:
+                if pipe.waiting[0] is None:
+                    is_forgotten = connection.deadline == math.inf and not connection.is_asked
                 pipe.read()
             elif connection not in self.state.connections and not self.state.tasks:
                 break
@@ -174,6 +180,7 @@ class Lane:
         return Seen(
             written,
             pipe.is_closing(),
+            is_forgotten,
             self.flows.accepted[before:],
             self.flows.taken - taken,
         )

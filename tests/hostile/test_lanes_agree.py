@@ -57,6 +57,8 @@ async def differing(lanes: Sequence[Lane], case: Case) -> tuple[str, Seen]:
 def _wrong(seen: Seen) -> str:
     if not seen.is_closed:
         return f"the connection stays open: {seen}"
+    if seen.is_forgotten:
+        return f"the connection has no deadline: {seen}"
     answers = sum(seen.written.count(line) for line in STORED)
     if answers != seen.taken:
         return f"{seen.taken} orders or bulks stored, {answers} answered: {seen}"

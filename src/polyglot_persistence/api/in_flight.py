@@ -57,15 +57,15 @@ class Crowd:
         self._connections_max = connections_max
         self._address_connections_max = address_connections_max
         self._by_network: dict[str, int] = {}
-        self._all = 0
+        self.open = 0
         self.refused = 0
         """Connections that were one too many, since `take_refused`."""
 
     def enter(self, network: str) -> str:
         """Count a connection; return why it may not stay, or nothing."""
-        self._all += 1
+        self.open += 1
         here = self._by_network[network] = self._by_network.get(network, 0) + 1
-        if self._all > self._connections_max:
+        if self.open > self._connections_max:
             self.refused += 1
             return "too many connections are open"
         if network and here > self._address_connections_max:
@@ -75,7 +75,7 @@ class Crowd:
 
     def leave(self, network: str) -> None:
         """Count a connection no more."""
-        self._all -= 1
+        self.open -= 1
         here = self._by_network[network] - 1
         if here:
             self._by_network[network] = here
