@@ -65,7 +65,8 @@ CODINGS = [
 ]  # fmt: skip
 MORE = [
     b"Connection: close", b"Connection: keep-alive", b"Connection: Close, x",
-    b"Connection: Upgrade", b"Upgrade: h2c", b"Upgrade: websocket", b"Expect: 100-continue", b"Expect: x",
+    b"Connection: Upgrade", b"Upgrade: h2c", b"Upgrade: websocket", b"Expect: 100-continue",
+    b"Expect: x",
     b"Idempotency-Key: k", b'Idempotency-Key: "a b"', b"Idempotency-Key: a b", b"Idempotency-Key:",
     b"Prefer: wait=1", b"Prefer: respond-async", b"Origin: http://t", b"Origin: https://evil.example",
     b"Content-Encoding: gzip", b"Content-Encoding: identity", b"Accept: */*", b"X: \xff\xfe", b"X:",

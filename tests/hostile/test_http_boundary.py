@@ -44,11 +44,11 @@ GARBAGE = [b"\x00\r\n", b"\x16\x03\x01\x02\x00", b"GET / HTTP/1.1\r\nbad header\
 
 
 @LANES
-@pytest.mark.parametrize("before", [b"", GET, post(), post(target=b"/api/bulk-orders", body=BULK)])
-@pytest.mark.parametrize("drop", [b"\r\n", b"\n", b"\r\n\r\n\r\n", b"\r"])
+@pytest.mark.parametrize("before", [b"", GET, post(target=b"/api/bulk-orders", body=BULK)])
+@pytest.mark.parametrize("drop", [b"\r\n", b"\n", b"\r\n\r\n\r\n"])
 async def test_empty_lines_win_no_time(lane: str, before: bytes, drop: bytes) -> None:
     """A connection on which no request has begun is idle, whatever else is sent."""
-    async with served(lane, idle_seconds_max=0.3, head_seconds_max=0.3) as one:
+    async with served(lane, idle_seconds_max=0.15, head_seconds_max=0.15) as one:
         client = await one.connect()
         if before:
             await client.send(before)
