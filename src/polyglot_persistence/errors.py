@@ -13,6 +13,7 @@ PolyglotError
 │   └── ForbiddenError           whoever asks may not do this (403)
 ├── TooManyRequestsError     the client is over its rate; nothing was done; retry later (429)
 ├── UnavailableError         refused: nothing was stored and nothing will be; retry later (503)
+│   └── UnexplainedError         by a store, for no reason that is known: an order may be the cause
 ├── UnknownOutcomeError      it may have happened; a retry with the same key is safe (504)
 ├── PoisonError              an order that can never be persisted or indexed (dead letter)
 └── ConfigurationError       a setting or the machine is at fault; one line says which (exit code 2)
@@ -113,6 +114,14 @@ class UnavailableError(PolyglotError):
         super().__init__(message)
         self.public = public
         self.retry_after_seconds = retry_after_seconds
+
+
+class UnexplainedError(UnavailableError):
+    """A store refused a statement, and neither its state nor the data is known to be the cause.
+
+    So of a batch one order may be, as with a trigger that refuses it, or an index damaged in one
+    place; then the others can be stored without it. Or none is, and the store takes no order.
+    """
 
 
 class UnknownOutcomeError(PolyglotError):

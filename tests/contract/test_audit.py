@@ -87,7 +87,7 @@ async def test_drift_of_every_kind_is_repaired_under_load(
     async def all_agree() -> None:
         assert await stand.contents.checksums_between(ID_MIN, ID_MAX, 10**6) == totals
 
-    await eventually(all_agree, within_seconds=5)
+    await eventually(all_agree)
 
 
 async def test_what_waits_to_be_indexed_is_no_drift(stand: AuditStand) -> None:
@@ -148,7 +148,7 @@ async def test_orders_that_the_record_lost_are_persisted_again(stand: AuditStand
     found = await stand.store.find([one.order.id for one in (lost, condemned, known)])
     assert set(found.orders) == {lost.order.id, condemned.order.id}
     assert found.orders[lost.order.id].order == lost.order
-    assert found.epoch > epoch
+    assert found.epoch != epoch
     assert (await stand.audit()).tally.found.total() == 0
 
 

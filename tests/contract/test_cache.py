@@ -194,7 +194,7 @@ async def test_a_cancelled_accept_still_happens_and_disturbs_nobody(
     calls[1].cancel()
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert isinstance(outcomes[1], asyncio.CancelledError)
-    await eventually(lambda: _backlog_is(cache, 3), within_seconds=1)
+    await eventually(lambda: _backlog_is(cache, 3))
 
 
 async def _backlog_is(cache: Cache, orders: int) -> None:

@@ -189,6 +189,4 @@ class CacheAndDictionary(RuleBasedStateMachine):
 def test_the_cache_is_a_dictionary_with_states(redis_url: str) -> None:
     """Any sequence of calls leaves entries, dirty set and epoch as a dictionary would have them."""
     machine = type("CacheAndDictionaryHere", (CacheAndDictionary,), {"url": redis_url})
-    run_state_machine_as_test(
-        machine, settings=settings(max_examples=30, stateful_step_count=25, deadline=None)
-    )
+    run_state_machine_as_test(machine, settings=settings(max_examples=30, stateful_step_count=25))

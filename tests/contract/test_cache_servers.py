@@ -23,7 +23,7 @@ from tests.support.cache import (
     ids_of,
     new_client,
 )
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_SECONDS, eventually
 from tests.support.orders import accepted, bulk, single
 from tests.support.servers import redis_command
 
@@ -88,9 +88,7 @@ async def test_a_cache_that_is_away_is_unavailable_and_back_within_a_second(
         with pytest.raises(UnavailableError):
             await call
     await own_server.start()
-    read = await eventually(
-        lambda: own_cache.read([order.order.id]), within_seconds=1.5, retried=AWAY
-    )
+    read = await eventually(lambda: own_cache.read([order.order.id]), retried=AWAY)
     assert [entry_of(order)] == read.entries
     assert [order.order.id] == await dirty_ids(own_cache)
 
@@ -124,7 +122,7 @@ async def test_a_stalled_server_leaves_writes_unknown_and_reads_unavailable(
     assert own_server.pid is not None
     os.kill(own_server.pid, signal.SIGSTOP)
     try:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(WAIT_SECONDS):
             if reads:
                 with pytest.raises(UnavailableError):
                     await own_cache.read([order.order.id])
@@ -133,9 +131,7 @@ async def test_a_stalled_server_leaves_writes_unknown_and_reads_unavailable(
                     await own_cache.accept([single(order)])
     finally:
         os.kill(own_server.pid, signal.SIGCONT)
-    read = await eventually(
-        lambda: own_cache.read([order.order.id]), within_seconds=1.5, retried=AWAY
-    )
+    read = await eventually(lambda: own_cache.read([order.order.id]), retried=AWAY)
     assert [None if reads else entry_of(order)] == read.entries
 
 
@@ -163,7 +159,27 @@ async def test_durability_is_asked_at_connect_and_at_each_ping(
         await redis_command(own_server.url, "CONFIG", "SET", name, value)
     assert (await own_cache.ping()).warnings == ()
     assert (await own_cache.accept([single(accepted())])).durable
-    await eventually(lambda: _log_is_written(own_server), within_seconds=5)
+    await eventually(lambda: _log_is_written(own_server))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "back"),
+    [
+        ("appendfsync", "everysec", "always"),
+        ("no-appendfsync-on-rewrite", "yes", "no"),
+        ("maxmemory-policy", "allkeys-lru", "volatile-ttl"),
+    ],
+)
+async def test_whether_the_cache_alone_is_enough_is_asked_each_time(
+    own_cache: RedisCache, own_server: EmbeddedValkey, name: str, value: str, back: str
+) -> None:
+    """A setting that was changed a moment ago, and no ping has seen, counts already."""
+    reply = await own_cache.accept([single(accepted())])
+    assert await own_cache.survives_failover(reply.reign)
+    await redis_command(own_server.url, "CONFIG", "SET", name, value)
+    assert not await own_cache.survives_failover(reply.reign)
+    await redis_command(own_server.url, "CONFIG", "SET", name, back)
+    assert await own_cache.survives_failover(reply.reign)
 
 
 async def _log_is_written(server: EmbeddedValkey) -> None:
@@ -219,7 +235,7 @@ async def test_a_server_is_cold_after_a_restart(
     assert (await own_cache.read([])).epoch == "7"
     await own_server.stop()
     await own_server.start()
-    read = await eventually(lambda: own_cache.read([]), within_seconds=1.5, retried=AWAY)
+    read = await eventually(lambda: own_cache.read([]), retried=AWAY)
     assert read.epoch is None
     assert not await own_cache.reigns(reign)
     assert await own_cache.copy_epoch("8", "token", read.reign)

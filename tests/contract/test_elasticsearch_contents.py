@@ -52,7 +52,7 @@ async def test_an_edited_document_is_told_by_sum_and_by_checksum(
     async def shown() -> None:
         assert await contents.sum_between(ID_MIN, ID_MAX) == sums
 
-    await eventually(shown, within_seconds=5)
+    await eventually(shown)
     edited = orders[1].id
     await engine.client.update(index=engine.alias, id=str(edited), doc=edit, refresh=True)
     assert await contents.sum_between(ID_MIN, ID_MAX) != sums

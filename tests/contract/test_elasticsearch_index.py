@@ -40,7 +40,7 @@ async def counted(index: ElasticsearchIndex, orders: int) -> None:
     async def attempt() -> None:
         assert await index.count() == orders
 
-    await eventually(attempt, within_seconds=3)
+    await eventually(attempt)
 
 
 async def made_by_hand(engine: Elasticsearch, **changes: Any) -> str:

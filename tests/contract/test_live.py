@@ -191,7 +191,7 @@ async def test_pages_are_bounded_and_make_room_when_they_go(serving: Serving) ->
     async def let_in() -> None:
         assert (await serving.page()).status == 200
 
-    await eventually(let_in, within_seconds=5)
+    await eventually(let_in)
 
 
 @BUNDLED

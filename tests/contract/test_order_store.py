@@ -363,9 +363,7 @@ BATCHES = st.lists(
 )
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batch=BATCHES)
 async def test_the_rollup_is_the_sum_over_the_orders(
     store: OrderStore, seen: Onlooker, batch: Sequence[AcceptedOrder]

@@ -10,7 +10,7 @@ from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import OrderStore, OutboxBatch
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_SECONDS
 from tests.support.orders import accepted
 from tests.support.record import Onlooker
 
@@ -102,7 +102,7 @@ async def test_done_does_not_wait_for_a_claim(store: OrderStore) -> None:
     persisted = await store.persist([accepted()])
     assert persisted.outbox_id is not None
     async with store.claim_outbox(0, 100):
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(WAIT_SECONDS):
             await store.outbox_done([persisted.outbox_id])
         assert (await store.progress(dead_letters_max=1)).outbox_orders == 1
     assert (await store.progress(dead_letters_max=1)).outbox_orders == 0
@@ -115,6 +115,11 @@ async def test_the_depth_tells_how_long_the_oldest_waits(store: OrderStore) -> N
     assert progress.outbox_orders == 3
     assert progress.outbox_oldest is not None
     assert abs(datetime.now(UTC) - progress.outbox_oldest) < timedelta(minutes=1)
+
+
+def number(epoch: str) -> int:
+    """Return the part of an epoch that grows while the server stays the same."""
+    return int(epoch.rpartition(".")[2])
 
 
 async def test_exactly_one_call_creates_the_epoch(store: OrderStore) -> None:
@@ -130,8 +135,9 @@ async def test_a_new_epoch_is_greater_than_any_before(store: OrderStore) -> None
     first, _ = await store.found_epoch()
     raised = await asyncio.gather(*[store.new_epoch() for _ in range(6)])
     assert len(set(raised)) == 6
-    assert min(raised) > first
-    assert await store.found_epoch() == (max(raised), False)
+    assert min(map(number, raised)) > number(first)
+    assert await store.found_epoch() == (max(raised, key=number), False)
+    assert await store.epoch() == max(raised, key=number)
 
 
 async def test_an_epoch_is_not_handed_out_again_by_a_restored_backup(
@@ -142,7 +148,7 @@ async def test_an_epoch_is_not_handed_out_again_by_a_restored_backup(
     await seen.execute("CREATE TEMP TABLE backup AS SELECT * FROM cache_epoch")
     lost = await store.new_epoch()
     await seen.execute("UPDATE cache_epoch SET epoch = backup.epoch FROM backup")
-    assert await store.new_epoch() > lost
+    assert number(await store.new_epoch()) > number(lost)
 
 
 async def test_an_epoch_grows_although_the_clock_went_back(
@@ -152,7 +158,7 @@ async def test_an_epoch_grows_although_the_clock_went_back(
     await store.found_epoch()
     ahead = 2 * 10**15 * 3
     await seen.execute(f"UPDATE cache_epoch SET epoch = {ahead}")
-    assert await store.new_epoch() == str(ahead + 1)
+    assert number(await store.new_epoch()) == ahead + 1
 
 
 async def test_only_one_process_leads_in_a_role(store: OrderStore, pool: PostgresPool) -> None:
@@ -197,28 +203,3 @@ async def test_ping_tells_the_version_and_no_warning(store: OrderStore) -> None:
     state = await store.ping()
     assert state.version.startswith("PostgreSQL ")
     assert state.warnings == ()
-
-
-@pytest.mark.parametrize(
-    ("setting", "word"),
-    [
-        ("synchronous_commit = off", "synchronous_commit"),
-        ("default_transaction_read_only = on", "read-only"),
-    ],
-)
-async def test_ping_warns_of_settings_that_break_a_promise(
-    seen: Onlooker, pool: PostgresPool, store: OrderStore, setting: str, word: str
-) -> None:
-    """The warning names the setting."""
-    database = await seen.value("SELECT current_database()")
-    await seen.execute(f"ALTER DATABASE {database} SET {setting}")
-    await seen.rows(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
-
-    async def look() -> None:
-        (warning,) = (await store.ping()).warnings
-        assert word in warning
-
-    await eventually(look, within_seconds=5, retried=(AssertionError, UnavailableError, ValueError))

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_SECONDS, eventually
 from tests.support.queue_messages import hold, is_ready, numbered, numbers, work_off
 from tests.support.queues import ADAPTERS, QueueServer, serving
 
@@ -28,14 +28,14 @@ async def test_ready_counts_what_no_consumer_holds(server: QueueServer) -> None:
     assert await queue.ready() == 0
     for number in range(5):
         await queue.publish(numbered(number, orders=10))
-    assert await eventually(lambda: is_ready(queue, 5), within_seconds=2)
+    assert await eventually(lambda: is_ready(queue, 5))
     async with queue.consume(orders_max=1000) as consumer:
         deliveries = await hold(consumer, 5)
-        await eventually(lambda: is_ready(queue, 0), within_seconds=2)
+        await eventually(lambda: is_ready(queue, 0))
         await consumer.ack(deliveries[:2])
         assert await queue.ready() == 0
         await queue.publish(numbered(5))
-    await eventually(lambda: is_ready(queue, 4), within_seconds=2)
+    await eventually(lambda: is_ready(queue, 4))
 
 
 @pytest.mark.parametrize("consumers", [0, 1])
@@ -69,12 +69,12 @@ async def test_what_stands_still_is_ready_in_time(server: QueueServer) -> None:
     await queue.publish(numbered(1))
     async with queue.consume(orders_max=100) as consumer:
         assert numbers(await hold(consumer, 1)) == [1]
-        await eventually(lambda: is_ready(other, 0), within_seconds=2)
+        await eventually(lambda: is_ready(other, 0))
         server.stand_still(queue)
-        seconds_max = server.hold_seconds + other.silence_seconds_max
+        seconds_max = other.unseen_seconds_max(server.hold_seconds)
         await eventually(lambda: is_ready(other, 1), within_seconds=seconds_max + 1)
         async with other.consume(orders_max=100) as heir:
-            [delivery] = await heir.receive(2)
+            [delivery] = await heir.receive(WAIT_SECONDS)
             assert delivery.redeliveries >= 1
             await heir.ack([delivery])
         await server.kill(queue)

@@ -58,12 +58,12 @@ async def test_a_blocked_broker_refuses_before_anything_is_sent() -> None:
         broker.answers["Basic.Publish"] = lambda tag: [commands.Basic.Ack(tag)]
         await queue.publish(MESSAGE)
         broker.say(commands.Connection.Blocked("low on memory"))
-        await eventually(lambda: _is_refused(queue, "low on memory"), within_seconds=2)
+        await eventually(lambda: _is_refused(queue, "low on memory"))
         for asking in (queue.ping(), queue.ready()):
             with pytest.raises(UnavailableError, match="low on memory"):
                 await asking
         broker.say(commands.Connection.Unblocked())
-        await eventually(lambda: queue.publish(MESSAGE), within_seconds=2, retried=AWAY)
+        await eventually(lambda: queue.publish(MESSAGE), retried=AWAY)
 
 
 async def _is_refused(queue: RabbitMQQueue, reason: str) -> None:
@@ -88,7 +88,7 @@ async def test_a_publish_that_meets_the_alarm_is_unknown_and_keeps_the_connectio
         broker.say(commands.Basic.Ack(1), channel=2)
         broker.say(commands.Connection.Unblocked())
         broker.answers["Basic.Publish"] = lambda tag: [commands.Basic.Ack(tag)]
-        await eventually(lambda: queue.publish(MESSAGE), within_seconds=2, retried=AWAY)
+        await eventually(lambda: queue.publish(MESSAGE), retried=AWAY)
         assert len(broker.connections) == 1
 
 

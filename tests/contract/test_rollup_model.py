@@ -118,6 +118,4 @@ class RollupAndRows(RuleBasedStateMachine):
 def test_the_rollup_is_what_the_rows_add_up_to(record_dsn: str) -> None:
     """After any batches, repeated and contradicting ones too, to the cent."""
     machine = type("RollupAndRowsHere", (RollupAndRows,), {"dsn": record_dsn})
-    run_state_machine_as_test(
-        machine, settings=settings(max_examples=10, stateful_step_count=10, deadline=None)
-    )
+    run_state_machine_as_test(machine, settings=settings(max_examples=10, stateful_step_count=10))

@@ -14,6 +14,7 @@ from polyglot_persistence.domain.order import AMOUNT_MAX, AcceptedOrder, Order, 
 from polyglot_persistence.domain.periods import Grain, bounds, zone_of
 from polyglot_persistence.ports import OrderStore
 from polyglot_persistence.ports.sales import DaySales, ProductSales, Sales, SalesView
+from tests.support.eventually import WAIT_SECONDS
 from tests.support.record import Onlooker
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
@@ -161,7 +162,7 @@ async def test_no_answer_looks_at_the_orders(
     days = [NEW_YEAR + timedelta(days=n) for n in range(366)]
     dates = [day.date() for day in days]
     await seen.execute("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(WAIT_SECONDS):
         assert (await view.periods(days)).sums[0].orders == 1
         assert (await view.product_periods("tea", dates)).sums[0].orders == 1
         assert len((await view.top_products(dates[0], dates[-1], 10)).products) == 1

@@ -12,7 +12,7 @@ from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports import OrderStore
 from polyglot_persistence.ports.sales import DaySales, SalesView
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_SECONDS, eventually
 from tests.support.record import Onlooker, onlooker
 
 
@@ -120,7 +120,7 @@ async def test_readers_do_not_wait_for_a_refresh(
         await rival.execute("BEGIN; LOCK TABLE sales_quarter_hours IN ACCESS EXCLUSIVE MODE")
         task = asyncio.create_task(view.refresh())
         await seen.blocked()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(WAIT_SECONDS):
             assert (await view.latest_days(1))[0].orders == 1
         await rival.execute("COMMIT")
     await task
@@ -199,7 +199,7 @@ async def test_a_cancelled_refresh_frees_its_lock(
         async def look() -> None:
             assert await seen.rows("SELECT FROM pg_locks WHERE locktype = 'advisory'") == []
 
-        await eventually(look, within_seconds=5)
+        await eventually(look)
     await view.refresh()
 
 
@@ -211,6 +211,6 @@ async def test_refreshing_costs_the_rollup_not_the_orders(
     assert "sales_quarter_hours" in definition
     await store.persist([sale(datetime(2024, 3, 1, tzinfo=UTC), "1.00")])
     await seen.execute("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(WAIT_SECONDS):
         await view.refresh()
     await seen.execute("COMMIT")

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -30,6 +31,7 @@ from tests.support.addresses import (
     needs,
 )
 from tests.support.certificates import Certificate, certificate_for_loopback
+from tests.support.eventually import eventually
 from tests.support.processes import free_port
 from tests.support.proxy import Proxy
 from tests.support.servers import redis_command, short_directory
@@ -64,13 +66,6 @@ def other(directory: Path) -> Certificate:
 def misnamed(directory: Path) -> Certificate:
     """Of a host that no server here is."""
     return certificate_for_loopback(directory, name="misnamed", host="DNS:elsewhere.example")
-
-
-class UnixProxy(Proxy):
-    """In front of a server that listens on a Unix socket."""
-
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_unix_connection(self._target[0])
 
 
 @asynccontextmanager
@@ -114,7 +109,7 @@ async def test_the_cache_is_verified(
 ) -> None:
     """By its authority, and by its name; `doctor` says which setting is missing."""
     path = str(valkey_server.socket_path)
-    async with started(UnixProxy(path, 0, tls=certificate.server)) as port:
+    async with started(Proxy(path, 0, tls=certificate.server)) as port:
         environment = {"REDIS_ADDR": f"rediss://127.0.0.1:{port}/0"}
         await is_verified("cache", environment, "REDIS_CA_FILE", certificate.path, other.path)
         (found,) = [
@@ -123,7 +118,7 @@ async def test_the_cache_is_verified(
             if one.store == "cache"
         ]
         assert (found.level, found.fix.split()[-1]) == ("FAIL", "REDIS_CA_FILE")
-    async with started(UnixProxy(path, 0, tls=misnamed.server)) as port:
+    async with started(Proxy(path, 0, tls=misnamed.server)) as port:
         environment = {"REDIS_ADDR": f"rediss://127.0.0.1:{port}/0"}
         await is_refused("cache", {**environment, "REDIS_CA_FILE": str(misnamed.path)})
 
@@ -133,7 +128,7 @@ async def test_streams_as_the_queue_are_verified(
 ) -> None:
     """By the setting of the queue."""
     path = str(valkey_server.socket_path)
-    async with started(UnixProxy(path, 0, tls=certificate.server)) as port:
+    async with started(Proxy(path, 0, tls=certificate.server)) as port:
         environment = {"RABBITMQ_URL": f"valkeys://127.0.0.1:{port}/0"}
         await is_verified("queue", environment, "RABBITMQ_CA_FILE", certificate.path, other.path)
 
@@ -256,14 +251,9 @@ async def test_the_record_is_verified(certificate: Certificate, other: Certifica
 
     async with tls_switched_on(dsn, certificate):
         for mode in ("verify-ca", "verify-full"):
-            async with asyncio.timeout(10):
-                while True:  # it reads its configuration again when it comes to it
-                    try:
-                        await pinged("record", with_tls(mode, certificate.path))
-                    except PolyglotError:
-                        await asyncio.sleep(0.05)
-                    else:
-                        break
+            # It reads its configuration again when it comes to it.
+            attempt = partial(pinged, "record", with_tls(mode, certificate.path))
+            await eventually(attempt, retried=(PolyglotError,))
             await is_refused("record", with_tls(mode, other.path))
 
 

@@ -22,6 +22,7 @@ from tests.fault.members import Member
 from tests.fault.network import Link
 from tests.fault.servers_system import ServersSystem
 from tests.fault.systems import System
+from tests.support.eventually import look_again
 from tests.support.patience import patiently
 from tests.support.processes import alive, eventually
 from tests.support.real_servers import servers
@@ -64,7 +65,7 @@ class Scene:
                 before, moved_at = now, time.monotonic()
             if time.monotonic() - moved_at > PROGRESS_SECONDS:
                 raise StuckError(f"not one order accepted in {PROGRESS_SECONDS} s")
-            await asyncio.sleep(0.02)
+            await look_again()
 
     async def a_while(self, low: float, high: float) -> None:
         """Let some time pass: that is the fault here, not something to wait for."""
@@ -103,7 +104,7 @@ async def crash_at_points(role: str, scene: Scene) -> None:
         while sum(len(member.died_at) for member in members) < deaths + 1:
             if time.monotonic() > deadline:
                 break
-            await asyncio.sleep(0.05)
+            await look_again()
     for member in members:
         member.kill()  # one that was not reached is not to die later
 

@@ -13,18 +13,12 @@ class Link(Proxy):
     """A proxy whose way back is bad: what was asked arrives, its reply may not."""
 
     def __init__(self, target: tuple[str, int] | Path, seed: str) -> None:
-        super().__init__(*(("", 0) if isinstance(target, Path) else target))
-        self._socket = target if isinstance(target, Path) else None
+        super().__init__(*((str(target), 0) if isinstance(target, Path) else target))
         self._random = random.Random(seed)
         self.lost_share = 0.0
         """Of the replies, so many are lost with their connection."""
         self.slow_share = 0.0
         self.lost = 0
-
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if self._socket is not None:
-            return await asyncio.open_unix_connection(self._socket)
-        return await super()._connect()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:

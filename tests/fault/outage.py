@@ -18,6 +18,7 @@ from tests.fault.load import Load
 from tests.fault.rounds import settled
 from tests.fault.runs import started
 from tests.fault.systems import System
+from tests.support.eventually import eventually_true
 from tests.support.patience import patiently
 from tests.support.processes import descendants
 
@@ -69,8 +70,7 @@ async def outage(
                 orders_per_second=orders_per_second,
             )
             async with load.going_on():
-                while len(history.ids) < WARM_ORDERS:  # noqa: ASYNC110  clients tell no events
-                    await asyncio.sleep(0.1)
+                await eventually_true(lambda: len(history.ids) >= WARM_ORDERS)
                 record = system.stores["record"]
                 await record.kill()
                 looks = await _look_on(system, history, seconds)

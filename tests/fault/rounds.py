@@ -17,6 +17,7 @@ from tests.fault.faults import Fault, Scene
 from tests.fault.history import History, events
 from tests.fault.load import Load
 from tests.fault.systems import DIRTY_ORDERS_MAX, System
+from tests.support.eventually import look_again
 from tests.support.patience import NOT_WELL, patiently
 
 ACKED_BEFORE = 400
@@ -172,7 +173,7 @@ async def settled(system: System) -> str:
             moved_at, before = time.monotonic(), left
         if time.monotonic() - moved_at > system.settle_seconds:
             return left
-        await asyncio.sleep(0.2)
+        await look_again()
     return ""
 
 

@@ -19,9 +19,9 @@ from tests.fault.members import Member
 from tests.fault.messages import FuzzedMessage
 from tests.fault.network import Link
 from tests.support.clients import Connection
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_SECONDS, eventually, eventually_true
 from tests.support.patience import NOT_WELL
-from tests.support.processes import descendants, free_port, freeze, send
+from tests.support.processes import alive, descendants, free_port, freeze, send
 
 DIRTY_ORDERS_MAX = 20_000
 START_SECONDS = 180.0
@@ -193,16 +193,18 @@ class System(ABC):
 
     async def restart_members(self, *, every: Mapping[str, str]) -> None:
         """Kill all processes of the project's own; what starts instead has these faults."""
+        before = [member.pid for member in self.members]
         for member in self.members:
             member.every = dict(every)
             member.kill()
-        await asyncio.sleep(0.2)  # a dying API must not answer for the next one
+        # A dying API must not answer for the next one.
+        await eventually_true(lambda: not any(pid is not None and alive(pid) for pid in before))
         await self.ready()
 
     async def unsettled(self) -> str:
         """Return what is left to do; empty if nothing is."""
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(WAIT_SECONDS):
                 rows, outbox = await contents.unfinished(self.dsn())
                 left = {
                     "dirty": await self.dirty(),

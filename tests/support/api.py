@@ -3,15 +3,14 @@
 import asyncio
 import http.client
 import json
-import time
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from tests.support.eventually import WAIT_SECONDS, eventually
 from tests.support.keys import key_headers
 
-ANSWER_SECONDS = 15.0
-PERSISTED_SECONDS = 45.0
+ANSWER_SECONDS = WAIT_SECONDS
 
 
 class Answer(NamedTuple):
@@ -49,13 +48,13 @@ class Api:
 
     async def persisted(self, order_id: str) -> None:
         """Wait until the order is in PostgreSQL."""
-        deadline = time.monotonic() + PERSISTED_SECONDS
-        while True:
+
+        async def is_persisted() -> None:
             answer = await self.request("GET", f"/api/orders/{order_id}/status")
-            if answer.status == 200 and answer.json["persisted_at"]:
-                return
-            assert time.monotonic() < deadline, answer
-            await asyncio.sleep(0.05)
+            assert answer.status == 200, answer
+            assert answer.json["persisted_at"], answer
+
+        await eventually(is_persisted)
 
     async def metrics(self) -> Mapping[str, float]:
         """Return the API's metrics, each summed over its labels."""

@@ -30,6 +30,8 @@ class ImportApi(ThreadingHTTPServer):
         self.hidden: set[str] = set()
         """Ids that the sales leave out."""
         self.lock = threading.Lock()
+        self.arrived = threading.Event()
+        """Set once there is an order."""
 
     @property
     def url(self) -> str:
@@ -75,6 +77,7 @@ class ImportApi(ThreadingHTTPServer):
         return json.dumps(problem).encode()
 
     def _store(self, lines: list[tuple[int, bytes]]) -> dict[str, Any]:
+        self.arrived.set()
         answer: dict[str, Any] = {"accepted": 0, "unchanged": 0, "rejected": 0, "errors": []}
         for number, line in lines:
             if not line:

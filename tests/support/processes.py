@@ -3,7 +3,6 @@
 Invariant: only processes started here are signalled, by their id or their own group.
 """
 
-import asyncio
 import os
 import random
 import signal
@@ -12,15 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from tests.support.api import Api
+from tests.support.eventually import WAIT_SECONDS, eventually_true
 
 REPOSITORY = Path(__file__).parents[2]
-WAIT_SECONDS = 45.0
+eventually = eventually_true
 PORTS = range(20000, 32000)
 PORTS_OF_ONE = 750
 """Ports of each of the processes that run tests side by side, up to sixteen."""
@@ -57,16 +57,6 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-async def eventually(
-    condition: Callable[[], bool], timeout_seconds: float = WAIT_SECONDS, what: str = "it"
-) -> None:
-    """Wait until the condition is true; fail the test with `what` if it does not become so."""
-    deadline = time.monotonic() + timeout_seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen in {timeout_seconds} s"
-        await asyncio.sleep(0.02)
 
 
 def alive(pid: int) -> bool:

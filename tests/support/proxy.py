@@ -6,7 +6,10 @@ import ssl
 
 
 class Proxy:
-    """Forwards connections from a port of its own to a server."""
+    """Forwards connections from a port of its own to a server.
+
+    A host that begins with a slash is the path of a Unix socket.
+    """
 
     def __init__(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> None:
         self._target = (host, port)
@@ -50,8 +53,15 @@ class Proxy:
         """Let everything pass that was held up."""
         self._flowing.set()
 
+    def lead_to(self, host: str, port: int) -> None:
+        """Have new connections go to another server."""
+        self._target = (host, port)
+
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection(*self._target)
+        host, port = self._target
+        if host.startswith("/"):
+            return await asyncio.open_unix_connection(host)
+        return await asyncio.open_connection(host, port)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = asyncio.create_task(self._link(reader, writer))
@@ -63,7 +73,10 @@ class Proxy:
         try:
             if self._refusing:
                 return
-            far_reader, far_writer = await self._connect()
+            try:
+                far_reader, far_writer = await self._connect()
+            except OSError:
+                return  # as if the server itself had refused
             writers.append(far_writer)
             ways = [self._forward(reader, far_writer), self._answer(far_reader, writer)]
             tasks = [asyncio.create_task(way) for way in ways]

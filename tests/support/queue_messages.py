@@ -47,5 +47,6 @@ async def look_into(queue: Queue) -> None:
 
 
 async def is_ready(queue: Queue, messages: int) -> bool:
-    assert await queue.ready() == messages
+    ready = await queue.ready()
+    assert ready == messages, ready
     return True

@@ -4,6 +4,7 @@ A `QueueServer` makes queues as several processes would, kills one of them, and 
 wipes the server behind them.
 """
 
+import asyncio
 import os
 import signal
 from abc import ABC, abstractmethod
@@ -25,9 +26,10 @@ from polyglot_persistence.adapters.valkey_streams.queue import ValkeyStreamsQueu
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.ports import Queue
 from tests.support.addresses import RABBITMQ, RABBITMQ4, address_of, needs
+from tests.support.eventually import WAIT_SECONDS, eventually
 from tests.support.patience import patiently
 from tests.support.proxy import Proxy
-from tests.support.servers import flush
+from tests.support.servers import flush, redis_value
 
 TIMEOUT_SECONDS = 0.5
 """Of a command or a confirm: short, since tests wait for it."""
@@ -73,6 +75,10 @@ class QueueServer(ABC):
     @abstractmethod
     def resume(self) -> None:
         """Let it answer again."""
+
+    @abstractmethod
+    async def is_waited_on(self) -> None:
+        """Return once a `receive` that was begun waits for a message."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -128,6 +134,14 @@ class ValkeyStreams(QueueServer):
     def resume(self) -> None:
         assert self._server.pid is not None
         os.kill(self._server.pid, signal.SIGCONT)
+
+    async def is_waited_on(self) -> None:
+        async def blocked() -> None:
+            assert b"\nblocked_clients:1\r" in await redis_value(
+                self._server.url, "INFO", "clients"
+            )
+
+        await eventually(blocked, within_seconds=WAIT_SECONDS)
 
     async def close(self) -> None:
         for queue in list(self._clients):
@@ -190,6 +204,9 @@ class RabbitMQ(QueueServer):
     def resume(self) -> None:
         for _, proxy in self._processes.values():
             proxy.resume()
+
+    async def is_waited_on(self) -> None:
+        await asyncio.sleep(0)  # messages are pushed: it only waits for the next one
 
     async def close(self) -> None:
         for rabbitmq, proxy in self._processes.values():

@@ -56,7 +56,7 @@ class Onlooker:
             assert pid is not None
             return pid
 
-        return await eventually(look, within_seconds=5)
+        return await eventually(look)
 
     async def terminate(self, pid: int) -> None:
         """End a backend as an administrator would."""

@@ -45,6 +45,7 @@ class ScriptedCache:
         self.reign = "reign"
         self.evicts_dirty = False
         self.is_replicated = True
+        self.times_asked_to_survive = 0
         self.token: str | None = None
         self.durable = durable
         self.error: Exception | None = None
@@ -75,6 +76,7 @@ class ScriptedCache:
         return reign == self.reign and not self.evicts_dirty
 
     async def survives_failover(self, reign: str) -> bool:
+        self.times_asked_to_survive += 1
         return reign == self.reign and self.is_replicated
 
     async def backlog(self) -> Backlog:
@@ -126,7 +128,7 @@ class ScriptedQueue:
         self.published: list[Message] = []
         self.before_publish: Callable[[], None] = lambda: None
         self.ready_messages: int | Exception = 0
-        self.silence_seconds_max = 0.0
+        self.silence_seconds = 0.0
 
     @property
     def orders(self) -> list[AcceptedOrder]:
@@ -137,6 +139,9 @@ class ScriptedQueue:
         if self.error is not None:
             raise self.error
         self.published.append(message)
+
+    def unseen_seconds_max(self, hold_seconds: float) -> float:
+        return hold_seconds + self.silence_seconds
 
     async def ready(self) -> int:
         if isinstance(self.ready_messages, Exception):

@@ -17,11 +17,10 @@ from uuid import uuid4
 import asyncpg
 import hiredis
 
-from polyglot_persistence.embedded.postgres import EmbeddedPostgres
-from polyglot_persistence.embedded.valkey import EmbeddedValkey
+from polyglot_persistence.embedded.server import BundledServer
 from tests.support.patience import patiently
 
-Server = TypeVar("Server", EmbeddedPostgres, EmbeddedValkey)
+Server = TypeVar("Server", bound=BundledServer)
 
 
 @contextmanager

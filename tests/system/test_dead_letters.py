@@ -1,6 +1,5 @@
 """Poison in real processes: isolated, listed, replayed and discarded, over HTTP and by command."""
 
-import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -13,10 +12,9 @@ import pytest
 from polyglot_persistence.domain.order import new_id
 from tests.support.addresses import BUNDLED
 from tests.support.api import Api
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_SECONDS, eventually, look_again
 from tests.support.processes import (
     REPOSITORY,
-    WAIT_SECONDS,
     Up,
     free_port,
     polyglot_up,
@@ -209,5 +207,5 @@ async def _deaths_until_condemned(api: Api, environment: Mapping[str, str], dead
             while process.code is None:
                 if await status(api, deadly) == "dead-lettered":
                     return deaths
-                await asyncio.sleep(0.05)
+                await look_again()
     pytest.fail("no end of dying")

@@ -20,6 +20,7 @@ from openapi_schema_validator import OAS31Validator
 
 from scripts import document_api
 from tests.support.documents import PAGES, Example, alike, examples
+from tests.support.eventually import look_again
 from tests.support.processes import Up, polyglot_up
 from tests.support.servers import short_directory
 
@@ -96,7 +97,7 @@ class _Shell:
             right = code == 0 and (answer is None or alike(answer.text, out, answer.language))
             if right or time.monotonic() > deadline:
                 break
-            await asyncio.sleep(0.1)
+            await look_again()
         assert code == 0, f"{command.place}: exit code {code}\n{out}\n{err}"
         assert right, f"{command.place}: the answer is\n{out}\n{err}"
         return out

@@ -112,7 +112,7 @@ async def accepted_more(api: Api, orders: int, before: float = 0.0) -> None:
     async def look() -> None:
         assert (await api.metrics())["polyglot_orders_accepted_total"] >= before + orders
 
-    await eventually(look, within_seconds=30)
+    await eventually(look)
 
 
 async def is_resumed(up: Api, key: str, lines: Sequence[dict[str, Any]], ended: Ended) -> None:
@@ -184,7 +184,7 @@ async def test_an_import_whose_answer_was_lost_is_sent_again(tmp_path: Path) -> 
                 await accepted_more(up, ACCEPTED, before)
                 await api_killed(up)
                 assert await sender.ended() == Ended(0, {})
-            await eventually(lambda: is_ready(up), within_seconds=60, retried=(OSError,))
+            await eventually(lambda: is_ready(up), retried=(OSError,))
             await is_resumed(up, key, lines, Ended(0, {}))
 
 
@@ -195,7 +195,7 @@ async def api_killed(up: Up) -> None:
     async def is_gone() -> None:
         assert not alive(pid)
 
-    await eventually(is_gone, within_seconds=30)
+    await eventually(is_gone)
 
 
 async def is_ready(up: Api) -> None:
@@ -212,7 +212,7 @@ async def test_an_import_that_stores_held_up_is_resumed(tmp_path: Path) -> None:
         valkey = up.pid_of("valkey-server")
         unkeyed = [{"product_name": "Without a key", "amount": 1}] * 20
         for key, lines, accepted in [*[(*kind, 1) for kind in KINDS], (None, unkeyed, CHUNK)]:
-            await eventually(lambda: is_ready(up), within_seconds=60)
+            await eventually(lambda: is_ready(up))
             before = (await up.metrics())["polyglot_orders_accepted_total"]
             async with sending(up, key) as sender:
                 await sender.send(lines[:accepted])
@@ -226,10 +226,10 @@ async def test_an_import_that_stores_held_up_is_resumed(tmp_path: Path) -> None:
             assert ended.status == 504, ended
             numbers = list(range(accepted + 1, accepted + CHUNK + 1))
             assert ended.out["lines_unknown"] == ended.out["lines_not_accepted"] == numbers
-            await eventually(lambda: is_ready(up), within_seconds=60)
+            await eventually(lambda: is_ready(up))
             if key:
                 await is_resumed(up, key, lines, ended)
-        await eventually(lambda: are_stored(up, "Without a key", 2 * CHUNK), within_seconds=60)
+        await eventually(lambda: are_stored(up, "Without a key", 2 * CHUNK))
 
 
 async def are_stored(up: Api, name: str, orders: int) -> None:

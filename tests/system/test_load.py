@@ -8,8 +8,9 @@ import pytest
 
 from tests.support.api import Api
 from tests.support.deployments import Deployment
+from tests.support.eventually import WAIT_SECONDS
 from tests.support.keys import SECRET
-from tests.support.processes import WAIT_SECONDS, Process, polyglot_up, started
+from tests.support.processes import Process, polyglot_up, started
 
 LIMIT = 20_000
 

@@ -11,9 +11,10 @@ from tests.support.processes import eventually
 
 WORD = "widget"
 ORDERS_BEFORE = 1_500
+REBUILD_SECONDS = 180.0
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 async def test_a_rebuild_that_is_killed_is_ended_by_another_process(deployment: Deployment) -> None:
     """While orders come in; no search finds less than the one before, and nothing is lost."""
     await deployment.start()
@@ -30,8 +31,9 @@ async def test_a_rebuild_that_is_killed_is_ended_by_another_process(deployment: 
                 # With facets the total is exact, however many match.
                 path = f"/api/search?q={WORD}&limit=1&facets=true"
                 status, found = await connection.request("GET", path)
-                assert status == 200, found
-                totals.append(found["total"])
+                if status != 503:  # an index that is late with its answer
+                    assert status == 200, found
+                    totals.append(found["total"])
 
     searching = asyncio.create_task(search())
     begun = False
@@ -44,8 +46,9 @@ async def test_a_rebuild_that_is_killed_is_ended_by_another_process(deployment: 
             begun = "rebuild_begun" in builder.log()
             await builder.killed()
     with deployment.command("search", "rebuild", "--json") as builder:
-        assert await builder.ended() == 0, builder.log()[-3000:]
+        assert await builder.ended(REBUILD_SECONDS) == 0, builder.log()[-3000:]
     stop.set()
     await asyncio.gather(placing, searching)
+    assert totals
     assert totals == sorted(totals)
     print(await check_nothing_lost_or_doubled(deployment.port, history, word=WORD))

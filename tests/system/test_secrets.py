@@ -56,7 +56,7 @@ async def test_no_secret_is_printed_logged_counted_or_answered(directory: Path) 
                 assert health.status == 503
                 assert "not_prepared" in serving.log() + worker.log()
 
-            await eventually(all_away, within_seconds=45, retried=(OSError, AssertionError))
+            await eventually(all_away, retried=(OSError, AssertionError))
             for headers in (
                 {"X-API-Key": f"pp_{PLANTED}"},
                 {"Authorization": f"Bearer pp_{PLANTED}"},

@@ -1,6 +1,5 @@
 """`polyglot up`, the whole embedded deployment: started, stopped, killed and started again."""
 
-import asyncio
 import os
 import signal
 import socket
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.eventually import eventually as once
 from tests.support.processes import (
     Up,
     alive,
@@ -145,9 +145,7 @@ async def test_what_is_killed_is_started_again(directory: Path) -> None:
 
 
 async def _accepts_again(up: Up) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await up.persisted(await up.order("Bread"))
-            except (OSError, AssertionError):
-                await asyncio.sleep(0.1)
+    async def accepts() -> str:
+        return await up.order("Bread")
+
+    await up.persisted(await once(accepts, retried=(OSError, AssertionError)))

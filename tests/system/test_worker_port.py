@@ -11,9 +11,9 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.support.eventually import WAIT_SECONDS
 from tests.support.processes import (
     REPOSITORY,
-    WAIT_SECONDS,
     Process,
     eventually,
     free_port,

@@ -64,7 +64,7 @@ def send(path: str, body: bytes, content_type: str) -> tuple[int, Any, Flows]:
     return answer.status_code, answer.json(), FLOWS
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(body=_bodies, path=st.sampled_from(["/api/orders", "/api/bulk-orders"]))
 def test_any_body_is_an_order_or_refused_with_a_reason(body: bytes, path: str) -> None:
     """Nothing is accepted of what is refused, and a refusal is a problem that says why."""
@@ -77,7 +77,7 @@ def test_any_body_is_an_order_or_refused_with_a_reason(body: bytes, path: str) -
         assert flows.accepted == []
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(lines=_lines, ending=st.sampled_from([b"\n", b"\r\n"]), closed=st.booleans())
 def test_every_line_of_an_import_is_accepted_or_rejected(
     lines: list[bytes], ending: bytes, closed: bool

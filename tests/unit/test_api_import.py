@@ -26,6 +26,7 @@ from polyglot_persistence.errors import (
     UnknownOutcomeError,
 )
 from polyglot_persistence.flows.accept import AcceptFlow, ImportLine, LineOutcome
+from tests.support.eventually import WAIT_SECONDS
 from tests.support.scripted import FakeClock
 
 CHUNK = 3
@@ -135,7 +136,7 @@ class Setup:
             "query_string": b"",
             "headers": [(name.encode(), value.encode()) for name, value in names.items()],
         }
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_SECONDS):
             await self.app(scope, receive, send)
         self.stopping.clear()
         assert (b"connection", b"close") in replies[0]["headers"]
@@ -400,7 +401,7 @@ async def test_a_keyed_import_is_resumed(setup: Setup, names: list[str], whole: 
     }
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(LINES, st.data())
 def test_any_cut_of_any_body_is_resumed(lines: list[bytes], data: st.DataObject) -> None:
     """Wherever it is cut, the rest by its first line's number stores what the whole stores."""

@@ -12,6 +12,7 @@ from polyglot_persistence.flows.freshness import FreshnessCount, nines, shares
 from polyglot_persistence.ports.audit import Freshness
 from polyglot_persistence.worker import auditor
 from polyglot_persistence.worker.auditor import Throttle
+from tests.support.eventually import WAIT_SECONDS
 from tests.support.orders import START
 
 
@@ -62,7 +63,7 @@ async def test_a_stopped_throttle_waits_for_nothing() -> None:
     stop = asyncio.Event()
     stop.set()
     throttle = Throttle(cast("Any", Monotonic()), stop, orders_per_second=1)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_SECONDS):
         assert await throttle(1_000_000) is False
 
 

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from polyglot_persistence.config import load
 from polyglot_persistence.domain.access import Scope, digest_of
 from polyglot_persistence.embedded.addresses import write_addresses
 from polyglot_persistence.errors import UnavailableError
+from tests.support.eventually import WAIT_SECONDS
 from tests.support.import_api import import_api
 
 
@@ -205,10 +205,7 @@ def test_ctrl_c_ends_a_load_with_130() -> None:
             text=True,
         )
         try:
-            deadline = time.monotonic() + 30
-            while not api.orders:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            assert api.arrived.wait(WAIT_SECONDS)
             load.send_signal(signal.SIGINT)
             _, stderr = load.communicate(timeout=30)
         finally:

@@ -127,6 +127,13 @@ def test_the_scheme_picks_the_search() -> None:
         ("POSTGRES_DSN", "host=h password='open", "not keyword=value"),
         ("POSTGRES_DSN", "host=h connect_timeout=3", "POSTGRES_CONNECT_TIMEOUT_SECONDS"),
         ("POSTGRES_DSN", "postgresql://h/db?connect_timeout=3", "POSTGRES_CONNECT_TIMEOUT_SECONDS"),
+        ("POSTGRES_DSN", "host=a,b target_session_attrs=any", "none of primary, read-write"),
+        ("POSTGRES_DSN", "postgresql://a,b/db?target_session_attrs=standby", "none of primary"),
+        ("POSTGRES_DSN", "postgresql://a:1,b:x/db", "not a valid URL"),
+        ("POSTGRES_DSN", "postgresql://a:1,,b/db", "without a host"),
+        ("POSTGRES_DSN", "host=a,,b", "without a host"),
+        ("POSTGRES_DSN", "host=a,b,c port=1,2", "one port for all hosts"),
+        ("POSTGRES_DSN", "postgresql:///db?host=a,b&port=1,x", "port is not a number"),
     ],
 )
 def test_a_wrong_value_is_one_clear_line(name: str, text: str, fragment: str) -> None:
@@ -144,6 +151,7 @@ def test_a_wrong_value_is_one_clear_line(name: str, text: str, fragment: str) ->
     [
         ("POSTGRES_DSN", f"user=u password='{SECRET}' host=h dbname"),
         ("POSTGRES_DSN", f"postgresql://u:{SECRET}@h:x/db"),
+        ("POSTGRES_DSN", f"postgresql://u:{SECRET}@h:1,i:x/db"),
         ("POSTGRES_DSN", f"ftp://u:{SECRET}@h/db"),
         ("REDIS_ADDR", f"redis://:{SECRET}@h:x"),
         ("REDIS_ADDR", f":{SECRET}@h:x"),
@@ -293,6 +301,8 @@ def test_asyncpg_reads_what_libpq_would(keywords: dict[str, str], host: str, por
         (r"user=a\ b password=it\'s host=h", "postgresql://a%20b:it%27s@h/"),
         ("user=a password='' host=h", "postgresql://a@h/"),
         ("host=a,b port=1,2 user=u", "postgresql://u@/?host=a%2Cb&port=1%2C2"),
+        ("host=a,::1 port=1 user=u", "postgresql://u@/?host=a%2C%5B%3A%3A1%5D&port=1"),
+        ("postgresql://u:p@h:1,i/db", "postgresql://u:p@h:1,i/db"),
         ("host=h application_name='my app'", "postgresql://h/?application_name=my%20app"),
         ("postgres://u:p@h/db?sslmode=require", "postgres://u:p@h/db?sslmode=require"),
     ],

@@ -13,8 +13,8 @@ from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.domain.units import whole_units
-from polyglot_persistence.errors import PoisonError, UnavailableError
-from polyglot_persistence.flows.persist import PersistFlow
+from polyglot_persistence.errors import PoisonError, UnavailableError, UnexplainedError
+from polyglot_persistence.flows.persist import REPLAY, PersistFlow
 from polyglot_persistence.ports import Persisted, StoredOrder
 from tests.support.scripted import FakeClock, ScriptedCache
 
@@ -26,6 +26,7 @@ class PickyRecord:
 
     def __init__(self) -> None:
         self.poison: set[UUID] = set()
+        self.disliked: set[UUID] = set()
         self.rows: dict[UUID, StoredOrder] = {}
         self.buried: list[DeadLetter] = []
         self.error: Exception | None = None
@@ -37,6 +38,8 @@ class PickyRecord:
             raise self.error
         if any(one.order.id in self.poison for one in batch):
             raise PoisonError("value out of range")
+        if any(one.order.id in self.disliked and one.order.id not in self.rows for one in batch):
+            raise UnexplainedError("no")
         conflicts = {
             one.order.id: self.rows[one.order.id]
             for one in batch
@@ -117,6 +120,91 @@ async def test_a_conflict_is_buried_and_its_entry_becomes_what_the_record_has() 
     assert stand.record.buried[0].stage == Stage.PERSIST
     entry = codec.decode_entry(stand.cache.entries[first.order.id])
     assert (entry.state, entry.accepted.order.product_name) == (EntryState.CLEAN, "first")
+
+
+async def until_persisted(stand: Stand, batch: Sequence[AcceptedOrder], attempts: int) -> None:
+    """Persist as a worker does: again, as long as the record says "not now"."""
+    for _ in range(attempts):
+        try:
+            await stand.flow.persist(batch, "queue")
+        except UnexplainedError:
+            continue
+        return
+    pytest.fail("it holds up its batch")
+
+
+@pytest.mark.parametrize("at", [0, 37, 99])
+async def test_an_order_that_is_refused_without_a_known_reason_goes_alone(at: int) -> None:
+    """Since the record takes its neighbours at the same time."""
+    stand = Stand()
+    batch = [single() for _ in range(100)]
+    stand.record.disliked = {batch[at].order.id}
+    await until_persisted(stand, batch, attempts=1)
+    assert {one.order.id for one in batch} - stand.record.disliked == set(stand.record.rows)
+    assert [batch[at].order.id] == [letter.order_id for letter in stand.record.buried]
+    assert [letter.attempts for letter in stand.record.buried] == [1]
+
+
+async def test_many_refused_orders_go_alone_and_a_bulk_whole() -> None:
+    """All of a batch but its last unit may be what a trigger refuses."""
+    stand = Stand()
+    good, bad, members = single(), [single() for _ in range(40)], bulk(3)
+    stand.record.disliked = {*(one.order.id for one in bad), members[1].order.id}
+    await until_persisted(stand, [*bad[:20], *members, *bad[20:], good], attempts=8)
+    assert set(stand.record.rows) == {good.order.id}
+    expected = sorted(one.order.id for one in [*bad, *members])
+    assert sorted(letter.order_id or UUID(int=0) for letter in stand.record.buried) == expected
+
+
+async def test_a_record_that_refuses_every_order_condemns_none() -> None:
+    """However often: and each attempt costs a few statements, not two for each order."""
+    stand = Stand()
+    batch = [single() for _ in range(2_000)]
+    stand.record.disliked = {one.order.id for one in batch}
+    for _ in range(10):
+        with pytest.raises(UnexplainedError):
+            await stand.flow.persist(batch, "queue")
+    assert stand.record.buried == []
+    assert stand.record.calls < 10 * 20
+    stand.record.disliked = set()
+    await stand.flow.persist(batch, "queue")
+    assert len(stand.record.rows) == 2_000
+
+
+async def test_an_order_alone_is_condemned_once_the_record_takes_others() -> None:
+    """A batch of one has no neighbour; those of other batches show the same."""
+    stand = Stand()
+    bad = single()
+    stand.record.disliked = {bad.order.id}
+    for _ in range(3):
+        with pytest.raises(UnexplainedError):
+            await stand.flow.persist([bad], "queue")
+    taken = single()
+    await stand.flow.persist([taken], "queue")
+    await stand.flow.persist([bad], "queue")
+    assert [bad.order.id] == [letter.order_id for letter in stand.record.buried]
+
+
+async def test_what_was_there_before_shows_nothing() -> None:
+    """A redelivered order is found, not taken: a record may refuse each that is new."""
+    stand = Stand()
+    there, new = single(), single()
+    await stand.flow.persist([there], "queue")
+    stand.record.disliked = {new.order.id}
+    for _ in range(5):
+        with pytest.raises(UnexplainedError):
+            await stand.flow.persist([there, new], "queue")
+    assert stand.record.buried == []
+
+
+async def test_a_replayed_letter_stays_one() -> None:
+    """The operator is told the reason of now; the others of the replay are persisted."""
+    stand = Stand()
+    good, bad = single(), single()
+    stand.record.disliked = {bad.order.id}
+    await stand.flow.persist([bad, good], REPLAY)
+    assert set(stand.record.rows) == {good.order.id}
+    assert [letter.reason for letter in stand.record.buried] == ["no"]
 
 
 async def test_a_record_that_is_away_buries_nothing() -> None:

@@ -12,6 +12,7 @@ from polyglot_persistence.errors import (
     PoisonError,
     PolyglotError,
     UnavailableError,
+    UnexplainedError,
     UnknownOutcomeError,
 )
 
@@ -36,7 +37,7 @@ def server_error(sqlstate: str) -> Exception:
         ("40001", UnavailableError),  # serialization_failure
         ("40003", UnknownOutcomeError),  # statement_completion_unknown
         ("40P01", UnavailableError),  # deadlock_detected
-        ("42601", UnavailableError),  # syntax_error: a fault of ours condemns no order
+        ("42601", UnexplainedError),  # syntax_error: ours, or a trigger's for one order
         ("42P01", UnavailableError),  # undefined_table
         ("53100", UnavailableError),  # disk_full
         ("53300", UnavailableError),  # too_many_connections
@@ -47,12 +48,14 @@ def server_error(sqlstate: str) -> Exception:
         ("57P01", UnavailableError),  # admin_shutdown
         ("57P03", UnavailableError),  # cannot_connect_now
         ("58030", UnavailableError),  # io_error
-        ("XX001", UnavailableError),  # data_corrupted
-        ("ZZZZZ", UnavailableError),
+        ("26000", UnavailableError),  # invalid_sql_statement_name
+        ("P0001", UnexplainedError),  # raise_exception
+        ("XX002", UnexplainedError),  # index_corrupted
+        ("ZZZZZ", UnexplainedError),
     ],
 )
 def test_each_state_has_a_meaning(sqlstate: str, kind: type[PolyglotError]) -> None:
-    """The state is named, the more special entry counts, and what is unknown is "not now"."""
+    """The state is named, the more special entry counts, and what is unknown may be either."""
     error = meaning(server_error(sqlstate))
     assert type(error) is kind
     assert sqlstate in str(error)
@@ -81,6 +84,7 @@ def test_what_the_driver_says_itself_is_unavailable(error: Exception) -> None:
         ("23503", PoisonError),
         ("40001", UnavailableError),
         ("40P01", UnavailableError),
+        ("P0001", UnexplainedError),
         ("40003", UnknownOutcomeError),
         ("57P01", UnknownOutcomeError),
         ("53100", UnknownOutcomeError),

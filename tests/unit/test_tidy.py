@@ -19,6 +19,26 @@ LEFTOVERS = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "
 PROFILES = {"base", "bench", "build", "datasets", "dev", "image", "lock", "servers"}
 
 
+SLEEPS = {
+    "tests/support/eventually.py": "the pause between two looks, for all tests",
+    "tests/support/clients.py": "clients that pause between their requests",
+    "tests/support/stand.py": "a reader that looks again and again",
+    "tests/contract/test_postgres_cancelled.py": "calls that are cut off after a while",
+    "tests/contract/test_postgres_failover.py": "an outage that lasts for a while",
+    "tests/support/elasticsearch_stub.py": "a server that takes a moment, so that requests meet",
+    "tests/contract/test_http_server.py": "clients that send slowly",
+    "tests/contract/test_redis_connection.py": "a process that does not get to its event loop",
+    "tests/fault/failing.py": "calls that are late",
+    "tests/fault/network.py": "replies that are late",
+    "tests/fault/faults.py": "faults that last for a while",
+    "tests/fault/load.py": "clients that pause between their requests",
+    "tests/fault/members.py": "the pause before a process is started again",
+    "tests/fault/rounds.py": "the backlog is written down now and then",
+    "tests/fault/outage.py": "an outage that lasts, and is watched meanwhile",
+}
+"""Modules in which time passes, and why: it is what is done there, and nothing is waited for."""
+
+
 def _modules(*folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
@@ -88,6 +108,40 @@ def test_tests_say_what_they_show() -> None:
         if node.name.startswith("test_") and not ast.get_docstring(node)
     ]
     assert silent == []
+
+
+def _is_call(node: ast.AST, *names: str) -> bool:
+    """Whether it calls one of these functions of `time` or `asyncio`."""
+    return isinstance(node, ast.Call) and ast.unparse(node.func) in names
+
+
+def test_no_test_sleeps() -> None:
+    """It waits for an event with a deadline; a sleep is too long here and too short elsewhere."""
+    sleeping = [
+        f"{name}:{node.lineno}"
+        for path in _modules("tests")
+        if (name := str(path.relative_to(ROOT))) not in SLEEPS
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and _is_call(node, "sleep", "asyncio.sleep", "time.sleep")
+        and ast.unparse(node.args[0]) != "0"
+    ]
+    assert sleeping == []
+    assert [name for name in SLEEPS if "sleep(" not in (ROOT / name).read_text()] == []
+
+
+def test_no_test_asserts_how_long_something_took() -> None:
+    """That is a property of the machine, and of what else it does."""
+    clocks = ("time.monotonic", "time.perf_counter", "time.time", "loop.time")
+    measuring = [
+        f"{path}:{node.lineno}"
+        for path in _modules("tests")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assert)
+        for part in ast.walk(node)
+        if isinstance(part, ast.BinOp) and _is_call(part.left, *clocks)
+    ]
+    assert measuring == []
 
 
 def test_nothing_is_left_over() -> None:

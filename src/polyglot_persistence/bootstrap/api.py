@@ -20,6 +20,7 @@ from polyglot_persistence.bootstrap.observed import observed
 from polyglot_persistence.bootstrap.process import prepare, serve_itself, watch_stores
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
+from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.accept import AcceptFlow
 from polyglot_persistence.flows.breaker import Breaker
 from polyglot_persistence.flows.cold_cache import ColdMark
@@ -195,12 +196,19 @@ class _Api:
     async def look_at_backlog(self) -> bool:
         """See the backlog shrink although nobody commits, and the queue where it is what counts."""
         is_cached = not self._cache_breaker.is_open
-        dirty = (await self._stores.cache.backlog()).orders if is_cached else None
+        try:
+            dirty = (await self._stores.cache.backlog()).orders if is_cached else None
+        except PolyglotError as error:  # above its bound nobody commits, and so nobody else sees it
+            self._cache_breaker.failed(error)
+            return False
         self._commit.backlog_seen(dirty)
         if is_cached and not self._commit.relies_on_queue:
             self._commit.queue_depth_seen(None)
         elif not self._queue_breaker.is_open:
-            self._commit.queue_depth_seen(await self._stores.queue.ready())
+            try:
+                self._commit.queue_depth_seen(await self._stores.queue.ready())
+            except PolyglotError as error:  # the bound stays as it was last seen
+                self._queue_breaker.failed(error)
         return False
 
     async def watch(self) -> bool:

@@ -5,7 +5,7 @@ Invariant: no error in here repeats an address: it may hold a password.
 
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 VALKEY_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
@@ -38,6 +38,10 @@ _POSTGRES_UNKNOWN = {
         "leave it out",
     ),
 }
+_PRIMARIES = ("primary", "read-write")
+"""What a server may have to be to hold the record; the first unless the DSN says the second."""
+
+_SERVERS = re.compile(r"(\w+://(?:[^/?#]*@)?)([^/?#]*)(.*)", re.DOTALL)
 _KEYWORD = re.compile(
     r"\s*(\w+)\s*=\s*(?:'((?:\\.|[^'\\])*)'|((?:\\.|[^\s\\'])*))(?=\s|$)\s*", re.ASCII | re.DOTALL
 )
@@ -118,24 +122,32 @@ def postgres_url(dsn: str) -> str:
     r"""Return a PostgreSQL DSN, in libpq's keyword form or a URL, as a URL for asyncpg.
 
     The keyword form is read as libpq does (manual, section 34.1.1.1): a value that is empty or
-    holds a space stands in single quotes, and \ escapes.
+    holds a space stands in single quotes, and \ escapes. Either form may name several servers, of
+    which only a primary is used.
 
     Raises:
         ValueError: saying what is wrong, with an example.
     """
     if _IS_URL.match(dsn):
-        _url(dsn, ("postgresql", "postgres"), _POSTGRES_EXAMPLE)
-        _refuse_unknown(key for key, _ in parse_qsl(urlsplit(dsn).query, keep_blank_values=True))
+        match = _SERVERS.fullmatch(dsn)
+        head, places, tail = match.groups() if match else (dsn, "", "")
+        for place in places.split(","):
+            if places and not place:
+                raise ValueError(f"names a server without a host; e.g. {_POSTGRES_EXAMPLE}")
+            _url(f"{head}{place}{tail}", ("postgresql", "postgres"), _POSTGRES_EXAMPLE)
+        query = urlsplit(f"{head}{tail}").query
+        keywords = dict(parse_qsl(query, keep_blank_values=True))
+        _check(keywords)
         return dsn
     keywords = _keywords(dsn)
-    _refuse_unknown(keywords)
+    _check(keywords)
     user, password = keywords.pop("user", ""), keywords.pop("password", "")
     login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
     host, port = keywords.pop("host", ""), keywords.pop("port", "")
-    if port and not all(_PORT.fullmatch(one) for one in port.split(",")):
-        raise ValueError(f"the port is not a number; e.g. {_POSTGRES_EXAMPLE}")
-    if re.fullmatch(r"[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*", host):
-        host = f"[{host}]"  # IPv6
+    host = ",".join(
+        f"[{one}]" if re.fullmatch(r"[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*", one) else one  # IPv6
+        for one in host.split(",")
+    )
     if "/" in host or "," in host or not host:  # a socket's directory, or several hosts
         place = ""
         keywords |= {key: value for key, value in (("host", host), ("port", port)) if value}
@@ -166,10 +178,23 @@ def _keywords(dsn: str) -> dict[str, str]:
     return keywords
 
 
-def _refuse_unknown(keywords: Iterable[str]) -> None:
+def _check(keywords: Mapping[str, str]) -> None:
     for keyword in keywords:
         if keyword in _POSTGRES_UNKNOWN:
             raise ValueError(f"{keyword} is not supported: {_POSTGRES_UNKNOWN[keyword]}")
+    wanted = keywords.get("target_session_attrs", _PRIMARIES[0])
+    if wanted not in _PRIMARIES:
+        raise ValueError(
+            "target_session_attrs is none of primary, read-write: no other server can hold the "
+            "record; leave it out"
+        )
+    hosts, ports = keywords.get("host", "").split(","), keywords.get("port", "").split(",")
+    if ports != [""] and not all(map(_PORT.fullmatch, ports)):
+        raise ValueError(f"the port is not a number; e.g. {_POSTGRES_EXAMPLE}")
+    if len(hosts) > 1 and not all(hosts):
+        raise ValueError("names a server without a host; e.g. host=one,two")
+    if len(ports) > 1 and len(ports) != len(hosts):
+        raise ValueError("there must be one port for all hosts, or one for each")
 
 
 def _url(text: str, schemes: Sequence[str], example: str) -> str:

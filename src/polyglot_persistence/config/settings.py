@@ -57,7 +57,7 @@ class Settings(HttpSettings):
         "user=postgres password=secret dbname=ecommerce sslmode=disable host=postgres",
         postgres_dsn,
         "PostgreSQL, the system of record.",
-        "libpq keywords, or postgresql://user:password@host:5432/dbname",
+        "libpq keywords, or postgresql://user:password@host:5432/dbname; servers: host,host",
         masked=mask,
     )
     redis_addr: str = _setting(

@@ -50,7 +50,7 @@ from polyglot_persistence.flows.dead_letter_units import (
     units_of,
     without_last_unit_id,
 )
-from polyglot_persistence.flows.persist import PersistFlow
+from polyglot_persistence.flows.persist import REPLAY, PersistFlow
 from polyglot_persistence.ports import Cache, DeadLetters, OrderStore
 from polyglot_persistence.telemetry import DEAD_LETTERS_HANDLED, logger
 
@@ -260,7 +260,7 @@ class DeadLetterFlow:
             run.done(_handled(row, Outcome.KEPT, why) for row, why in unfit)
 
     async def _persist_again(self, members: Sequence[Member], run: _Run) -> None:
-        await self._persist.persist([accepted for accepted, _ in members], "replay")
+        await self._persist.persist([accepted for accepted, _ in members], REPLAY)
         run.has_effect = True
         rows = [row for _, those in members for row in those]
         left = {row.id: row for row in await self._letters.read([row.id for row in rows])}

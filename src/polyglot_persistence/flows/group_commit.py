@@ -35,6 +35,7 @@ from uuid import UUID
 from polyglot_persistence import tracing
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import Entry, EntryState
+from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.errors import (
     PoisonError,
     PolyglotError,
@@ -260,8 +261,9 @@ class GroupCommit:
     ) -> Sequence[Unit]:
         """Return new units as they came, and dirty ones as the cache has them if they need it."""
         new, dirty = _as_stored(units, found)
+        dirty = [unit for unit in dirty if not self._published.get(_first_id(unit))]
         if dirty and not await self._is_safe(reply):
-            new += [unit for unit in dirty if not self._published.get(_first_id(unit))]
+            new += dirty
         return new
 
     def _remember_published(self, units: Sequence[Unit], found: _Found) -> None:
@@ -385,18 +387,18 @@ def _readable(order_id: UUID, raw: bytes) -> Entry | None:
 def _as_stored(units: Sequence[Unit], found: _Found) -> tuple[list[Unit], list[Unit]]:
     """Return new units as they came, and those that the cache holds dirty as it holds them."""
     new, dirty = [], []
+    stored: set[UUID] = set()
     for unit in units:
-        ids = [member.accepted.order.id for member in unit.members]
-        if not any(order_id in found for order_id in ids):
+        ids = _ids(unit)
+        if _is_new(unit, found, stored):
             new.append(unit)
             continue
         members = [
-            PreparedOrder(entry.accepted, entry.body)
+            _asked_for(unit, entry)
             for member, order_id in zip(unit.members, ids, strict=True)
             if (entry := found.get(order_id)) is not None
             and entry.state is EntryState.DIRTY
-            and entry.accepted.unit_size == member.accepted.unit_size
-            and entry.accepted.unit_id == member.accepted.unit_id
+            and (len(unit.members) == 1 or _is_of(unit, entry))
             and entry.accepted.order.same_content(
                 member.accepted.order, created_at_given=member.accepted.created_at_given
             )
@@ -404,6 +406,39 @@ def _as_stored(units: Sequence[Unit], found: _Found) -> tuple[list[Unit], list[U
         if len(members) == len(unit.members):
             dirty.append(Unit(members))
     return new, dirty
+
+
+def _ids(unit: Unit) -> list[UUID]:
+    return [member.accepted.order.id for member in unit.members]
+
+
+def _is_new(unit: Unit, found: _Found, stored: set[UUID]) -> bool:
+    """Return whether this batch stored the unit; `stored` collects the ids of those before it.
+
+    If an identity comes twice in a batch, the second finds what the first has stored, and by its
+    id the first would seem to find it, too.
+    """
+    ids = _ids(unit)
+    there = [found[order_id] for order_id in ids if order_id in found]
+    own = [Entry(EntryState.DIRTY, accepted, body) for accepted, body in unit.members]
+    is_first = stored.isdisjoint(ids)
+    stored.update(ids)
+    return not there or (is_first and there == own)
+
+
+def _is_of(unit: Unit, entry: Entry) -> bool:
+    accepted, there = unit.members[0].accepted, entry.accepted
+    return (accepted.unit_id, accepted.unit_size) == (there.unit_id, there.unit_size)
+
+
+def _asked_for(unit: Unit, entry: Entry) -> PreparedOrder:
+    """Return a dirty order as its unit has it; or alone, if alone it was asked for."""
+    there = entry.accepted
+    if len(unit.members) == 1 and there.unit_size > 1:
+        there = AcceptedOrder(
+            there.order, there.accepted_at, there.order.id, created_at_given=there.created_at_given
+        )
+    return PreparedOrder(there, entry.body)
 
 
 def _settle(batch: Sequence[_Waiting], outcome: _Outcome) -> None:
@@ -430,22 +465,17 @@ def _settle(batch: Sequence[_Waiting], outcome: _Outcome) -> None:
 def _before(waiting: _Waiting, found: _Found, stored: set[UUID]) -> Sequence[Entry]:
     """Return what was there before this unit.
 
-    If an identity comes twice in a batch, the second finds what the first has stored, and by its
-    id the first would seem to find it, too.
-
     Raises:
         UnavailableError: one of the entries is of a newer version.
     """
     (unit,) = waiting.units
-    ids = [member.accepted.order.id for member in unit.members]
-    there = [found[i] for i in ids if i in found]
+    if _is_new(unit, found, stored):
+        return ()
+    there = [found[order_id] for order_id in _ids(unit) if order_id in found]
     entries = [entry for entry in there if entry is not None]
     if len(entries) < len(there):
         raise refused("a newer version holds an order under this key or id")
-    own = [Entry(EntryState.DIRTY, accepted, body) for accepted, body in unit.members]
-    is_first = stored.isdisjoint(ids)
-    stored.update(ids)
-    return () if is_first and entries == own else entries
+    return entries
 
 
 def _fail(waiting: _Waiting, error: PolyglotError) -> None:

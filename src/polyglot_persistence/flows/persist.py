@@ -3,8 +3,9 @@
 ```
   batch of whole units --persist, one transaction--> stored --settle: clean--> to the indexer
         |                                               (a failed settle: the sweeper's work)
-        | PoisonError: halve the batch, down to the single unit
+        | PoisonError, UnexplainedError: halve the batch, down to the single unit
         +--> bury (dead letter) --settle: dead-lettered
+        +--> of an UnexplainedError only if the record takes others (`refusals`), else raise
 ```
 
 What may kill the worker itself (a worker died of its message already) goes unit by unit, each
@@ -19,8 +20,7 @@ Invariant: a unit is persisted or dead-lettered whole.
 Invariant: nothing is dead-lettered because a store is away; that raises, and the caller waits.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from polyglot_persistence import tracing
@@ -33,8 +33,10 @@ from polyglot_persistence.errors import (
     PoisonError,
     PolyglotError,
     UnavailableError,
+    UnexplainedError,
     UnknownOutcomeError,
 )
+from polyglot_persistence.flows.refusals import Refusals
 from polyglot_persistence.flows.suspects import DEATHS_MAX, Suspects
 from polyglot_persistence.ports import (
     Cache,
@@ -58,6 +60,13 @@ _log = logger("persist")
 
 SWEEP = "sweep"
 """The subject of the attempts at whole sweeps."""
+
+REPLAY = "replay"
+"""The source of orders that are dead letters, and stay it if they are refused for any reason."""
+
+SAMPLE_UNITS = 8
+"""If the record refuses so many units of a batch one by one, it takes none of them for now. To try
+all would be 4,000 statements for 2,000 orders, again and again."""
 
 SWEEPS_DIED_MAX = 2
 """After as many sweeps in a row that did not end, a sweep goes unit by unit: as with the queue's
@@ -88,6 +97,8 @@ class PersistFlow:
         self._cache = cache
         self._clock = clock
         self._suspects = Suspects(store)
+        self._refusals = Refusals()
+        self._samples = 0
 
     async def persist(self, batch: Sequence[AcceptedOrder], source: str) -> Sequence[ToIndex]:
         """Persist whole units and clean their entries; return what is to be indexed.
@@ -180,24 +191,37 @@ class PersistFlow:
     async def _persist(self, batch: Sequence[AcceptedOrder], source: str) -> Sequence[ToIndex]:
         if not batch:
             return []
+        attempt = _Attempt(source, self._refusals.taken)
+        try:
+            await self._try(batch, attempt)
+        except UnavailableError as error:
+            if attempt.is_done_in_part:
+                raise UnknownOutcomeError(f"done in part: {error}") from error
+            raise
+        return attempt.to_index
+
+    async def _try(self, batch: Sequence[AcceptedOrder], attempt: "_Attempt") -> None:
         started = self._clock.monotonic()
         try:
             persisted = await self._store.persist(batch)
-        except PoisonError as error:
-            return await self._isolate(batch, source, error)
+        except (PoisonError, UnexplainedError) as error:
+            await self._isolate(batch, attempt, error)
+            return
+        if persisted.inserted:
+            attempt.is_done_in_part = True
+            self._refusals.taken += 1
         PERSIST_SECONDS.observe(self._clock.monotonic() - started)
         PERSIST_ORDERS.observe(len(batch))
-        PERSISTED.labels(source).inc(len(persisted.inserted))
+        PERSISTED.labels(attempt.source).inc(len(persisted.inserted))
         settled = [
             Settled(EntryState.CLEAN, _as_row(row), _unlike(one, row))
             for one in batch
             if (row := persisted.stored.get(one.order.id)) is not None
         ]
         if persisted.conflicts:
-            with _done_in_part():
-                settled += await self._bury_conflicts(batch, persisted)
+            settled += await self._bury_conflicts(batch, persisted)
         await self._settle(settled)
-        return self._to_index(persisted)
+        attempt.to_index += self._to_index(persisted)
 
     async def bury_unreadable(self, rejects: Sequence[codec.Reject]) -> None:
         """Write dead letters for message items that no worker can read."""
@@ -225,20 +249,55 @@ class PersistFlow:
         return [ToIndex(persisted.outbox_id, orders, tracing.current())]
 
     async def _isolate(
-        self, batch: Sequence[AcceptedOrder], source: str, error: PoisonError
-    ) -> Sequence[ToIndex]:
+        self,
+        batch: Sequence[AcceptedOrder],
+        attempt: "_Attempt",
+        error: PoisonError | UnexplainedError,
+    ) -> None:
         units = whole_units(batch)
+        is_certain = isinstance(error, PoisonError) or attempt.source == REPLAY
         if len(units) == 1:
+            unit_id = units[0][0].unit_id
+            if not is_certain and not self._refusals.is_at_fault(unit_id, attempt.taken_before):
+                raise error
             await self._condemn(units[0], str(error))
-            return []
+            attempt.is_done_in_part = True
+            return
+        if not is_certain and self._refusals.taken == attempt.taken_before:
+            done = await self._persist_any(units, attempt)
+            units = [unit for unit in units if unit is not done]
+        refusal: UnexplainedError | None = None
         middle = len(units) // 2
-        first, second = (
-            [one for unit in half for one in unit] for half in (units[:middle], units[middle:])
-        )
-        to_index = list(await self._persist(first, source))
-        with _done_in_part():
-            to_index += await self._persist(second, source)
-        return to_index
+        for half in filter(None, (units[:middle], units[middle:])):
+            try:
+                await self._try([one for unit in half for one in unit], attempt)
+            except UnexplainedError as refused:
+                refusal = refused  # what is to be indexed waits in the outbox
+        if refusal is not None:
+            raise refusal
+
+    async def _persist_any(
+        self, units: Sequence[Sequence[AcceptedOrder]], attempt: "_Attempt"
+    ) -> Sequence[AcceptedOrder]:
+        """Persist or condemn one of the units; return which.
+
+        Tries some from all over the batch, others in the next attempt.
+
+        Raises:
+            UnexplainedError: the record refuses each that was tried.
+        """
+        refusal: UnexplainedError | None = None
+        step = -(-len(units) // SAMPLE_UNITS)
+        self._samples += 1
+        for unit in units[self._samples % step :: step]:
+            try:
+                await self._try(unit, attempt)
+            except UnexplainedError as refused:
+                refusal = refused
+            else:
+                return unit
+        assert refusal is not None  # noqa: S101  there are units
+        raise refusal
 
     async def _condemn(self, unit: Sequence[AcceptedOrder], reason: str) -> None:
         await self._bury(unit, reason)
@@ -290,13 +349,14 @@ class PersistFlow:
             _log.warning("settle_failed", orders=len(settled), error=str(error))
 
 
-@contextmanager
-def _done_in_part() -> Iterator[None]:
-    """Make a refusal in here an unknown outcome, for something was done before."""
-    try:
-        yield
-    except UnavailableError as error:
-        raise UnknownOutcomeError(f"done in part: {error}") from error
+class _Attempt:
+    """One call to persist, down to the units that its batch is divided into."""
+
+    def __init__(self, source: str, taken_before: int) -> None:
+        self.source = source
+        self.taken_before = taken_before
+        self.to_index: list[ToIndex] = []
+        self.is_done_in_part = False
 
 
 def _unlike(accepted: AcceptedOrder, row: StoredOrder) -> AcceptedOrder | None:

@@ -11,12 +11,18 @@ Invariant: sweeping early is harmless; persisting twice has the effect of once.
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from polyglot_persistence.domain.entry import Entry
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.persist import PersistFlow, ToIndex
 from polyglot_persistence.ports import Cache, Clock, Queue
 from polyglot_persistence.telemetry import logger
 
 _log = logger("sweep")
+
+
+STUCK_SECONDS = 60.0
+"""A worker that acknowledged nothing newer for so long says no more of what the queue has passed:
+it may hold nothing but messages of a newer version."""
 
 
 class QueueProgress:
@@ -51,10 +57,16 @@ class SweepFlow:
         self._progress = progress
         self._clock = clock
         self._age = timedelta(seconds=age_seconds)
+        self._passed_at_last = progress.passed
+        self._moved_at = clock.monotonic()
         self._batch_orders_max = batch_orders_max
+        self._last: Sequence[Entry] = ()
 
     async def sweep(self) -> Sequence[ToIndex] | None:
         """Persist one batch of stale entries; return what is to be indexed, None if none is stale.
+
+        None also if nothing has changed since the last sweep: an entry in the words of another
+        version stays dirty, and is left to a worker of that.
 
         Raises:
             UnavailableError: cache or record is away.
@@ -74,11 +86,15 @@ class SweepFlow:
             return None
         to_index = await self._persist.persist_swept([e.accepted for e in entries])
         _log.info("swept", orders=len(entries))
-        return to_index
+        is_stuck, self._last = entries == self._last, entries
+        return None if is_stuck and not to_index else to_index
 
     async def _passed(self, now: datetime) -> datetime | None:
         try:
             ready = await self._queue.ready()
         except PolyglotError:
             return now  # unreachable: whatever it holds will come again and change nothing
-        return now if ready == 0 else self._progress.passed
+        if self._progress.passed != self._passed_at_last:
+            self._passed_at_last, self._moved_at = self._progress.passed, self._clock.monotonic()
+        is_stuck = self._clock.monotonic() - self._moved_at > STUCK_SECONDS
+        return now if ready == 0 or is_stuck else self._progress.passed

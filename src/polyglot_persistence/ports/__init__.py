@@ -124,9 +124,13 @@ class Queue(Protocol):
         Leaving the context closes the channel and hands back whatever is unacknowledged.
         """
 
-    @property
-    def silence_seconds_max(self) -> float:
-        """How long a worker that stands still may keep its deliveries beyond the hold limit."""
+    def unseen_seconds_max(self, hold_seconds: float) -> float:
+        """Return how long a message may be neither ready nor received, once it was delivered.
+
+        So long, at most, from its delivery until it is done, counted by `ready`, or received as one
+        that was delivered before; `hold_seconds` is how long workers hold what they received. One
+        worker may stand still or die meanwhile.
+        """
 
     async def ready(self) -> int:
         """Return how many messages no consumer holds.
@@ -222,12 +226,13 @@ class OrderStore(Protocol):
 
         Raises:
             UnavailableError: rolled back, or not even begun; the store may be away.
+            UnexplainedError: likewise, and one of the units may be at fault.
             UnknownOutcomeError: the commit's answer was lost; persist it again.
             PoisonError: the store can never take this batch; one of its units is at fault.
         """
 
     async def find(self, ids: Sequence[UUID]) -> Found:
-        """Return rows, dead letters and the epoch in one statement."""
+        """Return rows, dead letters and the epoch in one statement, which only a primary runs."""
 
     async def page(
         self, before: tuple[datetime, UUID] | None, orders_max: int

@@ -117,8 +117,8 @@ class Cache(Protocol):
     async def survives_failover(self, reign: str) -> bool:
         """Return whether what was accepted under this reign outlives the loss of the server.
 
-        So it is if the server has no replica, and had none within the last hour, or if at least one
-        replica has confirmed it.
+        So it is if the server, asked now, is durable (`AcceptReply.durable`), and has no replica,
+        and had none within the last hour, or all of its replicas have confirmed it.
         """
 
     async def begin_warming(self, token: str) -> None:

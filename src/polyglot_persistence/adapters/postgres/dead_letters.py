@@ -28,6 +28,7 @@ GROUPS_MAX: Final = 100
 
 _ID_MAX: Final = 2**63 - 1
 _TURN: Final = lock_key("dead letters")
+_STAGES: Final = frozenset(stage.value for stage in Stage)
 
 
 class PostgresDeadLetters:
@@ -88,13 +89,17 @@ class PostgresDeadLetters:
 
 
 def dead_letter_row(record: asyncpg.Record) -> DeadLetterRow:
-    """Return the dead letter that a record holds, its id as `dead_id`."""
+    """Return the dead letter that a record holds, its id as `dead_id`.
+
+    A stage of a newer version, which only `find` returns, counts as `persist`: the order is dead.
+    """
+    stage = record["stage"]
     letter = DeadLetter(
         record["order_id"],
         record["unit_id"],
         record["payload"],
         record["reason"],
-        Stage(record["stage"]),
+        Stage(stage) if stage in _STAGES else Stage.PERSIST,
         record["attempts"],
     )
     return DeadLetterRow(record["dead_id"], letter, record["first_at"], record["last_at"])

@@ -1,17 +1,20 @@
 """What each failure of PostgreSQL or of its driver means to a caller.
 
-Invariant: only what the data itself caused is a `PoisonError`; an error that is not in the table
-means "not now", so that no order is condemned for a fault of the server or of this program.
+Invariant: only what the data itself caused is a `PoisonError`; an error of the server that is not
+in the table is an `UnexplainedError`, and so "not now", unless the record takes other orders.
 """
 
+from collections.abc import Sequence
+
 import asyncpg
-from asyncpg.exceptions import ClientConfigurationError
+from asyncpg.exceptions import ClientConfigurationError, TargetServerAttributeNotMatched
 
 from polyglot_persistence.errors import (
     ConfigurationError,
     PoisonError,
     PolyglotError,
     UnavailableError,
+    UnexplainedError,
     UnknownOutcomeError,
 )
 
@@ -21,8 +24,10 @@ DRIVER_ERRORS = (
     asyncpg.InternalClientError,
     OSError,
     TimeoutError,
+    OverflowError,
 )
-"""Everything that asyncpg lets out (a refused or reset connection is an `OSError`).
+"""Everything that asyncpg lets out (a refused or reset connection is an `OSError`; a moment after
+the year 9999 in an answer is an `OverflowError`).
 
 An `InternalClientError` is how it says that a connection's last word was a FATAL and its end has
 not arrived yet: test_a_last_word_without_an_end."""
@@ -35,6 +40,7 @@ _MEANINGS: dict[str, tuple[type[PolyglotError], str]] = {
     "22": (PoisonError, "PostgreSQL can never hold this value"),
     "23": (PoisonError, "the data breaks a rule of the schema"),
     "25": (UnavailableError, "PostgreSQL ended the transaction, or is read-only"),
+    "26": (UnavailableError, "PostgreSQL does not know the statement (a pooler that shares it?)"),
     "28": (UnavailableError, "PostgreSQL refused the login"),
     "3D": (UnavailableError, "there is no such database"),
     "3F": (UnavailableError, "there is no such schema; run `polyglot migrate`"),
@@ -47,14 +53,27 @@ _MEANINGS: dict[str, tuple[type[PolyglotError], str]] = {
     "54": (PoisonError, "the data is over a limit of PostgreSQL"),
     "54001": (UnavailableError, "PostgreSQL's stack is too small for the statement"),
     "55": (UnavailableError, "PostgreSQL could not get a lock in time, or an object is not ready"),
+    "55000": (UnavailableError, "PostgreSQL is a standby, or an object is not ready"),
     "57": (UnavailableError, "PostgreSQL ended the statement (deadline, or it is shutting down)"),
     "58": (UnavailableError, "PostgreSQL met an error of its operating system"),
 }
-_OTHER = (UnavailableError, "PostgreSQL failed")
+_OTHER = (UnexplainedError, "PostgreSQL refused it")
+
+# What the driver finds out itself; the first that fits counts (a `TimeoutError` is an `OSError`).
+_DRIVER_MEANINGS: Sequence[tuple[type[Exception], type[PolyglotError], str]] = (
+    (TimeoutError, UnavailableError, "PostgreSQL did not answer in time"),
+    (OSError, UnavailableError, "PostgreSQL cannot be reached"),
+    (TargetServerAttributeNotMatched, UnavailableError, "PostgreSQL is a standby, or read-only"),
+    (ClientConfigurationError, ConfigurationError, "POSTGRES_DSN cannot be used"),
+    (OverflowError, UnavailableError, "PostgreSQL holds what this program cannot read"),
+    (ValueError, PoisonError, "the value cannot be sent to PostgreSQL"),
+    (Exception, UnavailableError, "PostgreSQL failed"),
+)
 
 # After any other error during COMMIT the commit record may have been written already: a backend
 # that is terminated just then says 57P01, whatever became of the transaction.
-_CERTAINLY_ROLLED_BACK = ("23", "40001", "40P01", "25P02")
+# What a deferred trigger raises comes before it.
+_CERTAINLY_ROLLED_BACK = ("23", "40001", "40P01", "25P02", "P0")
 
 # A statement that commits by itself may be done when the server ends the connection.
 _PERHAPS_DONE = ("08", "40003", "57P")
@@ -68,15 +87,8 @@ def meaning(error: Exception) -> PolyglotError:
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate:
         kind, words = _MEANINGS.get(error.sqlstate) or _MEANINGS.get(error.sqlstate[:2], _OTHER)
         return kind(f"{words}: {_first_line(error)} ({error.sqlstate})")
-    if isinstance(error, TimeoutError):
-        return UnavailableError("PostgreSQL did not answer in time")
-    if isinstance(error, OSError):
-        return UnavailableError(f"PostgreSQL cannot be reached: {_first_line(error)}")
-    if isinstance(error, ClientConfigurationError):
-        return ConfigurationError(f"POSTGRES_DSN cannot be used: {_first_line(error)}")
-    if isinstance(error, ValueError):
-        return PoisonError(f"the value cannot be sent to PostgreSQL: {_first_line(error)}")
-    return UnavailableError(f"{_OTHER[1]}: {_first_line(error)}")
+    kind, words = next((k, w) for of, k, w in _DRIVER_MEANINGS if isinstance(error, of))
+    return kind(f"{words}: {_first_line(error)}")
 
 
 def meaning_at_commit(error: Exception) -> PolyglotError:
@@ -96,6 +108,11 @@ def meaning_of_effect(error: Exception) -> PolyglotError:
     if state and not state.startswith(_PERHAPS_DONE):
         return meaning(error)
     return UnknownOutcomeError(f"the answer to a statement was lost: {_first_line(error)}")
+
+
+def is_of_a_standby(error: Exception) -> bool:
+    """Whether a primary is unlikely to say so: it is read-only, or in recovery."""
+    return isinstance(error, asyncpg.PostgresError) and error.sqlstate in ("25006", "55000")
 
 
 def _first_line(error: Exception) -> str:

@@ -15,6 +15,7 @@ import asyncpg
 from polyglot_persistence.adapters.postgres.failures import DRIVER_ERRORS, meaning
 from polyglot_persistence.adapters.postgres.locks import lock_key
 from polyglot_persistence.adapters.postgres.pool import SERVER_VERSION_MIN
+from polyglot_persistence.adapters.postgres.primary import Primary
 from polyglot_persistence.errors import ConfigurationError
 from polyglot_persistence.telemetry import logger
 
@@ -59,13 +60,13 @@ async def migrate(dsn: str) -> list[str]:
         ConfigurationError: the server is too old, or its schema is not a past of this code's.
         UnavailableError: PostgreSQL is away; call again.
     """
+    primary = Primary(
+        dsn,
+        connect_timeout_seconds=CONNECT_TIMEOUT_SECONDS,
+        application_name="polyglot-persistence migrate",
+    )
     try:
-        connection = await asyncpg.connect(
-            dsn,
-            timeout=CONNECT_TIMEOUT_SECONDS,
-            command_timeout=MIGRATION_TIMEOUT_SECONDS,
-            server_settings={"application_name": "polyglot-persistence migrate"},
-        )
+        connection = await primary.connect(statement_timeout_seconds=MIGRATION_TIMEOUT_SECONDS)
         try:
             return await _migrate(connection)
         finally:

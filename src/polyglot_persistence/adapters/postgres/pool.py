@@ -9,7 +9,9 @@
 Invariant: nothing here fails because PostgreSQL is away when the process starts.
 Invariant: no call waits longer for a connection than twice the connect timeout (for one to be free,
 and to make it), and for a statement than its deadline: the server's `statement_timeout`, and a
-second more if the server is gone.
+second more if the server is gone. If another server has become the primary by then, the wait ends
+when that is found (`primary.py`).
+Invariant: a connection that turns out to be none to a primary is not handed on.
 Invariant: a statement that was cancelled or timed out leaves no reply behind: its connection is
 handed on only after the server has acknowledged the cancellation, else closed.
 """
@@ -19,19 +21,21 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncIterator
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from polyglot_persistence.adapters.postgres.failures import (
     DRIVER_ERRORS,
+    is_of_a_standby,
     meaning,
     meaning_at_commit,
     meaning_of_effect,
 )
+from polyglot_persistence.adapters.postgres.primary import TIDY_SECONDS, Connection, Primary
 from polyglot_persistence.adapters.postgres.queries import QUERIES
-from polyglot_persistence.errors import UnavailableError
+from polyglot_persistence.errors import PolyglotError, UnavailableError
 from polyglot_persistence.telemetry import DB_QUERY_SECONDS, logger
 
 _log = logger("postgres")
@@ -43,18 +47,8 @@ BACKOFF_FIRST_SECONDS = 0.05
 BACKOFF_LAST_SECONDS = 0.5
 """PostgreSQL is found again within about this time of its return."""
 
-GRACE_SECONDS = 1.0
-"""The server ends a late statement itself; only when it does not either, the client gives up."""
-
-TIDY_SECONDS = 2.0
-"""For rolling back, or for closing; then the connection is dropped."""
-
-IDLE_IN_TRANSACTION_SECONDS = 60
-"""A worker that stopped in the middle of a transaction holds its locks no longer than this. Twice
-what a worker may take over a batch before it must have acknowledged it."""
-
 # In quotes, since asyncpg's classes are generic in their stubs only.
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+Held: TypeAlias = "Connection | PoolConnectionProxy[asyncpg.Record]"
 
 
 class Session:
@@ -64,8 +58,9 @@ class Session:
     a lost connection did is not known.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Held, primary: Primary) -> None:
         self._connection = connection
+        self._primary = primary
 
     async def fetch(self, name: str, *arguments: object) -> list[asyncpg.Record]:
         """Run a statement and return its rows.
@@ -75,9 +70,11 @@ class Session:
             PoisonError: PostgreSQL can never take these arguments.
         """
         try:
-            with DB_QUERY_SECONDS.labels(name).time():
+            with DB_QUERY_SECONDS.labels(name).time(), self._primary.overseen():
                 return await self._connection.fetch(QUERIES[name], *arguments)
         except DRIVER_ERRORS as error:
+            if is_of_a_standby(error):
+                self._connection.terminate()
             raise meaning(error) from error
 
     async def fetchrow(self, name: str, *arguments: object) -> asyncpg.Record | None:
@@ -98,7 +95,7 @@ class Session:
             UnknownOutcomeError: it may have had.
         """
         try:
-            with DB_QUERY_SECONDS.labels(name).time():
+            with DB_QUERY_SECONDS.labels(name).time(), self._primary.overseen():
                 await self._connection.fetch(QUERIES[name], *arguments)
         except DRIVER_ERRORS as error:
             raise meaning_of_effect(error) from error
@@ -118,7 +115,7 @@ class PostgresPool:
         connect_timeout_seconds: float,
         statement_timeout_seconds: float,
     ) -> None:
-        self._dsn = dsn
+        self._primary = Primary(dsn, connect_timeout_seconds=connect_timeout_seconds)
         self._size_max = size_max
         self._connect_timeout_seconds = connect_timeout_seconds
         self._statement_timeout_seconds = statement_timeout_seconds
@@ -126,6 +123,7 @@ class PostgresPool:
         self._opening = asyncio.Lock()
         self._closed = False
         self._failures = 0
+        self._reason = ""
         self._trying = False
         self._retry_at = 0.0
 
@@ -133,7 +131,7 @@ class PostgresPool:
     async def reading(self) -> AsyncIterator[Session]:
         """Give a connection outside of any transaction."""
         async with self._held() as connection:
-            yield Session(connection)
+            yield Session(connection, self._primary)
 
     @contextlib.asynccontextmanager
     async def transaction(self, *, timeout_seconds: float | None = None) -> AsyncIterator[Session]:
@@ -149,16 +147,18 @@ class PostgresPool:
         async with taken as connection:
             transaction = connection.transaction()
             try:
-                await transaction.start()
+                with self._primary.overseen():
+                    await transaction.start()
             except DRIVER_ERRORS as error:
                 raise meaning(error) from error
             try:
-                yield Session(connection)
+                yield Session(connection, self._primary)
             except BaseException:
                 await _roll_back(connection, transaction)
                 raise
             try:
-                await transaction.commit()
+                with self._primary.overseen():
+                    await transaction.commit()
             except DRIVER_ERRORS as error:
                 raise meaning_at_commit(error) from error
 
@@ -169,14 +169,11 @@ class PostgresPool:
         With `timeout_seconds` as the deadline of its statements and waits for locks.
         """
         async with self._beside(timeout_seconds or self._statement_timeout_seconds) as connection:
-            yield Session(connection)
+            yield Session(connection, self._primary)
 
     @contextlib.asynccontextmanager
-    async def _beside(self, timeout_seconds: float) -> AsyncIterator[Connection]:
-        try:
-            connection = await self._connect(self._dsn, **self._options(timeout_seconds))
-        except DRIVER_ERRORS as error:
-            raise meaning(error) from error
+    async def _beside(self, timeout_seconds: float) -> AsyncIterator[Held]:
+        connection = await self._connect(timeout_seconds)
         try:
             yield connection
         finally:
@@ -186,6 +183,7 @@ class PostgresPool:
     async def close(self) -> None:
         """Close the connections, at once those still in use after `TIDY_SECONDS`."""
         self._closed = True
+        await self._primary.close()
         pool, self._pool = self._pool, None
         if pool is None:
             return
@@ -217,28 +215,25 @@ class PostgresPool:
                 raise UnavailableError("the connections to PostgreSQL are closed")
             if self._pool is None:
                 self._pool = await asyncpg.create_pool(
-                    self._dsn,
                     min_size=0,
                     max_size=self._size_max,
-                    connect=self._connect,
+                    connect=lambda *_, **__: self._connect(self._statement_timeout_seconds),
                     reset=_keep,
-                    **self._options(self._statement_timeout_seconds),
                 )
             return self._pool
 
-    async def _connect(
-        self, *arguments: Any, **options: Any
-    ) -> "asyncpg.Connection[asyncpg.Record]":
+    async def _connect(self, statement_timeout_seconds: float) -> Connection:
         """Connect, but while PostgreSQL is away only one call at a time and with pauses."""
         if self._failures and (self._trying or time.monotonic() < self._retry_at):
-            raise UnavailableError("PostgreSQL cannot be reached; trying again in a moment")
+            raise UnavailableError(f"{self._reason}; trying again in a moment")
         self._trying = True
         try:
-            connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
-                *arguments, **options
+            connection = await self._primary.connect(
+                statement_timeout_seconds=statement_timeout_seconds
             )
-        except DRIVER_ERRORS as error:
+        except PolyglotError as error:
             self._failed(error)
+            raise
         finally:
             self._trying = False
         if self._failures:
@@ -246,34 +241,14 @@ class PostgresPool:
         self._failures = 0
         return connection
 
-    def _failed(self, error: Exception) -> NoReturn:
+    def _failed(self, error: PolyglotError) -> None:
         if not self._failures:
-            _log.warning("store_away", store="postgres", error=str(meaning(error)))
+            _log.warning("store_away", store="postgres", error=str(error))
         seconds = min(BACKOFF_FIRST_SECONDS * 2 ** min(self._failures, 8), BACKOFF_LAST_SECONDS)
         self._failures += 1
+        self._reason = str(error)
         # Jitter is no secret.
         self._retry_at = time.monotonic() + seconds * random.uniform(0.5, 1.0)  # noqa: S311
-        raise error
-
-    def _options(self, timeout_seconds: float) -> dict[str, Any]:
-        milliseconds = str(max(1, round(timeout_seconds * 1000)))
-        return {
-            "timeout": self._connect_timeout_seconds,
-            "command_timeout": timeout_seconds + GRACE_SECONDS,
-            "server_settings": {
-                "application_name": "polyglot-persistence",
-                "TimeZone": "UTC",
-                "statement_timeout": milliseconds,
-                "lock_timeout": milliseconds,
-                "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_SECONDS * 1000),
-                "idle_session_timeout": "0",  # the holder of a session lock is idle for hours
-                # The server frees the locks of a client that vanished without a word in 25 s.
-                "tcp_keepalives_idle": "10",
-                "tcp_keepalives_interval": "5",
-                "tcp_keepalives_count": "3",
-                "jit": "off",  # compiling takes longer than any statement here
-            },
-        }
 
 
 async def _keep(_connection: object) -> None:
@@ -283,7 +258,7 @@ async def _keep(_connection: object) -> None:
     """
 
 
-async def _roll_back(connection: Connection, transaction: asyncpg.transaction.Transaction) -> None:
+async def _roll_back(connection: Held, transaction: asyncpg.transaction.Transaction) -> None:
     try:
         async with asyncio.timeout(TIDY_SECONDS):
             await transaction.rollback()

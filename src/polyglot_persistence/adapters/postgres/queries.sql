@@ -1,5 +1,15 @@
 -- Every statement, each under `-- name:` and its purpose in a line.
 
+-- name: begin_session
+-- Return the server's reign; wait for the disk, and for no deadline but our own. Fails on a standby.
+SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || ' ' || pg_postmaster_start_time(),
+       CASE current_setting('synchronous_commit')
+           WHEN 'off' THEN set_config('synchronous_commit', 'on', false)
+       END,
+       CASE WHEN current_setting('transaction_timeout', true) <> '0'
+           THEN set_config('transaction_timeout', '0', false)
+       END;
+
 -- name: persist
 -- Insert a batch, sorted by id; feed rollup and outbox by the rows that are new, and only by them.
 WITH inserted AS (
@@ -57,12 +67,13 @@ WHERE id = ANY ($1::uuid[]);
 
 -- name: find
 -- Return for each id its row, or else its latest dead letter; and the epoch, also for no ids.
-SELECT mark.epoch,
+SELECT (SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)) AS timeline,
+       (SELECT epoch FROM cache_epoch) AS epoch,
        orders.id, orders.product_name, orders.amount, orders.created_at, orders.accepted_at,
        orders.persisted_at,
        dead.id AS dead_id, dead.order_id, dead.unit_id, dead.payload, dead.reason, dead.stage,
        dead.attempts, dead.first_at, dead.last_at
-FROM (SELECT coalesce((SELECT epoch FROM cache_epoch), 0) AS epoch) AS mark
+FROM (SELECT) AS always
 LEFT JOIN unnest($1::uuid[]) AS wanted (id) ON true
 LEFT JOIN orders ON orders.id = wanted.id
 LEFT JOIN LATERAL (
@@ -99,11 +110,12 @@ SET attempts = letter.attempts + excluded.attempts, reason = excluded.reason,
     last_at = excluded.last_at;
 
 -- name: dead_letters
--- Return the latest letters that match, below an id; of each payload no more than its beginning.
+-- Return the latest letters of known stages below an id that match; of payloads the beginning.
 SELECT id AS dead_id, order_id, unit_id, substring(payload FOR 1000) AS payload, reason, stage,
        attempts, first_at, last_at
 FROM dead_letters
 WHERE id < $1
+  AND stage IN ('decode', 'persist', 'index')
   AND ($2::text IS NULL OR strpos(lower(reason), lower($2)) > 0)
   AND ($3::text IS NULL OR stage = $3)
   AND ($4::uuid IS NULL OR order_id = $4)
@@ -118,7 +130,8 @@ LIMIT $8;
 WITH reasons AS (
     SELECT stage, reason, count(*) AS letters, max(last_at) AS last_at
     FROM dead_letters
-    WHERE ($1::text IS NULL OR strpos(lower(reason), lower($1)) > 0)
+    WHERE stage IN ('decode', 'persist', 'index')
+      AND ($1::text IS NULL OR strpos(lower(reason), lower($1)) > 0)
       AND ($2::text IS NULL OR stage = $2)
       AND ($3::uuid IS NULL OR order_id = $3)
       AND ($4::uuid IS NULL OR unit_id = $4)
@@ -143,15 +156,18 @@ ORDER BY 3 DESC, 1, 2
 LIMIT $7;
 
 -- name: dead_letters_by_ids
--- Return letters whole.
+-- Return letters whole, of the stages that this version knows.
 SELECT id AS dead_id, order_id, unit_id, payload, reason, stage, attempts, first_at, last_at
 FROM dead_letters
-WHERE id = ANY ($1::bigint[])
+WHERE id = ANY ($1::bigint[]) AND stage IN ('decode', 'persist', 'index')
 ORDER BY id;
 
 -- name: dead_letters_of_units
 -- Return the ids of all letters of the given units.
-SELECT id FROM dead_letters WHERE unit_id = ANY ($1::uuid[]) ORDER BY id;
+SELECT id
+FROM dead_letters
+WHERE unit_id = ANY ($1::uuid[]) AND stage IN ('decode', 'persist', 'index')
+ORDER BY id;
 
 -- name: discard
 -- Delete letters; one that a transaction is just deleting is left to it.
@@ -356,14 +372,14 @@ SELECT id FROM counted WHERE orders_so_far <= $3 OR orders_so_far = orders ORDER
 
 -- name: epoch
 -- Return the cache epoch.
-SELECT epoch FROM cache_epoch;
+SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, epoch FROM cache_epoch;
 
 -- name: first_epoch
 -- Create the epoch if there is none, and return it only then.
 INSERT INTO cache_epoch (epoch, changed_at)
 VALUES ((extract(epoch FROM clock_timestamp()) * 1000000)::bigint, clock_timestamp())
 ON CONFLICT DO NOTHING
-RETURNING epoch;
+RETURNING substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, epoch;
 
 -- name: new_epoch
 -- Raise the epoch, to the microseconds since 1970: no restored backup hands out an old one again.
@@ -372,7 +388,7 @@ VALUES ((extract(epoch FROM clock_timestamp()) * 1000000)::bigint, clock_timesta
 ON CONFLICT (singleton) DO UPDATE
 SET epoch = greatest(mark.epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),
     changed_at = clock_timestamp()
-RETURNING epoch;
+RETURNING substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, epoch;
 
 -- name: try_lead
 -- Take a role if nobody has it.
@@ -388,7 +404,6 @@ SELECT current_setting('server_version') AS version,
        current_setting('server_version_num')::int AS number,
        current_setting('fsync') AS fsync,
        current_setting('full_page_writes') AS full_page_writes,
-       current_setting('synchronous_commit') AS synchronous_commit,
        current_setting('transaction_read_only') AS read_only;
 
 -- name: lock_refresh

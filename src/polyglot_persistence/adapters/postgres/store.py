@@ -80,7 +80,7 @@ class PostgresOrderStore:
         return Found(
             {r["id"]: stored(r) for r in records if r["id"] is not None},
             {r["order_id"]: dead_letter_row(r) for r in records if r["dead_id"] is not None},
-            str(records[0]["epoch"] or ""),
+            "" if records[0]["epoch"] is None else _epoch(records[0]),
         )
 
     async def page(
@@ -184,8 +184,8 @@ class PostgresOrderStore:
     async def epoch(self) -> str | None:
         """See `OrderStore.epoch`."""
         async with self._pool.reading() as session:
-            epoch = await session.fetchval("epoch")
-        return None if epoch is None else str(epoch)
+            record = await session.fetchrow("epoch")
+        return None if record is None else _epoch(record)
 
     async def found_epoch(self) -> tuple[str, bool]:
         """See `OrderStore.found_epoch`."""
@@ -193,9 +193,9 @@ class PostgresOrderStore:
         if epoch is not None:
             return epoch, False
         async with self._pool.transaction() as session:
-            first = await session.fetchval("first_epoch")
-        if first is not None:
-            return str(first), True
+            created = await session.fetchrow("first_epoch")
+        if created is not None:
+            return _epoch(created), True
         epoch = await self.epoch()
         if epoch is None:
             raise UnavailableError("the cache epoch was removed while it was being read")
@@ -204,7 +204,8 @@ class PostgresOrderStore:
     async def new_epoch(self) -> str:
         """See `OrderStore.new_epoch`."""
         async with self._pool.transaction() as session:
-            return str(await session.fetchval("new_epoch"))
+            (record,) = await session.fetch("new_epoch")
+        return _epoch(record)
 
     @asynccontextmanager
     async def lead(self, role: str) -> AsyncIterator[Lead | None]:
@@ -219,8 +220,10 @@ class PostgresOrderStore:
     async def ping(self) -> StoreState:
         """See `OrderStore.ping`."""
         async with self._pool.reading() as session:
-            records = await session.fetch("ping")
-        return StoreState(f"PostgreSQL {records[0]['version']}", _warnings(records[0]))
+            (record,) = await session.fetch("ping")
+        if record["read_only"] == "on":
+            raise UnavailableError("PostgreSQL is read-only (a standby?): nothing can be persisted")
+        return StoreState(f"PostgreSQL {record['version']}", _warnings(record))
 
 
 class _LeftOutError(Exception):
@@ -296,6 +299,15 @@ def stored(record: asyncpg.Record) -> StoredOrder:
     return StoredOrder(order, record["accepted_at"], record["persisted_at"])
 
 
+def _epoch(record: asyncpg.Record) -> str:
+    """Return the epoch as others compare it: of another timeline it is another one.
+
+    A standby that is promoted, and a server that is recovered to a moment in the past, begin a new
+    timeline. Whatever epochs the former primary handed out last, none of them comes again.
+    """
+    return f"{record['timeline']}.{record['epoch']}"
+
+
 def _storable(reason: str) -> str:
     """Return the reason as TEXT can hold it: a payload may have put anything into it."""
     text = reason.replace("\x00", "\\0").encode("utf-8", "backslashreplace").decode()
@@ -305,11 +317,9 @@ def _storable(reason: str) -> str:
 def _warnings(record: asyncpg.Record) -> tuple[str, ...]:
     warnings = [
         f"{name} is off: a crash of the server can lose persisted orders; set it to on"
-        for name in ("fsync", "full_page_writes", "synchronous_commit")
+        for name in ("fsync", "full_page_writes")
         if record[name] == "off"
     ]
-    if record["read_only"] == "on":
-        warnings.append("the server is read-only (a standby?): nothing can be persisted")
     if record["number"] < SERVER_VERSION_MIN * 10_000:
         warnings.append(f"PostgreSQL {SERVER_VERSION_MIN} or newer is needed")
     return tuple(warnings)

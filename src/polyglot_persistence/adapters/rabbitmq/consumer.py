@@ -24,13 +24,17 @@ from pamqp import commands
 from polyglot_persistence.adapters.rabbitmq import messages
 from polyglot_persistence.adapters.rabbitmq.channel import AmqpChannel, Content
 from polyglot_persistence.adapters.rabbitmq.connection import AmqpConnection
-from polyglot_persistence.domain.codec import UNIT_SIZE_MAX
+from polyglot_persistence.domain.codec import SCHEMA_VERSION, UNIT_SIZE_MAX
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import Delivery
 
 PREFETCH_MESSAGES_MAX: Final = 64
 """Enough for a worker that persists small messages in batches; bounds what can come too many when
 small messages are followed by large ones."""
+
+NEWER_MESSAGES_MAX: Final = 1_000
+"""What this version cannot read and releases is delivered first again, as long as no newer worker
+is there; so many may be prefetched besides, so that others come behind them."""
 
 _PREFETCH_GROWTH_MAX: Final = 4
 _SIZE_DECAY: Final = 0.9
@@ -57,6 +61,7 @@ class RabbitMQConsumer:
         self._consumers = 0
         self._prefetch = 0
         self._orders_per_message = 0.0
+        self._newer = 0
         self._arrived: list[Delivery] = []
         self._held: set[int] = set()
         self._heard_at = 0.0
@@ -84,6 +89,8 @@ class RabbitMQConsumer:
             raise UnavailableError(f"the queue's channel is gone: {self._dead_because}")
         arrived, self._arrived = self._arrived, []
         self._held.update(self._numbers(arrived))
+        if arrived and not _count_newer(arrived):
+            self._newer = 0  # a newer worker has them
         return arrived
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -97,7 +104,9 @@ class RabbitMQConsumer:
         with contextlib.suppress(UnavailableError):
             await self._stop()
             arrived, self._arrived = self._arrived, []
-            numbers = self._numbers([*deliveries, *arrived])
+            released = [*deliveries, *arrived]
+            self._newer = min(_count_newer(released), NEWER_MESSAGES_MAX)
+            numbers = self._numbers(released)
             self._held.difference_update(numbers)
             self._send(*[commands.Basic.Nack(number, requeue=True) for number in numbers])
 
@@ -139,7 +148,7 @@ class RabbitMQConsumer:
         fitting = max(1, min(int(self._orders_max / size), PREFETCH_MESSAGES_MAX))
         if self._prefetch:
             fitting = min(fitting, _PREFETCH_GROWTH_MAX * self._prefetch)
-        return fitting
+        return fitting + self._newer
 
     async def _consume(self, prefetch: int) -> None:
         """Consume with this prefetch, unless what is there fits well enough."""
@@ -148,10 +157,11 @@ class RabbitMQConsumer:
         if self._prefetch and self._prefetch / 2 < prefetch < 2 * self._prefetch:
             return
         await self._stop()
-        # Set first: a caller that is cancelled while it waits leaves a consumer all the same.
+        await self._channel.call(commands.Basic.Qos(prefetch_count=prefetch), commands.Basic.QosOk)
+        # Set when it is sent: a caller that is cancelled while it waits leaves a consumer all the
+        # same, and one that was cancelled before has to be followed by another attempt.
         self._consumers += 1
         self._prefetch = prefetch
-        await self._channel.call(commands.Basic.Qos(prefetch_count=prefetch), commands.Basic.QosOk)
         await self._channel.call(
             commands.Basic.Consume(queue=self._queue, consumer_tag=str(self._consumers)),
             commands.Basic.ConsumeOk,
@@ -175,3 +185,7 @@ class RabbitMQConsumer:
         with contextlib.suppress(UnavailableError):
             if self._channel is not None:
                 self._channel.send(*methods)
+
+
+def _count_newer(deliveries: Sequence[Delivery]) -> int:
+    return sum(delivery.schema > SCHEMA_VERSION for delivery in deliveries)

@@ -96,15 +96,17 @@ class RabbitMQQueue:
             await link.control.declare()
             raise
 
-    @property
-    def silence_seconds_max(self) -> float:
-        """Return how long the broker takes at most to hand back what a silent connection holds.
+    def unseen_seconds_max(self, hold_seconds: float) -> float:
+        """Return the time of two workers: one holds the message, the next one has it prefetched.
 
-        It looks for received bytes once an interval, and closes the connection at the second look
-        that finds none: "we will time out between 2 and 3 intervals after the last data has been
-        received" (`rabbit_heartbeat`); 11.1 to 15.03 s were measured on 3.10 and 4.0.
+        The first may stand still. The broker looks for received bytes once an interval, and closes
+        the connection at the second look that finds none: "we will time out between 2 and 3
+        intervals after the last data has been received" (`rabbit_heartbeat`); 11.1 to 15.03 s were
+        measured on 3.10 and 4.0. What it hands back goes to the buffer of a worker that may be
+        busy, for as long as that may hold what it received before.
         """
-        return _SILENT_HEARTBEATS_MAX * HEARTBEAT_SECONDS + _HAND_BACK_SECONDS_MAX
+        silence_seconds = _SILENT_HEARTBEATS_MAX * HEARTBEAT_SECONDS + _HAND_BACK_SECONDS_MAX
+        return 2 * hold_seconds + silence_seconds
 
     @asynccontextmanager
     async def consume(self, *, orders_max: int) -> AsyncIterator[RabbitMQConsumer]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from polyglot_persistence.adapters.redis.connection import RedisConnection, ReplyError
+from polyglot_persistence.errors import UnavailableError
 
 _MAJOR_MIN: Final = 7
 """The scripts' flags (`#!lua flags=...`) and `SET ... NX GET` came with Redis 7.0."""
@@ -31,15 +32,17 @@ class ServerFacts(NamedTuple):
     """It fsyncs before it answers, and evicts nothing dirty."""
     warnings: tuple[str, ...]
     is_primary: bool = True
+    replicas: int = 0
+    """That are connected now."""
+    had_replicas: bool = True
+    """Whether one was connected since this server began, and within the last `repl-backlog-ttl`."""
 
 
-class Replication(NamedTuple):
-    """What a server says about its role and its replicas."""
+class Rule(NamedTuple):
+    """What a server says about its role and its policy of eviction."""
 
     reign: str
     is_primary: bool
-    is_alone: bool
-    """It has no replica, and had none since its backlog was freed (`repl-backlog-ttl`, an hour)."""
     evicts_dirty: bool
 
 
@@ -47,6 +50,9 @@ async def ask(connection: RedisConnection, *, durable: bool | None) -> ServerFac
     """Ask a server who it is and whether it is durable; `durable` overrides how it fsyncs.
 
     A server that forbids CONFIG (managed ones do) is believed to be nothing in particular.
+
+    Raises:
+        UnavailableError: it forbids INFO, so that nothing about it can be known.
     """
     info_reply, config_reply = await connection.request(
         [
@@ -54,33 +60,36 @@ async def ask(connection: RedisConnection, *, durable: bool | None) -> ServerFac
             ("CONFIG", "GET", *_DURABLE, "maxmemory"),
         ]
     )
+    if isinstance(info_reply, ReplyError):
+        raise UnavailableError(f"the server does not say what it is: {info_reply}") from info_reply
     info = _info(info_reply)
     config = {} if isinstance(config_reply, ReplyError) else _config(config_reply)
     fsyncs = all(config.get(name) == value for name, value in _DURABLE.items())
     product = info.get("server_name", "redis").capitalize()
     version = info.get(f"{product.lower()}_version", info.get("redis_version", "unknown"))
-    replication = _replication(info)
+    rule = _rule(info)
     return ServerFacts(
-        reign=replication.reign,
+        reign=rule.reign,
         version=f"{product} {version}",
-        durable=(fsyncs if durable is None else durable) and not replication.evicts_dirty,
+        durable=(fsyncs if durable is None else durable) and not rule.evicts_dirty,
         warnings=tuple(_warnings(config, info, durable=durable)),
-        is_primary=replication.is_primary,
+        is_primary=rule.is_primary,
+        replicas=int(info.get("connected_slaves", "0")),
+        had_replicas=info.get("repl_backlog_active") != "0",
     )
 
 
-async def ask_replication(connection: RedisConnection) -> Replication:
-    """Ask a server for what may change while a connection lasts."""
+async def ask_rule(connection: RedisConnection) -> Rule:
+    """Ask a server for as little as a 404 needs."""
     (reply,) = await connection.request([("INFO", "replication", "memory")])
-    return _replication(_info(reply))
+    return _rule(_info(reply))
 
 
-def _replication(info: dict[str, str]) -> Replication:
+def _rule(info: dict[str, str]) -> Rule:
     policy = info.get("maxmemory_policy", "")
-    return Replication(
+    return Rule(
         reign=info.get("master_replid", ""),
         is_primary=info.get("role") == "master",
-        is_alone=(info.get("connected_slaves"), info.get("repl_backlog_active")) == ("0", "0"),
         evicts_dirty=info.get("maxmemory") != "0" and (not policy or policy.startswith("allkeys")),
     )
 

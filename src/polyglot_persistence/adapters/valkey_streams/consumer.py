@@ -21,6 +21,7 @@ from polyglot_persistence.adapters.valkey_streams.stream import (
     STREAM,
     TAKE,
 )
+from polyglot_persistence.domain.codec import SCHEMA_VERSION
 from polyglot_persistence.domain.order import moment_or_none
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports import TRACE_HEADERS, Delivery
@@ -88,14 +89,23 @@ class StreamsConsumer:
                 await self._commands.execute("EVAL", ACK, 1, STREAM, GROUP, *ids)
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Give them an owner that never reads and an age that makes them anybody's."""
-        ids = self._forget(deliveries)
-        if ids and self._dead is None:
-            with self._failing_quietly():
-                await self._commands.execute(
-                    *("XCLAIM", STREAM, GROUP, RELEASED_OWNER, 0, *ids),
-                    *("IDLE", RELEASED_IDLE_MS, "JUSTID"),
-                )
+        """Give them an owner that never reads and an age that makes them anybody's.
+
+        Those of a newer schema are given to newer workers only, so that they hold up no other.
+        """
+        by_owner: dict[str, list[Delivery]] = {}
+        for delivery in deliveries:
+            is_newer = delivery.schema > SCHEMA_VERSION
+            owner = f"{RELEASED_OWNER}-{delivery.schema}" if is_newer else RELEASED_OWNER
+            by_owner.setdefault(owner, []).append(delivery)
+        for owner, released in by_owner.items():
+            ids = self._forget(released)
+            if self._dead is None:
+                with self._failing_quietly():
+                    await self._commands.execute(
+                        *("XCLAIM", STREAM, GROUP, owner, 0, *ids),
+                        *("IDLE", RELEASED_IDLE_MS, "JUSTID"),
+                    )
 
     async def close(self) -> None:
         """Let the read under way end, so that nothing is delivered here any more."""
@@ -136,8 +146,8 @@ class StreamsConsumer:
 
     async def _take(self, orders: int) -> Sequence[Delivery]:
         taken = await self._commands.execute(
-            *("EVAL", TAKE, 2, STREAM, CERTAIN_AFTER, GROUP, self._name),
-            *(orders, _MESSAGES_MAX, self._claim_idle_ms),
+            *("EVAL", TAKE, 2, STREAM, CERTAIN_AFTER, GROUP, self._name, orders, _MESSAGES_MAX),
+            *(self._claim_idle_ms, RELEASED_OWNER, SCHEMA_VERSION),
         )
         return await self._hold(taken)
 

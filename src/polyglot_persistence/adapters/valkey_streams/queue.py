@@ -62,10 +62,9 @@ class ValkeyStreamsQueue:
             *chain.from_iterable(message.trace.items()),
         )
 
-    @property
-    def silence_seconds_max(self) -> float:
-        """Return 0: what is held for longer than it may be counts as ready."""
-        return 0.0
+    def unseen_seconds_max(self, hold_seconds: float) -> float:
+        """Return the hold limit: what is held for longer counts as ready; nothing is prefetched."""
+        return hold_seconds
 
     @asynccontextmanager
     async def consume(self, *, orders_max: int) -> AsyncIterator[StreamsConsumer]:

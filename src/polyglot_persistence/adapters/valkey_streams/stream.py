@@ -10,7 +10,8 @@ CERTAIN_AFTER: Final = "order_queue:certain"
 """Where `CERTAIN` keeps what it found."""
 
 RELEASED_OWNER: Final = "released"
-"""The consumer in whose name released messages wait; it never reads."""
+"""The consumer in whose name released messages wait; it never reads. Those that only workers of a
+newer schema can read wait in the name of "released-<schema>"."""
 
 RELEASED_IDLE_MS: Final = 86_400_000
 """Given to released messages: above any `claim_idle_seconds`, so that they are anybody's."""

@@ -5,13 +5,16 @@
 --
 -- KEYS  the stream, and where CERTAIN keeps its id
 -- ARGV  group, consumer, orders wanted, messages at most, milliseconds after which a silent
---       consumer's messages are anybody's
+--       consumer's messages are anybody's, the owner of released messages, and the newest schema
+--       that the consumer reads: "<owner>-<schema>" has those that only newer ones do
 --
 -- Returns a list of {id, earlier deliveries, {field, value, ...}}.
 local stream, group, consumer = KEYS[1], ARGV[1], ARGV[2]
 local orders_wanted = tonumber(ARGV[3])
 local messages_wanted = tonumber(ARGV[4])
 local idle = ARGV[5]
+local newer = '^' .. ARGV[6] .. '%-(%d+)$'
+local schema_max = tonumber(ARGV[7])
 local taken = {}
 
 local function wanted()
@@ -31,7 +34,11 @@ local function take(entry, deliveries)
   taken[#taken + 1] = { entry[1], deliveries, fields }
 end
 
-local left = redis.pcall('XPENDING', stream, group, 'IDLE', idle, '-', '+', messages_wanted)
+local function left_after(id)
+  return redis.pcall('XPENDING', stream, group, 'IDLE', idle, id, '+', messages_wanted)
+end
+
+local left = left_after('-')
 if left.err then
   if not string.find(left.err, 'NOGROUP', 1, true) then
     return left
@@ -40,14 +47,19 @@ if left.err then
   redis.call('DEL', KEYS[2]) -- another group may have delivered what is there
   left = {}
 end
-for _, pending in ipairs(left) do
-  if not wanted() then
-    break
+while wanted() and #left > 0 do
+  for _, pending in ipairs(left) do
+    if not wanted() then
+      break
+    end
+    if (tonumber(string.match(pending[2], newer)) or 0) <= schema_max then
+      local claimed = redis.call('XCLAIM', stream, group, consumer, idle, pending[1])
+      if claimed[1] then
+        take(claimed[1], pending[4])
+      end
+    end
   end
-  local claimed = redis.call('XCLAIM', stream, group, consumer, idle, pending[1])
-  if claimed[1] then
-    take(claimed[1], pending[4])
-  end
+  left = left_after('(' .. left[#left][1])
 end
 
 while wanted() do
