@@ -27,7 +27,7 @@ from uvicorn.server import ServerState
 
 from polyglot_persistence.api.bodies import BrokenBodyError, SlowSenderError
 from polyglot_persistence.api.chunked import BadChunkError, ChunkedBody
-from polyglot_persistence.api.exchange import AsgiExchange, Exchange
+from polyglot_persistence.api.exchange import AsgiExchange, Exchange, asgi_scope
 from polyglot_persistence.api.head_reader import HeadReader
 from polyglot_persistence.api.heads import BadHeadError, Head, read_target
 from polyglot_persistence.api.held_writes import HeldTransport, Turn
@@ -134,9 +134,8 @@ class Connection(asyncio.Protocol):
         if reason := self.shared.crowd.enter(self._network):
             self._refuse(UNAVAILABLE, reason, RETRY_HEADERS, linger=False)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  whatever it was
         """Let go of everything."""
-        del exc
         self._state.connections.discard(self)
         self.shared.crowd.leave(self._network)
         self._release(self.held_bytes)
@@ -366,22 +365,10 @@ class Connection(asyncio.Protocol):
         if target.host is not None:
             others = [header for header in headers if header[0] != b"host"]
             headers = [(b"host", target.host), *others]
-        scope: dict[str, Any] = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": head.version,
-            "server": self._own_address,
-            "client": self.client,
-            "scheme": "http",
-            "root_path": "",
-            "headers": headers,
-            "state": {},
-            "method": method.decode("ascii"),
-            "path": target.path,
-            "raw_path": target.raw_path,
-            "query_string": target.query,
-            "polyglot.release": self.handed_over,
-        }
+        scope = asgi_scope(
+            method, head, target, headers, client=self.client, server=self._own_address
+        )
+        scope["polyglot.release"] = self.handed_over
         exchange = AsgiExchange(
             self, scope, keep_alive=head.keep_alive, expects_continue=head.expects_continue
         )
@@ -473,8 +460,7 @@ class Connection(asyncio.Protocol):
     def _close(self, *, linger: bool = False) -> None:
         """Close once everything is written; with `linger`, read what is still coming first."""
         self._phase = _CLOSED
-        if self.held_bytes:
-            self._release(self.held_bytes)
+        self._release(self.held_bytes)
         self._ahead = b""
         if linger and not self.transport.is_closing():
             self.deadline = self.loop.time() + LINGER_SECONDS
@@ -495,8 +481,7 @@ class Connection(asyncio.Protocol):
         self.shared.in_flight.hold(self, size)
 
     def _release(self, size: int) -> None:
-        if size > 0:
-            self.shared.in_flight.release(self, size)
+        self.shared.in_flight.release(self, size)
 
     def _pause_reading(self) -> None:
         if not self._read_paused:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from starlette.types import ASGIApp
 
+from polyglot_persistence.api.heads import Head, Target
 from polyglot_persistence.api.held_writes import HeldTransport
 from polyglot_persistence.api.problems import INTERNAL, problem
 from polyglot_persistence.api.rendering import CLOSE_LINE, CONTINUE, STATUS_LINES, lines
@@ -68,6 +69,33 @@ class Exchange(Protocol):
 
     def lost(self) -> None:
         """Write nothing any more: the connection is gone."""
+
+
+def asgi_scope(
+    method: bytes,
+    head: Head,
+    target: Target,
+    headers: Headers,
+    *,
+    client: tuple[str, int] | None,
+    server: tuple[str, int | None] | None,
+) -> dict[str, Any]:
+    """Return what an application is told of a request."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": head.version,
+        "server": server,
+        "client": client,
+        "scheme": "http",
+        "root_path": "",
+        "headers": headers,
+        "state": {},
+        "method": method.decode("ascii"),
+        "path": target.path,
+        "raw_path": target.raw_path,
+        "query_string": target.query,
+    }
 
 
 class AsgiExchange:
