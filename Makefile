@@ -4,6 +4,7 @@ VENV ?= .venv
 ARGS ?=
 ROUNDS ?= 20
 DEPLOYMENT ?= embedded
+RUNS ?= 2000
 export PEER ?=
 export BENCHES ?=
 URL ?= http://127.0.0.1:8080
@@ -66,6 +67,11 @@ fault: ## Kill, wipe, cut and fill things under load, ROUNDS times (20), and cou
 		scripts/servers up redis rabbitmq postgres elasticsearch; eval "$$(scripts/servers test-env)"; \
 	fi; exec "$(BIN)/python" -m tests.fault --deployment "$(DEPLOYMENT)" --rounds "$(ROUNDS)" \
 		$(if $(SEED),--seed "$(SEED)") $(ARGS)
+
+.PHONY: simulate
+simulate: ## Simulate the whole pipeline under faults, RUNS times (2000) from SEED on; cuts failures down.
+	$(call set_up,dev)
+	@exec "$(BIN)/python" -m tests.simulation --runs "$(RUNS)" --seed "$(or $(SEED),0)" --table $(ARGS)
 
 .PHONY: outage
 outage: ## Take PostgreSQL away under load; ARGS="--seconds 3600 --rate 500". Watches memory, counts.

@@ -71,6 +71,8 @@ async def stopped_postgres() -> AsyncIterator[Path]:
 @pytest.fixture(scope="session", params=addresses.bundled_or_real(addresses.POSTGRES))
 def postgres_address(request: pytest.FixtureRequest) -> str:
     """The DSN of a PostgreSQL on which to make databases."""
+    if request.param == addresses.SIMULATED:
+        return addresses.SIMULATED
     if request.param == "real":
         return addresses.address_of(addresses.POSTGRES)
     server: EmbeddedPostgres = request.getfixturevalue("postgres_server")
@@ -80,6 +82,8 @@ def postgres_address(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session", params=addresses.bundled_or_real(addresses.REDIS))
 def redis_address(request: pytest.FixtureRequest) -> str:
     """The URL of a Redis or Valkey, with what the last test left there."""
+    if request.param == addresses.SIMULATED:
+        return addresses.SIMULATED
     if request.param == "real":
         return addresses.redis_url()
     server: EmbeddedValkey = request.getfixturevalue("valkey_server")
@@ -96,5 +100,6 @@ async def postgres_dsn(postgres_address: str) -> AsyncIterator[str]:
 @pytest_asyncio.fixture
 async def redis_url(redis_address: str) -> str:
     """The URL of an empty Redis or Valkey."""
-    await flush(redis_address)
+    if redis_address != addresses.SIMULATED:
+        await flush(redis_address)
     return redis_address

@@ -3,22 +3,56 @@
 A database of its own (`postgres_dsn`) is for tests of the schema itself; it costs ten times more.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 import pytest_asyncio
 
+from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.adapters.postgres.migrate import migrate
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.ports import OrderStore, SearchIndex
-from tests.support.addresses import ELASTICSEARCH, REDIS, address_of, bundled_or_real, needs
+from tests.simulation.stores.record import RecordServer
+from tests.support.addresses import (
+    ELASTICSEARCH,
+    REDIS,
+    SIMULATED,
+    SIMULATED_POSTGRES_TOO,
+    address_of,
+    bundled_or_real,
+)
 from tests.support.installed_redis import InstalledRedis
 from tests.support.record import Onlooker, empty, onlooker, pool_on
+from tests.support.records import (
+    Postgres,
+    PostgresTables,
+    RecordEngine,
+    SimulatedRecord,
+    SimulatedTables,
+    Tables,
+)
 from tests.support.search_elasticsearch import Elasticsearch
-from tests.support.search_indexes import SearchEngine, Tantivy
+from tests.support.search_indexes import REAL_ENGINES, SearchEngine, Tantivy
+from tests.support.search_simulated import Simulated
 from tests.support.servers import fresh_database, running, short_directory
+
+_POSTGRES_ITSELF = frozenset({"pool", "record_database", "record_dsn", "seen", "postgres_dsn"})
+"""Fixtures that only the real one has."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest makes parameters of marks
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what asks for a record and nothing of PostgreSQL itself on the simulated one, too."""
+    asked = frozenset(metafunc.fixturenames)
+    marks = metafunc.definition.iter_markers("parametrize")
+    chosen = [name for mark in marks for name in _names(mark.args[0])]
+    if "record" in asked and not asked & _POSTGRES_ITSELF and "postgres_address" not in chosen:
+        metafunc.definition.add_marker(SIMULATED_POSTGRES_TOO)
+
+
+def _names(of_a_mark: str | Sequence[str]) -> Sequence[str]:
+    return of_a_mark.split(",") if isinstance(of_a_mark, str) else of_a_mark
 
 
 @pytest_asyncio.fixture(params=bundled_or_real(REDIS))
@@ -53,9 +87,35 @@ async def pool(record_dsn: str) -> AsyncIterator[PostgresPool]:
 
 
 @pytest.fixture
-def store(pool: PostgresPool) -> OrderStore:
-    """The record."""
-    return PostgresOrderStore(pool)
+def record_server() -> RecordServer:
+    """The server behind the simulated record."""
+    return RecordServer(SystemClock())
+
+
+@pytest.fixture
+def record(
+    request: pytest.FixtureRequest, postgres_address: str, record_server: RecordServer
+) -> RecordEngine:
+    """The empty record; also the simulated one, if a test asks nothing of PostgreSQL itself."""
+    if postgres_address == SIMULATED:
+        return SimulatedRecord(record_server)
+    return Postgres(request.getfixturevalue("pool"))
+
+
+@pytest.fixture
+def tables(
+    request: pytest.FixtureRequest, postgres_address: str, record_server: RecordServer
+) -> Tables:
+    """A look at the record."""
+    if postgres_address == SIMULATED:
+        return SimulatedTables(record_server)
+    return PostgresTables(request.getfixturevalue("seen"))
+
+
+@pytest.fixture
+def store(record: RecordEngine) -> OrderStore:
+    """The record's orders."""
+    return record.store()
 
 
 @pytest_asyncio.fixture
@@ -65,15 +125,15 @@ async def seen(record_dsn: str) -> AsyncIterator[Onlooker]:
         yield seen
 
 
-@pytest_asyncio.fixture(
-    params=["tantivy", pytest.param("elasticsearch", marks=needs(ELASTICSEARCH))]
-)
+@pytest_asyncio.fixture(params=[*REAL_ENGINES, "simulated"])
 async def engine(request: pytest.FixtureRequest) -> AsyncIterator[SearchEngine]:
     """An engine without an index."""
     with short_directory() as directory:
         engine: SearchEngine
         if request.param == "tantivy":
             engine = Tantivy(directory / "search")
+        elif request.param == "simulated":
+            engine = Simulated()
         else:
             engine = Elasticsearch(address_of(ELASTICSEARCH))
         try:

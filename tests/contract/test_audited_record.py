@@ -8,22 +8,21 @@ from uuid import UUID
 
 import pytest
 
-from polyglot_persistence.adapters.postgres.audit import PostgresAudit
-from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import AMOUNT_MAX, AcceptedOrder, Order, new_id
 from polyglot_persistence.ports import OrderStore
 from polyglot_persistence.ports.audit import ID_MAX, ID_MIN, AuditedRecord, Freshness, RangeSum
 from tests.support.record import Onlooker
+from tests.support.records import RecordEngine
 
 DAY = date(2026, 3, 1)
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def record(pool: PostgresPool) -> AuditedRecord:
-    return PostgresAudit(pool)
+def audited(record: RecordEngine) -> AuditedRecord:
+    return record.audit()
 
 
 def sale(
@@ -37,7 +36,7 @@ def sale(
 
 
 async def test_the_record_computes_the_documents_checksum(
-    store: OrderStore, record: AuditedRecord
+    store: OrderStore, audited: AuditedRecord
 ) -> None:
     """Of every kind of id, name, amount and moment."""
     rng = random.Random(5)
@@ -55,19 +54,19 @@ async def test_the_record_computes_the_documents_checksum(
     by_id = {one.order.id: one for one in orders}
     await store.persist(list(by_id.values()))
     expected = {i: checksum(one.order) for i, one in by_id.items()}
-    assert await record.checksums_between(ID_MIN, ID_MAX) == expected
-    assert (await record.range_from(ID_MIN, 1_000)).sums == RangeSum(
+    assert await audited.checksums_between(ID_MIN, ID_MAX) == expected
+    assert (await audited.range_from(ID_MIN, 1_000)).sums == RangeSum(
         len(expected), sum(expected.values())
     )
 
 
-async def test_ranges_cover_every_id_once(store: OrderStore, record: AuditedRecord) -> None:
+async def test_ranges_cover_every_id_once(store: OrderStore, audited: AuditedRecord) -> None:
     """From the lowest to the highest possible, whatever their number."""
     await store.persist([sale() for _ in range(25)])
     for size in (1, 7, 25, 26):
         first, orders, lasts = ID_MIN, 0, []
         while True:
-            part = await record.range_from(first, size)
+            part = await audited.range_from(first, size)
             orders += part.sums.orders
             lasts.append(part.last)
             if part.last == ID_MAX:
@@ -77,7 +76,7 @@ async def test_ranges_cover_every_id_once(store: OrderStore, record: AuditedReco
         assert lasts == sorted(set(lasts), key=lambda last: last.int)
 
 
-async def test_what_waits_to_be_indexed_is_told(store: OrderStore, record: AuditedRecord) -> None:
+async def test_what_waits_to_be_indexed_is_told(store: OrderStore, audited: AuditedRecord) -> None:
     """By the outbox, or because it never can be; an unknown id has no checksum."""
     waiting, done, refused, unknown = sale(), sale(), sale(), new_id()
     await store.persist([waiting])
@@ -87,13 +86,13 @@ async def test_what_waits_to_be_indexed_is_told(store: OrderStore, record: Audit
         await store.outbox_done([persisted.outbox_id])
     await store.bury([DeadLetter(refused.order.id, None, b"", "no", Stage.INDEX, 1)])
     ids = [waiting.order.id, done.order.id, refused.order.id, unknown]
-    standing = await record.standing(ids)
+    standing = await audited.standing(ids)
     assert standing.rows == {one.order.id: checksum(one.order) for one in (waiting, done, refused)}
     assert standing.waiting == {waiting.order.id, refused.order.id}
 
 
 async def test_ids_to_be_indexed_again_come_out_of_the_outbox(
-    store: OrderStore, record: AuditedRecord
+    store: OrderStore, audited: AuditedRecord
 ) -> None:
     """Orders as they are, what is none as gone, and none of them as new."""
     new, old, gone = sale(), sale(), new_id()
@@ -101,7 +100,7 @@ async def test_ids_to_be_indexed_again_come_out_of_the_outbox(
     assert persisted.outbox_id is not None
     await store.outbox_done([persisted.outbox_id])
     await store.persist([new])
-    await record.index_again([old.order.id, gone])
+    await audited.index_again([old.order.id, gone])
     async with store.claim_outbox(0.0, 100) as batch:
         assert {row.order.id for row in batch.orders} == {old.order.id, new.order.id}
         assert list(batch.gone) == [gone]
@@ -110,7 +109,7 @@ async def test_ids_to_be_indexed_again_come_out_of_the_outbox(
 
 
 async def test_days_are_found_by_orders_and_by_cells(
-    store: OrderStore, record: AuditedRecord, seen: Onlooker
+    store: OrderStore, audited: AuditedRecord, seen: Onlooker
 ) -> None:
     """A day of which only a cell is left is compared as well."""
     await store.persist([sale(NOON), sale(NOON - timedelta(days=40))])
@@ -119,10 +118,10 @@ async def test_days_are_found_by_orders_and_by_cells(
         "INSERT INTO sales_product_days VALUES ('2026-02-20', 'tea', 0, 1, 1)"
     )
     days = []
-    day = await record.next_day(date(1970, 1, 1))
+    day = await audited.next_day(date(1970, 1, 1))
     while day is not None:
         days.append(day)
-        day = await record.next_day(day + timedelta(days=1))
+        day = await audited.next_day(day + timedelta(days=1))
     assert days == [date(2026, 1, 20), date(2026, 2, 10), date(2026, 2, 20), DAY]
 
 
@@ -137,25 +136,25 @@ PLANTED = {
 @pytest.mark.parametrize("planted", PLANTED.values(), ids=PLANTED.keys())
 @pytest.mark.parametrize("rollup", ["quarter_hours", "product_days"])
 async def test_a_wrong_cell_is_found_and_put_right(
-    store: OrderStore, record: AuditedRecord, seen: Onlooker, rollup: str, planted: str
+    store: OrderStore, audited: AuditedRecord, seen: Onlooker, rollup: str, planted: str
 ) -> None:
     """Found without being touched, then right to the cent, and right at another look."""
     await store.persist([sale(NOON + timedelta(minutes=7 * n), "2.50") for n in range(8)])
-    assert await record.compare_day(DAY, repair=False) == (8, 0, 0, False)
+    assert await audited.compare_day(DAY, repair=False) == (8, 0, 0, False)
     await seen.execute(planted.format(rollup))
-    found = await record.compare_day(DAY, repair=False)
+    found = await audited.compare_day(DAY, repair=False)
     assert (found.quarter_hours > 0, found.product_days > 0) == (
         rollup == "quarter_hours",
         rollup == "product_days",
     )
-    repaired = await record.compare_day(DAY, repair=True)
+    repaired = await audited.compare_day(DAY, repair=True)
     assert repaired == found._replace(repaired=True)
     await seen.assert_rollup_exact()
-    assert await record.compare_day(DAY, repair=True) == (8, 0, 0, False)
+    assert await audited.compare_day(DAY, repair=True) == (8, 0, 0, False)
 
 
 async def test_a_cell_of_no_order_is_removed(
-    store: OrderStore, record: AuditedRecord, seen: Onlooker
+    store: OrderStore, audited: AuditedRecord, seen: Onlooker
 ) -> None:
     """In all of its slots, also one that adds up to nothing."""
     await store.persist([sale()])
@@ -164,13 +163,13 @@ async def test_a_cell_of_no_order_is_removed(
         " ('2026-03-01 07:00Z', 2, 4, 1), ('2026-03-01 08:00Z', 1, 0, 0);"
         "INSERT INTO sales_product_days VALUES ('2026-03-01', 'ghost', 3, 9, 4)"
     )
-    assert await record.compare_day(DAY, repair=True) == (1, 2, 1, True)
+    assert await audited.compare_day(DAY, repair=True) == (1, 2, 1, True)
     await seen.assert_rollup_exact()
-    assert (await record.sales_totals()).equal
+    assert (await audited.sales_totals()).equal
 
 
 async def test_cells_are_put_right_while_orders_come_in(
-    store: OrderStore, record: AuditedRecord, seen: Onlooker
+    store: OrderStore, audited: AuditedRecord, seen: Onlooker
 ) -> None:
     """Whatever is persisted meanwhile, no drift is invented and none is left."""
     for n in range(4):
@@ -194,14 +193,14 @@ async def test_cells_are_put_right_while_orders_come_in(
         rng = random.Random(3)
         try:
             for n in range(15):
-                assert (await record.compare_day(DAY, repair=True))[1:] == (0, 0, False)
+                assert (await audited.compare_day(DAY, repair=True))[1:] == (0, 0, False)
                 table = ("sales_quarter_hours", "sales_product_days")[n % 2]
                 change = (
                     f"UPDATE {table} SET revenue = revenue + 1, orders = orders + 2",
                     f"DELETE FROM {table}",
                 )[rng.randrange(2)]
                 await seen.execute(f"BEGIN; LOCK TABLE {table}; {change}; COMMIT")
-                found = await asyncio.gather(*[record.compare_day(DAY, repair=True) for _ in "ab"])
+                found = await asyncio.gather(*[audited.compare_day(DAY, repair=True) for _ in "ab"])
                 assert any(one.repaired for one in found)
         finally:
             done.set()
@@ -211,11 +210,11 @@ async def test_cells_are_put_right_while_orders_come_in(
             tasks.create_task(persist(seed))
         tasks.create_task(drift())
     await seen.assert_rollup_exact()
-    assert (await record.sales_totals()).equal
+    assert (await audited.sales_totals()).equal
 
 
 async def test_orders_that_are_under_way_are_no_drift(
-    store: OrderStore, record: AuditedRecord, seen: Onlooker
+    store: OrderStore, audited: AuditedRecord, seen: Onlooker
 ) -> None:
     """A transaction that has written and not committed is in neither sum."""
     await store.persist([sale()])
@@ -224,35 +223,35 @@ async def test_orders_that_are_under_way_are_no_drift(
     task = asyncio.create_task(store.persist([sale()]))
     await asyncio.wait([task], timeout=0.2)  # it waits for the cell, with its order inserted
     assert not task.done()
-    assert await record.compare_day(DAY, repair=True) == (1, 0, 0, False)
+    assert await audited.compare_day(DAY, repair=True) == (1, 0, 0, False)
     await seen.execute("COMMIT")
     await task
-    assert await record.compare_day(DAY, repair=True) == (2, 0, 0, False)
+    assert await audited.compare_day(DAY, repair=True) == (2, 0, 0, False)
 
 
 async def test_a_rebuilds_position_is_kept_until_its_end(
-    record: AuditedRecord, seen: Onlooker
+    audited: AuditedRecord, seen: Onlooker
 ) -> None:
     """One that stood still for an hour begins anew."""
-    assert await record.rebuild_position() is None
+    assert await audited.rebuild_position() is None
     for day in (DAY, DAY + timedelta(days=1)):
-        await record.keep_rebuild_position(day)
-        assert await record.rebuild_position() == day
+        await audited.keep_rebuild_position(day)
+        assert await audited.rebuild_position() == day
     await seen.execute("UPDATE sales_rebuild SET changed_at = changed_at - interval '61 minutes'")
-    assert await record.rebuild_position() is None
-    await record.keep_rebuild_position(None)
+    assert await audited.rebuild_position() is None
+    await audited.keep_rebuild_position(None)
     assert await seen.rows("SELECT FROM sales_rebuild") == []
 
 
 async def test_freshness_adds_up_over_processes_and_a_day(
-    record: AuditedRecord, seen: Onlooker
+    audited: AuditedRecord, seen: Onlooker
 ) -> None:
     """What is older does not count any more."""
-    assert await record.freshness() == Freshness(0, 0, 0, 0)
+    assert await audited.freshness() == Freshness(0, 0, 0, 0)
     await seen.execute("INSERT INTO freshness VALUES (now() - interval '25 hours', 9, 9, 9, 9)")
     for _ in range(2):
-        await record.count_freshness(Freshness(5, 1, 3, 4))
-    assert await record.freshness() == Freshness(10, 2, 6, 8)
+        await audited.count_freshness(Freshness(5, 1, 3, 4))
+    assert await audited.freshness() == Freshness(10, 2, 6, 8)
 
 
 async def test_an_outbox_row_is_done_once(store: OrderStore) -> None:

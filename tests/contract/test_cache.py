@@ -1,4 +1,4 @@
-"""What the cache port promises, held against Redis's adapter on a real Valkey."""
+"""What the cache port promises, held against Redis's adapter and against the simulated cache."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,44 +7,43 @@ from datetime import timedelta
 import pytest
 import pytest_asyncio
 
-from polyglot_persistence.adapters.redis import keys
-from polyglot_persistence.adapters.redis.cache import RedisCache
-from polyglot_persistence.adapters.redis.client import RedisClient
-from polyglot_persistence.adapters.redis.script import Script
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.ports import Cache, Settled
+from tests.support.addresses import SIMULATED_REDIS_TOO
 from tests.support.cache import (
     LATER,
     TTL_SECONDS,
     dirty_ids,
     entry_of,
     ids_of,
-    new_client,
 )
+from tests.support.caches import CacheServer, cache_server
 from tests.support.eventually import eventually
 from tests.support.orders import START, accepted, bulk, prepared, single
 
-
-@pytest_asyncio.fixture
-async def client(redis_url: str) -> AsyncIterator[RedisClient]:
-    """A connection of the test's own, to look at what the adapter did."""
-    client = new_client(redis_url)
-    yield client
-    await client.close()
+pytestmark = SIMULATED_REDIS_TOO
 
 
 @pytest_asyncio.fixture
-async def cache(client: RedisClient) -> Cache:
-    return RedisCache(client, clean_ttl_seconds=TTL_SECONDS)
+async def server(redis_url: str) -> AsyncIterator[CacheServer]:
+    """An empty server."""
+    server = cache_server(redis_url)
+    yield server
+    await server.close()
+
+
+@pytest_asyncio.fixture
+async def cache(server: CacheServer) -> Cache:
+    return await server.process()
 
 
 # --- accept ----------------------------------------------------------------------------------
 
 
 async def test_an_accepted_order_is_readable_dirty_and_never_expires(
-    cache: Cache, client: RedisClient
+    cache: Cache, server: CacheServer
 ) -> None:
     """Accept stores the entry as codec writes it, marks it dirty, and gives it no TTL."""
     order = accepted()
@@ -52,7 +51,7 @@ async def test_an_accepted_order_is_readable_dirty_and_never_expires(
     assert reply[:3] == ({}, 1, True)
     assert [entry_of(order)] == (await cache.read([order.order.id])).entries
     assert [order.order.id] == await dirty_ids(cache)
-    assert await client.execute("TTL", keys.entry(order.order.id)) == -1
+    assert await server.ttl_seconds(order.order.id) is None
 
 
 async def test_a_batch_of_singles_and_bulks_is_stored_whole(cache: Cache) -> None:
@@ -139,13 +138,13 @@ async def test_settle_leaves_a_dirty_entry_of_another_order_alone(
 
 
 async def test_an_entry_of_a_newer_version_is_left_alone_with_its_mark(
-    cache: Cache, client: RedisClient
+    cache: Cache, server: CacheServer
 ) -> None:
     """It is read as it is, passed over by sweeps, and neither settled nor taken for a stray."""
     newer, order = accepted(), accepted(1)
     await cache.accept([single(newer), single(order)])
     raw = b"Z" + entry_of(newer)[1:]
-    await client.execute("SET", keys.entry(newer.order.id), raw)
+    await server.put(newer.order.id, raw)
     await cache.settle([Settled(EntryState.CLEAN, newer)])
     assert [order.order.id] == await dirty_ids(cache)
     await cache.settle([Settled(EntryState.CLEAN, order)])
@@ -183,11 +182,8 @@ async def test_one_accept_stores_thousands_of_units(cache: Cache) -> None:
     assert ids == set(await dirty_ids(cache))
 
 
-async def test_a_cancelled_accept_still_happens_and_disturbs_nobody(
-    cache: Cache, client: RedisClient
-) -> None:
+async def test_a_cancelled_accept_still_happens_and_disturbs_nobody(cache: Cache) -> None:
     """Cancelling a caller neither undoes the batch nor shifts replies."""
-    await client.execute("PING")
     orders = [accepted(n) for n in range(3)]
     calls = [asyncio.create_task(cache.accept([single(order)])) for order in orders]
     await asyncio.sleep(0)
@@ -217,21 +213,21 @@ async def test_read_gives_entries_in_order_and_the_epoch(cache: Cache) -> None:
     assert await cache.read([]) == ([], "7", read.reign)
 
 
-async def test_backfill_sets_only_what_is_absent(cache: Cache, client: RedisClient) -> None:
+async def test_backfill_sets_only_what_is_absent(cache: Cache, server: CacheServer) -> None:
     """A backfill stores clean entries with a TTL and leaves entries that are there alone."""
     dirty, absent = accepted(), accepted(1)
     await cache.accept([single(dirty)])
     await cache.backfill([dirty, absent])
     read = await cache.read([dirty.order.id, absent.order.id])
     assert [entry_of(dirty), entry_of(absent, EntryState.CLEAN)] == read.entries
-    assert 0 < await client.execute("TTL", keys.entry(absent.order.id)) <= TTL_SECONDS
-    assert await client.execute("TTL", keys.entry(dirty.order.id)) == -1
+    assert 0 < (await server.ttl_seconds(absent.order.id) or 0) <= TTL_SECONDS
+    assert await server.ttl_seconds(dirty.order.id) is None
     await cache.backfill([])
 
 
 @pytest.mark.parametrize("state", [EntryState.CLEAN, EntryState.DEAD])
 async def test_settle_overwrites_and_unmarks(
-    cache: Cache, client: RedisClient, state: EntryState
+    cache: Cache, server: CacheServer, state: EntryState
 ) -> None:
     """A settled entry says what the record has, expires, and is dirty no more; again alike."""
     order = accepted()
@@ -241,7 +237,7 @@ async def test_settle_overwrites_and_unmarks(
         await cache.settle([Settled(state, as_recorded, decided=order)])
         read = await cache.read([order.order.id])
         assert [entry_of(as_recorded, state)] == read.entries
-        assert 0 < await client.execute("TTL", keys.entry(order.order.id)) <= TTL_SECONDS
+        assert 0 < (await server.ttl_seconds(order.order.id) or 0) <= TTL_SECONDS
         assert await cache.backlog() == (0, None)
 
 
@@ -295,40 +291,28 @@ async def test_dirty_before_does_not_divide_a_unit(cache: Cache) -> None:
     assert len(entries) == 51
 
 
-async def test_strays_are_taken_off_the_dirty_set(cache: Cache, client: RedisClient) -> None:
+async def test_strays_are_taken_off_the_dirty_set(cache: Cache, server: CacheServer) -> None:
     """Ids whose entry is missing or not dirty go, even more than asked for, and hide none."""
     strays = [accepted(n) for n in range(10)]
     order = accepted(20)
     await cache.accept([single(one) for one in [*strays, order]])
     for stray in strays[:5]:
-        await client.execute("DEL", keys.entry(stray.order.id))
+        await server.remove(stray.order.id)
     for stray in strays[5:]:
         clean = entry_of(stray, EntryState.CLEAN)
-        await client.execute("SET", keys.entry(stray.order.id), clean)
+        await server.put(stray.order.id, clean)
     entries = await cache.dirty_before(LATER, 3)
     assert [order.order.id] == [entry.accepted.order.id for entry in entries]
     assert (1, order.accepted_at) == await cache.backlog()
 
 
-async def test_a_stray_that_was_accepted_meanwhile_stays_dirty(
-    cache: Cache, client: RedisClient
-) -> None:
-    """Between seeing an id without an entry and removing it, the order may have been accepted."""
-    order = accepted()
-    await cache.accept([single(order)])
-    name = keys.entry(order.order.id)
-    removed = await Script("forget_stray").run(client, [keys.DIRTY, name], [keys.member(name)])
-    assert removed == 0
-    assert await dirty_ids(cache) == [order.order.id]
-
-
 async def test_an_unreadable_dirty_entry_hides_no_other_and_is_kept(
-    cache: Cache, client: RedisClient
+    cache: Cache, server: CacheServer
 ) -> None:
     """An entry of a form that this version cannot read is passed over and stays dirty."""
     foreign, order = accepted(0), accepted(1)
     await cache.accept([single(foreign), single(order)])
-    await client.execute("SET", keys.entry(foreign.order.id), b"D2 something newer")
+    await server.put(foreign.order.id, b"D2 something newer")
     entries = await cache.dirty_before(LATER, 1)
     assert [order.order.id] == [entry.accepted.order.id for entry in entries]
     assert (await cache.backlog()).orders == 2
@@ -346,7 +330,7 @@ async def test_backlog_says_how_many_and_since_when(cache: Cache) -> None:
 
 
 async def test_the_epoch_is_copied_only_if_the_token_survived(
-    cache: Cache, client: RedisClient
+    cache: Cache, server: CacheServer
 ) -> None:
     """Without the token, or with another one, nothing is stored; a wipe removes the token."""
     reign = (await cache.read([])).reign
@@ -357,7 +341,7 @@ async def test_the_epoch_is_copied_only_if_the_token_survived(
     await cache.begin_warming("token")
     assert await cache.copy_epoch("3", "token", reign)
     assert (await cache.read([])).epoch == "3"
-    await client.execute("FLUSHDB")
+    await server.wipe()
     assert not await cache.copy_epoch("4", "token", reign)
     assert (await cache.read([])).epoch is None
 
@@ -392,16 +376,14 @@ async def test_a_server_without_replicas_holds_what_it_accepted(cache: Cache) ->
     assert not await cache.survives_failover("another")
 
 
-async def test_a_wiped_cache_is_empty_and_works(cache: Cache, client: RedisClient) -> None:
-    """After FLUSHDB and SCRIPT FLUSH every method works again by itself."""
+async def test_a_wiped_cache_is_empty_and_works(cache: Cache, server: CacheServer) -> None:
+    """Entries, marks, scripts: all is gone, and every method works again by itself."""
     order = accepted()
     await cache.accept([single(order)])
-    await client.execute("FLUSHDB")
-    await client.execute("SCRIPT", "FLUSH")
+    await server.wipe()
     assert (await cache.read([order.order.id]))[:2] == ([None], None)
     assert await cache.backlog() == (0, None)
     assert (await cache.accept([single(order)]))[:3] == ({}, 1, True)
-    await client.execute("SCRIPT", "FLUSH")
     await cache.settle([Settled(EntryState.CLEAN, order)])
     await cache.forget_dead([order.order.id])
     assert await dirty_ids(cache) == []

@@ -15,12 +15,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from polyglot_persistence.adapters.redis.cache import RedisCache
-from polyglot_persistence.adapters.redis.client import RedisClient
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.ports import Settled, Unit
+from tests.support.addresses import SIMULATED_REDIS_TOO
+from tests.support.caches import cache_server
 from tests.support.orders import START, accepted, prepared, single
 
 Result = TypeVar("Result")
@@ -53,12 +53,12 @@ class CacheAndDictionary(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.client = RedisClient(self.url, connect_timeout_seconds=5, command_timeout_seconds=5)
-        self.cache = RedisCache(self.client)
+        self.server = cache_server(self.url)
+        self.wait(self.server.wipe())
+        self.cache = self.wait(self.server.process())
         self.entries: dict[UUID, tuple[EntryState, AcceptedOrder]] = {}
         self.epoch: str | None = None
         self.token: str | None = None
-        self.wait(self.client.execute("FLUSHALL"))
 
     def wait(self, call: Coroutine[Any, Any, Result]) -> Result:
         return self.runner.run(call)
@@ -75,7 +75,7 @@ class CacheAndDictionary(RuleBasedStateMachine):
 
     @rule()
     def wipe(self) -> None:
-        self.wait(self.client.execute("FLUSHALL"))
+        self.wait(self.server.wipe())
         self.entries.clear()
         self.epoch = self.token = None
 
@@ -182,10 +182,11 @@ class CacheAndDictionary(RuleBasedStateMachine):
         assert (len(dirty), oldest) == self.wait(self.cache.backlog())
 
     def teardown(self) -> None:
-        self.wait(self.client.close())
+        self.wait(self.server.close())
         self.runner.close()
 
 
+@SIMULATED_REDIS_TOO
 def test_the_cache_is_a_dictionary_with_states(redis_url: str) -> None:
     """Any sequence of calls leaves entries, dirty set and epoch as a dictionary would have them."""
     machine = type("CacheAndDictionaryHere", (CacheAndDictionary,), {"url": redis_url})

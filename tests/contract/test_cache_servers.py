@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 import pytest
 import pytest_asyncio
 
+from polyglot_persistence.adapters.redis import keys
 from polyglot_persistence.adapters.redis.cache import RedisCache
 from polyglot_persistence.adapters.redis.client import RedisClient
+from polyglot_persistence.adapters.redis.script import Script
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
@@ -240,3 +242,15 @@ async def test_a_server_is_cold_after_a_restart(
     assert not await own_cache.reigns(reign)
     assert await own_cache.copy_epoch("8", "token", read.reign)
     assert (await own_cache.read([])).epoch == "8"
+
+
+async def test_a_stray_that_was_accepted_meanwhile_stays_dirty(
+    own_cache: RedisCache, own_client: RedisClient
+) -> None:
+    """Between seeing an id without an entry and removing it, the order may have been accepted."""
+    order = accepted()
+    await own_cache.accept([single(order)])
+    name = keys.entry(order.order.id)
+    removed = await Script("forget_stray").run(own_client, [keys.DIRTY, name], [keys.member(name)])
+    assert removed == 0
+    assert await dirty_ids(own_cache) == [order.order.id]

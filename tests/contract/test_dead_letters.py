@@ -8,21 +8,21 @@ from uuid import UUID
 import pytest
 
 from polyglot_persistence.adapters.postgres.dead_letters import PostgresDeadLetters
-from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.domain.dead_letter import DeadLetter, DeadLetterRow, LetterFilter, Stage
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import DeadLetters, OrderStore
 from tests.support.orders import accepted
 from tests.support.record import Onlooker, pool_on
+from tests.support.records import RecordEngine, Tables
 
 ALL = LetterFilter()
 
 
 @pytest.fixture
-def letters(pool: PostgresPool) -> DeadLetters:
+def letters(record: RecordEngine) -> DeadLetters:
     """The dead letters."""
-    return PostgresDeadLetters(pool)
+    return record.letters()
 
 
 def letter(
@@ -170,7 +170,7 @@ async def test_a_letter_that_is_being_replayed_is_not_waited_for(
 
 
 async def test_a_letter_of_the_index_goes_into_the_outbox(
-    store: OrderStore, letters: DeadLetters, seen: Onlooker
+    store: OrderStore, letters: DeadLetters, tables: Tables
 ) -> None:
     """In its place, once for each order; letters of other stages stay where they are."""
     orders = [accepted() for _ in range(2)]
@@ -185,7 +185,7 @@ async def test_a_letter_of_the_index_goes_into_the_outbox(
     (other, *index) = await ids(letters)
     await letters.reindex([other, *index])
     assert await ids(letters) == [other]
-    assert await seen.value("SELECT orders FROM index_outbox") == 2
+    assert [len(named) for named in (await tables.outbox()).values()] == [2]
     async with store.claim_outbox(0, 100) as batch:
         assert {row.order.id for row in batch.orders} == {one.order.id for one in orders}
     await letters.reindex(index)

@@ -23,7 +23,8 @@ from polyglot_persistence.worker.persister import Persister, PersisterLimits
 from tests.support.addresses import BUNDLED_POSTGRES
 from tests.support.eventually import eventually
 from tests.support.orders import accepted, message
-from tests.support.queues import ADAPTERS, QueueServer, serving
+from tests.support.queue_adapters import ADAPTERS, serving
+from tests.support.queues import QueueServer
 from tests.support.record import Onlooker
 from tests.support.scripted import ScriptedCache
 

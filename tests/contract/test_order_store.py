@@ -18,6 +18,7 @@ from polyglot_persistence.errors import PoisonError
 from polyglot_persistence.ports import OrderStore, StoredOrder
 from tests.support.orders import accepted
 from tests.support.record import Onlooker, onlooker
+from tests.support.records import Tables
 
 
 def bulk(*names: str, unit_id: UUID | None = None) -> list[AcceptedOrder]:
@@ -47,7 +48,7 @@ def letter(order_id: UUID, payload: bytes = b"{}", stage: Stage = Stage.PERSIST)
 
 
 async def test_persisted_orders_stand_in_the_record_as_they_were_accepted(
-    store: OrderStore, seen: Onlooker
+    store: OrderStore, tables: Tables
 ) -> None:
     """Every field survives exactly: the cents, the microseconds, the text."""
     order = accepted(0.000001, name="Käse „alt“ 🧀 O'Hara", amount="9999999999.99")
@@ -58,18 +59,8 @@ async def test_persisted_orders_stand_in_the_record_as_they_were_accepted(
     assert persisted.conflicts == {}
     assert set(persisted.stored) == persisted.inserted
     assert before - timedelta(seconds=5) <= persisted.stored[order.order.id].persisted_at
-    assert await seen.rows(
-        "SELECT id, product_name, amount, created_at, accepted_at, persisted_at FROM orders"
-        " ORDER BY created_at"
-    ) == [
-        (
-            one.order.id,
-            one.order.product_name,
-            one.order.amount,
-            one.order.created_at,
-            one.accepted_at,
-            persisted.stored[one.order.id].persisted_at,
-        )
+    assert await tables.orders() == [
+        StoredOrder(one.order, one.accepted_at, persisted.stored[one.order.id].persisted_at)
         for one in (order, zero)
     ]
     assert (await store.find([zero.order.id])).orders == {
@@ -78,58 +69,53 @@ async def test_persisted_orders_stand_in_the_record_as_they_were_accepted(
     assert str(persisted.stored[zero.order.id].order.amount) == "0.00"
 
 
-async def test_redelivery_counts_nothing_twice(store: OrderStore, seen: Onlooker) -> None:
+async def test_redelivery_counts_nothing_twice(store: OrderStore, tables: Tables) -> None:
     """A batch that comes again is stored, as it stands, and feeds neither rollup nor outbox."""
     batch = [accepted(second, amount=f"{second}.01") for second in range(20)]
     first = await store.persist(batch)
     again = await store.persist(batch)
     assert again.stored == first.stored
     assert (again.inserted, again.outbox_id, again.conflicts) == (frozenset(), None, {})
-    await seen.assert_rollup_exact()
-    assert await seen.value("SELECT sum(orders) FROM sales_quarter_hours") == 20
-    assert await seen.value("SELECT count(*) FROM index_outbox") == 1
+    await tables.assert_rollup_exact()
+    assert len(await tables.orders()) == 20
+    assert len(await tables.outbox()) == 1
 
 
-async def test_only_new_rows_feed_rollup_and_outbox(store: OrderStore, seen: Onlooker) -> None:
+async def test_only_new_rows_feed_rollup_and_outbox(store: OrderStore, tables: Tables) -> None:
     """Of a batch that is partly there, the outbox row holds the rest, and so does the rollup."""
     old, new = [accepted() for _ in range(3)], [accepted(amount="0.05") for _ in range(4)]
     await store.persist(old)
     persisted = await store.persist([*old[:2], *new, old[2]])
     assert persisted.inserted == {one.order.id for one in new}
     assert len(persisted.stored) == 7
-    ids, orders = (
-        await seen.rows(
-            "SELECT order_ids, orders FROM index_outbox WHERE id = $1", persisted.outbox_id
-        )
-    )[0]
-    assert set(ids) == persisted.inserted
-    assert orders == 4
-    await seen.assert_rollup_exact()
+    assert persisted.outbox_id is not None
+    assert set((await tables.outbox())[persisted.outbox_id]) == persisted.inserted
+    await tables.assert_rollup_exact()
 
 
-async def test_an_id_twice_in_a_batch_is_one_order(store: OrderStore, seen: Onlooker) -> None:
+async def test_an_id_twice_in_a_batch_is_one_order(store: OrderStore, tables: Tables) -> None:
     """The second is treated as if it came later: the same content counts once."""
     order, other = accepted(), accepted()
     persisted = await store.persist([order, other, order])
     assert persisted.inserted == {order.order.id, other.order.id}
     assert persisted.conflicts == {}
-    await seen.assert_rollup_exact()
-    assert await seen.value("SELECT sum(orders) FROM sales_quarter_hours") == 2
+    await tables.assert_rollup_exact()
+    assert len(await tables.orders()) == 2
 
 
 async def test_an_id_twice_with_other_content_is_a_conflict_with_the_first(
-    store: OrderStore, seen: Onlooker
+    store: OrderStore, tables: Tables
 ) -> None:
     """The first of the batch wins; the second is reported with the row that it met."""
     first = accepted(amount="1.00")
     persisted = await store.persist([first, changed(first, amount=Decimal("2.00"))])
     assert persisted.inserted == {first.order.id}
     assert persisted.conflicts == {first.order.id: persisted.stored[first.order.id]}
-    assert await seen.value("SELECT amount FROM orders") == Decimal("1.00")
-    await seen.assert_rollup_exact()
+    assert [row.order.amount for row in await tables.orders()] == [Decimal("1.00")]
+    await tables.assert_rollup_exact()
 
 
-async def test_a_conflict_leaves_out_its_whole_unit(store: OrderStore, seen: Onlooker) -> None:
+async def test_a_conflict_leaves_out_its_whole_unit(store: OrderStore, tables: Tables) -> None:
     """Nothing of the unit is stored or counted; the rest of the batch is."""
     taken = accepted(name="taken")
     await store.persist([taken])
@@ -143,17 +129,17 @@ async def test_a_conflict_leaves_out_its_whole_unit(store: OrderStore, seen: Onl
     assert set(persisted.stored) == persisted.inserted
     assert persisted.conflicts.keys() == {taken.order.id}
     assert persisted.conflicts[taken.order.id].order == taken.order
-    assert [name for (name,) in await seen.rows("SELECT product_name FROM orders ORDER BY 1")] == [
+    assert await tables.names() == [
         "d",
         "e",
         "single",
         "taken",
     ]
-    await seen.assert_rollup_exact()
-    assert await seen.value("SELECT count(*) FROM index_outbox") == 2
+    await tables.assert_rollup_exact()
+    assert len(await tables.outbox()) == 2
 
 
-async def test_a_batch_of_conflicts_only_stores_nothing(store: OrderStore, seen: Onlooker) -> None:
+async def test_a_batch_of_conflicts_only_stores_nothing(store: OrderStore, tables: Tables) -> None:
     """All left out: the rows as they stand, and no outbox row."""
     orders = [accepted() for _ in range(3)]
     first = await store.persist(orders)
@@ -162,10 +148,10 @@ async def test_a_batch_of_conflicts_only_stores_nothing(store: OrderStore, seen:
     assert persisted.inserted == frozenset()
     assert persisted.outbox_id is None
     assert persisted.conflicts == first.stored
-    assert await seen.value("SELECT count(*) FROM index_outbox") == 1
+    assert len(await tables.outbox()) == 1
 
 
-async def test_what_met_only_a_left_out_unit_is_stored(store: OrderStore, seen: Onlooker) -> None:
+async def test_what_met_only_a_left_out_unit_is_stored(store: OrderStore, tables: Tables) -> None:
     """A unit set aside for an earlier one is tried again once that one is left out itself."""
     taken = accepted(name="taken")
     await store.persist([taken])
@@ -179,8 +165,8 @@ async def test_what_met_only_a_left_out_unit_is_stored(store: OrderStore, seen: 
     persisted = await store.persist([*earlier, later])
     assert persisted.inserted == {later.order.id}
     assert persisted.conflicts.keys() == {taken.order.id}
-    assert await seen.rows("SELECT product_name FROM orders ORDER BY 1") == [("later",), ("taken",)]
-    await seen.assert_rollup_exact()
+    assert await tables.names() == ["later", "taken"]
+    await tables.assert_rollup_exact()
 
 
 async def test_created_at_counts_only_where_it_was_given(store: OrderStore) -> None:
@@ -196,13 +182,13 @@ async def test_created_at_counts_only_where_it_was_given(store: OrderStore) -> N
     assert (await store.persist([imported])).conflicts.keys() == {order.order.id}
 
 
-async def test_a_unit_that_contradicts_itself_is_poison(store: OrderStore, seen: Onlooker) -> None:
+async def test_a_unit_that_contradicts_itself_is_poison(store: OrderStore, tables: Tables) -> None:
     """One id with two contents in one unit can never be stored whole."""
     unit = bulk("a", "b")
     unit[1] = changed(unit[0], product_name="b")
     with pytest.raises(PoisonError, match=str(unit[0].order.id)):
         await store.persist(unit)
-    assert await seen.value("SELECT count(*) FROM orders") == 0
+    assert len(await tables.orders()) == 0
 
 
 @pytest.mark.parametrize(
@@ -221,18 +207,18 @@ async def test_a_unit_that_contradicts_itself_is_poison(store: OrderStore, seen:
     ids=str,
 )
 async def test_what_postgres_can_never_hold_is_poison(
-    store: OrderStore, seen: Onlooker, content: dict[str, object]
+    store: OrderStore, tables: Tables, content: dict[str, object]
 ) -> None:
     """It is refused for good, its batch is rolled back, and the next call is served."""
     good = accepted()
     with pytest.raises(PoisonError):
         await store.persist([good, changed(accepted(), **content)])
-    assert await seen.value("SELECT count(*) FROM orders") == 0
+    assert len(await tables.orders()) == 0
     assert (await store.persist([good])).inserted == {good.order.id}
 
 
 async def test_persisting_removes_the_dead_letters_of_what_it_inserts(
-    store: OrderStore, seen: Onlooker
+    store: OrderStore, tables: Tables
 ) -> None:
     """A replayed order is dead no longer; the letters of others stay."""
     replayed, other = accepted(), accepted()
@@ -240,14 +226,14 @@ async def test_persisting_removes_the_dead_letters_of_what_it_inserts(
     await store.bury([letter(replayed.order.id), letter(replayed.order.id, same)])
     await store.bury([letter(other.order.id)])
     await store.persist([replayed])
-    assert await seen.rows("SELECT order_id FROM dead_letters") == [(other.order.id,)]
+    assert [row.order_id for row in await tables.letters()] == [other.order.id]
     found = await store.find([replayed.order.id, other.order.id])
     assert found.orders.keys() == {replayed.order.id}
     assert found.dead.keys() == {other.order.id}
 
 
 async def test_persisting_keeps_the_dead_letters_of_another_order_under_its_id(
-    store: OrderStore, seen: Onlooker
+    store: OrderStore, tables: Tables
 ) -> None:
     """That one was accepted, too: it must not vanish because the first one is persisted."""
     first = accepted()
@@ -255,14 +241,14 @@ async def test_persisting_keeps_the_dead_letters_of_another_order_under_its_id(
     payloads = [codec.encode_item(one, codec.encode_order(one.order)) for one in others]
     await store.bury([letter(first.order.id, payload) for payload in payloads])
     assert (await store.persist([first])).inserted == {first.order.id}
-    rows = await seen.rows("SELECT payload FROM dead_letters ORDER BY id")
-    assert sorted(payload for (payload,) in rows) == sorted(payloads)
+    kept = [row.payload for row in await tables.letters()]
+    assert sorted(kept) == sorted(payloads)
     found = await store.find([first.order.id])
     assert found.orders.keys() == {first.order.id}
     assert not found.dead
 
 
-async def test_a_refused_unit_keeps_its_dead_letters(store: OrderStore, seen: Onlooker) -> None:
+async def test_a_refused_unit_keeps_its_dead_letters(store: OrderStore, tables: Tables) -> None:
     """What is rolled back removes nothing."""
     taken = accepted()
     await store.persist([taken])
@@ -272,7 +258,7 @@ async def test_a_refused_unit_keeps_its_dead_letters(store: OrderStore, seen: On
     )
     await store.bury([letter(unit[0].order.id)])
     await store.persist(unit)
-    assert await seen.value("SELECT count(*) FROM dead_letters") == 1
+    assert len(await tables.letters()) == 1
 
 
 async def test_an_empty_batch_is_nothing(store: OrderStore) -> None:
@@ -282,7 +268,7 @@ async def test_an_empty_batch_is_nothing(store: OrderStore) -> None:
 
 
 async def test_overlapping_batches_at_once_neither_deadlock_nor_count_twice(
-    store: OrderStore, seen: Onlooker
+    store: OrderStore, tables: Tables
 ) -> None:
     """Shuffled batches from six connections: every order goes in once, whoever brings it first."""
     random_numbers = random.Random(20_260_101)
@@ -300,9 +286,9 @@ async def test_overlapping_batches_at_once_neither_deadlock_nor_count_twice(
 
     brought = await asyncio.gather(*[bring(seed) for seed in range(6)])
     inserted = [order_id for one in brought for order_id in one]
-    assert len(inserted) == len(set(inserted)) == await seen.value("SELECT count(*) FROM orders")
+    assert len(inserted) == len(set(inserted)) == len(await tables.orders())
     assert len(inserted) > 350
-    await seen.assert_rollup_exact()
+    await tables.assert_rollup_exact()
 
 
 async def test_a_conflict_that_commits_meanwhile_is_still_seen(
@@ -366,13 +352,13 @@ BATCHES = st.lists(
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batch=BATCHES)
 async def test_the_rollup_is_the_sum_over_the_orders(
-    store: OrderStore, seen: Onlooker, batch: Sequence[AcceptedOrder]
+    store: OrderStore, tables: Tables, batch: Sequence[AcceptedOrder]
 ) -> None:
     """Whatever comes, however often, before 1970 or far ahead: rollup and record agree."""
     persisted = await store.persist(batch)
     assert persisted.stored.keys() | persisted.conflicts.keys() == {one.order.id for one in batch}
     assert (await store.find(list(persisted.stored))).orders == persisted.stored
-    await seen.assert_rollup_exact()
+    await tables.assert_rollup_exact()
 
 
 async def test_a_stored_order_is_what_a_later_reader_gets(store: OrderStore) -> None:

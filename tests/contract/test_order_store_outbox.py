@@ -6,13 +6,12 @@ from uuid import UUID
 
 import pytest
 
-from polyglot_persistence.adapters.postgres.pool import PostgresPool
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import OrderStore, OutboxBatch
 from tests.support.eventually import WAIT_SECONDS
 from tests.support.orders import accepted
 from tests.support.record import Onlooker
+from tests.support.records import RecordEngine, Tables
 
 
 async def persist(store: OrderStore, *sizes: int) -> list[set[UUID]]:
@@ -29,7 +28,7 @@ def ids(batch: OutboxBatch) -> set[UUID]:
 
 
 async def test_a_claim_yields_the_orders_and_deletes_the_rows(
-    store: OrderStore, seen: Onlooker
+    store: OrderStore, tables: Tables
 ) -> None:
     """After a normal end nothing waits any more, and the next claim yields nothing."""
     batches = await persist(store, 3, 2)
@@ -41,7 +40,7 @@ async def test_a_claim_yields_the_orders_and_deletes_the_rows(
     assert (await store.progress(dead_letters_max=1)).outbox_oldest is None
     async with store.claim_outbox(0, 100) as claimed:
         assert claimed.orders == []
-    assert await seen.value("SELECT count(*) FROM index_outbox") == 0
+    assert not await tables.outbox()
 
 
 async def test_an_exception_leaves_the_rows(store: OrderStore) -> None:
@@ -54,10 +53,10 @@ async def test_an_exception_leaves_the_rows(store: OrderStore) -> None:
         assert ids(claimed) == batch
 
 
-async def test_a_claim_takes_only_what_is_old_enough(store: OrderStore, seen: Onlooker) -> None:
+async def test_a_claim_takes_only_what_is_old_enough(store: OrderStore, tables: Tables) -> None:
     """Fresh rows belong to the worker that wrote them."""
     (old,) = await persist(store, 2)
-    await seen.execute("UPDATE index_outbox SET created_at = created_at - interval '1 minute'")
+    await tables.age_outbox(timedelta(minutes=1))
     await persist(store, 3)
     async with store.claim_outbox(30, 100) as claimed:
         assert ids(claimed) == old
@@ -161,9 +160,9 @@ async def test_an_epoch_grows_although_the_clock_went_back(
     assert number(await store.new_epoch()) == ahead + 1
 
 
-async def test_only_one_process_leads_in_a_role(store: OrderStore, pool: PostgresPool) -> None:
+async def test_only_one_process_leads_in_a_role(store: OrderStore, record: RecordEngine) -> None:
     """Others get None at once; another role is free; leaving the context hands it on."""
-    other = PostgresOrderStore(pool)
+    other = record.store()
     async with store.lead("sweeper") as lead:
         assert lead is not None
         async with other.lead("sweeper") as second, other.lead("refresher") as elsewhere:

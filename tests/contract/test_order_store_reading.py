@@ -9,7 +9,7 @@ from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.ports import OrderStore
 from tests.support.orders import accepted
-from tests.support.record import Onlooker
+from tests.support.records import Tables
 
 
 def letter(
@@ -92,7 +92,7 @@ async def test_a_page_of_an_empty_record_is_empty(store: OrderStore) -> None:
     assert await store.page((datetime.now(UTC), new_id()), 10) == []
 
 
-async def test_burying_again_only_counts_up(store: OrderStore, seen: Onlooker) -> None:
+async def test_burying_again_only_counts_up(store: OrderStore, tables: Tables) -> None:
     """The same order, stage and payload is the same letter, with its latest reason and moment."""
     order_id = new_id()
     await store.bury([letter(order_id)])
@@ -103,11 +103,11 @@ async def test_burying_again_only_counts_up(store: OrderStore, seen: Onlooker) -
     assert again.letter == first.letter._replace(attempts=2, reason="another reason")
     assert again.first_at == first.first_at
     assert again.last_at > first.last_at
-    assert await seen.value("SELECT count(*) FROM dead_letters") == 1
+    assert len(await tables.letters()) == 1
 
 
 async def test_another_stage_or_payload_is_another_letter(
-    store: OrderStore, seen: Onlooker
+    store: OrderStore, tables: Tables
 ) -> None:
     """All three tell letters apart."""
     order_id = new_id()
@@ -119,17 +119,15 @@ async def test_another_stage_or_payload_is_another_letter(
             letter(new_id()),
         ]
     )
-    assert await seen.value("SELECT count(*) FROM dead_letters WHERE attempts = 1") == 4
+    assert [row.attempts for row in await tables.letters()] == [1] * 4
 
 
-async def test_a_payload_without_an_id_is_one_letter_too(store: OrderStore, seen: Onlooker) -> None:
+async def test_a_payload_without_an_id_is_one_letter_too(store: OrderStore, tables: Tables) -> None:
     """Unreadable bytes that come again and again do not fill the table."""
     unreadable = letter(None, b"\x00 not JSON", Stage.DECODE)
     await store.bury([unreadable, unreadable])
     await store.bury([unreadable])
-    assert await seen.rows("SELECT order_id, payload, attempts FROM dead_letters") == [
-        (None, b"\x00 not JSON", 3)
-    ]
+    assert await tables.letters() == [(None, b"\x00 not JSON", 3)]
 
 
 @pytest.mark.parametrize(
@@ -148,10 +146,10 @@ async def test_any_reason_can_be_kept(store: OrderStore, reason: str, kept: str)
     assert (await store.find([order_id])).dead[order_id].letter.reason == kept
 
 
-async def test_burying_nothing_is_nothing(store: OrderStore, seen: Onlooker) -> None:
+async def test_burying_nothing_is_nothing(store: OrderStore, tables: Tables) -> None:
     """An empty call writes no row."""
     await store.bury([])
-    assert await seen.value("SELECT count(*) FROM dead_letters") == 0
+    assert len(await tables.letters()) == 0
 
 
 async def test_the_nil_and_the_last_uuid_are_ids_like_others(store: OrderStore) -> None:

@@ -12,9 +12,9 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports import Consumer, Delivery, Queue
-from tests.support.addresses import address_of
 from tests.support.eventually import WAIT_SECONDS, eventually
 from tests.support.orders import accepted, message
+from tests.support.queue_adapters import ADAPTERS, serving, serving_alone, stalling
 from tests.support.queue_messages import (
     hold,
     is_ready,
@@ -23,8 +23,7 @@ from tests.support.queue_messages import (
     numbers,
     work_off,
 )
-from tests.support.queues import ADAPTERS, QueueServer, RabbitMQ, ValkeyStreams, closing, serving
-from tests.support.servers import running, short_directory
+from tests.support.queues import REAL, QueueServer, StallingServer
 
 AWAY = (UnavailableError, UnknownOutcomeError)
 HOUR_SECONDS = 3_600.0
@@ -43,17 +42,16 @@ async def server(
 
 @pytest_asyncio.fixture(params=ADAPTERS)
 async def own_server(request: pytest.FixtureRequest) -> AsyncIterator[QueueServer]:
-    """A queue server that the test may take away and stall."""
-    if request.param != "valkey_streams":
-        async with closing(RabbitMQ(address_of(request.param))) as server:
-            yield server
-    else:
-        with short_directory() as directory:
-            async with (
-                running(EmbeddedValkey(directory / "valkey")) as valkey,
-                closing(ValkeyStreams(valkey)) as server,
-            ):
-                yield server
+    """A queue server that the test may take away."""
+    async with serving_alone(request.param) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(params=REAL)
+async def stalling_server(request: pytest.FixtureRequest) -> AsyncIterator[StallingServer]:
+    """A queue server that the test may stall."""
+    async with stalling(request.param) as server:
+        yield server
 
 
 @pytest_asyncio.fixture
@@ -397,17 +395,17 @@ async def test_what_was_delivered_before_a_restart_is_known_to_have_been(
     assert new.redeliveries == 0
 
 
-async def test_a_stalled_server_leaves_a_publish_unknown(own_server: QueueServer) -> None:
+async def test_a_stalled_server_leaves_a_publish_unknown(stalling_server: StallingServer) -> None:
     """A publish that is not confirmed in time says so within its deadline, and all recovers."""
-    queue = await own_server.process()
+    queue = await stalling_server.process()
     await queue.publish(numbered(0))
-    own_server.stall()
+    stalling_server.stall()
     try:
         async with asyncio.timeout(WAIT_SECONDS):
             with pytest.raises(UnknownOutcomeError):
                 await queue.publish(numbered(1))
     finally:
-        own_server.resume()
+        stalling_server.resume()
     await eventually(
         lambda: queue.publish(numbered(2)), within_seconds=RECOVERY_SECONDS, retried=AWAY
     )

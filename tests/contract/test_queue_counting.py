@@ -9,8 +9,9 @@ import pytest_asyncio
 
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from tests.support.eventually import WAIT_SECONDS, eventually
+from tests.support.queue_adapters import ADAPTERS, serving
 from tests.support.queue_messages import hold, is_ready, numbered, numbers, work_off
-from tests.support.queues import ADAPTERS, QueueServer, serving
+from tests.support.queues import QueueServer
 
 
 @pytest_asyncio.fixture(params=ADAPTERS)

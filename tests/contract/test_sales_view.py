@@ -6,19 +6,18 @@ from decimal import Decimal
 
 import pytest
 
-from polyglot_persistence.adapters.postgres.pool import PostgresPool
-from polyglot_persistence.adapters.postgres.sales import PostgresSalesView
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports import OrderStore
 from polyglot_persistence.ports.sales import DaySales, SalesView
 from tests.support.eventually import WAIT_SECONDS, eventually
 from tests.support.record import Onlooker, onlooker
+from tests.support.records import RecordEngine
 
 
 @pytest.fixture
-def view(pool: PostgresPool) -> SalesView:
-    return PostgresSalesView(pool)
+def view(record: RecordEngine) -> SalesView:
+    return record.sales()
 
 
 def sale(moment: datetime, amount: str) -> AcceptedOrder:

@@ -10,8 +10,6 @@ from uuid import UUID
 import pytest
 
 from polyglot_persistence.adapters.clock import SystemClock
-from polyglot_persistence.adapters.postgres.pool import PostgresPool
-from polyglot_persistence.adapters.postgres.rebuild import PostgresRebuildRecord
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.flows.first_index import FirstIndex
@@ -25,12 +23,12 @@ from polyglot_persistence.flows.rebuild import (
     Step,
     VerificationError,
 )
-from polyglot_persistence.ports import Clock, OrderStore, Progress, StoredOrder
-from polyglot_persistence.ports.rebuild import RebuildTarget
+from polyglot_persistence.ports import Clock, Progress, StoredOrder
+from polyglot_persistence.ports.rebuild import RebuildRecord, RebuildTarget
 from polyglot_persistence.worker.rebuilder import make_first, rebuild_forever
 from tests.support.eventually import eventually
 from tests.support.orders import START
-from tests.support.record import Onlooker
+from tests.support.records import RecordEngine, Tables
 from tests.support.scripted import FakeClock
 from tests.support.search_indexes import SearchEngine, asked, visible
 
@@ -44,22 +42,21 @@ class DiedError(Exception):
 class System:
     """A record, an engine, and what several processes would have of them."""
 
-    def __init__(self, engine: SearchEngine, store: OrderStore, pool: PostgresPool) -> None:
+    def __init__(self, engine: SearchEngine, record: RecordEngine) -> None:
         self.engine = engine
-        self.store = store
-        self.pool = pool
+        self.store = record.store()
+        self.record = record.rebuild()
         self.searching = engine.process()
         self.indexing = engine.process()
-        self.index_flow = IndexFlow(store, self.indexing, CLOCK)
+        self.index_flow = IndexFlow(self.store, self.indexing, CLOCK)
 
     def process(
         self, *, batch: int = 20, rate: float = 1e6, clock: Clock = CLOCK
     ) -> tuple[RebuildFlow, RebuildTarget]:
         """Return the flow of a new process."""
         target = self.engine.target()
-        record = PostgresRebuildRecord(self.pool)
         limits = RebuildLimits(batch, rate)
-        return RebuildFlow(record, target, self.store, clock, limits), target
+        return RebuildFlow(self.record, target, self.store, clock, limits), target
 
     def first_index(self) -> FirstIndex:
         """Return what makes the first index in a new process."""
@@ -97,9 +94,9 @@ class PersistsAtTheFirstLook:
 
 
 @pytest.fixture
-def system(engine: SearchEngine, store: OrderStore, pool: PostgresPool) -> System:
+def system(engine: SearchEngine, record: RecordEngine) -> System:
     """A system whose index is missing."""
-    return System(engine, store, pool)
+    return System(engine, record)
 
 
 async def test_a_missing_index_is_refused_until_all_of_it_is_there(system: System) -> None:
@@ -292,7 +289,7 @@ async def test_what_differs_is_mended_before_the_swap(system: System) -> None:
     async def plant(step: Step) -> None:
         if step.phase is not Phase.FILL or step.done < 60:
             return
-        rows = await PostgresRebuildRecord(system.pool).orders_after(None, 60)
+        rows = await system.record.orders_after(None, 60)
         await target.building.remove([rows[0].order.id, rows[59].order.id])
         changed = Order(rows[7].order.id, "Milk", Decimal("9.99"), START)
         surplus = [
@@ -329,12 +326,12 @@ async def test_an_index_that_cannot_be_mended_is_not_used(
 
 
 async def test_what_the_new_index_can_never_take_is_a_dead_letter(
-    system: System, monkeypatch: pytest.MonkeyPatch, seen: Onlooker
+    system: System, monkeypatch: pytest.MonkeyPatch, tables: Tables
 ) -> None:
     """And it does not hold the rest up."""
     await system.persist(20)
     flow, target = system.process()
-    bad = (await PostgresRebuildRecord(system.pool).orders_after(None, 1))[0]
+    bad = (await system.record.orders_after(None, 1))[0]
     unreadable = bad._replace(
         order=Order(bad.order.id, "Milk \ud800", bad.order.amount, bad.order.created_at)
     )
@@ -346,23 +343,21 @@ async def test_what_the_new_index_can_never_take_is_a_dead_letter(
     monkeypatch.setattr(target.building, "index", spoilt)
     await flow.run()
     assert await system.total() == 19
-    assert (
-        await seen.value("SELECT order_id FROM dead_letters WHERE stage = 'index'") == bad.order.id
-    )
+    assert [row.order_id for row in await tables.letters()] == [bad.order.id]
 
 
-async def test_rows_are_kept_until_both_indexes_hold_them(system: System, seen: Onlooker) -> None:
+async def test_rows_are_kept_until_both_indexes_hold_them(system: System, tables: Tables) -> None:
     """Worked off by the current index, they arrive for the new one; without a rebuild they go."""
     await system.process()[0].run()
-    record = PostgresRebuildRecord(system.pool)
+    record = system.record
     await system.add(3)
-    assert await seen.value("SELECT count(*) FROM rebuild_arrivals") == 0
+    assert await tables.arrivals() == 0
     rebuild = await record.begin("new")
     assert (rebuild.position, rebuild.filled, rebuild.total) == (None, 0, 3)
     await system.add(2)
     await system.persist(4)
     assert await system.index_flow.work_off_outbox(0, 100) == 4
-    assert await seen.value("SELECT count(*) FROM index_outbox") == 0
+    assert not await tables.outbox()
     with pytest.raises(DiedError):
         await die_while_indexing(record)
     async with record.claim_arrivals(3) as batch:
@@ -372,10 +367,10 @@ async def test_rows_are_kept_until_both_indexes_hold_them(system: System, seen: 
     await system.add(1)
     await record.end()
     assert await record.current() is None
-    assert await seen.value("SELECT count(*) FROM rebuild_arrivals") == 0
+    assert await tables.arrivals() == 0
 
 
-async def die_while_indexing(record: PostgresRebuildRecord) -> None:
+async def die_while_indexing(record: RebuildRecord) -> None:
     """Claim six arrivals, and do not live to give them back."""
     async with record.claim_arrivals(100) as batch:
         assert len(batch) == 6
@@ -419,7 +414,7 @@ async def test_ranges_of_the_record_are_summed_as_the_index_does(
     await system.indexing.ensure()
     await system.indexing.index(list(persisted.stored.values()))
     await visible(system.searching, 200)
-    record, contents = PostgresRebuildRecord(system.pool), system.engine.contents()
+    record, contents = system.record, system.engine.contents()
     first, parts = UUID(int=0), 0
     while (part := await record.sum_from(first, 77)) is not None:
         assert await contents.sum_between(first, part.last) == part.sum

@@ -7,10 +7,12 @@ from decimal import Decimal
 from pathlib import Path
 from statistics import mean
 
+import pytest
+
 from polyglot_persistence.domain.order import Order, new_id
 from polyglot_persistence.ports import SearchIndex, StoredOrder
 from tests.support.orders import START
-from tests.support.search_indexes import asked, visible
+from tests.support.search_indexes import REAL_ENGINES, asked, visible
 
 SET = Path(__file__).parents[1] / "relevance"
 NAMES = (SET / "names.txt").read_text(encoding="utf-8").splitlines()
@@ -31,6 +33,7 @@ def test_the_set_is_large_and_asks_for_names_that_there_are() -> None:
     assert wanted <= set(NAMES)
 
 
+@pytest.mark.parametrize("engine", REAL_ENGINES, indirect=True)
 async def test_queries_find_what_they_mean(index: SearchIndex) -> None:
     """Recall among the first ten and the rank of the first hit stay above a floor."""
     orders = [

@@ -34,9 +34,24 @@ def needs(*variables: str) -> pytest.MarkDecorator:
     return pytest.mark.servers(*variables)
 
 
+SIMULATED = "simulated"
+"""The address of a store that is simulated in this process, a new one for each test."""
+
+
 def bundled_or_real(variable: str) -> list[Any]:
     """Return the parameters of a fixture that comes once from either."""
     return ["bundled", pytest.param("real", marks=needs(variable))]
+
+
+SIMULATED_REDIS_TOO = pytest.mark.parametrize(
+    "redis_address", [*bundled_or_real(REDIS), SIMULATED], indirect=True
+)
+"""For tests of what the simulated cache promises as well."""
+
+SIMULATED_POSTGRES_TOO = pytest.mark.parametrize(
+    "postgres_address", [*bundled_or_real(POSTGRES), SIMULATED], indirect=True
+)
+"""The same of the record."""
 
 
 BUNDLED_POSTGRES = pytest.mark.parametrize("postgres_address", ["bundled"], indirect=True)

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TypeVar
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -25,11 +26,13 @@ from polyglot_persistence.adapters.redis.client import RedisClient
 from polyglot_persistence.adapters.valkey_streams.queue import ValkeyStreamsQueue
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.ports import Queue
-from tests.support.addresses import RABBITMQ, RABBITMQ4, address_of, needs
+from tests.support.addresses import RABBITMQ, RABBITMQ4, needs
 from tests.support.eventually import WAIT_SECONDS, eventually
 from tests.support.patience import patiently
 from tests.support.proxy import Proxy
 from tests.support.servers import flush, redis_value
+
+Server = TypeVar("Server", bound="QueueServer")
 
 TIMEOUT_SECONDS = 0.5
 """Of a command or a confirm: short, since tests wait for it."""
@@ -69,14 +72,6 @@ class QueueServer(ABC):
         """Remove everything that the queue has on the server, while it runs."""
 
     @abstractmethod
-    def stall(self) -> None:
-        """Keep the server from answering, its sockets open."""
-
-    @abstractmethod
-    def resume(self) -> None:
-        """Let it answer again."""
-
-    @abstractmethod
     async def is_waited_on(self) -> None:
         """Return once a `receive` that was begun waits for a message."""
 
@@ -85,7 +80,19 @@ class QueueServer(ABC):
         """Close all connections that are left."""
 
 
-class ValkeyStreams(QueueServer):
+class StallingServer(QueueServer):
+    """One that is behind sockets, which can be silent."""
+
+    @abstractmethod
+    def stall(self) -> None:
+        """Keep the server from answering, its sockets open."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """Let it answer again."""
+
+
+class ValkeyStreams(StallingServer):
     """The embedded deployment's queue."""
 
     death_seconds = 2.0
@@ -148,7 +155,7 @@ class ValkeyStreams(QueueServer):
             await self.kill(queue)
 
 
-class RabbitMQ(QueueServer):
+class RabbitMQ(StallingServer):
     """The production deployment's queue: a broker that runs already, a queue of each test's own.
 
     Each process reaches it through a proxy, which takes the broker away from it.
@@ -245,7 +252,7 @@ async def _delete_queue(url: str, name: str) -> None:
 
 
 @asynccontextmanager
-async def closing(server: QueueServer) -> AsyncIterator[QueueServer]:
+async def closing(server: Server) -> AsyncIterator[Server]:
     """Close what is left open at the end."""
     try:
         yield server
@@ -253,21 +260,9 @@ async def closing(server: QueueServer) -> AsyncIterator[QueueServer]:
         await server.close()
 
 
-ADAPTERS = [
+REAL = [
     "valkey_streams",
     pytest.param(RABBITMQ, marks=needs(RABBITMQ), id="rabbitmq"),
     pytest.param(RABBITMQ4, marks=needs(RABBITMQ4), id="rabbitmq4"),
 ]
 """Those that are not bundled by the variable that names a running server."""
-
-
-@asynccontextmanager
-async def serving(adapter: str, valkey: EmbeddedValkey) -> AsyncIterator[QueueServer]:
-    """Yield an empty queue server, which other tests may use too."""
-    if adapter != "valkey_streams":
-        async with closing(RabbitMQ(address_of(adapter))) as server:
-            yield server
-    else:
-        await flush(valkey.url)
-        async with closing(ValkeyStreams(valkey)) as server:
-            yield server

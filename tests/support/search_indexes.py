@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from polyglot_persistence.adapters.tantivy.contents import TantivyContents
 from polyglot_persistence.adapters.tantivy.index import TantivyIndex
 from polyglot_persistence.adapters.tantivy.rebuild import TantivyTarget
@@ -18,7 +20,10 @@ from polyglot_persistence.domain.text import parse_query
 from polyglot_persistence.ports import SearchIndex
 from polyglot_persistence.ports.audit import SearchContents
 from polyglot_persistence.ports.rebuild import RebuildTarget
+from tests.support.addresses import ELASTICSEARCH, needs
 from tests.support.eventually import eventually
+
+REAL_ENGINES = ["tantivy", pytest.param("elasticsearch", marks=needs(ELASTICSEARCH))]
 
 SEARCH_TIMEOUT_SECONDS = 5.0
 INDEX_TIMEOUT_SECONDS = 20.0
@@ -77,11 +82,24 @@ class SearchEngine(ABC):
         """Close every process's index."""
 
 
-class Tantivy(SearchEngine):
+class ForgetfulEngine(SearchEngine):
+    """One that can be made to lose what it got last, as an old copy of its disk would."""
+
+    @abstractmethod
+    def keep(self) -> None:
+        """Remember what it holds."""
+
+    @abstractmethod
+    async def go_back(self) -> None:
+        """Let all processes end, and hold what was remembered."""
+
+
+class Tantivy(ForgetfulEngine):
     """An index in a directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._copy = directory.with_name("copy")
         self._processes: list[TantivyIndex] = []
 
     def process(self) -> TantivyIndex:
@@ -105,6 +123,16 @@ class Tantivy(SearchEngine):
     async def wipe(self) -> None:
         """Remove the directory."""
         shutil.rmtree(self.directory)
+
+    def keep(self) -> None:
+        """Copy the directory."""
+        shutil.copytree(self.directory, self._copy)
+
+    async def go_back(self) -> None:
+        """Put the copy in its place."""
+        await self.close()
+        await self.wipe()
+        shutil.copytree(self._copy, self.directory)
 
     async def make_foreign(self, form: int) -> None:
         """Write another form beside the index's name."""

@@ -1,6 +1,8 @@
 """An API process: its flows, its servers, and the loops in its background."""
 
 import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from starlette.types import ASGIApp
 
@@ -33,6 +35,7 @@ from polyglot_persistence.flows.recent import RecentOrders
 from polyglot_persistence.flows.sales import SalesFlow
 from polyglot_persistence.flows.search import SearchFlow
 from polyglot_persistence.flows.system_state import SystemStateFlow
+from polyglot_persistence.ports import Clock
 from polyglot_persistence.telemetry import logger
 from polyglot_persistence.worker.repeat import repeat
 
@@ -49,31 +52,16 @@ GRACEFUL_SHARE = 0.6
 async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) -> None:
     """Serve until told to stop; then answer and commit everything that was taken."""
     stores = observed(connect(settings))
-    api = _Api(settings, stores)
+    clock = SystemClock()
+    api = Api(settings, stores, clock)
     limits = http_limits(settings)
     served = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(prepare(stores, SystemClock(), served))
             tasks.create_task(keep_keys_current(settings, api.access, served))
-            tasks.create_task(watch_stores(stores, SystemClock(), served))
-            tasks.create_task(
-                repeat("probe", api.probe, served, interval_seconds=PROBE_INTERVAL_SECONDS)
-            )
-            tasks.create_task(
-                repeat(
-                    "backlog",
-                    api.look_at_backlog,
-                    served,
-                    interval_seconds=BACKLOG_INTERVAL_SECONDS,
-                )
-            )
-            tasks.create_task(
-                repeat("live", api.live.step, served, interval_seconds=LIVE_INTERVAL_SECONDS)
-            )
-            tasks.create_task(
-                repeat("watch", api.watch, served, interval_seconds=WATCH_INTERVAL_SECONDS)
-            )
+            tasks.create_task(watch_stores(stores, clock, served))
+            for loop in api.loops(served):
+                tasks.create_task(loop)
             if doors.own is not None:
                 tasks.create_task(serve_itself(api.health, api.access, doors.own, limits, served))
             await serve(
@@ -98,13 +86,13 @@ async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) ->
         _log.info("stopped")
 
 
-class _Api:
-    """The flows of an API process, wired."""
+class Api:
+    """The flows of an API process, wired: over any stores and any clock."""
 
-    def __init__(self, settings: Settings, stores: Stores) -> None:
+    def __init__(self, settings: Settings, stores: Stores, clock: Clock) -> None:
         self._settings = settings
         self._stores = stores
-        self._clock = SystemClock()
+        self._clock = clock
         self.access = access_of(settings, self._clock)
         self._cache_breaker = Breaker("cache", stores.cache.ping)
         self._queue_breaker = Breaker("queue", stores.queue.ping)
@@ -151,6 +139,21 @@ class _Api:
             watchers_max=settings.live_streams_max,
         )
 
+    def loops(self, ended: asyncio.Event) -> Sequence[Coroutine[Any, Any, None]]:
+        """Return what runs in the background until the process has ended."""
+        return (
+            prepare(self._stores, self._clock, ended),
+            repeat("probe", self.probe, ended, interval_seconds=PROBE_INTERVAL_SECONDS),
+            repeat(
+                "backlog",
+                self.look_at_backlog,
+                ended,
+                interval_seconds=BACKLOG_INTERVAL_SECONDS,
+            ),
+            repeat("live", self.live.step, ended, interval_seconds=LIVE_INTERVAL_SECONDS),
+            repeat("watch", self.watch, ended, interval_seconds=WATCH_INTERVAL_SECONDS),
+        )
+
     def app(self, stop: asyncio.Event) -> ASGIApp:
         """Return the application."""
         settings, stores = self._settings, self._stores
@@ -173,19 +176,20 @@ class _Api:
         )
         return build_app(flows, limits, clock=self._clock, stopping=stop, access=self.access)
 
+    def hot_routes(self) -> HotRoutes:
+        """Return what answers plain requests for the two hot routes."""
+        return HotRoutes(
+            self._accept,
+            self._reads,
+            body_bytes_max=self._settings.order_body_bytes_max,
+            access=self.access,
+        )
+
     def protocol(self) -> type[Connection]:
         """Return what speaks HTTP: with the lane for the hot routes, or without."""
-        settings = self._settings
-        if tracing.is_on() or not settings.api_fast_lane:
+        if tracing.is_on() or not self._settings.api_fast_lane:
             return Connection
-        return fast_lane(
-            HotRoutes(
-                self._accept,
-                self._reads,
-                body_bytes_max=settings.order_body_bytes_max,
-                access=self.access,
-            )
-        )
+        return fast_lane(self.hot_routes())
 
     async def probe(self) -> bool:
         """Ask the stores that failed whether they are well again."""

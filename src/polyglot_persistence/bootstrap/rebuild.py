@@ -8,7 +8,7 @@ from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.flows.rebuild import RebuildFlow, RebuildLimits
-from polyglot_persistence.ports import OrderStore
+from polyglot_persistence.ports import Clock, OrderStore
 
 
 class Rebuilding(NamedTuple):
@@ -19,7 +19,10 @@ class Rebuilding(NamedTuple):
 
 
 def rebuild_flow(
-    settings: Settings, stores: Stores, orders_per_second_max: float | None = None
+    settings: Settings,
+    stores: Stores,
+    clock: Clock,
+    orders_per_second_max: float | None = None,
 ) -> RebuildFlow:
     """Return the flow over the stores of a process, at the rate of the settings or another."""
     rate = orders_per_second_max or settings.search_rebuild_orders_per_second
@@ -27,7 +30,7 @@ def rebuild_flow(
         stores.rebuild_record,
         stores.rebuild_target,
         stores.store,
-        SystemClock(),
+        clock,
         RebuildLimits(settings.index_batch_orders, rate),
     )
 
@@ -39,6 +42,8 @@ async def opened(
     """Give the flow over the stores that the settings name; no API and no worker is needed."""
     stores = connect(settings)
     try:
-        yield Rebuilding(rebuild_flow(settings, stores, orders_per_second_max), stores.store)
+        yield Rebuilding(
+            rebuild_flow(settings, stores, SystemClock(), orders_per_second_max), stores.store
+        )
     finally:
         await stores.close()

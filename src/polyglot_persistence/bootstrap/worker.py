@@ -43,6 +43,7 @@ class _Persisting(NamedTuple):
     progress: QueueProgress
     persister: Persister
     indexer: Indexer
+    freshness: FreshnessCount
 
 
 async def work(ready_fd: int | None, settings: Settings, stop: asyncio.Event) -> None:
@@ -53,22 +54,22 @@ async def work(ready_fd: int | None, settings: Settings, stop: asyncio.Event) ->
     """
     listener = listen(settings.api_host, settings.worker_port) if settings.worker_port else None
     stores = observed(connect(settings))
-    freshness = FreshnessCount(shown_after_seconds=stores.audit.contents.shown_after_seconds)
-    persisting = _persisting(settings, stores, freshness)
+    clock = SystemClock()
+    persisting = _persisting(settings, stores, clock)
     consuming = persisting.persister.consuming
     ended = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as tasks:
             if listener is not None:
-                access = access_of(settings, SystemClock())
+                access = access_of(settings, clock)
                 health = HealthFlow(stores.pingable(), consuming.is_set)
                 tasks.create_task(keep_keys_current(settings, access, ended))
                 tasks.create_task(
                     serve_itself(health, access, listener, http_limits(settings), ended)
                 )
-            tasks.create_task(watch_stores(stores, SystemClock(), ended))
+            tasks.create_task(watch_stores(stores, clock, ended))
             announcing = tasks.create_task(announce(consuming, ready_fd))
-            await _work(settings, stores, persisting, freshness, stop)
+            await _work(settings, stores, clock, persisting, stop)
             announcing.cancel()  # without effect if it is done
             ended.set()
     finally:
@@ -76,8 +77,13 @@ async def work(ready_fd: int | None, settings: Settings, stop: asyncio.Event) ->
         _log.info("stopped")
 
 
-def _persisting(settings: Settings, stores: Stores, freshness: FreshnessCount) -> _Persisting:
-    clock = SystemClock()
+async def work_on(settings: Settings, stores: Stores, clock: Clock, stop: asyncio.Event) -> None:
+    """Do a worker's whole work on any stores, by any clock, until told to stop."""
+    await _work(settings, stores, clock, _persisting(settings, stores, clock), stop)
+
+
+def _persisting(settings: Settings, stores: Stores, clock: Clock) -> _Persisting:
+    freshness = FreshnessCount(shown_after_seconds=stores.audit.contents.shown_after_seconds)
     flow = PersistFlow(stores.store, stores.cache, clock)
     progress = QueueProgress()
     indexer = Indexer(
@@ -103,29 +109,32 @@ def _persisting(settings: Settings, stores: Stores, freshness: FreshnessCount) -
             settings.delivery_hold_seconds_max,
         ),
     )
-    return _Persisting(flow, progress, persister, indexer)
+    return _Persisting(flow, progress, persister, indexer, freshness)
 
 
 async def _work(
     settings: Settings,
     stores: Stores,
+    clock: Clock,
     persisting: _Persisting,
-    freshness: FreshnessCount,
     stop: asyncio.Event,
 ) -> None:
     persisted = asyncio.Event()
-    await prepare(stores, SystemClock(), stop)
+    await prepare(stores, clock, stop)
     async with asyncio.TaskGroup() as indexing:
         indexing.create_task(persisting.indexer.run(persisted))
-        indexing.create_task(add_up_forever(freshness, stores.audit.record, persisted))
-        await _persist(settings, stores, persisting, stop)
+        indexing.create_task(add_up_forever(persisting.freshness, stores.audit.record, persisted))
+        await _persist(settings, stores, clock, persisting, stop)
         persisted.set()  # nothing more is offered: index what waits, and end
 
 
 async def _persist(
-    settings: Settings, stores: Stores, persisting: _Persisting, stop: asyncio.Event
+    settings: Settings,
+    stores: Stores,
+    clock: Clock,
+    persisting: _Persisting,
+    stop: asyncio.Event,
 ) -> None:
-    clock = SystemClock()
     sweep = SweepFlow(
         stores.cache,
         stores.queue,
@@ -136,7 +145,7 @@ async def _persist(
         batch_orders_max=settings.sweep_batch_orders,
     )
     sales = SalesFlow(stores.sales, clock)
-    rebuild = rebuild_flow(settings, stores)
+    rebuild = rebuild_flow(settings, stores, clock)
     first = FirstIndex(stores.store, stores.search)
     await make_first(rebuild, first, stores.store, stop)
     async with asyncio.TaskGroup() as tasks:

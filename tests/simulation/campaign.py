@@ -1,0 +1,116 @@
+"""Many runs on several cores."""
+
+import gc
+import multiprocessing
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from tests.simulation import determined
+from tests.simulation.plan import KINDS, cells, every_step
+from tests.simulation.runs import simulate
+from tests.simulation.scenario import make_plan
+from tests.simulation.shrink import shrink
+
+CHUNK_RUNS = 8
+
+
+class Outcome(NamedTuple):
+    """What a process tells of one run."""
+
+    seed: int
+    violations: list[str]
+    met: dict[tuple[str, str], int]
+    operations: int
+    faults: int
+    simulated_seconds: float
+
+
+class Campaign:
+    """Runs with consecutive seeds, and what has become of them."""
+
+    def __init__(self, first: int, runs: int, *, processes: int = 0) -> None:
+        self._seeds = range(first, first + runs)
+        self._processes = processes or os.cpu_count() or 1
+        self._began = time.monotonic()
+        self.met: Counter[tuple[str, str]] = Counter()
+        self.failures: list[Outcome] = []
+        self.runs = 0
+        self.operations_min = 1_000_000
+        self.faults_min = 1_000_000
+        self._simulated = 0.0
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Run all, in any order."""
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(self._processes, initializer=_begin) as pool:
+            for outcome in pool.imap_unordered(_run, self._seeds, chunksize=CHUNK_RUNS):
+                self._note(outcome)
+                yield outcome
+
+    def progress(self) -> str:
+        """Return a line that says how far it is."""
+        seconds = time.monotonic() - self._began
+        each = 1_000 * seconds * self._processes / max(self.runs, 1)
+        return (
+            f"{self.runs} of {len(self._seeds)} runs, {len(self.failures)} failed, "
+            f"{seconds:.0f} s, {each:.0f} ms a run and core, {self._simulated:,.0f} s simulated"
+        )
+
+    def shrunk(self, failure: Outcome) -> str:
+        """Return the least of a failing plan that still fails, and how."""
+        determined.install()
+        plan = shrink(make_plan(failure.seed, cells()), failure.violations)
+        found = simulate(plan).violations
+        return "\n".join([str(plan), *(f"  -> {one}" for one in found[:5])])
+
+    def _note(self, outcome: Outcome) -> None:
+        self.runs += 1
+        self.met.update(outcome.met)
+        self.operations_min = min(self.operations_min, outcome.operations)
+        self.faults_min = min(self.faults_min, outcome.faults)
+        self._simulated += outcome.simulated_seconds
+        if outcome.violations:
+            self.failures.append(outcome)
+
+
+def _begin() -> None:
+    """Prepare a process that does nothing but simulate."""
+    determined.install()
+    gc.collect()
+    gc.freeze()
+
+
+def _run(seed: int) -> Outcome:
+    plan = make_plan(seed, cells())
+    result = simulate(plan)
+    return Outcome(
+        seed,
+        result.violations,
+        dict(result.met),
+        len(plan.operations),
+        len(plan.faults),
+        result.seconds,
+    )
+
+
+def show_table(met: Mapping[tuple[str, str], int]) -> None:
+    """Print how often each kind of fault met each kind of step."""
+    names = [step.name for step in every_step()]
+    for number, name in enumerate(names):
+        print(f"  {number:>2} {name}")
+    print(" " * 17 + "".join(f"{n:>5}" for n in range(len(names))))
+    possible = set(cells())
+    for kind in KINDS:
+        row = [
+            f"{met.get((kind, name), 0):>5}" if (kind, name) in possible else "    -"
+            for name in names
+        ]
+        print(f"{kind:<17}" + "".join(row))
+
+
+def empty_cells(met: Mapping[tuple[str, str], int]) -> list[tuple[str, str]]:
+    """Return what never met."""
+    return [cell for cell in cells() if not met.get(cell)]

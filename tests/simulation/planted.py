@@ -1,0 +1,262 @@
+"""Bugs to be found: one line of product code each, replaced before the code is loaded.
+
+`REVERTED` takes back what mended a fault that real processes had shown; `PLANTED` are mistakes of
+the kind that a change could make. `python -m tests.simulation.planted NAME` simulates with one of
+them, and ends with 1 once a run has failed.
+"""
+
+import argparse
+import gc
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+
+class Bug(NamedTuple):
+    """One line of a module, and what stands there instead."""
+
+    name: str
+    module: str
+    old: str
+    new: str
+
+
+REVERTED: Sequence[Bug] = (
+    Bug(
+        "a longer bulk under a dirty one's key is answered with ids that are not stored",
+        "flows.accept",
+        "if not there or len(there) == len(unit.members):",
+        "if True:",
+    ),
+    Bug(
+        "an import whose first attempt is unknown and whose last is refused says 503",
+        "api.importing",
+        "if unknown and not isinstance(cause, UnknownOutcomeError):",
+        "if unknown and not unknown:",
+    ),
+    Bug(
+        "a keyed import is resumed by the line numbers of the new body",
+        "api.importing",
+        "LineSplitter(self._line_bytes_max, first_line), one)",
+        "LineSplitter(self._line_bytes_max), one)",
+    ),
+    Bug(
+        "a message that was handed back does not end the quiet time",
+        "flows.cold_cache",
+        "        await cache.end_warming()\n",
+        "        return\n",
+    ),
+    Bug(
+        "deliveries are held for as long as persisting takes",
+        "worker.persister",
+        "seconds = deadline.hold_until - self._clock.monotonic()",
+        "seconds = 3_600.0",
+    ),
+    Bug(
+        "a retry of a dirty order is published each time",
+        "flows.group_commit",
+        "if dirty and not await self._is_safe(reply):",
+        "if dirty:",
+    ),
+    Bug(
+        "an order is acknowledged that only a primary with a lagging replica holds",
+        "flows.group_commit",
+        "return await self._cache.survives_failover(reply.reign)",
+        "return True",
+    ),
+    Bug(
+        "an absence is proved by a copy that another reign of the cache has made",
+        "flows.read",
+        "return bool(await asyncio.shield(self._reigns.get(cached.reign)))",
+        "return True",
+    ),
+)
+
+PLANTED: Sequence[Bug] = (
+    Bug(
+        "the epoch is not raised when the cache is bypassed",
+        "flows.cold_cache",
+        "        epoch = await self._store.new_epoch()\n        self._marked_at",
+        '        epoch = ""\n        self._marked_at',
+    ),
+    Bug(
+        "a copy in a volatile cache is enough",
+        "flows.group_commit",
+        "if not reply.durable:\n            return False",
+        "if not reply.durable:\n            return True",
+    ),
+    Bug(
+        "refused and unknown together are refused",
+        "flows.group_commit",
+        "if all(isinstance(error, UnavailableError)",
+        "if any(isinstance(error, UnavailableError)",
+    ),
+    Bug(
+        "without the cache, a publish that failed is a publish",
+        "flows.group_commit",
+        "if queue_error is not None:\n            return _neither",
+        "if False:\n            return _neither",
+    ),
+    Bug(
+        "a message is acknowledged and not persisted",
+        "worker.persister",
+        'await self._insist(partial(self._flow.persist, orders, "queue"), deadline)',
+        "[]",
+    ),
+    Bug(
+        "the sweeper leaves what an empty queue has passed",
+        "flows.sweep",
+        "return now if ready == 0 or is_stuck else self._progress.passed",
+        "return self._progress.passed",
+    ),
+    Bug(
+        "the sweeper never finds anything stale",
+        "flows.sweep",
+        "if oldest is None or oldest >= bound:",
+        "if oldest is not None or bound:",
+    ),
+    Bug(
+        "a cold cache proves an absence",
+        "flows.read",
+        "if cached.raw is not None or cached.epoch is None or cached.epoch != fate.epoch:",
+        "if cached.raw is not None:",
+    ),
+    Bug(
+        "one look at an empty queue makes the cache warm",
+        "flows.cold_cache",
+        "now - current.empty_since >= self._unseen_seconds",
+        "now >= current.empty_since",
+    ),
+    Bug(
+        "a queue that cannot be counted is empty",
+        "flows.cold_cache",
+        "return False  # what cannot be counted proves nothing",
+        "return True",
+    ),
+    Bug(
+        "an order that contradicts the record is dropped",
+        "flows.persist",
+        "if persisted.conflicts:\n            settled +=",
+        "if False:\n            settled +=",
+    ),
+    Bug(
+        "a worker takes the messages of a newer version",
+        "worker.persister",
+        "ours = [d for d in deliveries if d.schema <= codec.SCHEMA_VERSION]",
+        "ours = list(deliveries)",
+    ),
+    Bug(
+        "an import tries a line of unknown outcome under a new id",
+        "api.importing",
+        "again.append(_tried(pending, outcome.id))",
+        "again.append(pending._replace(may_be_stored=True))",
+    ),
+    Bug(
+        "an import that gives up calls its last lines accepted",
+        "api.importing",
+        "raise _StoppedError(cause, todo)",
+        "raise _StoppedError(cause)",
+    ),
+    Bug(
+        "an import that is cut short by a stop is complete",
+        "api.importing",
+        "if not body.complete:\n            raise _StoppedError(cause)",
+        "if False:\n            raise _StoppedError(cause)",
+    ),
+    Bug(
+        "a bulk is answered before it is committed",
+        "flows.accept",
+        "await asyncio.shield(self._commit.submit(unit, has_identity=False))",
+        "self._commit.submit(unit, has_identity=False)",
+    ),
+    Bug(
+        "a look-up is shared with questions that come after it",
+        "flows.batching",
+        "futures = [self._shared.pop(key) for key in keys]",
+        "futures = [self._shared[key] for key in keys]",
+    ),
+    Bug(
+        "new orders are not published",
+        "flows.group_commit",
+        "publishing = asyncio.ensure_future(self._publish(free))",
+        "publishing = asyncio.ensure_future(self._publish([]))",
+    ),
+    Bug(
+        "the last message of a batch is not acknowledged",
+        "worker.persister",
+        "await consumer.ack(batch)",
+        "await consumer.ack(batch[:-1])",
+    ),
+    Bug(
+        "a batch with a poisoned order is condemned for it",
+        "flows.persist",
+        "        if len(units) == 1:\n",
+        "        if units:\n",
+    ),
+)
+
+BUGS = {bug.name: bug for bug in (*REVERTED, *PLANTED)}
+
+
+class _Planting(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Loads one module with its bug, and leaves all others to Python."""
+
+    def __init__(self, bug: Bug) -> None:
+        self._bug = bug
+        self._name = f"polyglot_persistence.{bug.module}"
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, _target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != self._name:
+            return None
+        found = importlib.machinery.PathFinder.find_spec(fullname, path)
+        assert found is not None
+        assert found.origin is not None
+        self._path = Path(found.origin)
+        return importlib.util.spec_from_loader(fullname, self, origin=found.origin)
+
+    def get_source(self, _fullname: str) -> str:
+        source = self._path.read_text()
+        if source.count(self._bug.old) != 1:
+            raise SystemExit(f"{self._bug.module} has {self._bug.old!r} not exactly once")
+        return source.replace(self._bug.old, self._bug.new)
+
+
+def main() -> int:
+    """Plant a bug and look for it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.planted")
+    parser.add_argument("name", choices=BUGS, metavar="NAME")
+    parser.add_argument("--runs", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    sys.meta_path.insert(0, _Planting(BUGS[options.name]))
+    return _look(options.seed, options.runs)
+
+
+def _look(first: int, runs: int) -> int:
+    # Only now: the module with the bug is among what these import.
+    from tests.simulation import determined  # noqa: PLC0415
+    from tests.simulation.plan import cells  # noqa: PLC0415
+    from tests.simulation.runs import simulate  # noqa: PLC0415
+    from tests.simulation.scenario import make_plan  # noqa: PLC0415
+
+    determined.install()
+    gc.collect()
+    gc.freeze()
+    for seed in range(first, first + runs):
+        violations = simulate(make_plan(seed, cells())).violations
+        if violations:
+            print(f"seed {seed}: {'; '.join(violations[:2])}")
+            return 1
+    print(f"nothing was found in {runs} runs")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""The cache port over a simulated Valkey: what the Lua scripts do, each in one step."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.entry import Entry, EntryState
+from polyglot_persistence.domain.order import AcceptedOrder, from_micros, to_micros
+from polyglot_persistence.errors import PoisonError
+from polyglot_persistence.ports import (
+    AcceptReply,
+    Backlog,
+    CacheRead,
+    Settled,
+    StoreState,
+    Unit,
+)
+from polyglot_persistence.ports.audit import CachePart
+from tests.simulation.stores.valkey import Session, ValkeyAddress, ValkeyServer, Value
+
+CLEAN_TTL_SECONDS = 86_400
+
+_SETTLED = (EntryState.CLEAN.value, EntryState.DEAD.value)
+_KNOWN = (EntryState.DIRTY.value, *_SETTLED)
+_TOKEN = "token"
+
+
+class SimulatedCache:
+    """`ports.Cache` and `CacheContents` of one process."""
+
+    def __init__(
+        self, address: ValkeyAddress, *, clean_ttl_seconds: int = CLEAN_TTL_SECONDS
+    ) -> None:
+        self._session = Session(address)
+        self._clean_ttl_seconds = clean_ttl_seconds
+
+    async def accept(self, units: Sequence[Unit]) -> AcceptReply:
+        """Store units, first those of one member."""
+        found: dict[UUID, bytes] = {}
+        with self._session.writing(takes_memory=True) as server:
+            for unit in sorted(units, key=lambda unit: len(unit.members) > 1):
+                ids = [member.accepted.order.id for member in unit.members]
+                there = {i: raw for i in ids if (raw := server.entry(i)) is not None}
+                found.update(there)
+                if there:
+                    continue
+                score = to_micros(unit.members[0].accepted.accepted_at)
+                raws = codec.encode_entries(EntryState.DIRTY, unit.members)
+                for order_id, raw in zip(ids, raws, strict=True):
+                    server.entries.put(order_id, Value(raw, None))
+                    server.dirty.put(order_id, score)
+            backlog = len(server.dirty)
+        return AcceptReply(found, backlog, self._session.is_durable, self._session.reign)
+
+    async def read(self, ids: Sequence[UUID]) -> CacheRead:
+        """Read as whoever met the server under its reign then, whatever it is now."""
+        server = self._session.server()
+        reign = self._session.reign
+        return CacheRead([server.entry(i) for i in ids], server.copies.get(reign), reign)
+
+    async def backfill(self, orders: Sequence[AcceptedOrder]) -> None:
+        """Store clean entries where there are none."""
+        if not orders:
+            return
+        with self._session.writing(takes_memory=True) as server:
+            for one in orders:
+                if server.entry(one.order.id) is None:
+                    server.entries.put(one.order.id, self._expiring(server, EntryState.CLEAN, one))
+
+    async def settle(self, settled: Sequence[Settled]) -> None:
+        """Overwrite what may be overwritten, and unmark what is dirty no more."""
+        if not settled:
+            return
+        with self._session.writing() as server:
+            for one in settled:
+                self._settle(server, one)
+
+    async def forget_dead(self, ids: Sequence[UUID]) -> None:
+        """Remove dead-lettered entries."""
+        with self._session.writing() as server:
+            for order_id in ids:
+                raw = server.entry(order_id)
+                if raw is not None and raw[:1] == EntryState.DEAD.value:
+                    server.entries.remove(order_id)
+
+    async def dirty_before(self, bound: datetime, orders_max: int) -> Sequence[Entry]:
+        """Return the oldest; whole units, since their members share their score."""
+        server = self._session.server()
+        end = to_micros(bound)
+        marks = sorted((score, i) for i, score in server.dirty.items() if score < end)
+        while marks:
+            last = marks[:orders_max][-1][0]
+            page = [mark for n, mark in enumerate(marks) if n < orders_max or mark[0] == last]
+            entries = self._dirty_entries(server, [order_id for _, order_id in page])
+            if entries or len(page) == len(marks):
+                return entries
+            marks = marks[len(page) :]
+        return []
+
+    async def backlog(self) -> Backlog:
+        """Return the dirty set's size and its lowest score."""
+        marks = self._session.server().dirty
+        return Backlog(len(marks), from_micros(min(marks.values())) if marks else None)
+
+    async def reigns(self, reign: str) -> bool:
+        """Ask the server itself, not what was learnt when it was met."""
+        server = self._session.server()
+        return server.is_primary and server.reign == reign and not server.evicts_dirty
+
+    async def survives_failover(self, reign: str) -> bool:
+        """Wait for a replica, if there are any."""
+        server = self._session.server()
+        if not server.is_primary or server.reign != reign:
+            return False
+        return server.is_alone or server.wait_for_replica()
+
+    async def begin_warming(self, token: str) -> None:
+        """Store the token and remove the copy."""
+        with self._session.writing() as server:
+            server.tokens.put(_TOKEN, token)
+            server.copies.remove(self._session.reign)
+
+    async def end_warming(self) -> None:
+        """Remove the token."""
+        with self._session.writing() as server:
+            server.tokens.remove(_TOKEN)
+
+    async def copy_epoch(self, epoch: str, token: str, reign: str) -> bool:
+        """Store the copy if the token is there."""
+        with self._session.writing() as server:
+            if server.tokens.get(_TOKEN) != token:
+                return False
+            server.copies.put(reign, epoch)
+        return True
+
+    async def ping(self) -> StoreState:
+        """Learn anew what the server is."""
+        server = self._session.server()
+        self._session.meet(server)
+        warnings = []
+        if server.fsync != "always":
+            warnings.append(f"appendfsync is {server.fsync}; set it to always to be durable")
+        if server.evicts_dirty:
+            warnings.append(f"maxmemory-policy {server.policy} may evict dirty orders")
+        return StoreState("Simulated Valkey 1", tuple(warnings))
+
+    async def scan(self, cursor: int, entries_max: int) -> CachePart:
+        """Return entries by id; the cursor is where the next one's number begins."""
+        server = self._session.server()
+        ids = sorted(i for i in server.entries if i.int >= cursor)
+        page = ids[:entries_max]
+        following = page[-1].int + 1 if len(ids) > len(page) else 0
+        return CachePart(
+            following, [(i, raw) for i in page if (raw := server.entry(i)) is not None]
+        )
+
+    def _settle(self, server: ValkeyServer, settled: Settled) -> None:
+        state, accepted, decided = settled
+        order_id = accepted.order.id
+        raw = server.entry(order_id)
+        if raw is not None and raw[:1] not in _KNOWN:
+            return
+        is_dirty = raw is not None and raw[:1] == EntryState.DIRTY.value
+        if raw is None:
+            overwrites = state is EntryState.CLEAN
+        elif is_dirty:
+            mine = (one for one in (accepted, decided) if one is not None)
+            overwrites = raw.partition(b"\n")[2] in {codec.encode_order(one.order) for one in mine}
+        else:
+            overwrites = raw[:1] == EntryState.DEAD.value or state is EntryState.CLEAN
+        if overwrites:
+            server.entries.put(order_id, self._expiring(server, state, accepted))
+        if overwrites or not is_dirty:
+            server.dirty.remove(order_id)
+
+    def _dirty_entries(self, server: ValkeyServer, ids: Sequence[UUID]) -> list[Entry]:
+        entries, strays = [], []
+        for order_id in ids:
+            raw = server.entry(order_id)
+            if raw is None or raw[:1] in _SETTLED:
+                strays.append(order_id)
+                continue
+            try:
+                entries.append(codec.decode_entry(raw))
+            except PoisonError:
+                continue  # a newer version's: it stays dirty
+        if strays:
+            with self._session.writing():
+                for order_id in strays:
+                    server.dirty.remove(order_id)
+        return entries
+
+    def _expiring(self, server: ValkeyServer, state: EntryState, one: AcceptedOrder) -> Value:
+        raw = codec.encode_entry(state, one, codec.encode_order(one.order))
+        return Value(raw, server.clock.monotonic() + self._clean_ttl_seconds)

@@ -1,0 +1,45 @@
+"""The simulator finds what it is there for: bugs planted in the product, one at a time."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.planted import PLANTED, REVERTED, Bug
+
+ROOT = Path(__file__).parents[2]
+RUNS_MAX = 500
+
+
+def _find(bug: Bug) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.simulation.planted", bug.name, "--runs", str(RUNS_MAX)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    return done.stdout
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("bug", PLANTED, ids=[bug.name for bug in PLANTED])
+def test_a_planted_bug_is_found(bug: Bug) -> None:
+    """One wrong line is seen within a bounded number of runs."""
+    assert "seed" in _find(bug)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("bug", REVERTED, ids=[bug.name for bug in REVERTED])
+def test_a_reverted_mend_is_found(bug: Bug) -> None:
+    """A fault that real processes have shown would have been found before its mend."""
+    assert "seed" in _find(bug)
+
+
+def test_there_are_enough_of_them() -> None:
+    """Twenty mistakes, and six faults that were mended."""
+    assert len(PLANTED) >= 20
+    assert len(REVERTED) >= 6
+    assert len({bug.name for bug in (*PLANTED, *REVERTED)}) == len(PLANTED) + len(REVERTED)
