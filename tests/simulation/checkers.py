@@ -168,10 +168,10 @@ class Checks:
         return f"lost: {name} ({order_id}) is stored nowhere"
 
     def _may_be_discarded(self, name: str) -> bool:
-        return any(
-            known == name and order_id in self._history.discarded
-            for order_id, (_, known) in self._history.acknowledged.items()
-        ) or (name.startswith("poison") and bool(self._history.discarded))
+        """Whether an operator discarded a letter under an id of the order, whatever it held."""
+        discarded = self._history.discarded
+        ids = (i for claim in self._claims[name] for i in claim.attempt.ids)
+        return any(i in discarded for i in ids) or (name.startswith("poison") and bool(discarded))
 
     # --- what may not be there ---------------------------------------------------------------
 
@@ -329,7 +329,11 @@ class Checks:
 
     def _republished_max(self, claims: Sequence[Claim]) -> int:
         """Return how often retries may have found the cache alone not to be safe."""
-        if not self._plan.replicas:
+        is_doubted = self._plan.replicas or any(
+            fault.step == "WAIT" or fault.kind.split()[0] in ("cache", "queue")
+            for fault in self._plan.faults
+        )
+        if not is_doubted:
             return 0
         moments = [claim.attempt.sent_at for claim in claims]
         windows = int((max(moments) - min(moments)) / REPUBLISH_SECONDS) + 1

@@ -132,7 +132,6 @@ class Clients:
 
     def _heard(self, attempt: Attempt, answer: Answer) -> None:
         attempt.status = answer.status
-        self._note_status(attempt, answer)
         if attempt.told != "acknowledged":
             return
         out = answer.json()
@@ -149,11 +148,6 @@ class Clients:
             known = self._ids_of.setdefault(operation, [])
             if order_id not in known:
                 known.append(order_id)
-
-    def _note_status(self, attempt: Attempt, answer: Answer) -> None:
-        if answer.status == 500:
-            what = f"500 for operation {attempt.operation}: {answer.body.decode()[:200]}"
-            self.history.wrong.append(what)
 
     # --- imports -----------------------------------------------------------------------------
 
@@ -212,7 +206,6 @@ class Clients:
 
     def _heard_import(self, attempt: Attempt, answer: Answer, operation: Operation) -> None:
         attempt.status = answer.status
-        self._note_status(attempt, answer)
         if answer.status is None or answer.status not in (200, 408, 503, 504):
             return
         out = answer.json() or {}  # what is zero is left out
@@ -267,10 +260,16 @@ class Clients:
             return
         for letter in listed.json()["letters"][:2]:
             act = "discard" if operation.discard else "replay"
-            if operation.discard and letter["order_id"] is not None:
-                self.history.discarded.add(letter["order_id"])
+            if operation.discard:
+                self._may_be_discarded(letter["unit_id"])
             path = f"/api/admin/dead-letters/{letter['id']}/{act}"
             await self._ask(operation.api, "POST", path, {}, Body([]))
+
+    def _may_be_discarded(self, unit_id: str | None) -> None:
+        """Note whose letters an operator is about to discard: a unit's go together."""
+        for row in self._world.record.letters.values():
+            if unit_id is not None and str(row.letter.unit_id) == unit_id:
+                self.history.discarded.add(str(row.letter.order_id))
 
     # --- HTTP --------------------------------------------------------------------------------
 
@@ -288,7 +287,10 @@ class Clients:
         if not process.takes_requests:
             return REFUSED_CONNECTION
         request = Request(self._world, process, method, target, headers=headers, body=body)
-        return await request.send(hot=hot)
+        answer = await request.send(hot=hot)
+        if answer.status == 500:
+            self.history.wrong.append(f"500 for {method} {target}")
+        return answer
 
 
 def amount_of(name: str) -> str:
@@ -388,7 +390,8 @@ class Request:
     async def _serve(self) -> None:
         await self._reach(steps.REQUEST)
         url = urlsplit(self._target)
-        headers = [(name.encode(), value.encode()) for name, value in self._headers.items()]
+        headers = [(b"host", b"localhost")]
+        headers += [(name.encode(), value.encode()) for name, value in self._headers.items()]
         if self._body.chunks:
             headers.append((b"transfer-encoding", b"chunked"))
         scope = {

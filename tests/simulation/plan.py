@@ -57,6 +57,8 @@ FAULTS_END = 12.0
 """Whatever goes wrong has begun by then."""
 PATIENCE_SECONDS = 3.0
 """So long a fault waits for its step; then it strikes at none, or not at all."""
+WARM_PATIENCE_SECONDS = FAULTS_END
+"""A cache that is cold takes longer to make its next step."""
 FAULT_SECONDS_MAX = 3.5
 
 Deployment = Literal["embedded", "servers"]

@@ -27,13 +27,16 @@ CLIENTS_END = 9.0
 def make_plan(seed: int, cells_seen: Sequence[tuple[str, str]]) -> Plan:
     """Return the plan of a seed; its number chooses the cells that its faults aim at."""
     chance = random.Random(f"plan {seed}")
-    aimed = _aimed(seed, chance, cells_seen)
-    faults = [*aimed, *_wild(chance)]
+    aimed = list(_aimed(seed, chance, cells_seen))
+    if seed % LONG_EVERY == 0:
+        faults = [*aimed[:1], *_long_outage(chance)]
+    else:
+        faults = [*aimed, *_wild(chance)]
     needs_servers = any(fault.kind in NEEDS_SERVERS for fault in faults)
     servers = needs_servers or chance.random() < 0.6
     apis, workers = chance.choice(((2, 2), (2, 2), (3, 2), (2, 3)))
     operations = _operations(chance, apis, [f for f in faults if f.step in _LETTERS_STEPS])
-    if chance.random() < 0.5:
+    if seed % LONG_EVERY and chance.random() < 0.5:
         storm = _import_in_a_storm(chance, _Writer(chance, apis), len(operations))
         operations.append(storm[0])
         faults += storm[1]
@@ -61,7 +64,7 @@ _PROVOKED_BY: dict[str, Sequence[tuple[str, str | None]]] = {
     "epoch raise": (("cache away", None),),
     "warm token": (("cache away", None),),
     "warm copy": (("cache away", None),),
-    "reign look": (),
+    "backfill": (("cache emptied", None),),
     "WAIT": (("queue refuses", None),),
     "end warming": (("killed", "ack"),),
     "suspect row": (("killed", "ack"), ("killed", "ack")),
@@ -72,7 +75,8 @@ _PROVOKED_BY: dict[str, Sequence[tuple[str, str | None]]] = {
 }
 """Steps that a quiet run may not make, and the faults that bring them about."""
 
-_PROVOKING_SECONDS = 0.6
+_EARLY = ("warm token", "warm copy")
+"""Steps that come long after what brings them about."""
 
 
 def _aimed(
@@ -83,11 +87,13 @@ def _aimed(
     for n in range(AIMED):
         kind, step = cells_seen[(seed * AIMED + n) * stride % len(cells_seen)]
         fault = _fault(chance, kind, step)
+        if step in _EARLY:
+            fault = fault._replace(at=round(chance.uniform(0.2, 1.5), 3))
         yield fault
         for provoking in _PROVOKED_BY.get(step, ()):
-            before = _fault(chance, *provoking)
-            at = max(0.1, fault.at - _PROVOKING_SECONDS)
-            yield before._replace(at=at, seconds=min(before.seconds, 1.0))
+            brought = _fault(chance, *provoking)
+            at = round(fault.at + chance.uniform(0.05, 0.3), 3)
+            yield brought._replace(at=at, seconds=min(brought.seconds, 0.6))
 
 
 def _wild(chance: random.Random) -> Iterator[Fault]:
@@ -103,8 +109,6 @@ def _wild(chance: random.Random) -> Iterator[Fault]:
         yield _fault(chance, kind, step)
     if chance.random() < 0.5:
         yield from _storm(chance)
-    if chance.random() < 0.15:
-        yield from _long_outage(chance)
 
 
 _HOT_STEPS = (
@@ -141,17 +145,21 @@ _STORMS: Sequence[Sequence[tuple[str, str | None]]] = (
 """Faults that follow one another within a second or two."""
 
 
-LONG_SECONDS = 9.0
+LONG_SECONDS = 10.5
 """Longer than a cold cache waits for a quiet queue."""
+
+LONG_EVERY = 6
+"""One of so many runs is about a long outage, with little beside it."""
 
 
 def _long_outage(chance: random.Random) -> Iterator[Fault]:
     """Yield a record that takes no orders for long, and a cache that is cold meanwhile."""
-    at = round(chance.uniform(0.4, 2.0), 3)
-    outage = _fault(chance, chance.choice(("record read-only", "record locked")), None)
+    at = round(chance.uniform(0.3, 1.0), 3)
+    kinds = ("record locked", "record locked", "record read-only")
+    outage = _fault(chance, chance.choice(kinds), None)
     yield outage._replace(at=at, seconds=LONG_SECONDS)
-    lost = chance.choice(("cache emptied", "cache failover", "cache restarted", "cache away"))
-    yield _fault(chance, lost, None)._replace(at=at + chance.uniform(0.1, 1.5), seconds=0.4)
+    lost = chance.choice(("cache emptied", "cache emptied", "cache failover", "cache away"))
+    yield _fault(chance, lost, None)._replace(at=at + chance.uniform(0.3, 0.9), seconds=0.4)
 
 
 def _storm(chance: random.Random) -> Iterator[Fault]:
