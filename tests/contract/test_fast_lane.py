@@ -11,18 +11,20 @@ from typing import NamedTuple
 
 import pytest
 import pytest_asyncio
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from polyglot_persistence.api import fast_lane, server
 from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.app import build_app
+from polyglot_persistence.api.connection import Connection
 from polyglot_persistence.api.hot import HotRoutes
+from polyglot_persistence.api.limits import HttpLimits
 from polyglot_persistence.api.rate_limits import RateLimits
 from polyglot_persistence.api.replies import Headers
 from polyglot_persistence.domain.access import ApiKey, Rate, digest_of, parse_scopes
 from polyglot_persistence.errors import NotFoundError, UnavailableError, UnknownOutcomeError
 from polyglot_persistence.flows.read import Read
 from tests.support.eventually import eventually
+from tests.support.http_limits import HTTP_LIMITS
 from tests.support.scripted import FakeClock
 from tests.support.stub_flows import ID, LIMITS, OPEN, StubFlows
 
@@ -42,7 +44,8 @@ class Answer(NamedTuple):
 class Serving:
     """A server over stub flows, with the lane or without."""
 
-    def __init__(self, *, lane: bool, access: Access) -> None:
+    def __init__(self, *, lane: bool, access: Access, limits: HttpLimits) -> None:
+        self.limits = limits
         self.flows = StubFlows()
         self.lane = lane
         self.access = access
@@ -63,11 +66,12 @@ class Serving:
         await server.serve(
             build_app(flows, LIMITS, clock=FakeClock(), stopping=self.shutdown, access=self.access),
             self.listener,
+            limits=self.limits,
             shutdown=self.shutdown,
             graceful_seconds=5,
             on_ready=self.ready.set,
             notices=lambda: self.notices,
-            protocol=fast_lane.fast_lane(hot) if self.lane else server.GuardedProtocol,
+            protocol=fast_lane.fast_lane(hot) if self.lane else Connection,
         )
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -135,9 +139,11 @@ async def guarded() -> AsyncIterator[list[Serving]]:
 
 
 @contextlib.asynccontextmanager
-async def two_servers(access: Callable[[], Access]) -> AsyncIterator[list[Serving]]:
+async def two_servers(
+    access: Callable[[], Access], limits: HttpLimits = HTTP_LIMITS
+) -> AsyncIterator[list[Serving]]:
     """Give a server without the lane and one with it, stopped at the end."""
-    servings = [Serving(lane=False, access=access()), Serving(lane=True, access=access())]
+    servings = [Serving(lane=lane, access=access(), limits=limits) for lane in (False, True)]
     async with asyncio.timeout(50), asyncio.TaskGroup() as tasks:
         for one in servings:
             tasks.create_task(one.run())
@@ -381,12 +387,9 @@ async def test_a_stop_answers_what_is_being_committed(both: list[Serving], behin
         writer.close()
 
 
-async def test_an_idle_connection_is_closed_after_a_hot_answer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_an_idle_connection_is_closed_after_a_hot_answer() -> None:
     """However many answers came before, whoever asks nothing more is let go."""
-    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0.05)
-    async with two_servers(lambda: OPEN) as both:
+    async with two_servers(lambda: OPEN, HTTP_LIMITS._replace(idle_seconds_max=0.05)) as both:
         for one in both:
             one.flows.remembered = b"{}"
             reader, writer = await one.connect()
@@ -400,41 +403,36 @@ async def test_an_idle_connection_is_closed_after_a_hot_answer(
 
 async def test_a_connection_in_use_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that takes longer than an idle connection may wait is answered all the same."""
-    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0.05)
-    looked = asyncio.Event()
-    look = fast_lane.FastLaneProtocol._close_if_idle
+    monkeypatch.setattr(server, "SWEEP_SECONDS", 0.01)
+    limits = HTTP_LIMITS._replace(idle_seconds_max=0.05, head_seconds_max=0.05)
+    async with two_servers(lambda: OPEN, limits) as both:
+        for one in both:
+            one.flows.remembered = b"{}"
+            one.flows.may_accept.clear()
+            reader, writer = await one.connect()
+            writer.write(get() + post())
+            assert (await read_answer(reader)).status == 200
+            silent, other = await one.connect()  # the deadlines are looked at meanwhile
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                assert await silent.read() == b""
+            other.close()
+            one.flows.may_accept.set()
+            assert (await read_answer(reader)).status == 202
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                assert await reader.read() == b""
+            writer.close()
 
-    def noted(protocol: fast_lane.FastLaneProtocol) -> None:
-        look(protocol)
-        looked.set()
 
-    monkeypatch.setattr(fast_lane.FastLaneProtocol, "_close_if_idle", noted)
-    async with two_servers(lambda: OPEN) as both:
-        one = both[1]
-        one.flows.remembered = b"{}"
+async def test_a_long_pipeline_is_answered_in_order(both: list[Serving]) -> None:
+    """What waits behind a slow request is not read, and lost by nobody."""
+    for one in both:
         one.flows.may_accept.clear()
         reader, writer = await one.connect()
-        writer.write(get() + post())
-        assert (await read_answer(reader)).status == 200
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            await looked.wait()
+        writer.write(post() + get() * 300 + post() * 300)
         one.flows.may_accept.set()
-        assert (await read_answer(reader)).status == 202
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            assert await reader.read() == b""
+        statuses = [(await read_answer(reader)).status for _ in range(601)]
+        assert statuses == [202] + [200] * 300 + [202] * 300
         writer.close()
-
-
-async def test_a_pipeline_without_end_is_cut_off(both: list[Serving]) -> None:
-    """Whoever sends and never reads costs a bounded queue."""
-    one = both[1]
-    one.flows.may_accept.clear()
-    reader, writer = await one.connect()
-    writer.write(post() + get() * (fast_lane.PIPELINE_MAX + 2))
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        with contextlib.suppress(ConnectionError):
-            assert await reader.read() == b""
-    writer.close()
 
 
 async def test_a_head_without_end_is_guarded_in_the_lane_too(both: list[Serving]) -> None:
@@ -447,10 +445,3 @@ async def test_a_head_without_end_is_guarded_in_the_lane_too(both: list[Serving]
         async with asyncio.timeout(DEADLINE_SECONDS):
             assert (await reader.read()).startswith(b"HTTP/1.1 431")
         writer.close()
-
-
-def test_the_private_names_are_there() -> None:
-    """An upgrade that renames one is seen here first."""
-    source = HttpToolsProtocol.__init__.__code__.co_names + tuple(dir(HttpToolsProtocol))
-    assert set(fast_lane.PRIVATE_NAMES) - {"url"} <= set(source)
-    assert "url" in HttpToolsProtocol.on_message_begin.__code__.co_names

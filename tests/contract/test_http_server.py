@@ -12,14 +12,17 @@ import pytest
 import pytest_asyncio
 from starlette.requests import Request
 
-from polyglot_persistence.api import bodies, server
+from polyglot_persistence.api import server
 from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.bodies import BodyReader
+from polyglot_persistence.api.connection import Connection
 from polyglot_persistence.api.endpoint import Endpoint
+from polyglot_persistence.api.limits import HttpLimits
 from polyglot_persistence.api.replies import Reply, json_reply
 from polyglot_persistence.api.request_headers import check_json
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.errors import ConfigurationError
+from tests.support.http_limits import HTTP_LIMITS
 
 BODY_BYTES_MAX = 10_000
 DEADLINE_SECONDS = 10.0
@@ -28,7 +31,8 @@ DEADLINE_SECONDS = 10.0
 class Serving:
     """A server with one path: POST tells the size of its body, GET waits until it may answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: HttpLimits = HTTP_LIMITS) -> None:
+        self.limits = limits
         self.listener = server.listen("127.0.0.1", 0)
         self.port: int = self.listener.getsockname()[1]
         self.shutdown = asyncio.Event()
@@ -37,7 +41,7 @@ class Serving:
         self.may_answer = asyncio.Event()
         self.large = b""
         self.lost = asyncio.Event()
-        self.connections: list[Connection] = []
+        self.connections: list[Client] = []
 
     async def post(self, request: Request, body: BodyReader) -> Reply:
         check_json(request.headers.get("content-type"))
@@ -51,7 +55,7 @@ class Serving:
     async def run(self) -> None:
         lost = self.lost
 
-        class Watched(server.GuardedProtocol):
+        class Watched(Connection):
             def connection_lost(self, exc: Exception | None) -> None:
                 super().connection_lost(exc)
                 lost.set()
@@ -63,14 +67,15 @@ class Serving:
                 Access(),
             ),
             self.listener,
+            limits=self.limits,
             shutdown=self.shutdown,
             graceful_seconds=5,
             on_ready=self.ready.set,
             protocol=Watched,
         )
 
-    async def connect(self) -> "Connection":
-        connection = Connection(*await asyncio.open_connection("127.0.0.1", self.port))
+    async def connect(self) -> "Client":
+        connection = Client(*await asyncio.open_connection("127.0.0.1", self.port))
         self.connections.append(connection)
         return connection
 
@@ -87,7 +92,7 @@ class Answer:
         return json.loads(self.body)
 
 
-class Connection:
+class Client:
     """One client's connection, byte by byte."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -103,7 +108,9 @@ class Connection:
         async with asyncio.timeout(DEADLINE_SECONDS):
             head = await self.reader.readuntil(b"\r\n\r\n")
             first, *lines = head.decode().split("\r\n")[:-2]
-            headers = dict(line.split(": ", 1) for line in lines)
+            headers = {
+                name.lower(): value for name, value in (line.split(": ", 1) for line in lines)
+            }
             length = 0 if head_only else int(headers["content-length"])
             return Answer(int(first.split()[1]), headers, await self.reader.readexactly(length))
 
@@ -123,7 +130,14 @@ class Connection:
 @pytest_asyncio.fixture
 async def serving() -> AsyncIterator[Serving]:
     """A server on a free port, stopped after the test."""
-    serving = Serving()
+    async with a_server() as serving:
+        yield serving
+
+
+@contextlib.asynccontextmanager
+async def a_server(**limits: float) -> AsyncIterator[Serving]:
+    """Give a server with some limits of its own."""
+    serving = Serving(HTTP_LIMITS._replace(**limits))  # type: ignore[arg-type]
     async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         tasks.create_task(serving.run())
         await serving.ready.wait()
@@ -145,7 +159,11 @@ GET = b"GET /x HTTP/1.1\r\nhost: x\r\n\r\n"
 async def test_a_connection_carries_one_request_after_another(serving: Serving) -> None:
     """One by one and pipelined; the head may arrive in pieces."""
     connection = await serving.connect()
-    for part in (b"POST /x HT", b"TP/1.1\r\ncontent-type: application/json\r\n", b"content-len"):
+    for part in (
+        b"POST /x HT",
+        b"TP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n",
+        b"content-len",
+    ):
         await connection.send(part)
         await asyncio.sleep(0)
     await connection.send(b"gth: 2\r\n\r\n{}")
@@ -167,7 +185,7 @@ async def test_head_and_old_clients_are_answered(serving: Serving) -> None:
     """HEAD has no body but its length; HTTP/1.0 is answered and closed."""
     serving.may_answer.set()
     connection = await serving.connect()
-    await connection.send(b"HEAD /x HTTP/1.1\r\n\r\n")
+    await connection.send(b"HEAD /x HTTP/1.1\r\nhost: x\r\n\r\n")
     answer = await connection.answer(head_only=True)
     assert (answer.status, answer.headers["content-length"]) == (200, "4")
     await connection.send(b"GET /x HTTP/1.0\r\n\r\n")
@@ -175,35 +193,31 @@ async def test_head_and_old_clients_are_answered(serving: Serving) -> None:
     assert await connection.closed() == b""
 
 
-async def test_a_head_that_takes_too_long_is_408(
-    serving: Serving, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_head_that_takes_too_long_is_408() -> None:
     """Also when a byte comes now and then, and also on a connection that served before."""
-    monkeypatch.setattr(server, "HEAD_SECONDS_MAX", 0.2)
-    connection = await serving.connect()
-    await connection.send(_post(b"{}"))
-    assert (await connection.answer()).status == 200
-    await connection.send(b"GET /x HTTP/1.1\r\n")
+    async with a_server(head_seconds_max=0.2) as serving:
+        connection = await serving.connect()
+        await connection.send(_post(b"{}"))
+        assert (await connection.answer()).status == 200
+        await connection.send(b"GET /x HTTP/1.1\r\n")
 
-    async def drip() -> None:
-        while True:
-            await connection.send(b"a: b\r\n")
-            await asyncio.sleep(0.02)  # it is the slowness that is tested
+        async def drip() -> None:
+            while True:
+                await connection.send(b"a: b\r\n")
+                await asyncio.sleep(0.02)  # it is the slowness that is tested
 
-    dripping = asyncio.create_task(drip())
-    answer = await connection.answer()
-    dripping.cancel()
-    assert (answer.status, answer.json()["type"]) == (408, "/problems#too-slow")
-    assert answer.headers["connection"] == "close"
+        dripping = asyncio.create_task(drip())
+        answer = await connection.answer()
+        dripping.cancel()
+        assert (answer.status, answer.json()["type"]) == (408, "/problems#too-slow")
+        assert answer.headers["connection"] == "close"
 
 
-async def test_a_connection_that_says_nothing_is_closed(
-    serving: Serving, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_connection_that_says_nothing_is_closed() -> None:
     """Without a word."""
-    monkeypatch.setattr(server, "HEAD_SECONDS_MAX", 0.1)
-    connection = await serving.connect()
-    assert await connection.closed() == b""
+    async with a_server(head_seconds_max=0.1) as serving:
+        connection = await serving.connect()
+        assert await connection.closed() == b""
 
 
 async def test_a_head_without_end_is_431(serving: Serving) -> None:
@@ -225,33 +239,21 @@ async def test_what_is_no_http_is_a_problem_too(serving: Serving, data: bytes) -
     assert (answer.status, answer.json()["type"]) == (400, "/problems#malformed")
 
 
-async def test_a_body_that_trickles_is_408(
-    serving: Serving, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_body_that_trickles_is_408() -> None:
     """The patience with a body is for all of it, not for each byte."""
-    monkeypatch.setattr(bodies, "PATIENCE_SECONDS", 0.2)
-    connection = await serving.connect()
-    await connection.send(_post(b"{}", b"x: y").replace(b"length: 2", b"length: 5000"))
+    async with a_server(body_patience_seconds=0.2) as serving:
+        connection = await serving.connect()
+        await connection.send(_post(b"{}", b"x: y").replace(b"length: 2", b"length: 5000"))
 
-    async def drip() -> None:
-        while True:
-            await connection.send(b" ")
-            await asyncio.sleep(0.02)  # it is the slowness that is tested
+        async def drip() -> None:
+            while True:
+                await connection.send(b" ")
+                await asyncio.sleep(0.02)  # it is the slowness that is tested
 
-    dripping = asyncio.create_task(drip())
-    answer = await connection.answer()
-    dripping.cancel()
-    assert (answer.status, answer.json()["type"]) == (408, "/problems#too-slow")
-
-
-async def test_a_body_that_nobody_hears_of_ends_the_connection(
-    serving: Serving, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The last resort, for a body that is waited for without patience of its own."""
-    monkeypatch.setattr(server, "BODY_IDLE_SECONDS_MAX", 0.1)
-    connection = await serving.connect()
-    await connection.send(_post(b"{}").replace(b"length: 2", b"length: 5000"))
-    assert await connection.closed() == b""
+        dripping = asyncio.create_task(drip())
+        answer = await connection.answer()
+        dripping.cancel()
+        assert (answer.status, answer.json()["type"]) == (408, "/problems#too-slow")
 
 
 async def test_a_refusal_is_heard_although_the_body_is_still_coming(serving: Serving) -> None:
@@ -304,7 +306,7 @@ async def test_an_upgrade_that_is_not_followed_costs_no_body(
             b"content-length: 0", b"a: b"
         )
         one += b"23\r\n%b\r\n0\r\n\r\n" % (b"x" * 35)
-    get = GET.replace(b"host: x\r\n", b"".join(line + b"\r\n" for line in upgrade))
+    get = GET.replace(b"host", b"".join(line + b"\r\n" for line in upgrade) + b"host")
     data = one + _post(b"", *upgrade) + get + one + GET
     connection = await serving.connect()
     for part in (data[: len(one) - cut], data[len(one) - cut :]) if cut < len(one) else (data,):
@@ -320,36 +322,34 @@ async def test_an_upgrade_that_is_not_followed_costs_no_body(
     ]
 
 
-async def test_a_client_that_does_not_read_is_cut_off(
-    serving: Serving, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_client_that_does_not_read_is_cut_off() -> None:
     """Its answers would stay in memory for as long as it likes."""
-    monkeypatch.setattr(server, "WRITE_SECONDS_MAX", 0.2)
-    serving.large = b" " * 50_000_000
-    serving.may_answer.set()
-    raw = socket.create_connection(("127.0.0.1", serving.port))
-    raw.setblocking(False)
-    loop = asyncio.get_running_loop()
-    with raw:
-        await loop.sock_sendall(raw, GET)
-        await serving.asked.wait()
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            await serving.lost.wait()
+    async with a_server(write_seconds_max=0.2) as serving:
+        serving.large = b" " * 50_000_000
+        serving.may_answer.set()
+        raw = socket.create_connection(("127.0.0.1", serving.port))
+        raw.setblocking(False)
+        loop = asyncio.get_running_loop()
+        with raw:
+            await loop.sock_sendall(raw, GET)
+            await serving.asked.wait()
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await serving.lost.wait()
 
 
-async def test_connections_are_counted(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_are_counted() -> None:
     """One too many is told 503; there is room again when another has gone."""
-    monkeypatch.setattr(server, "CONNECTIONS_MAX", 1)
-    first = await serving.connect()
-    await first.send(_post(b"{}"))
-    assert (await first.answer()).status == 200
-    second = await serving.connect()
-    answer = await second.answer()
-    assert (answer.status, answer.json()["type"]) == (503, "/problems#unavailable")
-    assert answer.headers["retry-after"] == "1"
-    assert (await second.closed()) == b""
-    await first.send(_post(b"{}"))
-    assert (await first.answer()).status == 200
+    async with a_server(connections_max=1) as serving:
+        first = await serving.connect()
+        await first.send(_post(b"{}"))
+        assert (await first.answer()).status == 200
+        second = await serving.connect()
+        answer = await second.answer()
+        assert (answer.status, answer.json()["type"]) == (503, "/problems#unavailable")
+        assert answer.headers["retry-after"] == "1"
+        assert (await second.closed()) == b""
+        await first.send(_post(b"{}"))
+        assert (await first.answer()).status == 200
 
 
 async def test_a_stop_answers_what_is_under_way_and_closes_the_rest(serving: Serving) -> None:

@@ -24,6 +24,7 @@ from polyglot_persistence.ports import OrderStore
 from polyglot_persistence.worker.repeat import repeat
 from tests.support.addresses import BUNDLED
 from tests.support.eventually import eventually
+from tests.support.http_limits import HTTP_LIMITS
 from tests.support.orders import accepted, single
 from tests.support.stub_flows import LIMITS, OPEN, StubFlows
 
@@ -112,6 +113,7 @@ class Serving:
         await server.serve(
             build_app(flows, LIMITS, clock=SystemClock(), stopping=self.stopping, access=OPEN),
             self._listener,
+            limits=HTTP_LIMITS,
             shutdown=self.stopping,
             graceful_seconds=5,
             on_ready=lambda: None,

@@ -125,8 +125,8 @@ async def test_a_standby_alone_is_no_record(pair: Pair) -> None:
 
 
 async def test_a_standby_that_is_named_first_is_passed_over(pair: Pair) -> None:
-    """The order of the servers does not matter."""
-    pool = default_pool(both(pair.standby.dsn, pair.primary.dsn))
+    """The order of the servers does not matter, nor that one is named twice."""
+    pool = default_pool(both(pair.standby.dsn, both(pair.standby.dsn, pair.primary.dsn)))
     assert (await PostgresOrderStore(pool).persist([accepted()])).inserted
     await pool.close()
 

@@ -69,7 +69,7 @@ async def test_a_message_arrives_as_it_was_published(queue: Queue) -> None:
     sent = message([accepted(1), accepted(2.000001)])._replace(trace=trace)
     await queue.publish(sent)
     async with queue.consume(orders_max=100) as consumer:
-        [delivery] = await consumer.receive(2)
+        [delivery] = await consumer.receive(WAIT_SECONDS)
     assert tuple(sent) == (*delivery[1:5], delivery.trace)
     assert delivery.redeliveries == 0
 
@@ -87,7 +87,7 @@ async def test_a_large_message_passes(queue: Queue) -> None:
     sent = message([accepted(name="é" * 200) for _ in range(1000)])
     await queue.publish(sent)
     async with queue.consume(orders_max=1) as consumer:
-        [delivery] = await consumer.receive(2)
+        [delivery] = await consumer.receive(WAIT_SECONDS)
         assert sent.body == delivery.body
 
 
@@ -109,7 +109,7 @@ async def test_a_cancelled_publisher_disturbs_no_other(queue: Queue) -> None:
     async with queue.consume(orders_max=100) as consumer:
         received: set[int] = set()
         while not {0, 1, 3} <= received:
-            received |= set(numbers(await consumer.receive(2)))
+            received |= set(numbers(await consumer.receive(WAIT_SECONDS)))
 
 
 async def test_receive_waits_no_longer_than_asked(queue: Queue) -> None:
@@ -144,7 +144,7 @@ async def test_a_cancelled_receive_loses_nothing(server: QueueServer) -> None:
         waiting.cancel()
         await asyncio.wait({waiting})
         await queue.publish(numbered(1))
-        assert numbers(await consumer.receive(2)) == [1]
+        assert numbers(await consumer.receive(WAIT_SECONDS)) == [1]
 
 
 # --- acknowledging, releasing, leaving -------------------------------------------------------
@@ -171,10 +171,10 @@ async def test_leaving_hands_back_what_is_not_acknowledged(server: QueueServer) 
     await queue.publish(numbered(1))
     for deliveries_before in range(3):
         async with queue.consume(orders_max=100) as consumer:
-            [delivery] = await consumer.receive(0.5)
+            [delivery] = await consumer.receive(WAIT_SECONDS)
             assert min(deliveries_before, 1) <= delivery.redeliveries <= deliveries_before
     async with (await server.process()).consume(orders_max=100) as consumer:
-        assert numbers(await consumer.receive(0.5)) == [1]
+        assert numbers(await consumer.receive(WAIT_SECONDS)) == [1]
 
 
 async def test_an_error_in_the_context_hands_back_too(queue: Queue) -> None:
@@ -257,7 +257,7 @@ async def test_what_a_consumer_holds_is_bounded_in_orders(queue: Queue) -> None:
         await consumer.ack(held)
         seen = numbers(held)
         while len(seen) < 30:
-            held = list(await consumer.receive(2))
+            held = list(await consumer.receive(WAIT_SECONDS))
             assert 1 <= len(held) <= 7
             await consumer.ack(held)
             seen += numbers(held)
@@ -270,10 +270,10 @@ async def test_a_message_above_the_bound_still_comes(queue: Queue) -> None:
     for number in range(2):
         await queue.publish(numbered(number, orders=1000))
     async with queue.consume(orders_max=10) as consumer:
-        held = await consumer.receive(2)
+        held = await consumer.receive(WAIT_SECONDS)
         assert numbers(held) == [0]
         await consumer.ack(held)
-        assert numbers(await consumer.receive(2)) == [1]
+        assert numbers(await consumer.receive(WAIT_SECONDS)) == [1]
 
 
 # --- failures --------------------------------------------------------------------------------
@@ -285,7 +285,7 @@ async def test_the_messages_of_a_dead_process_go_to_another(server: QueueServer)
     await queue.publish(numbered(1))
     context = queue.consume(orders_max=100)
     consumer = await context.__aenter__()
-    held = await consumer.receive(2)
+    held = await consumer.receive(WAIT_SECONDS)
     assert numbers(held) == [1]
     await server.kill(queue)
     async with other.consume(orders_max=100) as heir:
@@ -304,7 +304,7 @@ async def test_a_wiped_server_heals_by_itself(server: QueueServer) -> None:
     queue = await server.process()
     async with queue.consume(orders_max=100) as consumer:
         await queue.publish(numbered(0))
-        held = await consumer.receive(2)
+        held = await consumer.receive(WAIT_SECONDS)
         await server.wipe()
         await eventually(
             lambda: queue.publish(numbered(1)), within_seconds=RECOVERY_SECONDS, retried=AWAY
@@ -346,7 +346,7 @@ async def test_a_server_that_is_away_refuses_and_comes_back_with_everything(
     queue = await own_server.process()
     await queue.publish(numbered(1))
     async with queue.consume(orders_max=100) as consumer:
-        held = await consumer.receive(2)
+        held = await consumer.receive(WAIT_SECONDS)
         await own_server.stop()
         with pytest.raises(UnavailableError):
             await eventually(lambda: queue.publish(numbered(2)), retried=(UnknownOutcomeError,))

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_SECONDS, eventually
 from tests.support.queue_adapters import ADAPTERS, serving
 from tests.support.queue_messages import hold, is_ready, numbered, numbers, work_off
 from tests.support.queues import QueueServer
@@ -75,7 +75,7 @@ async def test_what_stands_still_is_ready_in_time(server: QueueServer) -> None:
         seconds_max = other.unseen_seconds_max(server.hold_seconds)
         await eventually(lambda: is_ready(other, 1), within_seconds=seconds_max + 1)
         async with other.consume(orders_max=100) as heir:
-            [delivery] = await heir.receive(2)
+            [delivery] = await heir.receive(WAIT_SECONDS)
             assert delivery.redeliveries >= 1
             await heir.ack([delivery])
         await server.kill(queue)

@@ -14,7 +14,7 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports import Delivery, Message
-from tests.support.eventually import eventually
+from tests.support.eventually import WAIT_SECONDS, eventually
 from tests.support.orders import START
 from tests.support.servers import running, short_directory
 
@@ -81,7 +81,7 @@ async def test_what_could_not_be_handed_back_is_handed_back_by_the_next_consumer
     """A server that was away when a worker left costs no wait for the silent-consumer bound."""
     await queue.publish(MESSAGE)
     async with queue.consume(orders_max=10) as consumer:
-        assert len(await consumer.receive(2)) == 1
+        assert len(await consumer.receive(WAIT_SECONDS)) == 1
         await server.stop()
     await server.start()
 
@@ -103,7 +103,7 @@ async def test_at_the_memory_limit_publishing_is_refused_and_draining_goes_on(
     with pytest.raises(UnavailableError, match="OOM"):
         await queue.publish(MESSAGE)
     async with queue.consume(orders_max=10) as consumer:
-        first, second = await consumer.receive(2)
+        first, second = await consumer.receive(WAIT_SECONDS)
         await consumer.release([first])
         await consumer.ack([second])
         assert await queue.ready() == 1
@@ -118,7 +118,7 @@ async def test_an_entry_without_the_fields_is_delivered_for_what_it_is(
     """What somebody put there by hand reaches the worker, which says what is wrong with it."""
     await client.execute("XADD", STREAM, "*", "orders", "many", "colour", "red")
     async with queue.consume(orders_max=10) as consumer:
-        [delivery] = await consumer.receive(2)
+        [delivery] = await consumer.receive(WAIT_SECONDS)
     assert delivery[1:5] == (b"", 0, None, 1)
 
 
@@ -138,7 +138,7 @@ async def test_a_message_with_numbers_that_are_none_is_delivered(
     """Fields that anybody may have written are no reason to die: they count as not there."""
     await client.execute("XADD", STREAM, "*", "body", "what?", "accepted_at", number)
     async with queue.consume(orders_max=10) as consumer:
-        [delivery] = await consumer.receive(2)
+        [delivery] = await consumer.receive(WAIT_SECONDS)
         assert delivery[1:4] == (b"what?", 0, None)
         await consumer.ack([delivery])
 
@@ -154,9 +154,9 @@ async def test_a_count_that_is_none_holds_up_no_neighbor(
     for _ in range(3):
         await queue.publish(MESSAGE)
     async with queue.consume(orders_max=10) as consumer:
-        assert len(await consumer.receive(2)) == 4
+        assert len(await consumer.receive(WAIT_SECONDS)) == 4
         await queue.publish(MESSAGE)
-        assert len(await consumer.receive(2)) == 1
+        assert len(await consumer.receive(WAIT_SECONDS)) == 1
 
 
 async def test_a_group_that_was_lost_delivers_again(
@@ -166,13 +166,13 @@ async def test_a_group_that_was_lost_delivers_again(
     async with queue.consume(orders_max=10) as consumer:
         await consumer.receive(0)
         await queue.publish(MESSAGE)
-        [before] = await consumer.receive(2)
+        [before] = await consumer.receive(WAIT_SECONDS)
         await client.execute("XGROUP", "DESTROY", STREAM, GROUP)
         await queue.publish(MESSAGE)
     async with queue.consume(orders_max=10) as consumer:
-        again, other = await consumer.receive(2)
+        again, other = await consumer.receive(WAIT_SECONDS)
         await queue.publish(MESSAGE)
-        [new] = await consumer.receive(2)
+        [new] = await consumer.receive(WAIT_SECONDS)
     assert before.tag == again.tag
     assert [one.redeliveries for one in (before, again, other, new)] == [0, 1, 1, 0]
 
@@ -184,7 +184,7 @@ async def test_what_a_restarted_server_has_may_have_been_delivered(
     async with queue.consume(orders_max=10) as consumer:
         await consumer.receive(0)
         await queue.publish(MESSAGE)
-        [before] = await consumer.receive(2)
+        [before] = await consumer.receive(WAIT_SECONDS)
         # What a log without its tail says of it: that nobody had it.
         [name] = await consumer_names(client)
         await client.execute("XGROUP", "DELCONSUMER", STREAM, GROUP, name)
@@ -233,7 +233,7 @@ async def test_a_clock_that_was_set_back_makes_the_count_unknown(
         in_an_hour = f"{int(seconds) + 3600}000-0"
         await client.execute("XADD", STREAM, in_an_hour, "body", "of before")
         assert await queue.ready() == 1  # nobody holds it
-        [of_before] = await consumer.receive(2)
+        [of_before] = await consumer.receive(WAIT_SECONDS)
         with pytest.raises(UnavailableError, match="clock"):
             await queue.ready()
         await queue.publish(MESSAGE)

@@ -129,8 +129,8 @@ PLANTED: Sequence[Bug] = (
     Bug(
         "one look at an empty queue makes the cache warm",
         "flows.cold_cache",
-        "now - current.empty_since >= self._unseen_seconds",
-        "now >= current.empty_since",
+        "now - current.empty_at >= self._unseen_seconds",
+        "now >= current.empty_at",
     ),
     Bug(
         "a queue that cannot be counted is empty",

@@ -45,6 +45,7 @@ class ScriptedCache:
         self.reign = "reign"
         self.evicts_dirty = False
         self.is_replicated = True
+        self.times_asked_to_survive = 0
         self.token: str | None = None
         self.durable = durable
         self.error: Exception | None = None
@@ -75,6 +76,7 @@ class ScriptedCache:
         return reign == self.reign and not self.evicts_dirty
 
     async def survives_failover(self, reign: str) -> bool:
+        self.times_asked_to_survive += 1
         return reign == self.reign and self.is_replicated
 
     async def backlog(self) -> Backlog:

@@ -186,7 +186,6 @@ async def test_a_cache_that_comes_back_without_its_last_orders(
         assert await stand.dirty() == 0
         stand.worker()
         await api.answers(order_id, 200)
-    await api.is_warm()
 
 
 async def test_a_cache_that_is_no_longer_durable_is_not_enough(stand: Stand) -> None:

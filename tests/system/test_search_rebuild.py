@@ -31,8 +31,9 @@ async def test_a_rebuild_that_is_killed_is_ended_by_another_process(deployment: 
                 # With facets the total is exact, however many match.
                 path = f"/api/search?q={WORD}&limit=1&facets=true"
                 status, found = await connection.request("GET", path)
-                assert status == 200, found
-                totals.append(found["total"])
+                if status != 503:  # an index that is late with its answer
+                    assert status == 200, found
+                    totals.append(found["total"])
 
     searching = asyncio.create_task(search())
     begun = False
@@ -48,5 +49,6 @@ async def test_a_rebuild_that_is_killed_is_ended_by_another_process(deployment: 
         assert await builder.ended(REBUILD_SECONDS) == 0, builder.log()[-3000:]
     stop.set()
     await asyncio.gather(placing, searching)
+    assert totals
     assert totals == sorted(totals)
     print(await check_nothing_lost_or_doubled(deployment.port, history, word=WORD))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from polyglot_persistence.api import bodies
 from polyglot_persistence.api.access import Access
+from polyglot_persistence.api.bodies import SlowSenderError
 from polyglot_persistence.api.endpoint import Endpoint
 from polyglot_persistence.api.importing import ERRORS_MAX, FIRST_LINE_MAX, ImportRoute
 from polyglot_persistence.domain.access import Scope
@@ -109,12 +110,14 @@ class Setup:
         return answer.status_code, answer.json()
 
     async def cut(
-        self, beginning: bytes, headers: dict[str, str] | None = None
+        self, beginning: bytes, headers: dict[str, str] | None = None, *, late: bool = False
     ) -> tuple[int, dict[str, Any]]:
-        """Send the beginning of a body; the server stops before the rest comes."""
+        """Send the beginning of a body; the server stops, or gives up, before the rest comes."""
         parts = [beginning]
 
         async def receive() -> dict[str, object]:
+            if not parts and late:
+                raise SlowSenderError("the body stood still for too long")
             if not parts:
                 self.stopping.set()
                 await asyncio.Event().wait()
@@ -278,14 +281,9 @@ async def test_it_ends_when_the_server_stops(setup: Setup, monkeypatch: pytest.M
     assert "all lines after line 2" in out["detail"]
 
 
-async def test_a_slow_sender_is_told_so_and_how_to_resume(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_slow_sender_is_told_so_and_how_to_resume(setup: Setup) -> None:
     """408, with what was done."""
-    monkeypatch.setattr(bodies, "DISCARD_SECONDS_MAX", 0.01)
-    monkeypatch.setattr(bodies, "PATIENCE_SECONDS", 0.01)
-    monkeypatch.setattr(setup.stopping, "set", lambda: None)
-    status, out = await setup.cut((json.dumps(order("a")) + "\n").encode(), KEY)
+    status, out = await setup.cut((json.dumps(order("a")) + "\n").encode(), KEY, late=True)
     assert status == 408
     assert (out["accepted"], out["first_line_not_accepted"]) == (1, 2)
     assert "the body stood still for too long; " in out["detail"]

@@ -13,9 +13,9 @@ from polyglot_persistence.errors import NotFoundError, UnavailableError
 from polyglot_persistence.flows.breaker import Breaker
 from polyglot_persistence.flows.cold_cache import (
     COMMIT_SECONDS_MAX,
-    END_WARMING_SECONDS_MAX,
+    EPOCH_SECONDS_MAX,
     FOUNDER_SECONDS_MAX,
-    LOOK_SECONDS_MAX,
+    TIDY_SECONDS_MAX,
     ColdMark,
     Warming,
     end_warming,
@@ -26,6 +26,9 @@ from polyglot_persistence.flows.recent import RecentOrders
 from polyglot_persistence.ports import CacheRead, Found
 from tests.support.orders import accepted, single
 from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue
+
+WARM_SECONDS = 60
+"""Of looks before the one that ends a cold time."""
 
 
 class EpochRecord:
@@ -212,6 +215,18 @@ async def test_a_second_process_waits_for_the_copy_of_the_epoch_but_not_for_ever
     assert stand.clock.monotonic() - begun == pytest.approx(FOUNDER_SECONDS_MAX, abs=0.1)
 
 
+async def test_a_founder_that_stands_still_holds_nobody_up_for_long() -> None:
+    """It may be stopped before it creates the epoch: then the cache is cold, and workers work."""
+    stand = Stand()
+    stand.record.number, stand.record.leads_denied = None, 10**6
+    stand.cache.epoch = None
+    begun = stand.clock.monotonic()
+    await stand.found()
+    assert await stand.record.epoch() is not None
+    assert stand.cache.epoch is None
+    assert stand.clock.monotonic() - begun == pytest.approx(EPOCH_SECONDS_MAX, abs=0.1)
+
+
 @pytest.mark.parametrize("before", ["queued", "dirty", "uncountable", "cache away", "created"])
 async def test_an_installation_that_took_orders_before_it_had_an_epoch_is_cold(
     before: str,
@@ -245,27 +260,59 @@ async def test_a_cache_that_is_emptied_while_the_epoch_is_created_is_cold() -> N
 # --- the end of a cold time ------------------------------------------------------------------
 
 
-async def test_a_cold_cache_is_warm_after_sixty_quiet_seconds() -> None:
+async def test_a_cold_cache_is_warm_when_nothing_from_before_can_be_held_any_more() -> None:
     """And not one look earlier. The epoch was raised: an old copy may be on another server."""
     stand = Stand()
     stand.cache.epoch = None
-    assert not await stand.look_for(60)
+    assert not await stand.look_for(WARM_SECONDS)
     assert stand.cache.epoch is None
     assert await stand.look_for(1)
     assert stand.cache.epoch == "2"
 
 
 @pytest.mark.parametrize("seen", [3, UnavailableError("away")])
-async def test_work_in_the_queue_begins_the_quiet_time_anew(seen: int | Exception) -> None:
-    """So does a queue that cannot be reached, or counted: it proves nothing."""
+async def test_only_looks_at_an_empty_queue_count(seen: int | Exception) -> None:
+    """A queue that cannot be reached, or counted, proves nothing."""
     stand = Stand()
     stand.cache.epoch = None
-    await stand.look_for(50)
     stand.queue.ready_messages = seen
-    await stand.look_for(1)
+    await stand.look_for(50)
     stand.queue.ready_messages = 0
-    assert not await stand.look_for(37)
-    assert await stand.look_for(2)
+    held = round(30 + TIDY_SECONDS_MAX)
+    assert not await stand.look_for(held)
+    stand.queue.ready_messages = seen
+    assert not await stand.look_for(10)
+    stand.queue.ready_messages = 0
+    assert await stand.look_for(1)
+
+
+async def test_ordinary_traffic_between_the_looks_keeps_no_cache_cold() -> None:
+    """At any moment a message may have just come; what came later proves nothing about before."""
+    stand = Stand()
+    stand.cache.epoch = None
+    warm = False
+    for second in range(WARM_SECONDS + 3):
+        stand.queue.ready_messages = 0 if second % 3 == 0 else 5
+        warm = warm or await stand.look_for(1)
+    assert warm
+
+
+async def test_a_look_that_was_late_counts_from_its_end() -> None:
+    """A process that is stopped on its way to the queue sees what is there when it goes on."""
+    stand = Stand()
+    stand.cache.epoch = None
+    await stand.look_for(round(COMMIT_SECONDS_MAX))
+    ready = stand.queue.ready
+
+    async def late() -> int:
+        stand.clock.advance(600)
+        return await ready()
+
+    stand.queue.ready = late  # type: ignore[method-assign]
+    assert not await stand.look_for(1)
+    stand.queue.ready = ready  # type: ignore[method-assign]
+    assert not await stand.look_for(round(30 + TIDY_SECONDS_MAX) - 1)
+    assert await stand.look_for(1)
 
 
 async def test_the_first_look_that_counts_is_after_every_commit_from_before() -> None:
@@ -280,7 +327,7 @@ async def test_the_first_look_that_counts_is_after_every_commit_from_before() ->
         quiet_seconds=1,
         hold_seconds_max=5,
     )
-    seconds = round(COMMIT_SECONDS_MAX + 5 + END_WARMING_SECONDS_MAX + LOOK_SECONDS_MAX)
+    seconds = round(COMMIT_SECONDS_MAX + 5 + TIDY_SECONDS_MAX)
     assert not await stand.look_for(seconds)
     assert await stand.look_for(1)
 
@@ -291,7 +338,7 @@ async def test_a_silent_worker_of_the_broker_lengthens_the_quiet_time() -> None:
     stand.cache.epoch = None
     stand.queue.silence_seconds = 50
     stand.warming = stand.new_warming()
-    assert not await stand.look_for(97)
+    assert not await stand.look_for(round(COMMIT_SECONDS_MAX + 30 + 50 + TIDY_SECONDS_MAX))
     assert await stand.look_for(1)
 
 
@@ -299,9 +346,9 @@ async def test_a_message_that_comes_again_begins_the_quiet_time_anew() -> None:
     """Between two looks it was handed back, unpersisted, and taken again."""
     stand = Stand()
     stand.cache.epoch = None
-    await stand.look_for(59)
+    await stand.look_for(WARM_SECONDS - 1)
     await end_warming(cast("Any", stand.cache), cast("Any", stand.record))
-    assert not await stand.look_for(61)
+    assert not await stand.look_for(WARM_SECONDS + 1)
     assert stand.cache.epoch is None
     assert await stand.look_for(10)
 
@@ -321,9 +368,9 @@ async def test_a_new_epoch_begins_the_quiet_time_anew() -> None:
     """Somebody accepted past the cache meanwhile."""
     stand = Stand()
     stand.cache.epoch = "0"
-    await stand.look_for(59)
+    await stand.look_for(WARM_SECONDS - 1)
     await stand.record.new_epoch()
-    assert not await stand.look_for(60)
+    assert not await stand.look_for(WARM_SECONDS)
     assert await stand.look_for(1)
     assert stand.cache.epoch == str(stand.record.number)
 
@@ -332,9 +379,9 @@ async def test_a_new_reign_begins_the_quiet_time_anew() -> None:
     """A promoted replica has the token, and may lack what was accepted last."""
     stand = Stand()
     stand.cache.epoch = None
-    await stand.look_for(59)
+    await stand.look_for(WARM_SECONDS - 1)
     stand.cache.begin_reign("another")
-    assert not await stand.look_for(60)
+    assert not await stand.look_for(WARM_SECONDS)
     assert await stand.look_for(1)
 
 
@@ -345,7 +392,7 @@ async def test_a_cache_that_may_evict_dirty_orders_is_never_warm() -> None:
     assert not await stand.look_for(200)
     assert stand.cache.epoch is None
     stand.cache.evicts_dirty = False
-    assert not await stand.look_for(60)
+    assert not await stand.look_for(WARM_SECONDS)
     assert await stand.look_for(1)
 
 
@@ -353,9 +400,9 @@ async def test_a_second_wipe_takes_the_token_along() -> None:
     """What was in the cache before it says nothing about the cache after it."""
     stand = Stand()
     stand.cache.epoch = None
-    await stand.look_for(59)
+    await stand.look_for(WARM_SECONDS - 1)
     stand.cache.token = None
-    assert not await stand.look_for(61)
+    assert not await stand.look_for(WARM_SECONDS + 1)
     assert stand.cache.epoch is None
     assert await stand.look_for(10)
 
@@ -364,9 +411,9 @@ async def test_a_new_leader_begins_from_the_start() -> None:
     """It has seen nothing yet of the queue."""
     stand = Stand()
     stand.cache.epoch = None
-    await stand.look_for(59)
+    await stand.look_for(WARM_SECONDS - 1)
     stand.warming = stand.new_warming()
-    assert not await stand.look_for(60)
+    assert not await stand.look_for(WARM_SECONDS)
     assert await stand.look_for(1)
 
 

@@ -242,6 +242,32 @@ async def test_a_retry_is_not_acknowledged_by_a_cache_that_is_not_safe() -> None
     assert await stand.outcome(unit_of(retry_of(first)), has_identity=True) is None
 
 
+async def test_an_order_of_a_bulk_that_is_asked_for_alone_is_published_alone() -> None:
+    """As a line of an import: nothing says that the bulk was published, or else was safe."""
+    stand = Stand(durable=False)
+    stand.queue.error = UNKNOWN
+    bulk_id = new_id()
+    bulk = [
+        AcceptedOrder(one.order, one.accepted_at, bulk_id, 2) for one in (one_order(), one_order())
+    ]
+    assert UnknownOutcomeError == await stand.outcome(unit_of(*bulk), has_identity=True)
+    line = AcceptedOrder(bulk[1].order, bulk[1].accepted_at, bulk[1].order.id)
+    stand.queue.error = None
+    await stand.queue_breaker.probe()
+    assert await stand.outcome(unit_of(line), has_identity=True) is None
+    assert [line] == stand.queue.orders
+
+
+async def test_a_retry_has_replicas_asked_no_more_often_than_it_is_published() -> None:
+    """To ask them holds up all that passes over the connection, while one lags."""
+    stand = Stand()
+    stand.cache.is_replicated = False
+    first = one_order()
+    for _ in range(20):
+        await stand.commit.submit(unit_of(retry_of(first)), has_identity=True)
+    assert stand.cache.times_asked_to_survive == 1
+
+
 @pytest.mark.parametrize("has_identity", [False, True])
 async def test_a_commit_that_took_long_marks_the_cache_cold(has_identity: bool) -> None:
     """The process stood still: the cache may have been emptied, and be warm again, since then."""

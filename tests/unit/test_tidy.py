@@ -20,6 +20,7 @@ PROFILES = {"base", "bench", "build", "datasets", "dev", "image", "lock", "serve
 
 
 SLEEPS = {
+    "tests/hostile/boundary.py": "a client that sends slowly is what is tested",
     "tests/support/eventually.py": "the pause between two looks, for all tests",
     "tests/support/clients.py": "clients that pause between their requests",
     "tests/support/stand.py": "a reader that looks again and again",

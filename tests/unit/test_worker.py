@@ -1,4 +1,4 @@
-"""The loops of the worker: batches, suspects, newer schemas, outages, leadership."""
+"""The worker's persister and sweep: batches, suspects, newer schemas, outages."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -18,12 +18,6 @@ from polyglot_persistence.flows.persist import Redelivered, ToIndex
 from polyglot_persistence.flows.sweep import QueueProgress, SweepFlow
 from polyglot_persistence.ports import Backlog, Delivery
 from polyglot_persistence.worker.persister import Persister, PersisterLimits
-from polyglot_persistence.worker.repeat import (
-    ERRORS_TOLD_MAX,
-    Backoff,
-    repeat,
-    repeat_as_leader,
-)
 from tests.support.scripted import FakeClock, ScriptedQueue
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -129,6 +123,7 @@ class Stand:
         self.channels = 0
         self.pings = 0
         self.warmings_ended = 0
+        self.ended_at_hand_back: list[int] = []
         self.end_warming_now = self._end_warming
         self.flow = Flow()
         self.progress = QueueProgress()
@@ -147,7 +142,10 @@ class Stand:
     @asynccontextmanager
     async def consume(self, *, orders_max: int) -> AsyncIterator[Consumer]:
         self.channels += 1
-        yield self.consumer
+        try:
+            yield self.consumer
+        finally:
+            self.ended_at_hand_back.append(self.warmings_ended)
 
     async def ping(self) -> None:
         self.pings += 1
@@ -241,12 +239,20 @@ async def test_an_unreadable_item_is_buried_and_the_rest_persisted() -> None:
 
 async def test_a_message_that_comes_again_first_ends_a_quiet_time() -> None:
     """What was handed back may be unpersisted; a first delivery says nothing."""
-    stand = Stand([delivery(orders(1))])
+    for redeliveries in (0, 1):
+        stand = Stand([delivery(orders(1), redeliveries=redeliveries)])
+        ended: list[int] = []
+        stand.flow.before_each = lambda s=stand, e=ended: e.append(s.warmings_ended)  # type: ignore[misc]
+        await stand.persister.run(stand.stop)
+        assert ended == [redeliveries]
+
+
+async def test_a_quiet_time_ends_before_anything_is_handed_back() -> None:
+    """What a busy worker is given again it does not look at for as long as it is busy."""
+    stand = Stand([delivery(orders(100)) for _ in range(9)], hold_seconds=20)
+    stand.flow.before_each = lambda: stand.clock.advance(8)
     await stand.persister.run(stand.stop)
-    assert stand.warmings_ended == 1  # as its channel is closed
-    stand = Stand([delivery(orders(1), redeliveries=1)])
-    await stand.persister.run(stand.stop)
-    assert stand.warmings_ended == 2
+    assert stand.ended_at_hand_back[0] == 1
 
 
 async def test_nothing_is_consumed_while_a_quiet_time_cannot_be_ended() -> None:
@@ -264,7 +270,7 @@ async def test_nothing_is_consumed_while_a_quiet_time_cannot_be_ended() -> None:
     stand.end_warming_now = fail
     await stand.persister.run(stand.stop)
     assert failed.is_set()
-    assert stand.channels == 2
+    assert (stand.channels, stand.warmings_ended) == (2, 2)  # before it consumes, and at its end
 
 
 async def test_what_is_held_for_too_long_is_handed_back_between_two_batches() -> None:
@@ -286,6 +292,25 @@ async def test_a_newer_schema_waits_for_a_newer_worker() -> None:
     assert stand.flow.unreadable == []
 
 
+async def test_a_newer_message_holds_up_none_of_this_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may stay for long: it is waited for only by a worker that has nothing else to do."""
+    paused: list[float] = []
+
+    async def pause(stop: asyncio.Event, seconds: float) -> None:
+        paused.append(seconds)
+
+    monkeypatch.setattr("polyglot_persistence.worker.persister.pause", pause)
+    newer = delivery(orders(1), schema=codec.SCHEMA_VERSION + 1)
+    stand = Stand([newer, delivery(orders(2))])
+    await stand.persister.run(stand.stop)
+    assert (len(stand.flow.batches), paused) == (1, [])
+    stand = Stand([newer])
+    await stand.persister.run(stand.stop)
+    assert len(paused) == 1
+
+
 @pytest.mark.parametrize("error", [UnavailableError("away"), UnknownOutcomeError("lost")])
 async def test_a_failed_persist_is_repeated_before_the_acknowledgement(error: Exception) -> None:
     """The same batch again, until it is in."""
@@ -302,6 +327,29 @@ async def test_what_cannot_be_persisted_in_time_is_handed_back() -> None:
     stand.flow.failures = [UnavailableError("away")]
     await stand.persister.run(stand.stop)
     assert (stand.consumer.acked, stand.pings, stand.channels) == ([], 1, 2)
+
+
+async def test_no_pause_before_another_attempt_is_longer_than_a_delivery_may_be_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The broker gives back what a silent worker holds, but this one is not silent."""
+    stand = Stand([delivery(orders(1))], hold_seconds=20)
+    begun = stand.clock.monotonic()
+
+    async def paused(stop: asyncio.Event, seconds: float) -> None:
+        stand.clock.advance(seconds)
+
+    monkeypatch.setattr("polyglot_persistence.worker.repeat.pause", paused)
+    stand.flow.failures = [UnavailableError("read-only")] * 1000
+    handed_back_at: list[float] = []
+
+    async def ping() -> None:
+        handed_back_at.append(stand.clock.monotonic() - begun)
+        stand.stop.set()
+
+    stand.ping = ping  # type: ignore[method-assign]
+    await stand.persister.run(stand.stop)
+    assert handed_back_at == [pytest.approx(20)]
 
 
 async def test_a_worker_that_is_to_stop_does_not_insist() -> None:
@@ -396,83 +444,24 @@ async def test_only_what_the_queue_has_passed_is_swept(
         assert len(flow.batches) == 1
 
 
-async def test_a_failing_step_does_not_end_its_loop() -> None:
-    """It is repeated after a pause, and stop ends the pause."""
-    stop = asyncio.Event()
-    steps = 0
+async def test_an_entry_that_stays_dirty_is_not_swept_again_at_once() -> None:
+    """Another version's words for an order are not this one's, so that settling leaves it alone."""
+    clock, flow = FakeClock(), Flow()
+    cache = Sweeping(clock.now() - timedelta(minutes=1))
+    entries = await cache.dirty_before(clock.now(), 1)
 
-    async def step() -> bool:
-        nonlocal steps
-        steps += 1
-        if steps == 1:
-            raise UnavailableError("away")
-        stop.set()
-        return False
+    async def the_same(bound: datetime, orders_max: int) -> Sequence[Entry]:
+        return entries
 
-    await repeat("test", step, stop, interval_seconds=3600)
-    assert steps == 2
-
-
-def test_an_outage_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
-    """Each error that is another is news, up to a few; after a success all of them are again."""
-    backoff = Backoff(asyncio.Event(), "test")
-    errors = [UnavailableError(text) for text in ("refused", "refused", "late", "refused")]
-    for _ in range(2):
-        assert [backoff.is_news(error) for error in errors] == [True, False, True, False]
-        backoff.succeeded()
-        backoff.succeeded()
-    assert [record.getMessage() for record in caplog.records] == ["recovered", "recovered"]
-    many = [UnavailableError(f"port {number}") for number in range(100)]
-    assert sum(map(backoff.is_news, many)) == ERRORS_TOLD_MAX
-
-
-class Roles:
-    """A record that gives a role, or not, and can lose it."""
-
-    def __init__(self) -> None:
-        self.free = True
-        self.confirmations = 0
-        self.given = 0
-        self.asked = asyncio.Event()
-
-    @asynccontextmanager
-    async def lead(self, role: str) -> AsyncIterator["Roles | None"]:
-        self.given += 1
-        self.asked.set()
-        yield self if self.free else None
-
-    async def confirm(self) -> None:
-        self.confirmations += 1
-        if self.confirmations == 2:
-            raise UnavailableError("the connection is lost")
-
-
-async def test_a_leader_that_lost_its_role_steps_no_more_until_it_has_it_again() -> None:
-    """The role is confirmed before every step."""
-    roles, stop = Roles(), asyncio.Event()
-    steps: list[int] = []
-
-    async def step() -> bool:
-        steps.append(roles.given)
-        if len(steps) == 2:
-            stop.set()
-        return True
-
-    await repeat_as_leader(cast("Any", roles), "test", step, stop, interval_seconds=0)
-    assert steps == [1, 2]
-
-
-async def test_whoever_does_not_lead_stands_by() -> None:
-    """Another process has the role."""
-    roles, stop = Roles(), asyncio.Event()
-    roles.free = False
-
-    async def step() -> bool:
-        pytest.fail("stepped without the role")
-
-    running = asyncio.create_task(
-        repeat_as_leader(cast("Any", roles), "test", step, stop, interval_seconds=0)
+    cache.dirty_before = the_same  # type: ignore[method-assign]
+    sweep = SweepFlow(
+        cast("Any", cache),
+        cast("Any", ScriptedQueue()),
+        cast("Any", flow),
+        QueueProgress(),
+        clock,
+        age_seconds=10,
+        batch_orders_max=100,
     )
-    await roles.asked.wait()
-    stop.set()
-    await running
+    assert await sweep.sweep() == []
+    assert await sweep.sweep() is None

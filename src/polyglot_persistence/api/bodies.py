@@ -1,23 +1,22 @@
-"""Reading a request's body: bounded in bytes, and in time against senders that trickle.
+"""Reading a request's body, bounded in bytes.
+
+How long a body may take is for the connection below (`connection`), so that it is the same for
+whatever reads it: it ends the wait with a `SlowSenderError`.
 
 Invariant: no body is held beyond its limit, however it announces itself.
-Invariant: waiting for a client ends; the server below sets no deadline on a body.
 """
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from starlette.requests import Request
 from starlette.types import Message
 
+from polyglot_persistence.api.problems import MALFORMED, TOO_SLOW, problem
+from polyglot_persistence.api.replies import Reply
 from polyglot_persistence.errors import MalformedError, PolyglotError, TooLargeError
 
-PATIENCE_SECONDS = 20.0
-"""How long a body may stand still in all."""
-BYTES_PER_SECOND_MIN = 256
-"""Every so many bytes win a second of patience back, up to the whole of it. A slow mobile link
-brings 1,000 a second; a connection that is held open on purpose brings one."""
 DISCARD_BYTES_MAX = 2**20
 DISCARD_SECONDS_MAX = 2.0
 
@@ -28,47 +27,54 @@ class SlowSenderError(PolyglotError):
     """The client kept the server waiting for the body for too long (408)."""
 
 
+class BrokenBodyError(SlowSenderError):
+    """Nobody can say where the body ends, so it never will (400)."""
+
+
 class ClientGoneError(PolyglotError):
     """The client hung up before its body was complete; nobody is there to be answered."""
 
 
+def body_problem(error: PolyglotError, path: str) -> Reply:
+    """Return the answer to a body that was not complete when it had to be."""
+    kind = MALFORMED if isinstance(error, BrokenBodyError) else TOO_SLOW
+    return problem(kind, str(error), path)
+
+
 class BodyReader:
-    """Hands out the chunks of one request's body, with patience for its sender."""
+    """Hands out the chunks of one request's body."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._patience_seconds = PATIENCE_SECONDS
         headers = request.headers
         self.complete = "content-length" not in headers and "transfer-encoding" not in headers
         """Whether the body has been read to its end."""
+        self._release: Callable[[int], None] = request.scope.get(
+            "polyglot.release", lambda _size: None
+        )
 
     async def chunks(self, stopping: asyncio.Event | None = None) -> AsyncIterator[bytes]:
-        """Yield the body as it comes; the consumer's own time does not count.
+        """Yield the body as it comes; the consumer keeps no chunk when it asks for the next one.
 
         Ends before the body does (`complete` tells) once `stopping` is set.
 
         Raises:
-            SlowSenderError: the patience is used up.
+            SlowSenderError: the body did not come in time, or never can.
             ClientGoneError: the client hung up.
         """
-        clock = asyncio.get_running_loop().time
+        async for chunk in self._chunks(stopping):
+            yield chunk
+            self._release(len(chunk))
+
+    async def _chunks(self, stopping: asyncio.Event | None = None) -> AsyncIterator[bytes]:
         while not self.complete:
-            asked_at = clock()
-            try:
-                async with asyncio.timeout(self._patience_seconds):
-                    message = await self._receive(stopping)
-            except TimeoutError as error:
-                raise SlowSenderError("the body stood still for too long") from error
+            message = await self._receive(stopping)
             if message is None:
                 return
             if message["type"] != "http.request":
                 raise ClientGoneError
             chunk: bytes = message.get("body", b"")
             self.complete = not message.get("more_body", False)
-            self._patience_seconds = min(
-                PATIENCE_SECONDS,
-                self._patience_seconds - (clock() - asked_at) + len(chunk) / BYTES_PER_SECOND_MIN,
-            )
             if chunk:
                 yield chunk
 
@@ -96,7 +102,7 @@ class BodyReader:
             raise TooLargeError(f"the body may have {bytes_max} bytes, has {announced}")
         parts = []
         size = 0
-        async for chunk in self.chunks():
+        async for chunk in self._chunks():
             size += len(chunk)
             if size > bytes_max:
                 raise TooLargeError(f"the body may have {bytes_max} bytes, and has more")

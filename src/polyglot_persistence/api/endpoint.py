@@ -12,12 +12,16 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from polyglot_persistence.api.access import Access, Admission, check_origin
-from polyglot_persistence.api.bodies import BodyReader, ClientGoneError, SlowSenderError
+from polyglot_persistence.api.bodies import (
+    BodyReader,
+    ClientGoneError,
+    SlowSenderError,
+    body_problem,
+)
 from polyglot_persistence.api.measuring import NO_ROUTE_LABEL, observe_request
 from polyglot_persistence.api.problems import (
-    HEAD_TOO_LARGE,
     NO_ROUTE,
-    TOO_SLOW,
+    UNSUPPORTED_MEDIA,
     WRONG_METHOD,
     is_unexpected,
     problem,
@@ -32,10 +36,9 @@ _log = logger("api")
 
 Handler: TypeAlias = Callable[[Request, BodyReader], Awaitable[Reply | Stream]]
 
-HEADERS_MAX = 100
-"""Most headers of a request; browsers and proxies together send a third of them."""
-
 _CLIENT = "polyglot.client"
+# RFC 9110, 15.5.16: what an answer says that refuses a content coding.
+_IDENTITY_ONLY: Headers = ((b"accept-encoding", b"identity"),)
 
 
 def client_of(request: Request) -> str:
@@ -79,8 +82,10 @@ class Endpoint:
         if found is None:
             detail = f"{path} takes {self._allow.decode()}"
             return problem(WRONG_METHOD, detail, path, ((b"allow", self._allow),))
-        if len(request.scope["headers"]) > HEADERS_MAX:
-            return problem(HEAD_TOO_LARGE, f"a request may have {HEADERS_MAX} headers", path)
+        coding = request.headers.get("content-encoding", "identity")
+        if coding.lower() != "identity":
+            detail = f"the body must be sent without a content coding, not in {coding!r}"
+            return problem(UNSUPPORTED_MEDIA, detail, path, _IDENTITY_ONLY)
         needed, handler = found
         more: Headers = ()
         reply: Reply | Stream
@@ -91,7 +96,7 @@ class Endpoint:
         except ClientGoneError:
             raise
         except SlowSenderError as error:
-            reply = problem(TOO_SLOW, str(error), path)
+            reply = body_problem(error, path)
         except Exception as error:  # noqa: BLE001  # the last place that can answer the client
             if is_unexpected(error):
                 _log.error(

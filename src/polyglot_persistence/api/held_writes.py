@@ -64,6 +64,12 @@ class HeldTransport(asyncio.Transport):
             if not self._transport.is_closing():
                 self._transport.write(held[0] if len(held) == 1 else b"".join(held))
 
+    def write_eof(self) -> None:
+        """Say that nothing more is written, once everything is."""
+        self.flush()
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+
     def close(self) -> None:
         """Close once everything is written."""
         self.flush()

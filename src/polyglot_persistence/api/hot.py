@@ -10,6 +10,7 @@ Invariant: for whatever is answered here, the framework's handler would give the
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, NamedTuple
@@ -39,6 +40,7 @@ READ_ROUTE = "/api/orders/{id}"
 _CREATE_TARGET = b"/api/orders"
 _READ_PREFIX = b"/api/orders/"
 _READ_BYTES = len(_READ_PREFIX) + 36
+_PARTS = re.compile(rb"[/?#%]")
 
 
 class Pending(NamedTuple):
@@ -79,8 +81,8 @@ class HotRoutes:
             recent = self._reads.recent(id_text)
             if recent is not None:
                 return HotRequest(READ_ROUTE, Scope.READ, lambda _: hit_reply(recent))
-            # One of these would make another route of it.
-            if b"/" not in id_text and b"?" not in id_text and b"%" not in id_text:
+            # One of these would make another route of it, or no target at all.
+            if not _PARTS.search(id_text):
                 read = partial(self.read, id_text.decode("latin-1"))
                 return HotRequest(READ_ROUTE, Scope.READ, read)
         return None

@@ -9,13 +9,15 @@ from starlette.types import ASGIApp
 from polyglot_persistence import tracing
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.api.app import ApiLimits, Flows, build_app
+from polyglot_persistence.api.connection import Connection
 from polyglot_persistence.api.fast_lane import fast_lane
 from polyglot_persistence.api.hot import HotRoutes
 from polyglot_persistence.api.replies import Headers
-from polyglot_persistence.api.server import GuardedProtocol, serve
+from polyglot_persistence.api.server import serve
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.dead_letters import dead_letter_flow
 from polyglot_persistence.bootstrap.doors import Doors
+from polyglot_persistence.bootstrap.http_limits import http_limits
 from polyglot_persistence.bootstrap.observed import observed
 from polyglot_persistence.bootstrap.process import prepare, serve_itself, watch_stores
 from polyglot_persistence.bootstrap.stores import Stores, connect
@@ -52,6 +54,7 @@ async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) ->
     stores = observed(connect(settings))
     clock = SystemClock()
     api = Api(settings, stores, clock)
+    limits = http_limits(settings)
     served = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -60,10 +63,11 @@ async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) ->
             for loop in api.loops(served):
                 tasks.create_task(loop)
             if doors.own is not None:
-                tasks.create_task(serve_itself(api.health, api.access, doors.own, served))
+                tasks.create_task(serve_itself(api.health, api.access, doors.own, limits, served))
             await serve(
                 api.app(stop),
                 doors.shared,
+                limits=limits,
                 protocol=api.protocol(),
                 shutdown=stop,
                 graceful_seconds=settings.shutdown_timeout_seconds * GRACEFUL_SHARE,
@@ -181,10 +185,10 @@ class Api:
             access=self.access,
         )
 
-    def protocol(self) -> type[GuardedProtocol]:
+    def protocol(self) -> type[Connection]:
         """Return what speaks HTTP: with the lane for the hot routes, or without."""
         if tracing.is_on() or not self._settings.api_fast_lane:
-            return GuardedProtocol
+            return Connection
         return fast_lane(self.hot_routes())
 
     async def probe(self) -> bool:
@@ -196,7 +200,11 @@ class Api:
     async def look_at_backlog(self) -> bool:
         """See the backlog shrink although nobody commits, and the queue where it is what counts."""
         is_cached = not self._cache_breaker.is_open
-        dirty = (await self._stores.cache.backlog()).orders if is_cached else None
+        try:
+            dirty = (await self._stores.cache.backlog()).orders if is_cached else None
+        except PolyglotError as error:  # above its bound nobody commits, and so nobody else sees it
+            self._cache_breaker.failed(error)
+            return False
         self._commit.backlog_seen(dirty)
         if is_cached and not self._commit.relies_on_queue:
             self._commit.queue_depth_seen(None)

@@ -14,6 +14,7 @@ import uvloop
 from polyglot_persistence import tracing
 from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.app import build_process_app
+from polyglot_persistence.api.limits import HttpLimits
 from polyglot_persistence.api.server import serve
 from polyglot_persistence.bootstrap.stores import Stores
 from polyglot_persistence.config import Settings
@@ -35,6 +36,9 @@ batches of 2,000 hold; 50,000 gain nothing more, and keep longer what is in cycl
 
 HANG_UP_SECONDS = 1.0
 """For a look at the process's own metrics that is under way when all else has ended."""
+
+OWN_CONNECTIONS_MAX = 32
+"""To that port, for Prometheus and probes."""
 
 CUT_SECONDS = 2.0
 """How long a process that is cut off may take to close its connections."""
@@ -71,12 +75,17 @@ def run(
 
 
 async def serve_itself(
-    health: HealthFlow, access: Access, listener: socket.socket, stop: asyncio.Event
+    health: HealthFlow,
+    access: Access,
+    listener: socket.socket,
+    limits: HttpLimits,
+    stop: asyncio.Event,
 ) -> None:
     """Serve this process's own metrics and health, also while no store is there, until stopped."""
     await serve(
         build_process_app(health, access),
         listener,
+        limits=limits._replace(connections_max=OWN_CONNECTIONS_MAX),
         shutdown=stop,
         graceful_seconds=HANG_UP_SECONDS,
         on_ready=lambda: _log.info("serving", port=listener.getsockname()[1]),

@@ -8,6 +8,7 @@ from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.api.server import listen
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.audit import audit_flow
+from polyglot_persistence.bootstrap.http_limits import http_limits
 from polyglot_persistence.bootstrap.observed import observed
 from polyglot_persistence.bootstrap.process import prepare, serve_itself, watch_stores
 from polyglot_persistence.bootstrap.readiness import announce
@@ -63,7 +64,9 @@ async def work(ready_fd: int | None, settings: Settings, stop: asyncio.Event) ->
                 access = access_of(settings, clock)
                 health = HealthFlow(stores.pingable(), consuming.is_set)
                 tasks.create_task(keep_keys_current(settings, access, ended))
-                tasks.create_task(serve_itself(health, access, listener, ended))
+                tasks.create_task(
+                    serve_itself(health, access, listener, http_limits(settings), ended)
+                )
             tasks.create_task(watch_stores(stores, clock, ended))
             announcing = tasks.create_task(announce(consuming, ready_fd))
             await _work(settings, stores, clock, persisting, stop)

@@ -31,6 +31,7 @@ from polyglot_persistence.config.fields import hidden as _hidden
 from polyglot_persistence.config.fields import readable_file as _readable_file
 from polyglot_persistence.config.fields import seconds as _seconds
 from polyglot_persistence.config.fields import setting as _setting
+from polyglot_persistence.config.http import HttpSettings
 from polyglot_persistence.domain.access import (
     ApiKey,
     Rate,
@@ -48,7 +49,7 @@ _SECRET_FILE_BYTES_MAX = 64 * _KIB
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
-class Settings:
+class Settings(HttpSettings):
     """All settings, checked; made by `load`."""
 
     # --- stores ---
@@ -405,7 +406,9 @@ def load(environ: Mapping[str, str]) -> Settings:
     """
     values: dict[str, Any] = {}
     described: list[Described] = []
-    for field in dataclasses.fields(Settings):
+    # Those of the class itself first, then those that it inherits.
+    inherited = HttpSettings.__dataclass_fields__
+    for field in sorted(dataclasses.fields(Settings), key=lambda one: one.name in inherited):
         if "spec" not in field.metadata:
             continue
         name, spec = field.name.upper(), field.metadata["spec"]
@@ -464,6 +467,8 @@ _AT_MOST = (
     ("commit_orders_max", "waiting_orders_max", "a commit takes from those that wait"),
     ("import_chunk_orders", "waiting_orders_max", "a chunk waits as a whole"),
     ("order_body_bytes_max", "body_bytes_max", "a bulk holds orders"),
+    ("body_bytes_max", "http_in_flight_bytes_max", "a bulk is kept until it is complete"),
+    ("http_head_bytes_max", "http_in_flight_bytes_max", "a head is kept until it is complete"),
     ("redis_command_timeout_seconds", "shutdown_timeout_seconds", "the last commit waits for it"),
     ("queue_publish_timeout_seconds", "shutdown_timeout_seconds", "the last commit waits for it"),
     ("persist_batch_orders", "consume_orders_max", "a batch is made of deliveries held"),

@@ -25,12 +25,15 @@ and an unknown order is 503.
   another one nevertheless.
 
 *What proves that everything from before is persisted.* Let the token be stored at `t`. Every order
-that is accepted and not in the cache then was published before `t + COMMIT_SECONDS_MAX`. From then
-on all looks see no message ready, until the last is later than the first by the longest time that a
-message can be out of sight (`Queue.unseen_seconds_max`). A message that was there at the first look
-is persisted at the last one, or it was handed back in between; then it was ready at a look, or
-delivered a second time. A worker removes the token (`end_warming`) before it hands anything back,
-and when it receives a message that was delivered before. If it cannot, it raises the epoch.
+that is accepted and not in the cache then was published before `t + COMMIT_SECONDS_MAX`. After that
+two looks see no message ready; what is ready between them makes no difference. A message from
+before was with a worker at the first look. At the last one it is persisted, or it was handed back:
+
+- A worker that hands anything back first removes the token, or raises the epoch if it cannot.
+- Of a worker that dies or stands still the broker takes it back. Then it is ready, or it comes for
+  the second time to another worker, which removes the token before it does anything with it, or
+  hands it back. So the looks are apart by the longest time for which a message can be neither ready
+  nor received again (`Queue.unseen_seconds_max`).
 
 Assumptions: one server at a time is the primary of all processes (a worker notices a second one
 within a second); a process that is suspended has a clock that goes on (`Clock.monotonic`); of the
@@ -44,7 +47,7 @@ import uuid
 from typing import Final, NamedTuple
 
 from polyglot_persistence.errors import PolyglotError
-from polyglot_persistence.ports import Cache, CacheRead, Clock, OrderStore, Queue
+from polyglot_persistence.ports import Cache, Clock, OrderStore, Queue
 from polyglot_persistence.telemetry import logger
 
 _log = logger("cold_cache")
@@ -56,11 +59,12 @@ COMMIT_SECONDS_MAX = 10.0
 """From a commit's script to its answer, or the cache counts as bypassed. Cache and queue have 2 and
 3 seconds by default, and a mark takes as long as a statement may."""
 
-END_WARMING_SECONDS_MAX = 5.0
-"""From receiving a message that was delivered before to the removal of the token."""
+TIDY_SECONDS_MAX = 8.0
+"""From the moment at which a worker has held a delivery for long enough until the queue has it
+back: to cut off what is under way, to remove the token, and to close its channel."""
 
-LOOK_SECONDS_MAX = 2.0
-"""Between two looks at the queue, and for clocks that tick differently."""
+END_WARMING_SECONDS_MAX = 5.0
+"""Of that, to remove the token, or to raise the epoch."""
 
 FOUNDER: Final = "founder"
 """The role of the one process that creates the epoch."""
@@ -68,7 +72,11 @@ FOUNDER: Final = "founder"
 FOUNDER_LOOK_SECONDS = 0.05
 FOUNDER_SECONDS_MAX = 2.0
 """How long another process waits for the copy that follows the epoch: a worker that looked in
-between would begin a cold time. A founder that stands still holds nobody up for longer."""
+between would begin a cold time."""
+
+EPOCH_SECONDS_MAX = 10.0
+"""How long it waits for the epoch. A founder that stands still holds nobody up for longer: then the
+epoch comes without a copy."""
 
 
 class ColdMark:
@@ -105,14 +113,17 @@ async def found_epoch(store: OrderStore, cache: Cache, queue: Queue, clock: Cloc
         UnavailableError: the record is away.
         UnknownOutcomeError: likewise.
     """
-    give_up_at = clock.monotonic() + FOUNDER_SECONDS_MAX
-    while clock.monotonic() < give_up_at or await store.epoch() is None:
+    began_at = clock.monotonic()
+    while (waited := clock.monotonic() - began_at) < EPOCH_SECONDS_MAX:
         async with store.lead(FOUNDER) as lead:
             if lead is not None:
                 if await store.epoch() is None:
                     await _found_epoch(store, cache, queue)
                 return
+        if waited >= FOUNDER_SECONDS_MAX and await store.epoch() is not None:
+            return
         await clock.sleep(FOUNDER_LOOK_SECONDS)
+    await store.found_epoch()
 
 
 async def _found_epoch(store: OrderStore, cache: Cache, queue: Queue) -> None:
@@ -155,7 +166,8 @@ class _Round(NamedTuple):
     reign: str
     token: str
     began_at: float
-    empty_since: float | None = None
+    empty_at: float | None = None
+    """When the first look that counts had seen nothing ready."""
 
 
 class Warming:
@@ -176,9 +188,7 @@ class Warming:
         self._queue = queue
         self._clock = clock
         self._quiet_seconds = quiet_seconds
-        self._unseen_seconds = (
-            queue.unseen_seconds_max(hold_seconds_max) + END_WARMING_SECONDS_MAX + LOOK_SECONDS_MAX
-        )
+        self._unseen_seconds = queue.unseen_seconds_max(hold_seconds_max) + TIDY_SECONDS_MAX
         self._round: _Round | None = None
 
     async def look(self) -> bool:
@@ -200,16 +210,16 @@ class Warming:
             return True
         current = self._round
         if current is None or (current.epoch, current.reign) != (epoch, read.reign):
-            await self._begin(read, epoch)
+            await self._begin(read.reign)
             return False
-        now = self._clock.monotonic()
+        now = self._clock.monotonic()  # before the look: it may be late, and this process stopped
         if not await self._is_queue_empty():
-            self._round = current._replace(empty_since=None)
-        elif current.empty_since is None:
-            if now - current.began_at >= COMMIT_SECONDS_MAX:
-                self._round = current._replace(empty_since=now)
+            return False
+        if current.empty_at is None:
+            if now - current.began_at >= COMMIT_SECONDS_MAX:  # and after this one, likewise
+                self._round = current._replace(empty_at=self._clock.monotonic())
         elif (
-            now - current.empty_since >= self._unseen_seconds
+            now - current.empty_at >= self._unseen_seconds
             and now - current.began_at >= self._quiet_seconds
         ):
             self._round = None  # without the token: begin again
@@ -218,15 +228,14 @@ class Warming:
                 return True
         return False
 
-    async def _begin(self, read: CacheRead, epoch: str) -> None:
-        """Begin to wait; also where no copy is, as a server may come back that has an old one."""
-        if read.epoch is None:
-            epoch = await self._store.new_epoch()
+    async def _begin(self, reign: str) -> None:
+        """Begin to wait for an epoch of this round: a server may come back with an older one."""
+        epoch = await self._store.new_epoch()
         token = uuid.uuid4().hex
         await self._cache.begin_warming(token)
         if self._round is None:
             _log.warning("cache_cold", epoch=epoch)
-        self._round = _Round(epoch, read.reign, token, self._clock.monotonic())
+        self._round = _Round(epoch, reign, token, self._clock.monotonic())
 
     async def _is_queue_empty(self) -> bool:
         try:

@@ -35,6 +35,7 @@ from uuid import UUID
 from polyglot_persistence import tracing
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import Entry, EntryState
+from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.errors import (
     PoisonError,
     PolyglotError,
@@ -260,8 +261,9 @@ class GroupCommit:
     ) -> Sequence[Unit]:
         """Return new units as they came, and dirty ones as the cache has them if they need it."""
         new, dirty = _as_stored(units, found)
+        dirty = [unit for unit in dirty if not self._published.get(_first_id(unit))]
         if dirty and not await self._is_safe(reply):
-            new += [unit for unit in dirty if not self._published.get(_first_id(unit))]
+            new += dirty
         return new
 
     def _remember_published(self, units: Sequence[Unit], found: _Found) -> None:
@@ -392,12 +394,11 @@ def _as_stored(units: Sequence[Unit], found: _Found) -> tuple[list[Unit], list[U
             new.append(unit)
             continue
         members = [
-            PreparedOrder(entry.accepted, entry.body)
+            _asked_for(unit, entry)
             for member, order_id in zip(unit.members, ids, strict=True)
             if (entry := found.get(order_id)) is not None
             and entry.state is EntryState.DIRTY
-            and entry.accepted.unit_size == member.accepted.unit_size
-            and entry.accepted.unit_id == member.accepted.unit_id
+            and (len(unit.members) == 1 or _is_of(unit, entry))
             and entry.accepted.order.same_content(
                 member.accepted.order, created_at_given=member.accepted.created_at_given
             )
@@ -423,6 +424,21 @@ def _is_new(unit: Unit, found: _Found, stored: set[UUID]) -> bool:
     is_first = stored.isdisjoint(ids)
     stored.update(ids)
     return not there or (is_first and there == own)
+
+
+def _is_of(unit: Unit, entry: Entry) -> bool:
+    accepted, there = unit.members[0].accepted, entry.accepted
+    return (accepted.unit_id, accepted.unit_size) == (there.unit_id, there.unit_size)
+
+
+def _asked_for(unit: Unit, entry: Entry) -> PreparedOrder:
+    """Return a dirty order as its unit has it; or alone, if alone it was asked for."""
+    there = entry.accepted
+    if len(unit.members) == 1 and there.unit_size > 1:
+        there = AcceptedOrder(
+            there.order, there.accepted_at, there.order.id, created_at_given=there.created_at_given
+        )
+    return PreparedOrder(there, entry.body)
 
 
 def _settle(batch: Sequence[_Waiting], outcome: _Outcome) -> None:

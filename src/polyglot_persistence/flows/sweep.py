@@ -11,6 +11,7 @@ Invariant: sweeping early is harmless; persisting twice has the effect of once.
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from polyglot_persistence.domain.entry import Entry
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.persist import PersistFlow, ToIndex
 from polyglot_persistence.ports import Cache, Clock, Queue
@@ -59,9 +60,13 @@ class SweepFlow:
         self._passed_at_last = progress.passed
         self._moved_at = clock.monotonic()
         self._batch_orders_max = batch_orders_max
+        self._last: Sequence[Entry] = ()
 
     async def sweep(self) -> Sequence[ToIndex] | None:
         """Persist one batch of stale entries; return what is to be indexed, None if none is stale.
+
+        None also if nothing has changed since the last sweep: an entry in the words of another
+        version stays dirty, and is left to a worker of that.
 
         Raises:
             UnavailableError: cache or record is away.
@@ -81,7 +86,8 @@ class SweepFlow:
             return None
         to_index = await self._persist.persist_swept([e.accepted for e in entries])
         _log.info("swept", orders=len(entries))
-        return to_index
+        is_stuck, self._last = entries == self._last, entries
+        return None if is_stuck and not to_index else to_index
 
     async def _passed(self, now: datetime) -> datetime | None:
         try:

@@ -118,7 +118,7 @@ class Cache(Protocol):
         """Return whether what was accepted under this reign outlives the loss of the server.
 
         So it is if the server, asked now, is durable (`AcceptReply.durable`), and has no replica,
-        and had none within the last hour, or at least one replica has confirmed it.
+        and had none within the last hour, or all of its replicas have confirmed it.
         """
 
     async def begin_warming(self, token: str) -> None:

@@ -10,8 +10,8 @@ Invariant: a message is acknowledged only when each of its orders is in the reco
 letters.
 Invariant: no delivery is held for longer than `hold_seconds` without being acknowledged or handed
 back by closing the channel. `flows.cold_cache` relies on it, and on the next one.
-Invariant: before a message is handed back, and before anything is done with one that was delivered
-before, every quiet time of a cold cache begins anew; where that is not possible, nothing is
+Invariant: before anything is done with a message that was delivered before, and before anything is
+handed back, every quiet time of a cold cache begins anew; where that is not possible, nothing is
 consumed.
 Invariant: a message of a newer schema is handed back untouched, for a newer worker.
 """
@@ -20,7 +20,8 @@ import asyncio
 import contextlib
 import hashlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -124,14 +125,12 @@ class Persister:
                     _log.info("consuming")
                     self.consuming.set()
                     self._asked_at = self._clock.monotonic()
-                    try:
+                    async with self._handing_back():
                         while not stop.is_set():
                             await self._receive(consumer, stop)
                             # Not before: a broker whose queue is broken lets one begin.
                             backoff.succeeded()
                             succeeded.set_to_current_time()
-                    finally:
-                        await self._hand_back()
             except _RecordAwayError as away:
                 self.consuming.clear()
                 _log.warning("record_away", error=str(away.__cause__))
@@ -149,32 +148,38 @@ class Persister:
                     _log.warning("queue_away", error=str(error))
                 await backoff.pause()
 
+    @asynccontextmanager
+    async def _handing_back(self) -> AsyncIterator[None]:
+        """On leaving, have quiet times begin anew before the channel hands back what is there.
+
+        Also what was never received: the next worker may not look at it for as long as it is busy.
+        """
+        try:
+            yield
+        finally:
+            with contextlib.suppress(_StillWarmingError):  # then before anything is consumed again
+                await self._begin_quiet_time_anew()
+
     async def _receive(self, consumer: Consumer, stop: asyncio.Event) -> None:
         # What is received now may have arrived, and so be held, as soon as the last receive ended.
         held_since = self._asked_at
         deliveries = await consumer.receive(RECEIVE_SECONDS)
         self._asked_at, now = self._clock.monotonic(), self._clock.now()
-        if any(delivery.redeliveries for delivery in deliveries):
+        newer = [d for d in deliveries if d.schema > codec.SCHEMA_VERSION]
+        if newer or any(delivery.redeliveries for delivery in deliveries):
             await self._begin_quiet_time_anew()
         for delivery in deliveries:
             if delivery.accepted_at is not None:
                 wait = (now - delivery.accepted_at).total_seconds()
                 QUEUE_WAIT_SECONDS.observe(max(wait, 0.0))
-        newer = [d for d in deliveries if d.schema > codec.SCHEMA_VERSION]
         if newer:
             _log.error("newer_schema", messages=len(newer), schema=newer[0].schema)
-            await self._begin_quiet_time_anew()
             await consumer.release(newer)
         ours = [d for d in deliveries if d.schema <= codec.SCHEMA_VERSION]
         if newer and not ours:
             await pause(stop, NEWER_SCHEMA_PAUSE_SECONDS)
         deadline = _Deadline(held_since + self._limits.hold_seconds, stop)
         await self._persist_batches(consumer, deque(self._micro_batches(ours)), deadline)
-
-    async def _hand_back(self) -> None:
-        """Prepare for the end of a channel: what it holds may be unpersisted."""
-        with contextlib.suppress(_StillWarmingError):  # then it is done before the next one begins
-            await self._begin_quiet_time_anew()
 
     async def _begin_quiet_time_anew(self) -> None:
         self._must_end_warming = True
@@ -292,7 +297,7 @@ class Persister:
                 raise _TimeUpError from error
             except (UnavailableError, UnknownOutcomeError) as error:
                 _log.warning("persist_failed", error=str(error))
-                await backoff.pause()
+                await backoff.pause(max(0.0, deadline.hold_until - self._clock.monotonic()))
                 if deadline.stop.is_set() or self._clock.monotonic() >= deadline.hold_until:
                     raise _RecordAwayError from error
 

@@ -54,12 +54,12 @@ class Backoff:
         self._told.add(str(error))
         return True
 
-    async def pause(self) -> None:
-        """Wait longer than last time, or until stopped."""
+    async def pause(self, seconds_max: float = BACKOFF_LAST_SECONDS) -> None:
+        """Wait longer than last time, but no longer than `seconds_max`, or until stopped."""
         self._retries.inc()
         seconds = self._seconds * random.uniform(0.5, 1.0)  # noqa: S311  jitter is no secret
         self._seconds = min(self._seconds * 2, BACKOFF_LAST_SECONDS)
-        await pause(self._stop, seconds)
+        await pause(self._stop, min(seconds, seconds_max))
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> None:

@@ -68,7 +68,7 @@ class Primary:
         connect_timeout_seconds: float,
         application_name: str = "polyglot-persistence",
     ) -> None:
-        self._servers = deque(servers_of(dsn))
+        self._servers = deque(dict.fromkeys(servers_of(dsn)))
         self._connect_timeout_seconds = connect_timeout_seconds
         self._application_name = application_name
         self._reign: str | None = None

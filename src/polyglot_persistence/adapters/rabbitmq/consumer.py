@@ -157,10 +157,11 @@ class RabbitMQConsumer:
         if self._prefetch and self._prefetch / 2 < prefetch < 2 * self._prefetch:
             return
         await self._stop()
-        # Set first: a caller that is cancelled while it waits leaves a consumer all the same.
+        await self._channel.call(commands.Basic.Qos(prefetch_count=prefetch), commands.Basic.QosOk)
+        # Set when it is sent: a caller that is cancelled while it waits leaves a consumer all the
+        # same, and one that was cancelled before has to be followed by another attempt.
         self._consumers += 1
         self._prefetch = prefetch
-        await self._channel.call(commands.Basic.Qos(prefetch_count=prefetch), commands.Basic.QosOk)
         await self._channel.call(
             commands.Basic.Consume(queue=self._queue, consumer_tag=str(self._consumers)),
             commands.Basic.ConsumeOk,

@@ -6,6 +6,7 @@ Invariant: only `domain.codec` knows the form of an entry; the scripts compare i
 Invariant: the scripts declare every key they touch.
 """
 
+import contextlib
 from collections.abc import Awaitable, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -65,6 +66,9 @@ _STRAY: Final = (EntryState.CLEAN.value, EntryState.DEAD.value)
 
 _REPLICATED_MS_MAX: Final = 500
 """How long WAIT holds up the connection while the queue is away and a replica lags."""
+
+_REPLICATED_SECONDS: Final = 3_600
+"""For so long a replica that vanished may come back and be promoted."""
 
 _log = logger("cache")
 
@@ -193,18 +197,22 @@ class RedisCache:
         return bool(reign) and now.is_primary and now.reign == reign and not now.evicts_dirty
 
     async def survives_failover(self, reign: str) -> bool:
-        """Ask how it fsyncs and for replicas; if there are any, wait for one, for half a second."""
+        """Ask how it fsyncs, and for replicas; wait for all of them, for half a second.
+
+        All, since any may be promoted.
+        """
         connection = await self._client.connection()
         now = await _reading(durability.ask(connection, durable=self._durable_as_set))
         if not (now.is_primary and now.durable and reign and now.reign == reign):
             return False
-        if now.is_alone:
-            return True
-        _, replicas = await _reading(
-            connection.request([("SET", keys.FENCE, ""), ("WAIT", 1, _REPLICATED_MS_MAX)])
+        if not now.replicas and not now.had_replicas:
+            return not await _reading(connection.execute("EXISTS", keys.REPLICATED))
+        wanted = max(now.replicas, 1)
+        written, replicas = await _reading(
+            connection.request([("SET", keys.FENCE, ""), ("WAIT", wanted, _REPLICATED_MS_MAX)])
         )
-        # An error reply to either is no number of replicas.
-        return isinstance(replicas, int) and replicas >= 1
+        # Without the write, WAIT counts from the last one of this connection, if there was any.
+        return written == b"OK" and isinstance(replicas, int) and replicas >= wanted
 
     async def begin_warming(self, token: str) -> None:
         """Store the token and remove the copy, also at the memory limit."""
@@ -229,6 +237,9 @@ class RedisCache:
         """Ask again what the server is, for its settings can change while it runs."""
         connection = await self._client.connection()
         await _reading(self._meet(connection))
+        if self._server.replicas:
+            with contextlib.suppress(UnavailableError, UnknownOutcomeError):
+                await connection.execute("SET", keys.REPLICATED, "", "EX", _REPLICATED_SECONDS)
         return StoreState(self._server.version, self._server.warnings)
 
     async def _greet(self, connection: RedisConnection) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from polyglot_persistence.adapters.redis.connection import RedisConnection, ReplyError
+from polyglot_persistence.errors import UnavailableError
 
 _MAJOR_MIN: Final = 7
 """The scripts' flags (`#!lua flags=...`) and `SET ... NX GET` came with Redis 7.0."""
@@ -31,8 +32,10 @@ class ServerFacts(NamedTuple):
     """It fsyncs before it answers, and evicts nothing dirty."""
     warnings: tuple[str, ...]
     is_primary: bool = True
-    is_alone: bool = False
-    """It has no replica, and had none since its backlog was freed (`repl-backlog-ttl`, an hour)."""
+    replicas: int = 0
+    """That are connected now."""
+    had_replicas: bool = True
+    """Whether one was connected since this server began, and within the last `repl-backlog-ttl`."""
 
 
 class Rule(NamedTuple):
@@ -47,6 +50,9 @@ async def ask(connection: RedisConnection, *, durable: bool | None) -> ServerFac
     """Ask a server who it is and whether it is durable; `durable` overrides how it fsyncs.
 
     A server that forbids CONFIG (managed ones do) is believed to be nothing in particular.
+
+    Raises:
+        UnavailableError: it forbids INFO, so that nothing about it can be known.
     """
     info_reply, config_reply = await connection.request(
         [
@@ -54,6 +60,8 @@ async def ask(connection: RedisConnection, *, durable: bool | None) -> ServerFac
             ("CONFIG", "GET", *_DURABLE, "maxmemory"),
         ]
     )
+    if isinstance(info_reply, ReplyError):
+        raise UnavailableError(f"the server does not say what it is: {info_reply}") from info_reply
     info = _info(info_reply)
     config = {} if isinstance(config_reply, ReplyError) else _config(config_reply)
     fsyncs = all(config.get(name) == value for name, value in _DURABLE.items())
@@ -66,7 +74,8 @@ async def ask(connection: RedisConnection, *, durable: bool | None) -> ServerFac
         durable=(fsyncs if durable is None else durable) and not rule.evicts_dirty,
         warnings=tuple(_warnings(config, info, durable=durable)),
         is_primary=rule.is_primary,
-        is_alone=(info.get("connected_slaves"), info.get("repl_backlog_active")) == ("0", "0"),
+        replicas=int(info.get("connected_slaves", "0")),
+        had_replicas=info.get("repl_backlog_active") != "0",
     )
 
 

@@ -16,6 +16,9 @@ WARM_TOKEN: Final = b"polyglot:warm-token"
 FENCE: Final = b"polyglot:fence"
 """Written before WAIT, so that what was written earlier is replicated if this is."""
 
+REPLICATED: Final = b"polyglot:replicated"
+"""Here for an hour after a replica was seen: a server that has restarted knows of none before."""
+
 _ENTRY: Final = b"polyglot:order:"
 
 ID_BEGIN: Final = len(_ENTRY) + 1

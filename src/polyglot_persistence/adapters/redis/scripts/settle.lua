@@ -3,49 +3,60 @@
 -- it is what makes memory free again.
 --
 -- An entry that is dirty and says something else than what was decided stays: it is an order whose
--- fate is open. A clean entry stays clean. Where there is none, only a clean one is made.
+-- fate is open. A clean entry stays clean. Where there is none, only a clean one is made. An entry
+-- in a state of a newer version stays with its mark.
+--
+-- Each entry is overwritten first and put back if it has to stay, for nobody sees what is in
+-- between: one command an order, where reading it first takes half as long again.
 --
 -- KEYS  the dirty set, then the entry keys
 -- ARGV  the time to live in seconds, then of each entry its id, its new value, and the text of the
 --       order that was decided, empty if that is the new value's
-local before = redis.call('MGET', unpack(KEYS, 2))
+local call, sub, byte, find = redis.call, string.sub, string.byte, string.find
+local CLEAN, DIRTY, DEAD = 67, 68, 88
+local ttl = ARGV[1]
 
 local function text_of(entry)
-  local newline = string.find(entry, '\n', 1, true)
-  return newline and string.sub(entry, newline + 1)
+  local newline = find(entry, '\n', 1, true)
+  return newline and sub(entry, newline + 1)
 end
 
-local function becomes(old, new, decided)
-  local state = string.sub(new, 1, 1)
-  if not old then
-    return state == 'C'
+local function is_decided(old, new, decided)
+  if sub(old, 2) == sub(new, 2) then
+    return true
   end
-  local old_state = string.sub(old, 1, 1)
-  if old_state == 'D' then
-    local text = text_of(old)
-    return text == text_of(new) or text == decided
-  end
-  return old_state == 'X' or state == 'C'
+  local text = text_of(old)
+  return text == text_of(new) or text == decided
 end
 
 local settled = {}
-local written = {}
+local argument = 2
 for n = 2, #KEYS do
-  local argument = 3 * n - 4
   local key, new = KEYS[n], ARGV[argument + 1]
-  local old = written[key] or before[n - 1]
-  local old_state = old and string.sub(old, 1, 1)
-  if old_state and not string.find(old_state, '[DCX]') then
-    -- A newer version's; its mark, if it has one, stays as well.
-  elseif becomes(old, new, ARGV[argument + 2]) then
-    redis.call('SET', key, new, 'EX', ARGV[1])
-    written[key] = new
-    settled[#settled + 1] = ARGV[argument]
-  elseif old_state ~= 'D' then
+  local old = call('SET', key, new, 'EX', ttl, 'GET')
+  local state = old and byte(old)
+  local is_open = false
+  if state == DIRTY then
+    is_open = not is_decided(old, new, ARGV[argument + 2])
+  elseif not old then
+    if byte(new) ~= CLEAN then
+      call('DEL', key)
+    end
+  elseif state == CLEAN then
+    if byte(new) ~= CLEAN then
+      call('SET', key, old, 'EX', ttl)
+    end
+  else
+    is_open = state ~= DEAD
+  end
+  if is_open then
+    call('SET', key, old)
+  else
     settled[#settled + 1] = ARGV[argument]
   end
+  argument = argument + 3
 end
 if #settled == 0 then
   return 0
 end
-return redis.call('ZREM', KEYS[1], unpack(settled))
+return call('ZREM', KEYS[1], unpack(settled))

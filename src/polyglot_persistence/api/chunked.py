@@ -1,0 +1,88 @@
+"""The chunked transfer coding (RFC 9112, 7.1), decoded as it comes.
+
+Extensions and trailers are dropped: nothing here knows any, and a trailer must never be taken for
+a header (RFC 9110, 6.5.1).
+
+Invariant: at most one line of framing is kept, and no more than `framing_bytes_max` of framing pass
+between two bytes of the body.
+"""
+
+import re
+
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?")
+_TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*")
+_CRLF = b"\r\n"
+
+
+class BadChunkError(Exception):
+    """The framing is broken or too long; where the body ends is not known."""
+
+
+class ChunkedBody:
+    """Takes the bytes of one chunked body, and hands out what they carry."""
+
+    def __init__(self, framing_bytes_max: int) -> None:
+        self._framing_bytes_max = framing_bytes_max
+        self._framing_bytes = 0
+        self._line = b""
+        self._left = 0
+        """Bytes of the chunk that are still to come, and the line end after it."""
+        self._in_trailers = False
+        self.complete = False
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """Return what the bytes carry of the body, and what comes after its end.
+
+        Raises:
+            BadChunkError: this is no chunked coding, or it has too much framing.
+        """
+        carried: list[bytes] = []
+        place = 0
+        while place < len(data) and not self.complete:
+            if self._left > len(_CRLF):
+                piece = data[place : place + self._left - len(_CRLF)]
+                carried.append(piece)
+                place += len(piece)
+                self._left -= len(piece)
+                self._framing_bytes = 0
+            else:
+                end = data.find(b"\n", place)
+                stop = len(data) if end < 0 else end + 1
+                self._take_framing(data[place:stop])
+                place = stop
+        return b"".join(carried), data[place:]
+
+    def _take_framing(self, piece: bytes) -> None:
+        self._framing_bytes += len(piece)
+        if self._framing_bytes > self._framing_bytes_max:
+            raise BadChunkError(f"chunks may have {self._framing_bytes_max} bytes of framing")
+        self._line += piece
+        if self._left:  # of the line end after a chunk
+            if not _CRLF.startswith(self._line):
+                raise BadChunkError("a chunk is longer than it says")
+        elif b"\0" in piece:
+            raise BadChunkError("a chunk has no readable size")
+        if piece.endswith(b"\n"):
+            line, self._line = self._line, b""
+            self._take_line(line)
+
+    def _take_line(self, line: bytes) -> None:
+        if not line.endswith(_CRLF):
+            raise BadChunkError("a line of the chunked coding does not end with CR and LF")
+        text = line[: -len(_CRLF)]
+        if self._left:
+            self._left = 0
+        elif self._in_trailers:
+            if not text:
+                self.complete = True
+            elif not _TRAILER.fullmatch(text):
+                raise BadChunkError("a trailer is no header")
+        else:
+            size = _SIZE.fullmatch(text)
+            if size is None:
+                raise BadChunkError("a chunk has no readable size")
+            self._left = int(size[1], 16)
+            if self._left:
+                self._left += len(_CRLF)
+            else:
+                self._in_trailers = True
