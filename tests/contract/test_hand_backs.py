@@ -98,7 +98,7 @@ async def test_what_an_outage_handed_back_is_persisted_in_batches(
         offer=lambda _: None,
         progress=QueueProgress(),
         clock=clock,
-        limits=PersisterLimits(1_000, 1_000, hold_seconds=0.1),
+        limits=PersisterLimits(1_000, 1_000, hold_seconds=1.0),
     )
 
     async def handed_back() -> None:

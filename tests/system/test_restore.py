@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,7 +21,7 @@ from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from tests.support.api import Api
 from tests.support.documents import ROOT, blocks
 from tests.support.eventually import eventually
-from tests.support.processes import free_port, started
+from tests.support.processes import Process, free_port, started
 from tests.support.servers import running, short_directory
 
 pytestmark = pytest.mark.timeout(240)
@@ -70,6 +71,7 @@ class Service:
             await self._until_searchable(all_orders - orders)
             placed = [await self.api.order("Milk", f"{n}.50") for n in range(orders)]
             await self._until_searchable(all_orders)
+            await eventually(partial(_consumes, worker), within_seconds=WITHIN_SECONDS)
             for process in (api, worker):
                 process.send(signal.SIGTERM)
                 assert await process.ended() == 0, process.log()[-3000:]
@@ -97,6 +99,11 @@ class Service:
             within_seconds=WITHIN_SECONDS,
             retried=(AssertionError, OSError, KeyError, ValueError),
         )
+
+
+async def _consumes(worker: Process) -> None:
+    """Then it has its signal handlers, too."""
+    assert "consuming" in worker.log()
 
 
 def documented() -> list[str]:

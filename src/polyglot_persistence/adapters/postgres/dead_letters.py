@@ -28,7 +28,6 @@ GROUPS_MAX: Final = 100
 
 _ID_MAX: Final = 2**63 - 1
 _TURN: Final = lock_key("dead letters")
-_STAGES: Final = frozenset(stage.value for stage in Stage)
 
 
 class PostgresDeadLetters:
@@ -89,17 +88,13 @@ class PostgresDeadLetters:
 
 
 def dead_letter_row(record: asyncpg.Record) -> DeadLetterRow:
-    """Return the dead letter that a record holds, its id as `dead_id`.
-
-    A stage of a newer version, which only `find` returns, counts as `persist`: the order is dead.
-    """
-    stage = record["stage"]
+    """Return the dead letter that a record holds, its id as `dead_id`."""
     letter = DeadLetter(
         record["order_id"],
         record["unit_id"],
         record["payload"],
         record["reason"],
-        Stage(stage) if stage in _STAGES else Stage.PERSIST,
+        Stage(record["stage"]),
         record["attempts"],
     )
     return DeadLetterRow(record["dead_id"], letter, record["first_at"], record["last_at"])

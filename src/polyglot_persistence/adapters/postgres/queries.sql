@@ -110,12 +110,11 @@ SET attempts = letter.attempts + excluded.attempts, reason = excluded.reason,
     last_at = excluded.last_at;
 
 -- name: dead_letters
--- Return the latest letters of known stages below an id that match; of payloads the beginning.
+-- Return the latest letters that match, below an id; of each payload no more than its beginning.
 SELECT id AS dead_id, order_id, unit_id, substring(payload FOR 1000) AS payload, reason, stage,
        attempts, first_at, last_at
 FROM dead_letters
 WHERE id < $1
-  AND stage IN ('decode', 'persist', 'index')
   AND ($2::text IS NULL OR strpos(lower(reason), lower($2)) > 0)
   AND ($3::text IS NULL OR stage = $3)
   AND ($4::uuid IS NULL OR order_id = $4)
@@ -130,8 +129,7 @@ LIMIT $8;
 WITH reasons AS (
     SELECT stage, reason, count(*) AS letters, max(last_at) AS last_at
     FROM dead_letters
-    WHERE stage IN ('decode', 'persist', 'index')
-      AND ($1::text IS NULL OR strpos(lower(reason), lower($1)) > 0)
+    WHERE ($1::text IS NULL OR strpos(lower(reason), lower($1)) > 0)
       AND ($2::text IS NULL OR stage = $2)
       AND ($3::uuid IS NULL OR order_id = $3)
       AND ($4::uuid IS NULL OR unit_id = $4)
@@ -156,17 +154,17 @@ ORDER BY 3 DESC, 1, 2
 LIMIT $7;
 
 -- name: dead_letters_by_ids
--- Return letters whole, of the stages that this version knows.
+-- Return letters whole.
 SELECT id AS dead_id, order_id, unit_id, payload, reason, stage, attempts, first_at, last_at
 FROM dead_letters
-WHERE id = ANY ($1::bigint[]) AND stage IN ('decode', 'persist', 'index')
+WHERE id = ANY ($1::bigint[])
 ORDER BY id;
 
 -- name: dead_letters_of_units
 -- Return the ids of all letters of the given units.
 SELECT id
 FROM dead_letters
-WHERE unit_id = ANY ($1::uuid[]) AND stage IN ('decode', 'persist', 'index')
+WHERE unit_id = ANY ($1::uuid[])
 ORDER BY id;
 
 -- name: discard

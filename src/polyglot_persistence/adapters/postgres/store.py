@@ -28,7 +28,7 @@ from polyglot_persistence.adapters.postgres.pool import (
     Session,
 )
 from polyglot_persistence.domain import codec
-from polyglot_persistence.domain.dead_letter import DeadLetter
+from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import AcceptedOrder, Order
 from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import PoisonError, UnavailableError
@@ -273,6 +273,8 @@ async def _remove_answered(session: Session, letter_ids: Sequence[int], chosen: 
     """
     answered = []
     for record in await session.fetch("dead_letters_by_ids", letter_ids):
+        if not Stage(record["stage"]).is_known:
+            continue
         try:
             dead = codec.decode_item(record["payload"])
         except PoisonError:
