@@ -27,8 +27,8 @@ _VARIABLE = (
     (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "<uuid>"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)"), "<moment>"),
     (re.compile(r"\d{4}-\d\d-\d\d"), "<day>"),
-    (re.compile(r"(date: ).*"), r"\1<date>"),
-    (re.compile(r"(content-length: )\d+"), r"\1<length>"),
+    (re.compile(r"(Date: ).*"), r"\1<date>"),
+    (re.compile(r"(Content-Length: )\d+"), r"\1<length>"),
     (re.compile(r"cursor=[\w=-]+"), "cursor=<cursor>"),
     (re.compile(r"\b\d+\.\d+\.\d+\b|(?<=PostgreSQL )\d+\.\d+"), "<version>"),
 )
