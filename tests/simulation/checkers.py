@@ -41,6 +41,8 @@ class Holdings(NamedTuple):
     excused_names: set[str]
     strange_ids: set[str]
     """Of entries of a newer version."""
+    doubts: Sequence[tuple[float, float]]
+    """From when until when the cache alone may not have been enough."""
 
 
 class Claim(NamedTuple):
@@ -327,14 +329,11 @@ class Checks:
 
     def _republished_max(self, claims: Sequence[Claim]) -> int:
         """Return how often retries may have found the cache alone not to be safe."""
-        is_doubted = self._plan.replicas or any(
-            fault.step == "WAIT" or fault.kind.split()[0] in ("cache", "queue")
-            for fault in self._plan.faults
-        )
-        if not is_doubted:
-            return 0
         moments = [claim.attempt.sent_at for claim in claims]
-        windows = int((max(moments) - min(moments)) / REPUBLISH_SECONDS) + 1
+        first, last = min(moments), max(moments)
+        if not any(begin <= last and first <= end for begin, end in self._held.doubts):
+            return 0
+        windows = int((last - first) / REPUBLISH_SECONDS) + 1
         return windows * self._plan.apis
 
 

@@ -244,6 +244,7 @@ class _Run:
             excused_ids={str(i) for i, _ in excused},
             excused_names={name for _, name in excused},
             strange_ids={str(i) for i in world.strange_ids},
+            doubts=world.doubts,
         )
 
 
