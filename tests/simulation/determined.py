@@ -24,7 +24,8 @@ REPUBLISH_SECONDS = 4.0
 SCALED = {
     ("flows.cold_cache", "COMMIT_SECONDS_MAX"): 2.0,
     ("flows.cold_cache", "END_WARMING_SECONDS_MAX"): 1.0,
-    ("flows.cold_cache", "LOOK_SECONDS_MAX"): 0.8,
+    ("flows.cold_cache", "TIDY_SECONDS_MAX"): 1.6,
+    ("flows.cold_cache", "EPOCH_SECONDS_MAX"): 3.0,
     ("worker.warmer", "LOOK_INTERVAL_SECONDS"): 0.4,
     ("flows.group_commit", "COMMIT_SECONDS_MAX"): 2.0,
     ("flows.group_commit", "REPUBLISH_SECONDS"): REPUBLISH_SECONDS,
@@ -37,7 +38,7 @@ SCALED = {
     ("flows.rebuild", "OLD_INDEX_SECONDS"): 0.2,
     ("bootstrap.api", "WATCH_INTERVAL_SECONDS"): 1.0,
 }
-"""Constants of modules, where they exist: a run is some tens of simulated seconds."""
+"""Constants of modules: a run is some tens of simulated seconds."""
 
 _SCALED_STORES = {
     ("record", "IDLE_SECONDS_MAX"): 2.0,
@@ -89,8 +90,8 @@ def install() -> None:
     app.version = lambda _: "0"
     for (name, constant), value in SCALED.items():
         module = _module(name)
-        if hasattr(module, constant):
-            setattr(module, constant, value)
+        getattr(module, constant)  # one that was renamed would not be scaled
+        setattr(module, constant, value)
     for (name, constant), value in _SCALED_STORES.items():
         setattr(importlib.import_module(f"tests.simulation.stores.{name}"), constant, value)
     SimulatedContents.shown_after_seconds = 0.2

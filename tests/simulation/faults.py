@@ -190,7 +190,7 @@ def _cache_restarted(world: "World", fault: Fault, _process: Process) -> End | N
     return world.lasting("cache restarted", name, stop, start, state=f"{name} away")
 
 
-def _cache_failover(world: "World", _fault: Fault, _process: Process) -> End | None:
+def _cache_failover(world: "World", fault: Fault, _process: Process) -> End | None:
     """Promote the replica, with what has reached it; the old primary comes back as its replica."""
     old, new = world.valkey_now, world.replica
     if new is None or world.depth("cache away"):
@@ -202,7 +202,8 @@ def _cache_failover(world: "World", _fault: Fault, _process: Process) -> End | N
     new.is_full, new.refuses_writes = old.is_full, old.refuses_writes
     new.promote()
     world.address.server = new
-    old.cut_connections()
+    if fault.amount % 2:  # else whoever met it as a primary goes on reading what it has
+        old.cut_connections()
     old.replicate(new)
     world.replica = old
     world.forget_strange()

@@ -189,7 +189,7 @@ class _Run:
         else:
             violations += _seen_on_the_way(self._plan, history, self._holdings(history))
         network = world.network
-        seen = {event.what.removesuffix(" !") for event in network.trace}
+        seen = {what.removesuffix(" !") for _, _, what in network.trace}
         return Result(
             self._plan,
             violations,
@@ -243,7 +243,9 @@ class _Run:
             published=published,
             excused_ids={str(i) for i, _ in excused},
             excused_names={name for _, name in excused},
+            excuses_answers=self._plan.durable or world.queue_lost,
             strange_ids={str(i) for i in world.strange_ids},
+            doubts=world.doubts,
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.planted import PLANTED, REVERTED, Bug
+from tests.simulation.planted import BUGS, PLANTED, REVERTED, Bug
 
 ROOT = Path(__file__).parents[2]
 RUNS_MAX = 500
@@ -36,6 +36,13 @@ def test_a_planted_bug_is_found(bug: Bug) -> None:
 def test_a_reverted_mend_is_found(bug: Bug) -> None:
     """A fault that real processes have shown would have been found before its mend."""
     assert "seed" in _find(bug)
+
+
+@pytest.mark.parametrize("bug", BUGS.values(), ids=BUGS)
+def test_a_bug_fits_the_code(bug: Bug) -> None:
+    """The line that it replaces is there, once; else whoever changed it changes the bug as well."""
+    path = ROOT / "src/polyglot_persistence" / f"{bug.module.replace('.', '/')}.py"
+    assert path.read_text().count(bug.old) == 1
 
 
 def test_there_are_enough_of_them() -> None:

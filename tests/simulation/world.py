@@ -63,6 +63,9 @@ SERVERS: dict[str, tuple[StoreName, ...]] = {
     "search": ("search",),
 }
 
+DOUBT_SECONDS = 1.5
+"""So long after a fault of the cache a process may still count it as away."""
+
 SILENCE_SECONDS = 0.6
 """After so long without a heartbeat the broker closes a connection."""
 
@@ -114,6 +117,8 @@ class World:
         """By id, of the orders that reached cache or queue: of several, if a key is misused."""
         self.excused: dict[tuple[UUID, str], int] = {}
         """Orders whose only copy was lost, with how often they had been published until then."""
+        self.doubts: list[tuple[float, float]] = []
+        """From when until when the cache alone may not have been enough."""
         self.strange_ids: list[UUID] = []
         self.queue_lost = False
         self.troubled: set[str] = set()
@@ -256,7 +261,10 @@ class World:
         self.network.note("fault", fault.kind)
         store = fault.kind.split()[0]
         if store in ("cache", "queue"):
-            self.troubled.update(self.stores_of(self.server_name(store)))
+            troubled = self.stores_of(self.server_name(store))
+            self.troubled.update(troubled)
+            if "cache" in troubled:
+                self._doubt(fault.seconds)
         process = next((one for one in self.processes if one is caller), None)
         if process is None:
             process = self.processes[fault.amount % len(self.processes)]
@@ -266,10 +274,16 @@ class World:
     def met(self, fault: Fault) -> None:
         """Take note of a fault that has found its step; one of a call ends with it."""
         if fault.kind in CALL_FAULTS:
+            if fault.step in ("WAIT", "accept script"):
+                self._doubt(fault.seconds)
             self.troubled |= {"publish": {"queue"}, "accept script": {"cache"}}.get(
                 fault.step or "", set()
             )
             self.loop.world_later(fault.seconds + 1.0, self._end, None)
+
+    def _doubt(self, seconds: float) -> None:
+        now = self.loop.now
+        self.doubts.append((now, now + seconds + DOUBT_SECONDS))
 
     def _end(self, ending: Callable[[], None] | None) -> None:
         if ending is not None:
