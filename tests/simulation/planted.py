@@ -69,12 +69,6 @@ REVERTED: Sequence[Bug] = (
         "return await self._cache.survives_failover(reply.reign)",
         "return True",
     ),
-    Bug(
-        "an absence is proved by a copy that another reign of the cache has made",
-        "flows.read",
-        "return bool(await asyncio.shield(self._reigns.get(cached.reign)))",
-        "return True",
-    ),
 )
 
 PLANTED: Sequence[Bug] = (

@@ -124,6 +124,8 @@ class _Run:
         self._parsed += [UUID(one) for one in list(known)[len(self._parsed) :]]
         valkey, orders = world.valkey_now, world.record.orders
         risky = [str(i) for i in self._parsed if i not in orders and valkey.entry(i) is None]
+        if self._loop.now < world.stale_until and known:
+            return [list(known)[-1], *risky][:AT_RISK_MAX]
         if not risky:
             strange = world.strange_ids
             return [str(strange[self._asks % len(strange)])] if strange else []
