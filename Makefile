@@ -47,7 +47,7 @@ load: datasets ## Send real orders to a running `make run` and check every day t
 .PHONY: test
 test: ## Run the test suite.
 	$(call set_up,dev)
-	@exec "$(BIN)/python" -m pytest $(PARALLEL) --ignore=tests/simulation $(ARGS)
+	@exec "$(BIN)/python" -m pytest $(PARALLEL) $(ARGS)
 
 .PHONY: check
 check: lint ## Run what a commit must pass, in under a minute.

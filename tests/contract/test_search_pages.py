@@ -29,15 +29,15 @@ NAMES = ["Milk", "Milks 1 GAL", "Milkshake", "Malk", "Whole milk", "Bread", "Mil
 
 
 def orders(random_: random.Random, count: int) -> list[Order]:
-    """Return orders with many equal names, moments and amounts."""
+    """Return orders with many equal names, moments and amounts, and with every name."""
     return [
         Order(
             new_id(),
-            random_.choice(NAMES),
+            NAMES[number] if number < len(NAMES) else random_.choice(NAMES),
             Decimal(random_.choice([0, 99, 100, 250, 999, 1_000, 123_456_789_012])) / 100,
             START + timedelta(microseconds=random_.randint(0, 9), hours=random_.randint(0, 80)),
         )
-        for _ in range(count)
+        for number in range(count)
     ]
 
 

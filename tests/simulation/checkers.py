@@ -39,6 +39,9 @@ class Holdings(NamedTuple):
     excused_ids: set[str]
     """Orders whose only copy a fault has taken: nobody promised to survive that."""
     excused_names: set[str]
+    excuses_answers: bool
+    """Whether that goes for what was acknowledged, too: not where the cache alone is not durable,
+    and so was never enough."""
     strange_ids: set[str]
     """Of entries of a newer version."""
     doubts: Sequence[tuple[float, float]]
@@ -142,17 +145,25 @@ class Checks:
         """Nothing acknowledged is unreachable."""
         held = self._held
         for order_id, (at, name) in self._history.acknowledged.items():
-            if order_id in self._history.discarded or order_id in held.excused_ids:
+            if order_id in self._history.discarded or self._is_excused(order_id):
                 continue
             if wrong := self._stored_as_known(order_id, name):
                 yield f"{wrong}, known since {at:.3f} s"
         for name, claims in self._claims.items():
             if not any(claim.told == "acknowledged" for claim in claims):
                 continue
-            if name in self._rows_of or name in self._buried or name in held.excused_names:
+            if name in self._rows_of or name in self._buried:
+                continue
+            if held.excuses_answers and name in held.excused_names:
                 continue
             if not self._may_be_discarded(name):
                 yield f"lost: {name} was acknowledged and is stored nowhere"
+
+    def _is_excused(self, order_id: str) -> bool:
+        held = self._held
+        return order_id in held.excused_ids and (
+            held.excuses_answers or order_id not in self._history.answered
+        )
 
     def _stored_as_known(self, order_id: str, name: str) -> str:
         """Return what is wrong about an order that a client knows of, if anything is."""
@@ -237,7 +248,7 @@ class Checks:
                 yield f"404 for an entry of a newer version at {reading.asked_at:.3f} s"
             if known is None or known[0] >= reading.asked_at:
                 continue
-            if reading.order_id in self._history.discarded | self._held.excused_ids:
+            if reading.order_id in self._history.discarded or self._is_excused(reading.order_id):
                 continue
             yield (
                 f"denied: {known[1]} ({reading.order_id}), known since {known[0]:.3f} s, is "

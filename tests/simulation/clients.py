@@ -145,6 +145,7 @@ class Clients:
     def _acknowledge(self, operation: int, orders: Any) -> None:
         for order_id, name in orders:
             self.history.acknowledge(order_id, name, self._loop.now)
+            self.history.answered.add(order_id)
             known = self._ids_of.setdefault(operation, [])
             if order_id not in known:
                 known.append(order_id)

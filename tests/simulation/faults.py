@@ -21,6 +21,9 @@ Begin = Callable[["World", Fault, Process], End | None]
 
 NEWER_SCHEMA = SCHEMA_VERSION + 1
 
+STALE_SECONDS = 5.0
+"""So long, at most, a process may go on with a server that was demoted."""
+
 # --- processes -------------------------------------------------------------------------------
 
 
@@ -162,7 +165,6 @@ def _miscounts(world: "World", fault: Fault, _process: Process) -> End | None:
 def _cache_emptied(world: "World", _fault: Fault, _process: Process) -> End | None:
     world.excuse_cache(list(world.valkey_now.dirty))
     world.valkey_now.wipe()
-    world.forget_strange()
     return None
 
 
@@ -181,7 +183,6 @@ def _cache_restarted(world: "World", fault: Fault, _process: Process) -> End | N
     def start() -> None:
         valkey.start(lost_effects=lost)
         world.excuse_cache([i for i in sorted(before) if i not in valkey.entries])
-        world.forget_strange()
 
     if fault.seconds < 0.5:  # so fast that nobody sees it away
         stop()
@@ -204,9 +205,10 @@ def _cache_failover(world: "World", fault: Fault, _process: Process) -> End | No
     world.address.server = new
     if fault.amount % 2:  # else whoever met it as a primary goes on reading what it has
         old.cut_connections()
+    else:
+        world.stale_until = world.loop.now + STALE_SECONDS
     old.replicate(new)
     world.replica = old
-    world.forget_strange()
     return None
 
 
@@ -230,7 +232,6 @@ def _cache_settings(world: "World", fault: Fault, _process: Process) -> End | No
         world.excuse_cache([i for i in chosen if i in valkey.dirty])
         for order_id in chosen:
             valkey.evict(order_id)
-        world.forget_strange()
 
     def protect() -> None:
         world.valkey_now.policy = "volatile-ttl"
@@ -288,7 +289,7 @@ def _newer_entry(world: "World", fault: Fault, _process: Process) -> End | None:
     with valkey.journal.effect():
         valkey.entries.put(order_id, Value(raw, None))
         valkey.dirty.put(order_id, to_micros(now))
-    world.strange_ids.append(order_id)
+    world.left_by_others.append(order_id)
     return None
 
 

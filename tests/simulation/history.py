@@ -62,6 +62,8 @@ class History:
     readings: list[Reading] = field(default_factory=list)
     acknowledged: dict[str, tuple[float, str]] = field(default_factory=dict)
     """By id: since when a client knows of it, and the order's name."""
+    answered: set[str] = field(default_factory=set)
+    """Ids of which a client knows by the answer to its own request, and not by reading."""
     discarded: set[str] = field(default_factory=set)
     """Ids of which an operator may have discarded a dead letter."""
     wrong: list[str] = field(default_factory=list)

@@ -12,7 +12,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from tests.simulation.loop import Execution, SimulatedLoop
@@ -45,12 +45,8 @@ class Caller(Protocol):
     execution: Execution
 
 
-class Event(NamedTuple):
-    """One line of a run's trace."""
-
-    at: float
-    who: str
-    what: str
+Event: TypeAlias = tuple[float, str, str]
+"""One line of a run's trace: when, who, what."""
 
 
 class Network:
@@ -102,7 +98,7 @@ class Network:
 
     def note(self, who: str, what: str) -> None:
         """Add a line to the trace."""
-        self.trace.append(Event(self.loop.now, who, what))
+        self.trace.append((self.loop.now, who, what))
 
     # --- stores that stand still -------------------------------------------------------------
 

@@ -69,12 +69,6 @@ REVERTED: Sequence[Bug] = (
         "return await self._cache.survives_failover(reply.reign)",
         "return True",
     ),
-    Bug(
-        "an absence is proved by a copy that another reign of the cache has made",
-        "flows.read",
-        "return bool(await asyncio.shield(self._reigns.get(cached.reign)))",
-        "return True",
-    ),
 )
 
 PLANTED: Sequence[Bug] = (
@@ -127,10 +121,10 @@ PLANTED: Sequence[Bug] = (
         "if cached.raw is not None:",
     ),
     Bug(
-        "one look at an empty queue makes the cache warm",
-        "flows.cold_cache",
-        "now - current.empty_at >= self._unseen_seconds",
-        "now >= current.empty_at",
+        "orders count as indexed that no index has taken",
+        "flows.index",
+        "failures = await self._search.index(orders)",
+        "failures: Sequence[IndexFailure] = ()",
     ),
     Bug(
         "a queue that cannot be counted is empty",

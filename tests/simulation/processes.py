@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from polyglot_persistence.api.hot import HotRoutes
 from polyglot_persistence.bootstrap.api import Api
+from polyglot_persistence.bootstrap.process import watch_stores
 from polyglot_persistence.bootstrap.stores import Stores
 from polyglot_persistence.bootstrap.worker import work_on
 from polyglot_persistence.config import Settings, load
@@ -52,7 +53,7 @@ _ENVIRONMENT = {
     "INDEX_WAITING_ORDERS_MAX": "20",
     "OUTBOX_AGE_SECONDS": "1",
     "OUTBOX_INTERVAL_SECONDS": "1",
-    "AUDIT_INTERVAL_SECONDS": "3",
+    "AUDIT_INTERVAL_SECONDS": "4",
 }
 
 COMMIT_ORDERS_MAX = 6
@@ -197,6 +198,7 @@ class ApiProcess(Process):
         async with asyncio.TaskGroup() as tasks:
             for background in self.api.loops(ended):
                 tasks.create_task(background)
+            tasks.create_task(watch_stores(stores, self.clock, ended))
             await stop.wait()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_SECONDS_MAX * 0.6):
@@ -220,4 +222,8 @@ class WorkerProcess(Process):
 
     async def work(self, stores: Stores, stop: asyncio.Event) -> None:
         """Work until told to stop."""
-        await work_on(self.limits, stores, self.clock, stop)
+        ended = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(watch_stores(stores, self.clock, ended))
+            await work_on(self.limits, stores, self.clock, stop)
+            ended.set()

@@ -124,6 +124,8 @@ class _Run:
         self._parsed += [UUID(one) for one in list(known)[len(self._parsed) :]]
         valkey, orders = world.valkey_now, world.record.orders
         risky = [str(i) for i in self._parsed if i not in orders and valkey.entry(i) is None]
+        if self._loop.now < world.stale_until and known:
+            return [list(known)[-1], *risky][:AT_RISK_MAX]
         if not risky:
             strange = world.strange_ids
             return [str(strange[self._asks % len(strange)])] if strange else []
@@ -189,7 +191,7 @@ class _Run:
         else:
             violations += _seen_on_the_way(self._plan, history, self._holdings(history))
         network = world.network
-        seen = {event.what.removesuffix(" !") for event in network.trace}
+        seen = {what.removesuffix(" !") for _, _, what in network.trace}
         return Result(
             self._plan,
             violations,
@@ -243,6 +245,7 @@ class _Run:
             published=published,
             excused_ids={str(i) for i, _ in excused},
             excused_names={name for _, name in excused},
+            excuses_answers=self._plan.durable or world.queue_lost,
             strange_ids={str(i) for i in world.strange_ids},
             doubts=world.doubts,
         )

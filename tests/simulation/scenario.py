@@ -127,6 +127,7 @@ _STORMS: Sequence[Sequence[tuple[str, str | None]]] = (
     (("record read-only", None), ("cache emptied", None)),
     (("record frozen", None), ("record frozen", None)),
     (("record locked", None), ("cache failover", None)),
+    (("cache failover", "accept script"), ("record locked", None)),
     (("queue refuses", None), ("cache failover", None)),
     (("reply lost", "accept script"), ("cache away", None), ("queue away", None)),
     (("reply lost", "publish"), ("queue refuses", None), ("cache full", None)),
@@ -153,11 +154,15 @@ LONG_EVERY = 6
 
 
 def _long_outage(chance: random.Random) -> Iterator[Fault]:
-    """Yield a record that takes no orders for long, and a cache that is cold meanwhile."""
+    """Yield a store that takes or gives nothing for long, and a cache that is cold meanwhile."""
     at = round(chance.uniform(0.3, 1.0), 3)
-    kinds = ("record locked", "record locked", "record read-only")
-    outage = _fault(chance, chance.choice(kinds), None)
-    yield outage._replace(at=at, seconds=LONG_SECONDS)
+    kinds = ("record locked", "record locked", "record read-only", "queue miscounts", "queue away")
+    kind = chance.choice(kinds)
+    outage = _fault(chance, kind, None)._replace(seconds=LONG_SECONDS)
+    if kind.startswith("queue"):  # which holds something that is not persisted
+        yield _fault(chance, "record locked", None)._replace(at=at, seconds=2.0)
+        at += 0.5
+    yield outage._replace(at=at)
     lost = chance.choice(("cache emptied", "cache emptied", "cache failover", "cache away"))
     yield _fault(chance, lost, None)._replace(at=at + chance.uniform(0.3, 0.9), seconds=0.4)
 

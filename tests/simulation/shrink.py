@@ -31,34 +31,34 @@ def shrink(plan: Plan, violations: Sequence[str], *, runs_max: int = 400) -> Pla
         return any(kind_of([one]) == wanted for one in found)
 
     while True:
-        cut = _without_parts(plan, fails)
-        calm = cut._replace(clock_offsets=(0.0,) * len(cut.clock_offsets))
-        if calm != cut and fails(calm):
-            cut = calm
-        if left < 0 or cut == plan:
-            return cut
-        plan = cut
+        fewer = _without_parts(plan, fails)
+        calm = fewer._replace(clock_offsets=(0.0,) * len(fewer.clock_offsets))
+        if calm != fewer and fails(calm):
+            fewer = calm
+        if left < 0 or fewer == plan:
+            return fewer
+        plan = fewer
 
 
 def _without_parts(plan: Plan, fails: Callable[[Plan], bool]) -> Plan:
-    faults = _cut(plan.faults, lambda part: fails(plan._replace(faults=part)))
+    faults = cut(plan.faults, lambda part: fails(plan._replace(faults=part)))
     fewer = plan._replace(faults=faults)
-    operations = _cut(plan.operations, lambda part: fails(fewer._replace(operations=part)))
+    operations = cut(plan.operations, lambda part: fails(fewer._replace(operations=part)))
     return fewer._replace(operations=operations)
 
 
-def _cut(items: Sequence[Item], fails: Callable[[Sequence[Item]], bool]) -> Sequence[Item]:
-    """Return the items that are needed for the failure."""
+def cut(items: Sequence[Item], fails: Callable[[Sequence[Item]], bool]) -> Sequence[Item]:
+    """Return the items that are needed for a failure: without any one of them it is gone."""
     size = max(1, len(items) // 2)
     while items:
-        start, cut = 0, False
+        start, is_cut = 0, False
         while start < len(items):
             rest = [*items[:start], *items[start + size :]]
             if fails(rest):
-                items, cut = rest, True
+                items, is_cut = rest, True
             else:
                 start += size
-        if not cut and size == 1:
+        if not is_cut and size == 1:
             break
         size = max(1, size // 2)
     return items

@@ -119,7 +119,10 @@ class World:
         """Orders whose only copy was lost, with how often they had been published until then."""
         self.doubts: list[tuple[float, float]] = []
         """From when until when the cache alone may not have been enough."""
-        self.strange_ids: list[UUID] = []
+        self.stale_until = 0.0
+        """Until then a process may read from a cache that was demoted."""
+        self.left_by_others: list[UUID] = []
+        """Ids of entries that a newer version has stored."""
         self.queue_lost = False
         self.troubled: set[str] = set()
         """Stores that something was wrong with, so that an order may have no copy there."""
@@ -404,9 +407,10 @@ class World:
                 if (order_id, name) not in queued and not self.in_record(order_id, name):
                     self._excuse(order_id, name)
 
-    def forget_strange(self) -> None:
-        """Forget the entries of newer versions that the cache has lost."""
-        self.strange_ids = [i for i in self.strange_ids if i in self.valkey_now.entries]
+    @property
+    def strange_ids(self) -> list[UUID]:
+        """Those entries of a newer version that the cache has not lost."""
+        return [i for i in self.left_by_others if i in self.valkey_now.entries]
 
     def excuse_queue(self) -> None:
         """Note which orders are nowhere but in the queue."""
