@@ -139,6 +139,26 @@ async def test_a_conflict_leaves_out_its_whole_unit(store: OrderStore, tables: T
     assert len(await tables.outbox()) == 2
 
 
+@pytest.mark.parametrize("stored", [[0], [1, 2], [0, 2]], ids=["first", "rest", "two"])
+async def test_a_unit_of_which_a_part_is_stored_is_left_out(
+    store: OrderStore, tables: Tables, stored: Sequence[int]
+) -> None:
+    """That part is another bulk's, of the same key; of this one nothing is added."""
+    unit, other = bulk("a", "b", "c"), accepted(name="other")
+    await store.persist([accepted(name="x"), *(_alone(unit[position]) for position in stored)])
+    before = await tables.orders()
+    persisted = await store.persist([*unit, other])
+    assert persisted.inserted == {other.order.id}
+    assert persisted.conflicts.keys() == {unit[position].order.id for position in stored}
+    assert len(await tables.orders()) == len(before) + 1
+    whole = await store.persist(bulk("a", "b", "c"))
+    assert (len(whole.inserted), whole.conflicts) == (3, {})
+
+
+def _alone(order: AcceptedOrder) -> AcceptedOrder:
+    return AcceptedOrder(order.order, order.accepted_at, order.order.id)
+
+
 async def test_a_batch_of_conflicts_only_stores_nothing(store: OrderStore, tables: Tables) -> None:
     """All left out: the rows as they stand, and no outbox row."""
     orders = [accepted() for _ in range(3)]

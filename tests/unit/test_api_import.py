@@ -17,7 +17,7 @@ from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.bodies import SlowSenderError
 from polyglot_persistence.api.endpoint import Endpoint
 from polyglot_persistence.api.importing import ERRORS_MAX, FIRST_LINE_MAX, ImportRoute
-from polyglot_persistence.domain.access import Scope
+from polyglot_persistence.domain.access import ApiKey, Scope, digest_of
 from polyglot_persistence.domain.order import derived_id, new_id
 from polyglot_persistence.errors import (
     ConflictError,
@@ -90,7 +90,8 @@ class Setup:
             wait_seconds=60.0,
             stopping=self.stopping,
         )
-        self.app = Endpoint("/import", {"POST": (Scope.WRITE, route.run)}, Access())
+        self.access = Access()
+        self.app = Endpoint("/import", {"POST": (Scope.WRITE, route.run)}, self.access)
         self.client = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(self.app), base_url="http://test"
         )
@@ -477,3 +478,21 @@ async def test_a_first_line_that_is_no_number_of_one_is_400(setup: Setup, number
     assert status == 400
     assert "first_line" in out["detail"]
     assert setup.accepting.stored == {}
+
+
+@pytest.mark.parametrize("scopes", [{Scope.WRITE}, {Scope.WRITE, Scope.READ}, set(Scope)])
+@pytest.mark.parametrize("by_key", [False, True])
+async def test_who_may_give_an_id_that_a_key_may_stand_for(
+    scopes: set[Scope], by_key: bool
+) -> None:
+    """Only those who operate the service, and so restore; others may repeat what is there."""
+    setup = Setup()
+    key = ApiKey("shop", frozenset(scopes), digest_of(b"secret"))
+    setup.access.replace_keys([key])
+    given = derived_id("another", "invoice-1001"), new_id(), UUID(int=5 << 76 | 2 << 62)
+    headers = {"x-api-key": "secret", **(KEY if by_key else {})}
+    lines = [{"product_name": "x", "amount": 1, "id": str(one)} for one in given]
+    status, _ = await setup.send(*lines, {"product_name": "y", "amount": 1}, headers=headers)
+    assert status == 200
+    flags = [line.must_be_there for chunk in setup.accepting.chunks for line in chunk]
+    assert flags == [Scope.ADMIN not in scopes, False, False, False]

@@ -77,7 +77,7 @@ UNITS = st.lists(
 
 @given(UNITS)
 def test_a_unit_goes_in_whole_or_not_at_all(made: list[tuple[int, list[int]]]) -> None:
-    """Each unit is either agreed with in every member, or contradicted by a chosen row."""
+    """Each unit is either agreed with in every member, or set aside with a chosen row."""
     units: list[Unit] = [
         [order(n, content, unit=100 + i, size=len(numbers)) for n in numbers]
         for i, (content, numbers) in enumerate(made)
@@ -89,8 +89,10 @@ def test_a_unit_goes_in_whole_or_not_at_all(made: list[tuple[int, list[int]]]) -
             row is not None and row.order == one.order
             for row, one in zip(agrees, unit, strict=True)
         )
-        assert whole == (unit in chosen.units)
-        assert whole or any(one.order.id in chosen.contradicting for one in unit)
+        if unit in chosen.units:
+            assert whole
+        else:
+            assert any(one.order.id in chosen.contradicting for one in unit)
     assert set(chosen.contradicting) <= set(chosen.rows)
 
 
@@ -99,3 +101,31 @@ def test_a_unit_that_came_twice_is_two_units() -> None:
     once = [order(n, unit=9, size=2) for n in (1, 2)]
     single = order(3)
     assert whole_units([*once, single, *once, single]) == [once, [single], once, [single]]
+
+
+@pytest.mark.parametrize(
+    ("there", "is_left_out"),
+    [([], False), ([1], True), ([2, 3], True), ([1, 2, 3], False)],
+    ids=["nothing", "its first", "its last two", "all"],
+)
+def test_a_unit_of_which_a_part_is_stored_is_another(there: list[int], is_left_out: bool) -> None:
+    """Bulks are stored whole, so that part is another bulk's, of the same idempotency key."""
+    unit = [order(n, unit=9, size=3) for n in (1, 2, 3)]
+    rows = {
+        one.order.id: StoredOrder(one.order, START, START)
+        for one in unit
+        if one.order.id.int in there
+    }
+    left_out, against = contradicted([unit, [order(4)]], rows)
+    assert left_out == ([unit] if is_left_out else [])
+    assert against == (rows if is_left_out else {})
+
+
+def test_a_unit_that_shares_a_part_with_an_earlier_one_is_set_aside() -> None:
+    """As in a batch of its own, where that part would be stored by then."""
+    shorter: Unit = [order(n, unit=9, size=2) for n in (1, 2)]
+    longer: Unit = [order(n, unit=9, size=3) for n in (1, 2, 3)]
+    chosen = candidates([shorter, longer, shorter])
+    assert chosen.units == [shorter, shorter]
+    assert set(chosen.contradicting) == {UUID(int=1), UUID(int=2)}
+    assert candidates([longer, shorter]).units == [longer, shorter]

@@ -72,17 +72,30 @@ class Access:
         """
         if scope is Scope.PUBLIC:
             return _ANYBODY
+        key = self._check(scope, headers)
+        if self._rate_limits is None:
+            return _ANYBODY if key is None else Admission(key.name)
+        # A key's name holds no space, so that no address can be one.
+        client = f"address {address}" if key is None else key.name
+        return Admission("" if key is None else key.name, self._rate_limits.take(client))
+
+    def may(self, scope: Scope, headers: Headers) -> bool:
+        """Whether a request with these headers would be admitted now; it counts for no rate."""
+        try:
+            self._check(scope, headers)
+        except (UnauthenticatedError, ForbiddenError):
+            return False
+        return True
+
+    def _check(self, scope: Scope, headers: Headers) -> ApiKey | None:
+        """Return the request's key, if it has one; raise as `admit` does."""
         secret = _secret(headers)
         key = self._known(secret) if secret is not None and self._keys else None
         if key is None:
             self._check_anybody(scope, headers, known=secret is None or not self._keys)
         elif scope not in key.scopes and (scope is Scope.ADMIN or scope not in self._without_key):
             raise ForbiddenError(f"this needs an API key with the scope {scope.value}", scope.value)
-        if self._rate_limits is None:
-            return _ANYBODY if key is None else Admission(key.name)
-        # A key's name holds no space, so that no address can be one.
-        client = f"address {address}" if key is None else key.name
-        return Admission("" if key is None else key.name, self._rate_limits.take(client))
+        return key
 
     def _known(self, secret: bytes) -> ApiKey | None:
         digest = digest_of(secret)

@@ -95,7 +95,8 @@ _KEY = Parameter(
     "Idempotency-Key",
     "header",
     "Makes a retry safe: the same key and body give the same order, for as long as it exists. "
-    f"A string in quotes or bare, 1 to {KEY_CHARACTERS_MAX} characters of printable ASCII.",
+    f"A string in quotes or bare, 1 to {KEY_CHARACTERS_MAX} characters of printable ASCII. It is "
+    "the client's own; clients without an API key share theirs, so make it random (a UUID).",
     {
         "type": "string",
         "pattern": (
@@ -170,7 +171,8 @@ IMPORT_ORDERS = Operation(
     "Import orders, one JSON object a line",
     "A stream of any length. Each line is an order of its own, may bring its `id` and "
     "`created_at`, and is accepted or reported by its number. Lines with an `id`, and any lines "
-    "of a request with an `Idempotency-Key`, change nothing when they are sent again. While orders "
+    "of a request with an `Idempotency-Key`, change nothing when they are sent again. An `id` of "
+    "version 8 needs the scope `admin`, unless it repeats a stored order. While orders "
     "are refused the import waits; if that takes too long, it ends in 503 with what was done, or "
     "in 504 if it is not known of some lines whether they are stored. To resume an import that has "
     "a key after 408, 503 or 504, send line `first_line_not_accepted` and the rest with the same "

@@ -36,6 +36,7 @@ _log = logger("api")
 
 Handler: TypeAlias = Callable[[Request, BodyReader], Awaitable[Reply | Stream]]
 
+_ACCESS = "polyglot.access"
 _CLIENT = "polyglot.client"
 # RFC 9110, 15.5.16: what an answer says that refuses a content coding.
 _IDENTITY_ONLY: Headers = ((b"accept-encoding", b"identity"),)
@@ -45,6 +46,12 @@ def client_of(request: Request) -> str:
     """Return the name of the API key that a request came with; empty if it had none."""
     client: str = request.scope[_CLIENT]
     return client
+
+
+def may(request: Request, scope: AccessScope) -> bool:
+    """Whether the client that made a request may also do what needs this scope."""
+    access: Access = request.scope[_ACCESS]
+    return access.may(scope, request.scope["headers"])
 
 
 class Endpoint:
@@ -89,6 +96,7 @@ class Endpoint:
         needed, handler = found
         more: Headers = ()
         reply: Reply | Stream
+        request.scope[_ACCESS] = self._access
         try:
             client, more = self._admit(request, needed)
             request.scope[_CLIENT] = client

@@ -16,6 +16,8 @@ Invariant: the answer is 503 only if no attempt at any of the lines that it list
 it. One attempt with an unknown outcome makes it 504, whatever came later.
 Invariant: with a key, a line's id follows from its number, and numbers count from `first_line`. So
 the rest of a body under its own numbers, and the whole body, change nothing that is stored.
+Invariant: no line takes an id that an idempotency key may come to stand for, unless its client may
+operate the service, and so restore what was exported.
 """
 
 import asyncio
@@ -29,7 +31,7 @@ from uuid import UUID
 from starlette.requests import Request
 
 from polyglot_persistence.api.bodies import BodyReader, SlowSenderError
-from polyglot_persistence.api.endpoint import client_of
+from polyglot_persistence.api.endpoint import client_of, may
 from polyglot_persistence.api.ndjson import Line, LineSplitter
 from polyglot_persistence.api.problems import (
     PROBLEM_HEADERS,
@@ -45,7 +47,8 @@ from polyglot_persistence.api.replies import Reply, encode_json, json_reply
 from polyglot_persistence.api.request_headers import check_ndjson, parse_idempotency_key
 from polyglot_persistence.api.requests import parse_import_line
 from polyglot_persistence.api.schemas import ImportOut, LineErrorOut
-from polyglot_persistence.domain.order import derived_id
+from polyglot_persistence.domain.access import Scope
+from polyglot_persistence.domain.order import derived_id, is_derived
 from polyglot_persistence.errors import (
     ConflictError,
     PolyglotError,
@@ -137,6 +140,7 @@ class ImportRoute:
             self._clock,
             client=client_of(request),
             key=key,
+            may_restore=may(request, Scope.ADMIN),
             chunk_orders=self._chunk_orders,
             wait_seconds=self._wait_seconds,
             stopping=self._stopping,
@@ -191,6 +195,7 @@ class _Import:
         *,
         client: str,
         key: str | None,
+        may_restore: bool,
         chunk_orders: int,
         wait_seconds: float,
         stopping: asyncio.Event,
@@ -201,6 +206,7 @@ class _Import:
         self._clock = clock
         self._client = client
         self._key = key
+        self._may_restore = may_restore
         self._chunk_orders = chunk_orders
         self._wait_seconds = wait_seconds
         self._stopping = stopping
@@ -231,6 +237,8 @@ class _Import:
         by_key = line.id is None and self._key is not None
         if line.id is None and self._key is not None:
             line = line._replace(id=derived_id(self._client, self._key, number))
+        elif line.id is not None and is_derived(line.id) and not self._may_restore:
+            line = line._replace(must_be_there=True)
         self._pending.append(_Pending(number, line, by_key))
         if self._is_at_its_start or len(self._pending) >= self._chunk_orders:
             await self.accept_chunk()

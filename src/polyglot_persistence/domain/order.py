@@ -35,6 +35,7 @@ _AMOUNT = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 _encode_id = msgspec.json.Encoder().encode
 _decode_id = msgspec.msgpack.Decoder(UUID).decode
 _ID_HEADER = b"\xc4\x10"  # MessagePack's: 16 bytes follow
+_DERIVED_VERSION = 8
 
 
 class Order(msgspec.Struct, frozen=True, gc=False):
@@ -132,17 +133,43 @@ def id_text(order_id: UUID) -> bytes:
     return _encode_id(order_id)[1:-1]
 
 
-def derived_id(client: str, key: str, *position: int) -> UUID:
-    """Return the UUIDv8 that an idempotency key stands for, in a bulk or import at a `position`.
+def derived_id(client: str, key: str, *position: int | str) -> UUID:
+    """Return the UUIDv8 that an idempotency key stands for, in an import at a line's number.
 
-    The key is the identity: the primary key itself then refuses a second order, for ever.
+    The key is the identity: the primary key itself then refuses a second order, for ever. Nothing
+    but the arguments decides, so every process derives the same id, whichever store is away.
     """
     parts = [client, key, *map(str, position)]
     digest = hashlib.sha256("\x00".join(f"{len(part)}:{part}" for part in parts).encode()).digest()
     number = int.from_bytes(digest[:16], "big")
-    number = number & ~(0xF << 76) | (8 << 76)  # version 8
+    number = number & ~(0xF << 76) | (_DERIVED_VERSION << 76)
     number = number & ~(0x3 << 62) | (0x2 << 62)  # variant of RFC 9562
     return UUID(int=number)
+
+
+def bulk_ids(client: str, key: str, size: int) -> list[UUID]:
+    """Return the ids of the orders of a keyed bulk; the first is also the id of its unit.
+
+    All end in the same byte, so that a bulk stays whole wherever ids are divided by it. No line of
+    an import under the same key has one of them: lines are numbered from 1 on.
+    """
+    first = derived_id(client, key, 0)
+    last_byte = first.bytes[-1:]
+    others = [derived_id(client, key, "bulk", position) for position in range(1, size)]
+    return [first, *(UUID(bytes=other.bytes[:-1] + last_byte) for other in others)]
+
+
+def earlier_bulk_ids(client: str, key: str, size: int) -> list[UUID]:
+    """Return the ids that versions up to 0.1 gave to the orders of a keyed bulk.
+
+    The first one is the same as in `bulk_ids`: it shows that one of these bulks may be stored.
+    """
+    return [derived_id(client, key, position) for position in range(size)]
+
+
+def is_derived(order_id: UUID) -> bool:
+    """Whether an id has the form of those that idempotency keys stand for."""
+    return order_id.version == _DERIVED_VERSION
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -3,7 +3,7 @@
 Invariant: a unit goes in whole or is left out whole.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import NamedTuple
@@ -23,7 +23,8 @@ class Candidates(NamedTuple):
     rows: Mapping[UUID, AcceptedOrder]
     """By id, in the order of ids: concurrent batches lock in one order and cannot deadlock."""
     contradicting: Mapping[UUID, AcceptedOrder]
-    """Orders whose unit is set aside, since an earlier unit has their id with other content."""
+    """Orders whose unit is set aside, since an earlier unit has their id with other content, or
+    without the rest of the unit."""
 
 
 def candidates(units: Sequence[Unit]) -> Candidates:
@@ -40,6 +41,7 @@ def candidates(units: Sequence[Unit]) -> Candidates:
     contradicting: dict[UUID, AcceptedOrder] = {}
     for unit in units:
         clashes = [one for one in unit if not _agrees(one, chosen.get(one.order.id))]
+        clashes = clashes or _part_of(unit, chosen)
         if clashes:
             contradicting.update((one.order.id, one) for one in clashes)
             continue
@@ -55,7 +57,7 @@ def candidates(units: Sequence[Unit]) -> Candidates:
 def contradicted(
     units: Sequence[Unit], existing: Mapping[UUID, StoredOrder]
 ) -> tuple[list[Unit], dict[UUID, StoredOrder]]:
-    """Return the units that existing rows contradict, and those rows."""
+    """Return the units that existing rows contradict, or hold in part, and those rows."""
     left_out: list[Unit] = []
     conflicts: dict[UUID, StoredOrder] = {}
     for unit in units:
@@ -64,11 +66,20 @@ def contradicted(
             for one in unit
             if (row := existing.get(one.order.id)) is not None
             and not one.order.same_content(row.order, created_at_given=one.created_at_given)
-        }
+        } or {one.order.id: existing[one.order.id] for one in _part_of(unit, existing)}
         if against:
             left_out.append(unit)
             conflicts.update(against)
     return left_out, conflicts
+
+
+def _part_of(unit: Unit, there: Container[UUID]) -> list[AcceptedOrder]:
+    """Return the members that are there, if others are not.
+
+    A unit is stored whole, so these are another bulk's, of the same idempotency key.
+    """
+    found = [one for one in unit if one.order.id in there]
+    return found if len(found) < len(unit) else []
 
 
 def _agrees(one: AcceptedOrder, other: AcceptedOrder | None) -> bool:
