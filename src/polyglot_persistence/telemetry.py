@@ -269,6 +269,11 @@ FRESHNESS_NINES = Gauge(
     ["within"],
     registry=REGISTRY,
 )
+API_KEYS_FAULTS = Gauge(
+    "polyglot_api_keys_file_faults",
+    "Entries of API_KEYS_FILE that cannot be read, and so are no keys; 1 if the file cannot.",
+    registry=REGISTRY,
+)
 STORE_UP = Gauge(
     "polyglot_store_up", "Whether a store answered when last asked.", ["store"], registry=REGISTRY
 )

@@ -139,24 +139,28 @@ async def test_a_conflict_leaves_out_its_whole_unit(store: OrderStore, tables: T
     assert len(await tables.outbox()) == 2
 
 
+@pytest.mark.parametrize("seconds", [-5.0, 0.0, 86_400.0])
 @pytest.mark.parametrize("stored", [[0], [1, 2], [0, 2]], ids=["first", "rest", "two"])
-async def test_a_unit_of_which_a_part_is_stored_is_left_out(
-    store: OrderStore, tables: Tables, stored: Sequence[int]
+async def test_a_keyed_bulk_of_which_a_part_is_stored(
+    store: OrderStore, tables: Tables, stored: Sequence[int], seconds: float
 ) -> None:
-    """That part is another bulk's, of the same key; of this one nothing is added."""
-    unit, other = bulk("a", "b", "c"), accepted(name="other")
-    await store.persist([accepted(name="x"), *(_alone(unit[position]) for position in stored)])
-    before = await tables.orders()
-    persisted = await store.persist([*unit, other])
-    assert persisted.inserted == {other.order.id}
-    assert persisted.conflicts.keys() == {unit[position].order.id for position in stored}
-    assert len(await tables.orders()) == len(before) + 1
-    whole = await store.persist(bulk("a", "b", "c"))
-    assert (len(whole.inserted), whole.conflicts) == (3, {})
-
-
-def _alone(order: AcceptedOrder) -> AcceptedOrder:
-    return AcceptedOrder(order.order, order.accepted_at, order.order.id)
+    """Its own part is completed; its first order from another moment is another bulk's."""
+    first, other = new_id(), accepted(name="other")
+    unit = [
+        accepted(name=name, order_id=first if name == "a" else None, unit=(first, 3))
+        for name in ("a", "b", "c")
+    ]
+    moment = unit[0].accepted_at + timedelta(seconds=seconds)
+    await store.persist([AcceptedOrder(unit[n].order, moment, unit[n].order.id) for n in stored])
+    persisted = await store.persist([*reversed(unit), other])
+    if stored == [0] and seconds:
+        assert persisted.inserted == {other.order.id}
+        assert persisted.conflicts.keys() == {first}
+        assert await tables.names() == ["a", "other"]
+    else:
+        assert persisted.conflicts == {}
+        assert await tables.names() == ["a", "b", "c", "other"]
+    await tables.assert_rollup_exact()
 
 
 async def test_a_batch_of_conflicts_only_stores_nothing(store: OrderStore, tables: Tables) -> None:

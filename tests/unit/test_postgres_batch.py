@@ -1,7 +1,7 @@
 """Which rows a batch asks for, and which units are left out."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -103,29 +103,42 @@ def test_a_unit_that_came_twice_is_two_units() -> None:
     assert whole_units([*once, single, *once, single]) == [once, [single], once, [single]]
 
 
-@pytest.mark.parametrize(
-    ("there", "is_left_out"),
-    [([], False), ([1], True), ([2, 3], True), ([1, 2, 3], False)],
-    ids=["nothing", "its first", "its last two", "all"],
-)
-def test_a_unit_of_which_a_part_is_stored_is_another(there: list[int], is_left_out: bool) -> None:
-    """Bulks are stored whole, so that part is another bulk's, of the same idempotency key."""
-    unit = [order(n, unit=9, size=3) for n in (1, 2, 3)]
+EARLIER, LATER = START - timedelta(seconds=5), START + timedelta(days=1)
+
+
+@pytest.mark.parametrize("accepted_at", [EARLIER, LATER, START])
+@pytest.mark.parametrize("there", [[], [9], [1], [1, 2], [9, 1], [9, 1, 2]])
+def test_a_keyed_bulk_of_whose_first_order_is_another_bulks(
+    there: list[int], accepted_at: datetime
+) -> None:
+    """Its first order alone, from another moment: an earlier version stored it with other ids."""
+    unit = [order(n, unit=9, size=3) for n in (1, 9, 2)]  # a sweep brings them in any order
     rows = {
-        one.order.id: StoredOrder(one.order, START, START)
+        one.order.id: StoredOrder(one.order, accepted_at, LATER)
         for one in unit
         if one.order.id.int in there
     }
     left_out, against = contradicted([unit, [order(4)]], rows)
-    assert left_out == ([unit] if is_left_out else [])
-    assert against == (rows if is_left_out else {})
+    if there == [9] and accepted_at != START:
+        assert (left_out, against) == ([unit], rows)
+    else:
+        assert (left_out, against) == ([], {})
 
 
-def test_a_unit_that_shares_a_part_with_an_earlier_one_is_set_aside() -> None:
-    """As in a batch of its own, where that part would be stored by then."""
-    shorter: Unit = [order(n, unit=9, size=2) for n in (1, 2)]
-    longer: Unit = [order(n, unit=9, size=3) for n in (1, 2, 3)]
-    chosen = candidates([shorter, longer, shorter])
-    assert chosen.units == [shorter, shorter]
-    assert set(chosen.contradicting) == {UUID(int=1), UUID(int=2)}
-    assert candidates([longer, shorter]).units == [longer, shorter]
+def test_a_bulk_without_a_key_shares_its_first_order_with_nobody() -> None:
+    """And neither does a bulk of one: that is the same order."""
+    for unit in ([order(n, unit=9, size=2) for n in (1, 2)], [order(1)]):
+        first = unit[0].order
+        assert contradicted([unit], {first.id: StoredOrder(first, LATER, LATER)}) == ([], {})
+
+
+def test_two_bulks_of_one_key_in_one_batch() -> None:
+    """Of one of now and one of an earlier version the first to come is chosen."""
+    earlier: Unit = [order(n, unit=8, size=3) for n in (9, 6, 7)]
+    now: Unit = [
+        AcceptedOrder(one.order, LATER, UUID(int=9), 3) for one in (order(9), order(1), order(2))
+    ]
+    for first, second in ((earlier, now), (now, now)):
+        chosen = candidates([first, second, first])
+        assert chosen.units == ([first, first] if first is not second else [now] * 3)
+        assert set(chosen.contradicting) == ({UUID(int=9)} if first is not second else set())

@@ -285,7 +285,8 @@ READY = Operation(
     "ready",
     "service",
     "Whether orders can be accepted",
-    "With the state of every store. One store down is a degraded service, not an outage.",
+    "One store down is a degraded service, not an outage. The state of every store is only for "
+    "clients with the scope `admin` and on the server's own machine.",
     {
         200: Answer("They can.", Content(JSON, s.ReadyOut)),
         503: Answer("They cannot.", Content(JSON, s.ReadyOut)),
@@ -353,8 +354,8 @@ LIVE_FIGURES = Operation(
     "Rates, lag and health as they change",
     "Server-sent events. `figures`: an array, the oldest first, of "
     "`FiguresOut`; at first what was kept of the last minutes, then one about every second. "
-    "`health`: what `/health/ready` says, whenever it changes. The stores are asked once for all "
-    "who listen.",
+    "`health`: what `/health/ready` says, whenever it changes, and which stores are up. The stores "
+    "are asked once for all who listen. A stream ends once its API key is revoked.",
     {200: Answer("The events.", Content("text/event-stream", s.FiguresOut))},
     (p.MALFORMED, p.UNAVAILABLE),
     parameters=(

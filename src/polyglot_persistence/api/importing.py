@@ -7,7 +7,8 @@
 ```
 
 While the stores refuse, the body is not read, so that the client's own TCP connection holds it
-back. After `wait_seconds` of that the answer says how far the import got.
+back. After `wait_seconds` of that the answer says how far the import got. So it does when its
+client's key is revoked: no line is accepted after that.
 
 Invariant: memory is bounded by one chunk and one line, and the answer by `ERRORS_MAX` and a chunk.
 Invariant: a line whose outcome is unknown is tried again under the id that it was given the first
@@ -31,7 +32,7 @@ from uuid import UUID
 from starlette.requests import Request
 
 from polyglot_persistence.api.bodies import BodyReader, SlowSenderError
-from polyglot_persistence.api.endpoint import client_of, may
+from polyglot_persistence.api.endpoint import client_of, may, until_revoked
 from polyglot_persistence.api.ndjson import Line, LineSplitter
 from polyglot_persistence.api.problems import (
     PROBLEM_HEADERS,
@@ -53,6 +54,7 @@ from polyglot_persistence.errors import (
     ConflictError,
     PolyglotError,
     RejectedError,
+    UnauthenticatedError,
     UnavailableError,
     UnknownOutcomeError,
     refused,
@@ -144,6 +146,7 @@ class ImportRoute:
             chunk_orders=self._chunk_orders,
             wait_seconds=self._wait_seconds,
             stopping=self._stopping,
+            revoked=until_revoked(request),
             totals=_Totals(first_line - 1),
         )
         try:
@@ -166,7 +169,7 @@ class ImportRoute:
         """Hand over every line, or raise `_StoppedError`; a line that was cut off is left out."""
         cause: PolyglotError = refused("the server is about to stop")
         try:
-            async for chunk in body.chunks(self._stopping):
+            async for chunk in body.chunks(self._stopping, one.revoked):
                 await self._take(splitter.feed(chunk), one)
         except SlowSenderError as error:
             cause = error
@@ -199,9 +202,11 @@ class _Import:
         chunk_orders: int,
         wait_seconds: float,
         stopping: asyncio.Event,
+        revoked: asyncio.Event,
         totals: _Totals,
     ) -> None:
         self.totals = totals
+        self.revoked = revoked
         self._accept = accept
         self._clock = clock
         self._client = client
@@ -252,7 +257,9 @@ class _Import:
         deadline = self._clock.monotonic() + self._wait_seconds
         pause = PAUSE_FIRST_SECONDS
         todo, self._pending = self._pending, []
-        while todo:
+        while todo or self.revoked.is_set():
+            if self.revoked.is_set():
+                raise _StoppedError(_revoked(), todo)
             todo, cause = await self._accept_once(todo)
             if cause is None:
                 return
@@ -342,6 +349,10 @@ class _Import:
             "to resume, send lines_not_accepted and all lines after "
             f"line {self.totals.lines_read}{doubled}"
         )
+
+
+def _revoked() -> PolyglotError:
+    return UnauthenticatedError("this API key is not valid for this any more", "invalid_token")
 
 
 def _tried(pending: _Pending, order_id: UUID) -> _Pending:

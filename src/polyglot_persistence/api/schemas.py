@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from polyglot_persistence.domain.order import AMOUNT_MAX, NAME_CHARACTERS_MAX
 
@@ -412,13 +412,17 @@ class StoreOut(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReadyOut(msgspec.Struct, frozen=True, gc=False):
-    """Whether orders can be accepted, and the state of every store."""
+    """Whether orders can be accepted, and what is missing."""
 
     status: Literal["ready", "not ready"]
     mode: Annotated[str, Meta(description="`normal`, or what is missing.", examples=["normal"])]
     stores: Annotated[
-        dict[str, StoreOut], Meta(description="By role: cache, queue, record, search.")
-    ]
+        dict[str, StoreOut] | UnsetType,
+        Meta(
+            description="By role: cache, queue, record, search. Only for clients with the scope "
+            "`admin` and on the server's own machine."
+        ),
+    ] = UNSET
 
 
 class FiguresOut(msgspec.Struct, frozen=True, gc=False):

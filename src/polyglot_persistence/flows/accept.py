@@ -14,7 +14,7 @@ group commit. One with an identity is first looked for in cache and record:
 
 Versions up to 0.1 derived other ids for the members of a keyed bulk, but for the first. So where
 only the first one is known, the bulk is looked for under those ids, too. If the record is away the
-worker finds it out: a bulk of which the record holds a part is a dead letter.
+worker finds it out, by the first one.
 
 Invariant: the first stored order of an identity wins, with its `created_at`; there is no update.
 Invariant: the ids of an `Acceptance` are all stored.

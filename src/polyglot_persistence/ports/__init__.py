@@ -221,7 +221,8 @@ class OrderStore(Protocol):
 
         Idempotent by order id: a row that exists with the same content counts as stored and feeds
         nothing. A unit with a member whose row has other content is left out and reported, and so
-        is a unit of which a part has rows: these are another bulk's.
+        is a keyed bulk whose first order alone has a row, which was accepted at another moment:
+        that is another bulk's.
         Dead letters of inserted ids are removed in the same transaction, unless they stand for
         another order under that id. The batch may hold an id
         twice; the second is treated as if it came in a later batch.

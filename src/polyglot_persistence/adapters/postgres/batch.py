@@ -3,7 +3,7 @@
 Invariant: a unit goes in whole or is left out whole.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import NamedTuple
@@ -23,8 +23,8 @@ class Candidates(NamedTuple):
     rows: Mapping[UUID, AcceptedOrder]
     """By id, in the order of ids: concurrent batches lock in one order and cannot deadlock."""
     contradicting: Mapping[UUID, AcceptedOrder]
-    """Orders whose unit is set aside, since an earlier unit has their id with other content, or
-    without the rest of the unit."""
+    """Orders whose unit is set aside, since an earlier unit has their id: with other content, or as
+    the first of another bulk under the same key."""
 
 
 def candidates(units: Sequence[Unit]) -> Candidates:
@@ -41,7 +41,7 @@ def candidates(units: Sequence[Unit]) -> Candidates:
     contradicting: dict[UUID, AcceptedOrder] = {}
     for unit in units:
         clashes = [one for one in unit if not _agrees(one, chosen.get(one.order.id))]
-        clashes = clashes or _part_of(unit, chosen)
+        clashes = clashes or _taken_first(unit, chosen)
         if clashes:
             contradicting.update((one.order.id, one) for one in clashes)
             continue
@@ -57,7 +57,7 @@ def candidates(units: Sequence[Unit]) -> Candidates:
 def contradicted(
     units: Sequence[Unit], existing: Mapping[UUID, StoredOrder]
 ) -> tuple[list[Unit], dict[UUID, StoredOrder]]:
-    """Return the units that existing rows contradict, or hold in part, and those rows."""
+    """Return the units that existing rows contradict, and those rows."""
     left_out: list[Unit] = []
     conflicts: dict[UUID, StoredOrder] = {}
     for unit in units:
@@ -66,20 +66,29 @@ def contradicted(
             for one in unit
             if (row := existing.get(one.order.id)) is not None
             and not one.order.same_content(row.order, created_at_given=one.created_at_given)
-        } or {one.order.id: existing[one.order.id] for one in _part_of(unit, existing)}
+        } or {one.order.id: existing[one.order.id] for one in _taken_first(unit, existing)}
         if against:
             left_out.append(unit)
             conflicts.update(against)
     return left_out, conflicts
 
 
-def _part_of(unit: Unit, there: Container[UUID]) -> list[AcceptedOrder]:
-    """Return the members that are there, if others are not.
+def _taken_first(
+    unit: Unit, there: Mapping[UUID, AcceptedOrder] | Mapping[UUID, StoredOrder]
+) -> list[AcceptedOrder]:
+    """Return the first order of a keyed bulk, if another bulk's stands under its id.
 
-    A unit is stored whole, so these are another bulk's, of the same idempotency key.
+    It is all that this bulk has in common with one that version 0.1 accepted under the same key. A
+    part of this very bulk may be stored as well (a cache that lost entries, and was swept): that
+    has its moment of acceptance.
     """
-    found = [one for one in unit if one.order.id in there]
-    return found if len(found) < len(unit) else []
+    for one in unit:
+        if one.order.id == one.unit_id and one.unit_size > 1:
+            other = there.get(one.order.id)
+            if other is None or other.accepted_at == one.accepted_at:
+                break
+            return [one] if sum(each.order.id in there for each in unit) == 1 else []
+    return []
 
 
 def _agrees(one: AcceptedOrder, other: AcceptedOrder | None) -> bool:
