@@ -5,7 +5,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
@@ -13,6 +13,8 @@ import pytest_asyncio
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.api import server
 from polyglot_persistence.api.app import build_app
+from polyglot_persistence.api.fast_lane import fast_lane
+from polyglot_persistence.api.hot import HotRoutes
 from polyglot_persistence.bootstrap import access as bootstrap_access
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.config import load
@@ -79,12 +81,15 @@ class Serving:
         app = build_app(
             self.flows.as_flows(), LIMITS, clock=clock, stopping=self.stop, access=access
         )
+        flows = cast("Any", self.flows)
+        hot = HotRoutes(flows, flows, body_bytes_max=LIMITS.order_body_bytes_max, access=access)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(keep_keys_current(settings, access, self.stop))
             await server.serve(
                 app,
                 listener,
                 limits=HTTP_LIMITS,
+                protocol=fast_lane(hot),
                 shutdown=self.stop,
                 graceful_seconds=5,
                 on_ready=ready.set,
@@ -194,3 +199,33 @@ async def test_an_import_ends_with_its_key(serving: Serving, how: str) -> None:
     assert problem["accepted"] == len(accepted)
     assert problem["lines_not_accepted"] == [len(accepted) + 1]
     assert [line.product_name for line in serving.flows.lines] == accepted
+
+
+ORDER = b'{"product_name": "Coffee", "amount": 1}'
+
+
+@pytest.mark.parametrize("lane", ["hot", "ordinary"])
+@pytest.mark.parametrize("body", [ORDER, b'{"orders": [' + ORDER + b"]}"], ids=["order", "bulk"])
+async def test_a_body_that_is_complete_after_its_key_is_refused(
+    serving: Serving, body: bytes, lane: str
+) -> None:
+    """It was admitted at its head, and nothing of it is stored; one of another key is."""
+    path = "/api/orders" if body is ORDER else "/api/bulk-orders"
+    head = f"POST {path} HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    if lane == "ordinary":
+        head += "\r\nConnection: keep-alive"
+    async with (
+        serving.connection(head, serving.secret, body[:5]) as (reader, writer),
+        serving.connection(head, serving.other_secret, body[:5]) as (kept, others),
+    ):
+        async with serving.connection(LIVE, serving.secret) as (live, _):
+            assert b" 200 " in await head_of(live)  # so the heads have been read, too
+            serving.keep(serving.other)
+            async with asyncio.timeout(WITHIN_SECONDS):
+                await live.readuntil(END)
+        writer.write(body[5:])
+        assert b" 401 " in await head_of(reader)
+        assert serving.flows.accepted == []
+        others.write(body[5:])
+        assert b" 202 " in await head_of(kept)
+    assert len(serving.flows.accepted) == 1

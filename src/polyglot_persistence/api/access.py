@@ -63,6 +63,8 @@ class Access:
             WeakKeyDictionary()
         )
         self._keys: dict[bytes, ApiKey] = {}
+        self.revision = 0
+        """Another one whenever the keys are others."""
         self.unrestricted = False
         """Whether whoever places or reads an order need not be looked at."""
         self.replace_keys(keys)
@@ -73,6 +75,7 @@ class Access:
         Requests that go on (`until_revoked`) and would not be admitted any more end.
         """
         self._keys = {key.digest: key for key in keys}
+        self.revision += 1
         everybody = {Scope.READ, Scope.WRITE} <= self._without_key
         self.unrestricted = everybody and not keys and self._rate_limits is None
         for revoked, (scope, headers) in list(self._going_on.items()):
@@ -86,7 +89,17 @@ class Access:
         """
         revoked = asyncio.Event()
         self._going_on[revoked] = scope, headers
+        if not self.may(scope, headers):  # already, while its body was read
+            revoked.set()
         return revoked
+
+    def check_again(self, scope: Scope, headers: Headers, revision: int) -> None:
+        """Raise as `admit` does, if a request is admitted no more that was at a revision.
+
+        For when its body is complete, which may be an hour later; it counts for no rate.
+        """
+        if revision != self.revision and scope is not Scope.PUBLIC:
+            self._check(scope, headers)
 
     def failed(
         self, error: UnauthenticatedError, headers: Headers, address: str, route: str

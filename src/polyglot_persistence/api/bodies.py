@@ -49,6 +49,8 @@ class BodyReader:
         headers = request.headers
         self.complete = "content-length" not in headers and "transfer-encoding" not in headers
         """Whether the body has been read to its end."""
+        self.check_again: Callable[[], None] = lambda: None
+        """Raises if the client may not ask any more for what it may have asked for a while ago."""
         self._release: Callable[[int], None] = request.scope.get(
             "polyglot.release", lambda _size: None
         )
@@ -96,6 +98,7 @@ class BodyReader:
 
         Raises:
             TooLargeError: by its `Content-Length` already, or as it comes.
+            UnauthenticatedError: its API key was revoked meanwhile.
         """
         announced = self._request.headers.get("content-length")
         if announced is not None and int(_digits(announced)) > bytes_max:
@@ -107,6 +110,7 @@ class BodyReader:
             if size > bytes_max:
                 raise TooLargeError(f"the body may have {bytes_max} bytes, and has more")
             parts.append(chunk)
+        self.check_again()
         return b"".join(parts)
 
     async def discard(self) -> bool:

@@ -7,6 +7,7 @@ unexpected failure included; handlers know nothing of sending.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from starlette.requests import Request
@@ -130,6 +131,9 @@ class Endpoint:
         try:
             client, more = self._admit(request, needed)
             request.scope[_CLIENT] = client
+            body.check_again = partial(
+                self._access.check_again, needed, request.scope["headers"], self._access.revision
+            )
             reply = await handler(request, body)
         except ClientGoneError:
             raise
