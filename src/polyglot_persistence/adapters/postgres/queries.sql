@@ -470,12 +470,13 @@ LEFT JOIN sums USING (period)
 ORDER BY period;
 
 -- name: product_periods
--- Sum up a product's sales between each two neighbouring days; one look into the index for a day.
+-- Sum up a product's sales, under all forms of its name, between each two neighbouring days; one
+-- look into the index for a form and day.
 WITH sums AS (
     SELECT width_bucket(day, $3::date[]) AS period, sum(revenue) AS revenue,
            sum(orders)::bigint AS orders
     FROM sales_product_days
-    WHERE product_name = $1 AND day = ANY ($2::date[])
+    WHERE product_name = ANY ($1::text[]) AND day = ANY ($2::date[])
     GROUP BY 1
 )
 SELECT statement_timestamp() AS as_of, coalesce(revenue, 0.00) AS revenue,
