@@ -96,7 +96,10 @@ class ImportLineIn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     ] = None
     created_at: Annotated[
         Moment | None,
-        Meta(description="RFC 3339 with a zone, from 1970 until a day from now."),
+        Meta(
+            description="RFC 3339 with a zone, from 1970 until a day from now. A leap second is "
+            "the second after it."
+        ),
     ] = None
 
 

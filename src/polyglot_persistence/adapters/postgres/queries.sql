@@ -470,8 +470,7 @@ LEFT JOIN sums USING (period)
 ORDER BY period;
 
 -- name: product_periods
--- Sum up a product's sales, under all forms of its name, between each two neighbouring days; one
--- look into the index for a form and day.
+-- Sum up a product's sales between each two neighbouring days; one look into the index for a day.
 WITH sums AS (
     SELECT width_bucket(day, $3::date[]) AS period, sum(revenue) AS revenue,
            sum(orders)::bigint AS orders
