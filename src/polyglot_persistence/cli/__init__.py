@@ -7,9 +7,28 @@ Invariant: no store, server or data set is imported before the command that need
 `polyglot --help` and shell completion stay quick.
 """
 
+import os
+import sys
+
 from polyglot_persistence.cli.app import app
 
 
 def main() -> None:
     """Run the `polyglot` command and exit."""
-    app(prog_name="polyglot")
+    try:
+        app(prog_name="polyglot")
+    except OSError as error:
+        if _output_is_taken():
+            raise
+        # What could not be written would be tried once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(f"polyglot: the output cannot be written: {error.strerror}")
+
+
+def _output_is_taken() -> bool:
+    """Whether all that was printed could be written, as on no full disk."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
