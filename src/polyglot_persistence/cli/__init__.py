@@ -9,6 +9,9 @@ Invariant: no store, server or data set is imported before the command that need
 
 import os
 import sys
+import traceback
+
+import click
 
 from polyglot_persistence.cli.app import app
 
@@ -18,17 +21,14 @@ def main() -> None:
     try:
         app(prog_name="polyglot")
     except OSError as error:
-        if _output_is_taken():
+        if not _came_from_printing(error):
             raise
-        # What could not be written would be tried once more when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # What could not be written is tried once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(f"polyglot: the output cannot be written: {error.strerror}")
 
 
-def _output_is_taken() -> bool:
-    """Whether all that was printed could be written, as on no full disk."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return False
-    return True
+def _came_from_printing(error: OSError) -> bool:
+    """Whether it is the output that failed, as on a full disk, and no other file or connection."""
+    *_, (last, _) = traceback.walk_tb(error.__traceback__)
+    return last.f_code is click.echo.__code__
