@@ -239,6 +239,13 @@ class Settings(HttpSettings):
     import_line_bytes_max: int = _count(
         16 * _KIB, 1_024, 1_048_576, "Longest line of an import; a longer one is rejected alone."
     )
+    import_rejected_in_a_row_max: int = _count(
+        1_000,
+        1,
+        1_000_000,
+        "Rejected lines in a row that end an import with 422. So many are no slips but another "
+        "kind of file, and a rejected line costs more than a good one.",
+    )
     import_chunk_orders: int = _count(
         500, 1, 10_000, "Lines of an import that are accepted together."
     )
