@@ -160,6 +160,9 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "s",
             ((_quantile(0.99, "db_query_duration_seconds", "operation"), "{{operation}}"),),
         ),
+        Panel(
+            "Faults of API_KEYS_FILE", "short", (("max(polyglot_api_keys_file_faults)", "entries"),)
+        ),
         Panel("Retries", "ops", ((_rate("polyglot_retries_total", "of"), "{{of}}"),)),
         Panel(
             "Since a loop last succeeded",

@@ -46,7 +46,9 @@ class Listener:
         """Ask for the stream and read the head of the answer."""
         client = cls(*await asyncio.open_connection("127.0.0.1", port))
         extra = f"Last-Event-ID: {last_id}\r\n" if last_id else ""
-        client._writer.write(f"{method} /api/live HTTP/1.1\r\nHost: x\r\n{extra}\r\n".encode())
+        client._writer.write(
+            f"{method} /api/live HTTP/1.1\r\nHost: localhost\r\n{extra}\r\n".encode()
+        )
         async with asyncio.timeout(DEADLINE_SECONDS):
             client.status = int((await client._reader.readline()).split()[1])
             while line := (await client._reader.readline()).decode().strip():

@@ -139,6 +139,30 @@ async def test_a_conflict_leaves_out_its_whole_unit(store: OrderStore, tables: T
     assert len(await tables.outbox()) == 2
 
 
+@pytest.mark.parametrize("seconds", [-5.0, 0.0, 86_400.0])
+@pytest.mark.parametrize("stored", [[0], [1, 2], [0, 2]], ids=["first", "rest", "two"])
+async def test_a_keyed_bulk_of_which_a_part_is_stored(
+    store: OrderStore, tables: Tables, stored: Sequence[int], seconds: float
+) -> None:
+    """Its own part is completed; its first order from another moment is another bulk's."""
+    first, other = new_id(), accepted(name="other")
+    unit = [
+        accepted(name=name, order_id=first if name == "a" else None, unit=(first, 3))
+        for name in ("a", "b", "c")
+    ]
+    moment = unit[0].accepted_at + timedelta(seconds=seconds)
+    await store.persist([AcceptedOrder(unit[n].order, moment, unit[n].order.id) for n in stored])
+    persisted = await store.persist([*reversed(unit), other])
+    if stored == [0] and seconds:
+        assert persisted.inserted == {other.order.id}
+        assert persisted.conflicts.keys() == {first}
+        assert await tables.names() == ["a", "other"]
+    else:
+        assert persisted.conflicts == {}
+        assert await tables.names() == ["a", "b", "c", "other"]
+    await tables.assert_rollup_exact()
+
+
 async def test_a_batch_of_conflicts_only_stores_nothing(store: OrderStore, tables: Tables) -> None:
     """All left out: the rows as they stand, and no outbox row."""
     orders = [accepted() for _ in range(3)]

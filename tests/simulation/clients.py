@@ -196,7 +196,8 @@ class Clients:
         headers = {"content-type": "application/x-ndjson"}
         if operation.key is not None:
             headers["idempotency-key"] = operation.key
-        query = f"?first_line={attempt.first_line}" if attempt.first_line > 1 else ""
+        query = "?on_rejected=report"  # this client reads the totals
+        query += f"&first_line={attempt.first_line}" if attempt.first_line > 1 else ""
         return await self._ask(
             operation.api + number,
             "POST",

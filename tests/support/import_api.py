@@ -103,7 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/api/dashboard/sales"):
             self._answer(200, self.server.sales())
         else:
-            self._answer(200 if self.path == "/health/live" else 404, b"{}")
+            found = self.path.removeprefix("/api/orders/") in self.server.orders
+            self._answer(200 if found or self.path == "/health/live" else 404, b"{}")
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))

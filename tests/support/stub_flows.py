@@ -30,6 +30,7 @@ LIMITS = ApiLimits(
     order_body_bytes_max=1_024,
     body_bytes_max=4_096,
     import_line_bytes_max=256,
+    import_rejected_in_a_row_max=1_000,
     import_chunk_orders=10,
     import_wait_seconds=1.0,
     prefer_wait_seconds_max=30.0,

@@ -11,15 +11,22 @@ import pytest
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetter, DeadLetterRow, Stage
 from polyglot_persistence.domain.entry import EntryState
-from polyglot_persistence.domain.order import AcceptedOrder, derived_id, new_id
-from polyglot_persistence.errors import ConflictError, UnavailableError
+from polyglot_persistence.domain.order import (
+    AcceptedOrder,
+    Order,
+    bulk_ids,
+    derived_id,
+    earlier_bulk_ids,
+    new_id,
+)
+from polyglot_persistence.errors import ConflictError, InvalidError, UnavailableError
 from polyglot_persistence.flows.accept import AcceptFlow, ImportLine
 from polyglot_persistence.flows.breaker import Breaker
 from polyglot_persistence.flows.cold_cache import ColdMark
 from polyglot_persistence.flows.group_commit import CommitLimits, GroupCommit
 from polyglot_persistence.flows.read import ReadFlow
 from polyglot_persistence.flows.recent import RecentOrders
-from polyglot_persistence.ports import Found, Settled, StoredOrder
+from polyglot_persistence.ports import Found, PreparedOrder, Settled, StoredOrder, Unit
 from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue
 
 ONE = Decimal("1.00")
@@ -69,7 +76,7 @@ class Stand:
             recent=RecentOrders(self.clock, orders_max=0, seconds=0),
             record_timeout_seconds=0.2,
         )
-        commit = GroupCommit(
+        self.commit = GroupCommit(
             cast("Any", self.cache),
             cast("Any", self.queue),
             cache_breaker=breaker,
@@ -78,10 +85,22 @@ class Stand:
             clock=self.clock,
             limits=CommitLimits(100, 5000, 10_000, 1_000),
         )
-        self.flow = AcceptFlow(commit, reads, self.clock)
+        self.flow = AcceptFlow(self.commit, reads, self.clock)
 
     async def _ping(self) -> None:
         return None
+
+    async def accept_as_earlier(self, key: str, items: Sequence[tuple[str, Decimal]]) -> list[UUID]:
+        """Accept a keyed bulk under the ids that versions up to 0.1 gave."""
+        ids, now = earlier_bulk_ids("", key, len(items)), self.clock.now()
+        members = [
+            AcceptedOrder(Order(i, name, amount, now), now, derived_id("", key), len(items))
+            for i, (name, amount) in zip(ids, items, strict=True)
+        ]
+        unit = Unit([PreparedOrder(one, codec.encode_order(one.order)) for one in members])
+        await self.commit.submit(unit, has_identity=True)
+        self.clock.advance(5)
+        return ids
 
     def evict(self) -> None:
         """Persist everything and let the cache forget it."""
@@ -100,6 +119,23 @@ async def test_the_same_key_and_body_is_the_same_order(evicted: bool) -> None:
     again = await stand.flow.accept_keyed("", "k", "x", ONE)
     assert (first.ids, False, True) == (again.ids, first.replayed, again.replayed)
     assert len({one.order.created_at for one in stand.queue.orders}) == 1
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+@pytest.mark.parametrize(
+    ("stored", "given"),
+    [("Cre\u0300me", "Cr\u00e8me"), ("\u1100\u1161", "\uac00"), ("\ufeffTea", "Tea")],
+)
+async def test_a_name_stored_in_another_form_is_the_same(
+    evicted: bool, stored: str, given: str
+) -> None:
+    """A retry after an upgrade: before it, names were stored as they came."""
+    stand = Stand()
+    first = await stand.flow.accept_keyed("", "k", stored, ONE)
+    if evicted:
+        stand.evict()
+    again = await stand.flow.accept_keyed("", "k", given, ONE)
+    assert (first.ids, True) == (again.ids, again.replayed)
 
 
 @pytest.mark.parametrize("evicted", [False, True])
@@ -311,3 +347,143 @@ async def test_a_given_created_at_belongs_to_the_content(evicted: bool) -> None:
     assert isinstance(outcomes[0].error, ConflictError)
     outcomes = await stand.flow.accept_lines([ImportLine("x", ONE, order_id)])
     assert outcomes[0].unchanged
+
+
+# --- ids that keys stand for -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["a", "b", "c", "invoice-1001"])
+async def test_a_keyed_bulk_ends_in_one_byte(key: str) -> None:
+    """Its orders and its unit do, so that it stays whole wherever ids are divided by that."""
+    stand = Stand()
+    accepted = await stand.flow.accept_bulk("shop", key, ITEMS)
+    units = {one.unit_id for one in stand.queue.orders}
+    assert {i.bytes[-1] for i in (*accepted.ids, *units)} == {accepted.ids[0].bytes[-1]}
+    assert len(set(accepted.ids)) == len(ITEMS)
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+async def test_a_bulk_and_an_import_of_one_key_share_nothing(evicted: bool) -> None:
+    """Nor with a single order; each is new, and each is there again."""
+    stand = Stand()
+    lines = [
+        ImportLine(name, amount, derived_id("", "k", number))
+        for number, (name, amount) in enumerate(ITEMS, 1)
+    ]
+    ids: set[UUID] = set()
+    for is_there in (False, True):
+        bulk = await stand.flow.accept_bulk("", "k", ITEMS)
+        outcomes = await stand.flow.accept_lines(lines)
+        single = await stand.flow.accept_keyed("", "k", *ITEMS[0])
+        assert [bulk.replayed, single.replayed] == [is_there, is_there]
+        assert [(one.unchanged, one.error) for one in outcomes] == [(is_there, None)] * 3
+        ids |= {*bulk.ids, *single.ids, *(one.id for one in outcomes)}
+        stand.clock.advance(5)
+        if evicted:
+            stand.evict()
+    assert {one.order.id for one in stand.queue.orders} == ids
+    assert len(ids) == 7
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+@pytest.mark.parametrize("size", [1, 2, 3])
+async def test_a_bulk_from_before_the_upgrade_is_replayed(size: int, evicted: bool) -> None:
+    """Under the ids that it was given then; nothing is stored or sent a second time."""
+    stand = Stand()
+    ids = await stand.accept_as_earlier("k", ITEMS[:size])
+    if evicted:
+        stand.evict()
+    entries, published = len(stand.cache.entries), len(stand.queue.orders)
+    again = await stand.flow.accept_bulk("", "k", ITEMS[:size])
+    assert (list(again.ids), again.replayed) == (ids, True)
+    assert (entries, published) == (len(stand.cache.entries), len(stand.queue.orders))
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+@pytest.mark.parametrize(
+    "items",
+    [ITEMS[:2], [*ITEMS, ("d", ONE)], [*ITEMS[:2], ("c", TWO)], [ITEMS[1], ITEMS[0], ITEMS[2]]],
+    ids=["shorter", "longer", "changed", "reordered"],
+)
+async def test_another_bulk_than_before_the_upgrade_is_a_conflict(
+    evicted: bool, items: list[tuple[str, Decimal]]
+) -> None:
+    """As it was then."""
+    stand = Stand()
+    await stand.accept_as_earlier("k", ITEMS)
+    if evicted:
+        stand.evict()
+    published = len(stand.queue.orders)
+    with pytest.raises(ConflictError):
+        await stand.flow.accept_bulk("", "k", items)
+    assert published == len(stand.queue.orders)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+async def test_a_bulk_from_before_shares_its_first_id_where_nobody_can_be_asked(size: int) -> None:
+    """The record is away and the cache forgot it: by that id the worker finds it out."""
+    stand = Stand()
+    ids = await stand.accept_as_earlier("k", ITEMS[:size])
+    stand.evict()
+    stand.record.error = UnavailableError("away")
+    again = await stand.flow.accept_bulk("", "k", ITEMS[:size])
+    assert again.ids[0] == ids[0]
+    stand.record.error = None
+    stand.clock.advance(5)
+    assert (await stand.flow.accept_bulk("", "k", ITEMS[:size])).replayed
+
+
+@pytest.mark.parametrize("dead", [1, 3])
+async def test_a_bulk_that_was_condemned_as_doubled_is_answered_as_what_is_stored(
+    dead: int,
+) -> None:
+    """Of the bulk under its present ids only dead letters are left."""
+    stand = Stand()
+    ids = await stand.accept_as_earlier("k", ITEMS)
+    stand.evict()
+    for order_id in bulk_ids("", "k", 3)[1:dead]:
+        stand.record.condemn(order_id, b"nonsense")
+    again = await stand.flow.accept_bulk("", "k", ITEMS)
+    assert (list(again.ids), again.replayed) == (ids, True)
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+async def test_a_line_that_must_be_there_only_repeats(evicted: bool) -> None:
+    """The same id, content and time is unchanged; nothing else says what is stored."""
+    stand = Stand()
+    stored = (await stand.flow.accept_keyed("shop", "invoice-1001", "x", ONE)).ids[0]
+    at = stand.queue.orders[0].order.created_at
+    if evicted:
+        stand.evict()
+    lines = [
+        ImportLine("x", ONE, stored, at, must_be_there=True),
+        ImportLine("x", ONE, stored, must_be_there=True),
+        ImportLine("y", ONE, stored, at, must_be_there=True),
+        ImportLine(
+            "x", ONE, stored, at.replace(microsecond=at.microsecond ^ 1), must_be_there=True
+        ),
+        ImportLine("x", ONE, derived_id("shop", "invoice-1002"), at, must_be_there=True),
+    ]
+    published = len(stand.queue.orders)
+    for line in lines[1:]:
+        (outcome,) = await stand.flow.accept_lines([line])
+        assert isinstance(outcome.error, InvalidError), line
+        assert "version 8" in str(outcome.error)
+    (outcome,) = await stand.flow.accept_lines(lines[:1])
+    assert (outcome.unchanged, outcome.error) == (True, None)
+    assert published == len(stand.queue.orders)
+
+
+async def test_a_line_that_must_be_there_waits_for_the_record() -> None:
+    """While it is away, what the cache does not hold is refused for now, not for good."""
+    stand = Stand()
+    stored = (await stand.flow.accept_keyed("shop", "invoice-1001", "x", ONE)).ids[0]
+    at = stand.queue.orders[0].order.created_at
+    stand.evict()
+    stand.record.error = UnavailableError("away")
+    line = ImportLine("x", ONE, stored, at, must_be_there=True)
+    (outcome,) = await stand.flow.accept_lines([line])
+    assert isinstance(outcome.error, UnavailableError)
+    stand.record.error = None
+    (outcome,) = await stand.flow.accept_lines([line])
+    assert outcome.unchanged

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from polyglot_persistence.api import rate_limits
 from polyglot_persistence.api.access import Access, check_origin
 from polyglot_persistence.api.app import build_app
+from polyglot_persistence.api.failed_authentication import FailedAuthentication
 from polyglot_persistence.api.rate_limits import RateLimits
 from polyglot_persistence.api.routes import Route, route_table
 from polyglot_persistence.domain.access import (
@@ -23,6 +24,8 @@ from polyglot_persistence.domain.access import (
     parse_api_keys,
     parse_rate,
     parse_scopes,
+    public_prefix,
+    read_key_list,
     shown_api_keys,
 )
 from polyglot_persistence.domain.order import derived_id
@@ -241,6 +244,39 @@ def test_a_wrong_entry_is_refused_without_repeating_it(text: str) -> None:
     assert shown_api_keys(text) == "***"
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "shop:wrte:" + "a" * 64,
+        "pp_4aVerySecretKey",
+        "a:b",
+        "shop:read",
+        "\ufeffshop",
+        "shop:read:é",
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_entries_beside_a_bad_one_count(bad: str, place: int) -> None:
+    """Wherever it stands, and it is named by its number alone."""
+    good = [key_of("a", Scope.READ), key_of("b", Scope.WRITE)]
+    lines = [key.line for key in good]
+    lines.insert(place, bad)
+    keys, faults = read_key_list("\n".join(lines))
+    assert keys == good
+    assert len(faults) == 1
+    assert faults[0].startswith(f"entry {place + 1}")
+    assert bad not in faults[0]
+
+
+def test_of_two_entries_with_one_hash_neither_counts() -> None:
+    """Its key would be two clients', so that each could use the other's idempotency keys."""
+    one, other = key_of("one", Scope.READ), key_of("other", Scope.READ)
+    twin = one._replace(name="twin")
+    keys, faults = read_key_list(f"{one.line} {other.line} {twin.line} {one.line}")
+    assert keys == [other]
+    assert len(faults) == 2
+
+
 @given(st.text())
 def test_no_text_of_keys_is_a_bug(text: str) -> None:
     """Anything is keys, or refused as a `ValueError`."""
@@ -332,3 +368,130 @@ def test_an_address_is_no_name() -> None:
         access.admit(Scope.READ, [LOCAL], "10.0.0.1")
     for _ in range(3):
         access.admit(Scope.PUBLIC, [LOCAL], "10.0.0.1")  # probes are not counted
+
+
+# --- requests that fail, and requests that go on -----------------------------------------------
+
+
+class Failing:
+    """An API that one route of needs a key, asked from chosen addresses."""
+
+    def __init__(self, rate: Rate | None) -> None:
+        self.clock = FakeClock()
+        limits = None if rate is None else RateLimits(rate, self.clock.monotonic, policy=b"failed")
+        self.secret, key = new_api_key("shop", [Scope.READ])
+        access = Access(
+            [key],
+            without_key=NOBODY,
+            failures=FailedAuthentication(limits, RateLimits(Rate(3, 60), self.clock.monotonic)),
+        )
+        self.app = build_app(
+            StubFlows().as_flows(),
+            LIMITS,
+            clock=self.clock,
+            stopping=asyncio.Event(),
+            access=access,
+        )
+
+    async def get(self, address: str, secret: str | None) -> httpx2.Response:
+        transport = httpx2.ASGITransport(self.app, client=(address, 1))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
+            headers = {} if secret is None else {"authorization": f"Bearer {secret}"}
+            return await client.get("/api/orders", headers=headers)
+
+
+@pytest.mark.parametrize("wrong", [None, "pp_", "x" * 46, new_api_key("a", [])[0]])
+async def test_failures_are_limited_by_address_and_valid_keys_never(wrong: str | None) -> None:
+    """429 instead of 401, with the time to wait; a neighbour with a key notices nothing."""
+    failing = Failing(Rate(5, 60))
+    assert [(await failing.get("10.0.0.7", wrong)).status_code for _ in range(5)] == [401] * 5
+    for _ in range(3):
+        refused = await failing.get("10.0.0.7", wrong)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "12")
+        assert refused.headers["ratelimit-policy"] == '"failed";q=5;w=60'
+    assert (await failing.get("10.0.0.7", failing.secret)).status_code == 200
+    assert (await failing.get("10.0.0.8", wrong)).status_code == 401
+    await failing.clock.sleep(12)
+    assert (await failing.get("10.0.0.7", wrong)).status_code == 401
+    assert (await failing.get("10.0.0.7", wrong)).status_code == 429
+
+
+async def test_an_ipv6_client_is_its_network() -> None:
+    """It has 2 ** 64 addresses of one."""
+    failing = Failing(Rate(5, 60))
+    for host in range(5):
+        assert (await failing.get(f"2001:db8:1:2::{host}", None)).status_code == 401
+    assert (await failing.get("2001:db8:1:2:ffff::1", None)).status_code == 429
+    assert (await failing.get("2001:db8:1:3::1", None)).status_code == 401
+
+
+async def test_failures_are_logged_within_bounds(caplog: pytest.LogCaptureFixture) -> None:
+    """Who, where and why; of a key its public beginning, of anything else nothing."""
+    failing = Failing(None)
+    secret, _ = new_api_key("gone", [])
+    for sent_secret in (None, secret, "hunter2", *(["flood"] * 100)):
+        assert (await failing.get("10.0.0.7", sent_secret)).status_code == 401
+    await failing.clock.sleep(60)
+    await failing.get("10.0.0.9", None)
+    lines = [
+        record.__dict__["fields"]
+        for record in caplog.records
+        if record.message == "authentication_failed"
+    ]
+    assert [(line["reason"], line["key_prefix"]) for line in lines] == [
+        ("no_key", ""),
+        ("invalid_token", secret[:7]),
+        ("invalid_token", ""),
+        ("no_key", ""),
+    ]
+    assert [line["not_logged"] for line in lines] == [0, 0, 0, 100]
+    assert {line["address"] for line in lines} == {"10.0.0.7", "10.0.0.9"}
+    assert {line["route"] for line in lines} == {"/api/orders"}
+    assert not {secret, "hunter2", "flood"} & {str(value) for line in lines for value in line}
+    assert secret not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["", "pp_", "pp_abcdefgh", "x" * 46, "pp_" + "é" * 43, "pp_" + "a" * 44, " pp_" + "a" * 43],
+)
+def test_what_is_no_key_has_no_public_beginning(secret: str) -> None:
+    """It may be a password of somewhere else."""
+    assert public_prefix(secret.encode()) == ""
+
+
+def test_only_requests_that_would_be_refused_now_end() -> None:
+    """A key that is rotated under the same name is another one; what anybody may do goes on."""
+    shop, other = key_of("shop", Scope.READ), key_of("other", Scope.READ, Scope.WRITE)
+    access = Access([shop, other], without_key=frozenset({Scope.READ}))
+    reading = access.until_revoked(Scope.READ, sent("shop"))
+    writing = access.until_revoked(Scope.WRITE, sent("other"))
+    anybody = access.until_revoked(Scope.READ, [LOCAL])
+    access.replace_keys([other, shop._replace(name="renamed")])
+    assert [one.is_set() for one in (reading, writing, anybody)] == [False] * 3
+    access.replace_keys([shop, other._replace(scopes=frozenset({Scope.READ}))])
+    assert (reading.is_set(), writing.is_set(), anybody.is_set()) == (False, True, False)
+    access.replace_keys([key_of("new", Scope.READ)])
+    assert (reading.is_set(), anybody.is_set()) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "expected"),
+    [
+        ("127.0.0.1", [LOCAL], True),
+        ("::1", [(b"host", b"[::1]:8080")], True),
+        ("10.0.0.7", [LOCAL], False),
+        ("127.0.0.1", [(b"host", b"shop.example")], False),
+        ("127.0.0.1", [], False),
+        ("127.0.0.1", [LOCAL, (b"x-forwarded-for", b"10.0.0.7")], False),
+        ("127.0.0.1", [LOCAL, (b"forwarded", b"for=10.0.0.7")], False),
+        ("10.0.0.7", sent("admin"), True),
+        ("10.0.0.7", sent("read"), False),
+    ],
+)
+def test_who_sees_inside(
+    address: str, headers: Sequence[tuple[bytes, bytes]], expected: bool
+) -> None:
+    """Operators, and whoever is on this machine and came through no proxy that says so."""
+    access = Access([key_of("admin", Scope.ADMIN), key_of("read", Scope.READ)], without_key=NOBODY)
+    assert access.may_look_inside(headers, address) is expected

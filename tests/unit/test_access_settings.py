@@ -1,15 +1,19 @@
 """Who may ask, by the settings; and keys that change while a service runs."""
 
 import asyncio
+import contextlib
+import os
+import resource
 from pathlib import Path
 
 import pytest
 
 from polyglot_persistence.bootstrap import access as bootstrap_access
-from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
+from polyglot_persistence.bootstrap.access import access_of, keep_keys_current, warn_of_strangers
 from polyglot_persistence.config import load, read_api_keys
 from polyglot_persistence.domain.access import ApiKey, Scope, digest_of
 from polyglot_persistence.errors import ConfigurationError, PolyglotError
+from polyglot_persistence.telemetry import REGISTRY
 from tests.support.eventually import eventually
 from tests.support.scripted import FakeClock
 
@@ -70,15 +74,18 @@ def test_a_wrong_key_is_refused_without_repeating_it(tmp_path: Path) -> None:
     path.write_text("shop:read:pp_secret")
     with pytest.raises(ConfigurationError, match="API_KEYS: entry 1 is not name:scopes:hash") as at:
         load({"API_KEYS": "shop:read:pp_secret"})
-    with pytest.raises(ConfigurationError, match="API_KEYS_FILE: entry 1") as in_file:
-        read_api_keys(path)
-    assert "pp_secret" not in f"{at.value}{in_file.value}"
+    with pytest.raises(ConfigurationError, match="API_KEYS: entry 1 is not") as in_file:
+        load({"API_KEYS_FILE": str(path)})
+    keys, faults = read_api_keys(path)
+    assert (keys, len(faults)) == ([], 1)
+    assert "entry 1 is not name:scopes:hash" in faults[0]
+    assert "pp_secret" not in f"{at.value}{in_file.value}{faults}"
 
 
 async def test_a_changed_file_changes_who_may_ask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a restart; and a file that cannot be read takes nobody's key away."""
+    """Without a restart; and whatever cannot be read admits nobody."""
     monkeypatch.setattr(bootstrap_access, "KEYS_INTERVAL_SECONDS", 0.01)
     path = tmp_path / "keys"
     path.write_text(OLD.line)
@@ -104,10 +111,72 @@ async def test_a_changed_file_changes_who_may_ask(
         await is_so({b"old"})
         path.write_text(f"{OLD.line}\n{NEW.line}")
         await eventually(lambda: is_so({b"old", b"new"}))
-        path.write_text("nonsense")
-        path.unlink()
+        for emptied in ("", "  \n", "# nobody", "nonsense"):
+            path.write_text(f"{OLD.line}\n{NEW.line}")
+            await eventually(lambda: is_so({b"old", b"new"}))
+            path.write_text(emptied)
+            await eventually(lambda: is_so(set()))
+        for bad in ("shop:read:" + "g" * 64, "shop:rd:" + "a" * 64, f"other{OLD.line} {OLD.line}"):
+            path.write_text(f"{OLD.line}\n{NEW.line}")
+            await eventually(lambda: is_so({b"old", b"new"}))
+            path.write_text(f"{bad}\n{NEW.line}")
+            await eventually(lambda: is_so({b"new"}))
+        for gone in (path.unlink, lambda: path.write_bytes(b"\xff"), lambda: make_large(path)):
+            path.write_text(OLD.line)
+            await eventually(lambda: is_so({b"old"}))
+            gone()
+            await eventually(lambda: is_so(set()))
+        assert REGISTRY.get_sample_value("polyglot_api_keys_file_faults") == 1
         path.write_text(NEW.line)
         await eventually(lambda: is_so({b"new"}))
-        path.write_text("# nobody")
-        await eventually(lambda: is_so(set()))
+        assert REGISTRY.get_sample_value("polyglot_api_keys_file_faults") == 0
         stop.set()
+
+
+def make_large(path: Path) -> None:
+    """Let the file hold a valid key, and more than anybody's keys take."""
+    path.write_text(f"{OLD.line}\n{'# ' + 'x' * 1_000}\n" * 70)
+
+
+def test_a_process_without_descriptors_keeps_what_it_knew(tmp_path: Path) -> None:
+    """That it cannot open the file says nothing of the keys in it: an error, and no empty list."""
+    path = tmp_path / "keys"
+    path.write_text(OLD.line)
+    held: list[int] = []
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 8, limits[1])
+        )
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        with pytest.raises(ConfigurationError, match="Too many open files"):
+            read_api_keys(path)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert read_api_keys(path).keys == [OLD]
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_warned_of"),
+    [
+        ({}, True),
+        ({"API_HOST": "::"}, True),
+        ({"API_HOST": "10.0.0.7"}, True),
+        ({"ANONYMOUS_SCOPES": "write", "API_KEYS": OLD.line}, True),
+        (EMBEDDED | {"API_HOST": "0.0.0.0"}, True),
+        (EMBEDDED, False),
+        ({"API_HOST": "localhost"}, False),
+        ({"API_KEYS": OLD.line}, False),
+        ({"ANONYMOUS_SCOPES": "read"}, False),
+    ],
+)
+def test_strangers_who_may_place_orders_are_warned_of(
+    environment: dict[str, str], is_warned_of: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, at the start, wherever another machine reaches it."""
+    warn_of_strangers(load(environment))
+    assert ("anybody_may_place_orders" in caplog.messages) is is_warned_of

@@ -25,11 +25,9 @@ from polyglot_persistence.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from polyglot_persistence.flows.health import Health, StoreHealth
 from polyglot_persistence.flows.read import OrderStatus, Read
 from polyglot_persistence.ports import (
     StoredOrder,
-    StoreState,
 )
 from polyglot_persistence.ports.sales import DaySales
 from tests.support.scripted import FakeClock
@@ -329,36 +327,6 @@ async def test_the_view_is_refreshed(setup: Setup) -> None:
     """A POST without a body and without a content type, as the peer's curl sends it."""
     answer = await setup.client.post("/api/admin/refresh")
     assert (answer.status_code, answer.json()) == (200, {"refreshed_at": "2026-01-31T12:00:00Z"})
-
-
-@pytest.mark.parametrize("accepting", [True, False])
-async def test_readiness_tells_each_stores_state(setup: Setup, accepting: bool) -> None:
-    """200 while orders can be accepted, also degraded; else 503."""
-    stores = {
-        "cache": StoreHealth(StoreState("Valkey 9", ("set appendonly yes",)), None),
-        "search": StoreHealth(None, "10.0.0.7:9200 refused user u"),
-    }
-    setup.flows.state_of_stores = Health(stores, accepting, "degraded: search away")
-    answer = await setup.client.get("/health/ready")
-    assert answer.status_code == (200 if accepting else 503)
-    assert answer.json() == {
-        "status": "ready" if accepting else "not ready",
-        "mode": "degraded: search away",
-        "stores": {
-            "cache": {
-                "up": True,
-                "version": "Valkey 9",
-                "warnings": ["set appendonly yes"],
-                "error": None,
-            },
-            "search": {
-                "up": False,
-                "version": None,
-                "warnings": [],
-                "error": "does not answer; the log says why",
-            },
-        },
-    }
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,24 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     assert (tmp_path / "err").read_bytes() == b""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("command", ["config", "config --json", "--help", "version", "up --help"])
+def test_a_full_disk_under_the_output_is_one_line(command: str) -> None:
+    """Exit code 1, and no traceback, whoever prints."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "polyglot_persistence", *command.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "polyglot: the output cannot be written: No space left on device"
+    ]
+
+
 def test_a_new_key_is_printed_once_with_its_line() -> None:
     """The line is a setting, and the key is not in it."""
     done = CliRunner().invoke(app, ["api-keys", "new", "shop", "--scopes", "admin,read"])

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
+from uuid import UUID
 
 import pytest
 from click.testing import CliRunner, Result
@@ -75,6 +76,16 @@ def test_a_stopped_load_goes_on(api: ImportApi) -> None:
     result = _load(api)
     assert result.exit_code == 0, result.output
     assert "650 accepted, 300 already there, 0 rejected" in result.stdout
+
+
+def test_what_an_earlier_version_loaded_is_not_loaded_again(api: ImportApi) -> None:
+    """It gave the lines other ids, which lines of a larger load then get, too."""
+    for line in next(completejourney.read(300, completejourney.earlier_id_of)):
+        api.store(line.ndjson)
+    result = _load(api)
+    assert result.exit_code == 0, result.output
+    assert "650 accepted, 300 already there, 0 rejected" in result.stdout
+    assert {UUID(order_id).version for order_id in api.orders} == {8}
 
 
 @pytest.mark.parametrize("fault", ["503", "504", "500", "429", "cut"])
@@ -212,7 +223,8 @@ def test_lines_are_the_same_in_any_batch() -> None:
     large = next(completejourney.read(70))
     assert small == large
     assert len({line.ndjson[7:43] for line in large}) == 70
-    assert large[0].ndjson == (
+    earlier = next(completejourney.read(1, completejourney.earlier_id_of))
+    assert earlier[0].ndjson == (
         b'{"id":"85d63f6e-6805-804e-b5a9-2405a7be5685","product_name":"ROLLS: BAGELS 4 OZ",'
         b'"amount":0.50,"created_at":"2017-01-01T11:53:26Z"}\n'
     )  # another id would store the order a second time where it was loaded before

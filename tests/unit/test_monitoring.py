@@ -239,6 +239,14 @@ CASES = {
         "410m",
         "430m",
     ),
+    "PolyglotApiKeysFileFaulty": Case(
+        {
+            'polyglot_api_keys_file_faults{job="api",instance="a"}': "0x5 2x9",
+            'polyglot_api_keys_file_faults{job="api",instance="b"}': "0x20",
+        },
+        "5m",
+        "8m",
+    ),
     "PolyglotErrorsBurnFast": Case(
         {_REQUESTS % 202: "0+980x120", _REQUESTS % 503: "0x60 0+20x60"}, "59m", "119m"
     ),

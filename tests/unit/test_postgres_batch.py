@@ -1,7 +1,7 @@
 """Which rows a batch asks for, and which units are left out."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -77,7 +77,7 @@ UNITS = st.lists(
 
 @given(UNITS)
 def test_a_unit_goes_in_whole_or_not_at_all(made: list[tuple[int, list[int]]]) -> None:
-    """Each unit is either agreed with in every member, or contradicted by a chosen row."""
+    """Each unit is either agreed with in every member, or set aside with a chosen row."""
     units: list[Unit] = [
         [order(n, content, unit=100 + i, size=len(numbers)) for n in numbers]
         for i, (content, numbers) in enumerate(made)
@@ -89,8 +89,10 @@ def test_a_unit_goes_in_whole_or_not_at_all(made: list[tuple[int, list[int]]]) -
             row is not None and row.order == one.order
             for row, one in zip(agrees, unit, strict=True)
         )
-        assert whole == (unit in chosen.units)
-        assert whole or any(one.order.id in chosen.contradicting for one in unit)
+        if unit in chosen.units:
+            assert whole
+        else:
+            assert any(one.order.id in chosen.contradicting for one in unit)
     assert set(chosen.contradicting) <= set(chosen.rows)
 
 
@@ -99,3 +101,44 @@ def test_a_unit_that_came_twice_is_two_units() -> None:
     once = [order(n, unit=9, size=2) for n in (1, 2)]
     single = order(3)
     assert whole_units([*once, single, *once, single]) == [once, [single], once, [single]]
+
+
+EARLIER, LATER = START - timedelta(seconds=5), START + timedelta(days=1)
+
+
+@pytest.mark.parametrize("accepted_at", [EARLIER, LATER, START])
+@pytest.mark.parametrize("there", [[], [9], [1], [1, 2], [9, 1], [9, 1, 2]])
+def test_a_keyed_bulk_of_whose_first_order_is_another_bulks(
+    there: list[int], accepted_at: datetime
+) -> None:
+    """Its first order alone, from another moment: an earlier version stored it with other ids."""
+    unit = [order(n, unit=9, size=3) for n in (1, 9, 2)]  # a sweep brings them in any order
+    rows = {
+        one.order.id: StoredOrder(one.order, accepted_at, LATER)
+        for one in unit
+        if one.order.id.int in there
+    }
+    left_out, against = contradicted([unit, [order(4)]], rows)
+    if there == [9] and accepted_at != START:
+        assert (left_out, against) == ([unit], rows)
+    else:
+        assert (left_out, against) == ([], {})
+
+
+def test_a_bulk_without_a_key_shares_its_first_order_with_nobody() -> None:
+    """And neither does a bulk of one: that is the same order."""
+    for unit in ([order(n, unit=9, size=2) for n in (1, 2)], [order(1)]):
+        first = unit[0].order
+        assert contradicted([unit], {first.id: StoredOrder(first, LATER, LATER)}) == ([], {})
+
+
+def test_two_bulks_of_one_key_in_one_batch() -> None:
+    """Of one of now and one of an earlier version the first to come is chosen."""
+    earlier: Unit = [order(n, unit=8, size=3) for n in (9, 6, 7)]
+    now: Unit = [
+        AcceptedOrder(one.order, LATER, UUID(int=9), 3) for one in (order(9), order(1), order(2))
+    ]
+    for first, second in ((earlier, now), (now, now)):
+        chosen = candidates([first, second, first])
+        assert chosen.units == ([first, first] if first is not second else [now] * 3)
+        assert set(chosen.contradicting) == ({UUID(int=9)} if first is not second else set())

@@ -33,7 +33,12 @@ BASE_UNITS = (
     "_messages",
     "_waiting",
 )
-WITHOUT_UNIT = {"polyglot_cache_cold", "polyglot_freshness_nines", "polyglot_store_up"}
+WITHOUT_UNIT = {
+    "polyglot_api_keys_file_faults",
+    "polyglot_cache_cold",
+    "polyglot_freshness_nines",
+    "polyglot_store_up",
+}
 """Gauges that are 0 or 1, or a number of nines."""
 
 

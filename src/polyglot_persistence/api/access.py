@@ -10,20 +10,26 @@ requests to a host of the loopback, by name, which a page of elsewhere cannot ma
 
 Invariant: a key is looked up by its hash, and hashes are compared in constant time. Time tells at
 most something about the hash of what was sent, from which no key can be made.
-Invariant: nothing that was sent as a key is in an error, a log line or a metric.
+Invariant: of what was sent as a key at most its public prefix is in an error, a log line or a
+metric.
 """
 
+import asyncio
 import hmac
 from collections.abc import Sequence
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
+from polyglot_persistence.api.failed_authentication import FailedAuthentication
 from polyglot_persistence.api.rate_limits import RateLimits
 from polyglot_persistence.api.replies import Headers
-from polyglot_persistence.domain.access import ApiKey, Scope, digest_of
+from polyglot_persistence.domain.access import ApiKey, Scope, digest_of, public_prefix
 from polyglot_persistence.errors import ForbiddenError, UnauthenticatedError
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_LOOPBACK_ADDRESSES = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
+_FORWARDED = frozenset({b"forwarded", b"via", b"x-forwarded-for", b"x-real-ip"})
 _BEARER = b"bearer "
 
 
@@ -48,19 +54,68 @@ class Access:
         *,
         without_key: frozenset[Scope] = frozenset({Scope.READ, Scope.WRITE}),
         rate_limits: RateLimits | None = None,
+        failures: FailedAuthentication | None = None,
     ) -> None:
         self._without_key = without_key
         self._rate_limits = rate_limits
+        self._failures = failures
+        self._going_on: WeakKeyDictionary[asyncio.Event, tuple[Scope, Headers]] = (
+            WeakKeyDictionary()
+        )
         self._keys: dict[bytes, ApiKey] = {}
+        self.revision = 0
+        """Another one whenever the keys are others."""
         self.unrestricted = False
         """Whether whoever places or reads an order need not be looked at."""
         self.replace_keys(keys)
 
     def replace_keys(self, keys: Sequence[ApiKey]) -> None:
-        """Know these keys, and no others, from the next request on."""
+        """Know these keys, and no others, from the next request on.
+
+        Requests that go on (`until_revoked`) and would not be admitted any more end.
+        """
         self._keys = {key.digest: key for key in keys}
+        self.revision += 1
         everybody = {Scope.READ, Scope.WRITE} <= self._without_key
         self.unrestricted = everybody and not keys and self._rate_limits is None
+        for revoked, (scope, headers) in list(self._going_on.items()):
+            if not self.may(scope, headers):
+                revoked.set()
+
+    def until_revoked(self, scope: Scope, headers: Headers) -> asyncio.Event:
+        """Return what is set once a request that goes on would not be admitted any more.
+
+        It is known for as long as the caller keeps it.
+        """
+        revoked = asyncio.Event()
+        self._going_on[revoked] = scope, headers
+        if not self.may(scope, headers):  # already, while its body was read
+            revoked.set()
+        return revoked
+
+    def check_again(self, scope: Scope, headers: Headers, revision: int) -> None:
+        """Raise as `admit` does, if a request is admitted no more that was at a revision.
+
+        For when its body is complete, which may be an hour later; it counts for no rate.
+        """
+        if revision != self.revision and scope is not Scope.PUBLIC:
+            self._check(scope, headers)
+
+    def failed(
+        self, error: UnauthenticatedError, headers: Headers, address: str, route: str
+    ) -> None:
+        """Log and count a request that `admit` refused, once.
+
+        Raises:
+            TooManyRequestsError: its address failed too often.
+        """
+        if self._failures is not None:
+            prefix = public_prefix(_secret(headers) or b"")
+            self._failures.count(address, route, error.code or "no_key", prefix)
+
+    def may_look_inside(self, headers: Headers, address: str) -> bool:
+        """Whether details of the service are for this client: an operator, or on this machine."""
+        return self.may(Scope.ADMIN, headers) or _is_on_this_machine(headers, address)
 
     def admit(self, scope: Scope, headers: Headers, address: str) -> Admission:
         """Return who asks, if they may.
@@ -72,17 +127,30 @@ class Access:
         """
         if scope is Scope.PUBLIC:
             return _ANYBODY
+        key = self._check(scope, headers)
+        if self._rate_limits is None:
+            return _ANYBODY if key is None else Admission(key.name)
+        # A key's name holds no space, so that no address can be one.
+        client = f"address {address}" if key is None else key.name
+        return Admission("" if key is None else key.name, self._rate_limits.take(client))
+
+    def may(self, scope: Scope, headers: Headers) -> bool:
+        """Whether a request with these headers would be admitted now; it counts for no rate."""
+        try:
+            self._check(scope, headers)
+        except (UnauthenticatedError, ForbiddenError):
+            return False
+        return True
+
+    def _check(self, scope: Scope, headers: Headers) -> ApiKey | None:
+        """Return the request's key, if it has one; raise as `admit` does."""
         secret = _secret(headers)
         key = self._known(secret) if secret is not None and self._keys else None
         if key is None:
             self._check_anybody(scope, headers, known=secret is None or not self._keys)
         elif scope not in key.scopes and (scope is Scope.ADMIN or scope not in self._without_key):
             raise ForbiddenError(f"this needs an API key with the scope {scope.value}", scope.value)
-        if self._rate_limits is None:
-            return _ANYBODY if key is None else Admission(key.name)
-        # A key's name holds no space, so that no address can be one.
-        client = f"address {address}" if key is None else key.name
-        return Admission("" if key is None else key.name, self._rate_limits.take(client))
+        return key
 
     def _known(self, secret: bytes) -> ApiKey | None:
         digest = digest_of(secret)
@@ -100,6 +168,15 @@ class Access:
             raise UnauthenticatedError(detail)
         if scope is Scope.ADMIN and _host(headers) not in _LOOPBACK_HOSTS:
             raise UnauthenticatedError("without an API key, ask for this on localhost")
+
+
+def _is_on_this_machine(headers: Headers, address: str) -> bool:
+    """Whether a request was made on this machine, and passed no proxy that says so."""
+    return (
+        address in _LOOPBACK_ADDRESSES
+        and _host(headers) in _LOOPBACK_HOSTS
+        and not any(name in _FORWARDED for name, _ in headers)
+    )
 
 
 def check_origin(method: str, headers: Headers) -> None:

@@ -8,7 +8,7 @@ Invariant: no body is held beyond its limit, however it announces itself.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from starlette.requests import Request
 from starlette.types import Message
@@ -49,24 +49,26 @@ class BodyReader:
         headers = request.headers
         self.complete = "content-length" not in headers and "transfer-encoding" not in headers
         """Whether the body has been read to its end."""
+        self.check_again: Callable[[], None] = lambda: None
+        """Raises if the client may not ask any more for what it may have asked for a while ago."""
         self._release: Callable[[int], None] = request.scope.get(
             "polyglot.release", lambda _size: None
         )
 
-    async def chunks(self, stopping: asyncio.Event | None = None) -> AsyncIterator[bytes]:
+    async def chunks(self, *stopping: asyncio.Event) -> AsyncIterator[bytes]:
         """Yield the body as it comes; the consumer keeps no chunk when it asks for the next one.
 
-        Ends before the body does (`complete` tells) once `stopping` is set.
+        Ends before the body does (`complete` tells) once one of `stopping` is set.
 
         Raises:
             SlowSenderError: the body did not come in time, or never can.
             ClientGoneError: the client hung up.
         """
-        async for chunk in self._chunks(stopping):
+        async for chunk in self._chunks(*stopping):
             yield chunk
             self._release(len(chunk))
 
-    async def _chunks(self, stopping: asyncio.Event | None = None) -> AsyncIterator[bytes]:
+    async def _chunks(self, *stopping: asyncio.Event) -> AsyncIterator[bytes]:
         while not self.complete:
             message = await self._receive(stopping)
             if message is None:
@@ -78,24 +80,25 @@ class BodyReader:
             if chunk:
                 yield chunk
 
-    async def _receive(self, stopping: asyncio.Event | None) -> Message | None:
-        if stopping is None:
+    async def _receive(self, stopping: Sequence[asyncio.Event]) -> Message | None:
+        if not stopping:
             return await self._request.receive()
         received = asyncio.ensure_future(self._request.receive())
-        stopped = asyncio.ensure_future(stopping.wait())
+        waits = [received, *(asyncio.ensure_future(event.wait()) for event in stopping)]
         try:
-            await asyncio.wait((received, stopped), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             return received.result() if received.done() else None
         finally:
-            received.cancel()
-            stopped.cancel()
-            await asyncio.gather(received, stopped, return_exceptions=True)
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
     async def read(self, bytes_max: int) -> bytes:
         """Return the whole body.
 
         Raises:
             TooLargeError: by its `Content-Length` already, or as it comes.
+            UnauthenticatedError: its API key was revoked meanwhile.
         """
         announced = self._request.headers.get("content-length")
         if announced is not None and int(_digits(announced)) > bytes_max:
@@ -107,6 +110,7 @@ class BodyReader:
             if size > bytes_max:
                 raise TooLargeError(f"the body may have {bytes_max} bytes, and has more")
             parts.append(chunk)
+        self.check_again()
         return b"".join(parts)
 
     async def discard(self) -> bool:

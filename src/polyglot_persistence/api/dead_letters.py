@@ -19,7 +19,7 @@ from starlette.requests import Request
 
 from polyglot_persistence import tracing
 from polyglot_persistence.api.bodies import BodyReader
-from polyglot_persistence.api.endpoint import client_of
+from polyglot_persistence.api.endpoint import client_of, until_revoked
 from polyglot_persistence.api.problems import (
     PROBLEM_HEADERS,
     UNKNOWN_OUTCOME,
@@ -153,6 +153,7 @@ class DeadLetterRoutes:
         chosen, before = parse_choice(await body.read(self._body_bytes_max))
         end = self._clock.monotonic() + ACTION_SECONDS
         tally = _Tally()
+        revoked = until_revoked(request)
         while True:
             try:
                 part = await act(chosen, before, _operator(request))
@@ -162,7 +163,8 @@ class DeadLetterRoutes:
                 return _cut_short(error, tally, before, request)
             tally.add(part.handled)
             before = part.before
-            if before is None or self._clock.monotonic() >= end or self._stopping.is_set():
+            is_over = self._clock.monotonic() >= end or self._stopping.is_set() or revoked.is_set()
+            if before is None or is_over:
                 return json_reply(200, tally.out(before))
 
 

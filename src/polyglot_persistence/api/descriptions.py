@@ -8,7 +8,7 @@ from polyglot_persistence.api.dashboard.page import PARTS
 from polyglot_persistence.api.importing import FIRST_LINE_MAX
 from polyglot_persistence.api.orders import PAGE_ORDERS, PAGE_ORDERS_MAX
 from polyglot_persistence.api.problems import Kind, Problem
-from polyglot_persistence.api.request_headers import KEY_CHARACTERS_MAX
+from polyglot_persistence.api.request_headers import KEY_CHARACTERS_MAX, NDJSON_TYPES
 from polyglot_persistence.api.service import ASSETS
 
 JSON = "application/json"
@@ -95,7 +95,8 @@ _KEY = Parameter(
     "Idempotency-Key",
     "header",
     "Makes a retry safe: the same key and body give the same order, for as long as it exists. "
-    f"A string in quotes or bare, 1 to {KEY_CHARACTERS_MAX} characters of printable ASCII.",
+    f"A string in quotes or bare, 1 to {KEY_CHARACTERS_MAX} characters of printable ASCII. It is "
+    "the client's own; clients without an API key share theirs, so make it random (a UUID).",
     {
         "type": "string",
         "pattern": (
@@ -169,8 +170,14 @@ IMPORT_ORDERS = Operation(
     "orders",
     "Import orders, one JSON object a line",
     "A stream of any length. Each line is an order of its own, may bring its `id` and "
-    "`created_at`, and is accepted or reported by its number. Lines with an `id`, and any lines "
-    "of a request with an `Idempotency-Key`, change nothing when they are sent again. While orders "
+    "`created_at`, and is accepted or reported by its number. A body with any rejected line ends "
+    "in 422, though the others are stored. So many rejected lines in a row "
+    "(`IMPORT_REJECTED_IN_A_ROW_MAX`) end it before its end. A byte order mark before a line is "
+    "skipped. Other names of the content type are taken as well: "
+    + ", ".join(NDJSON_TYPES[1:])
+    + ". Lines with an `id`, and any lines "
+    "of a request with an `Idempotency-Key`, change nothing when they are sent again. An `id` of "
+    "version 8 needs the scope `admin`, unless it repeats a stored order. While orders "
     "are refused the import waits; if that takes too long, it ends in 503 with what was done, or "
     "in 504 if it is not known of some lines whether they are stored. To resume an import that has "
     "a key after 408, 503 or 504, send line `first_line_not_accepted` and the rest with the same "
@@ -179,7 +186,7 @@ IMPORT_ORDERS = Operation(
     "content, the whole body is refused with 422: its lines have other numbers than before.",
     {
         200: Answer(
-            "Every line was looked at.",
+            "Every line is stored; with `on_rejected=report`, every line was looked at.",
             Content(
                 JSON,
                 s.ImportOut,
@@ -193,7 +200,7 @@ IMPORT_ORDERS = Operation(
             ),
         )
     },
-    (p.MALFORMED, p.TOO_SLOW, p.UNSUPPORTED_MEDIA, p.CONFLICT, *_COMMIT_PROBLEMS),
+    (p.MALFORMED, p.TOO_SLOW, p.UNSUPPORTED_MEDIA, p.CONFLICT, p.LINES_REJECTED, *_COMMIT_PROBLEMS),
     problem_type=p.ImportProblem,
     parameters=(
         _KEY,
@@ -203,6 +210,13 @@ IMPORT_ORDERS = Operation(
             "The number of the body's first line, from which all others count. A line ends with a "
             "line feed; blank lines count. With a key, a line's identity is its number.",
             {"type": "integer", "minimum": 1, "maximum": FIRST_LINE_MAX, "default": 1},
+        ),
+        Parameter(
+            "on_rejected",
+            "query",
+            "`fail`: 422 if any line was rejected. `report`: 200 all the same, for a client that "
+            "reads `rejected` and `errors`.",
+            {"type": "string", "enum": ["fail", "report"], "default": "fail"},
         ),
     ),
     request=Content(
@@ -283,7 +297,8 @@ READY = Operation(
     "ready",
     "service",
     "Whether orders can be accepted",
-    "With the state of every store. One store down is a degraded service, not an outage.",
+    "One store down is a degraded service, not an outage. The state of every store is only for "
+    "clients with the scope `admin` and on the server's own machine.",
     {
         200: Answer("They can.", Content(JSON, s.ReadyOut)),
         503: Answer("They cannot.", Content(JSON, s.ReadyOut)),
@@ -351,8 +366,8 @@ LIVE_FIGURES = Operation(
     "Rates, lag and health as they change",
     "Server-sent events. `figures`: an array, the oldest first, of "
     "`FiguresOut`; at first what was kept of the last minutes, then one about every second. "
-    "`health`: what `/health/ready` says, whenever it changes. The stores are asked once for all "
-    "who listen.",
+    "`health`: what `/health/ready` says, whenever it changes, and which stores are up. The stores "
+    "are asked once for all who listen. A stream ends once its API key is revoked.",
     {200: Answer("The events.", Content("text/event-stream", s.FiguresOut))},
     (p.MALFORMED, p.UNAVAILABLE),
     parameters=(

@@ -4,9 +4,11 @@ Invariant: every answer to a request that reached the application is a `Reply` o
 unexpected failure included; handlers know nothing of sending.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeAlias
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
@@ -30,12 +32,14 @@ from polyglot_persistence.api.problems import (
 from polyglot_persistence.api.replies import Headers, Reply
 from polyglot_persistence.api.streams import Stream, send_stream
 from polyglot_persistence.domain.access import Scope as AccessScope
+from polyglot_persistence.errors import UnauthenticatedError
 from polyglot_persistence.telemetry import logger
 
 _log = logger("api")
 
 Handler: TypeAlias = Callable[[Request, BodyReader], Awaitable[Reply | Stream]]
 
+_GUARD = "polyglot.guard"
 _CLIENT = "polyglot.client"
 # RFC 9110, 15.5.16: what an answer says that refuses a content coding.
 _IDENTITY_ONLY: Headers = ((b"accept-encoding", b"identity"),)
@@ -45,6 +49,40 @@ def client_of(request: Request) -> str:
     """Return the name of the API key that a request came with; empty if it had none."""
     client: str = request.scope[_CLIENT]
     return client
+
+
+class _Guard(NamedTuple):
+    """What a request was admitted by."""
+
+    access: Access
+    needed: AccessScope
+
+    @staticmethod
+    def of(request: Request) -> "_Guard":
+        guard: _Guard = request.scope[_GUARD]
+        return guard
+
+
+def may(request: Request, scope: AccessScope) -> bool:
+    """Whether the client that made a request may also do what needs this scope."""
+    return _Guard.of(request).access.may(scope, request.scope["headers"])
+
+
+def may_look_inside(request: Request) -> bool:
+    """Whether details of the service are for the client that made a request."""
+    access = _Guard.of(request).access
+    return access.may_look_inside(request.scope["headers"], _address(request.scope))
+
+
+def until_revoked(request: Request) -> asyncio.Event:
+    """Return what is set once the request, which goes on, would not be admitted any more."""
+    access, needed = _Guard.of(request)
+    return access.until_revoked(needed, request.scope["headers"])
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")  # none over a Unix socket
+    return client[0] if client else ""
 
 
 class Endpoint:
@@ -89,9 +127,13 @@ class Endpoint:
         needed, handler = found
         more: Headers = ()
         reply: Reply | Stream
+        request.scope[_GUARD] = _Guard(self._access, needed)
         try:
             client, more = self._admit(request, needed)
             request.scope[_CLIENT] = client
+            body.check_again = partial(
+                self._access.check_again, needed, request.scope["headers"], self._access.revision
+            )
             reply = await handler(request, body)
         except ClientGoneError:
             raise
@@ -113,8 +155,12 @@ class Endpoint:
     def _admit(self, request: Request, needed: AccessScope) -> Admission:
         scope = request.scope
         check_origin(scope["method"], scope["headers"])
-        client = scope.get("client")  # none over a Unix socket
-        return self._access.admit(needed, scope["headers"], client[0] if client else "")
+        headers, address = scope["headers"], _address(scope)
+        try:
+            return self._access.admit(needed, headers, address)
+        except UnauthenticatedError as error:
+            self._access.failed(error, headers, address, self._path)
+            raise
 
 
 async def no_route(scope: Scope, receive: Receive, send: Send) -> None:

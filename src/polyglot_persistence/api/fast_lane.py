@@ -45,6 +45,7 @@ class HotExchange:
         self._request = request
         self._method = method
         self._more = more
+        self._revision = connection.hot.access.revision
 
     def body(self, data: bytes) -> None:
         """Keep a piece of the body."""
@@ -55,6 +56,12 @@ class HotExchange:
         self._is_complete = True
         self._started = time.perf_counter()
         body, self._body = self._body, b""
+        hot = self._connection.hot
+        if self._revision != hot.access.revision:  # it came slowly
+            headers = self._connection.head.headers
+            if refusal := hot.check_again(self._request, headers, self._revision):
+                self._reply(refusal)
+                return
         self._take(self._request.answer(body))
 
     def body_failed(self, error: PolyglotError) -> None:

@@ -65,7 +65,7 @@ class HotRoutes:
     def __init__(
         self, accept: AcceptFlow, reads: ReadFlow, *, body_bytes_max: int, access: Access
     ) -> None:
-        self._access = access
+        self.access = access
         self._accept = accept
         self._reads = reads
         self.body_bytes_max = body_bytes_max
@@ -89,12 +89,20 @@ class HotRoutes:
 
     def admit(self, request: HotRequest, headers: Headers, address: str) -> Headers | None:
         """Return what the answer carries; None if the framework has to say why there is none."""
-        if self._access.unrestricted:
+        if self.access.unrestricted:
             return ()
         try:
-            return self._access.admit(request.scope, headers, address).headers
+            return self.access.admit(request.scope, headers, address).headers
         except PolyglotError:
             return None
+
+    def check_again(self, request: HotRequest, headers: Headers, revision: int) -> Reply | None:
+        """Return the refusal of a request that was admitted at a revision and is no more."""
+        try:
+            self.access.check_again(request.scope, headers, revision)
+        except PolyglotError as error:
+            return failed(error, request.route, request.route)
+        return None
 
     def create(self, body: bytes) -> Reply | Pending:
         """Accept one order."""

@@ -7,15 +7,16 @@ any API process can go on after it.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
 from starlette.requests import Request
 
 from polyglot_persistence.api.bodies import BodyReader
+from polyglot_persistence.api.endpoint import may_look_inside, until_revoked
 from polyglot_persistence.api.replies import COMMON_HEADERS, Headers, encode_json
 from polyglot_persistence.api.schemas import FiguresOut
-from polyglot_persistence.api.service import ready_out
+from polyglot_persistence.api.service import stores_out
 from polyglot_persistence.api.streams import Stream
 from polyglot_persistence.domain.order import from_micros, to_micros
 from polyglot_persistence.errors import MalformedError
@@ -41,32 +42,37 @@ class LiveRoute:
         self._stopping = stopping
 
     async def stream(self, request: Request, _body: BodyReader) -> Stream:
-        """Stream until the client hangs up or the server is to stop."""
+        """Stream until the client hangs up, its key is revoked or the server is to stop."""
         after = _parse_id(request.headers.get("last-event-id", ""))
+        ends = self._stopping, until_revoked(request)
         news = self._flow.watch()
         return Stream(
             _HEADERS,
-            lambda gone: self._events(after, news, gone),
+            lambda gone: self._events(after, news, may_look_inside(request), (gone, *ends)),
             lambda: self._flow.unwatch(news),
         )
 
     async def _events(
-        self, after: datetime | None, news: asyncio.Event, gone: asyncio.Event
+        self,
+        after: datetime | None,
+        news: asyncio.Event,
+        is_operator: bool,
+        ends: Sequence[asyncio.Event],
     ) -> AsyncIterator[bytes]:
         yield b"retry: %d\n\n" % RETRY_MILLISECONDS
         health = b""
         await self._flow.look()
-        while not (gone.is_set() or self._stopping.is_set()):
+        while not any(end.is_set() for end in ends):
             news.clear()
             if self._flow.health is not None:
-                told, health = health, encode_json(ready_out(self._flow.health))
+                told, health = health, encode_json(stores_out(self._flow.health, is_operator))
                 if health != told:
                     yield b"event: health\ndata: %b\n\n" % health
             if figures := self._flow.since(after):
                 after = figures[-1].at
                 data = encode_json([FiguresOut(*one) for one in figures])
                 yield b"id: %d\nevent: figures\ndata: %b\n\n" % (to_micros(after), data)
-            if not await _first_of(news, gone, self._stopping, seconds=PING_SECONDS):
+            if not await _first_of(news, *ends, seconds=PING_SECONDS):
                 yield b": still here\n\n"
 
 

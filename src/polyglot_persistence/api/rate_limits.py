@@ -24,14 +24,17 @@ CLIENTS_MAX = 50_000
 class RateLimits:
     """The clients that asked within the last window."""
 
-    def __init__(self, rate: Rate, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, rate: Rate, monotonic: Callable[[], float], *, policy: bytes = b"client"
+    ) -> None:
+        self._name = policy
         self._window_seconds = float(rate.window_seconds)
         self._step_seconds = rate.window_seconds / rate.requests
         self._monotonic = monotonic
         self._paid_off_at: dict[str, float] = {}
         self._policy = (
             b"ratelimit-policy",
-            b'"client";q=%d;w=%d' % (rate.requests, rate.window_seconds),
+            b'"%b";q=%d;w=%d' % (policy, rate.requests, rate.window_seconds),
         )
 
     def take(self, client: str) -> Headers:
@@ -60,5 +63,5 @@ class RateLimits:
         left = round((self._window_seconds - ahead) / self._step_seconds, 3)
         return (
             self._policy,
-            (b"ratelimit", b'"client";r=%d;t=%d' % (max(0, left), math.ceil(ahead))),
+            (b"ratelimit", b'"%b";r=%d;t=%d' % (self._name, max(0, left), math.ceil(ahead))),
         )

@@ -4,15 +4,17 @@ import functools
 import html
 import re
 
+import msgspec
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 
 from polyglot_persistence.api.bodies import BodyReader
+from polyglot_persistence.api.endpoint import may_look_inside
 from polyglot_persistence.api.problems import KINDS, NO_ROUTE, problem
 from polyglot_persistence.api.replies import COMMON_HEADERS, Headers, Reply, json_reply
 from polyglot_persistence.api.schemas import LiveOut, ReadyOut, StoreOut
 from polyglot_persistence.api.static_files import file_reply, packaged_file
-from polyglot_persistence.flows.health import Health, HealthFlow
+from polyglot_persistence.flows.health import Health, HealthFlow, SharedHealth
 from polyglot_persistence.telemetry import REGISTRY
 
 # Swagger UI sets style attributes and draws its icons from data URIs.
@@ -40,7 +42,7 @@ class ServiceRoutes:
     """The routes around the API itself."""
 
     def __init__(self, health: HealthFlow) -> None:
-        self._health = health
+        self._health = SharedHealth(health)
         self._description = b""
 
     def describe(self, openapi: bytes) -> None:
@@ -56,10 +58,15 @@ class ServiceRoutes:
         """GET /health/live: the process runs; no store is asked."""
         return json_reply(200, LiveOut())
 
-    async def ready(self, _request: Request, _body: BodyReader) -> Reply:
-        """GET /health/ready: 200 while orders can be accepted, with each store's state."""
+    async def ready(self, request: Request, _body: BodyReader) -> Reply:
+        """GET /health/ready: 200 while orders can be accepted; for operators, each store's state.
+
+        However many ask, the stores are asked about once a second.
+        """
         health = await self._health.check()
-        return json_reply(200 if health.accepting else 503, ready_out(health))
+        is_operator = may_look_inside(request)
+        out = stores_out(health, True) if is_operator else mode_out(health)
+        return json_reply(200 if health.accepting else 503, out)
 
     async def openapi(self, _request: Request, _body: BodyReader) -> Reply:
         """GET /openapi.json: the description of this API."""
@@ -81,15 +88,22 @@ class ServiceRoutes:
         return 200, PAGE_HEADERS, _problems_page()
 
 
-def ready_out(health: Health) -> ReadyOut:
-    """Return what is told of the stores."""
+def mode_out(health: Health) -> ReadyOut:
+    """Return what anybody may know."""
+    return ReadyOut("ready" if health.accepting else "not ready", health.mode)
+
+
+def stores_out(health: Health, is_operator: bool) -> ReadyOut:
+    """Return which stores are up, and, to an operator, what they say of themselves."""
     stores = {
-        name: StoreOut(up=False, error="does not answer; the log says why")
+        name: StoreOut(up=store.state is not None)
+        if not is_operator
+        else StoreOut(up=False, error="does not answer; the log says why")
         if store.state is None
         else StoreOut(up=True, version=store.state.version, warnings=list(store.state.warnings))
         for name, store in health.stores.items()
     }
-    return ReadyOut("ready" if health.accepting else "not ready", health.mode, stores)
+    return msgspec.structs.replace(mode_out(health), stores=stores)
 
 
 def _marked_up(text: str) -> str:

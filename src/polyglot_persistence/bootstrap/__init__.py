@@ -33,6 +33,7 @@ def run_api(settings: Settings) -> int:
         ConfigurationError: a port is taken, or the address is none of this machine.
     """
     from polyglot_persistence.bootstrap import api, process  # noqa: PLC0415
+    from polyglot_persistence.bootstrap.access import warn_of_strangers  # noqa: PLC0415
     from polyglot_persistence.bootstrap.doors import Doors, open_doors  # noqa: PLC0415
     from polyglot_persistence.bootstrap.prefork import run_several  # noqa: PLC0415
 
@@ -40,9 +41,10 @@ def run_api(settings: Settings) -> int:
         return process.run(settings, "polyglot-api", partial(api.serve_orders, doors))
 
     doors = open_doors(settings)
+    set_up_logging(settings.log_level, settings.log_format)
+    warn_of_strangers(settings)
     if len(doors) == 1:
         return serve(doors[0])
-    set_up_logging(settings.log_level, settings.log_format)
     return run_several(doors, serve, stop_seconds=settings.shutdown_timeout_seconds)
 
 

@@ -3,45 +3,79 @@
 import asyncio
 
 from polyglot_persistence.api.access import Access
+from polyglot_persistence.api.failed_authentication import LINES_RATE, FailedAuthentication
 from polyglot_persistence.api.rate_limits import RateLimits
 from polyglot_persistence.config import Settings, read_api_keys
+from polyglot_persistence.config.addresses import is_loopback
+from polyglot_persistence.domain.access import KeyList, Rate, Scope
 from polyglot_persistence.ports import Clock
-from polyglot_persistence.telemetry import logger
+from polyglot_persistence.telemetry import API_KEYS_FAULTS, logger
 from polyglot_persistence.worker.repeat import repeat
 
 _log = logger("access")
 
 KEYS_INTERVAL_SECONDS = 2.0
-"""So long may a key that was taken out of the file still be believed."""
+"""A key that was taken out of the file is accepted, and a stream of its client open, for at most
+this long."""
+
+FAULTS_LOGGED_MAX = 10
 
 
 def access_of(settings: Settings, clock: Clock) -> Access:
     """Return what the settings allow now."""
-    rate = settings.client_rate_limit
+
+    def limits(rate: Rate | None, policy: bytes) -> RateLimits | None:
+        return None if rate is None else RateLimits(rate, clock.monotonic, policy=policy)
+
     return Access(
         settings.api_keys,
         without_key=settings.scopes_without_key,
-        rate_limits=None if rate is None else RateLimits(rate, clock.monotonic),
+        rate_limits=limits(settings.client_rate_limit, b"client"),
+        failures=FailedAuthentication(
+            limits(settings.http_unauthenticated_rate_limit, b"unauthenticated"),
+            RateLimits(LINES_RATE, clock.monotonic),
+        ),
     )
 
 
-async def keep_keys_current(settings: Settings, access: Access, stop: asyncio.Event) -> None:
-    """Believe the keys of the settings' file, if they come from one, as it is now.
+def warn_of_strangers(settings: Settings) -> None:
+    """Log a warning if anybody who reaches the API from another machine may place orders."""
+    if Scope.WRITE in settings.scopes_without_key and not is_loopback(settings.api_host):
+        _log.warning(
+            "anybody_may_place_orders",
+            host=settings.api_host,
+            port=settings.api_port,
+            advice="set API_KEYS (`polyglot api-keys new` makes one), or listen on 127.0.0.1",
+        )
 
-    While the file cannot be read, the keys that were there last stay valid.
+
+async def keep_keys_current(settings: Settings, access: Access, stop: asyncio.Event) -> None:
+    """Accept the keys of the settings' file, if they come from one, as it is now.
+
+    Fails closed: an entry that cannot be read is no key, and a file that is missing or empty holds
+    none. The other entries count all the same.
     """
     path = settings.api_keys_file
     if path is None:
         return
-    known = settings.api_keys
+    known = KeyList(settings.api_keys, [])
 
     async def look() -> bool:
         nonlocal known
-        keys = read_api_keys(path)
-        if keys != known:
-            known = keys
-            access.replace_keys(keys)
-            _log.info("api_keys_changed", keys=len(keys), clients=sorted({k.name for k in keys}))
+        before, known = known, read_api_keys(path)
+        if known.keys != before.keys:
+            access.replace_keys(known.keys)
+            clients = sorted({key.name for key in known.keys})
+            _log.info("api_keys_changed", keys=len(known.keys), clients=clients)
+        if known.faults != before.faults:
+            API_KEYS_FAULTS.set(len(known.faults))
+            if known.faults:
+                _log.error(
+                    "api_keys_file_faulty",
+                    path=path,
+                    keys=len(known.keys),
+                    faults=known.faults[:FAULTS_LOGGED_MAX],
+                )
         return False
 
     await repeat("api keys", look, stop, interval_seconds=KEYS_INTERVAL_SECONDS)

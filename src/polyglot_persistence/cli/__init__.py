@@ -7,9 +7,28 @@ Invariant: no store, server or data set is imported before the command that need
 `polyglot --help` and shell completion stay quick.
 """
 
+import os
+import sys
+import traceback
+
+import click
+
 from polyglot_persistence.cli.app import app
 
 
 def main() -> None:
     """Run the `polyglot` command and exit."""
-    app(prog_name="polyglot")
+    try:
+        app(prog_name="polyglot")
+    except OSError as error:
+        if not _came_from_printing(error):
+            raise
+        # What could not be written is tried once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(f"polyglot: the output cannot be written: {error.strerror}")
+
+
+def _came_from_printing(error: OSError) -> bool:
+    """Whether it is the output that failed, as on a full disk, and no other file or connection."""
+    *_, (last, _) = traceback.walk_tb(error.__traceback__)
+    return last.f_code is click.echo.__code__

@@ -7,11 +7,12 @@ Invariant: memory does not grow with the number of lines: parquet is read in sma
 import functools
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from uuid import NAMESPACE_DNS, UUID, uuid5
 
 from polyglot_persistence.domain.order import NAME_CHARACTERS_MAX, derived_id
 from polyglot_persistence.errors import ConfigurationError
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from pyarrow import RecordBatch
     from pyarrow.parquet import ParquetFile
 
-_NAMESPACE = "dataset completejourney"
-"""In place of a client's identity, so that these ids meet no client's idempotency key."""
+_NAMESPACE = uuid5(NAMESPACE_DNS, "completejourney.polyglot-persistence")
+"""Ids are of version 5 (RFC 9562): those of version 8 are for idempotency keys."""
+
+_EARLIER_NAMESPACE = "dataset completejourney"
 
 _NOISE_MAX = 1e-9
 
@@ -34,6 +37,16 @@ class Line(NamedTuple):
     cents: int
 
 
+def id_of(line: str) -> UUID:
+    """Return the id of the order that a line of the file is."""
+    return uuid5(_NAMESPACE, line)
+
+
+def earlier_id_of(line: str) -> UUID:
+    """Return the id under which versions up to 0.1 loaded it."""
+    return derived_id(_EARLIER_NAMESPACE, line)
+
+
 def count() -> int:
     """Return the number of order lines.
 
@@ -44,7 +57,7 @@ def count() -> int:
     return rows
 
 
-def read(batch_lines: int) -> Iterator[list[Line]]:
+def read(batch_lines: int, identify: Callable[[str], UUID] = id_of) -> Iterator[list[Line]]:
     """Yield all order lines in the file's order, in batches.
 
     Raises:
@@ -54,10 +67,12 @@ def read(batch_lines: int) -> Iterator[list[Line]]:
     names = _names()
     columns = ["basket_id", "product_id", "sales_value", "transaction_timestamp"]
     for batch in _open("transactions").iter_batches(batch_size=batch_lines, columns=columns):
-        yield _lines(batch, names)
+        yield _lines(batch, names, identify)
 
 
-def _lines(batch: "RecordBatch", names: dict[int, str]) -> list[Line]:
+def _lines(
+    batch: "RecordBatch", names: dict[int, str], identify: Callable[[str], UUID]
+) -> list[Line]:
     from pyarrow import compute, timestamp
 
     moments = batch.column("transaction_timestamp").cast(timestamp("s"))  # or it raises
@@ -72,7 +87,7 @@ def _lines(batch: "RecordBatch", names: dict[int, str]) -> list[Line]:
         strict=True,
     ):
         # A product stands at most once in a basket, so the two are the line's identity.
-        order_id = derived_id(_NAMESPACE, f"{basket}/{product}")
+        order_id = identify(f"{basket}/{product}")
         cents = _cents(value)
         name = names.get(product) or json.dumps(f"PRODUCT {product}")  # 4,836 lines have no product
         ndjson = (

@@ -20,12 +20,13 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import click
 
@@ -163,9 +164,10 @@ async def _run(
         trust_env=False,
     ) as client:
         await _greet(client)
+        identify = await _identification(client)
         started = time.monotonic()
         with progress(lines) as shown:
-            await _send(client, lines, tally, shown)
+            await _send(client, _chunks(lines, identify), tally, shown)
             sent_seconds = time.monotonic() - started
             shown.say("waiting until all is persisted")
             differences = await _compare(client, tally.expected())
@@ -188,9 +190,30 @@ async def _greet(client: "httpx2.AsyncClient") -> None:
         )
 
 
-async def _send(client: "httpx2.AsyncClient", lines: int, tally: Tally, shown: "Progress") -> None:
-    chunks = _chunks(lines)
+async def _identification(client: "httpx2.AsyncClient") -> Callable[[str], UUID]:
+    """Return what gives lines their ids: as an earlier version did, if it loaded any of them."""
+    import httpx2
 
+    first = json.loads(next(completejourney.read(1, completejourney.earlier_id_of))[0].ndjson)["id"]
+    deadline = time.monotonic() + RETRY_SECONDS
+    while True:
+        answer = await client.get(f"/api/orders/{first}")
+        if answer.status_code == httpx2.codes.OK:
+            return completejourney.earlier_id_of
+        if answer.status_code == httpx2.codes.NOT_FOUND:
+            return completejourney.id_of
+        if answer.status_code not in _RETRIED or time.monotonic() > deadline:
+            detail = _said(answer).get("detail", answer.text[:200])
+            raise RejectedError(f"order {first} cannot be read ({answer.status_code}): {detail}")
+        await asyncio.sleep(RETRY_PAUSE_SECONDS_MIN)
+
+
+async def _send(
+    client: "httpx2.AsyncClient",
+    chunks: Iterator[list[completejourney.Line]],
+    tally: Tally,
+    shown: "Progress",
+) -> None:
     async def connection() -> None:
         for chunk in chunks:  # shared: each chunk goes to whichever connection is free
             done = await _import(client, [line.ndjson for line in chunk], shown)
@@ -216,8 +239,8 @@ async def _send(client: "httpx2.AsyncClient", lines: int, tally: Tally, shown: "
         raise first
 
 
-def _chunks(lines: int) -> Iterator[list[completejourney.Line]]:
-    for chunk in completejourney.read(CHUNK_LINES):
+def _chunks(lines: int, identify: Callable[[str], UUID]) -> Iterator[list[completejourney.Line]]:
+    for chunk in completejourney.read(CHUNK_LINES, identify):
         if lines <= 0:
             return
         yield chunk[:lines]
@@ -297,7 +320,7 @@ async def _import(
                 chunk.done(said)
                 return chunk
             problem = f"{answer.status_code} {_detail(answer)}"
-            if answer.status_code not in _RETRIED:
+            if answer.status_code not in _RETRIED and "lines_read" not in said:
                 raise RejectedError(f"the API refuses the import: {problem}")
             if "lines_read" in said:
                 chunk.done(said)

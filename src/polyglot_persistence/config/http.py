@@ -8,6 +8,8 @@ import dataclasses
 
 from polyglot_persistence.config.fields import count as _count
 from polyglot_persistence.config.fields import seconds as _seconds
+from polyglot_persistence.config.fields import setting as _setting
+from polyglot_persistence.domain.access import Rate, parse_rate
 
 _KIB = 1024
 
@@ -82,6 +84,14 @@ class HttpSettings:
         31_536_000,
         "Longest a body takes in all, however steadily it comes; then: 408. An import can be "
         "resumed.",
+    )
+    http_unauthenticated_rate_limit: Rate | None = _setting(  # noqa: RUF009  it gives a field
+        "60/60",
+        lambda text: None if text == "none" else parse_rate(text),
+        "Most requests without a valid API key, where one is needed, that one API process answers "
+        "401 to one network address (of IPv6: to one /64); above it: 429. Requests with a valid "
+        "key are not counted, and never refused for it.",
+        "requests/seconds, like 60/60, or none",
     )
     http_write_seconds_max: float = _seconds(
         60, 1, 3_600, "Longest an answer waits for a client to read on; then it is cut off."

@@ -9,6 +9,7 @@ Invariant: nothing else reads the environment; adapters and loops get values, ne
 """
 
 import dataclasses
+import errno
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -34,10 +35,12 @@ from polyglot_persistence.config.fields import setting as _setting
 from polyglot_persistence.config.http import HttpSettings
 from polyglot_persistence.domain.access import (
     ApiKey,
+    KeyList,
     Rate,
     Scope,
     parse_api_keys,
     parse_rate,
+    read_key_list,
     shown_api_keys,
 )
 from polyglot_persistence.domain.codec import UNIT_SIZE_MAX
@@ -46,6 +49,7 @@ from polyglot_persistence.errors import ConfigurationError
 
 _KIB = 1024
 _SECRET_FILE_BYTES_MAX = 64 * _KIB
+_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -234,6 +238,13 @@ class Settings(HttpSettings):
     )
     import_line_bytes_max: int = _count(
         16 * _KIB, 1_024, 1_048_576, "Longest line of an import; a longer one is rejected alone."
+    )
+    import_rejected_in_a_row_max: int = _count(
+        1_000,
+        1,
+        1_000_000,
+        "Rejected lines in a row that end an import with 422. So many are no slips but another "
+        "kind of file, and a rejected line costs more than a good one.",
     )
     import_chunk_orders: int = _count(
         500, 1, 10_000, "Lines of an import that are accepted together."
@@ -439,28 +450,34 @@ def _text(
     return (text, "environment") if text else (spec.default, "default")
 
 
-def _content(name: str, path: Path) -> str:
+def _content(name: str, path: Path, *, may_be_empty: bool = False) -> str:
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(_SECRET_FILE_BYTES_MAX).strip()
+            is_cut = bool(file.read(1))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ConfigurationError(f"{name}_FILE: cannot read {path}: {reason}") from error
-    if not text:
+    if is_cut:
+        size = _SECRET_FILE_BYTES_MAX // _KIB
+        raise ConfigurationError(f"{name}_FILE: {path} has more than {size} KiB of text")
+    if not (text or may_be_empty):
         raise ConfigurationError(f"{name}_FILE: {path} is empty")
     return text
 
 
-def read_api_keys(path: Path) -> Sequence[ApiKey]:
-    """Return the keys of a file, as `load` does.
+def read_api_keys(path: Path) -> KeyList:
+    """Return the keys of a file as it is now; none of one that is empty or cannot be read.
 
     Raises:
-        ConfigurationError: it cannot be read.
+        ConfigurationError: this process can open no file for now, which says nothing of this one.
     """
     try:
-        return parse_api_keys(_content("API_KEYS", path))
-    except ValueError as error:
-        raise ConfigurationError(f"API_KEYS_FILE: {error}") from None
+        return read_key_list(_content("API_KEYS", path, may_be_empty=True))
+    except ConfigurationError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _OUT_OF_FILES:
+            raise
+        return KeyList([], [str(error)])
 
 
 _AT_MOST = (

@@ -18,6 +18,8 @@ API_KEY_PREFIX = "pp_"
 """By which people and scanners for leaked secrets know a key of this service."""
 
 _KEY_BYTES = 32
+_KEY = re.compile(rb"pp_[A-Za-z0-9_-]{43}")
+_PUBLIC_CHARACTERS = len(API_KEY_PREFIX) + 4
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _RATE = re.compile(r"([0-9]{1,9})/([0-9]{1,5})")
@@ -80,6 +82,14 @@ def digest_of(secret: bytes) -> bytes:
     return hashlib.sha256(secret).digest()
 
 
+def public_prefix(secret: bytes) -> str:
+    """Return the beginning of a key by which its owner recognizes it; empty if it is no key.
+
+    24 of its 256 bits, which help nobody to guess the rest.
+    """
+    return secret[:_PUBLIC_CHARACTERS].decode() if _KEY.fullmatch(secret) else ""
+
+
 def parse_scopes(text: str) -> frozenset[Scope]:
     """Return the scopes that a list with commas names.
 
@@ -92,30 +102,53 @@ def parse_scopes(text: str) -> frozenset[Scope]:
     return frozenset(_GRANTED[word] for word in words)
 
 
-def parse_api_keys(text: str) -> Sequence[ApiKey]:
+class KeyList(NamedTuple):
+    """The keys of a text, and what is wrong with its other entries."""
+
+    keys: Sequence[ApiKey]
+    faults: Sequence[str]
+    """Each names an entry by its number, and never repeats it."""
+
+
+def read_key_list(text: str) -> KeyList:
     """Return the keys of a text: `name:scopes:hash`, with white space in between.
 
-    A `#` after white space, or first on its line, begins a comment.
-
-    Raises:
-        ValueError: saying which entry is wrong, and how.
+    A `#` after white space, or first on its line, begins a comment. Of two entries with one hash
+    neither counts: its key would be two clients'.
     """
     without_comments = re.sub(r"(?m)(?:^|(?<=\s))#.*$", "", text)
-    keys = []
+    keys: dict[bytes, ApiKey] = {}
+    twice: set[bytes] = set()
+    faults = []
     for number, entry in enumerate(without_comments.split(), 1):
         name, _, rest = entry.partition(":")
         scopes, _, digest = rest.partition(":")
         if not (_NAME.fullmatch(name) and _DIGEST.fullmatch(digest)):
-            raise ValueError(
+            faults.append(
                 f"entry {number} is not name:scopes:hash, with the SHA-256 of the key in "
                 "hexadecimal (`polyglot api-keys new` prints one)"
             )
+            continue
         try:
-            keys.append(ApiKey(name, parse_scopes(scopes), bytes.fromhex(digest)))
+            key = ApiKey(name, parse_scopes(scopes), bytes.fromhex(digest))
         except ValueError as error:
-            raise ValueError(f"entry {number}: {error}") from None
-    if len({key.digest for key in keys}) < len(keys):
-        raise ValueError("two entries have the same hash, so that a key would be two clients'")
+            faults.append(f"entry {number}: {error}")
+            continue
+        if keys.setdefault(key.digest, key) is not key:
+            twice.add(key.digest)
+            faults.append(f"entry {number} has the hash of another entry, so that neither counts")
+    return KeyList([key for key in keys.values() if key.digest not in twice], faults)
+
+
+def parse_api_keys(text: str) -> Sequence[ApiKey]:
+    """Return the keys of a text in which every entry is one.
+
+    Raises:
+        ValueError: saying which entry is wrong, and how.
+    """
+    keys, faults = read_key_list(text)
+    if faults:
+        raise ValueError(faults[0])
     return keys
 
 

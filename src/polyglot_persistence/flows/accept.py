@@ -12,6 +12,10 @@ group commit. One with an identity is first looked for in cache and record:
   a part of a bulk       -> ConflictError if it is another bulk's, else refused: nothing was stored
 ```
 
+Versions up to 0.1 derived other ids for the members of a keyed bulk, but for the first. So where
+only the first one is known, the bulk is looked for under those ids, too. If the record is away the
+worker finds it out, by the first one.
+
 Invariant: the first stored order of an identity wins, with its `created_at`; there is no update.
 Invariant: the ids of an `Acceptance` are all stored.
 """
@@ -26,11 +30,30 @@ from uuid import UUID
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetterRow
 from polyglot_persistence.domain.entry import Entry, EntryState
-from polyglot_persistence.domain.order import AcceptedOrder, Order, derived_id, new_id
-from polyglot_persistence.errors import ConflictError, PoisonError, PolyglotError, refused
+from polyglot_persistence.domain.order import (
+    AcceptedOrder,
+    Order,
+    bulk_ids,
+    derived_id,
+    earlier_bulk_ids,
+    new_id,
+)
+from polyglot_persistence.errors import (
+    ConflictError,
+    InvalidError,
+    PoisonError,
+    PolyglotError,
+    Violation,
+    refused,
+)
 from polyglot_persistence.flows.group_commit import GroupCommit
 from polyglot_persistence.flows.read import Known, ReadFlow
 from polyglot_persistence.ports import Clock, PreparedOrder, Unit
+
+_RESERVED = (
+    "is of version 8, which stands for idempotency keys; it can only repeat a stored order as it "
+    "was read, with its created_at. Give a UUID of another version, or a key with the scope admin"
+)
 
 
 class Acceptance(NamedTuple):
@@ -48,6 +71,8 @@ class ImportLine(NamedTuple):
     amount: Decimal
     id: UUID | None = None
     created_at: datetime | None = None
+    must_be_there: bool = False
+    """Whether it may only repeat an order that is stored, `created_at` included."""
 
 
 class LineOutcome(NamedTuple):
@@ -104,25 +129,29 @@ class AcceptFlow:
             ConflictError: the key stands for a bulk with other content.
         """
         now = self._clock.now()
-        unit_id = new_id() if key is None else derived_id(client, key)
-        ids = [
-            new_id() if key is None else derived_id(client, key, position)
-            for position in range(len(items))
-        ]
-        unit = Unit(
-            [
-                _prepare(AcceptedOrder(Order(i, name, amount, now), now, unit_id, len(items)))
-                for i, (name, amount) in zip(ids, items, strict=True)
-            ]
-        )
-        if key is None:
-            await asyncio.shield(self._commit.submit(unit, has_identity=False))
-            return Acceptance(ids, replayed=False)
+        if key is not None:
+            return await self._accept_keyed_bulk(client, key, items, now)
+        ids = [new_id() for _ in items]
+        unit = _bulk(ids, new_id(), items, now)
+        await asyncio.shield(self._commit.submit(unit, has_identity=False))
+        return Acceptance(ids, replayed=False)
+
+    async def _accept_keyed_bulk(
+        self, client: str, key: str, items: Sequence[tuple[str, Decimal]], now: datetime
+    ) -> Acceptance:
         # Were the first bulk of this key longer, a member past our last one would exist.
-        beyond = derived_id(client, key, len(items))
+        *ids, beyond = bulk_ids(client, key, len(items) + 1)
         known = await self._reads.known([*ids, beyond])
-        if beyond in known.entries or beyond in known.rows or beyond in known.dead:
+        unit_id = ids[0]
+        if _is_there(ids[0], known) and not any(_is_alive(i, known) for i in [*ids[1:], beyond]):
+            *earlier, earlier_beyond = earlier_bulk_ids(client, key, len(items) + 1)
+            also_known = await self._reads.known([*earlier, earlier_beyond])
+            if any(_is_there(i, also_known) for i in earlier[1:]):
+                ids, beyond, known = earlier, earlier_beyond, also_known
+                unit_id = derived_id(client, key)
+        if _is_there(beyond, known):
             raise ConflictError("this idempotency key was used for a longer bulk")
+        unit = _bulk(ids, unit_id, items, now)
         return Acceptance(ids, await self._accept_identified(unit, known))
 
     async def accept_lines(self, lines: Sequence[ImportLine]) -> Sequence[LineOutcome]:
@@ -140,7 +169,11 @@ class AcceptFlow:
             accepted = AcceptedOrder(order, now, order.id, 1, line.created_at is not None)
             (new if line.id is None else identified).append(Unit((_prepare(accepted),)))
         known = await self._reads.known([_id_of(unit) for unit in identified])
-        taken = [self._take(unit, known) for unit in identified]
+        again = {line.id for line in lines if line.must_be_there}
+        taken = [
+            (self._take_again if _id_of(unit) in again else self._take)(unit, known)
+            for unit in identified
+        ]
         fate = self._take_new(new)
         # A future each and no task: this is half of the cost of an import with ids.
         if waiting := [one for one in (fate, *taken) if isinstance(one, asyncio.Future)]:
@@ -171,6 +204,22 @@ class AcceptFlow:
         except PolyglotError as error:
             return LineOutcome(_id_of(unit), error=error)
 
+    def _take_again(
+        self, unit: Unit, known: Known
+    ) -> "LineOutcome | asyncio.Future[Sequence[Entry]]":
+        """Take a line that may only repeat what is stored.
+
+        Whatever else is the matter gets one answer, which says nothing of what is stored.
+        """
+        order_id = _id_of(unit)
+        if not (known.checked or order_id in known.entries):
+            return LineOutcome(order_id, error=refused("whether this id is stored is not certain"))
+        if _is_there(order_id, known) and unit.members[0].accepted.created_at_given:
+            taken = self._take(unit, known)
+            if not (isinstance(taken, LineOutcome) and isinstance(taken.error, ConflictError)):
+                return taken
+        return LineOutcome(order_id, error=InvalidError(Violation("/id", _RESERVED)))
+
     async def _accept_identified(self, unit: Unit, known: Known) -> bool:
         """Return whether it was there before."""
         if _is_settled(unit, known):
@@ -181,6 +230,29 @@ class AcceptFlow:
 
 def _prepare(accepted: AcceptedOrder) -> PreparedOrder:
     return PreparedOrder(accepted, codec.encode_order(accepted.order))
+
+
+def _bulk(
+    ids: Sequence[UUID], unit_id: UUID, items: Sequence[tuple[str, Decimal]], now: datetime
+) -> Unit:
+    return Unit(
+        [
+            _prepare(AcceptedOrder(Order(i, name, amount, now), now, unit_id, len(items)))
+            for i, (name, amount) in zip(ids, items, strict=True)
+        ]
+    )
+
+
+def _is_there(order_id: UUID, known: Known) -> bool:
+    return order_id in known.entries or order_id in known.rows or order_id in known.dead
+
+
+def _is_alive(order_id: UUID, known: Known) -> bool:
+    """Whether an order is there, and not as a dead letter."""
+    raw = known.entries.get(order_id)
+    return order_id in known.rows or (
+        raw is not None and codec.entry_state(raw) is not EntryState.DEAD
+    )
 
 
 def _id_of(unit: Unit) -> UUID:

@@ -12,6 +12,9 @@ PING_SECONDS_MAX = 2.0
 """Whoever asks for health decides by it, and does not wait as long as a batch may."""
 
 
+FRESH_SECONDS = 1.0
+
+
 class Pingable(Protocol):
     """Every port."""
 
@@ -57,6 +60,28 @@ class HealthFlow:
         if self._consumes is not None and not self._consumes():
             missing.append("not consuming")
         return Health(stores, accepting, f"degraded: {', '.join(missing)}" if missing else "normal")
+
+
+class SharedHealth:
+    """One check for all who ask at about the same time, so that nobody makes the stores busy."""
+
+    def __init__(self, health: HealthFlow) -> None:
+        self._health = health
+        self._checking: asyncio.Future[Health] | None = None
+        self._fresh_until = 0.0
+
+    async def check(self) -> Health:
+        """Return the state of all stores, at most `FRESH_SECONDS` old; it never raises."""
+        checking = self._checking
+        now = asyncio.get_running_loop().time()
+        if checking is None or (checking.done() and now >= self._fresh_until):
+            checking = self._checking = asyncio.ensure_future(self._check())
+        return await asyncio.shield(checking)  # whoever hangs up takes it from nobody else
+
+    async def _check(self) -> Health:
+        health = await self._health.check()
+        self._fresh_until = asyncio.get_running_loop().time() + FRESH_SECONDS
+        return health
 
 
 async def _ask(store: Pingable) -> StoreHealth:

@@ -174,7 +174,8 @@ class Persisted(NamedTuple):
     outbox_id: int | None
     """The outbox row with the inserted ids, if any."""
     conflicts: dict[UUID, StoredOrder]
-    """Orders of refused units whose row says something else. Such a unit was left out whole."""
+    """Orders of refused units whose row says something else, or is another unit's. Such a unit was
+    left out whole."""
 
 
 class OutboxBatch(NamedTuple):
@@ -219,7 +220,9 @@ class OrderStore(Protocol):
         """Insert whole units with rollup and outbox row, in one transaction.
 
         Idempotent by order id: a row that exists with the same content counts as stored and feeds
-        nothing. A unit with a member whose row has other content is left out and reported.
+        nothing. A unit with a member whose row has other content is left out and reported, and so
+        is a keyed bulk whose first order alone has a row, which was accepted at another moment:
+        that is another bulk's.
         Dead letters of inserted ids are removed in the same transaction, unless they stand for
         another order under that id. The batch may hold an id
         twice; the second is treated as if it came in a later batch.

@@ -23,7 +23,8 @@ class Candidates(NamedTuple):
     rows: Mapping[UUID, AcceptedOrder]
     """By id, in the order of ids: concurrent batches lock in one order and cannot deadlock."""
     contradicting: Mapping[UUID, AcceptedOrder]
-    """Orders whose unit is set aside, since an earlier unit has their id with other content."""
+    """Orders whose unit is set aside, since an earlier unit has their id: with other content, or as
+    the first of another bulk under the same key."""
 
 
 def candidates(units: Sequence[Unit]) -> Candidates:
@@ -40,6 +41,7 @@ def candidates(units: Sequence[Unit]) -> Candidates:
     contradicting: dict[UUID, AcceptedOrder] = {}
     for unit in units:
         clashes = [one for one in unit if not _agrees(one, chosen.get(one.order.id))]
+        clashes = clashes or _taken_first(unit, chosen)
         if clashes:
             contradicting.update((one.order.id, one) for one in clashes)
             continue
@@ -64,11 +66,29 @@ def contradicted(
             for one in unit
             if (row := existing.get(one.order.id)) is not None
             and not one.order.same_content(row.order, created_at_given=one.created_at_given)
-        }
+        } or {one.order.id: existing[one.order.id] for one in _taken_first(unit, existing)}
         if against:
             left_out.append(unit)
             conflicts.update(against)
     return left_out, conflicts
+
+
+def _taken_first(
+    unit: Unit, there: Mapping[UUID, AcceptedOrder] | Mapping[UUID, StoredOrder]
+) -> list[AcceptedOrder]:
+    """Return the first order of a keyed bulk, if another bulk's stands under its id.
+
+    It is all that this bulk has in common with one that version 0.1 accepted under the same key. A
+    part of this very bulk may be stored as well (a cache that lost entries, and was swept): that
+    has its moment of acceptance.
+    """
+    for one in unit:
+        if one.order.id == one.unit_id and one.unit_size > 1:
+            other = there.get(one.order.id)
+            if other is None or other.accepted_at == one.accepted_at:
+                break
+            return [one] if sum(each.order.id in there for each in unit) == 1 else []
+    return []
 
 
 def _agrees(one: AcceptedOrder, other: AcceptedOrder | None) -> bool:
