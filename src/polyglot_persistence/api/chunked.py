@@ -12,6 +12,9 @@ import re
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?")
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*")
 _CRLF = b"\r\n"
+LINES_A_TURN = 2_000
+"""Of framing, before other connections have their turn: about four milliseconds. A read of 256 KB
+has 512 of them if chunks hold a kilobyte, and a hundred thousand if they hold a byte."""
 
 
 class BadChunkError(Exception):
@@ -31,14 +34,17 @@ class ChunkedBody:
         self.complete = False
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return what the bytes carry of the body, and what comes after its end.
+        """Return what the bytes carry of the body, and the bytes to go on with.
+
+        These come after the body's end, or, while it is not `complete`, are for another turn.
 
         Raises:
             BadChunkError: this is no chunked coding, or it has too much framing.
         """
         carried: list[bytes] = []
         place = 0
-        while place < len(data) and not self.complete:
+        lines_left = LINES_A_TURN
+        while place < len(data) and lines_left and not self.complete:
             if self._left > len(_CRLF):
                 piece = data[place : place + self._left - len(_CRLF)]
                 carried.append(piece)
@@ -50,6 +56,7 @@ class ChunkedBody:
                 stop = len(data) if end < 0 else end + 1
                 self._take_framing(data[place:stop])
                 place = stop
+                lines_left -= 1
         return b"".join(carried), data[place:]
 
     def _take_framing(self, piece: bytes) -> None:

@@ -156,6 +156,11 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Answer what is complete, and then close; so the loop must not close by itself."""
         self._is_at_end = True
+        if self._phase != _BODY or not self._ahead:
+            self._end_of_input()
+        return True
+
+    def _end_of_input(self) -> None:
         if self._phase == _BODY:
             self._phase = _ENDING
             self.deadline = math.inf
@@ -163,7 +168,6 @@ class Connection(asyncio.Protocol):
             self._exchange.no_more()
         elif not self._ahead:
             self._close()
-        return True
 
     def pause_writing(self) -> None:
         """Begin to wait for a client that reads more slowly than it is answered."""
@@ -270,7 +274,8 @@ class Connection(asyncio.Protocol):
 
     def _go_on(self) -> None:
         """Take what was kept, now that it is its turn, and read on."""
-        if self._phase == _HEAD and self._ahead and not self.write_paused:
+        is_its_turn = self._phase == _BODY or (self._phase == _HEAD and not self.write_paused)
+        if self._ahead and is_its_turn:
             data, self._ahead = self._ahead, b""
             self._release(len(data))
             self._resume_reading()
@@ -280,6 +285,8 @@ class Connection(asyncio.Protocol):
                 self._close()
             else:
                 self._resume_reading()
+        elif self._is_at_end and not self._ahead and self._exchange is not None:
+            self._end_of_input()
 
     def _keep_ahead(self, data: bytes) -> None:
         self._ahead += data
@@ -302,6 +309,10 @@ class Connection(asyncio.Protocol):
                 data = self._take_head(data)
             elif phase == _BODY:
                 data = self._take_body(data)
+                if data and self._phase == _BODY:  # its framing is too much for one turn
+                    self._keep_ahead(data)
+                    self.loop.call_soon(self._go_on)
+                    break
             elif phase == _ANSWER:
                 self._keep_ahead(data)
                 break
@@ -432,6 +443,7 @@ class Connection(asyncio.Protocol):
         self._phase = _ENDING
         self.deadline = math.inf
         self._release(self.held_bytes)
+        self._ahead = b""
         self._pause_reading()
         exchange.body_failed(error)
 
