@@ -7,9 +7,26 @@ Invariant: no store, server or data set is imported before the command that need
 `polyglot --help` and shell completion stay quick.
 """
 
+import os
+import sys
+
 from polyglot_persistence.cli.app import app
+
+_STDERR = 2
 
 
 def main() -> None:
     """Run the `polyglot` command and exit."""
+    _open_standard_streams()
     app(prog_name="polyglot")
+
+
+def _open_standard_streams() -> None:
+    """Open what was closed by `>&-`: else a file opened later would get its number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
