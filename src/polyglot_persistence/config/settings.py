@@ -25,7 +25,7 @@ from polyglot_persistence.config.addresses import (
     queue_url,
     search_url,
 )
-from polyglot_persistence.config.fields import Spec
+from polyglot_persistence.config.fields import IgnoredError, Spec, refuse_service_link
 from polyglot_persistence.config.fields import choice as _choice
 from polyglot_persistence.config.fields import count as _count
 from polyglot_persistence.config.fields import hidden as _hidden
@@ -187,11 +187,13 @@ class Settings(HttpSettings):
         {exporter: exporter for exporter in ("none", "otlp")},
         "Where traces go: nowhere, or by OTLP over HTTP to where the standard variable "
         "`OTEL_EXPORTER_OTLP_ENDPOINT` says. Requests then pass through the web framework.",
+        shared=True,
     )
     log_level: str = _choice(
         "info",
         {level: level for level in ("debug", "info", "warning", "error")},
-        "Least severe log line that is written.",
+        "Least severe log line that is written; other programs' words for a level are understood.",
+        aliases={"trace": "debug", "warn": "warning", "fatal": "error", "critical": "error"},
     )
     log_format: str = _choice(
         "auto",
@@ -351,6 +353,8 @@ class Settings(HttpSettings):
     api_keys_file: Path | None = dataclasses.field(default=None, compare=False)
     """Where `api_keys` come from, if that is a file."""
     described: "Sequence[Described]" = dataclasses.field(default=(), compare=False)
+    warnings: Sequence[str] = dataclasses.field(default=(), compare=False)
+    """What was ignored, and why."""
 
     @property
     def postgres_url(self) -> str:
@@ -417,6 +421,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     """
     values: dict[str, Any] = {}
     described: list[Described] = []
+    warnings: list[str] = []
     # Those of the class itself first, then those that it inherits.
     inherited = HttpSettings.__dataclass_fields__
     for field in sorted(dataclasses.fields(Settings), key=lambda one: one.name in inherited):
@@ -425,6 +430,11 @@ def load(environ: Mapping[str, str]) -> Settings:
         name, spec = field.name.upper(), field.metadata["spec"]
         text, source = _text(environ, name, spec)
         try:
+            refuse_service_link(text)
+            values[field.name] = spec.parse(text)
+        except IgnoredError as error:
+            warnings.append(f"{name}: {error}")
+            text, source = spec.default, "default"
             values[field.name] = spec.parse(text)
         except ValueError as error:
             example = "" if "e.g." in str(error) else f"; e.g. {spec.default}"
@@ -433,7 +443,9 @@ def load(environ: Mapping[str, str]) -> Settings:
         described.append(Described(name, shown, source, spec.default, spec.allowed, spec.doc))
     sources = {setting.name: setting.source for setting in described}
     keys_file = Path(environ["API_KEYS_FILE"]) if sources["API_KEYS"] == "file" else None
-    settings = Settings(**values, api_keys_file=keys_file, described=tuple(described))
+    settings = Settings(
+        **values, api_keys_file=keys_file, described=tuple(described), warnings=warnings
+    )
     _check_relations(settings)
     return settings
 

@@ -202,8 +202,7 @@ class _Deployment:
         await _all(self._worker.start(), self._api.start())
         await self._wait_until_ready()
         url = f"http://{_url_host(self._host)}:{self._port}"
-        sys.stdout.write(f"ready: {url}\n")
-        sys.stdout.flush()
+        _announce(url)
         services = (self._postgres, self._valkey, self._api, self._worker)
         await _all(*(_keep(one) for one in services), self._companion(url))
 
@@ -260,6 +259,18 @@ class _Deployment:
         }
         ours = {*set_here, *(f"{name}_FILE" for name in set_here)}
         return {**{k: v for k, v in os.environ.items() if k not in ours}, **set_here}
+
+
+def _announce(url: str) -> None:
+    """Print that the system is ready; a reader that has gone away stops nothing."""
+    try:
+        sys.stdout.write(f"ready: {url}\n")
+        sys.stdout.flush()
+    except OSError as error:
+        _log.warning("stdout_lost", error=str(error), url=url)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())  # else the exit would fail at what is left in the buffer
+        os.close(null)
 
 
 async def _no_company(_url: str) -> None:
