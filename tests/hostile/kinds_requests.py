@@ -207,7 +207,7 @@ async def two_lengths(attack: Attack) -> None:
     await attack.each(16, act)
 
 
-@kind(answered(200))
+@kind(only(200, 422, 429))
 async def dust(attack: Attack) -> None:
     """A body of which each byte is a chunk with an extension."""
     body = b"1;e\r\n \r\n" * 20_000 + b"0\r\n\r\n"

@@ -1,6 +1,6 @@
 """Hostile clients harm nobody: a well-behaved one beside them is answered, and nothing is lost.
 
-One deployment meets all kinds, one after the other. `HOSTILE_SECONDS` is how long each takes (2);
+One deployment meets all kinds, one after the other. `HOSTILE_SECONDS` is how long each takes (1);
 `HOSTILE_KINDS` names some of them, by commas. `make hostile` runs it for longer.
 """
 
@@ -29,7 +29,7 @@ from tests.support.processes import REPOSITORY, descendants
 from tests.support.real_servers import empty_stores
 from tests.support.servers import short_directory
 
-SECONDS = float(os.environ.get("HOSTILE_SECONDS", "2"))
+SECONDS = float(os.environ.get("HOSTILE_SECONDS", "1"))
 CHOSEN = [name for name in os.environ.get("HOSTILE_KINDS", ",".join(KINDS)).split(",") if name]
 P99_SECONDS_MAX = 0.25
 QUIET_TIMES_MAX = 3.0

@@ -30,15 +30,9 @@ from polyglot_persistence.api.chunked import BadChunkError, ChunkedBody
 from polyglot_persistence.api.exchange import AsgiExchange, Exchange, asgi_scope
 from polyglot_persistence.api.head_reader import HeadReader
 from polyglot_persistence.api.heads import BadHeadError, Head, read_target
-from polyglot_persistence.api.held_writes import HeldTransport, Turn
-from polyglot_persistence.api.in_flight import Crowd, InFlight, network_of
-from polyglot_persistence.api.limits import HttpLimits
-from polyglot_persistence.api.problems import (
-    TOO_SLOW,
-    UNAVAILABLE,
-    Kind,
-    problem,
-)
+from polyglot_persistence.api.held_writes import HeldTransport
+from polyglot_persistence.api.in_flight import Shared, network_of
+from polyglot_persistence.api.problems import TOO_SLOW, UNAVAILABLE, Kind, problem
 from polyglot_persistence.api.rendering import CLOSE_LINE, STATUS_LINES, default_lines, lines
 from polyglot_persistence.api.replies import Headers
 
@@ -65,16 +59,6 @@ _ENDING = 3
 """The answer is under way, and the last one. Nothing more is taken."""
 _CLOSED = 4
 """No answer follows. What is read is dropped."""
-
-
-class Shared:
-    """What all connections of one server have in common."""
-
-    def __init__(self, limits: HttpLimits) -> None:
-        self.limits = limits
-        self.turn = Turn()
-        self.in_flight = InFlight(limits.in_flight_bytes_max)
-        self.crowd = Crowd(limits.connections_max, limits.address_connections_max)
 
 
 class Connection(asyncio.Protocol):

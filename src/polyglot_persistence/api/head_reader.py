@@ -51,13 +51,9 @@ class HeadReader:
             BadHeadError: this is no head, or too much of one.
         """
         if not self.size:
-            if data[0] in _END:  # empty lines before a request (RFC 9112, 2.2)
-                data = data.lstrip(_END)
-                if not data:
-                    return data
-            self._tail = b""
-            self._in_request_line = True
-            self._is_parsed = self._is_upgrade = self._is_1_1 = False
+            data = self._begin(data)
+            if not data:
+                return data
         # The end is found first, so that what a pipeline holds behind it is not looked at.
         end = self._end_in(data)
         rest = b""
@@ -117,6 +113,14 @@ class HeadReader:
     def on_headers_complete(self) -> None:
         """Note that the parser, too, sees the end of the head."""
         self._is_parsed = True
+
+    def _begin(self, data: bytes) -> bytes:
+        """Return the bytes from the first of a head on."""
+        self._tail = b""
+        self._in_request_line = True
+        self._is_parsed = self._is_upgrade = self._is_1_1 = False
+        # There may be empty lines before a request (RFC 9112, 2.2).
+        return data.lstrip(_END) if data[0] in _END else data
 
     def _end_in(self, data: bytes) -> int:
         """Return where in the bytes the head ends, or 0."""
