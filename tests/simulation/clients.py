@@ -131,7 +131,7 @@ class Clients:
             await asyncio.sleep(RETRY_SECONDS * (number + 1))
 
     def _heard(self, attempt: Attempt, answer: Answer) -> None:
-        attempt.status = answer.status
+        attempt.status, attempt.heard_at = answer.status, self._loop.now
         if attempt.told != "acknowledged":
             return
         out = answer.json()

@@ -11,7 +11,7 @@ from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.app import ApiLimits, Flows
 from polyglot_persistence.api.routes import Handlers
 from polyglot_persistence.domain.access import Scope
-from polyglot_persistence.domain.matching import match
+from polyglot_persistence.domain.matching import spans_of
 from polyglot_persistence.domain.order import derived_id, new_id
 from polyglot_persistence.domain.search import NameOrders, SearchQuery
 from polyglot_persistence.domain.text import QueryWord
@@ -157,7 +157,7 @@ class StubFlows:
     async def names(self, words: Sequence[QueryWord], names_max: int) -> Sequence[NameOrders]:
         """Answer as a search index."""
         self._fail()
-        named = [name for name in self.named if match(name.product_name, tuple(words)).spans]
+        named = [name for name in self.named if spans_of(name.product_name, tuple(words))]
         return named[:names_max]
 
     async def latest_days(self, days_max: int) -> LatestDays:

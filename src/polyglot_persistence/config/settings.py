@@ -9,7 +9,6 @@ Invariant: nothing else reads the environment; adapters and loops get values, ne
 """
 
 import dataclasses
-import errno
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -33,14 +32,13 @@ from polyglot_persistence.config.fields import readable_file as _readable_file
 from polyglot_persistence.config.fields import seconds as _seconds
 from polyglot_persistence.config.fields import setting as _setting
 from polyglot_persistence.config.http import HttpSettings
+from polyglot_persistence.config.secret_files import secret_of
 from polyglot_persistence.domain.access import (
     ApiKey,
-    KeyList,
     Rate,
     Scope,
     parse_api_keys,
     parse_rate,
-    read_key_list,
     shown_api_keys,
 )
 from polyglot_persistence.domain.codec import UNIT_SIZE_MAX
@@ -48,8 +46,6 @@ from polyglot_persistence.domain.schedule import Schedule
 from polyglot_persistence.errors import ConfigurationError
 
 _KIB = 1024
-_SECRET_FILE_BYTES_MAX = 64 * _KIB
-_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -458,38 +454,8 @@ def _text(
     if text and path:
         raise ConfigurationError(f"{name}: set either {name} or {name}_FILE, not both")
     if path:
-        return _content(name, Path(path)), "file"
+        return secret_of(name, Path(path)), "file"
     return (text, "environment") if text else (spec.default, "default")
-
-
-def _content(name: str, path: Path, *, may_be_empty: bool = False) -> str:
-    try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(_SECRET_FILE_BYTES_MAX).strip()
-            is_cut = bool(file.read(1))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ConfigurationError(f"{name}_FILE: cannot read {path}: {reason}") from error
-    if is_cut:
-        size = _SECRET_FILE_BYTES_MAX // _KIB
-        raise ConfigurationError(f"{name}_FILE: {path} has more than {size} KiB of text")
-    if not (text or may_be_empty):
-        raise ConfigurationError(f"{name}_FILE: {path} is empty")
-    return text
-
-
-def read_api_keys(path: Path) -> KeyList:
-    """Return the keys of a file as it is now; none of one that is empty or cannot be read.
-
-    Raises:
-        ConfigurationError: this process can open no file for now, which says nothing of this one.
-    """
-    try:
-        return read_key_list(_content("API_KEYS", path, may_be_empty=True))
-    except ConfigurationError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _OUT_OF_FILES:
-            raise
-        return KeyList([], [str(error)])
 
 
 _AT_MOST = (

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from polyglot_persistence.domain.matching import edits, highlighted, match
+from polyglot_persistence.domain.matching import edits, highlighted, rank_of
 from polyglot_persistence.domain.order import Order
 from polyglot_persistence.domain.search import (
     Facets,
@@ -147,9 +147,7 @@ class SearchFlow:
         longer = [word for word in asked if len(word.stem) > 1]
         if letters and longer:
             names = await self._search.names(longer, LOOKED_THROUGH_MAX)
-            found = [
-                one for one in names if all(match(one.product_name, (w,)).rank for w in letters)
-            ]
+            found = [one for one in names if all(rank_of(one.product_name, (w,)) for w in letters)]
             if len(found) >= names_max or (found and len(names) < LOOKED_THROUGH_MAX):
                 return found[:names_max]
         return await self._search.names(asked, names_max)

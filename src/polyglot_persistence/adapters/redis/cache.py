@@ -235,9 +235,16 @@ class RedisCache:
         return bool(stored)
 
     async def ping(self) -> StoreState:
-        """Ask again what the server is, for its settings can change while it runs."""
+        """Ask again what the server is, for its settings can change while it runs.
+
+        One that may evict dirty entries loses the copy of the epoch: what it has evicted is not
+        known any more once its policy is mended.
+        """
         connection = await self._client.connection()
         await _reading(self._meet(connection))
+        if self._server.evicts_dirty:
+            copy = keys.epoch(self._server.reign)
+            await _reading(connection.execute("DEL", keys.WARM_TOKEN, copy))
         if replicas := self._server.replicas:
             with contextlib.suppress(UnavailableError, UnknownOutcomeError):
                 if replicas >= await self._replicas_seen(connection):  # else one has left
