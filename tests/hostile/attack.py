@@ -166,7 +166,9 @@ class Attack:
             for number in range(clients):
                 tasks.create_task(one(number))
 
-    async def ask(self, clients: int, request: Callable[[], bytes], *, ahead: int = 8) -> None:
+    async def ask(
+        self, clients: int, request: Callable[[], bytes], *, ahead: int = 8, pause: float = 0.0
+    ) -> None:
         """Have so many clients ask as fast as they are answered, `ahead` requests at a time."""
 
         async def act(client: Client) -> None:
@@ -174,6 +176,8 @@ class Attack:
                 await client.send(b"".join(request() for _ in range(ahead)))
                 for _ in range(ahead):
                     await client.answer()
+                if pause:
+                    await asyncio.sleep(pause)
 
         await self.each(clients, act)
 

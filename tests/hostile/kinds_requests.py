@@ -31,6 +31,7 @@ async def endless_trailers(attack: Attack) -> None:
             await client.send(chunked("/api/orders") + b"0\r\n")
             while not asking.done():
                 await client.send(b"a:\r\n" * 4_000)
+                await asyncio.sleep(0.005)  # copies through the loopback are no harm of a client's
         finally:
             await asking
 
@@ -47,6 +48,7 @@ async def endless_extensions(attack: Attack) -> None:
             await client.send(chunked("/api/bulk-orders") + b"1;x=")
             while not asking.done():
                 await client.send(b"y" * 16_000)
+                await asyncio.sleep(0.005)
         finally:
             await asking
 
@@ -152,7 +154,7 @@ async def deep_json(attack: Attack) -> None:
         post("/api/bulk-orders", b"[" * 1_000_000),
         post("/api/bulk-orders", b'{"orders":' * 100_000),
     ]
-    await attack.ask(4, lambda: random.choice(requests), ahead=1)
+    await attack.ask(4, lambda: random.choice(requests), ahead=1, pause=0.005)
 
 
 @kind(only(400, 413, 422, 429))
