@@ -87,6 +87,27 @@ class Client:
         except TimeoutError:
             self.attack.seen["nothing"] += 1
 
+    async def go_on(
+        self, begin: bytes, more: Callable[[], bytes], *, pause: float, name: str = ""
+    ) -> None:
+        """Send a beginning, and then more and more until it is answered."""
+        asking = asyncio.ensure_future(self.answer(name))
+        try:
+            await self.send(begin)
+            while not asking.done():
+                await self.send(more())
+                await asyncio.sleep(pause)
+        finally:
+            await asking
+
+    async def place(self, orders: int, *more: str, behind: bytes = b"") -> None:
+        """Send so many orders in one piece, and what comes behind; take the orders' answers."""
+        names = [self.attack.name() for _ in range(orders)]
+        requests = [post("/api/orders", order(name), *more) for name in names]
+        await self.send(b"".join(requests) + behind)
+        for name in names:
+            await self.answer(name)
+
     def reset(self) -> None:
         """End it without a word."""
         sock: socket.socket = self.writer.get_extra_info("socket")

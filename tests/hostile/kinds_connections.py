@@ -3,7 +3,7 @@
 import asyncio
 from itertools import count
 
-from tests.hostile.attack import Attack, Client, Ended, answered, get, kind, order, post
+from tests.hostile.attack import Attack, Client, Ended, answered, chunked, get, kind, order, post
 
 HEALTH = get("/health/live")
 TEA = b'{"product_name":"unread","amount":1}'
@@ -71,14 +71,7 @@ async def slow_heads(attack: Attack) -> None:
     """200 heads that come byte by byte, and never end."""
 
     async def act(client: Client) -> None:
-        asking = asyncio.ensure_future(client.answer())
-        try:
-            await client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
-            while not asking.done():
-                await client.send(b"x")
-                await asyncio.sleep(0.1)
-        finally:
-            await asking
+        await client.go_on(b"GET / HTTP/1.1\r\nHost: localhost\r\n", lambda: b"x", pause=0.1)
 
     await attack.each(200, act)
 
@@ -88,14 +81,8 @@ async def slow_orders(attack: Attack) -> None:
     """E7: 200 orders that come byte by byte on the way past the framework."""
 
     async def act(client: Client) -> None:
-        asking = asyncio.ensure_future(client.answer())
-        try:
-            await client.send(post("/api/orders", order("unread" * 50))[:-300])
-            while not asking.done():
-                await client.send(b"x")
-                await asyncio.sleep(0.2)
-        finally:
-            await asking
+        cut = post("/api/orders", order("unread" * 50))[:-300]
+        await client.go_on(cut, lambda: b"x", pause=0.2)
 
     await attack.each(200, act)
 
@@ -105,16 +92,7 @@ async def slow_chunks(attack: Attack) -> None:
     """100 bulks in chunks of one byte, which come as slowly as they may, and more slowly."""
 
     async def act(client: Client) -> None:
-        asking = asyncio.ensure_future(client.answer())
-        head = b"POST /api/bulk-orders HTTP/1.1\r\nHost: localhost\r\n"
-        more = b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-        try:
-            await client.send(head + more)
-            while not asking.done():
-                await client.send(b"1\r\n \r\n")
-                await asyncio.sleep(0.2)
-        finally:
-            await asking
+        await client.go_on(chunked("/api/bulk-orders"), lambda: b"1\r\n \r\n", pause=0.2)
 
     await attack.each(100, act)
 
@@ -173,10 +151,7 @@ async def pipelines_with_a_wrong_end(attack: Attack) -> None:
     """E11: fifty orders in one piece, and then bytes that are no request."""
 
     async def act(client: Client) -> None:
-        names = [attack.name() for _ in range(50)]
-        await client.send(b"".join(post("/api/orders", order(n)) for n in names) + b"\0\r\n")
-        for name in names:
-            await client.answer(name)
+        await client.place(50, behind=b"\0\r\n")
         await client.answer()
 
     await attack.each(4, act)
@@ -187,11 +162,7 @@ async def pipelines_without_an_end(attack: Attack) -> None:
     """E11: fifty orders in one piece, and then half a head."""
 
     async def act(client: Client) -> None:
-        names = [attack.name() for _ in range(50)]
-        orders = b"".join(post("/api/orders", order(n)) for n in names)
-        await client.send(orders + b"GET / HTTP/1.1\r\nHost: lo")
-        for name in names:
-            await client.answer(name)
+        await client.place(50, behind=b"GET / HTTP/1.1\r\nHost: lo")
         await client.answer()
 
     await attack.each(4, act)

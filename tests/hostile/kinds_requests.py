@@ -26,14 +26,9 @@ async def endless_trailers(attack: Attack) -> None:
     """E2: a body without content, whose trailers never end."""
 
     async def act(client: Client) -> None:
-        asking = asyncio.ensure_future(client.answer())
-        try:
-            await client.send(chunked("/api/orders") + b"0\r\n")
-            while not asking.done():
-                await client.send(b"a:\r\n" * 4_000)
-                await asyncio.sleep(0.005)  # copies through the loopback are no harm of a client's
-        finally:
-            await asking
+        # The pause is for copies through the loopback, which are no harm of a client's.
+        begin = chunked("/api/orders") + b"0\r\n"
+        await client.go_on(begin, lambda: b"a:\r\n" * 4_000, pause=0.005)
 
     await attack.each(16, act)
 
@@ -43,14 +38,8 @@ async def endless_extensions(attack: Attack) -> None:
     """A chunk whose extension never ends."""
 
     async def act(client: Client) -> None:
-        asking = asyncio.ensure_future(client.answer())
-        try:
-            await client.send(chunked("/api/bulk-orders") + b"1;x=")
-            while not asking.done():
-                await client.send(b"y" * 16_000)
-                await asyncio.sleep(0.005)
-        finally:
-            await asking
+        begin = chunked("/api/bulk-orders") + b"1;x="
+        await client.go_on(begin, lambda: b"y" * 16_000, pause=0.005)
 
     await attack.each(16, act)
 
@@ -92,16 +81,13 @@ async def endless_garbage(attack: Attack) -> None:
 async def endless_imports(attack: Attack) -> None:
     """Imports of real orders, a few now and then, without an end."""
 
+    def chunk() -> bytes:
+        lines = b"".join(order(f"import {attack.name()}") + b"\n" for _ in range(4))
+        return b"%x\r\n%b\r\n" % (len(lines), lines)
+
     async def act(client: Client) -> None:
-        asking = asyncio.ensure_future(client.answer("import"))
-        try:
-            await client.send(chunked("/api/orders/import", media_type=NDJSON))
-            while not asking.done():
-                lines = b"".join(order(f"import {attack.name()}") + b"\n" for _ in range(4))
-                await client.send(b"%x\r\n%b\r\n" % (len(lines), lines))
-                await asyncio.sleep(0.1)
-        finally:
-            await asking
+        begin = chunked("/api/orders/import", media_type=NDJSON)
+        await client.go_on(begin, chunk, pause=0.1, name="import")
 
     await attack.each(32, act)
 
@@ -223,10 +209,7 @@ async def order_flood(attack: Attack) -> None:
 
     async def act(client: Client) -> None:
         while attack.left:
-            names = [attack.name() for _ in range(32)]
-            await client.send(b"".join(post("/api/orders", order(name)) for name in names))
-            for name in names:
-                await client.answer(name)
+            await client.place(32)
 
     async def one() -> None:
         while attack.left:
@@ -246,11 +229,7 @@ async def order_flood_with_a_key(attack: Attack) -> None:
 
     async def act(client: Client) -> None:
         while attack.left:
-            names = [attack.name() for _ in range(32)]
-            key = f"X-API-Key: {attack.secret}"
-            await client.send(b"".join(post("/api/orders", order(name), key) for name in names))
-            for name in names:
-                await client.answer(name)
+            await client.place(32, f"X-API-Key: {attack.secret}")
 
     await attack.each(16, act)
 

@@ -3,7 +3,7 @@
 Real processes and stores; the rows of before are written as that version wrote them.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
@@ -12,7 +12,7 @@ import pytest_asyncio
 from polyglot_persistence.domain.order import bulk_ids, derived_id, earlier_bulk_ids
 from polyglot_persistence.embedded.postgres import EmbeddedPostgres
 from tests.support.eventually import eventually
-from tests.support.stand import Stand, stand_on
+from tests.support.stand import Program, Stand, stand_on
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -25,24 +25,25 @@ async def stand(postgres_server: EmbeddedPostgres) -> AsyncIterator[Stand]:
         yield stand
 
 
-async def store_as_earlier(stand: Stand, ids: Sequence[UUID], names: Sequence[str]) -> None:
-    """Let the record hold orders that were accepted an hour ago."""
-    for order_id, name in zip(ids, names, strict=True):
+async def upgraded(stand: Stand, size: int) -> tuple[Program, list[UUID]]:
+    """Return an API, and the ids of a keyed bulk that an earlier version accepted an hour ago."""
+    api = await stand.api()
+    stand.worker()
+    await stand.all_persisted()
+    ids = earlier_bulk_ids("", "key", size)
+    for order_id, name in zip(ids, NAMES, strict=False):
         await stand.record.execute(
             "INSERT INTO orders (id, product_name, amount, created_at, accepted_at) "
             f"VALUES ('{order_id}', '{name}', 1, now() - interval '1 hour', "
             "now() - interval '1 hour')"
         )
+    return api, ids
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 async def test_a_bulk_is_replayed_after_the_upgrade(stand: Stand, size: int) -> None:
     """Under the ids that it was given then."""
-    api = await stand.api()
-    stand.worker()
-    await stand.all_persisted()
-    ids = earlier_bulk_ids("", "key", size)
-    await store_as_earlier(stand, ids, NAMES[:size])
+    api, ids = await upgraded(stand, size)
     again = await api.place_bulk(NAMES[:size], "key")
     assert (again.status, again.json["order_ids"]) == (202, [str(one) for one in ids])
     assert (await api.place_bulk([*NAMES[: size - 1], "Other"], "key")).status == 422
@@ -53,11 +54,7 @@ async def test_a_bulk_is_replayed_after_the_upgrade(stand: Stand, size: int) -> 
 @pytest.mark.parametrize("size", [1, 2, 3])
 async def test_a_bulk_that_could_not_be_looked_for_is_not_doubled(stand: Stand, size: int) -> None:
     """The record stood still when it came again, and the cache had forgotten it."""
-    api = await stand.api()
-    stand.worker()
-    await stand.all_persisted()
-    ids = earlier_bulk_ids("", "key", size)
-    await store_as_earlier(stand, ids, NAMES[:size])
+    api, ids = await upgraded(stand, size)
     stand.record_link.stall()
     unchecked = await api.place_bulk(NAMES[:size], "key")
     assert (unchecked.status, unchecked.json["order_ids"]) == (

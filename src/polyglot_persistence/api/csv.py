@@ -10,6 +10,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from starlette.requests import Request
 
@@ -24,39 +25,41 @@ _FORMULA = re.compile(rf"(^[\t\r\n]|(?:^|[{_SEPARATORS}])\"*)(?=[=+\-@\uff1d\uff
 """Before what begins a formula, also in full width, which some spreadsheets take for the same."""
 
 
-def wants_csv(request: Request) -> bool:
-    """Whether `format=csv` or the `Accept` header asks for CSV rather than JSON.
+class CsvForm(NamedTuple):
+    """How a client wants its CSV."""
+
+    has_mark: bool
+    """With a byte order mark, without which Excel takes UTF-8 for the encoding of its country.
+    Programs rather take the mark for a part of the first column's name."""
+
+
+def wanted_csv(request: Request) -> CsvForm | None:
+    """Return the form of CSV that `format=csv` or the `Accept` header asks for; None for JSON.
 
     Raises:
-        MalformedError: another format.
+        MalformedError: another format, or `bom` is neither true nor false.
     """
-    parse_flag(request, "bom")  # a wrong value is an error in answers of either kind
+    wanted = CsvForm(parse_flag(request, "bom"))
     form = request.query_params.get("format")
     if form is not None:
         if form not in ("csv", "json"):
             raise MalformedError("the query parameter format must be csv or json")
-        return form == "csv"
+        return wanted if form == "csv" else None
     accept = request.headers.get("accept", "")
-    return _quality(accept, "text/csv") > _quality(accept, "application/json")
+    is_better = _quality(accept, "text/csv") > _quality(accept, "application/json")
+    return wanted if is_better else None
 
 
 def csv_reply(
-    request: Request,
+    form: CsvForm,
     file_name: str,
     head: Sequence[str],
     rows: Iterable[Sequence[object]],
     headers: Headers,
 ) -> Reply:
-    """Return rows as a file; None is an empty cell.
-
-    With `bom=true` it begins with a byte order mark, without which Excel takes UTF-8 for the
-    encoding of its country. Programs rather take the mark for a part of the first column's name.
-
-    Raises:
-        MalformedError: `bom` is neither true nor false.
-    """
+    """Return rows as a file; None is an empty cell."""
     text = io.StringIO(newline="")
-    if parse_flag(request, "bom"):
+    if form.has_mark:
         text.write("\ufeff")
     writer = csv.writer(text)
     writer.writerow(head)

@@ -34,6 +34,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+import msgspec
 from starlette.requests import Request
 
 from polyglot_persistence.api.bodies import BodyReader, BrokenBodyError, SlowSenderError
@@ -46,6 +47,7 @@ from polyglot_persistence.api.problems import (
     PROBLEM_HEADERS,
     TOO_SLOW,
     ImportProblem,
+    Kind,
     detail_of,
     error_headers,
     kind_of,
@@ -372,32 +374,21 @@ class _Import:
         """Return the problem of an import that was read to its end and is not stored as a whole."""
         totals = self.totals
         lines = totals.accepted + totals.unchanged + totals.rejected
-        kind = LINES_REJECTED
-        body = ImportProblem(
-            type_uri(kind),
-            kind.title,
-            kind.status,
+        detail = (
             f"{totals.rejected} of {lines} lines rejected, the others are stored: "
-            f"for example {totals.first_error}",
-            instance,
-            accepted=totals.accepted,
-            unchanged=totals.unchanged,
-            rejected=totals.rejected,
-            lines_read=totals.lines_read,
-            lines_rejected=totals.errors,
-            lines_rejected_omitted=totals.errors_omitted,
+            f"for example {totals.first_error}"
         )
-        return kind.status, PROBLEM_HEADERS, encode_json(body)
+        body = self._problem(LINES_REJECTED, detail, instance)
+        return body.status, PROBLEM_HEADERS, encode_json(body)
 
     def problem(self, stopped: _StoppedError, instance: str) -> Reply:
         """Return the problem that ended the import, with what was done and where to go on."""
-        totals = self.totals
         cause = stopped.cause
         numbers = [line.number for line in stopped.pending]
         unknown = [line.number for line in stopped.pending if line.may_be_stored]
         if unknown and not isinstance(cause, UnknownOutcomeError):
             cause = UnknownOutcomeError(str(cause))
-        first = min([*numbers, totals.lines_read + 1])
+        first = min([*numbers, self.totals.lines_read + 1])
         match cause:
             case BrokenBodyError():
                 kind, why = MALFORMED, str(cause)
@@ -409,23 +400,31 @@ class _Import:
                 kind, why = kind_of(cause), detail_of(cause)
         if unknown:
             why = f"whether {_in_words(unknown)} stored is not known"
-        body = ImportProblem(
+        detail = f"{why}; {self._how_to_resume(first, bool(unknown))}"
+        body = msgspec.structs.replace(
+            self._problem(kind, detail, instance),
+            first_line_not_accepted=first,
+            lines_not_accepted=numbers,
+            lines_unknown=unknown,
+        )
+        return kind.status, (*PROBLEM_HEADERS, *error_headers(cause)), encode_json(body)
+
+    def _problem(self, kind: Kind, detail: str, instance: str) -> ImportProblem:
+        """Return a problem with what was done."""
+        totals = self.totals
+        return ImportProblem(
             type_uri(kind),
             kind.title,
             kind.status,
-            f"{why}; {self._how_to_resume(first, bool(unknown))}",
+            detail,
             instance,
             accepted=totals.accepted,
             unchanged=totals.unchanged,
             rejected=totals.rejected,
-            first_line_not_accepted=first,
             lines_read=totals.lines_read,
-            lines_not_accepted=numbers,
-            lines_unknown=unknown,
             lines_rejected=totals.errors,
             lines_rejected_omitted=totals.errors_omitted,
         )
-        return kind.status, (*PROBLEM_HEADERS, *error_headers(cause)), encode_json(body)
 
     def _how_to_resume(self, first: int, is_any_unknown: bool) -> str:
         if self._key is not None:

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from starlette.requests import Request
 
 from polyglot_persistence.api.bodies import BodyReader
-from polyglot_persistence.api.csv import csv_reply, wants_csv
+from polyglot_persistence.api.csv import csv_reply, wanted_csv
 from polyglot_persistence.api.queries import parse_count
 from polyglot_persistence.api.replies import Headers, Reply, json_reply
 from polyglot_persistence.api.schemas import (
@@ -81,10 +81,10 @@ class SalesRoutes:
             )
             for row in report.rows
         ]
-        if wants_csv(request):
+        if form := wanted_csv(request):
             head = ("start", "revenue", "orders", "average", "growth")
             cells = [(r.start.isoformat(), r.revenue, r.orders, r.average, r.growth) for r in rows]
-            return csv_reply(request, "sales.csv", head, cells, _as_of(report.as_of))
+            return csv_reply(form, "sales.csv", head, cells, _as_of(report.as_of))
         total = SalesTotalOut(*report.total, average(report.total))
         return json_reply(
             200,
@@ -108,10 +108,10 @@ class SalesRoutes:
             ProductSalesOut(p.product_name, p.revenue, p.orders, _mean(p.revenue, p.orders))
             for p in top.products
         ]
-        if wants_csv(request):
+        if form := wanted_csv(request):
             head = ("product_name", "revenue", "orders", "average")
             cells = [(r.product_name, r.revenue, r.orders, r.average) for r in rows]
-            return csv_reply(request, "products.csv", head, cells, _as_of(top.as_of))
+            return csv_reply(form, "products.csv", head, cells, _as_of(top.as_of))
         return json_reply(200, TopProductsOut(top.as_of, first, end, rows), _VARY)
 
     def _bounds(self, request: Request, grain: Grain, zone: ZoneInfo) -> list[datetime]:

@@ -25,7 +25,8 @@ AMOUNT_TEXT_MAX = 64
 
 # C0, DEL and C1 controls, line and paragraph separators, and lone surrogates (valid in JSON,
 # not in UTF-8). PostgreSQL TEXT cannot hold NUL; the rest would forge log lines.
-_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_CONTROLS = "\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+_FORBIDDEN = re.compile(f"[{_CONTROLS}]")
 
 BIDI_CONTROLS = r"\u202a-\u202e\u2066-\u2069"
 """Embeddings, overrides and isolates, as a class of a regular expression: they turn round what
@@ -39,7 +40,7 @@ INVISIBLE = (
 """What leaves no ink, likewise: white space, Unicode's Default_Ignorable_Code_Point, fillers and
 the empty Braille pattern. Of the basic plane, as far as every dialect of expressions reaches."""
 
-_REFUSED = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{BIDI_CONTROLS}]")
+_REFUSED = re.compile(f"[{_CONTROLS}{BIDI_CONTROLS}]")
 _VISIBLE = re.compile(
     rf"[^{INVISIBLE}\U00016fe4\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a"
     r"\U000e0000-\U000e0fff]"

@@ -1,8 +1,8 @@
 """Full-text search over product names: pages of hits, completion, and corrections."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 from polyglot_persistence.domain.matching import edits, highlighted, rank_of
 from polyglot_persistence.domain.order import Order
@@ -34,6 +34,8 @@ LOOKED_THROUGH_MAX = 200
 """Names that have the longer words of a text and are looked through for its single letters."""
 
 SUGGESTIONS_REMEMBERED_MAX = 4_096
+T = TypeVar("T")
+
 SUGGESTIONS_REMEMBERED_SECONDS = 5.0
 """Who types asks for the same beginnings as everybody, and the shortest of them, which take the
 longest, are asked for most. A product that is new is suggested so much later."""
@@ -103,9 +105,7 @@ class SearchFlow:
         if len(result.hits) > len(hits):
             end = position(hits[-1].order, hits[-1].rank, query.sort)
         found = []
-        for place, (order, rank) in enumerate(hits):
-            if place % NAMES_PER_TURN == 0:
-                await asyncio.sleep(0)
+        async for order, rank in _in_turns(hits):
             shown = highlighted(order.product_name, asked)
             found.append(FoundOrder(order, ranking.score(rank), shown))
         return Page(
@@ -172,9 +172,7 @@ class SearchFlow:
         names = await self._search.names([wide], NEAR_NAMES_MAX)
         nearest: tuple[int, str] | None = None
         seen: set[str] = set()
-        for place, (name, _) in enumerate(names):
-            if place % NAMES_PER_TURN == 0:
-                await asyncio.sleep(0)
+        async for name, _ in _in_turns(names):
             for own in words(name):
                 if own in seen:
                     continue
@@ -185,6 +183,14 @@ class SearchFlow:
                 if away <= edits_max and (nearest is None or away < nearest[0]):
                     nearest = (away, own)
         return nearest and nearest[1]
+
+
+async def _in_turns(compared: Sequence[T]) -> AsyncIterator[T]:
+    """Yield hits or names, and let other requests have their turn before every few."""
+    for place, one in enumerate(compared):
+        if place % NAMES_PER_TURN == 0:
+            await asyncio.sleep(0)
+        yield one
 
 
 def _choices(near: Sequence[str]) -> Iterator[Sequence[str]]:
