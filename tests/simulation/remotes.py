@@ -50,10 +50,14 @@ class Contexts:
         self._open: list[AbstractAsyncContextManager[Any]] = []
         self.abandoned: list[AbstractAsyncContextManager[Any]] = []
         """Kept, so that nothing collects them while the world is simulated."""
+        self._is_over = False
 
     def opened(self, context: AbstractAsyncContextManager[Any]) -> None:
-        """Take note of one."""
-        self._open.append(context)
+        """Take note of one; it ends at once if its call outlived the process."""
+        if self._is_over:
+            end(context)
+        else:
+            self._open.append(context)
 
     def closed(self, context: AbstractAsyncContextManager[Any]) -> bool:
         """Forget one; return whether it was open."""
@@ -64,6 +68,7 @@ class Contexts:
 
     def end_all(self) -> None:
         """End them as the stores do when the process is gone: nothing is committed."""
+        self._is_over = True
         ending, self._open = self._open, []
         for context in ending:
             end(context)
