@@ -213,13 +213,13 @@ class _Deployment:
                 stack.push_async_callback(service.stop)  # the last one pushed is stopped first
 
     async def _wait_until_ready(self) -> None:
-        await wait_until(self._ready_or_ended, READY_TIMEOUT_SECONDS)
+        ready = await wait_until(self._ready_or_ended, READY_TIMEOUT_SECONDS)
         for program in (self._api, self._worker):
             if not program.running:
                 raise ConfigurationError(
                     f"the {program.name} process {program.exit_text()}; its log above says why"
                 )
-        if not await self._ready():
+        if not ready:  # asked once: of several API processes another one may answer next
             raise ConfigurationError(
                 f"the API was not ready in {READY_TIMEOUT_SECONDS:.0f} s; its log above says why"
             )
