@@ -19,7 +19,7 @@ from starlette.requests import Request
 
 from polyglot_persistence import tracing
 from polyglot_persistence.api.bodies import BodyReader
-from polyglot_persistence.api.endpoint import client_of, until_revoked
+from polyglot_persistence.api.endpoint import client_of, own_path, until_revoked
 from polyglot_persistence.api.problems import (
     PROBLEM_HEADERS,
     UNKNOWN_OUTCOME,
@@ -109,7 +109,7 @@ class DeadLetterRoutes:
         if len(rows) > limit:
             out.next_cursor = str(rows[limit - 1].id)
             out.next = str(request.url.include_query_params(cursor=out.next_cursor).query)
-            out.next = f"{request.url.path}?{out.next}"
+            out.next = f"{own_path(request)}?{out.next}"
         return json_reply(200, out)
 
     async def read(self, request: Request, _body: BodyReader) -> Reply:

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from polyglot_persistence.api.access import Access, Admission, check_origin
+from polyglot_persistence.api.access import Access, Admission
 from polyglot_persistence.api.bodies import (
     BodyReader,
     ClientGoneError,
@@ -51,6 +51,18 @@ def client_of(request: Request) -> str:
     return client
 
 
+def own_path(request: Request) -> str:
+    """Return the path that was asked, as clients reach it: below the prefix, if there is one."""
+    path: str = request.scope["path"]
+    return prefix_of(request) + path
+
+
+def prefix_of(request: Request) -> str:
+    """Return the path below which a proxy publishes the API; mostly empty."""
+    prefix: str = request.scope.get("polyglot.prefix", "")
+    return prefix
+
+
 class _Guard(NamedTuple):
     """What a request was admitted by."""
 
@@ -70,8 +82,7 @@ def may(request: Request, scope: AccessScope) -> bool:
 
 def may_look_inside(request: Request) -> bool:
     """Whether details of the service are for the client that made a request."""
-    access = _Guard.of(request).access
-    return access.may_look_inside(request.scope["headers"], _address(request.scope))
+    return may(request, AccessScope.ADMIN)
 
 
 def until_revoked(request: Request) -> asyncio.Event:
@@ -154,7 +165,6 @@ class Endpoint:
 
     def _admit(self, request: Request, needed: AccessScope) -> Admission:
         scope = request.scope
-        check_origin(scope["method"], scope["headers"])
         headers, address = scope["headers"], _address(scope)
         try:
             return self._access.admit(needed, headers, address)
@@ -167,8 +177,14 @@ async def no_route(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a request to a path that no route has."""
     if scope["type"] != "http":
         return
+    path = scope["path"]
+    reply = problem(NO_ROUTE, f"there is nothing at {path}; see /docs", path)
+    await answer(scope, receive, send, reply)
+
+
+async def answer(scope: Scope, receive: Receive, send: Send, reply: Reply) -> None:
+    """Answer a request that comes to no route."""
     body = BodyReader(Request(scope, receive))
-    reply = problem(NO_ROUTE, f"there is nothing at {scope['path']}; see /docs", scope["path"])
     await _send(scope, send, reply, keep_alive=await body.discard())
     observe_request(scope["method"], NO_ROUTE_LABEL, reply[0], 0.0)
 

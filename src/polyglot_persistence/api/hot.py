@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from polyglot_persistence.api.access import Access
+from polyglot_persistence.api.heads import Head
 from polyglot_persistence.api.orders import (
     accepted_reply,
     hit_reply,
@@ -87,9 +88,11 @@ class HotRoutes:
                 return HotRequest(READ_ROUTE, Scope.READ, read)
         return None
 
-    def admit(self, request: HotRequest, headers: Headers, address: str) -> Headers | None:
+    def admit(
+        self, request: HotRequest, head: Head, headers: Headers, address: str
+    ) -> Headers | None:
         """Return what the answer carries; None if the framework has to say why there is none."""
-        if self.access.unrestricted:
+        if self.access.unrestricted and not head.has_key:
             return ()
         try:
             return self.access.admit(request.scope, headers, address).headers

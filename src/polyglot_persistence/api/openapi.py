@@ -21,6 +21,7 @@ from polyglot_persistence.api.problems import (
     HEAD_TOO_LARGE,
     INTERNAL,
     KINDS,
+    MISDIRECTED,
     TOO_MANY_REQUESTS,
     UNAUTHENTICATED,
     UNAVAILABLE,
@@ -164,7 +165,7 @@ def _responses(route: Route, schemas: _Schemas) -> dict[str, Any]:
     responses = {
         str(status): _answer(answer, schemas) for status, answer in sorted(about.answers.items())
     }
-    kinds = {*about.problems, HEAD_TOO_LARGE, INTERNAL}
+    kinds = {*about.problems, HEAD_TOO_LARGE, INTERNAL, MISDIRECTED}
     if route.scope is not Scope.PUBLIC:
         kinds |= {UNAUTHENTICATED, FORBIDDEN, TOO_MANY_REQUESTS}
     for status in sorted({kind.status for kind in kinds}):

@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 import uvicorn
 from starlette.types import ASGIApp
 
-from polyglot_persistence.api.connection import Connection, Shared
+from polyglot_persistence.api.connection import Connection
+from polyglot_persistence.api.front import ANY_FRONT, Front
 from polyglot_persistence.api.limits import HttpLimits
 from polyglot_persistence.api.replies import Headers
+from polyglot_persistence.api.shared import Shared
 from polyglot_persistence.errors import ConfigurationError
 from polyglot_persistence.telemetry import logger
 
@@ -125,6 +127,7 @@ async def serve(
     on_ready: Callable[[], None],
     notices: Callable[[], Headers] = tuple,
     protocol: type[Connection] = Connection,
+    front: Front = ANY_FRONT,
 ) -> None:
     """Serve until `shutdown` is set and every request under way is answered.
 
@@ -132,7 +135,7 @@ async def serve(
     they were 0.1 s ago at the latest. Requests that take longer than
     `graceful_seconds` to end are cancelled.
     """
-    shared = Shared(limits)
+    shared = Shared(limits, front)
     config = uvicorn.Config(
         app,
         http=type(protocol.__name__, (protocol,), {"shared": shared}),
