@@ -50,7 +50,9 @@ class InvalidError(RejectedError):
     """The request can be read and breaks at least one rule."""
 
     def __init__(self, *violations: Violation) -> None:
-        super().__init__("; ".join(f"{v.pointer or '/'}: {v.detail}" for v in violations))
+        super().__init__(
+            "; ".join(f"{v.pointer}: {v.detail}".removeprefix(": ") for v in violations)
+        )
         self.violations = violations
 
 

@@ -9,6 +9,7 @@ Invariant: no order id, key or text of a user is a metric's label.
 """
 
 import logging
+import re
 import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, MutableMapping, Sequence
@@ -326,15 +327,18 @@ def logger(component: str) -> ComponentLogger:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; whatever a user wrote stays inside a JSON string."""
+    """One JSON object a line; whatever a user wrote stays inside a JSON string, and is inert."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        return _encoder.encode(_line(self, record)).decode()
+        return _inert(_encoder.encode(_line(self, record)).decode())
 
 
 class TerminalFormatter(logging.Formatter):
-    """The same fields, for a person to read."""
+    """The same fields, for a person to read.
+
+    Lines of a traceback are indented, so that none of them can pass for a line of the log.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -343,10 +347,22 @@ class TerminalFormatter(logging.Formatter):
         action = line.pop("action")
         error = line.pop("exception", None)
         rest = " ".join(f"{key}={_encoder.encode(value).decode()}" for key, value in line.items())
-        return f"{head} {action} {rest}".rstrip() + (f"\n{error}" if error else "")
+        first = _inert(f"{head} {action} {rest}".rstrip())
+        return "\n    ".join([first, *map(_inert, error.split("\n"))] if error else [first])
 
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
+
+# C0 but for the tab, DEL, C1, line separators, and what turns the direction of text: a terminal
+# obeys them. A lone surrogate cannot be written at all.
+_LIVE = re.compile(
+    "[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u061c\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def _inert(text: str) -> str:
+    """Return a line that only shows on a terminal; what it would obey is written as in JSON."""
+    return _LIVE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _line(formatter: logging.Formatter, record: logging.LogRecord) -> dict[str, Any]:

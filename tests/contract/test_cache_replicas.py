@@ -72,6 +72,22 @@ async def test_every_replica_must_have_confirmed(primary: Primary) -> None:
     assert not await primary.survives()
 
 
+async def test_a_replica_that_left_must_have_confirmed_as_well(primary: Primary) -> None:
+    """It lacks what the other one has, and may be promoted for an hour."""
+    assert await primary.survives()
+    await primary.replicas[0].stop()
+
+    async def is_gone() -> None:
+        info = await redis_command(primary.server.url, "INFO", "replication")
+        assert b"connected_slaves:1" in info
+
+    await eventually(is_gone, within_seconds=10)
+    await primary.cache.ping()
+    assert not await primary.survives()
+    await redis_command(primary.server.url, "DEL", "polyglot:replicated")  # an hour has passed
+    assert await primary.survives()
+
+
 async def test_a_write_that_is_refused_confirms_nothing(primary: Primary) -> None:
     """WAIT counts from the last write of a connection, and a new one has made none."""
     reign = (await primary.cache.accept([single(accepted())])).reign

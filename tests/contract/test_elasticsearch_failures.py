@@ -339,3 +339,33 @@ async def test_nothing_of_a_query_is_syntax_on_the_wire(
         2,
     ]
     assert "query_string" not in json.dumps(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"version": {"distribution": "opensearch", "number": "2.19.1"}}, "this is OpenSearch"),
+        ({"version": {"number": "7.10.2"}}, "this is another server"),
+        ({"hello": "world"}, "this is another server"),
+        (["no", "object"], "this is another server"),
+    ],
+)
+async def test_another_product_is_named(body: object, named: str) -> None:
+    """A server that speaks alike and is not Elasticsearch is said to be one."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        content = json.dumps(body).encode()
+        head = (
+            f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(content)}"
+        )
+        writer.write(head.encode() + b"\r\nconnection: close\r\n\r\n" + content)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        index = index_at(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        with pytest.raises(UnavailableError, match=f"{named}.*, not Elasticsearch"):
+            await index.ping()
+        await index.close()

@@ -47,6 +47,7 @@ LIMITS = ApiLimits(
     order_body_bytes_max=16_384,
     body_bytes_max=2**20,
     import_line_bytes_max=16_384,
+    import_rejected_in_a_row_max=1_000,
     import_chunk_orders=500,
     import_wait_seconds=5.0,
     prefer_wait_seconds_max=30.0,
@@ -282,7 +283,8 @@ async def test_an_import_twice_changes_nothing_the_second_time(api: Api) -> None
     assert (second.json()["accepted"], second.json()["unchanged"]) == (0, 1_200)
     changed = {**lines[3], "amount": "0.01"}
     third = await api.client.post("/api/orders/import", content=json.dumps(changed), headers=NDJSON)
-    assert third.json()["errors"][0]["id"] == changed["id"]
+    assert third.status_code == 422
+    assert third.json()["lines_rejected"][0]["id"] == changed["id"]
     await api.work()
 
     assert (await api.client.post("/api/admin/refresh")).status_code == 200

@@ -109,6 +109,22 @@ async def test_a_product_has_its_own_days(store: OrderStore, view: SalesView) ->
     assert found.sums == [Sales(Decimal("3.00"), 2), Sales(Decimal("4.00"), 1)]
 
 
+async def test_a_product_is_found_in_each_form_of_its_name(
+    store: OrderStore, view: SalesView
+) -> None:
+    """Older versions stored a name as it came; asked for is the composed form (NFC)."""
+    await store.persist(
+        [
+            sale(NEW_YEAR, "1.00", "Cr\u00e8me"),
+            sale(NEW_YEAR, "2.00", "Cre\u0300me"),
+            sale(NEW_YEAR, "4.00", "Creme"),
+        ]
+    )
+    days = [date(2026, 1, 1), date(2026, 1, 2)]
+    found = await view.product_periods("Cr\u00e8me", days)
+    assert found.sums == [Sales(Decimal("3.00"), 2)]
+
+
 async def test_top_products_are_ranked_by_revenue(store: OrderStore, view: SalesView) -> None:
     """The highest first, of equal ones by name, within the days."""
     await store.persist(
@@ -176,7 +192,7 @@ async def test_a_products_year_is_found_by_the_index(seen: Onlooker) -> None:
     )
     days = [date(2026, 1, 1) + timedelta(days=n) for n in range(90)]
     plan = await seen.value(
-        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + QUERIES["product_periods"], "p7", days, days
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + QUERIES["product_periods"], ["p7"], days, days
     )
     assert '"Seq Scan"' not in plan
     assert "sales_product_days_pkey" in plan

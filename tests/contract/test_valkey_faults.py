@@ -176,9 +176,13 @@ async def test_what_is_set_at_run_time_counts_from_the_next_ping(valkey: FaultyV
     assert not (await cache.accept([single(accepted(1))])).durable
     assert await cache.reigns(reign)
     await valkey.set_fsync("always")
+    await cache.begin_warming("token")
+    assert await cache.copy_epoch("7", "token", reign)
     await valkey.set_policy("allkeys-lru")
     assert not await cache.reigns(reign)
     await cache.ping()
+    assert (await cache.read([])).epoch is None
+    assert not await cache.copy_epoch("7", "token", reign)
     assert not (await cache.accept([single(accepted(2))])).durable
     await valkey.set_policy("volatile-ttl")
     await cache.ping()

@@ -120,6 +120,7 @@ def move_onto_disk(directory: Path, mebibytes: int) -> Disk:
         away.rename(directory)
         raise
     _run("cp", "-a", f"{away}/.", directory)
+    _run("sync", "--file-system", directory)  # power that fails takes back what servers wrote alone
     return disk
 
 

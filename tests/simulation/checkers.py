@@ -340,8 +340,8 @@ class Checks:
 
     def _republished_max(self, claims: Sequence[Claim]) -> int:
         """Return how often retries may have found the cache alone not to be safe."""
-        moments = [claim.attempt.sent_at for claim in claims]
-        first, last = min(moments), max(moments)
+        first = min(claim.attempt.sent_at for claim in claims)
+        last = max(claim.attempt.heard_at for claim in claims)
         if not any(begin <= last and first <= end for begin, end in self._held.doubts):
             return 0
         windows = int((last - first) / REPUBLISH_SECONDS) + 1

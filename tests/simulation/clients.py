@@ -131,7 +131,7 @@ class Clients:
             await asyncio.sleep(RETRY_SECONDS * (number + 1))
 
     def _heard(self, attempt: Attempt, answer: Answer) -> None:
-        attempt.status = answer.status
+        attempt.status, attempt.heard_at = answer.status, self._loop.now
         if attempt.told != "acknowledged":
             return
         out = answer.json()
@@ -196,7 +196,8 @@ class Clients:
         headers = {"content-type": "application/x-ndjson"}
         if operation.key is not None:
             headers["idempotency-key"] = operation.key
-        query = f"?first_line={attempt.first_line}" if attempt.first_line > 1 else ""
+        query = "?on_rejected=report"  # this client reads the totals
+        query += f"&first_line={attempt.first_line}" if attempt.first_line > 1 else ""
         return await self._ask(
             operation.api + number,
             "POST",

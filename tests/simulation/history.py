@@ -16,6 +16,8 @@ class Attempt:
     """Of the orders that were sent."""
     key: str | None
     sent_at: float
+    heard_at: float = 0.0
+    """When the answer came, or the client gave up; of an order or a bulk."""
     status: int | None = None
     """None: the client heard nothing."""
     ids: tuple[str, ...] = ()

@@ -200,8 +200,12 @@ def _import_in_a_storm(
     return operation, faults
 
 
+PINGED_SECONDS = 2.5
+"""A setting of the cache that is changed and set back within less may be seen by nobody."""
+
+
 def _fault(chance: random.Random, kind: str, step: str | None) -> Fault:
-    return Fault(
+    fault = Fault(
         kind,
         round(chance.uniform(0.2, FAULTS_END - PATIENCE_SECONDS), 3),
         step,
@@ -209,6 +213,9 @@ def _fault(chance: random.Random, kind: str, step: str | None) -> Fault:
         round(chance.choice((0.05, 0.5, 1.5, FAULT_SECONDS_MAX)) * chance.uniform(0.5, 1), 3),
         chance.randrange(1_000),
     )
+    if kind == "cache settings":
+        return fault._replace(seconds=max(fault.seconds, PINGED_SECONDS))
+    return fault
 
 
 # --- what clients do -------------------------------------------------------------------------

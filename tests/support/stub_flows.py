@@ -11,7 +11,7 @@ from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.app import ApiLimits, Flows
 from polyglot_persistence.api.routes import Handlers
 from polyglot_persistence.domain.access import Scope
-from polyglot_persistence.domain.matching import match
+from polyglot_persistence.domain.matching import spans_of
 from polyglot_persistence.domain.order import derived_id, new_id
 from polyglot_persistence.domain.search import NameOrders, SearchQuery
 from polyglot_persistence.domain.text import QueryWord
@@ -30,6 +30,7 @@ LIMITS = ApiLimits(
     order_body_bytes_max=1_024,
     body_bytes_max=4_096,
     import_line_bytes_max=256,
+    import_rejected_in_a_row_max=1_000,
     import_chunk_orders=10,
     import_wait_seconds=1.0,
     prefer_wait_seconds_max=30.0,
@@ -156,7 +157,7 @@ class StubFlows:
     async def names(self, words: Sequence[QueryWord], names_max: int) -> Sequence[NameOrders]:
         """Answer as a search index."""
         self._fail()
-        named = [name for name in self.named if match(name.product_name, tuple(words)).spans]
+        named = [name for name in self.named if spans_of(name.product_name, tuple(words))]
         return named[:names_max]
 
     async def latest_days(self, days_max: int) -> LatestDays:

@@ -1,6 +1,7 @@
 """`polyglot up`, the whole embedded deployment: started, stopped, killed and started again."""
 
 import os
+import shlex
 import signal
 import socket
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.api import Api
 from tests.support.eventually import eventually as once
 from tests.support.processes import (
     Up,
@@ -149,3 +151,43 @@ async def _accepts_again(up: Up) -> None:
         return await up.order("Bread")
 
     await up.persisted(await once(accepts, retried=(OSError, AssertionError)))
+
+
+@pytest.mark.parametrize("name", ["[x]b", "a?b\\c*", "Doe, Jane"])
+async def test_any_path_works(directory: Path, name: str) -> None:
+    """Characters that mean something to Valkey's or PostgreSQL's clients, in a hostile shell."""
+    foreign = {"PGSSLMODE": "verify-full", "PGHOST": "nowhere", "API_PORT": "tcp://10.96.0.1:80"}
+    async with polyglot_up(directory / name, environment=foreign) as up:
+        await up.persisted(await up.order())
+        assert "API_PORT: is set by Kubernetes" in up.process.log()
+    assert (directory / name / "valkey" / "appendonlydir").is_dir()
+
+
+async def test_a_path_that_is_not_utf8_is_one_clear_line(directory: Path) -> None:
+    """Addresses are text."""
+    with started(up_command(directory / os.fsdecode(b"\xff"), free_port())) as process:
+        assert await process.ended() == 2
+        assert "is not UTF-8" in process.log()
+        assert "Traceback" not in process.log()
+
+
+@pytest.mark.parametrize("redirection", [">&-", "| true", "> /dev/full"])
+async def test_it_runs_without_its_stdout(directory: Path, redirection: str) -> None:
+    """Closed, without a reader, or on a full disk: the one line is not worth a stop."""
+    port = free_port()
+    line = " ".join(map(shlex.quote, up_command(directory / "data", port)))
+    api = Api(port)
+    with started(["bash", "-c", f"{line} {redirection}"]) as process:
+
+        async def accepts() -> str:
+            return await api.order("Bread")
+
+        await api.persisted(
+            await once(accepts, within_seconds=60, retried=(OSError, AssertionError))
+        )
+        await eventually(
+            lambda: redirection == ">&-" or "stdout_lost" in process.log(), what="the lost line"
+        )
+        await api.order("Milk")
+        assert process.code is None
+        assert "Traceback" not in process.log()

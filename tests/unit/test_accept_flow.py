@@ -122,6 +122,23 @@ async def test_the_same_key_and_body_is_the_same_order(evicted: bool) -> None:
 
 
 @pytest.mark.parametrize("evicted", [False, True])
+@pytest.mark.parametrize(
+    ("stored", "given"),
+    [("Cre\u0300me", "Cr\u00e8me"), ("\u1100\u1161", "\uac00"), ("\ufeffTea", "Tea")],
+)
+async def test_a_name_stored_in_another_form_is_the_same(
+    evicted: bool, stored: str, given: str
+) -> None:
+    """A retry after an upgrade: before it, names were stored as they came."""
+    stand = Stand()
+    first = await stand.flow.accept_keyed("", "k", stored, ONE)
+    if evicted:
+        stand.evict()
+    again = await stand.flow.accept_keyed("", "k", given, ONE)
+    assert (first.ids, True) == (again.ids, again.replayed)
+
+
+@pytest.mark.parametrize("evicted", [False, True])
 @pytest.mark.parametrize(("name", "amount"), [("x", TWO), ("y", ONE)])
 async def test_the_same_key_with_another_body_is_a_conflict(
     evicted: bool, name: str, amount: Decimal

@@ -349,7 +349,7 @@ class Failing:
             return await client.get("/api/orders", headers=headers)
 
 
-@pytest.mark.parametrize("wrong", [None, "pp_", "x" * 46, f"pp_{'y' * 43}"])
+@pytest.mark.parametrize("wrong", [None, "pp_", "x" * 46, "pp_" + "A" * 43])
 async def test_failures_are_limited_by_address_and_valid_keys_never(wrong: str | None) -> None:
     """429 instead of 401, with the time to wait; a neighbour with a key notices nothing."""
     failing = Failing(Rate(5, 60))

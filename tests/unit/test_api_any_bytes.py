@@ -84,10 +84,15 @@ def test_every_line_of_an_import_is_accepted_or_rejected(
 ) -> None:
     """Whatever bytes it has: the counts are those of the lines, and good ones are not held up."""
     body = ending.join(lines) + (ending if closed else b"")
-    status, answer, flows = send("/api/orders/import", body, "application/x-ndjson")
+    target = "/api/orders/import?on_rejected=report"
+    status, answer, flows = send(target, body, "application/x-ndjson")
+    if status == 400:  # by its first line it is another kind of file
+        assert flows.lines == 0
+        return
     assert status == 200, answer
     sent = [line.removesuffix(b"\r") for line in body.split(b"\n")]
-    filled = [number for number, line in enumerate(sent, 1) if line and not line.isspace()]
+    texts = [line.removeprefix(b"\xef\xbb\xbf") for line in sent]
+    filled = [number for number, line in enumerate(texts, 1) if line and not line.isspace()]
     assert answer["accepted"] + answer["unchanged"] + answer["rejected"] == len(filled)
     assert answer["accepted"] == flows.lines >= lines.count(GOOD_LINE)
     reported = [error["line"] for error in answer["errors"]]

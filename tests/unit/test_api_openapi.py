@@ -36,7 +36,13 @@ def _table() -> list[Route]:
         stopping=asyncio.Event(),
     )
     imports = ImportRoute(
-        FLOW, FLOW, line_bytes_max=1, chunk_orders=1, wait_seconds=1, stopping=asyncio.Event()
+        FLOW,
+        FLOW,
+        line_bytes_max=1,
+        rejected_in_a_row_max=1,
+        chunk_orders=1,
+        wait_seconds=1,
+        stopping=asyncio.Event(),
     )
     letters = DeadLetterRoutes(FLOW, FLOW, body_bytes_max=1, stopping=asyncio.Event())
     searches = SearchRoutes(FLOW)

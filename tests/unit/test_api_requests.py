@@ -164,7 +164,8 @@ def test_another_product_name_breaks_a_rule(name: str) -> None:
         b'{"product_name": "T\x00a", "amount": 1}',
         b'{"product_name": "T\xffa", "amount": 1}',
         b'{"product_name": "\xed\xa0\x80", "amount": 1}',
-        b'\xef\xbb\xbf{"product_name": "Tea", "amount": 1}',
+        b'\xef\xbb\xbf\xef\xbb\xbf{"product_name": "Tea", "amount": 1}',
+        b"\xef\xbb\xbf",
         '{"product_name": "Tea", "amount": 1}'.encode("utf-16"),
         b"[" * 100_000,
         b'{"product_name": ' * 100_000,
@@ -175,6 +176,40 @@ def test_what_is_no_json_is_malformed(body: bytes) -> None:
     """A body that JSON's grammar does not allow is another error than a broken rule."""
     with pytest.raises(MalformedError):
         parse_order(body)
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    """Before an order, a bulk and a line, and not where it is part of a text."""
+    order = b'{"product_name": "Tea\xef\xbb\xbf s", "amount": 1.10}'
+    expected = ("Tea\ufeff s", Decimal("1.10"))
+    assert expected == parse_order(b"\xef\xbb\xbf" + order)
+    assert [expected] == parse_bulk(b'\xef\xbb\xbf\r\n{"orders": [%b]}' % order)
+    assert ImportLine(*expected) == parse_import_line(b"\xef\xbb\xbf" + order, NOW)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ('{"product_name": "Tea", "amount": 1}'.encode("utf-16"), "text in UTF-16"),
+        ('{"product_name": "Tea", "amount": 1}'.encode("utf-16-be"), "text in UTF-16"),
+        ('{"product_name": "Tea", "amount": 1}'.encode("utf-32-le"), "text in UTF-32"),
+        (b"\x1f\x8b\x08\x00", "a gzip file"),
+        (b"{\r\n}\r\n}", "something follows where it ends (line 3, column 1)"),
+        (b"{\r}\r\r x", "something follows where it ends (line 4, column 2)"),
+        (b'\xef\xbb\xbf{\n"a" 1}', "a colon is missing (line 2, column 5)"),
+        (b'{"a": 1 "b": 2}', "a comma or a closing bracket is missing (line 1, column 9)"),
+        (b'{"a": "\\x"}', "a string holds a backslash that escapes nothing"),
+        (b'{"a": "x', "a string does not end"),
+        (b'{"a": "\n"}', "a string holds a control character"),
+        (b"hello", "a value is missing (line 1, column 1)"),
+        (b'\xef\xbb\xbf{"a": "\xe9"}', "not UTF-8 (byte 10)"),
+    ],
+)
+def test_what_is_wrong_with_a_body_is_said_in_our_words(body: bytes, reason: str) -> None:
+    """What it is, or what is wrong, and in which line of an editor."""
+    with pytest.raises(MalformedError) as caught:
+        parse_order(body)
+    assert reason in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -340,3 +375,41 @@ def test_the_first_and_last_moment_are_permitted(text: str) -> None:
     """1970 begins at its beginning, and tomorrow at this time is not too late."""
     line = f'{{"product_name": "Tea", "amount": 1, "created_at": "{text}"}}'.encode()
     assert datetime.fromisoformat(text) == parse_import_line(line, NOW).created_at
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
+        ("2016-12-31t23:59:60.25z", "2017-01-01T00:00:00.25Z"),
+        ("2017-01-01T01:59:60+02:00", "2017-01-01T00:00:00Z"),
+        ("1998-12-31 23:59:60-00:00", "1999-01-01T00:00:00Z"),
+        ("2012-06-30T16:29:60-07:30", "2012-07-01T00:00:00Z"),
+    ],
+)
+def test_a_leap_second_is_the_second_after_it(text: str, moment: str) -> None:
+    """As on every clock that counts none; sent again it is the same moment."""
+    line = f'{{"product_name": "Tea", "amount": 1, "created_at": "{text}"}}'.encode()
+    assert datetime.fromisoformat(moment) == parse_import_line(line, NOW).created_at
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2016-12-31T23:58:60Z",
+        "2016-12-31T12:59:60Z",
+        "2016-12-30T23:59:60Z",
+        "2016-12-31T23:59:60+01:00",
+        "2016-12-31T23:59:61Z",
+        "2016-12-31T23:59:60",
+        "1969-12-31T23:59:60Z",
+        "9999-12-31T23:59:60Z",
+        "2026-02-01T12:00:60Z",
+    ],
+)
+def test_another_second_60_is_refused(text: str) -> None:
+    """No minute but the last of a UTC month can have one."""
+    line = f'{{"product_name": "Tea", "amount": 1, "created_at": "{text}"}}'.encode()
+    with pytest.raises(InvalidError) as caught:
+        parse_import_line(line, NOW)
+    assert _pointers(caught.value) == ["/created_at"]

@@ -160,6 +160,7 @@ async def test_a_product_goes_with_utc_days_and_months(setup: Setup) -> None:
         ("?product=Tea&tz=Europe/Berlin", "product goes with"),
         ("?product=%00", "product"),
         ("?format=xml", "format must be"),
+        ("?format=csv&bom=yes", "bom must be"),
         ("/products?from=2026-01-31T12:00:00Z", "from must be"),
         ("/products?from=2026-02-01&to=2026-01-01", "to must be later than from"),
         ("/products?from=2020-01-01&to=2026-01-01", "366 days"),
@@ -187,6 +188,47 @@ async def test_csv_holds_no_formula(setup: Setup) -> None:
     assert head == ["product_name", "revenue", "orders", "average"]
     assert [row[0] for row in rows] == [f"'{name}" for name in FORMULAS[:-1]] + FORMULAS[-1:]
     assert rows[0][1:] == ["1.50", "1", "1.50"]
+
+
+@pytest.mark.parametrize("separator", [";", ",", "|", ":", "^", "~"])
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\uff1d", "\uff20"])
+@pytest.mark.parametrize(
+    "name", ["{s}{b}1+1", "Tea{s}{b}1+1", 'a{s}"{b}1"{s}b', '"{b}1', "x{s}{s}{b}1"]
+)
+async def test_csv_holds_no_formula_for_any_separator(
+    setup: Setup, separator: str, begin: str, name: str
+) -> None:
+    """Whatever a spreadsheet parts the lines at, with or without heeding quotes."""
+    setup.view.products = [ProductSales(name.format(s=separator, b=begin), Decimal(1), 1)]
+    answer = await setup.get("/products?format=csv")
+    line = answer.text.splitlines()[1].rsplit(",", 3)[0]
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
+        reader = csv.reader([line], delimiter=separator, quoting=quoting)
+        for cell in next(reader):
+            assert not cell.lstrip('"').startswith(begin)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Wi-Fi", "T-Shirt, -5 \u00b0C", "C++", "a=b", "7-Up; @home is b", "me@example", "1+1=2"],
+)
+async def test_an_ordinary_name_stays_as_it_is(setup: Setup, name: str) -> None:
+    """Signs inside a word, and after a space, begin no cell."""
+    setup.view.products = [ProductSales(name, Decimal(1), 1)]
+    answer = await setup.get("/products?format=csv")
+    assert list(csv.reader(io.StringIO(answer.text)))[1][0] == name
+
+
+@pytest.mark.parametrize("path", ["", "/products"])
+async def test_csv_for_excel_begins_with_a_byte_order_mark(setup: Setup, path: str) -> None:
+    """Asked for, by either way to CSV; a program gets none."""
+    setup.view.products = [ProductSales("M\u00fcsli", Decimal(1), 1)]
+    for query, accept in (("?format=csv&bom=true", ""), ("?bom=true", "text/csv")):
+        answer = await setup.get(f"{path}{query}", accept=accept)
+        assert answer.content.startswith(b"\xef\xbb\xbf")
+        assert not answer.content[3:].startswith(b"\xef\xbb\xbf")
+    for query in ("?format=csv", "?format=csv&bom=false"):
+        assert not (await setup.get(f"{path}{query}")).content.startswith(b"\xef\xbb\xbf")
 
 
 async def test_numbers_in_csv_stay_numbers(setup: Setup) -> None:

@@ -16,6 +16,7 @@ from polyglot_persistence.bootstrap import Finding
 from polyglot_persistence.cli.app import app
 from polyglot_persistence.config import load
 from polyglot_persistence.domain.access import Scope, digest_of
+from polyglot_persistence.embedded import supervisor
 from polyglot_persistence.embedded.addresses import write_addresses
 from polyglot_persistence.errors import UnavailableError
 from tests.support.eventually import WAIT_SECONDS
@@ -223,6 +224,24 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     assert (tmp_path / "err").read_bytes() == b""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("command", ["config", "config --json", "--help", "version", "up --help"])
+def test_a_full_disk_under_the_output_is_one_line(command: str) -> None:
+    """Exit code 1, and no traceback, whoever prints."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "polyglot_persistence", *command.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "polyglot: the output cannot be written: No space left on device"
+    ]
+
+
 def test_a_new_key_is_printed_once_with_its_line() -> None:
     """The line is a setting, and the key is not in it."""
     done = CliRunner().invoke(app, ["api-keys", "new", "shop", "--scopes", "admin,read"])
@@ -271,3 +290,39 @@ def test_no_stores_of_a_directory_is_one_line(tmp_path: Path) -> None:
     assert done.stderr == (
         f"polyglot: --stores-of: {tmp_path} is the data directory of no `polyglot up` or `demo`\n"
     )
+
+
+def test_postgres_clients_variables_have_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell's own defaults for psql reach no connection."""
+    for name in ("PGSSLMODE", "PGHOST", "PGTARGETSESSIONATTRS", "PGPASSWORD"):
+        monkeypatch.setenv(name, "wrong")
+    CliRunner().invoke(app, ["config"])
+    assert [name for name in os.environ if name.startswith("PG")] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "expected"),
+    [
+        ([], {}, ("127.0.0.1", 8080)),
+        ([], {"API_HOST": "0.0.0.0", "API_PORT": "8081"}, ("0.0.0.0", 8081)),
+        (["--host", "[::1]"], {"API_HOST": "0.0.0.0"}, ("::1", 8080)),
+        (["--port", "1"], {"API_PORT": "tcp://10.96.12.34:8080"}, ("127.0.0.1", 1)),
+        ([], {"API_HOST": "tcp://10.96.12.34:8080"}, ("127.0.0.1", 8080)),
+    ],
+)
+def test_where_up_listens(
+    arguments: list[str],
+    environ: dict[str, str],
+    expected: tuple[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where its options say, else its settings, else on the loopback."""
+    seen: dict[str, object] = {}
+
+    async def up(**more: object) -> None:
+        seen.update(more)
+
+    monkeypatch.setattr(supervisor, "up", up)
+    result = CliRunner().invoke(app, ["up", *arguments], env=environ)
+    assert result.exit_code == 0, result.output
+    assert (seen["host"], seen["port"]) == expected

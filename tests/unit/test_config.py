@@ -312,3 +312,58 @@ def test_asyncpg_reads_what_libpq_would(keywords: dict[str, str], host: str, por
 def test_keywords_become_a_url(dsn: str, url: str) -> None:
     """Escapes, empty values, several hosts and the driver's own parameters."""
     assert postgres_url(dsn) == url
+
+
+# --- variables that were not meant for this program ------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "link"),
+    [
+        ("API_PORT", "tcp://10.96.12.34:8080"),
+        ("WORKER_PORT", "tcp://[fd00::7]:8081"),
+        ("API_PROCESS_PORT", "udp://10.0.0.1:53"),
+        ("REDIS_ADDR", "sctp://10.0.0.2:6379"),
+    ],
+)
+def test_service_links_are_ignored_with_a_warning(name: str, link: str) -> None:
+    """Kubernetes sets such variables for every Service of the namespace."""
+    settings, default = load({name: link}), load({})
+    assert getattr(settings, name.lower()) == getattr(default, name.lower())
+    (warning,) = settings.warnings
+    assert warning.startswith(f"{name}: is set by Kubernetes")
+    (shown,) = [one for one in settings.describe() if one.name == name]
+    assert shown.source == "default"
+
+
+def test_what_only_resembles_a_service_link_is_still_an_error() -> None:
+    """A mistake of an operator is not ignored."""
+    for text in ("tcp://10.96.12.34", "http://10.96.12.34:8080", "8080 tcp://10.96.12.34:8080"):
+        with pytest.raises(ConfigurationError, match="API_PORT"):
+            load({"API_PORT": text})
+
+
+@pytest.mark.parametrize("exporter", ["console", "zipkin", "otlp,console", "jaeger"])
+def test_an_unknown_exporter_is_a_warning(exporter: str) -> None:
+    """The variable is every program's on the machine."""
+    settings = load({"OTEL_TRACES_EXPORTER": exporter})
+    assert settings.otel_traces_exporter == "none"
+    assert [exporter in warning for warning in settings.warnings] == [True]
+    assert load({"OTEL_TRACES_EXPORTER": "otlp"}).warnings == []
+
+
+@pytest.mark.parametrize(
+    ("word", "level"),
+    [("WARN", "warning"), ("Trace", "debug"), ("FATAL", "error"), ("critical", "error")],
+)
+def test_other_words_for_a_level_are_understood(word: str, level: str) -> None:
+    """In any case."""
+    assert load({"LOG_LEVEL": word}).log_level == level
+
+
+@pytest.mark.parametrize(
+    ("text", "host"), [("[::1]", "::1"), ("[::]", "::"), ("[fe80::1%eth0]", "fe80::1%eth0")]
+)
+def test_an_address_in_brackets_is_a_host(text: str, host: str) -> None:
+    """As it stands in a URL."""
+    assert load({"API_HOST": text}).api_host == host

@@ -1,5 +1,6 @@
 """The rules of an order, and its bytes."""
 
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -20,6 +21,7 @@ from polyglot_persistence.domain.order import (
     new_id,
     parse_amount,
     parse_name,
+    stored_name,
     to_micros,
 )
 from polyglot_persistence.domain.units import whole_units
@@ -108,6 +110,111 @@ def test_what_is_no_product_name_is_refused(value: object) -> None:
 def test_a_name_is_trimmed_before_its_length_counts() -> None:
     """White space around it is not part of the name."""
     assert parse_name("  " + "x" * 200 + "\t", "") == "x" * 200
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("Cre\u0300me Bru\u0302le\u0301e", "Cr\u00e8me Br\u00fbl\u00e9e"),
+        ("\u1100\u1161", "\uac00"),  # Hangul, in letters and as a syllable
+        ("\u212b", "\u00c5"),  # the sign of angstrom is the letter
+        ("q\u0307\u0323", "q\u0323\u0307"),  # marks in their order
+        ("\ufeffTea\u200b \u2060", "Tea"),
+        ("\u05e9\u05dc\u05d5\u05dd 5\u200e", "\u05e9\u05dc\u05d5\u05dd 5\u200e"),
+        (
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        ),
+        (
+            "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+            "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        ),
+        ("e\u0301" * 200, "\u00e9" * 200),
+        ("\ufb2c" * 66, "\u05e9\u05bc\u05c1" * 66),  # the composed form may be the longer one
+        ("\ue000", "\ue000"),  # private use: somebody's icon
+        ("\U0001fae9", "\U0001fae9"),  # newer than some tables of Unicode
+    ],
+)
+def test_a_name_is_stored_in_one_form(given: str, name: str) -> None:
+    """Composed, without blanks around it; joiners and marks of direction inside stay."""
+    assert name == parse_name(given, "")
+    assert name == parse_name(name, "") == stored_name(name, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        *[
+            (name, "visible")
+            for name in (
+                *("\u2800", "\u3164", "\u200d", "\u115f\u1160", "\ufe0f", "\u00ad\u034f", "\uffa0"),
+                *("\u180e", "\U000e0041", "\u2800 \u200d", "\u200e\u061c", "\u2061"),
+            )
+        ],
+        *[(name, "empty") for name in ("\u200b", "\ufeff \u2060", "\u3000", "\u00a0\u200b\u2003")],
+        *[
+            (name, "direction")
+            for name in ("\u202eRTL", "a\u2066b\u2069", "\u202c", "x\u202a", "5 \u2068k\u2069")
+        ],
+        ("\ufb2c" * 67, "at most 200"),
+        ("e\u0301" * 201, "at most 200"),
+        ("x" + "\u0301" * 31, "marks"),
+        ("\u0345\u0301" * 399 + "x", "marks"),
+        ("\u00e9" * 10_000, "at most 200"),
+    ],
+)
+def test_a_name_that_deceives_is_refused(name: str, reason: str) -> None:
+    """What nobody sees, what turns round its neighbours, and what hides behind its length."""
+    with pytest.raises(InvalidError) as caught:
+        parse_name(name, "/product_name")
+    assert reason in caught.value.violations[0].detail
+
+
+@given(st.text())
+def test_any_name_taken_is_composed_and_can_be_stored(text: str) -> None:
+    """What the edge takes, it takes again unchanged, and every store takes it as it is."""
+    try:
+        name = parse_name(text, "")
+    except InvalidError:
+        return
+    assert unicodedata.is_normalized("NFC", name)
+    assert name == parse_name(name, "") == stored_name(name, "")
+
+
+@pytest.mark.parametrize(
+    "name", ["Cre\u0300me", "\u3164", "\u202eRTL", "\ufeffTea", "x" + "\u0301" * 99]
+)
+def test_what_an_older_version_stored_stays_readable(name: str) -> None:
+    """Its bytes and its form are those that its clients were answered with."""
+    now = datetime.now(UTC)
+    order = Order(new_id(), name, Decimal("1.00"), now)
+    accepted = AcceptedOrder(order, now, order.id)
+    body = codec.encode_order(order)
+    assert (
+        codec.decode_entry(codec.encode_entry(EntryState.DIRTY, accepted, body)).accepted
+        == accepted
+    )
+    assert codec.decode_message(codec.encode_message([[(accepted, body)]])).orders == [accepted]
+
+
+@pytest.mark.parametrize(
+    ("stored", "given"),
+    [
+        ("Cre\u0300me", "Cr\u00e8me"),
+        ("\u1100\u1161", "\uac00"),
+        ("\ufeffTea", "Tea"),
+        ("q\u0307\u0323", "q\u0323\u0307"),
+    ],
+)
+def test_a_retry_in_another_form_is_the_same_order(stored: str, given: str) -> None:
+    """Also where the first attempt was stored by a version that kept every form."""
+    now = datetime.now(UTC)
+    one = Order(new_id(), stored, Decimal("1.00"), now)
+    two = Order(one.id, parse_name(given, ""), Decimal("1.00"), now)
+    assert two.same_content(one, created_at_given=False)
+    assert one.same_content(two, created_at_given=False)
+    other = Order(one.id, parse_name(given, "") + "x", Decimal("1.00"), now)
+    assert not other.same_content(one, created_at_given=False)
 
 
 def test_a_derived_id_depends_on_every_part_and_is_a_uuid_8() -> None:

@@ -56,6 +56,7 @@ class ApiLimits(NamedTuple):
     order_body_bytes_max: int
     body_bytes_max: int
     import_line_bytes_max: int
+    import_rejected_in_a_row_max: int
     import_chunk_orders: int
     import_wait_seconds: float
     prefer_wait_seconds_max: float
@@ -88,6 +89,7 @@ def build_app(
         flows.accept,
         clock,
         line_bytes_max=limits.import_line_bytes_max,
+        rejected_in_a_row_max=limits.import_rejected_in_a_row_max,
         chunk_orders=limits.import_chunk_orders,
         wait_seconds=limits.import_wait_seconds,
         stopping=stopping,

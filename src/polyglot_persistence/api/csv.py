@@ -1,20 +1,27 @@
 """Answers as CSV (RFC 4180), safe to open in a spreadsheet.
 
-Invariant: no cell that a user wrote is taken for a formula, whatever it begins with (OWASP, "CSV
-Injection"). Numbers and moments are ours; they stay as they are.
+Invariant: no cell that a user wrote is taken for a formula, whatever it begins with, and whichever
+separator of lists the reader's spreadsheet parts it at: with `;` as separator, as in much of
+Europe, the quotes of this file do not hold a cell together (OWASP, "CSV Injection"). Numbers and
+moments are ours; they stay as they are.
 """
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 
 from starlette.requests import Request
 
+from polyglot_persistence.api.queries import parse_flag
 from polyglot_persistence.api.replies import COMMON_HEADERS, Headers, Reply
 from polyglot_persistence.errors import MalformedError
 
-_FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""The last four are the first four in full width, which some spreadsheets take for the same."""
+_SEPARATORS = r",;|:^~\t\r\n"
+"""What may part a line into cells, by the reader's country or by choice when a file is opened."""
+
+_FORMULA = re.compile(rf"(^[\t\r\n]|(?:^|[{_SEPARATORS}])\"*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])")
+"""Before what begins a formula, also in full width, which some spreadsheets take for the same."""
 
 
 def wants_csv(request: Request) -> bool:
@@ -33,10 +40,23 @@ def wants_csv(request: Request) -> bool:
 
 
 def csv_reply(
-    file_name: str, head: Sequence[str], rows: Iterable[Sequence[object]], headers: Headers
+    request: Request,
+    file_name: str,
+    head: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    headers: Headers,
 ) -> Reply:
-    """Return rows as a file; None is an empty cell."""
+    """Return rows as a file; None is an empty cell.
+
+    With `bom=true` it begins with a byte order mark, without which Excel takes UTF-8 for the
+    encoding of its country. Programs rather take the mark for a part of the first column's name.
+
+    Raises:
+        MalformedError: `bom` is neither true nor false.
+    """
     text = io.StringIO(newline="")
+    if parse_flag(request, "bom"):
+        text.write("\ufeff")
     writer = csv.writer(text)
     writer.writerow(head)
     writer.writerows([_cell(cell) for cell in row] for row in rows)
@@ -49,9 +69,7 @@ def csv_reply(
 
 
 def _cell(cell: object) -> object:
-    if isinstance(cell, str) and cell.startswith(_FORMULA_BEGINS):
-        return f"'{cell}"
-    return cell
+    return _FORMULA.sub(r"\1'", cell) if isinstance(cell, str) else cell
 
 
 def _quality(accept: str, media_type: str) -> float:

@@ -8,7 +8,7 @@ from polyglot_persistence.api.dashboard.page import PARTS
 from polyglot_persistence.api.importing import FIRST_LINE_MAX
 from polyglot_persistence.api.orders import PAGE_ORDERS, PAGE_ORDERS_MAX
 from polyglot_persistence.api.problems import Kind, Problem
-from polyglot_persistence.api.request_headers import KEY_CHARACTERS_MAX
+from polyglot_persistence.api.request_headers import KEY_CHARACTERS_MAX, NDJSON_TYPES
 from polyglot_persistence.api.service import ASSETS
 
 JSON = "application/json"
@@ -170,7 +170,12 @@ IMPORT_ORDERS = Operation(
     "orders",
     "Import orders, one JSON object a line",
     "A stream of any length. Each line is an order of its own, may bring its `id` and "
-    "`created_at`, and is accepted or reported by its number. Lines with an `id`, and any lines "
+    "`created_at`, and is accepted or reported by its number. A body with any rejected line ends "
+    "in 422, though the others are stored. So many rejected lines in a row "
+    "(`IMPORT_REJECTED_IN_A_ROW_MAX`) end it before its end. A byte order mark before a line is "
+    "skipped. Other names of the content type are taken as well: "
+    + ", ".join(NDJSON_TYPES[1:])
+    + ". Lines with an `id`, and any lines "
     "of a request with an `Idempotency-Key`, change nothing when they are sent again. An `id` of "
     "version 8 needs the scope `admin`, unless it repeats a stored order. While orders "
     "are refused the import waits; if that takes too long, it ends in 503 with what was done, or "
@@ -181,7 +186,7 @@ IMPORT_ORDERS = Operation(
     "content, the whole body is refused with 422: its lines have other numbers than before.",
     {
         200: Answer(
-            "Every line was looked at.",
+            "Every line is stored; with `on_rejected=report`, every line was looked at.",
             Content(
                 JSON,
                 s.ImportOut,
@@ -195,7 +200,7 @@ IMPORT_ORDERS = Operation(
             ),
         )
     },
-    (p.MALFORMED, p.TOO_SLOW, p.UNSUPPORTED_MEDIA, p.CONFLICT, *_COMMIT_PROBLEMS),
+    (p.MALFORMED, p.TOO_SLOW, p.UNSUPPORTED_MEDIA, p.CONFLICT, p.LINES_REJECTED, *_COMMIT_PROBLEMS),
     problem_type=p.ImportProblem,
     parameters=(
         _KEY,
@@ -205,6 +210,13 @@ IMPORT_ORDERS = Operation(
             "The number of the body's first line, from which all others count. A line ends with a "
             "line feed; blank lines count. With a key, a line's identity is its number.",
             {"type": "integer", "minimum": 1, "maximum": FIRST_LINE_MAX, "default": 1},
+        ),
+        Parameter(
+            "on_rejected",
+            "query",
+            "`fail`: 422 if any line was rejected. `report`: 200 all the same, for a client that "
+            "reads `rejected` and `errors`.",
+            {"type": "string", "enum": ["fail", "report"], "default": "fail"},
         ),
     ),
     request=Content(

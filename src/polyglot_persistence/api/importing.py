@@ -10,6 +10,10 @@ While the stores refuse, the body is not read, so that the client's own TCP conn
 back. After `wait_seconds` of that the answer says how far the import got. So it does when its
 client's key is revoked: no line is accepted after that.
 
+Invariant: 200 means that every line is stored, unless the client asked for less
+(`on_rejected=report`); what says only a part is a problem with the totals.
+Invariant: one import never holds the event loop for longer than `TURN_SECONDS` and a line, or one
+chunk of orders.
 Invariant: memory is bounded by one chunk and one line, and the answer by `ERRORS_MAX` and a chunk.
 Invariant: a line whose outcome is unknown is tried again under the id that it was given the first
 time, so that no retry of the server's makes a second order.
@@ -23,6 +27,7 @@ operate the service, and so restore what was exported.
 
 import asyncio
 import random
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -33,8 +38,10 @@ from starlette.requests import Request
 
 from polyglot_persistence.api.bodies import BodyReader, SlowSenderError
 from polyglot_persistence.api.endpoint import client_of, may, until_revoked
+from polyglot_persistence.api.json_text import foreign_form
 from polyglot_persistence.api.ndjson import Line, LineSplitter
 from polyglot_persistence.api.problems import (
+    LINES_REJECTED,
     PROBLEM_HEADERS,
     TOO_SLOW,
     ImportProblem,
@@ -52,6 +59,7 @@ from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.domain.order import derived_id, is_derived
 from polyglot_persistence.errors import (
     ConflictError,
+    MalformedError,
     PolyglotError,
     RejectedError,
     UnauthenticatedError,
@@ -66,6 +74,10 @@ ERRORS_MAX = 100
 """Rejected lines that the answer lists."""
 FIRST_LINE_MAX = 10**12
 """Far more lines than one body has, and exact in JSON for any client."""
+TURN_SECONDS = 0.005
+"""How long an import works before others have their turn."""
+PIECE_BYTES = 4_096
+"""So much is cut into lines at once: of blank ones it takes 2 ms."""
 PAUSE_FIRST_SECONDS = 0.05
 PAUSE_LAST_SECONDS = 2.0
 
@@ -96,11 +108,34 @@ class _Totals:
         """Rejected lines that are not listed."""
         return self.rejected - len(self.errors)
 
+    @property
+    def first_error(self) -> str:
+        """The rejected line that was found first, in words."""
+        first = self.errors[0]
+        return f"line {first.line}: {first.detail}"
+
     def reject(self, number: int, detail: str, line_id: UUID | None = None) -> None:
         self.rejected += 1
         if len(self.errors) < ERRORS_MAX:
             text = None if line_id is None else str(line_id)
             self.errors.append(LineErrorOut(number, detail, text))
+
+
+class _TooManyRejectedError(RejectedError):
+    """So many lines in a row were rejected that the rest is not looked at."""
+
+
+class _Turn:
+    """The time for which an import has held the event loop."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    async def end(self) -> None:
+        """Let others have their turn, if it is time."""
+        if time.perf_counter() - self._began >= TURN_SECONDS:
+            await asyncio.sleep(0)
+            self._began = time.perf_counter()
 
 
 class _StoppedError(Exception):
@@ -121,6 +156,7 @@ class ImportRoute:
         clock: Clock,
         *,
         line_bytes_max: int,
+        rejected_in_a_row_max: int,
         chunk_orders: int,
         wait_seconds: float,
         stopping: asyncio.Event,
@@ -128,6 +164,7 @@ class ImportRoute:
         self._accept = accept
         self._clock = clock
         self._line_bytes_max = line_bytes_max
+        self._rejected_in_a_row_max = rejected_in_a_row_max
         self._chunk_orders = chunk_orders
         self._wait_seconds = wait_seconds
         self._stopping = stopping
@@ -137,6 +174,7 @@ class ImportRoute:
         check_ndjson(request.headers.get("content-type"))
         key = parse_idempotency_key(request.headers.getlist("idempotency-key"))
         first_line = parse_count(request, "first_line", otherwise=1, maximum=FIRST_LINE_MAX)
+        reports = _reports_rejected(request)
         one = _Import(
             self._accept,
             self._clock,
@@ -154,6 +192,8 @@ class ImportRoute:
         except _StoppedError as stopped:
             return one.problem(stopped, request.scope["path"])
         totals = one.totals
+        if totals.rejected and not reports:
+            return one.rejected(request.scope["path"])
         return json_reply(
             200,
             ImportOut(
@@ -167,25 +207,38 @@ class ImportRoute:
 
     async def _read(self, body: BodyReader, splitter: LineSplitter, one: "_Import") -> None:
         """Hand over every line, or raise `_StoppedError`; a line that was cut off is left out."""
-        cause: PolyglotError = refused("the server is about to stop")
+        cause: PolyglotError | None = None
+        turn = _Turn()
         try:
             async for chunk in body.chunks(self._stopping, one.revoked):
-                await self._take(splitter.feed(chunk), one)
-        except SlowSenderError as error:
+                for begin in range(0, len(chunk), PIECE_BYTES):
+                    piece = chunk[begin : begin + PIECE_BYTES]
+                    await self._take(splitter.feed(piece), one, turn)
+                    await turn.end()
+            if body.complete:
+                await self._take(splitter.end(), one, turn)
+            else:
+                cause = refused("the server is about to stop")
+        except (SlowSenderError, _TooManyRejectedError) as error:
             cause = error
-        if body.complete:
-            await self._take(splitter.end(), one)
         await one.accept_chunk()
-        if not body.complete:
+        if cause is not None:
             raise _StoppedError(cause)
 
-    async def _take(self, lines: Iterator[Line], one: "_Import") -> None:
+    async def _take(self, lines: Iterator[Line], one: "_Import", turn: _Turn) -> None:
         now = self._clock.now()
         for line in lines:
             if line.text is None:
-                one.reject(line.number, f"is longer than {self._line_bytes_max} bytes")
+                hint = _hint(has_returns=line.has_returns)
+                one.reject(line.number, f"is longer than {self._line_bytes_max} bytes{hint}")
             else:
                 await one.take(line.number, line.text, now)
+            if one.rejected_in_a_row >= self._rejected_in_a_row_max:
+                raise _TooManyRejectedError(
+                    f"{one.rejected_in_a_row} lines in a row were rejected, and no later one was "
+                    f"looked at: for example {one.totals.first_error}"
+                )
+            await turn.end()
 
 
 class _Import:
@@ -216,6 +269,8 @@ class _Import:
         self._wait_seconds = wait_seconds
         self._stopping = stopping
         self._pending: list[_Pending] = []
+        self.rejected_in_a_row = 0
+        """Lines before the next one that could not be read as orders."""
 
     @property
     def _is_at_its_start(self) -> bool:
@@ -227,18 +282,27 @@ class _Import:
         return self._key is not None and not (self.totals.accepted or self.totals.unchanged)
 
     def reject(self, number: int, detail: str) -> None:
-        """Count a line that is not worth parsing."""
+        """Count a line that is no order."""
         self.totals.lines_read = number
+        self.rejected_in_a_row += 1
         self.totals.reject(number, detail)
 
     async def take(self, number: int, text: bytes, now: datetime) -> None:
-        """Parse a line, and accept the chunk if it is full now."""
-        self.totals.lines_read = number
+        """Parse a line, and accept the chunk if it is full now.
+
+        Raises:
+            MalformedError: the first line shows that the body is another kind of file, so that
+                none of its lines can be an order.
+        """
         try:
             line = parse_import_line(text, now)
         except RejectedError as error:
-            self.totals.reject(number, str(error))
+            if number == 1:
+                _check_form(text)
+            self.reject(number, str(error) + _hint(has_returns=b"\r" in text))
             return
+        self.totals.lines_read = number
+        self.rejected_in_a_row = 0
         by_key = line.id is None and self._key is not None
         if line.id is None and self._key is not None:
             line = line._replace(id=derived_id(self._client, self._key, number))
@@ -302,6 +366,27 @@ class _Import:
                     totals.reject(pending.number, str(error), pending.line.id)
         return again, cause
 
+    def rejected(self, instance: str) -> Reply:
+        """Return the problem of an import that was read to its end and is not stored as a whole."""
+        totals = self.totals
+        lines = totals.accepted + totals.unchanged + totals.rejected
+        kind = LINES_REJECTED
+        body = ImportProblem(
+            type_uri(kind),
+            kind.title,
+            kind.status,
+            f"{totals.rejected} of {lines} lines rejected, the others are stored: "
+            f"for example {totals.first_error}",
+            instance,
+            accepted=totals.accepted,
+            unchanged=totals.unchanged,
+            rejected=totals.rejected,
+            lines_read=totals.lines_read,
+            lines_rejected=totals.errors,
+            lines_rejected_omitted=totals.errors_omitted,
+        )
+        return kind.status, PROBLEM_HEADERS, encode_json(body)
+
     def problem(self, stopped: _StoppedError, instance: str) -> Reply:
         """Return the problem that ended the import, with what was done and where to go on."""
         totals = self.totals
@@ -311,9 +396,13 @@ class _Import:
         if unknown and not isinstance(cause, UnknownOutcomeError):
             cause = UnknownOutcomeError(str(cause))
         first = min([*numbers, totals.lines_read + 1])
-        is_slow = isinstance(cause, SlowSenderError)
-        kind = TOO_SLOW if is_slow else kind_of(cause)
-        why = "the body stood still for too long" if is_slow else detail_of(cause)
+        match cause:
+            case SlowSenderError():
+                kind, why = TOO_SLOW, "the body stood still for too long"
+            case _TooManyRejectedError():
+                kind, why = LINES_REJECTED, str(cause)
+            case _:
+                kind, why = kind_of(cause), detail_of(cause)
         if unknown:
             why = f"whether {_in_words(unknown)} stored is not known"
         body = ImportProblem(
@@ -353,6 +442,29 @@ class _Import:
 
 def _revoked() -> PolyglotError:
     return UnauthenticatedError("this API key is not valid for this any more", "invalid_token")
+
+
+def _hint(*, has_returns: bool) -> str:
+    return " (a carriage return alone ends no line, a line feed does)" if has_returns else ""
+
+
+def _check_form(text: bytes) -> None:
+    """Look what a body is whose first line is no order."""
+    if form := foreign_form(text):
+        raise MalformedError(f"the body is {form}; send JSON in UTF-8, one object a line")
+    if text.lstrip().startswith(b"["):
+        raise MalformedError(
+            "the body is a JSON array; send one object a line, without brackets around them and "
+            "commas between them (`jq -c '.[]'` makes such lines)"
+        )
+
+
+def _reports_rejected(request: Request) -> bool:
+    """Return whether the client reads the totals, so that 200 may leave lines out."""
+    wish = request.query_params.get("on_rejected", "fail")
+    if wish not in ("fail", "report"):
+        raise MalformedError("the query parameter on_rejected must be fail or report")
+    return wish == "report"
 
 
 def _tried(pending: _Pending, order_id: UUID) -> _Pending:

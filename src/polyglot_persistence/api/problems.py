@@ -109,6 +109,13 @@ CONFLICT = Kind(
     "The first order with an idempotency key or id stays as it is; use a new one for another. "
     "Nothing was stored.",
 )
+LINES_REJECTED = Kind(
+    422,
+    "lines-rejected",
+    "Lines of the import were rejected",
+    "`lines_rejected` names them, each with its rule. What is counted as accepted is stored. Mend "
+    "those lines and send them alone, or the whole body again if it has a key.",
+)
 HEAD_TOO_LARGE = Kind(
     431, "head-too-large", "The request's headers are over the limit", "Nothing was stored."
 )
@@ -153,6 +160,7 @@ KINDS = (
     MISDIRECTED,
     INVALID,
     CONFLICT,
+    LINES_REJECTED,
     HEAD_TOO_LARGE,
     TOO_MANY_REQUESTS,
     INTERNAL,
@@ -200,7 +208,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ImportProblem(Problem, frozen=True):
-    """A problem that ended an import before its end, with what was done until then.
+    """A problem of an import that is stored in part, with what was done.
 
     Numbers of lines count from `first_line`, blank lines included.
     """
@@ -212,7 +220,8 @@ class ImportProblem(Problem, frozen=True):
         int,
         Meta(
             description="Every line before it was accepted or rejected. With an `Idempotency-Key`, "
-            "send it and the rest with the same key and this number as `first_line`."
+            "send it and the rest with the same key and this number as `first_line`. Absent if the "
+            "body was read to its end."
         ),
     ] = 0
     lines_read: Annotated[int, Meta(description="No later line was looked at.")] = 0

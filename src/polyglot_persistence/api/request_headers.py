@@ -12,7 +12,22 @@ from polyglot_persistence.errors import MalformedError, UnsupportedMediaError
 KEY_CHARACTERS_MAX = 255
 """Longest idempotency key, as the draft of the IETF's httpapi group advises."""
 
-NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+NDJSON_TYPES = (
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/x-jsonl",
+    "application/jsonlines",
+    "application/x-jsonlines",
+    "application/json-lines",
+    "application/x-json-lines",
+    "application/ldjson",
+    "application/x-ldjson",
+    "application/stream+json",
+    "application/x-json-stream",
+)
+"""None is registered; these are in use. `text/plain` is not among them, for a page of any origin
+may send it unasked; nor is `application/json-seq`, which separates otherwise (RFC 7464)."""
 
 _QUOTED_KEY = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 _BARE_KEY = re.compile(r"[\x21\x23-\x7e][\x21-\x7e]*")

@@ -8,7 +8,7 @@ Invariant: a body that is JSON but breaks a rule is `InvalidError`, one that is 
 `MalformedError`.
 """
 
-import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,6 +17,7 @@ from uuid import UUID
 
 import msgspec
 
+from polyglot_persistence.api.json_text import Number, plain_values
 from polyglot_persistence.api.problems import VIOLATIONS_MAX
 from polyglot_persistence.api.schemas import (
     ORDERS_PER_BULK_MAX,
@@ -26,7 +27,7 @@ from polyglot_persistence.api.schemas import (
     OrderIn,
 )
 from polyglot_persistence.domain.order import parse_amount, parse_name
-from polyglot_persistence.errors import InvalidError, MalformedError, Violation
+from polyglot_persistence.errors import InvalidError, Violation
 from polyglot_persistence.flows.accept import ImportLine
 
 NameAndAmount: TypeAlias = tuple[str, Decimal]
@@ -40,6 +41,10 @@ CREATED_AT_MIN = datetime(1970, 1, 1, tzinfo=UTC)
 that counts nanoseconds in 64 bits begins."""
 CREATED_AT_AHEAD_MAX = timedelta(days=1)
 """Clocks of other machines go wrong, by hours where a zone was forgotten."""
+
+# RFC 3339, 5.7: the second is 60. A clock without leap seconds, as every store's is, shows the
+# second after it (POSIX, 4.19).
+_LEAP_SECOND = re.compile(r"(.{10}[Tt ][0-9]{2}:[0-9]{2}:)60((?:\.[0-9]+)?[^.]{1,6})", re.ASCII)
 
 # A number in JSON reaches its field as text, so that every digit counts.
 _order_decoder = msgspec.json.Decoder(OrderIn, float_hook=str)
@@ -67,7 +72,7 @@ def parse_order(body: bytes) -> NameAndAmount:
         )
     except _REFUSED:
         check = _Check()
-        name_and_amount = check.order(_generic(body), "")
+        name_and_amount = check.order(plain_values(body), "")
         check.finish()
         return name_and_amount
 
@@ -89,7 +94,7 @@ def parse_bulk(body: bytes) -> list[NameAndAmount]:
     except _REFUSED:
         pass
     check = _Check()
-    bulk = check.bulk(_generic(body))
+    bulk = check.bulk(plain_values(body))
     check.finish()
     return bulk
 
@@ -111,39 +116,9 @@ def parse_import_line(text: bytes, now: datetime) -> ImportLine:
         )
     except _REFUSED:
         check = _Check()
-        parsed = check.import_line(_generic(text), now)
+        parsed = check.import_line(plain_values(text), now)
         check.finish()
         return parsed
-
-
-class _Number(str):
-    """The text of a JSON number, to tell it from a string."""
-
-    __slots__ = ()
-
-
-def _generic(body: bytes) -> Any:
-    """Return JSON as plain values, with its numbers as their text.
-
-    The standard library's parser, because it lets through what JSON's grammar allows and this
-    project does not: an escaped lone surrogate is a broken rule, not a broken body.
-    """
-    try:
-        return json.loads(
-            body.decode(), parse_int=_Number, parse_float=_Number, parse_constant=_no_number
-        )
-    except UnicodeDecodeError as error:
-        raise MalformedError(f"not UTF-8 (byte {error.start})") from error
-    except json.JSONDecodeError as error:
-        raise MalformedError(
-            f"not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
-        ) from error
-    except RecursionError as error:
-        raise MalformedError("nested too deeply") from error
-
-
-def _no_number(text: str) -> None:
-    raise MalformedError(f"not JSON: {text} is no number")
 
 
 class _Check:
@@ -263,7 +238,7 @@ _NO_TEXT = object()
 
 def _no_text(value: Any) -> Any:
     """Return the value, but a JSON number as something that no text parser takes."""
-    return _NO_TEXT if isinstance(value, _Number) else value
+    return _NO_TEXT if isinstance(value, Number) else value
 
 
 def _escaped(field: str) -> str:
@@ -280,13 +255,28 @@ def _parse_id(value: Any, pointer: str) -> UUID | None:
 
 
 def _created_at(value: Any, pointer: str, now: datetime) -> datetime | None:
+    value = _no_text(value)
+    leap = isinstance(value, str) and _LEAP_SECOND.fullmatch(value)
     try:
-        moment = msgspec.convert(_no_text(value), Moment | None)
+        moment = msgspec.convert(f"{leap[1]}59{leap[2]}" if leap else value, Moment | None)
     except msgspec.ValidationError:
         raise InvalidError(
             Violation(pointer, "must be a moment in RFC 3339 form with a time zone")
         ) from None
-    return None if moment is None else _parse_created_at(moment, now, pointer)
+    if moment is None:
+        return None
+    # In range first: the calendar's last second has no next, and its first days no UTC.
+    moment = _parse_created_at(moment, now, pointer)
+    if not leap:
+        return moment
+    moment += timedelta(seconds=1)
+    if (moment.day, moment.hour, moment.minute, moment.second) != (1, 0, 0, 0):
+        raise InvalidError(
+            Violation(
+                pointer, "has a second 60, which only the last minute of a UTC month can have"
+            )
+        )
+    return moment
 
 
 def _parse_created_at(moment: datetime, now: datetime, pointer: str = "/created_at") -> datetime:

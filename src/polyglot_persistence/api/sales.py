@@ -84,7 +84,7 @@ class SalesRoutes:
         if wants_csv(request):
             head = ("start", "revenue", "orders", "average", "growth")
             cells = [(r.start.isoformat(), r.revenue, r.orders, r.average, r.growth) for r in rows]
-            return csv_reply("sales.csv", head, cells, _as_of(report.as_of))
+            return csv_reply(request, "sales.csv", head, cells, _as_of(report.as_of))
         total = SalesTotalOut(*report.total, average(report.total))
         return json_reply(
             200,
@@ -111,7 +111,7 @@ class SalesRoutes:
         if wants_csv(request):
             head = ("product_name", "revenue", "orders", "average")
             cells = [(r.product_name, r.revenue, r.orders, r.average) for r in rows]
-            return csv_reply("products.csv", head, cells, _as_of(top.as_of))
+            return csv_reply(request, "products.csv", head, cells, _as_of(top.as_of))
         return json_reply(200, TopProductsOut(top.as_of, first, end, rows), _VARY)
 
     def _bounds(self, request: Request, grain: Grain, zone: ZoneInfo) -> list[datetime]:

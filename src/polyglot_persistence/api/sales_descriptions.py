@@ -31,6 +31,12 @@ _FORMAT = Parameter(
     "As `Accept: text/csv` does. In CSV no product name is a formula.",
     {"type": "string", "enum": ["json", "csv"]},
 )
+_BOM = Parameter(
+    "bom",
+    "query",
+    "`true`: the CSV begins with a byte order mark, by which Excel knows UTF-8.",
+    {"type": "string", "enum": ["true", "false"], "default": "false"},
+)
 
 DASHBOARD = Operation(
     "dailySales",
@@ -118,6 +124,7 @@ BY_PERIOD = Operation(
             s.PRODUCT_NAME_SCHEMA,
         ),
         _FORMAT,
+        _BOM,
     ),
 )
 TOP_PRODUCTS = Operation(
@@ -162,6 +169,7 @@ TOP_PRODUCTS = Operation(
             {"type": "integer", "minimum": 1, "default": PRODUCTS},
         ),
         _FORMAT,
+        _BOM,
     ),
 )
 REFRESH = Operation(

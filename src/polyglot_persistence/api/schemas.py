@@ -14,22 +14,29 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from polyglot_persistence.domain.order import AMOUNT_MAX, NAME_CHARACTERS_MAX
+from polyglot_persistence.domain.order import (
+    AMOUNT_MAX,
+    BIDI_CONTROLS,
+    INVISIBLE,
+    NAME_CHARACTERS_MAX,
+)
 
 ORDERS_PER_BULK_MAX = 1_000
 """`codec.UNIT_SIZE_MAX`: a bulk is one unit, one message and one transaction."""
 
 # The limits stand in the schema only: a name is measured after trimming, which msgspec cannot do.
+_NO = rf"\x00-\x1f\x7f-\x9f\u2028\u2029{BIDI_CONTROLS}"
 _NAME_LIMITS: dict[str, Any] = {
     "minLength": 1,
     "maxLength": NAME_CHARACTERS_MAX,
-    "pattern": r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\S[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$",
+    "pattern": rf"^[^{_NO}]*[^{_NO}{INVISIBLE}][^{_NO}]*$",
 }
 PRODUCT_NAME_SCHEMA = {"type": "string", **_NAME_LIMITS}
 ProductName = Annotated[
     str,
     Meta(
-        description="Surrounding blanks are dropped; no control characters.",
+        description="Stored without surrounding blanks and in Unicode's composed form (NFC). No "
+        "control characters, and none that turn the direction of text; at least one is visible.",
         examples=["Laptop"],
         extra_json_schema=_NAME_LIMITS,
     ),
@@ -89,7 +96,10 @@ class ImportLineIn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     ] = None
     created_at: Annotated[
         Moment | None,
-        Meta(description="RFC 3339 with a zone, from 1970 until a day from now."),
+        Meta(
+            description="RFC 3339 with a zone, from 1970 until a day from now. A leap second is "
+            "the second after it."
+        ),
     ] = None
 
 

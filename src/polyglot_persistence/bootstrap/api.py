@@ -182,6 +182,7 @@ class Api:
             order_body_bytes_max=settings.order_body_bytes_max,
             body_bytes_max=settings.body_bytes_max,
             import_line_bytes_max=settings.import_line_bytes_max,
+            import_rejected_in_a_row_max=settings.import_rejected_in_a_row_max,
             import_chunk_orders=settings.import_chunk_orders,
             import_wait_seconds=settings.import_wait_seconds,
             prefer_wait_seconds_max=settings.prefer_wait_seconds_max,

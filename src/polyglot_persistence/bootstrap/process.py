@@ -19,7 +19,7 @@ from polyglot_persistence.api.limits import HttpLimits
 from polyglot_persistence.api.server import serve
 from polyglot_persistence.bootstrap.stores import Stores
 from polyglot_persistence.config import Settings
-from polyglot_persistence.errors import PolyglotError
+from polyglot_persistence.errors import ConfigurationError, PolyglotError
 from polyglot_persistence.flows.cold_cache import found_epoch
 from polyglot_persistence.flows.health import HealthFlow
 from polyglot_persistence.flows.shared_state import INTERVAL_SECONDS, SharedState
@@ -56,7 +56,10 @@ def run(
     """
     set_up_logging(settings.log_level, settings.log_format)
     if settings.otel_traces_exporter == "otlp":
-        tracing.start(service, version("polyglot-persistence"))
+        try:
+            tracing.start(service, version("polyglot-persistence"))
+        except ConfigurationError as error:  # the variable may be set for the whole machine
+            _log.warning("no_traces", error=str(error))
 
     async def until_signalled() -> None:
         stop = asyncio.Event()

@@ -16,6 +16,8 @@ from polyglot_persistence.cli.search import search
 if TYPE_CHECKING:
     from polyglot_persistence.config import Settings
 
+LOOPBACK = "127.0.0.1"
+
 SECTIONS = {
     "Start here": ("demo", "up", "load"),
     "Against servers that you run": ("doctor", "migrate", "api", "worker"),
@@ -28,7 +30,25 @@ SECTIONS = {
 def _settings() -> "Settings":
     from polyglot_persistence.config import load
 
-    return load(os.environ)
+    settings = load(os.environ)
+    for warning in settings.warnings:
+        click.echo(f"polyglot: warning: {warning}", err=True)
+    return settings
+
+
+def _address(settings: "Settings", host: str | None, port: int | None) -> tuple[str, int]:
+    """Return where `up` listens: the options, else the settings; by default on the loopback."""
+    from polyglot_persistence.config.addresses import listen_host
+    from polyglot_persistence.errors import ConfigurationError
+
+    given = {one.name for one in settings.describe() if one.source != "default"}
+    try:
+        host = listen_host(host) if host else None
+    except ValueError as error:
+        raise ConfigurationError(f"--host: {error}") from None
+    return host or (settings.api_host if "API_HOST" in given else LOOPBACK), (
+        port or settings.api_port
+    )
 
 
 @click.group(
@@ -52,6 +72,8 @@ def app(stores_of: Path | None) -> None:
     Redis, RabbitMQ, Elasticsearch), name them in the settings, let `polyglot doctor` check them,
     and run any number of `polyglot api` and `polyglot worker`.
     """
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]  # a shell's defaults for psql; asyncpg would put them into every DSN
     if stores_of is not None:
         from polyglot_persistence.embedded.addresses import read_addresses
 
@@ -64,10 +86,7 @@ def app(stores_of: Path | None) -> None:
 _port = click.option(
     "--port",
     type=click.IntRange(1, 65535),
-    default=8080,
-    envvar="API_PORT",
-    show_default=True,
-    show_envvar=True,
+    show_default="API_PORT, or 8080",
     help="Port the API listens on.",
 )
 
@@ -95,7 +114,7 @@ _port = click.option(
     help="Where everything is kept; made if it is not there.",
 )
 @click.option("--open/--no-open", "opens_page", default=True, help="Open the page in a browser.")
-def demo(port: int, rate: float, data_dir: Path, *, opens_page: bool) -> None:
+def demo(port: int | None, rate: float, data_dir: Path, *, opens_page: bool) -> None:
     """Run everything on this machine, send real orders to it, and open a page to watch them.
 
     The orders are those of the data set (`make datasets`), or else of a small sample that comes
@@ -115,8 +134,8 @@ def demo(port: int, rate: float, data_dir: Path, *, opens_page: bool) -> None:
     click.echo("starting PostgreSQL, Valkey, API and worker ...", err=True)
     asyncio.run(
         supervisor.up(
-            host="127.0.0.1",
-            port=port,
+            host=LOOPBACK,
+            port=port or settings.api_port,
             data_dir=data_dir.absolute(),
             shutdown_timeout_seconds=settings.shutdown_timeout_seconds,
             companion=shown.show,
@@ -137,7 +156,7 @@ def demo(port: int, rate: float, data_dir: Path, *, opens_page: bool) -> None:
     ),
 )
 @_port
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address it listens on.")
+@click.option("--host", show_default=f"API_HOST, or {LOOPBACK}", help="Address the API listens on.")
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -145,7 +164,7 @@ def demo(port: int, rate: float, data_dir: Path, *, opens_page: bool) -> None:
     show_default=True,
     help="Where everything is kept; made if it is not there.",
 )
-def up(port: int, host: str, data_dir: Path) -> None:
+def up(port: int | None, host: str | None, data_dir: Path) -> None:
     """Run everything on this machine until Ctrl-C or SIGTERM.
 
     Starts the bundled PostgreSQL and Valkey, the API and a worker, and prints one line with the
@@ -159,6 +178,7 @@ def up(port: int, host: str, data_dir: Path) -> None:
 
     settings = _settings()  # a wrong limit is better told now than by two processes
     set_up_logging(settings.log_level, settings.log_format)
+    host, port = _address(settings, host, port)
     asyncio.run(
         run(
             host=host,

@@ -320,7 +320,7 @@ async def _import(
                 chunk.done(said)
                 return chunk
             problem = f"{answer.status_code} {_detail(answer)}"
-            if answer.status_code not in _RETRIED:
+            if answer.status_code not in _RETRIED and "lines_read" not in said:
                 raise RejectedError(f"the API refuses the import: {problem}")
             if "lines_read" in said:
                 chunk.done(said)

@@ -1,5 +1,6 @@
 """The settings: a checked value made of the environment, and what to tell people about it."""
 
-from polyglot_persistence.config.settings import Described, Settings, load, read_api_keys
+from polyglot_persistence.config.secret_files import read_api_keys
+from polyglot_persistence.config.settings import Described, Settings, load
 
 __all__ = ["Described", "Settings", "load", "read_api_keys"]

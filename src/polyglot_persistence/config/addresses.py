@@ -95,6 +95,8 @@ def listen_host(text: str) -> str:
     Raises:
         ValueError: saying what is wrong, with an example.
     """
+    if re.fullmatch(r"\[[0-9A-Fa-f:.]+(%\w+)?\]", text):  # as a URL writes it
+        return text[1:-1]
     if not re.fullmatch(r"[A-Za-z0-9.:_%-]+", text):
         raise ValueError(f"{text!r} is not a host name or address; e.g. 127.0.0.1")
     return text

@@ -11,6 +11,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 
+class IgnoredError(ValueError):
+    """A value that was not meant for this program: the default counts, with a warning."""
+
+
+_SERVICE_LINK = re.compile(r"(?:tcp|udp|sctp)://[^/]*:[0-9]+")
+"""What Kubernetes puts into NAME_PORT for each Service NAME (enableServiceLinks)."""
+
+
+def refuse_service_link(text: str) -> None:
+    """Raise `IgnoredError` if Kubernetes set the variable, and not an operator."""
+    if _SERVICE_LINK.fullmatch(text):
+        raise IgnoredError(
+            "is set by Kubernetes for a Service of that name and is ignored; "
+            "enableServiceLinks: false keeps it out"
+        )
+
+
 class Spec(NamedTuple):
     """What is known of a setting, beside its value."""
 
@@ -65,13 +82,30 @@ def seconds(default: float, low: float, high: float, doc: str) -> Any:
     return setting(f"{default:g}", parse, doc, f"{low:g} to {high:g}")
 
 
-def choice(default: str, choices: Mapping[str, object], doc: str) -> Any:
-    """Return a field for one of some words, each with the value that it stands for."""
+def choice(
+    default: str,
+    choices: Mapping[str, object],
+    doc: str,
+    *,
+    aliases: Mapping[str, str] | None = None,
+    shared: bool = False,
+) -> Any:
+    """Return a field for one of some words, each with the value that it stands for.
+
+    `aliases` are further words, each with the one that it means. A `shared` variable is read by
+    other programs, too: an unknown word is ignored.
+    """
 
     def parse(text: str) -> object:
-        if text.lower() not in choices:
-            raise ValueError(f"{text!r} is none of {', '.join(choices)}")
-        return choices[text.lower()]
+        word = text.lower()
+        word = (aliases or {}).get(word, word)
+        if word in choices:
+            return choices[word]
+        if shared:
+            raise IgnoredError(
+                f"{text!r} is none of {', '.join(choices)} and is ignored; {default} counts"
+            )
+        raise ValueError(f"{text!r} is none of {', '.join(choices)}")
 
     return setting(default, parse, doc, " | ".join(choices))
 

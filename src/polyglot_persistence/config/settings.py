@@ -9,7 +9,6 @@ Invariant: nothing else reads the environment; adapters and loops get values, ne
 """
 
 import dataclasses
-import errno
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -24,7 +23,7 @@ from polyglot_persistence.config.addresses import (
     queue_url,
     search_url,
 )
-from polyglot_persistence.config.fields import Spec
+from polyglot_persistence.config.fields import IgnoredError, Spec, refuse_service_link
 from polyglot_persistence.config.fields import choice as _choice
 from polyglot_persistence.config.fields import count as _count
 from polyglot_persistence.config.fields import hidden as _hidden
@@ -32,14 +31,13 @@ from polyglot_persistence.config.fields import readable_file as _readable_file
 from polyglot_persistence.config.fields import seconds as _seconds
 from polyglot_persistence.config.fields import setting as _setting
 from polyglot_persistence.config.http import HttpSettings
+from polyglot_persistence.config.secret_files import secret_of
 from polyglot_persistence.domain.access import (
     ApiKey,
-    KeyList,
     Rate,
     Scope,
     parse_api_keys,
     parse_rate,
-    read_key_list,
     shown_api_keys,
 )
 from polyglot_persistence.domain.codec import UNIT_SIZE_MAX
@@ -47,8 +45,6 @@ from polyglot_persistence.domain.schedule import Schedule
 from polyglot_persistence.errors import ConfigurationError
 
 _KIB = 1024
-_SECRET_FILE_BYTES_MAX = 64 * _KIB
-_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -186,11 +182,13 @@ class Settings(HttpSettings):
         {exporter: exporter for exporter in ("none", "otlp")},
         "Where traces go: nowhere, or by OTLP over HTTP to where the standard variable "
         "`OTEL_EXPORTER_OTLP_ENDPOINT` says. Requests then pass through the web framework.",
+        shared=True,
     )
     log_level: str = _choice(
         "info",
         {level: level for level in ("debug", "info", "warning", "error")},
-        "Least severe log line that is written.",
+        "Least severe log line that is written; other programs' words for a level are understood.",
+        aliases={"trace": "debug", "warn": "warning", "fatal": "error", "critical": "error"},
     )
     log_format: str = _choice(
         "auto",
@@ -237,6 +235,13 @@ class Settings(HttpSettings):
     )
     import_line_bytes_max: int = _count(
         16 * _KIB, 1_024, 1_048_576, "Longest line of an import; a longer one is rejected alone."
+    )
+    import_rejected_in_a_row_max: int = _count(
+        1_000,
+        1,
+        1_000_000,
+        "Rejected lines in a row that end an import with 422. So many are no slips but another "
+        "kind of file, and a rejected line costs more than a good one.",
     )
     import_chunk_orders: int = _count(
         500, 1, 10_000, "Lines of an import that are accepted together."
@@ -343,6 +348,8 @@ class Settings(HttpSettings):
     api_keys_file: Path | None = dataclasses.field(default=None, compare=False)
     """Where `api_keys` come from, if that is a file."""
     described: "Sequence[Described]" = dataclasses.field(default=(), compare=False)
+    warnings: Sequence[str] = dataclasses.field(default=(), compare=False)
+    """What was ignored, and why."""
 
     @property
     def postgres_url(self) -> str:
@@ -402,6 +409,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     """
     values: dict[str, Any] = {}
     described: list[Described] = []
+    warnings: list[str] = []
     # Those of the class itself first, then those that it inherits.
     inherited = HttpSettings.__dataclass_fields__
     for field in sorted(dataclasses.fields(Settings), key=lambda one: one.name in inherited):
@@ -410,6 +418,11 @@ def load(environ: Mapping[str, str]) -> Settings:
         name, spec = field.name.upper(), field.metadata["spec"]
         text, source = _text(environ, name, spec)
         try:
+            refuse_service_link(text)
+            values[field.name] = spec.parse(text)
+        except IgnoredError as error:
+            warnings.append(f"{name}: {error}")
+            text, source = spec.default, "default"
             values[field.name] = spec.parse(text)
         except ValueError as error:
             example = "" if "e.g." in str(error) else f"; e.g. {spec.default}"
@@ -418,7 +431,9 @@ def load(environ: Mapping[str, str]) -> Settings:
         described.append(Described(name, shown, source, spec.default, spec.allowed, spec.doc))
     sources = {setting.name: setting.source for setting in described}
     keys_file = Path(environ["API_KEYS_FILE"]) if sources["API_KEYS"] == "file" else None
-    settings = Settings(**values, api_keys_file=keys_file, described=tuple(described))
+    settings = Settings(
+        **values, api_keys_file=keys_file, described=tuple(described), warnings=warnings
+    )
     _check_relations(settings)
     return settings
 
@@ -431,38 +446,8 @@ def _text(
     if text and path:
         raise ConfigurationError(f"{name}: set either {name} or {name}_FILE, not both")
     if path:
-        return _content(name, Path(path)), "file"
+        return secret_of(name, Path(path)), "file"
     return (text, "environment") if text else (spec.default, "default")
-
-
-def _content(name: str, path: Path, *, may_be_empty: bool = False) -> str:
-    try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(_SECRET_FILE_BYTES_MAX).strip()
-            is_cut = bool(file.read(1))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ConfigurationError(f"{name}_FILE: cannot read {path}: {reason}") from error
-    if is_cut:
-        size = _SECRET_FILE_BYTES_MAX // _KIB
-        raise ConfigurationError(f"{name}_FILE: {path} has more than {size} KiB of text")
-    if not (text or may_be_empty):
-        raise ConfigurationError(f"{name}_FILE: {path} is empty")
-    return text
-
-
-def read_api_keys(path: Path) -> KeyList:
-    """Return the keys of a file as it is now; none of one that is empty or cannot be read.
-
-    Raises:
-        ConfigurationError: this process can open no file for now, which says nothing of this one.
-    """
-    try:
-        return read_key_list(_content("API_KEYS", path, may_be_empty=True))
-    except ConfigurationError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _OUT_OF_FILES:
-            raise
-        return KeyList([], [str(error)])
 
 
 _AT_MOST = (

@@ -29,7 +29,7 @@ from polyglot_persistence.domain.order import (
     from_micros,
     id_text,
     parse_amount,
-    parse_name,
+    stored_name,
     to_micros,
 )
 from polyglot_persistence.errors import InvalidError, PoisonError
@@ -271,7 +271,7 @@ def _accepted(item: _Item) -> AcceptedOrder:
     )
 
 
-_parse_name = functools.lru_cache(maxsize=NAMES_CACHED_MAX)(parse_name)
+_stored_name = functools.lru_cache(maxsize=NAMES_CACHED_MAX)(stored_name)
 _ZERO = Decimal(0)
 
 
@@ -279,7 +279,7 @@ def _order(text: _OrderText) -> Order:
     amount = text.amount
     return Order(
         text.id,
-        _parse_name(text.product_name, "product_name"),
+        _stored_name(text.product_name, "product_name"),
         # Nearly every amount stands there as it was written, with two decimals.
         amount
         if amount.same_quantum(CENT) and _ZERO < amount <= AMOUNT_MAX

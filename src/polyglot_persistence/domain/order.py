@@ -7,6 +7,7 @@ Invariant: an order never changes; the same id with other content is a conflict,
 
 import hashlib
 import re
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from uuid import UUID
@@ -25,6 +26,35 @@ AMOUNT_TEXT_MAX = 64
 # C0, DEL and C1 controls, line and paragraph separators, and lone surrogates (valid in JSON,
 # not in UTF-8). PostgreSQL TEXT cannot hold NUL; the rest would forge log lines.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+BIDI_CONTROLS = r"\u202a-\u202e\u2066-\u2069"
+"""Embeddings, overrides and isolates, as a class of a regular expression: they turn round what
+stands after a name. The marks U+200E, U+200F and U+061C reach no further than their neighbours, and
+Arabic and Hebrew names need them beside digits and signs."""
+
+INVISIBLE = (
+    r"\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    r"\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+)
+"""What leaves no ink, likewise: white space, Unicode's Default_Ignorable_Code_Point, fillers and
+the empty Braille pattern. Of the basic plane, as far as every dialect of expressions reaches."""
+
+_REFUSED = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{BIDI_CONTROLS}]")
+_VISIBLE = re.compile(
+    rf"[^{INVISIBLE}\U00016fe4\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a"
+    r"\U000e0000-\U000e0fff]"
+)
+
+# White space, and blanks without width that editors and spreadsheets leave at the ends.
+_BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200b\u2060\ufeff"
+
+MARKS_MAX = 30
+"""Combining marks in a row: no language needs more (UAX #15, Stream-Safe Text Format), and to put
+them into order costs the square of their number."""
+_TOO_MANY_MARKS = re.compile(rb"[^\x00]{%d}" % (MARKS_MAX + 1))
+
+_FORM_GROWTH_MAX = 4
+"""One character of the composed form (NFC) has at most so many in another."""
 
 # Nearly every amount. What it matches breaks no rule: 10 digits and 2 decimals are AMOUNT_MAX.
 _PLAIN_AMOUNT = re.compile(r"[0-9]{1,10}(\.[0-9]{1,2})?", re.ASCII)
@@ -47,9 +77,15 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     created_at: datetime
 
     def same_content(self, other: "Order", *, created_at_given: bool) -> bool:
-        """Whether the two say the same; `created_at` counts only where a client gave it."""
+        """Whether the two say the same; `created_at` counts only where a client gave it.
+
+        Names are the same in any form of Unicode: older versions stored them as they came.
+        """
         return (
-            self.product_name == other.product_name
+            (
+                self.product_name == other.product_name
+                or _composed(self.product_name) == _composed(other.product_name)
+            )
             and self.amount == other.amount
             and (not created_at_given or self.created_at == other.created_at)
         )
@@ -70,14 +106,45 @@ class AcceptedOrder(msgspec.Struct, frozen=True, gc=False):
 
 
 def parse_name(value: object, pointer: str) -> str:
-    """Return the trimmed product name.
+    """Return the product name that a client gave: trimmed, in the composed form (NFC).
 
     Raises:
-        InvalidError: naming `pointer`, if it is no text of 1 to 200 permitted characters.
+        InvalidError: naming `pointer`, if it is no text of 1 to 200 permitted characters, one of
+            them visible.
     """
     if not isinstance(value, str):
         raise InvalidError(Violation(pointer, "must be a string"))
+    if value.isascii():  # so it is composed, and what is printable is permitted
+        name = value.strip()
+        if 0 < len(name) <= NAME_CHARACTERS_MAX and name.isprintable():
+            return name
+    else:
+        name = value.strip(_BLANKS)
+        if len(name) <= _FORM_GROWTH_MAX * NAME_CHARACTERS_MAX:
+            _check_marks(name, pointer)
+            name = _composed(name)
+    if not 0 < len(name) <= NAME_CHARACTERS_MAX or _REFUSED.search(name):
+        _check_name(name, pointer)
+        raise InvalidError(
+            Violation(pointer, "must not hold controls that turn the direction of text")
+        )
+    if not _VISIBLE.search(name):
+        raise InvalidError(Violation(pointer, "must hold a visible character"))
+    return name
+
+
+def stored_name(value: str, pointer: str) -> str:
+    """Return a name that some version stored, as it is: its form and its signs are not judged.
+
+    Raises:
+        InvalidError: naming `pointer`, if no version would have stored it.
+    """
     name = value.strip()
+    _check_name(name, pointer)
+    return name
+
+
+def _check_name(name: str, pointer: str) -> None:
     if not name:
         raise InvalidError(Violation(pointer, "must not be empty"))
     if len(name) > NAME_CHARACTERS_MAX:
@@ -90,7 +157,17 @@ def parse_name(value: object, pointer: str) -> str:
         raise InvalidError(
             Violation(pointer, "must not hold control characters or unpaired surrogates")
         )
-    return name
+
+
+def _check_marks(name: str, pointer: str) -> None:
+    if len(name) > MARKS_MAX and _TOO_MANY_MARKS.search(bytes(map(unicodedata.combining, name))):
+        raise InvalidError(
+            Violation(pointer, f"must not hold more than {MARKS_MAX} combining marks in a row")
+        )
+
+
+def _composed(name: str) -> str:
+    return name if name.isascii() else unicodedata.normalize("NFC", name).strip(_BLANKS)
 
 
 def parse_amount(value: object, pointer: str) -> Decimal:

@@ -25,7 +25,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-ANALYSIS_VERSION = 1
+ANALYSIS_VERSION = 2
 
 QUERY_WORDS_MAX = 16
 """Distinct words of a query that count; each costs an engine several look-ups."""
@@ -71,6 +71,15 @@ _UNSPACED = re.compile(
     "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]"  # kana, Han
 )
 
+# Marks without which a reader still knows the word: accents and points of the Latin, Greek,
+# Cyrillic, Hebrew and Arabic scripts, and selectors of variants. Elsewhere a mark is a vowel, a
+# tone or another consonant.
+_OPTIONAL_MARK = re.compile(
+    "[\u0300-\u036f\u0483-\u0489\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed"
+    "\u0898-\u08ff\u180b-\u180f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufb1e\ufe00-\ufe0f"
+    "\ufe20-\ufe2f\U000e0100-\U000e01ef]"
+)
+
 
 def words(text: str) -> list[str]:
     """Return the words of `text`, in order: folded case and accents, no punctuation.
@@ -98,30 +107,48 @@ def located_words(text: str) -> list[LocatedWord]:
 
 def _located(text: str) -> Iterator[LocatedWord]:
     run: list[str] = []
-    run_of_digits = False
+    kind = ""
     start = end = 0
     for at, character in enumerate(text):
         for sign in _folded(character):
-            category = unicodedata.category(sign)
-            if category[0] == "M" or category == "Cf":  # accents, variants, joiners
+            sign_kind = _kind(sign)
+            if sign_kind == "ignored":
                 end = at + 1
-                continue
-            digit = category == "Nd"
-            alone = category == "So" or _UNSPACED.match(sign) is not None
-            part = category[0] not in "LN" or alone
-            if run and (part or digit != run_of_digits):
-                yield _word(run, start, end)
-                run = []
-            if alone:
-                yield LocatedWord(sign, at, at + 1)
-            elif not part:
+            elif sign_kind == "mark":
+                if run and kind != "digit":
+                    run.append(sign)
+                    end = at + 1
+            else:
+                if run and (sign_kind != kind or sign_kind == "alone"):
+                    yield _word(run, start, end)
+                    run = []
+                if sign_kind == "part":
+                    continue
                 if not run:
                     start = at
-                run.append(str(unicodedata.decimal(sign)) if digit else sign)
-                run_of_digits = digit
+                run.append(str(unicodedata.decimal(sign)) if sign_kind == "digit" else sign)
+                kind = sign_kind
                 end = at + 1
     if run:
         yield _word(run, start, end)
+
+
+@functools.lru_cache(maxsize=CHARACTERS_CACHED_MAX)
+def _kind(sign: str) -> str:
+    """Return what a folded sign does to a word: it joins one, is one alone, or parts two."""
+    category = unicodedata.category(sign)
+    if category == "Cf" or _OPTIONAL_MARK.match(sign):  # joiners, accents
+        return "ignored"
+    if category == "So" or (category[0] == "L" and is_unspaced(sign)):
+        return "alone"
+    if category == "Nd":
+        return "digit"
+    return {"M": "mark", "L": "letter", "N": "letter"}.get(category[0], "part")
+
+
+def is_unspaced(word: str) -> bool:
+    """Return whether a word is a sign of a script that is written without spaces."""
+    return _UNSPACED.match(word) is not None
 
 
 def _word(run: Sequence[str], start: int, end: int) -> LocatedWord:
@@ -180,9 +207,14 @@ def parse_query(text: str) -> tuple[QueryWord, ...]:
 
 
 def _typos_max(root: str) -> int:
-    if len(root) < TYPO_LETTERS_MIN or not root.isalpha():
+    if len(root) < TYPO_LETTERS_MIN or not is_spelt(root):
         return 0
     return 1 if len(root) < TYPOS_LETTERS_MIN else 2
+
+
+def is_spelt(word: str) -> bool:
+    """Return whether a word has letters and their marks only, so that it can be misspelt."""
+    return all(unicodedata.category(sign)[0] in "LM" for sign in word)
 
 
 class Ranking:

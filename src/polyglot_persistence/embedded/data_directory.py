@@ -32,10 +32,18 @@ class DataDirectory:
         """Create the directory if need be, and take it; without effect if it is taken already.
 
         Raises:
-            ConfigurationError: if another process has it, or it cannot be created or written.
+            ConfigurationError: if another process has it, it cannot be created or written, or its
+                path is not UTF-8.
         """
         if self._lock is not None:
             return
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:  # addresses of the stores are text
+            raise ConfigurationError(
+                f"the path of the data directory {os.fsencode(self.path)!r} is not UTF-8; "
+                "choose another directory"
+            ) from None
         try:
             self.path.mkdir(mode=self._mode, parents=True, exist_ok=True)
             lock = os.open(self.path / "owner.lock", os.O_RDWR | os.O_CREAT, 0o600)

@@ -1,7 +1,8 @@
 """A private directory for a Unix socket, with a path short enough for one.
 
-It is `run` in the data directory where a socket can be bound there; where the path is too long,
-or the file system knows no sockets, it is a directory for temporary files, and `run` points to it.
+It is `run` in the data directory where a socket can be bound there; where the path is too long
+or holds a comma, or the file system knows no sockets, it is a directory for temporary files, and
+`run` points to it.
 """
 
 import os
@@ -81,7 +82,8 @@ def _empty(directory: Path) -> None:
 
 def _can_bind(directory: Path, name: str) -> bool:
     path = directory / name
-    if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+    # Clients of PostgreSQL take a comma for the end of one server's host.
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX or "," in str(path):
         return False
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

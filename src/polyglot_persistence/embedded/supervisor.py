@@ -205,8 +205,7 @@ class _Deployment:
         await _all(self._worker.start(), self._api.start())
         await self._wait_until_ready()
         url = f"http://{_url_host(self._host)}:{self._port}"
-        sys.stdout.write(f"ready: {url}\n")
-        sys.stdout.flush()
+        _announce(f"ready: {url}", url)
         self._tell_operators(url)
         services = (self._postgres, self._valkey, self._api, self._worker)
         await _all(*(_keep(one) for one in services), self._companion(url))
@@ -275,8 +274,7 @@ class _Deployment:
         _log.info("operator_key", file=str(self._data_dir / OPERATOR_KEY_FILE))
         if sys.stdout.isatty():
             secret, _ = operator_key(self._data_dir)
-            sys.stdout.write(f"to operate it: {url}/#key={secret}\n")
-            sys.stdout.flush()
+            _announce(f"to operate it: {url}/#key={secret}", url)
 
     def _environment(self) -> Mapping[str, str]:
         """Return the environment of our own processes: the caller's, and where the stores are."""
@@ -288,6 +286,18 @@ class _Deployment:
         }
         ours = {*set_here, *(f"{name}_FILE" for name in set_here)}
         return {**{k: v for k, v in os.environ.items() if k not in ours}, **set_here}
+
+
+def _announce(line: str, url: str) -> None:
+    """Print something to stdout; a reader that has gone away stops nothing."""
+    try:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+    except OSError as error:
+        _log.warning("stdout_lost", error=str(error), url=url)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())  # else the exit would fail at what is left in the buffer
+        os.close(null)
 
 
 async def _no_company(_url: str) -> None:

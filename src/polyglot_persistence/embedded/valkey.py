@@ -9,6 +9,7 @@ import os
 import platform
 import signal
 import string
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
@@ -55,9 +56,11 @@ class EmbeddedValkey(BundledServer):
     async def _spawn(self, path: Path) -> None:
         binary = _binary()
         self._socket = open_socket_directory(path, SOCKET_NAME) / SOCKET_NAME
-        configuration = path / "valkey.conf"
-        configuration.write_text(self._configuration(path, self._socket))
-        await self._child.start([binary, configuration], bare_environment())
+        # Not as a file: Valkey takes its name for a glob, and with no match runs by its defaults.
+        with tempfile.TemporaryFile() as stdin:
+            stdin.write(self._configuration(path, self._socket).encode())
+            stdin.seek(0)
+            await self._child.start([binary, "-"], bare_environment(), stdin=stdin)
 
     async def _answers(self) -> bool:
         try:
@@ -95,7 +98,7 @@ class EmbeddedValkey(BundledServer):
 
 
 def _quoted(path: Path) -> str:
-    """Return the path as a quoted word of valkey.conf."""
+    """Return the path as a quoted word of a configuration of Valkey."""
     plain = string.ascii_letters + string.digits + "/._-"
     escaped = "".join(
         chr(byte) if chr(byte) in plain else f"\\x{byte:02x}" for byte in os.fsencode(path)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from polyglot_persistence.domain.matching import edits, highlighted, match
+from polyglot_persistence.domain.matching import edits, highlighted, rank_of
 from polyglot_persistence.domain.order import Order
 from polyglot_persistence.domain.search import (
     Facets,
@@ -13,7 +13,15 @@ from polyglot_persistence.domain.search import (
     SearchQuery,
     position,
 )
-from polyglot_persistence.domain.text import QueryWord, Ranking, parse_query, stem, words
+from polyglot_persistence.domain.text import (
+    QueryWord,
+    Ranking,
+    is_spelt,
+    is_unspaced,
+    parse_query,
+    stem,
+    words,
+)
 from polyglot_persistence.flows.remembered import Remembered
 from polyglot_persistence.ports import Clock, SearchIndex
 
@@ -29,6 +37,14 @@ SUGGESTIONS_REMEMBERED_MAX = 4_096
 SUGGESTIONS_REMEMBERED_SECONDS = 5.0
 """Who types asks for the same beginnings as everybody, and the shortest of them, which take the
 longest, are asked for most. A product that is new is suggested so much later."""
+
+
+NAMES_PER_TURN = 2
+"""Names compared with a query before other requests get their turn: at worst some 5 ms each, where
+all words of a name are as long as all words of the query."""
+
+CORRECTED_LETTERS_PER_EDIT = 3
+"""A correction may change a third of a word, so that nothing of one or two signs is corrected."""
 
 
 class FoundOrder(NamedTuple):
@@ -86,13 +102,16 @@ class SearchFlow:
         end = None
         if len(result.hits) > len(hits):
             end = position(hits[-1].order, hits[-1].rank, query.sort)
+        found = []
+        for place, (order, rank) in enumerate(hits):
+            if place % NAMES_PER_TURN == 0:
+                await asyncio.sleep(0)
+            shown = highlighted(order.product_name, asked)
+            found.append(FoundOrder(order, ranking.score(rank), shown))
         return Page(
             result.total,
             result.total_is_exact,
-            [
-                FoundOrder(order, ranking.score(rank), highlighted(order.product_name, asked))
-                for order, rank in hits
-            ],
+            found,
             result.facets,
             end,
             await self._did_you_mean(asked) if result.total == 0 and asked else None,
@@ -128,9 +147,7 @@ class SearchFlow:
         longer = [word for word in asked if len(word.stem) > 1]
         if letters and longer:
             names = await self._search.names(longer, LOOKED_THROUGH_MAX)
-            found = [
-                one for one in names if all(match(one.product_name, (w,)).rank for w in letters)
-            ]
+            found = [one for one in names if all(rank_of(one.product_name, (w,)) for w in letters)]
             if len(found) >= names_max or (found and len(names) < LOOKED_THROUGH_MAX):
                 return found[:names_max]
         return await self._search.names(asked, names_max)
@@ -147,17 +164,26 @@ class SearchFlow:
 
     async def _nearest(self, word: QueryWord) -> str | None:
         """Return the word of a name that is nearest to a word, if one is near enough."""
+        if is_unspaced(word.stem):
+            return None  # a sign means something by itself: another one is not near it
+        edits_max = len(word.stem) // CORRECTED_LETTERS_PER_EDIT if is_spelt(word.stem) else 0
         beginning = word.prefixes[0][: max(2, len(word.prefixes[0]) // 2)]
-        wide = QueryWord(word.stem, (beginning,), typos_max=2)
+        wide = QueryWord(word.stem, (beginning,), typos_max=min(edits_max, 2))
         names = await self._search.names([wide], NEAR_NAMES_MAX)
-        edits_max = max(1, len(word.stem) // 3)
         nearest: tuple[int, str] | None = None
-        for own in dict.fromkeys(own for name, _ in names for own in words(name)):
-            away = edits(stem(own), word.stem, edits_max)
-            if own.startswith(word.prefixes):
-                away = 0
-            if away <= edits_max and (nearest is None or away < nearest[0]):
-                nearest = (away, own)
+        seen: set[str] = set()
+        for place, (name, _) in enumerate(names):
+            if place % NAMES_PER_TURN == 0:
+                await asyncio.sleep(0)
+            for own in words(name):
+                if own in seen:
+                    continue
+                seen.add(own)
+                away = edits(stem(own), word.stem, edits_max)
+                if own.startswith(word.prefixes):
+                    away = 0
+                if away <= edits_max and (nearest is None or away < nearest[0]):
+                    nearest = (away, own)
         return nearest and nearest[1]
 
 

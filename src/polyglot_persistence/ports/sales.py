@@ -84,7 +84,10 @@ class SalesView(Protocol):
         """
 
     async def product_periods(self, product_name: str, bounds: Sequence[date]) -> PeriodSums:
-        """Return the sums of one product between each two neighbouring UTC days."""
+        """Return the sums of one product between each two neighbouring UTC days.
+
+        The name is given composed (NFC), and found in its decomposed form (NFD) as well.
+        """
 
     async def top_products(self, first: date, end: date, products_max: int) -> TopProducts:
         """Return the products with the highest revenue from one UTC day to before another."""

@@ -135,9 +135,13 @@ class SimulatedCache:
         return True
 
     async def ping(self) -> StoreState:
-        """Learn anew what the server is."""
+        """Learn anew what the server is; one that may evict dirty entries loses the copy."""
         server = self._session.server()
         self._session.meet(server)
+        if server.evicts_dirty:
+            with self._session.writing() as writable:
+                writable.tokens.remove(_TOKEN)
+                writable.copies.remove(self._session.reign)
         warnings = []
         if server.fsync != "always":
             warnings.append(f"appendfsync is {server.fsync}; set it to always to be durable")

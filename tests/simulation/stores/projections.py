@@ -1,6 +1,7 @@
 """What rebuilds, audits and reports need of a simulated PostgreSQL."""
 
 import itertools
+import unicodedata
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import date, datetime, timedelta
@@ -311,7 +312,8 @@ class SimulatedSales:
     async def product_periods(self, product_name: str, bounds: Sequence[date]) -> PeriodSums:
         """Sum up one product between neighbouring days."""
         now = self._record.reading()
-        cells = [(k[0], v) for k, v in self._record.product_days.items() if k[1] == product_name]
+        names = {product_name, unicodedata.normalize("NFD", product_name)}
+        cells = [(k[0], v) for k, v in self._record.product_days.items() if k[1] in names]
         return PeriodSums(
             now,
             [

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from uuid import UUID
 
 from polyglot_persistence.domain.checksum import checksum
-from polyglot_persistence.domain.matching import match
+from polyglot_persistence.domain.matching import rank_of, spans_of
 from polyglot_persistence.domain.order import Order, to_micros
 from polyglot_persistence.domain.search import (
     COUNTED_ORDERS_MAX,
@@ -185,7 +185,7 @@ class SimulatedSearch:
             return SearchResult(0, [], Facets([], [], []) if query.facets else None)
         words = query.words or ()
         matching = [
-            Hit(document.order, match(document.order.product_name, words).rank if words else 0)
+            Hit(document.order, rank_of(document.order.product_name, words) if words else 0)
             for document in shown.values()
             if _matches(document.order, words) and _within(document.order, query.bounds)
         ]
@@ -354,7 +354,7 @@ class SimulatedTarget:
 
 
 def _matches(order: Order, words: tuple[QueryWord, ...]) -> bool:
-    return all(match(order.product_name, (word,)).spans for word in words)
+    return all(spans_of(order.product_name, (word,)) for word in words)
 
 
 def _within(order: Order, bounds: Bounds) -> bool:

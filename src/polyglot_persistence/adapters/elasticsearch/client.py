@@ -9,11 +9,22 @@ import sys
 _loaded = sys.modules.get("pyarrow")
 sys.modules["pyarrow"] = None  # type: ignore[assignment]  # an import of it is an ImportError now
 try:
-    from elasticsearch import ApiError, AsyncElasticsearch, TransportError
+    from elasticsearch import (
+        ApiError,
+        AsyncElasticsearch,
+        TransportError,
+        UnsupportedProductError,
+    )
     from elasticsearch.serializer import CompatibilityModeJsonSerializer
 finally:
     del sys.modules["pyarrow"]
     if _loaded is not None:
         sys.modules["pyarrow"] = _loaded
 
-__all__ = ["ApiError", "AsyncElasticsearch", "CompatibilityModeJsonSerializer", "TransportError"]
+__all__ = [
+    "ApiError",
+    "AsyncElasticsearch",
+    "CompatibilityModeJsonSerializer",
+    "TransportError",
+    "UnsupportedProductError",
+]

@@ -22,6 +22,7 @@ from polyglot_persistence.adapters.elasticsearch.client import (
     AsyncElasticsearch,
     CompatibilityModeJsonSerializer,
     TransportError,
+    UnsupportedProductError,
 )
 from polyglot_persistence.errors import UnavailableError
 
@@ -114,6 +115,8 @@ class Connection:
         except (NoConnectionError, ConnectionTimeout) as error:
             self._pause()
             raise UnavailableError(f"Elasticsearch: {error.message}") from error
+        except UnsupportedProductError as error:
+            raise UnavailableError(f"Elasticsearch: {_product(_decoded(error.body))}") from error
         except ApiError as error:
             self._failures = 0
             raise meaning(error.status_code, _decoded(error.body)) from error
@@ -142,6 +145,14 @@ def _decoded(body: Any) -> Any:
         return msgspec.json.decode(body)
     except (ValueError, TypeError):
         return body
+
+
+def _product(body: Any) -> str:
+    """Return in a sentence which other server has answered."""
+    version = body.get("version") if isinstance(body, Mapping) else None
+    product = version.get("distribution") if isinstance(version, Mapping) else None
+    named = {"opensearch": "OpenSearch"}.get(str(product), "another server")
+    return f"this is {named}, not Elasticsearch; name an Elasticsearch 8, or use tantivy"
 
 
 _BUSY = 429

@@ -42,7 +42,7 @@ from polyglot_persistence.adapters.elasticsearch.query import (
     words_of,
 )
 from polyglot_persistence.adapters.elasticsearch.searches import Searches
-from polyglot_persistence.domain.matching import match
+from polyglot_persistence.domain.matching import rank_of
 from polyglot_persistence.domain.search import (
     COUNTED_ORDERS_MAX,
     Facets,
@@ -378,7 +378,7 @@ def _hit(found: answers.Found, query: SearchQuery) -> Hit:
     if found.fields is None:
         raise UnavailableError("Elasticsearch: not its answer: a hit without columns")
     order = order_of(found.fields)
-    return Hit(order, match(order.product_name, query.words).rank if query.words else 0)
+    return Hit(order, rank_of(order.product_name, query.words) if query.words else 0)
 
 
 def _after(seconds: float) -> float:

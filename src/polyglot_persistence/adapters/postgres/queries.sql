@@ -475,7 +475,7 @@ WITH sums AS (
     SELECT width_bucket(day, $3::date[]) AS period, sum(revenue) AS revenue,
            sum(orders)::bigint AS orders
     FROM sales_product_days
-    WHERE product_name = $1 AND day = ANY ($2::date[])
+    WHERE product_name = ANY ($1::text[]) AND day = ANY ($2::date[])
     GROUP BY 1
 )
 SELECT statement_timestamp() AS as_of, coalesce(revenue, 0.00) AS revenue,

@@ -3,6 +3,7 @@
 Invariant: a reader never waits for a refresh.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Final
@@ -85,8 +86,10 @@ class PostgresSalesView:
         """See `SalesView.product_periods`."""
         length = (bounds[-1] - bounds[0]).days
         days = [bounds[0] + timedelta(days=n) for n in range(length)]
+        # Older versions stored a name in the form in which it came.
+        names = list({product_name, unicodedata.normalize("NFD", product_name)})
         async with self._pool.reading() as session:
-            return _sums(await session.fetch("product_periods", product_name, days, bounds))
+            return _sums(await session.fetch("product_periods", names, days, bounds))
 
     async def top_products(self, first: date, end: date, products_max: int) -> TopProducts:
         """See `SalesView.top_products`. The cost grows with days and products."""

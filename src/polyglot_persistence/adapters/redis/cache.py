@@ -199,15 +199,16 @@ class RedisCache:
     async def survives_failover(self, reign: str) -> bool:
         """Ask how it fsyncs, and for replicas; wait for all of them, for half a second.
 
-        All, since any may be promoted.
+        All, since any may be promoted: also one that was here in the last hour and has left.
         """
         connection = await self._client.connection()
         now = await _reading(durability.ask(connection, durable=self._durable_as_set))
         if not (now.is_primary and now.durable and reign and now.reign == reign):
             return False
-        if not now.replicas and not now.had_replicas:
-            return not await _reading(connection.execute("EXISTS", keys.REPLICATED))
-        wanted = max(now.replicas, 1)
+        seen = await self._replicas_seen(connection)
+        if not (seen or now.replicas or now.had_replicas):
+            return True
+        wanted = max(seen, now.replicas, 1)
         written, replicas = await _reading(
             connection.request([("SET", keys.FENCE, ""), ("WAIT", wanted, _REPLICATED_MS_MAX)])
         )
@@ -234,13 +235,28 @@ class RedisCache:
         return bool(stored)
 
     async def ping(self) -> StoreState:
-        """Ask again what the server is, for its settings can change while it runs."""
+        """Ask again what the server is, for its settings can change while it runs.
+
+        One that may evict dirty entries loses the copy of the epoch: what it has evicted is not
+        known any more once its policy is mended.
+        """
         connection = await self._client.connection()
         await _reading(self._meet(connection))
-        if self._server.replicas:
+        if self._server.evicts_dirty:
+            copy = keys.epoch(self._server.reign)
+            await _reading(connection.execute("DEL", keys.WARM_TOKEN, copy))
+        if replicas := self._server.replicas:
             with contextlib.suppress(UnavailableError, UnknownOutcomeError):
-                await connection.execute("SET", keys.REPLICATED, "", "EX", _REPLICATED_SECONDS)
+                if replicas >= await self._replicas_seen(connection):  # else one has left
+                    await connection.execute(
+                        "SET", keys.REPLICATED, replicas, "EX", _REPLICATED_SECONDS
+                    )
         return StoreState(self._server.version, self._server.warnings)
+
+    async def _replicas_seen(self, connection: RedisConnection) -> int:
+        """Return how many replicas were here at once within the last hour."""
+        seen = await _reading(connection.execute("GET", keys.REPLICATED))
+        return 0 if seen is None else int(seen or 1)  # versions before left it empty
 
     async def _greet(self, connection: RedisConnection) -> None:
         # Error replies do not matter here: a script that is missing is loaded when it is run.

@@ -34,6 +34,7 @@ class ServerFacts(NamedTuple):
     is_primary: bool = True
     replicas: int = 0
     """That are connected now."""
+    evicts_dirty: bool = False
     had_replicas: bool = True
     """Whether one was connected since this server began, and within the last `repl-backlog-ttl`."""
 
@@ -75,6 +76,7 @@ async def ask(connection: RedisConnection, *, durable: bool | None) -> ServerFac
         warnings=tuple(_warnings(config, info, durable=durable)),
         is_primary=rule.is_primary,
         replicas=int(info.get("connected_slaves", "0")),
+        evicts_dirty=rule.evicts_dirty,
         had_replicas=info.get("repl_backlog_active") != "0",
     )
 

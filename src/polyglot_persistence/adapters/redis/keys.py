@@ -17,7 +17,7 @@ FENCE: Final = b"polyglot:fence"
 """Written before WAIT, so that what was written earlier is replicated if this is."""
 
 REPLICATED: Final = b"polyglot:replicated"
-"""Here for an hour after a replica was seen: a server that has restarted knows of none before."""
+"""How many replicas were seen at once, for an hour: a server forgets one that leaves."""
 
 _ENTRY: Final = b"polyglot:order:"
 

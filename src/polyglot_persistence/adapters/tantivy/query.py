@@ -16,7 +16,7 @@ from uuid import UUID
 from tantivy import DocAddress, FieldType, Occur, Order, Query, Schema, Searcher, SearchResult
 
 from polyglot_persistence.adapters.tantivy.documents import halves, source
-from polyglot_persistence.domain.matching import match
+from polyglot_persistence.domain.matching import rank_of
 from polyglot_persistence.domain.search import COUNTED_ORDERS_MAX, Bounds, SearchQuery, Sort
 from polyglot_persistence.domain.text import QueryWord, Ranking
 
@@ -180,7 +180,7 @@ class OrderQuery:
     def _ranks(self, searcher: Searcher, found: Sequence[DocAddress]) -> Sequence[float]:
         """Return the ranks of matches that were found in another order."""
         words = self._query.words or ()
-        return [match(source(searcher.doc(address)).product_name, words).rank for address in found]
+        return [rank_of(source(searcher.doc(address)).product_name, words) for address in found]
 
     def _first(
         self, searcher: Searcher, query: Query, hits_max: int, after: Sequence[int] | None

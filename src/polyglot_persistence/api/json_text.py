@@ -1,0 +1,104 @@
+"""JSON as it comes from files and other programs: its bytes to text, and what is wrong with it.
+
+Invariant: an error is in this project's words, with the place where an editor shows it.
+"""
+
+import json
+import re
+from typing import Any
+
+from polyglot_persistence.errors import MalformedError
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""Excel, Notepad and Windows PowerShell begin UTF-8 with it; RFC 8259, 8.1 lets readers skip it."""
+
+_UTF_32_BEGINNINGS = (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff", b"\x00\x00\x00")
+_UTF_16_BEGINNINGS = (b"\xff\xfe", b"\xfe\xff")
+_FILE_BEGINNINGS = (
+    (b"\x1f\x8b", "a gzip file"),
+    (b"PK\x03\x04", "a zip file, as those of spreadsheets are"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file"),
+    (b"BZh", "a bzip2 file"),
+    (b"\xfd7zXZ", "an xz file"),
+    (b"%PDF", "a PDF"),
+)
+_HEAD_BYTES = 4
+
+# What the standard library's parser says, by its beginning, and what is meant.
+_FAULTS = (
+    ("Expecting value", "a value is missing"),
+    ("Expecting property name", "a field's name in double quotes is missing"),
+    ("Expecting ',' delimiter", "a comma or a closing bracket is missing"),
+    ("Expecting ':' delimiter", "a colon is missing"),
+    ("Illegal trailing comma", "a comma stands before the closing bracket"),
+    ("Extra data", "something follows where it ends"),
+    ("Unterminated string", "a string does not end"),
+    ("Invalid control character", "a string holds a control character"),
+    ("Invalid \\", "a string holds a backslash that escapes nothing"),
+    ("Unexpected UTF-8 BOM", "it begins with two byte order marks"),
+)
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+class Number(str):
+    """The text of a JSON number, to tell it from a string."""
+
+    __slots__ = ()
+
+
+def foreign_form(body: bytes) -> str:
+    """Return what a body is that is no UTF-8 text; empty if its beginning does not tell."""
+    for beginning, name in _FILE_BEGINNINGS:
+        if body.startswith(beginning):
+            return name
+    if body.startswith(_UTF_32_BEGINNINGS) or b"\x00\x00" in body[:_HEAD_BYTES]:
+        return "text in UTF-32"
+    # JSON begins with two characters of ASCII, so that a zero byte tells (RFC 4627, section 3).
+    if body.startswith(_UTF_16_BEGINNINGS) or b"\x00" in body[:_HEAD_BYTES]:
+        return "text in UTF-16, as some Windows programs write it"
+    return ""
+
+
+def plain_values(body: bytes) -> Any:
+    """Return JSON as plain values, with its numbers as their text; a byte order mark is skipped.
+
+    The standard library's parser, because it lets through what JSON's grammar allows and this
+    project does not: an escaped lone surrogate is a broken rule, not a broken body.
+
+    Raises:
+        MalformedError: it is no JSON in UTF-8.
+    """
+    if form := foreign_form(body):
+        raise MalformedError(f"not JSON in UTF-8 but {form}")
+    content = body.removeprefix(BYTE_ORDER_MARK)
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        place = len(body) - len(content) + error.start
+        raise MalformedError(f"not UTF-8 (byte {place})") from error
+    try:
+        return json.loads(text, parse_int=Number, parse_float=Number, parse_constant=_no_number)
+    except json.JSONDecodeError as error:
+        raise MalformedError(
+            f"not JSON: {_fault(error.msg)} ({_place(text, error.pos)})"
+        ) from error
+    except RecursionError as error:
+        raise MalformedError("nested too deeply") from error
+
+
+def _no_number(text: str) -> None:
+    raise MalformedError(f"not JSON: {text} is no number")
+
+
+def _fault(message: str) -> str:
+    for beginning, fault in _FAULTS:
+        if message.startswith(beginning):
+            return fault
+    return "it breaks JSON's grammar"
+
+
+def _place(text: str, position: int) -> str:
+    """Return line and column, both from 1, whichever way the text's lines end."""
+    ends = list(_LINE_END.finditer(text, 0, position))
+    begin = ends[-1].end() if ends else 0
+    return f"line {len(ends) + 1}, column {position - begin + 1}"
