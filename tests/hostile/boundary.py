@@ -10,9 +10,10 @@ from starlette.types import ASGIApp
 from polyglot_persistence.api import server
 from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.api.connection import Connection, Shared
+from polyglot_persistence.api.connection import Connection
 from polyglot_persistence.api.fast_lane import fast_lane
 from polyglot_persistence.api.hot import HotRoutes
+from polyglot_persistence.api.in_flight import Shared
 from tests.hostile.lanes import CountingFlows
 from tests.support.http_limits import HTTP_LIMITS
 from tests.support.scripted import FakeClock

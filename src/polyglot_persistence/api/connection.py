@@ -30,15 +30,9 @@ from polyglot_persistence.api.chunked import BadChunkError, ChunkedBody
 from polyglot_persistence.api.exchange import AsgiExchange, Exchange, asgi_scope
 from polyglot_persistence.api.head_reader import HeadReader
 from polyglot_persistence.api.heads import BadHeadError, Head, read_target
-from polyglot_persistence.api.held_writes import HeldTransport, Turn
-from polyglot_persistence.api.in_flight import Crowd, InFlight, network_of
-from polyglot_persistence.api.limits import HttpLimits
-from polyglot_persistence.api.problems import (
-    TOO_SLOW,
-    UNAVAILABLE,
-    Kind,
-    problem,
-)
+from polyglot_persistence.api.held_writes import HeldTransport
+from polyglot_persistence.api.in_flight import Shared, network_of
+from polyglot_persistence.api.problems import TOO_SLOW, UNAVAILABLE, Kind, problem
 from polyglot_persistence.api.rendering import CLOSE_LINE, STATUS_LINES, default_lines, lines
 from polyglot_persistence.api.replies import Headers
 
@@ -65,16 +59,6 @@ _ENDING = 3
 """The answer is under way, and the last one. Nothing more is taken."""
 _CLOSED = 4
 """No answer follows. What is read is dropped."""
-
-
-class Shared:
-    """What all connections of one server have in common."""
-
-    def __init__(self, limits: HttpLimits) -> None:
-        self.limits = limits
-        self.turn = Turn()
-        self.in_flight = InFlight(limits.in_flight_bytes_max)
-        self.crowd = Crowd(limits.connections_max, limits.address_connections_max)
 
 
 class Connection(asyncio.Protocol):
@@ -156,6 +140,11 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Answer what is complete, and then close; so the loop must not close by itself."""
         self._is_at_end = True
+        if self._phase != _BODY or not self._ahead:
+            self._end_of_input()
+        return True
+
+    def _end_of_input(self) -> None:
         if self._phase == _BODY:
             self._phase = _ENDING
             self.deadline = math.inf
@@ -163,7 +152,6 @@ class Connection(asyncio.Protocol):
             self._exchange.no_more()
         elif not self._ahead:
             self._close()
-        return True
 
     def pause_writing(self) -> None:
         """Begin to wait for a client that reads more slowly than it is answered."""
@@ -270,7 +258,8 @@ class Connection(asyncio.Protocol):
 
     def _go_on(self) -> None:
         """Take what was kept, now that it is its turn, and read on."""
-        if self._phase == _HEAD and self._ahead and not self.write_paused:
+        is_its_turn = self._phase == _BODY or (self._phase == _HEAD and not self.write_paused)
+        if self._ahead and is_its_turn:
             data, self._ahead = self._ahead, b""
             self._release(len(data))
             self._resume_reading()
@@ -280,6 +269,8 @@ class Connection(asyncio.Protocol):
                 self._close()
             else:
                 self._resume_reading()
+        elif self._is_at_end and not self._ahead and self._exchange is not None:
+            self._end_of_input()
 
     def _keep_ahead(self, data: bytes) -> None:
         self._ahead += data
@@ -302,6 +293,10 @@ class Connection(asyncio.Protocol):
                 data = self._take_head(data)
             elif phase == _BODY:
                 data = self._take_body(data)
+                if data and self._phase == _BODY:  # its framing is too much for one turn
+                    self._keep_ahead(data)
+                    self.loop.call_soon(self._go_on)
+                    break
             elif phase == _ANSWER:
                 self._keep_ahead(data)
                 break
@@ -432,6 +427,7 @@ class Connection(asyncio.Protocol):
         self._phase = _ENDING
         self.deadline = math.inf
         self._release(self.held_bytes)
+        self._ahead = b""
         self._pause_reading()
         exchange.body_failed(error)
 

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 import uvicorn
 from starlette.types import ASGIApp
 
-from polyglot_persistence.api.connection import Connection, Shared
+from polyglot_persistence.api.connection import Connection
+from polyglot_persistence.api.in_flight import Shared
 from polyglot_persistence.api.limits import HttpLimits
 from polyglot_persistence.api.replies import Headers
 from polyglot_persistence.errors import ConfigurationError
