@@ -1,4 +1,4 @@
-"""One kind of harm, for some seconds: `python -m tests.hostile.attacking KIND PORT SECONDS SECRET`."""
+"""Do one kind of harm: `python -m tests.hostile.attacking KIND PORT SECONDS SECRET`."""
 
 import asyncio
 import json

@@ -14,7 +14,7 @@ from polyglot_persistence.api.connection import Connection
 from polyglot_persistence.api.fast_lane import fast_lane
 from polyglot_persistence.api.front import ANY_FRONT, Front
 from polyglot_persistence.api.hot import HotRoutes
-from polyglot_persistence.api.shared import Shared
+from polyglot_persistence.api.in_flight import Shared
 from tests.hostile.lanes import CountingFlows
 from tests.support.http_limits import HTTP_LIMITS
 from tests.support.scripted import FakeClock

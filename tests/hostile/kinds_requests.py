@@ -207,7 +207,7 @@ async def two_lengths(attack: Attack) -> None:
     await attack.each(16, act)
 
 
-@kind(answered(200))
+@kind(only(200, 422, 429))
 async def dust(attack: Attack) -> None:
     """A body of which each byte is a chunk with an extension."""
     body = b"1;e\r\n \r\n" * 20_000 + b"0\r\n\r\n"
@@ -280,7 +280,7 @@ async def paths_to_nowhere(attack: Attack) -> None:
     await attack.ask(16, request)
 
 
-@kind(only(400, 429))
+@kind(lambda seen: bool(seen.get("400")) and not seen.get("500") and not seen.get("503"))
 async def forged_cursors(attack: Attack) -> None:
     """Places in a list that this service never gave out."""
 
@@ -300,13 +300,10 @@ async def search_amplifiers(attack: Attack) -> None:
     names = [f"{words[0]}{n % 10} {words[1]}{n} {words[2]}" for n in range(100)]
     orders = [{"product_name": f"{name}"[:200], "amount": 1} for name in names]
 
-    async def plant(client: Client) -> None:
-        await client.send(post("/api/bulk-orders", json.dumps({"orders": orders}).encode()))
-        await client.answer("bulk")
-
     client = await attack.connect()
     try:
-        await plant(client)
+        await client.send(post("/api/bulk-orders", json.dumps({"orders": orders}).encode()))
+        await client.answer("bulk")
     except Ended:
         attack.unknown += len(orders)
 
@@ -347,7 +344,9 @@ async def taken_identities(attack: Attack) -> None:
     def request() -> bytes:
         number = f"{secrets.randbits(128):032x}"
         taken = f"{number[:8]}-{number[8:12]}-8{number[13:16]}-9{number[17:20]}-{number[20:]}"
-        line = json.dumps({"id": taken, "product_name": "taken", "amount": 1}).encode() + b"\n"
+        line = (
+            json.dumps({"id": taken, "product_name": "import taken", "amount": 1}).encode() + b"\n"
+        )
         return post("/api/orders/import", line, media_type=NDJSON)
 
     await attack.ask(8, request)

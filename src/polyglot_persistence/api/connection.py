@@ -29,23 +29,13 @@ from polyglot_persistence.api.bodies import BrokenBodyError, SlowSenderError
 from polyglot_persistence.api.chunked import BadChunkError, ChunkedBody
 from polyglot_persistence.api.exchange import AsgiExchange, Exchange, asgi_scope
 from polyglot_persistence.api.head_reader import HeadReader
-from polyglot_persistence.api.heads import (
-    BadHeadError,
-    Head,
-    read_target,
-    with_host,
-)
+from polyglot_persistence.api.heads import BadHeadError, Head, read_target, with_host
 from polyglot_persistence.api.held_writes import HeldTransport
-from polyglot_persistence.api.problems import (
-    TOO_SLOW,
-    UNAVAILABLE,
-    Kind,
-    problem,
-)
+from polyglot_persistence.api.in_flight import Shared
+from polyglot_persistence.api.problems import TOO_SLOW, UNAVAILABLE, Kind, problem
 from polyglot_persistence.api.remote import Remote
 from polyglot_persistence.api.rendering import CLOSE_LINE, STATUS_LINES, default_lines, lines
 from polyglot_persistence.api.replies import Headers
-from polyglot_persistence.api.shared import Shared
 
 RETRY_HEADERS: Headers = ((b"retry-after", b"1"),)
 READ_AHEAD_BYTES = 64 * 1_024
@@ -144,6 +134,11 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Answer what is complete, and then close; so the loop must not close by itself."""
         self._is_at_end = True
+        if self._phase != _BODY or not self._ahead:
+            self._end_of_input()
+        return True
+
+    def _end_of_input(self) -> None:
         if self._phase == _BODY:
             self._phase = _ENDING
             self.deadline = math.inf
@@ -151,7 +146,6 @@ class Connection(asyncio.Protocol):
             self._exchange.no_more()
         elif not self._ahead:
             self._close()
-        return True
 
     def pause_writing(self) -> None:
         """Begin to wait for a client that reads more slowly than it is answered."""
@@ -258,7 +252,8 @@ class Connection(asyncio.Protocol):
 
     def _go_on(self) -> None:
         """Take what was kept, now that it is its turn, and read on."""
-        if self._phase == _HEAD and self._ahead and not self.write_paused:
+        is_its_turn = self._phase == _BODY or (self._phase == _HEAD and not self.write_paused)
+        if self._ahead and is_its_turn:
             data, self._ahead = self._ahead, b""
             self._release(len(data))
             self._resume_reading()
@@ -268,6 +263,8 @@ class Connection(asyncio.Protocol):
                 self._close()
             else:
                 self._resume_reading()
+        elif self._is_at_end and not self._ahead and self._exchange is not None:
+            self._end_of_input()
 
     def _keep_ahead(self, data: bytes) -> None:
         self._ahead += data
@@ -290,6 +287,10 @@ class Connection(asyncio.Protocol):
                 data = self._take_head(data)
             elif phase == _BODY:
                 data = self._take_body(data)
+                if data and self._phase == _BODY:  # its framing is too much for one turn
+                    self._keep_ahead(data)
+                    self.loop.call_soon(self._go_on)
+                    break
             elif phase == _ANSWER:
                 self._keep_ahead(data)
                 break
@@ -419,6 +420,7 @@ class Connection(asyncio.Protocol):
         self._phase = _ENDING
         self.deadline = math.inf
         self._release(self.held_bytes)
+        self._ahead = b""
         self._pause_reading()
         exchange.body_failed(error)
 

@@ -176,7 +176,9 @@ class AsgiExchange:
         """
         while not self._complete:
             if self._error is not None:
-                raise self._error
+                # A new one: its traceback holds this frame and the reader's, with a megabyte of a
+                # body, which would wait for the collector if `_error` held them in turn.
+                raise type(self._error)(str(self._error))
             if self._pieces or not (self._more or self._all_handed_over):
                 body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
                 self._pieces.clear()

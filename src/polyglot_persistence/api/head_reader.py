@@ -51,30 +51,27 @@ class HeadReader:
             BadHeadError: this is no head, or too much of one.
         """
         if not self.size:
-            if data[0] in _END:  # empty lines before a request (RFC 9112, 2.2)
-                data = data.lstrip(_END)
-                if not data:
-                    return data
-            self._tail = b""
-            self._in_request_line = True
-            self._is_parsed = self._is_upgrade = self._is_1_1 = False
-        if self._in_request_line and not data.isascii():
-            line, line_end, others = data.partition(b"\n")
-            data = in_ascii(line) + line_end + others
+            data = self._begin(data)
+            if not data:
+                return data
+        # The end is found first, so that what a pipeline holds behind it is not looked at.
+        end = self._end_in(data)
         rest = b""
-        found = (self._tail + data).find(_END)
-        if found >= 0:
-            end = found + len(_END) - len(self._tail)
+        if end:
             if end < len(data):
                 data, rest = data[:end], data[end:]
             if not self.size:
                 self._is_1_1 = data.startswith(b" HTTP/1.1", data.find(b"\r\n") - 9)
         else:
             self._tail = (self._tail + data)[1 - len(_END) :]
+        if self._in_request_line and not data.isascii():
+            line, line_end, others = data.partition(b"\n")
+            data = in_ascii(line) + line_end + others
+        if not end:
             self._in_request_line = self._in_request_line and b"\n" not in data
         self.size += len(data)
         self._parse(data)
-        if found >= 0:
+        if end:
             if not self._is_parsed:
                 raise BadHeadError(_NOT_HTTP)
             self.complete = True
@@ -116,6 +113,23 @@ class HeadReader:
     def on_headers_complete(self) -> None:
         """Note that the parser, too, sees the end of the head."""
         self._is_parsed = True
+
+    def _begin(self, data: bytes) -> bytes:
+        """Return the bytes from the first of a head on."""
+        self._tail = b""
+        self._in_request_line = True
+        self._is_parsed = self._is_upgrade = self._is_1_1 = False
+        # There may be empty lines before a request (RFC 9112, 2.2).
+        return data.lstrip(_END) if data[0] in _END else data
+
+    def _end_in(self, data: bytes) -> int:
+        """Return where in the bytes the head ends, or 0."""
+        if self._tail:
+            found = (self._tail + data[: len(_END) - 1]).find(_END)
+            if found >= 0:
+                return found + len(_END) - len(self._tail)
+        found = data.find(_END)
+        return found + len(_END) if found >= 0 else 0
 
     def _parse(self, data: bytes) -> None:
         if self.size > self._bytes_max:

@@ -42,6 +42,10 @@ that counts nanoseconds in 64 bits begins."""
 CREATED_AT_AHEAD_MAX = timedelta(days=1)
 """Clocks of other machines go wrong, by hours where a zone was forgotten."""
 
+BULK_VALUES_MAX = 20_000
+"""A bulk that breaks a rule is read in full to name each one; with more values than these that
+takes longer than other clients should wait. A bulk of 1,000 orders has 2,000."""
+
 # RFC 3339, 5.7: the second is 60. A clock without leap seconds, as every store's is, shows the
 # second after it (POSIX, 4.19).
 _LEAP_SECOND = re.compile(r"(.{10}[Tt ][0-9]{2}:[0-9]{2}:)60((?:\.[0-9]+)?[^.]{1,6})", re.ASCII)
@@ -93,6 +97,10 @@ def parse_bulk(body: bytes) -> list[NameAndAmount]:
             ]
     except _REFUSED:
         pass
+    if body.count(b",") > BULK_VALUES_MAX:
+        raise InvalidError(
+            Violation("", f"must hold 1 to {ORDERS_PER_BULK_MAX} orders, and holds far more")
+        )
     check = _Check()
     bulk = check.bulk(plain_values(body))
     check.finish()

@@ -18,9 +18,9 @@ from starlette.types import ASGIApp
 
 from polyglot_persistence.api.connection import Connection
 from polyglot_persistence.api.front import ANY_FRONT, Front
+from polyglot_persistence.api.in_flight import Shared
 from polyglot_persistence.api.limits import HttpLimits
 from polyglot_persistence.api.replies import Headers
-from polyglot_persistence.api.shared import Shared
 from polyglot_persistence.errors import ConfigurationError
 from polyglot_persistence.telemetry import logger
 

@@ -1,8 +1,8 @@
-"""Measures the callbacks of the event loop of `polyglot api`: on PYTHONPATH, Python runs this first.
+"""Measures the callbacks of the event loop of `polyglot api`; found on PYTHONPATH, it runs first.
 
 The product runs unchanged. With HOSTILE_CALLBACKS=FILE, each callback that takes more than
-`TOLD_NANOSECONDS` of its thread's processor time is a line of the file. Processor time, unlike time,
-does not grow when others use the machine.
+`TOLD_NANOSECONDS` of its thread's processor time is a line of the file. Processor time does not
+grow when others use the machine.
 """
 
 import asyncio
@@ -80,11 +80,13 @@ def _watched(factory: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def _install(path: str) -> None:
-    import uvloop
+    import uvloop  # noqa: PLC0415  the other processes have none
 
     _Timed.file = os.open(path, os.O_WRONLY | os.O_APPEND)
 
-    class Measured(uvloop.Loop):  # type: ignore[misc]  # it has no types
+    base: Any = uvloop.Loop
+
+    class Measured(base):  # type: ignore[misc]  # its types are an event loop's, and many
         def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
             return super().call_soon(_Timed(callback), *args, context=context)
 
