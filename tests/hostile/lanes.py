@@ -23,7 +23,6 @@ from polyglot_persistence.api.fast_lane import fast_lane
 from polyglot_persistence.api.hot import HotRoutes
 from polyglot_persistence.api.in_flight import Shared
 from polyglot_persistence.api.limits import HttpLimits
-from polyglot_persistence.api.in_flight import Shared
 from polyglot_persistence.flows.accept import Acceptance, ImportLine, LineOutcome
 from tests.support.scripted import FakeClock
 from tests.support.stub_flows import ID, LIMITS, StubFlows

@@ -141,3 +141,25 @@ async def test_a_forwarded_host_and_scheme_make_the_origin(lane: str) -> None:
                 assert "https://shop.example" in json.loads(answer.body)["detail"]
         stranger = await one.ask(post(host="127.0.0.1", X_Forwarded_Host="evil.example"))
         assert stranger.status == 421
+
+
+@LANES
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"product_name":"Tea","amount":1,"amount":2}',
+        b'{"product_name":"Tea","product_name":"Rug","amount":2}',
+        b'{"product_name":"Tea","amount":1,"\\u0061mount":2}',
+    ],
+)
+async def test_an_order_with_a_member_twice_is_refused(lane: str, body: bytes) -> None:
+    """With the same words, and nothing is stored."""
+    async with served(lane) as one:
+        head = (
+            b"POST /api/orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(body)
+        )
+        answer = await one.ask(head + body)
+        assert answer.status == 422
+        assert "is given twice" in json.loads(answer.body)["errors"][0]["detail"]
+        assert not one.flows.accepted

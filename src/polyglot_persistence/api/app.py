@@ -14,7 +14,7 @@ from polyglot_persistence.api import descriptions as about
 from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.dashboard.page import PageRoutes
 from polyglot_persistence.api.dead_letters import DeadLetterRoutes
-from polyglot_persistence.api.endpoint import Endpoint, Handler, no_route
+from polyglot_persistence.api.endpoint import Endpoint, Method, no_route
 from polyglot_persistence.api.entrance import Entrance
 from polyglot_persistence.api.front import ANY_FRONT, Front
 from polyglot_persistence.api.importing import ImportRoute
@@ -124,9 +124,12 @@ def build_process_app(health: HealthFlow, access: Access, front: Front = ANY_FRO
 def _router(table: Iterable[Route], access: Access, front: Front) -> ASGIApp:
     # One endpoint a path, so that it knows every method that the path takes; in the table's
     # order, in which fixed steps of a path stand before variable ones.
-    paths: dict[str, dict[str, tuple[Scope, Handler]]] = {}
+    paths: dict[str, dict[str, Method]] = {}
     for route in table:
-        paths.setdefault(route.path, {})[route.method] = route.scope, route.handler
+        parameters = [one.name for one in route.about.parameters if one.place == "query"]
+        paths.setdefault(route.path, {})[route.method] = Method(
+            route.scope, route.handler, None if route.scope is Scope.PUBLIC else parameters
+        )
     endpoints: dict[str, ASGIApp] = {
         path: Endpoint(path, handlers, access) for path, handlers in paths.items()
     }

@@ -6,7 +6,7 @@ unexpected failure included; handlers know nothing of sending.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -29,6 +29,7 @@ from polyglot_persistence.api.problems import (
     problem,
     problem_reply,
 )
+from polyglot_persistence.api.queries import check_query
 from polyglot_persistence.api.replies import Headers, Reply
 from polyglot_persistence.api.streams import Stream, send_stream
 from polyglot_persistence.domain.access import Scope as AccessScope
@@ -61,6 +62,15 @@ def prefix_of(request: Request) -> str:
     """Return the path below which a proxy publishes the API; mostly empty."""
     prefix: str = request.scope.get("polyglot.prefix", "")
     return prefix
+
+
+class Method(NamedTuple):
+    """What one path does for one method."""
+
+    scope: AccessScope
+    handler: Handler
+    parameters: Sequence[str] | None
+    """Those of the query; None: whatever there are, they make no difference."""
 
 
 class _Guard(NamedTuple):
@@ -99,9 +109,7 @@ def _address(scope: Scope) -> str:
 class Endpoint:
     """One path: its template and its handlers by method. HEAD is answered by GET's handler."""
 
-    def __init__(
-        self, path: str, handlers: Mapping[str, tuple[AccessScope, Handler]], access: Access
-    ) -> None:
+    def __init__(self, path: str, handlers: Mapping[str, Method], access: Access) -> None:
         self._path = path
         self._access = access
         self._handlers = dict(handlers)
@@ -135,7 +143,7 @@ class Endpoint:
         if coding.lower() != "identity":
             detail = f"the body must be sent without a content coding, not in {coding!r}"
             return problem(UNSUPPORTED_MEDIA, detail, path, _IDENTITY_ONLY)
-        needed, handler = found
+        needed, handler, parameters = found
         more: Headers = ()
         reply: Reply | Stream
         request.scope[_GUARD] = _Guard(self._access, needed)
@@ -145,6 +153,8 @@ class Endpoint:
             body.check_again = partial(
                 self._access.check_again, needed, request.scope["headers"], self._access.revision
             )
+            if parameters is not None:
+                check_query(request, parameters)
             reply = await handler(request, body)
         except ClientGoneError:
             raise
