@@ -73,6 +73,14 @@ simulate: ## Simulate the whole pipeline under faults, RUNS times (2000) from SE
 	$(call set_up,dev)
 	@exec "$(BIN)/python" -m tests.simulation --runs "$(RUNS)" --seed "$(or $(SEED),0)" --table $(ARGS)
 
+.PHONY: hostile
+hostile: ## Have hostile clients of all kinds for SECONDS each (10); DEPLOYMENT=servers, ARGS for pytest.
+	$(call set_up,dev)
+	@if [ "$(DEPLOYMENT)" = servers ]; then \
+		scripts/servers up redis rabbitmq postgres elasticsearch; eval "$$(scripts/servers test-env)"; \
+	fi; HOSTILE_SECONDS=$(or $(SECONDS),10) exec "$(BIN)/python" -m pytest -s tests/hostile \
+		-k "not harm_nobody or $(DEPLOYMENT)" $(ARGS)
+
 .PHONY: outage
 outage: ## Take PostgreSQL away under load; ARGS="--seconds 3600 --rate 500". Watches memory, counts.
 	$(call set_up,dev)

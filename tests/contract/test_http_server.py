@@ -5,6 +5,8 @@ import contextlib
 import json
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -23,6 +25,7 @@ from polyglot_persistence.api.request_headers import check_json
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.errors import ConfigurationError
 from tests.support.http_limits import HTTP_LIMITS
+from tests.support.processes import REPOSITORY
 
 BODY_BYTES_MAX = 10_000
 DEADLINE_SECONDS = 10.0
@@ -389,3 +392,35 @@ def test_a_foreign_address_is_one_clear_line() -> None:
     """192.0.2.1 is of no machine (RFC 5737)."""
     with pytest.raises(ConfigurationError, match=r"cannot listen on 192\.0\.2\.1:0"):
         server.listen("192.0.2.1", 0)
+
+
+def test_a_server_that_is_cut_off_lets_the_process_end() -> None:
+    """An event loop that listens on a socket that was closed beside it never closes."""
+    code = """
+import asyncio, uvloop
+from polyglot_persistence.api import server
+from tests.support.http_limits import HTTP_LIMITS
+
+async def main():
+    ready = asyncio.Event()
+    task = asyncio.create_task(server.serve(
+        None, server.listen("127.0.0.1", 0), limits=HTTP_LIMITS, shutdown=asyncio.Event(),
+        graceful_seconds=5, on_ready=ready.set))
+    await ready.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    print("cut off", flush=True)
+
+with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    runner.run(main())
+print("closed")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "cut off\nclosed\n"

@@ -10,15 +10,22 @@ from polyglot_persistence.api.chunked import LINES_A_TURN, ChunkedBody
 from polyglot_persistence.api.head_reader import HeadReader
 from polyglot_persistence.api.requests import parse_bulk
 from polyglot_persistence.errors import InvalidError
+from tests.hostile import boundary
 from tests.hostile.boundary import served
 from tests.support.eventually import eventually
 from tests.support.http_limits import HTTP_LIMITS
+from tests.support.stub_flows import LIMITS
 
 GET = b"GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n"
 CHUNKED = (
     b"POST /api/bulk-orders HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"
 )
+
+
+@pytest.fixture(autouse=True)
+def _bodies_of_a_megabyte(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boundary, "LIMITS", LIMITS._replace(body_bytes_max=2**20))
 
 
 def _seconds(data: bytes) -> float:

@@ -159,8 +159,8 @@ PLANTED: Sequence[Bug] = (
     Bug(
         "an import that is cut short by a stop is complete",
         "api.importing",
-        "if not body.complete:\n            raise _StoppedError(cause)",
-        "if False:\n            raise _StoppedError(cause)",
+        '                cause = refused("the server is about to stop")',
+        "                cause = None",
     ),
     Bug(
         "a bulk is answered before it is committed",

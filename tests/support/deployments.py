@@ -36,8 +36,9 @@ NEEDS_SERVERS = needs(POSTGRES, REDIS, RABBITMQ, ELASTICSEARCH)
 class Deployment(Api, ABC):
     """An API and its workers."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         super().__init__(free_port())
+        self.environment = dict(environment or {})
         self.processes: list[Process] = []
         self._resources = ExitStack()
 
@@ -80,13 +81,13 @@ class Deployment(Api, ABC):
 class Embedded(Deployment):
     """`polyglot up`: its servers are processes of its own, killed with it."""
 
-    def __init__(self, data_dir: Path) -> None:
-        super().__init__()
+    def __init__(self, data_dir: Path, environment: Mapping[str, str] | None = None) -> None:
+        super().__init__({**ENVIRONMENT, **(environment or {})})
         self._data_dir = data_dir
 
     async def start(self) -> None:
         command = up_command(self._data_dir, self.port)
-        await self._run(*command, environment=ENVIRONMENT).printed("ready: ")
+        await self._run(*command, environment=self.environment).printed("ready: ")
 
     def command(self, *arguments: str) -> AbstractContextManager[Process]:
         """Run it with the addresses that `polyglot up` left in its directory."""
@@ -96,11 +97,14 @@ class Embedded(Deployment):
 class OnServers(Deployment):
     """One API process and several workers on the four real servers, which live on."""
 
-    def __init__(self, stores: Mapping[str, str]) -> None:
+    def __init__(
+        self, stores: Mapping[str, str], environment: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__()
         self.environment = {
             **stores,
             **ENVIRONMENT,
+            **(environment or {}),
             "API_HOST": "127.0.0.1",
             "API_PORT": str(self.port),
         }

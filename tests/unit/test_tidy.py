@@ -21,6 +21,10 @@ PROFILES = {"base", "bench", "build", "datasets", "dev", "image", "lock", "serve
 
 SLEEPS = {
     "tests/hostile/boundary.py": "a client that sends slowly is what is tested",
+    "tests/hostile/attack.py": "clients that pause between their connections",
+    "tests/hostile/kinds_connections.py": "clients that send slowly",
+    "tests/hostile/kinds_requests.py": "clients that send slowly",
+    "tests/hostile/test_harm.py": "a client that pauses between its requests",
     "tests/support/eventually.py": "the pause between two looks, for all tests",
     "tests/support/clients.py": "clients that pause between their requests",
     "tests/support/stand.py": "a reader that looks again and again",

@@ -92,6 +92,9 @@ class BodyReader:
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
+            # An error that is raised here holds this frame, and its future would hold the error.
+            waits.clear()
+            del received
 
     async def read(self, bytes_max: int) -> bytes:
         """Return the whole body.

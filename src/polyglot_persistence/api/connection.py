@@ -86,6 +86,7 @@ class Connection(asyncio.Protocol):
         self._app = config.loaded_app
         self._state = server_state
         self._limits = self.shared.limits
+        self._is_fronted = False
         self._phase = _HEAD
         self._exchange: Exchange | None = None
         self._is_taking = False
@@ -108,6 +109,7 @@ class Connection(asyncio.Protocol):
         self.transport = HeldTransport(transport, self.shared.turn)
         self._state.connections.add(self)  # type: ignore[arg-type]  # it is told to shut down
         self.remote.connected(transport)
+        self._is_fronted = self.remote.is_fronted
         self.deadline = self.loop.time() + self._limits.head_seconds_max
         if reason := self.shared.crowd.enter(self.remote.network):
             self._refuse(UNAVAILABLE, reason, RETRY_HEADERS, linger=False)
@@ -323,7 +325,7 @@ class Connection(asyncio.Protocol):
         if self.held_bytes:
             self._release(self.held_bytes)
         method, head = self.head.read()
-        if self.remote.is_fronted:
+        if self._is_fronted:
             self.remote.look(self.head, head)
         exchange = self._exchange = self.exchange_of(method, head)
         length = head.length

@@ -30,6 +30,7 @@ def wants_csv(request: Request) -> bool:
     Raises:
         MalformedError: another format.
     """
+    parse_flag(request, "bom")  # a wrong value is an error in answers of either kind
     form = request.query_params.get("format")
     if form is not None:
         if form not in ("csv", "json"):

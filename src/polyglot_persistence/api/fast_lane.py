@@ -127,14 +127,13 @@ class FastLaneConnection(Connection):
         """Choose the lane."""
         request = self.hot.match(method, self.head.target)
         if request is not None and self._is_hot(method, head):
-            client = self.remote.client
-            more = self.hot.admit(request, head, self.head.headers, client[0] if client else "")
+            more = self.hot.admit(request, head, self.head.headers, self.remote)
             if more is not None:
                 return HotExchange(self, request, method.decode(), more)
         return super().exchange_of(method, head)
 
     def _is_hot(self, method: bytes, head: Head) -> bool:
-        if not head.is_plain or self.remote.prefix:
+        if not head.is_plain:
             return False
         if head.host != self._known_host:
             if not self.shared.front.knows_host(head.host, self.remote.own_address[0]):

@@ -25,6 +25,7 @@ from polyglot_persistence.api.orders import (
     read_reply,
 )
 from polyglot_persistence.api.problems import is_unexpected, problem_reply
+from polyglot_persistence.api.remote import Remote
 from polyglot_persistence.api.replies import Headers, Reply
 from polyglot_persistence.api.requests import parse_order
 from polyglot_persistence.domain.access import Scope
@@ -89,11 +90,12 @@ class HotRoutes:
         return None
 
     def admit(
-        self, request: HotRequest, head: Head, headers: Headers, address: str
+        self, request: HotRequest, head: Head, headers: Headers, remote: Remote
     ) -> Headers | None:
         """Return what the answer carries; None if the framework has to say why there is none."""
         if self.access.unrestricted and not head.has_key:
             return ()
+        address = remote.client[0] if remote.client else ""
         try:
             return self.access.admit(request.scope, headers, address).headers
         except PolyglotError:

@@ -36,12 +36,13 @@ from uuid import UUID
 
 from starlette.requests import Request
 
-from polyglot_persistence.api.bodies import BodyReader, SlowSenderError
+from polyglot_persistence.api.bodies import BodyReader, BrokenBodyError, SlowSenderError
 from polyglot_persistence.api.endpoint import client_of, may, until_revoked
 from polyglot_persistence.api.json_text import foreign_form
 from polyglot_persistence.api.ndjson import Line, LineSplitter
 from polyglot_persistence.api.problems import (
     LINES_REJECTED,
+    MALFORMED,
     PROBLEM_HEADERS,
     TOO_SLOW,
     ImportProblem,
@@ -220,7 +221,8 @@ class ImportRoute:
             else:
                 cause = refused("the server is about to stop")
         except (SlowSenderError, _TooManyRejectedError) as error:
-            cause = error
+            # Its traceback holds this frame, and with it what was read of the body.
+            cause = error.with_traceback(None)
         await one.accept_chunk()
         if cause is not None:
             raise _StoppedError(cause)
@@ -397,6 +399,8 @@ class _Import:
             cause = UnknownOutcomeError(str(cause))
         first = min([*numbers, totals.lines_read + 1])
         match cause:
+            case BrokenBodyError():
+                kind, why = MALFORMED, str(cause)
             case SlowSenderError():
                 kind, why = TOO_SLOW, "the body stood still for too long"
             case _TooManyRejectedError():

@@ -52,4 +52,6 @@ class Remote:
                 self.prefix = seen.prefix
             if seen.host is not None:
                 reader.headers, head.host = with_host(reader.headers, seen.host), seen.host
-        reader.target = without_prefix(reader.target, self.prefix)
+        if self.prefix:
+            reader.target = without_prefix(reader.target, self.prefix)
+            head.is_plain = False  # its answer names the path, which the framework's handler does

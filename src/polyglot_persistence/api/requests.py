@@ -68,10 +68,11 @@ class _MemberTwiceError(ValueError):
 def _may_have_more(body: bytes, members: int) -> bool:
     """Whether JSON that was decoded may have more members than the objects that came of it.
 
-    Each has a colon after its name. Most bodies have no other, and counting takes 0.04 us; text
-    that looks like the end of a name is looked at again by who calls.
+    Each has a colon after its name; counting colons, which takes 0.04 us and is for the caller to
+    do first, is enough for most bodies. Text that looks like the end of a name is one too many
+    here, and is looked at again by what names broken rules.
     """
-    return body.count(b":") > members and len(_MEMBER.findall(body)) > members
+    return len(_MEMBER.findall(body)) > members
 
 
 _Value = TypeVar("_Value")
@@ -86,7 +87,7 @@ def parse_order(body: bytes) -> NameAndAmount:
     """
     try:
         order = _order_decoder.decode(body)
-        if _may_have_more(body, 2):
+        if body.count(b":") > 2 and _may_have_more(body, 2):  # noqa: PLR2004  its members
             raise _MemberTwiceError
         return (
             parse_name(order.product_name, "/product_name"),
@@ -109,7 +110,8 @@ def parse_bulk(body: bytes) -> list[NameAndAmount]:
     try:
         orders = _bulk_decoder.decode(body).orders
         members = 1 + 2 * len(orders)
-        if 1 <= len(orders) <= ORDERS_PER_BULK_MAX and not _may_have_more(body, members):
+        is_in_bounds = 1 <= len(orders) <= ORDERS_PER_BULK_MAX
+        if is_in_bounds and (body.count(b":") <= members or not _may_have_more(body, members)):
             return [
                 (parse_name(order.product_name, ""), parse_amount(order.amount, ""))
                 for order in orders
@@ -135,7 +137,10 @@ def parse_import_line(text: bytes, now: datetime) -> ImportLine:
     """
     try:
         line = _line_decoder.decode(text)
-        if _may_have_more(text, 2 + (line.id is not None) + (line.created_at is not None)):
+        members = 2 + (line.id is not None) + (line.created_at is not None)
+        # A moment has two colons at least, unless they are written as escapes.
+        colons = members if line.created_at is None or b"\\" in text else members + 2
+        if text.count(b":") > colons and _may_have_more(text, members):
             raise _MemberTwiceError
         return ImportLine(
             parse_name(line.product_name, "/product_name"),

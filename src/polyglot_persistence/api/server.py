@@ -201,6 +201,9 @@ async def serve(
         finally:
             for task in beside:
                 task.cancel()
+            # Before the listener: an event loop that still listens on a closed one never closes.
+            for one in getattr(server, "servers", ()):  # cut off, uvicorn leaves them open
+                one.close()
             listener.close()
 
 
