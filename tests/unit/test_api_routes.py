@@ -273,8 +273,10 @@ async def test_pages_follow_one_another_to_the_end(setup: Setup) -> None:
 async def test_the_size_of_a_page_is_capped(setup: Setup) -> None:
     """More than the most is taken as the most, and an empty page is an array."""
     setup.flows.rows = [_row(number) for number in range(300, 0, -1)]
-    answer = await setup.client.get("/api/orders?limit=99999999999999999999")
+    answer = await setup.client.get("/api/orders?limit=9223372036854775807")
     assert len(answer.json()["orders"]) == 200
+    beyond = await setup.client.get("/api/orders?limit=9223372036854775808")
+    assert beyond.status_code == 400  # no integer of 64 bits, as the description says
     assert len((await setup.client.get("/api/orders")).json()["orders"]) == 50
     setup.flows.rows = []
     assert (await setup.client.get("/api/orders")).json() == {"orders": []}

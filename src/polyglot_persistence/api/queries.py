@@ -8,7 +8,9 @@ from starlette.requests import Request
 
 from polyglot_persistence.errors import MalformedError
 
-_DIGITS_MAX = 13
+_DIGITS_MAX = 19
+_COUNT_MAX = 2**63 - 1
+"""As the description says (`int64`)."""
 _SHOWN_MAX = 64
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
@@ -35,7 +37,9 @@ def parse_count(
     if not (text.isascii() and text.isdigit()) or not digits:
         raise MalformedError(f"the query parameter {name} must be a whole number, 1 or more")
     if cap is not None:
-        return cap if len(digits) > _DIGITS_MAX else min(int(digits), cap)
+        if len(digits) > _DIGITS_MAX or int(digits) > _COUNT_MAX:
+            raise MalformedError(f"the query parameter {name} must be an integer of 64 bits")
+        return min(int(digits), cap)
     if len(digits) > _DIGITS_MAX or int(digits) > maximum:
         raise MalformedError(f"the query parameter {name} may be {maximum} at most")
     return int(digits)
