@@ -17,6 +17,7 @@ from polyglot_persistence.api.routes import Handlers, route_table
 
 PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 SERVER = "http://localhost:8080"
+OPERATOR = '-H "X-API-Key: $(cat .data/operator.key)"'
 WIDTH = 100
 
 QUERIES = {
@@ -50,6 +51,8 @@ sends them all and holds the answers against the types below. Programs find the 
 at <{SERVER}/openapi.json>, and <{SERVER}/docs> lets you try it out.
 
 - Bodies are JSON in UTF-8. Amounts are exact decimals with two places; moments are UTC, RFC 3339.
+- Routes with the scope `admin` need an API key; in these examples it is the one that
+  `polyglot up` keeps in its data directory.
 - Where the service asks for API keys, send yours as `-H "Authorization: Bearer KEY"`. Each route
   names the scope that the key needs.
 - Errors are problems (RFC 9457) with the statuses listed: what each means is in
@@ -87,6 +90,11 @@ class Documented(NamedTuple):
             for media_type in answer.get("content", {})
         )
 
+    def is_for_operators(self) -> bool:
+        """Whether it needs a key in every deployment, or shows more with one."""
+        scopes = [scope for way in self.about["security"] for one in way.values() for scope in one]
+        return "admin" in scopes or self.name == "ready"
+
     def command(self) -> str:
         """Return the request as a command line; it fails if the service does not do as asked."""
         path = self.path.replace("{id}", PATHS.get(self.name, ORDER_ID))
@@ -94,6 +102,8 @@ class Documented(NamedTuple):
         url = f"{SERVER}{path}{'?' * bool(query)}{query}"
         words = [] if self.method == "GET" else ["-X", self.method]
         words.append(shlex.quote(url))
+        if self.is_for_operators():
+            words.append(OPERATOR)
         if self.content()[0] == "text/event-stream":  # it has no end
             return f"curl -sfN --max-time 2 {' '.join(words)} || test $? = 28"
         if "requestBody" not in self.about:

@@ -9,6 +9,7 @@ PolyglotError
 │   ├── NotFoundError            certainly no such thing (404)
 │   ├── TooLargeError            over a size limit (413)
 │   ├── UnsupportedMediaError    a body of another type than the route takes (415)
+│   ├── MisdirectedError         it is for another host than this server's (421)
 │   ├── UnauthenticatedError     it needs a valid API key (401)
 │   └── ForbiddenError           whoever asks may not do this (403)
 ├── TooManyRequestsError     the client is over its rate; nothing was done; retry later (429)
@@ -65,6 +66,10 @@ class NotFoundError(RejectedError):
 
 class TooLargeError(RejectedError):
     """The body is over the limit."""
+
+
+class MisdirectedError(RejectedError):
+    """The request is for a host that this server does not answer for."""
 
 
 class UnsupportedMediaError(RejectedError):

@@ -18,7 +18,7 @@ from polyglot_persistence.api import server
 from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.bodies import BodyReader
 from polyglot_persistence.api.connection import Connection
-from polyglot_persistence.api.endpoint import Endpoint
+from polyglot_persistence.api.endpoint import Endpoint, Method
 from polyglot_persistence.api.limits import HttpLimits
 from polyglot_persistence.api.replies import Reply, json_reply
 from polyglot_persistence.api.request_headers import check_json
@@ -66,7 +66,10 @@ class Serving:
         await server.serve(
             Endpoint(
                 "/x",
-                {"POST": (Scope.WRITE, self.post), "GET": (Scope.READ, self.get)},
+                {
+                    "POST": Method(Scope.WRITE, self.post, None),
+                    "GET": Method(Scope.READ, self.get, None),
+                },
                 Access(),
             ),
             self.listener,

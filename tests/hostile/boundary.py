@@ -12,6 +12,7 @@ from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.app import build_app
 from polyglot_persistence.api.connection import Connection
 from polyglot_persistence.api.fast_lane import fast_lane
+from polyglot_persistence.api.front import ANY_FRONT, Front
 from polyglot_persistence.api.hot import HotRoutes
 from polyglot_persistence.api.in_flight import Shared
 from tests.hostile.lanes import CountingFlows
@@ -91,7 +92,11 @@ class Served(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def served(
-    lane: str, app: ASGIApp | None = None, access: Access = OPEN, **limits: Any
+    lane: str,
+    app: ASGIApp | None = None,
+    access: Access = OPEN,
+    front: Front = ANY_FRONT,
+    **limits: Any,
 ) -> AsyncIterator[Served]:
     """Give a server with the fast lane or without, over stub flows or another application."""
     flows = CountingFlows()
@@ -115,13 +120,21 @@ async def served(
         tasks.create_task(
             server.serve(
                 app
-                or build_app(as_flows, LIMITS, clock=FakeClock(), stopping=shutdown, access=access),
+                or build_app(
+                    as_flows,
+                    LIMITS,
+                    clock=FakeClock(),
+                    stopping=shutdown,
+                    access=access,
+                    front=front,
+                ),
                 listener,
                 limits=HTTP_LIMITS._replace(**limits),
                 shutdown=shutdown,
                 graceful_seconds=5,
                 on_ready=ready.set,
                 protocol=protocol,
+                front=front,
             )
         )
         await ready.wait()

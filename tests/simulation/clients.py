@@ -13,6 +13,7 @@ from tests.simulation.plan import Operation
 from tests.simulation.processes import ApiProcess
 from tests.simulation.steps import Step
 from tests.simulation.world import World
+from tests.support.keys import key_headers
 
 PATIENCE_SECONDS = 4.0
 """So long a client waits for an answer."""
@@ -288,6 +289,8 @@ class Clients:
         process = self._world.apis[api % len(self._world.apis)]
         if not process.takes_requests:
             return REFUSED_CONNECTION
+        key = {name.lower(): value for name, value in key_headers(target).items()}
+        headers = {**headers, **key}
         request = Request(self._world, process, method, target, headers=headers, body=body)
         answer = await request.send(hot=hot)
         if answer.status == 500:

@@ -20,6 +20,7 @@ from polyglot_persistence.bootstrap.stores import Stores
 from polyglot_persistence.bootstrap.worker import work_on
 from polyglot_persistence.config import Settings, load
 from tests.simulation.loop import Execution, SimulatedLoop
+from tests.support import keys
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 """What a clock that is right says when a run begins."""
@@ -30,7 +31,7 @@ STOP_SECONDS_MAX = 3.0
 HOLD_SECONDS_MAX = 1.0
 
 _ENVIRONMENT = {
-    # Addresses of the embedded deployment on the loopback: whoever asks may operate, too.
+    **keys.ENVIRONMENT,
     "REDIS_ADDR": "unix:///run/simulated",
     "RABBITMQ_URL": "unix:///run/simulated",
     "ELASTICSEARCH_URL": "tantivy:///run/simulated",

@@ -82,7 +82,7 @@ class Embedded(Deployment):
     """`polyglot up`: its servers are processes of its own, killed with it."""
 
     def __init__(self, data_dir: Path, environment: Mapping[str, str] | None = None) -> None:
-        super().__init__(environment)
+        super().__init__({**ENVIRONMENT, **(environment or {})})
         self._data_dir = data_dir
 
     async def start(self) -> None:

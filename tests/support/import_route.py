@@ -10,7 +10,7 @@ import httpx2
 
 from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.bodies import SlowSenderError
-from polyglot_persistence.api.endpoint import Endpoint
+from polyglot_persistence.api.endpoint import Endpoint, Method
 from polyglot_persistence.api.importing import ImportRoute
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.domain.order import new_id
@@ -73,7 +73,7 @@ class Setup:
             stopping=self.stopping,
         )
         self.access = Access()
-        self.app = Endpoint("/import", {"POST": (Scope.WRITE, route.run)}, self.access)
+        self.app = Endpoint("/import", {"POST": Method(Scope.WRITE, route.run, None)}, self.access)
         self.client = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(self.app), base_url="http://test"
         )

@@ -14,5 +14,6 @@ ENVIRONMENT: Mapping[str, str] = {
 
 
 def key_headers(path: str) -> Mapping[str, str]:
-    """Return the key for a path that needs one."""
-    return {"X-API-Key": SECRET} if path.startswith("/api/admin/") else {}
+    """Return the key for a path that needs one, or tells more to its owner."""
+    is_for_operators = path.startswith("/api/admin/") or path == "/health/ready"
+    return {"X-API-Key": SECRET} if is_for_operators else {}

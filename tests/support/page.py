@@ -13,6 +13,7 @@ from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request
 
 from polyglot_persistence.embedded.postgres import EmbeddedPostgres
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
+from tests.support import keys
 from tests.support.api import Api
 from tests.support.eventually import eventually
 from tests.support.processes import Process, free_port, started
@@ -64,7 +65,8 @@ class System:
     ) -> tuple[Api, Process]:
         """Start one more API process; return once it answers."""
         api = Api(port or free_port())
-        settings = {"API_HOST": "127.0.0.1", "API_PORT": str(api.port), **(environment or {})}
+        own = {"API_HOST": "127.0.0.1", "API_PORT": str(api.port)}
+        settings = {**keys.ENVIRONMENT, **own, **(environment or {})}
         process = self._start("api", settings)
 
         async def look() -> None:
@@ -91,9 +93,9 @@ class Visit:
         page.on("pageerror", lambda error: self.wrong.append(f"page error: {error}"))
         page.on("request", self._asked)
 
-    async def open(self, query: str = "") -> Self:
-        """Load the page and wait for its first figures."""
-        await self.page.goto(f"{self.url}/{query}")
+    async def open(self, query: str = "", key: str = keys.SECRET) -> Self:
+        """Load the page, by the link that operators are given, and wait for its first figures."""
+        await self.page.goto(f"{self.url}/{query}{f'#key={key}' if key else ''}")
         await self.page.locator(".store.up").first.wait_for()
         return self
 

@@ -18,6 +18,7 @@ from typing import IO
 
 from tests.support.api import Api
 from tests.support.eventually import WAIT_SECONDS, eventually_true
+from tests.support.keys import ENVIRONMENT
 
 REPOSITORY = Path(__file__).parents[2]
 eventually = eventually_true
@@ -230,8 +231,12 @@ def started(
 async def polyglot_up(
     data_dir: Path, *, port: int | None = None, environment: Mapping[str, str] | None = None
 ) -> AsyncIterator["Up"]:
-    """Start `polyglot up` and wait until it is ready; at the end it is stopped if it still runs."""
+    """Start `polyglot up` and wait until it is ready; at the end it is stopped if it still runs.
+
+    It knows the key of tests; with `API_KEYS` empty in the environment it makes one of its own.
+    """
     port = port or free_port()
+    environment = {**ENVIRONMENT, **(environment or {})}
     with started(up_command(data_dir, port), environment=environment) as process:
         await process.printed("ready: ")
         yield Up(process, port)

@@ -51,7 +51,7 @@ async def test_commands_do_what_the_page_says(page: Path, directory: Path) -> No
     """Each command of the page succeeds, and answers what the page shows."""
     shell = _Shell(directory)
     found = examples(page)
-    async with polyglot_up(directory / ".data") as up:
+    async with polyglot_up(directory / ".data", environment={"API_KEYS": ""}) as up:
         shell.hosts[PORT] = _host(up)
         for example in found:
             if LOAD_PORT in example.command.text and LOAD_PORT not in shell.hosts:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.keys import SECRET
 from tests.support.processes import polyglot_up
 from tests.support.servers import short_directory
 
@@ -45,6 +46,7 @@ async def test_whatever_is_asked_is_answered_as_described(directory: Path) -> No
     async with polyglot_up(directory / "data") as up:
         command = [
             *(str(Path(sys.executable).with_name("schemathesis")), "run", f"{up.url}/openapi.json"),
+            *("--header", f"X-API-Key: {SECRET}"),
             *("--max-examples", str(EXAMPLES), "--seed", seed, "--no-color"),
             *("--exclude-checks", ",".join(CHECKS_LEFT_OUT), "--continue-on-failure"),
             *("--suppress-health-check", "all", "--request-timeout", "15"),

@@ -262,7 +262,7 @@ async def test_operating_needs_the_key(browser: Browser, system: System) -> None
     secret = keys.key_headers("/api/admin/")["X-API-Key"]
     async with visit(browser, api.url) as at:
         at.refusals_expected = True
-        await at.open("?q=tea")
+        await at.open("?q=tea", key="")
         await expect(at.page.locator(".mode")).to_have_text("Degraded: search away")
         await expect(at.notice("Everything but search works")).to_be_visible()
         await expect(at.panel("Search").get_by_role("alert")).to_contain_text("Search is away")
@@ -286,9 +286,10 @@ async def test_a_page_without_a_key_asks_for_one(browser: Browser, system: Syste
     """Where nobody may read without a key, the page says so, and is filled once it has one."""
     api, _ = await system.api(
         {
+            "ANONYMOUS_SCOPES": "none",
             "API_KEYS": ApiKey(
                 "all", frozenset(Scope) - {Scope.PUBLIC}, digest_of(EVERYTHING.encode())
-            ).line
+            ).line,
         }
     )
     async with visit(browser, api.url) as at:
@@ -360,7 +361,7 @@ async def test_everything_is_reached_by_keyboard(at: Visit) -> None:
     await at.page.keyboard.press("Enter")
     await expect(at.page.get_by_role("dialog", name="API key")).to_be_visible()
     await at.page.keyboard.press("Escape")
-    await expect(at.page.get_by_role("button", name="Key", exact=True)).to_be_focused()
+    await expect(at.page.get_by_role("button", name="Key in use", exact=True)).to_be_focused()
     await at.page.keyboard.press("Tab")
     await expect(at.page.get_by_label("Product", exact=True)).to_be_focused()
     await at.page.keyboard.type("Keyboards")

@@ -191,3 +191,28 @@ async def test_it_runs_without_its_stdout(directory: Path, redirection: str) -> 
         await api.order("Milk")
         assert process.code is None
         assert "Traceback" not in process.log()
+
+
+async def test_its_owner_operates_it_and_a_proxy_does_not(directory: Path) -> None:
+    """The key in its directory is needed, whatever the Host, and it outlives a restart."""
+    data = directory / "data"
+    keys = []
+    for _ in range(2):
+        async with polyglot_up(data, environment={"API_KEYS": ""}) as up:
+            await up.order()
+            for host in (f"127.0.0.1:{up.port}", "localhost", "[::1]"):
+                headers = {"Host": host, "X-API-Key": ""}
+                answer = await up.request("POST", "/api/admin/refresh", headers=headers)
+                assert answer.status == 401
+            key = (data / "operator.key").read_text().strip()
+            keys.append(key)
+            answer = await up.request("POST", "/api/admin/refresh", headers={"X-API-Key": key})
+            assert answer.status == 200
+            assert (data / "operator.key").stat().st_mode & 0o777 == 0o600
+            assert key not in up.process.log() + up.process.output()
+            assert '"operator_key"' in up.process.log()
+    assert keys[0] == keys[1]
+    async with polyglot_up(data) as up:  # it has a key of its operators' own
+        answer = await up.request("POST", "/api/admin/refresh", headers={"X-API-Key": keys[0]})
+        assert answer.status == 401
+        assert (await up.request("POST", "/api/admin/refresh")).status == 200

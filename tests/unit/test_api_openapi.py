@@ -129,3 +129,21 @@ def test_the_hot_reply_is_the_described_one() -> None:
     assert accepted_reply(order_id)[2] == encode_json(AcceptedOut(order_id, "processing"))
     reply = accepted_reply(order_id, "persisted")
     assert reply[2] == encode_json(AcceptedOut(order_id, "persisted"))
+
+
+def test_every_number_has_the_format_that_keeps_it() -> None:
+    """Generators take one without for the smallest type of their language."""
+    found: dict[str, set[str]] = {"integer": set(), "number": set()}
+
+    def look(node: Any) -> None:
+        if isinstance(node, list):
+            for one in node:
+                look(one)
+        elif isinstance(node, dict):
+            kind = node.get("type")
+            if isinstance(kind, str) and kind in found:
+                found[kind].add(node.get("format", "none"))
+            look(list(node.values()))
+
+    look(DESCRIPTION)
+    assert found == {"integer": {"int64"}, "number": {"double"}}

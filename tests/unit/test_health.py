@@ -7,6 +7,7 @@ import pytest
 
 from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.app import build_app
+from polyglot_persistence.domain.access import ApiKey, Scope, digest_of
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.flows import health
 from polyglot_persistence.flows.health import Health, HealthFlow, SharedHealth, StoreHealth
@@ -32,6 +33,9 @@ class Store:
         if not self.is_up:
             raise UnavailableError("away")
         return StoreState("Store 1")
+
+
+OPERATOR = ApiKey("oncall", frozenset({Scope.ADMIN}), digest_of(b"operator"))
 
 
 async def test_however_many_ask_at_once_the_stores_are_asked_once() -> None:
@@ -72,11 +76,15 @@ async def test_an_answer_is_fresh_for_about_a_second() -> None:
 
 
 async def ready(state: Health, address: str, headers: dict[str, str]) -> httpx2.Response:
-    """Return the answer to a client without a key, where none is set up."""
+    """Return the answer where anybody may read and write, and operators have a key."""
     flows = StubFlows()
     flows.state_of_stores = state
     app = build_app(
-        flows.as_flows(), LIMITS, clock=FakeClock(), stopping=asyncio.Event(), access=Access()
+        flows.as_flows(),
+        LIMITS,
+        clock=FakeClock(),
+        stopping=asyncio.Event(),
+        access=Access([OPERATOR]),
     )
     transport = httpx2.ASGITransport(app, client=(address, 1))
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
@@ -91,7 +99,7 @@ async def test_readiness_tells_operators_each_stores_state(accepting: bool) -> N
         "search": StoreHealth(None, "10.0.0.7:9200 refused user u"),
     }
     state = Health(stores, accepting, "degraded: search away")
-    answer = await ready(state, "127.0.0.1", {"host": "localhost"})
+    answer = await ready(state, "10.0.0.7", {"x-api-key": "operator"})
     assert answer.status_code == (200 if accepting else 503)
     assert answer.json() == {
         "status": "ready" if accepting else "not ready",
@@ -118,6 +126,7 @@ async def test_readiness_tells_operators_each_stores_state(accepting: bool) -> N
     ("address", "headers"),
     [
         ("10.0.0.7", {}),
+        ("127.0.0.1", {"host": "localhost"}),  # as a proxy on this machine sends it by default
         ("10.0.0.7", {"host": "shop.example"}),
         ("127.0.0.1", {"host": "shop.example"}),
         ("127.0.0.1", {"host": "shop.example", "x-forwarded-for": "10.0.0.7"}),

@@ -1,12 +1,11 @@
-"""Who is asking, and whether they may: API keys, cross-origin requests, rates.
+"""Who is asking, and whether they may: API keys and rates.
 
 One object for a process, asked by both ways to a route: the framework's and the hot one.
 
 What clients without a key may do is decided in one place, the scopes that are given to
-`Access`. On the loopback, where the embedded deployment lets them operate the service, too, a
-browser is the danger: its pages come from anywhere. So `ADMIN` without a key is only for
-requests to a host of the loopback, by name, which a page of elsewhere cannot make the browser send
-(DNS rebinding), and no page of another origin may change anything at all.
+`Access`. Operating is never among them outside of tests: neither an address of the loopback nor the
+Host header proves that a client is on this machine, since a proxy on the same machine has the one
+and, by default, sends the other.
 
 Invariant: a key is looked up by its hash, and hashes are compared in constant time. Time tells at
 most something about the hash of what was sent, from which no key can be made.
@@ -26,10 +25,6 @@ from polyglot_persistence.api.replies import Headers
 from polyglot_persistence.domain.access import ApiKey, Scope, digest_of, public_prefix
 from polyglot_persistence.errors import ForbiddenError, UnauthenticatedError
 
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_LOOPBACK_ADDRESSES = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
-_FORWARDED = frozenset({b"forwarded", b"via", b"x-forwarded-for", b"x-real-ip"})
 _BEARER = b"bearer "
 
 
@@ -65,8 +60,9 @@ class Access:
         self._keys: dict[bytes, ApiKey] = {}
         self.revision = 0
         """Another one whenever the keys are others."""
-        self.unrestricted = False
-        """Whether whoever places or reads an order need not be looked at."""
+        everybody = {Scope.READ, Scope.WRITE} <= without_key
+        self.unrestricted = everybody and rate_limits is None
+        """Whether requests without a key that place or read an order need not be looked at."""
         self.replace_keys(keys)
 
     def replace_keys(self, keys: Sequence[ApiKey]) -> None:
@@ -76,8 +72,6 @@ class Access:
         """
         self._keys = {key.digest: key for key in keys}
         self.revision += 1
-        everybody = {Scope.READ, Scope.WRITE} <= self._without_key
-        self.unrestricted = everybody and not keys and self._rate_limits is None
         for revoked, (scope, headers) in list(self._going_on.items()):
             if not self.may(scope, headers):
                 revoked.set()
@@ -113,10 +107,6 @@ class Access:
             prefix = public_prefix(_secret(headers) or b"")
             self._failures.count(address, route, error.code or "no_key", prefix)
 
-    def may_look_inside(self, headers: Headers, address: str) -> bool:
-        """Whether details of the service are for this client: an operator, or on this machine."""
-        return self.may(Scope.ADMIN, headers) or _is_on_this_machine(headers, address)
-
     def admit(self, scope: Scope, headers: Headers, address: str) -> Admission:
         """Return who asks, if they may.
 
@@ -147,7 +137,7 @@ class Access:
         secret = _secret(headers)
         key = self._known(secret) if secret is not None and self._keys else None
         if key is None:
-            self._check_anybody(scope, headers, known=secret is None or not self._keys)
+            self._check_anybody(scope, known=secret is None or not self._keys)
         elif scope not in key.scopes and (scope is Scope.ADMIN or scope not in self._without_key):
             raise ForbiddenError(f"this needs an API key with the scope {scope.value}", scope.value)
         return key
@@ -157,7 +147,7 @@ class Access:
         key = self._keys.get(digest)
         return key if key is not None and hmac.compare_digest(key.digest, digest) else None
 
-    def _check_anybody(self, scope: Scope, headers: Headers, *, known: bool) -> None:
+    def _check_anybody(self, scope: Scope, *, known: bool) -> None:
         """Raise unless a client without a key may ask; one with a wrong key may not."""
         if not known:
             raise UnauthenticatedError("this API key is not valid", "invalid_token")
@@ -166,34 +156,6 @@ class Access:
             if not self._keys:
                 detail += "; none is set up (API_KEYS)"
             raise UnauthenticatedError(detail)
-        if scope is Scope.ADMIN and _host(headers) not in _LOOPBACK_HOSTS:
-            raise UnauthenticatedError("without an API key, ask for this on localhost")
-
-
-def _is_on_this_machine(headers: Headers, address: str) -> bool:
-    """Whether a request was made on this machine, and passed no proxy that says so."""
-    return (
-        address in _LOOPBACK_ADDRESSES
-        and _host(headers) in _LOOPBACK_HOSTS
-        and not any(name in _FORWARDED for name, _ in headers)
-    )
-
-
-def check_origin(method: str, headers: Headers) -> None:
-    """Refuse what a browser sends for a page of another origin, unless it changes nothing.
-
-    Raises:
-        ForbiddenError: the page's origin is not the host that is asked.
-    """
-    if method in _SAFE_METHODS:
-        return
-    origin = _header(headers, b"origin")
-    if origin is None:  # no browser: each sends it with all that is neither GET nor HEAD
-        return
-    scheme, _, authority = origin.lower().partition(b"://")
-    host = _header(headers, b"host") or b""
-    if scheme not in (b"http", b"https") or authority != host.lower():
-        raise ForbiddenError("a page of another origin may not change anything here")
 
 
 def _secret(headers: Headers) -> bytes | None:
@@ -205,14 +167,3 @@ def _secret(headers: Headers) -> bytes | None:
         if name == b"authorization" and value[: len(_BEARER)].lower() == _BEARER:
             secret = value[len(_BEARER) :].strip()
     return secret
-
-
-def _header(headers: Headers, wanted: bytes) -> bytes | None:
-    return next((value for name, value in headers if name == wanted), None)
-
-
-def _host(headers: Headers) -> str:
-    """Return the host that is asked, without its port."""
-    text = (_header(headers, b"host") or b"").decode("latin-1").lower()
-    host, _, port = text.rpartition(":")
-    return host if host and port.isdecimal() else text

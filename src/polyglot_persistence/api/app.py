@@ -14,7 +14,9 @@ from polyglot_persistence.api import descriptions as about
 from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.dashboard.page import PageRoutes
 from polyglot_persistence.api.dead_letters import DeadLetterRoutes
-from polyglot_persistence.api.endpoint import Endpoint, Handler, no_route
+from polyglot_persistence.api.endpoint import Endpoint, Method, no_route
+from polyglot_persistence.api.entrance import Entrance
+from polyglot_persistence.api.front import ANY_FRONT, Front
 from polyglot_persistence.api.importing import ImportRoute
 from polyglot_persistence.api.live import LiveRoute
 from polyglot_persistence.api.openapi import describe
@@ -67,6 +69,7 @@ def build_app(
     clock: Clock,
     stopping: asyncio.Event,
     access: Access,
+    front: Front = ANY_FRONT,
 ) -> ASGIApp:
     """Return the application with every route.
 
@@ -101,10 +104,10 @@ def build_app(
     handlers = Handlers(orders, imports, searches, sales, letters, live, service, PageRoutes())
     table = route_table(handlers)
     service.describe(encode_json(describe(table, version("polyglot-persistence"))))
-    return _router(table, access)
+    return _router(table, access, front)
 
 
-def build_process_app(health: HealthFlow, access: Access) -> ASGIApp:
+def build_process_app(health: HealthFlow, access: Access, front: Front = ANY_FRONT) -> ASGIApp:
     """Return what a process tells of itself, on a port of its own: its metrics and its health."""
     service = ServiceRoutes(health)
     return _router(
@@ -114,22 +117,27 @@ def build_process_app(health: HealthFlow, access: Access) -> ASGIApp:
             Route("GET", "/health/ready", Scope.PUBLIC, service.ready, about.READY),
         ],
         access,
+        front,
     )
 
 
-def _router(table: Iterable[Route], access: Access) -> ASGIApp:
+def _router(table: Iterable[Route], access: Access, front: Front) -> ASGIApp:
     # One endpoint a path, so that it knows every method that the path takes; in the table's
     # order, in which fixed steps of a path stand before variable ones.
-    paths: dict[str, dict[str, tuple[Scope, Handler]]] = {}
+    paths: dict[str, dict[str, Method]] = {}
     for route in table:
-        paths.setdefault(route.path, {})[route.method] = route.scope, route.handler
+        parameters = [one.name for one in route.about.parameters if one.place == "query"]
+        paths.setdefault(route.path, {})[route.method] = Method(
+            route.scope, route.handler, None if route.scope is Scope.PUBLIC else parameters
+        )
     endpoints: dict[str, ASGIApp] = {
         path: Endpoint(path, handlers, access) for path, handlers in paths.items()
     }
     if tracing.is_on():
         endpoints = {path: Traced(path, endpoint) for path, endpoint in endpoints.items()}
-    return Router(
+    router = Router(
         [FrameworkRoute(path, endpoint) for path, endpoint in endpoints.items()],
         redirect_slashes=False,
         default=no_route,
     )
+    return Entrance(router, front)

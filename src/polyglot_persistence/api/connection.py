@@ -29,10 +29,11 @@ from polyglot_persistence.api.bodies import BrokenBodyError, SlowSenderError
 from polyglot_persistence.api.chunked import BadChunkError, ChunkedBody
 from polyglot_persistence.api.exchange import AsgiExchange, Exchange, asgi_scope
 from polyglot_persistence.api.head_reader import HeadReader
-from polyglot_persistence.api.heads import BadHeadError, Head, read_target
+from polyglot_persistence.api.heads import BadHeadError, Head, read_target, with_host
 from polyglot_persistence.api.held_writes import HeldTransport
-from polyglot_persistence.api.in_flight import Shared, network_of
+from polyglot_persistence.api.in_flight import Shared
 from polyglot_persistence.api.problems import TOO_SLOW, UNAVAILABLE, Kind, problem
+from polyglot_persistence.api.remote import Remote
 from polyglot_persistence.api.rendering import CLOSE_LINE, STATUS_LINES, default_lines, lines
 from polyglot_persistence.api.replies import Headers
 
@@ -80,13 +81,12 @@ class Connection(asyncio.Protocol):
         self.write_deadline = math.inf
         self.held_bytes = 0
         self.head = HeadReader(self.shared.limits)
-        self.client: tuple[str, int] | None = None
+        self.remote = Remote(self.shared.front)
         self.write_paused = False
         self._app = config.loaded_app
         self._state = server_state
         self._limits = self.shared.limits
-        self._network = ""
-        self._own_address: tuple[str, int | None] | None = None
+        self._is_fronted = False
         self._phase = _HEAD
         self._exchange: Exchange | None = None
         self._is_taking = False
@@ -108,20 +108,16 @@ class Connection(asyncio.Protocol):
         """Begin to wait for the first head, or refuse the connection."""
         self.transport = HeldTransport(transport, self.shared.turn)
         self._state.connections.add(self)  # type: ignore[arg-type]  # it is told to shut down
-        peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple):
-            self.client = (str(peer[0]), int(peer[1]))
-            self._network = network_of(self.client[0])
-        own = transport.get_extra_info("sockname")
-        self._own_address = (str(own[0]), int(own[1])) if isinstance(own, tuple) else (own, None)
+        self.remote.connected(transport)
+        self._is_fronted = self.remote.is_fronted
         self.deadline = self.loop.time() + self._limits.head_seconds_max
-        if reason := self.shared.crowd.enter(self._network):
+        if reason := self.shared.crowd.enter(self.remote.network):
             self._refuse(UNAVAILABLE, reason, RETRY_HEADERS, linger=False)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  whatever it was
         """Let go of everything."""
         self._state.connections.discard(self)
-        self.shared.crowd.leave(self._network)
+        self.shared.crowd.leave(self.remote.network)
         self._release(self.held_bytes)
         self._ahead = b""
         self._phase = _CLOSED
@@ -329,6 +325,8 @@ class Connection(asyncio.Protocol):
         if self.held_bytes:
             self._release(self.held_bytes)
         method, head = self.head.read()
+        if self._is_fronted:
+            self.remote.look(self.head, head)
         exchange = self._exchange = self.exchange_of(method, head)
         length = head.length
         if not length and not head.is_chunked:
@@ -358,11 +356,8 @@ class Connection(asyncio.Protocol):
         target = read_target(method, self.head.target)
         headers = self.head.headers
         if target.host is not None:
-            others = [header for header in headers if header[0] != b"host"]
-            headers = [(b"host", target.host), *others]
-        scope = asgi_scope(
-            method, head, target, headers, client=self.client, server=self._own_address
-        )
+            headers = with_host(headers, target.host)
+        scope = asgi_scope(method, head, target, headers, self.remote)
         scope["polyglot.release"] = self.handed_over
         exchange = AsgiExchange(
             self, scope, keep_alive=head.keep_alive, expects_continue=head.expects_continue

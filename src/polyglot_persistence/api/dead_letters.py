@@ -19,7 +19,8 @@ from starlette.requests import Request
 
 from polyglot_persistence import tracing
 from polyglot_persistence.api.bodies import BodyReader
-from polyglot_persistence.api.endpoint import client_of, until_revoked
+from polyglot_persistence.api.endpoint import client_of, own_path, until_revoked
+from polyglot_persistence.api.json_text import plain_values, twice
 from polyglot_persistence.api.problems import (
     PROBLEM_HEADERS,
     UNKNOWN_OUTCOME,
@@ -109,7 +110,7 @@ class DeadLetterRoutes:
         if len(rows) > limit:
             out.next_cursor = str(rows[limit - 1].id)
             out.next = str(request.url.include_query_params(cursor=out.next_cursor).query)
-            out.next = f"{request.url.path}?{out.next}"
+            out.next = f"{own_path(request)}?{out.next}"
         return json_reply(200, out)
 
     async def read(self, request: Request, _body: BodyReader) -> Reply:
@@ -231,6 +232,8 @@ def parse_choice(body: bytes) -> tuple[LetterFilter, int | None]:
         raise InvalidError(_violation(error)) from None
     except (ValueError, RecursionError) as error:
         raise MalformedError(f"not JSON: {error}") from None
+    if names := twice(plain_values(body)):
+        raise InvalidError(*(Violation(f"/{name}", "is given twice") for name in names))
     named = [name for name in _FILTERS if getattr(choice, name) is not None]
     if choice.all and named:
         raise InvalidError(Violation("/all", f"cannot be true beside {named[0]}"))

@@ -6,14 +6,14 @@ unexpected failure included; handlers know nothing of sending.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from polyglot_persistence.api.access import Access, Admission, check_origin
+from polyglot_persistence.api.access import Access, Admission
 from polyglot_persistence.api.bodies import (
     BodyReader,
     ClientGoneError,
@@ -29,6 +29,7 @@ from polyglot_persistence.api.problems import (
     problem,
     problem_reply,
 )
+from polyglot_persistence.api.queries import check_query
 from polyglot_persistence.api.replies import Headers, Reply
 from polyglot_persistence.api.streams import Stream, send_stream
 from polyglot_persistence.domain.access import Scope as AccessScope
@@ -51,6 +52,27 @@ def client_of(request: Request) -> str:
     return client
 
 
+def own_path(request: Request) -> str:
+    """Return the path that was asked, as clients reach it: below the prefix, if there is one."""
+    path: str = request.scope["path"]
+    return prefix_of(request) + path
+
+
+def prefix_of(request: Request) -> str:
+    """Return the path below which a proxy publishes the API; mostly empty."""
+    prefix: str = request.scope.get("polyglot.prefix", "")
+    return prefix
+
+
+class Method(NamedTuple):
+    """What one path does for one method."""
+
+    scope: AccessScope
+    handler: Handler
+    parameters: Sequence[str] | None
+    """Those of the query; None: whatever there are, they make no difference."""
+
+
 class _Guard(NamedTuple):
     """What a request was admitted by."""
 
@@ -70,8 +92,7 @@ def may(request: Request, scope: AccessScope) -> bool:
 
 def may_look_inside(request: Request) -> bool:
     """Whether details of the service are for the client that made a request."""
-    access = _Guard.of(request).access
-    return access.may_look_inside(request.scope["headers"], _address(request.scope))
+    return may(request, AccessScope.ADMIN)
 
 
 def until_revoked(request: Request) -> asyncio.Event:
@@ -88,9 +109,7 @@ def _address(scope: Scope) -> str:
 class Endpoint:
     """One path: its template and its handlers by method. HEAD is answered by GET's handler."""
 
-    def __init__(
-        self, path: str, handlers: Mapping[str, tuple[AccessScope, Handler]], access: Access
-    ) -> None:
+    def __init__(self, path: str, handlers: Mapping[str, Method], access: Access) -> None:
         self._path = path
         self._access = access
         self._handlers = dict(handlers)
@@ -124,7 +143,7 @@ class Endpoint:
         if coding.lower() != "identity":
             detail = f"the body must be sent without a content coding, not in {coding!r}"
             return problem(UNSUPPORTED_MEDIA, detail, path, _IDENTITY_ONLY)
-        needed, handler = found
+        needed, handler, parameters = found
         more: Headers = ()
         reply: Reply | Stream
         request.scope[_GUARD] = _Guard(self._access, needed)
@@ -134,6 +153,8 @@ class Endpoint:
             body.check_again = partial(
                 self._access.check_again, needed, request.scope["headers"], self._access.revision
             )
+            if parameters is not None:
+                check_query(request, parameters)
             reply = await handler(request, body)
         except ClientGoneError:
             raise
@@ -154,7 +175,6 @@ class Endpoint:
 
     def _admit(self, request: Request, needed: AccessScope) -> Admission:
         scope = request.scope
-        check_origin(scope["method"], scope["headers"])
         headers, address = scope["headers"], _address(scope)
         try:
             return self._access.admit(needed, headers, address)
@@ -167,8 +187,14 @@ async def no_route(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a request to a path that no route has."""
     if scope["type"] != "http":
         return
+    path = scope["path"]
+    reply = problem(NO_ROUTE, f"there is nothing at {path}; see /docs", path)
+    await answer(scope, receive, send, reply)
+
+
+async def answer(scope: Scope, receive: Receive, send: Send, reply: Reply) -> None:
+    """Answer a request that comes to no route."""
     body = BodyReader(Request(scope, receive))
-    reply = problem(NO_ROUTE, f"there is nothing at {scope['path']}; see /docs", scope["path"])
     await _send(scope, send, reply, keep_alive=await body.discard())
     observe_request(scope["method"], NO_ROUTE_LABEL, reply[0], 0.0)
 

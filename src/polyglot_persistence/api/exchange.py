@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from polyglot_persistence.api.heads import Head, Target
 from polyglot_persistence.api.held_writes import HeldTransport
 from polyglot_persistence.api.problems import INTERNAL, problem
+from polyglot_persistence.api.remote import Remote
 from polyglot_persistence.api.rendering import CLOSE_LINE, CONTINUE, STATUS_LINES, lines
 from polyglot_persistence.api.replies import Headers
 from polyglot_persistence.errors import PolyglotError
@@ -76,18 +77,16 @@ def asgi_scope(
     head: Head,
     target: Target,
     headers: Headers,
-    *,
-    client: tuple[str, int] | None,
-    server: tuple[str, int | None] | None,
+    remote: Remote,
 ) -> dict[str, Any]:
     """Return what an application is told of a request."""
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": head.version,
-        "server": server,
-        "client": client,
-        "scheme": "http",
+        "server": remote.own_address,
+        "client": remote.client,
+        "scheme": remote.scheme or "http",
         "root_path": "",
         "headers": headers,
         "state": {},
@@ -95,6 +94,8 @@ def asgi_scope(
         "path": target.path,
         "raw_path": target.raw_path,
         "query_string": target.query,
+        "polyglot.scheme": remote.scheme,
+        "polyglot.prefix": remote.prefix,
     }
 
 

@@ -24,9 +24,11 @@ _ABSOLUTE = re.compile(rb"https?://([^/?]*)(/[^?]*)?(?:\?(.*))?", re.IGNORECASE)
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _SLASH = re.compile("%2f", re.IGNORECASE)
 
-# A request with one of these headers is not plain. `connection: keep-alive` is HTTP/1.1's default.
-_NOT_PLAIN = frozenset(
+# A request with one of these headers is not plain. `connection: keep-alive` is HTTP/1.1's default,
+# and keys are read in either lane.
+_UNUSUAL = frozenset(
     {
+        b"authorization",
         b"connection",
         b"content-encoding",
         b"expect",
@@ -35,8 +37,11 @@ _NOT_PLAIN = frozenset(
         b"prefer",
         b"transfer-encoding",
         b"upgrade",
+        b"x-api-key",
     }
 )
+
+_KEYS = (b"authorization", b"x-api-key")
 
 
 class BadHeadError(Exception):
@@ -62,6 +67,10 @@ class Head:
     length: int | None = None
     is_chunked = False
     expects_continue = False
+    has_key = False
+    """Whether an API key may be among the headers."""
+    host = b""
+    """Of the Host header; empty without one, which only HTTP/1.0 may be."""
 
 
 def read_head(version: str, headers: Headers) -> Head:
@@ -81,13 +90,15 @@ def read_head(version: str, headers: Headers) -> Head:
             head.length = int(value)
         elif name == b"content-type":
             _take_content_type(head, value)
-        elif name in _NOT_PLAIN:
+        elif name in _UNUSUAL:
             _read_unusual(head, name, value)
     if host is None:
         if version == "1.1":
             raise BadHeadError("there is no Host header")
-    elif not _is_host(host):
+    elif not is_host(host):
         raise BadHeadError("the Host header names no host")
+    else:
+        head.host = host
     return head
 
 
@@ -107,12 +118,16 @@ def _take_content_type(head: Head, value: bytes) -> None:
 
 
 @lru_cache(maxsize=64)
-def _is_host(value: bytes) -> bool:
+def is_host(value: bytes) -> bool:
+    """Whether a value may stand in a Host header."""
     return _HOST.fullmatch(value) is not None
 
 
 def _read_unusual(head: Head, name: bytes, value: bytes) -> None:
     if name == b"connection" and value.lower() == b"keep-alive":
+        return
+    if name in _KEYS:
+        head.has_key = True
         return
     head.is_plain = False
     if name == b"connection":
@@ -156,7 +171,7 @@ def read_target(method: bytes, target: bytes) -> Target:
         raw_path, query = target, b""
     elif found := _ABSOLUTE.fullmatch(target):
         host, raw_path, query = found[1], found[2] or b"/", found[3] or b""
-        if not host or not _is_host(host):
+        if not host or not is_host(host):
             raise BadHeadError("the target names no host")
     else:
         raise BadHeadError("the target is neither a path nor an http URI")
@@ -164,6 +179,19 @@ def read_target(method: bytes, target: bytes) -> Target:
     if "%" in path:
         path = unquote(_SLASH.sub("%252F", path))
     return Target(path, raw_path, query, host)
+
+
+def with_host(headers: Headers, host: bytes) -> list[tuple[bytes, bytes]]:
+    """Return headers with another host in the place of theirs."""
+    return [(b"host", host), *(one for one in headers if one[0] != b"host")]
+
+
+def without_prefix(target: bytes, prefix: str) -> bytes:
+    """Return a target without the path prefix, if a proxy left that there."""
+    rest = target.removeprefix(prefix.encode())
+    if len(rest) < len(target) and rest[:1] in (b"/", b"?", b""):
+        return rest if rest[:1] == b"/" else b"/" + rest
+    return target
 
 
 def in_ascii(line: bytes) -> bytes:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from polyglot_persistence.api.access import Access
+from polyglot_persistence.api.heads import Head
 from polyglot_persistence.api.orders import (
     accepted_reply,
     hit_reply,
@@ -24,6 +25,7 @@ from polyglot_persistence.api.orders import (
     read_reply,
 )
 from polyglot_persistence.api.problems import is_unexpected, problem_reply
+from polyglot_persistence.api.remote import Remote
 from polyglot_persistence.api.replies import Headers, Reply
 from polyglot_persistence.api.requests import parse_order
 from polyglot_persistence.domain.access import Scope
@@ -87,10 +89,13 @@ class HotRoutes:
                 return HotRequest(READ_ROUTE, Scope.READ, read)
         return None
 
-    def admit(self, request: HotRequest, headers: Headers, address: str) -> Headers | None:
+    def admit(
+        self, request: HotRequest, head: Head, headers: Headers, remote: Remote
+    ) -> Headers | None:
         """Return what the answer carries; None if the framework has to say why there is none."""
-        if self.access.unrestricted:
+        if self.access.unrestricted and not head.has_key:
             return ()
+        address = remote.client[0] if remote.client else ""
         try:
             return self.access.admit(request.scope, headers, address).headers
         except PolyglotError:

@@ -10,6 +10,7 @@ Invariant: at most `bytes_max` are kept, but for what a connection was just read
 from ipaddress import ip_address
 from typing import Protocol
 
+from polyglot_persistence.api.front import ANY_FRONT, Front
 from polyglot_persistence.api.held_writes import Turn
 from polyglot_persistence.api.limits import HttpLimits
 
@@ -94,8 +95,9 @@ class Crowd:
 class Shared:
     """What all connections of one server have in common."""
 
-    def __init__(self, limits: HttpLimits) -> None:
+    def __init__(self, limits: HttpLimits, front: Front = ANY_FRONT) -> None:
         self.limits = limits
+        self.front = front
         self.turn = Turn()
         self.in_flight = InFlight(limits.in_flight_bytes_max)
         self.crowd = Crowd(limits.connections_max, limits.address_connections_max)

@@ -5,6 +5,8 @@ Invariant: an error is in this project's words, with the place where an editor s
 
 import json
 import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from polyglot_persistence.errors import MalformedError
@@ -62,6 +64,8 @@ def foreign_form(body: bytes) -> str:
 def plain_values(body: bytes) -> Any:
     """Return JSON as plain values, with its numbers as their text; a byte order mark is skipped.
 
+    An object is a tuple of its members, names and values, for a name may be there twice.
+
     The standard library's parser, because it lets through what JSON's grammar allows and this
     project does not: an escaped lone surrogate is a broken rule, not a broken body.
 
@@ -77,13 +81,29 @@ def plain_values(body: bytes) -> Any:
         place = len(body) - len(content) + error.start
         raise MalformedError(f"not UTF-8 (byte {place})") from error
     try:
-        return json.loads(text, parse_int=Number, parse_float=Number, parse_constant=_no_number)
+        return json.loads(
+            text,
+            object_pairs_hook=tuple,
+            parse_int=Number,
+            parse_float=Number,
+            parse_constant=_no_number,
+        )
     except json.JSONDecodeError as error:
         raise MalformedError(
             f"not JSON: {_fault(error.msg)} ({_place(text, error.pos)})"
         ) from error
     except RecursionError as error:
         raise MalformedError("nested too deeply") from error
+
+
+def twice(members: Sequence[tuple[str, Any]]) -> Sequence[str]:
+    """Return the names of an object that are there more than once.
+
+    Which of their values counts would be for each reader to choose (RFC 8259, section 4), so that
+    two programs would read two orders.
+    """
+    counts = Counter(name for name, _ in members)
+    return [name for name, count in counts.items() if count > 1]
 
 
 def _no_number(text: str) -> None:

@@ -21,6 +21,8 @@ from polyglot_persistence.api.problems import (
     HEAD_TOO_LARGE,
     INTERNAL,
     KINDS,
+    MALFORMED,
+    MISDIRECTED,
     TOO_MANY_REQUESTS,
     UNAUTHENTICATED,
     UNAVAILABLE,
@@ -52,7 +54,7 @@ def describe(table: Sequence[Route], version: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in table:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
-    return {
+    description = {
         "openapi": "3.1.0",
         "info": {
             "title": "polyglot-persistence",
@@ -71,6 +73,27 @@ def describe(table: Sequence[Route], version: str) -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": _numbers(components), "securitySchemes": _SCHEMES},
     }
+    widened: dict[str, Any] = _with_formats(description)
+    return widened
+
+
+_FORMATS = {"integer": "int64", "number": "double"}
+
+
+def _with_formats(node: Any) -> Any:
+    """Return a part of the description with the format of every number.
+
+    Generators of clients take a number without one for the smallest type of their language: in Go
+    `float32`, which loses cents from 131,072.00 on, and `int32`. A double has every amount, and
+    every sum below 90 trillion, to the cent.
+    """
+    if isinstance(node, list):
+        return [_with_formats(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    kind = node.get("type")
+    known = {"format": _FORMATS[kind]} if isinstance(kind, str) and kind in _FORMATS else {}
+    return {**known, **{key: _with_formats(value) for key, value in node.items()}}
 
 
 def _numbers(schema: Any) -> Any:
@@ -164,9 +187,9 @@ def _responses(route: Route, schemas: _Schemas) -> dict[str, Any]:
     responses = {
         str(status): _answer(answer, schemas) for status, answer in sorted(about.answers.items())
     }
-    kinds = {*about.problems, HEAD_TOO_LARGE, INTERNAL}
+    kinds = {*about.problems, HEAD_TOO_LARGE, INTERNAL, MISDIRECTED}
     if route.scope is not Scope.PUBLIC:
-        kinds |= {UNAUTHENTICATED, FORBIDDEN, TOO_MANY_REQUESTS}
+        kinds |= {MALFORMED, UNAUTHENTICATED, FORBIDDEN, TOO_MANY_REQUESTS}
     for status in sorted({kind.status for kind in kinds}):
         of_status = [kind for kind in KINDS if kind in kinds and kind.status == status]
         responses[str(status)] = _problem(of_status, about, schemas)

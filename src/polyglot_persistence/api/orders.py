@@ -16,7 +16,7 @@ import msgspec
 from starlette.requests import Request
 
 from polyglot_persistence.api.bodies import BodyReader
-from polyglot_persistence.api.endpoint import client_of
+from polyglot_persistence.api.endpoint import client_of, own_path, prefix_of
 from polyglot_persistence.api.queries import parse_count
 from polyglot_persistence.api.replies import JSON_HEADERS, Headers, Reply, json_reply
 from polyglot_persistence.api.request_headers import (
@@ -68,12 +68,17 @@ def parse_order_id(text: str) -> UUID:
     raise MalformedError("an order's id is a UUID, like 01890a5d-ac96-774b-bcce-b302099a8057")
 
 
-def accepted_reply(order_id: UUID, status: Stage = "processing", headers: Headers = ()) -> Reply:
+def accepted_reply(
+    order_id: UUID, status: Stage = "processing", headers: Headers = (), prefix: str = ""
+) -> Reply:
     """Return the answer to an order that is durable now: 201 if it is persisted, else 202."""
     text = id_text(order_id)
+    location = b"/api/orders/" + text
+    if prefix:
+        location = prefix.encode() + location
     return (
         201 if status == "persisted" else 202,
-        (*JSON_HEADERS, (b"location", b"/api/orders/" + text), *headers),
+        (*JSON_HEADERS, (b"location", location), *headers),
         b'{"order_id":"%b","status":"%b"}' % (text, status.encode()),
     )
 
@@ -120,7 +125,7 @@ class OrderRoutes:
         else:
             acceptance = await self._accept.accept_keyed(client_of(request), key, name, amount)
         stage, headers = await self._prefer(request, acceptance)
-        return accepted_reply(acceptance.ids[0], stage, headers)
+        return accepted_reply(acceptance.ids[0], stage, headers, prefix_of(request))
 
     async def create_bulk(self, request: Request, body: BodyReader) -> Reply:
         """POST /api/bulk-orders: accept several orders as one unit."""
@@ -151,7 +156,7 @@ class OrderRoutes:
         if len(rows) <= limit:
             return json_reply(200, OrderPageOut(orders))
         cursor = _cursor(rows[limit - 1].order)
-        path = f"/api/orders?cursor={cursor}&limit={limit}"
+        path = f"{own_path(request)}?cursor={cursor}&limit={limit}"
         link = (b"link", b'<%b>; rel="next"' % path.encode())
         return json_reply(200, OrderPageOut(orders, path, cursor), (link,))
 

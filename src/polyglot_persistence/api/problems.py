@@ -19,6 +19,7 @@ from polyglot_persistence.errors import (
     ForbiddenError,
     InvalidError,
     MalformedError,
+    MisdirectedError,
     NotFoundError,
     TooLargeError,
     TooManyRequestsError,
@@ -89,6 +90,12 @@ UNSUPPORTED_MEDIA = Kind(
     "The route does not take this content type",
     "Send `application/json`, or `application/x-ndjson` to the import. Nothing was stored.",
 )
+MISDIRECTED = Kind(
+    421,
+    "misdirected",
+    "The request is for another host",
+    "The server does not answer for the host in the request (`ALLOWED_HOSTS`). Nothing was stored.",
+)
 INVALID = Kind(
     422,
     "invalid",
@@ -150,6 +157,7 @@ KINDS = (
     TOO_SLOW,
     TOO_LARGE,
     UNSUPPORTED_MEDIA,
+    MISDIRECTED,
     INVALID,
     CONFLICT,
     LINES_REJECTED,
@@ -162,6 +170,7 @@ KINDS = (
 
 _KIND_OF: dict[type[BaseException], Kind] = {
     MalformedError: MALFORMED,
+    MisdirectedError: MISDIRECTED,
     InvalidError: INVALID,
     ConflictError: CONFLICT,
     NotFoundError: NOT_FOUND,

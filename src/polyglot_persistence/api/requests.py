@@ -17,7 +17,7 @@ from uuid import UUID
 
 import msgspec
 
-from polyglot_persistence.api.json_text import Number, plain_values
+from polyglot_persistence.api.json_text import Number, plain_values, twice
 from polyglot_persistence.api.problems import VIOLATIONS_MAX
 from polyglot_persistence.api.schemas import (
     ORDERS_PER_BULK_MAX,
@@ -58,6 +58,23 @@ _line_decoder = msgspec.json.Decoder(ImportLineIn, float_hook=str)
 # msgspec's errors are ValueErrors, and so is a body that is not UTF-8.
 _REFUSED = (ValueError, RecursionError, InvalidError)
 
+_MEMBER = re.compile(rb'"\s*:')
+
+
+class _MemberTwiceError(ValueError):
+    """An object may have two members of one name, of which the typed decoder takes the last."""
+
+
+def _may_have_more(body: bytes, members: int) -> bool:
+    """Whether JSON that was decoded may have more members than the objects that came of it.
+
+    Each has a colon after its name; counting colons, which takes 0.04 us and is for the caller to
+    do first, is enough for most bodies. Text that looks like the end of a name is one too many
+    here, and is looked at again by what names broken rules.
+    """
+    return len(_MEMBER.findall(body)) > members
+
+
 _Value = TypeVar("_Value")
 
 
@@ -70,6 +87,8 @@ def parse_order(body: bytes) -> NameAndAmount:
     """
     try:
         order = _order_decoder.decode(body)
+        if body.count(b":") > 2 and _may_have_more(body, 2):  # noqa: PLR2004  its members
+            raise _MemberTwiceError
         return (
             parse_name(order.product_name, "/product_name"),
             parse_amount(order.amount, "/amount"),
@@ -90,7 +109,9 @@ def parse_bulk(body: bytes) -> list[NameAndAmount]:
     """
     try:
         orders = _bulk_decoder.decode(body).orders
-        if 1 <= len(orders) <= ORDERS_PER_BULK_MAX:
+        members = 1 + 2 * len(orders)
+        is_in_bounds = 1 <= len(orders) <= ORDERS_PER_BULK_MAX
+        if is_in_bounds and (body.count(b":") <= members or not _may_have_more(body, members)):
             return [
                 (parse_name(order.product_name, ""), parse_amount(order.amount, ""))
                 for order in orders
@@ -116,6 +137,11 @@ def parse_import_line(text: bytes, now: datetime) -> ImportLine:
     """
     try:
         line = _line_decoder.decode(text)
+        members = 2 + (line.id is not None) + (line.created_at is not None)
+        # A moment has two colons at least, unless they are written as escapes.
+        colons = members if line.created_at is None or b"\\" in text else members + 2
+        if text.count(b":") > colons and _may_have_more(text, members):
+            raise _MemberTwiceError
         return ImportLine(
             parse_name(line.product_name, "/product_name"),
             parse_amount(line.amount, "/amount"),
@@ -148,7 +174,8 @@ class _Check:
         )
 
     def bulk(self, value: Any) -> list[NameAndAmount]:
-        if isinstance(value, dict) and "orders" not in value and value.keys() & _PAIR_FIELDS:
+        names = {name for name, _ in value} if isinstance(value, tuple) else set()
+        if "orders" not in names and names & _PAIR_FIELDS:
             return self._pair(value)
         fields = self._fields(value, "", required=("orders",))
         orders = fields.get("orders")
@@ -201,16 +228,19 @@ class _Check:
         required: tuple[str, ...],
         optional: tuple[str, ...] = (),
     ) -> Mapping[str, Any]:
-        if not isinstance(value, dict):
+        if not isinstance(value, tuple):
             self._broken(pointer, "must be an object")
             return {}
-        for field in value:
+        fields: dict[str, Any] = dict(value)
+        for field in twice(value) if len(fields) < len(value) else ():
+            self._broken(f"{pointer}/{_escaped(field)}", "is given twice")
+        for field in fields:
             if field not in required and field not in optional:
                 self._broken(f"{pointer}/{_escaped(field)}", "is no field of this object")
         for field in required:
-            if field not in value:
+            if field not in fields:
                 self._broken(f"{pointer}/{field}", "is missing")
-        return value
+        return fields
 
     def _name(self, fields: Mapping[str, Any], pointer: str, field: str) -> str:
         return self._take(

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from polyglot_persistence.api.bodies import BodyReader
 from polyglot_persistence.api.csv import csv_reply, wanted_csv
-from polyglot_persistence.api.queries import parse_count
+from polyglot_persistence.api.queries import parse_count, parse_moment
 from polyglot_persistence.api.replies import Headers, Reply, json_reply
 from polyglot_persistence.api.schemas import (
     DaySalesOut,
@@ -176,21 +176,10 @@ def _product(request: Request, grain: Grain, zone: ZoneInfo) -> str | None:
 
 def _moment(request: Request, name: str, zone: ZoneInfo) -> datetime | None:
     """Return a date as its beginning in the zone, or a moment; without an offset it is local."""
-    text = request.query_params.get(name)
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=zone)
-        if _FIRST <= moment <= _LAST:
-            return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise MalformedError(
-        f"the query parameter {name} must be a date or a moment from 1970 to 2200; "
-        "e.g. 2026-01-31 or 2026-01-31T12:00:00Z"
-    )
+    moment = parse_moment(request, name, zone)
+    if moment is not None and not _FIRST <= moment <= _LAST:
+        raise MalformedError(f"the query parameter {name} must lie between 1970 and 2200")
+    return moment
 
 
 def _day(request: Request, name: str) -> date | None:

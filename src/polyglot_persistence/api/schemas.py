@@ -430,7 +430,7 @@ class ReadyOut(msgspec.Struct, frozen=True, gc=False):
         dict[str, StoreOut] | UnsetType,
         Meta(
             description="By role: cache, queue, record, search. Only for clients with the scope "
-            "`admin` and on the server's own machine."
+            "`admin`."
         ),
     ] = UNSET
 

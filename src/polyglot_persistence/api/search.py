@@ -13,6 +13,7 @@ import msgspec
 from starlette.requests import Request
 
 from polyglot_persistence.api.bodies import BodyReader
+from polyglot_persistence.api.endpoint import own_path
 from polyglot_persistence.api.queries import parse_count, parse_flag, parse_moment
 from polyglot_persistence.api.replies import Reply, json_reply
 from polyglot_persistence.api.schemas import (
@@ -56,7 +57,7 @@ class SearchRoutes:
             return json_reply(200, out)
         out.next_cursor = _cursor(query, page.end)
         parameters = {**request.query_params, "cursor": out.next_cursor}
-        out.next = f"{request.url.path}?{urlencode(parameters)}"
+        out.next = f"{own_path(request)}?{urlencode(parameters)}"
         return json_reply(200, out, ((b"link", f'<{out.next}>; rel="next"'.encode()),))
 
     async def suggest(self, request: Request, _body: BodyReader) -> Reply:

@@ -72,8 +72,8 @@ SEARCH = Operation(
     (p.MALFORMED, p.UNAVAILABLE),
     parameters=(
         _text("What to look for.", required=False),
-        _moment("from", "Orders created then or later."),
-        _moment("to", "Orders created before."),
+        _moment("from", "Orders created then or later; a date is its beginning in UTC."),
+        _moment("to", "Orders created before; a date is its beginning in UTC."),
         _amount("min", "Orders of this amount or more."),
         _amount("max", "Orders of this amount or less."),
         Parameter(

@@ -17,6 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from polyglot_persistence.api.connection import Connection
+from polyglot_persistence.api.front import ANY_FRONT, Front
 from polyglot_persistence.api.in_flight import Shared
 from polyglot_persistence.api.limits import HttpLimits
 from polyglot_persistence.api.replies import Headers
@@ -161,6 +162,7 @@ async def serve(
     on_ready: Callable[[], None],
     notices: Callable[[], Headers] = tuple,
     protocol: type[Connection] = Connection,
+    front: Front = ANY_FRONT,
 ) -> None:
     """Serve until `shutdown` is set and every request under way is answered.
 
@@ -168,7 +170,7 @@ async def serve(
     they were 0.1 s ago at the latest. Requests that take longer than
     `graceful_seconds` to end are cancelled.
     """
-    shared = Shared(limits)
+    shared = Shared(limits, front)
     config = uvicorn.Config(
         app,
         http=type(protocol.__name__, (protocol,), {"shared": shared}),

@@ -17,6 +17,7 @@ from polyglot_persistence.api.server import serve
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.dead_letters import dead_letter_flow
 from polyglot_persistence.bootstrap.doors import Doors
+from polyglot_persistence.bootstrap.front import front_of
 from polyglot_persistence.bootstrap.http_limits import http_limits
 from polyglot_persistence.bootstrap.observed import observed
 from polyglot_persistence.bootstrap.process import prepare, serve_itself, watch_stores
@@ -63,12 +64,22 @@ async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) ->
             for loop in api.loops(served):
                 tasks.create_task(loop)
             if doors.own is not None:
-                tasks.create_task(serve_itself(api.health, api.access, doors.own, limits, served))
+                tasks.create_task(
+                    serve_itself(
+                        api.health,
+                        api.access,
+                        doors.own,
+                        limits=limits,
+                        front=api.front,
+                        stop=served,
+                    )
+                )
             await serve(
                 api.app(stop),
                 doors.shared,
                 limits=limits,
                 protocol=api.protocol(),
+                front=api.front,
                 shutdown=stop,
                 graceful_seconds=settings.shutdown_timeout_seconds * GRACEFUL_SHARE,
                 notices=api.notices,
@@ -94,6 +105,7 @@ class Api:
         self._stores = stores
         self._clock = clock
         self.access = access_of(settings, self._clock)
+        self.front = front_of(settings)
         self._cache_breaker = Breaker("cache", stores.cache.ping)
         self._queue_breaker = Breaker("queue", stores.queue.ping)
         self._record_breaker = Breaker("record", stores.store.ping)
@@ -175,7 +187,9 @@ class Api:
             import_wait_seconds=settings.import_wait_seconds,
             prefer_wait_seconds_max=settings.prefer_wait_seconds_max,
         )
-        return build_app(flows, limits, clock=self._clock, stopping=stop, access=self.access)
+        return build_app(
+            flows, limits, clock=self._clock, stopping=stop, access=self.access, front=self.front
+        )
 
     def hot_routes(self) -> HotRoutes:
         """Return what answers plain requests for the two hot routes."""

@@ -14,6 +14,7 @@ import uvloop
 from polyglot_persistence import tracing
 from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.app import build_process_app
+from polyglot_persistence.api.front import Front
 from polyglot_persistence.api.limits import HttpLimits
 from polyglot_persistence.api.server import serve
 from polyglot_persistence.bootstrap.stores import Stores
@@ -81,16 +82,19 @@ async def serve_itself(
     health: HealthFlow,
     access: Access,
     listener: socket.socket,
+    *,
     limits: HttpLimits,
+    front: Front,
     stop: asyncio.Event,
 ) -> None:
     """Serve this process's own metrics and health, also while no store is there, until stopped."""
     await serve(
-        build_process_app(health, access),
+        build_process_app(health, access, front),
         listener,
         limits=limits._replace(connections_max=OWN_CONNECTIONS_MAX),
         shutdown=stop,
         graceful_seconds=HANG_UP_SECONDS,
+        front=front,
         on_ready=lambda: _log.info("serving", port=listener.getsockname()[1]),
     )
 

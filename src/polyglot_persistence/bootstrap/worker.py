@@ -8,6 +8,7 @@ from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.api.server import listen
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.audit import audit_flow
+from polyglot_persistence.bootstrap.front import front_of
 from polyglot_persistence.bootstrap.http_limits import http_limits
 from polyglot_persistence.bootstrap.observed import observed
 from polyglot_persistence.bootstrap.process import prepare, serve_itself, watch_stores
@@ -65,7 +66,14 @@ async def work(ready_fd: int | None, settings: Settings, stop: asyncio.Event) ->
                 health = HealthFlow(stores.pingable(), consuming.is_set)
                 tasks.create_task(keep_keys_current(settings, access, ended))
                 tasks.create_task(
-                    serve_itself(health, access, listener, http_limits(settings), ended)
+                    serve_itself(
+                        health,
+                        access,
+                        listener,
+                        limits=http_limits(settings),
+                        front=front_of(settings),
+                        stop=ended,
+                    )
                 )
             tasks.create_task(watch_stores(stores, clock, ended))
             announcing = tasks.create_task(announce(consuming, ready_fd))

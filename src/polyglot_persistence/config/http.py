@@ -1,23 +1,62 @@
-"""The settings of the HTTP boundary: what a client may make an API process keep or wait for.
+"""The settings of the HTTP boundary.
+
+What stands in front of it, and what a client may make an API process keep or wait for.
 
 They hold before any route is chosen, and for whatever answers; the bounds of bodies by route are
 among the other settings.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from polyglot_persistence.config.fields import count as _count
 from polyglot_persistence.config.fields import seconds as _seconds
 from polyglot_persistence.config.fields import setting as _setting
+from polyglot_persistence.config.front import (
+    Network,
+    parse_hosts,
+    parse_networks,
+    parse_origins,
+    parse_prefix,
+)
 from polyglot_persistence.domain.access import Rate, parse_rate
+from polyglot_persistence.domain.origin import Origin
 
 _KIB = 1024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class HttpSettings:
-    """Bounds of connections, and of requests as bytes."""
+    """What is trusted in front; bounds of connections, and of requests as bytes."""
 
+    allowed_hosts: frozenset[str] | None = _setting(
+        "auto",
+        parse_hosts,
+        "Hosts that requests may be for, beside those of the loopback and the address itself; "
+        "another one: 421. auto: any, but on the loopback (`API_HOST`) none.",
+        "names with white space or commas in between, or auto",
+    )
+    trusted_origins: frozenset[Origin] = _setting(
+        "none",
+        parse_origins,
+        "Origins whose pages may call the API from a browser: they get CORS headers, and may place "
+        "orders. Pages that the API serves itself need no entry.",
+        "origins like https://shop.example, or none",
+    )
+    trusted_proxies: Sequence[Network] = _setting(
+        "none",
+        parse_networks,
+        "Proxies whose `Forwarded` and `X-Forwarded-For`, `-Proto`, `-Host`, `-Prefix` are "
+        "believed; of any other they are ignored.",
+        "addresses or networks, like 127.0.0.1 10.0.0.0/8, or none",
+    )
+    path_prefix: str = _setting(
+        "none",
+        parse_prefix,
+        "Path below which a proxy publishes the API, whether or not it strips it: `Location`, "
+        "`Link` and `next` begin with it.",
+        "a path like /polyglot, or none",
+    )
     http_connections_max: int = _count(
         4_096,
         16,

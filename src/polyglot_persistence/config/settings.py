@@ -16,7 +16,6 @@ from urllib.parse import unquote, urlsplit
 
 from polyglot_persistence.config.addresses import (
     cache_address,
-    is_loopback,
     listen_host,
     mask,
     postgres_dsn,
@@ -163,7 +162,7 @@ class Settings(HttpSettings):
             "read,write": frozenset({Scope.READ, Scope.WRITE}),
         },
         "What clients without an API key may do. auto: read and write if there are no keys, else "
-        "nothing; and operate, too, under `polyglot up` on the loopback without keys.",
+        "nothing. Operating always needs a key.",
     )
     client_rate_limit: Rate | None = _setting(  # noqa: RUF009  it gives a field
         "none",
@@ -376,14 +375,7 @@ class Settings(HttpSettings):
             return self.anonymous_scopes
         if self.api_keys or self.api_keys_file is not None:
             return frozenset()
-        everybody = frozenset({Scope.READ, Scope.WRITE})
-        return everybody | {Scope.ADMIN} if self._is_this_machines_own else everybody
-
-    @property
-    def _is_this_machines_own(self) -> bool:
-        """Whether this is the embedded deployment, and nobody else reaches it."""
-        embedded = self.redis_addr.startswith("unix:") and self.search_directory is not None
-        return embedded and is_loopback(self.api_host)
+        return frozenset({Scope.READ, Scope.WRITE})
 
     def describe(self) -> "Sequence[Described]":
         """Return every setting in the order of this class, secrets masked."""

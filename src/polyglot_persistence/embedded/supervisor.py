@@ -28,6 +28,8 @@ from polyglot_persistence import telemetry
 from polyglot_persistence.embedded.addresses import write_addresses
 from polyglot_persistence.embedded.child import Child, wait_until
 from polyglot_persistence.embedded.data_directory import DataDirectory
+from polyglot_persistence.embedded.operator_key import FILE as OPERATOR_KEY_FILE
+from polyglot_persistence.embedded.operator_key import operator_key
 from polyglot_persistence.embedded.postgres import EmbeddedPostgres
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import ConfigurationError
@@ -184,6 +186,7 @@ class _Deployment:
         self._host = host
         self._port = port
         self._data_dir = data_dir
+        self._makes_key = not (os.environ.get("API_KEYS") or os.environ.get("API_KEYS_FILE"))
         self._degraded_since: float | None = None
         self._postgres = EmbeddedPostgres(data_dir / "postgres")
         self._valkey = EmbeddedValkey(data_dir / "valkey")
@@ -202,7 +205,8 @@ class _Deployment:
         await _all(self._worker.start(), self._api.start())
         await self._wait_until_ready()
         url = f"http://{_url_host(self._host)}:{self._port}"
-        _announce(url)
+        _announce(f"ready: {url}", url)
+        self._tell_operators(url)
         services = (self._postgres, self._valkey, self._api, self._worker)
         await _all(*(_keep(one) for one in services), self._companion(url))
 
@@ -250,10 +254,33 @@ class _Deployment:
             "ELASTICSEARCH_URL": f"tantivy://{quote(str(self._data_dir / 'search'))}",
         }
 
+    def _operators(self) -> Mapping[str, str]:
+        """Return the settings that let this deployment's owner operate it.
+
+        None if there are API keys already: then operators have theirs.
+        """
+        if not self._makes_key:
+            return {}
+        _, key = operator_key(self._data_dir)
+        return {
+            "API_KEYS": key.line,
+            "ANONYMOUS_SCOPES": os.environ.get("ANONYMOUS_SCOPES") or "read,write",
+        }
+
+    def _tell_operators(self, url: str) -> None:
+        """Say where the key is; on a terminal, also by a link that opens the page with it."""
+        if not self._makes_key:
+            return
+        _log.info("operator_key", file=str(self._data_dir / OPERATOR_KEY_FILE))
+        if sys.stdout.isatty():
+            secret, _ = operator_key(self._data_dir)
+            _announce(f"to operate it: {url}/#key={secret}", url)
+
     def _environment(self) -> Mapping[str, str]:
         """Return the environment of our own processes: the caller's, and where the stores are."""
         set_here = {
             **self._addresses(),
+            **self._operators(),
             "API_HOST": self._host,
             "API_PORT": str(self._port),
         }
@@ -261,10 +288,10 @@ class _Deployment:
         return {**{k: v for k, v in os.environ.items() if k not in ours}, **set_here}
 
 
-def _announce(url: str) -> None:
-    """Print that the system is ready; a reader that has gone away stops nothing."""
+def _announce(line: str, url: str) -> None:
+    """Print something to stdout; a reader that has gone away stops nothing."""
     try:
-        sys.stdout.write(f"ready: {url}\n")
+        sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
     except OSError as error:
         _log.warning("stdout_lost", error=str(error), url=url)

@@ -6,6 +6,15 @@ export const key = {
   set: (text) => (text ? sessionStorage.setItem(KEY, text) : sessionStorage.removeItem(KEY)),
 };
 
+// `polyglot up` prints a link that ends with the key. What follows # is sent to no server, and is
+// taken out of the address before anybody copies it.
+export function takeKeyOfLink() {
+  const found = /^#key=([!-~]+)$/.exec(location.hash);
+  if (!found) return;
+  key.set(found[1]);
+  history.replaceState(null, "", location.pathname + location.search);
+}
+
 export const authorization = () => (key.get() ? { Authorization: `Bearer ${key.get()}` } : {});
 
 export class Problem extends Error {

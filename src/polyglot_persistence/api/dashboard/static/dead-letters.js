@@ -3,7 +3,7 @@ import { ask, post, query } from "./api.js";
 import { count, dateAndTime, plural } from "./format.js";
 import { Panel, Trouble, createRef, html } from "./html.js";
 
-const PATH = "/api/admin/dead-letters";
+const PATH = "api/admin/dead-letters";
 const LETTERS = 20;
 const WORDS = {
   replay: { verb: "Replay", what: "tried again", done: "replayed" },

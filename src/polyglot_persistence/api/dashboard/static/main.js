@@ -1,5 +1,5 @@
 // The page: one stream of figures and health, and the panels that it keeps up to date.
-import { key } from "./api.js";
+import { key, takeKeyOfLink } from "./api.js";
 import { DeadLetters } from "./dead-letters.js";
 import { Figures, History, columnsOf } from "./figures.js";
 import { timeOfDay } from "./format.js";
@@ -57,7 +57,7 @@ class App extends Panel {
   };
 
   componentDidMount() {
-    this.stream = listen("/api/live", {
+    this.stream = listen("api/live", {
       onEvent: (name, data) => (name === "health" ? this.setState({ health: data }) : this.figures(data)),
       onState: (connected, problem) => this.setState({ connected, lost: connected ? null : { problem } }),
     });
@@ -112,8 +112,8 @@ class App extends Panel {
         <h1>polyglot-persistence</h1>
         <p class="mode ${style}" role="status"><span class="dot" aria-hidden="true"></span>${words}</p>
         <nav aria-label="Elsewhere">
-          <a href="/docs">API</a>
-          <a href="/metrics">Metrics</a>
+          <a href="docs">API</a>
+          <a href="metrics">Metrics</a>
           <button class="bare" onClick=${this.askForKey}>${keyed ? "Key in use" : "Key"}</button>
         </nav>
       </header>
@@ -132,4 +132,5 @@ class App extends Panel {
   }
 }
 
+takeKeyOfLink();
 render(html`<${App} />`, document.getElementById("app"));

@@ -80,7 +80,7 @@ export class Orders extends Panel {
       const q = target.value.trim();
       const none = { suggestions: [] };
       // Help that may fail: without it the name is typed in full.
-      const { suggestions } = q ? await ask(`/api/search/suggest${query({ q, limit: 6 })}`).catch(() => none) : none;
+      const { suggestions } = q ? await ask(`api/search/suggest${query({ q, limit: 6 })}`).catch(() => none) : none;
       this.setState({ suggestions: suggestions.map((one) => one.product_name) });
     }, 150);
   };
@@ -91,7 +91,7 @@ export class Orders extends Panel {
     this.setState({ placing: true, problem: null, broken: {} });
     const sentAt = performance.now();
     try {
-      const { order_id: id } = await post("/api/orders", body, { "Idempotency-Key": this.keyOf(body) });
+      const { order_id: id } = await post("api/orders", body, { "Idempotency-Key": this.keyOf(body) });
       this.#key = { body: "", text: "" };
       this.follow({ id, product_name: body.product_name.trim(), amount: body.amount, answeredMs: performance.now() - sentAt });
     } catch (problem) {
@@ -140,7 +140,7 @@ export class Orders extends Panel {
 
   async complete(id) {
     try {
-      const { product_name, amount: price } = await ask(`/api/orders/${id}`);
+      const { product_name, amount: price } = await ask(`api/orders/${id}`);
       this.change(id, { product_name, amount: price });
     } catch (problem) {
       this.change(id, { problem: problem.message });
@@ -153,7 +153,7 @@ export class Orders extends Panel {
     if (!order || performance.now() - since > PATIENCE_MS) return;
     this.#polled.add(id);
     try {
-      const status = await ask(`/api/orders/${id}/status`);
+      const status = await ask(`api/orders/${id}/status`);
       this.change(id, { status, problem: "" });
       if (isOver(status)) {
         const name = this.state.orders.find((one) => one.id === id)?.product_name ?? "The order";

@@ -114,7 +114,7 @@ export class Sales extends Panel {
   // Opens where there are sales, if the latest are too long ago to be in the chart.
   async begin() {
     if (!this.state.to) {
-      const [latest] = await ask("/api/dashboard/sales?days=1").catch(() => []);
+      const [latest] = await ask("api/dashboard/sales?days=1").catch(() => []);
       const { days } = GRAINS[this.state.by];
       const past = latest && Date.parse(latest.date) < Date.now() - days * DAY_MS;
       if (past) this.setState({ to: shifted(latest.date, 1) });
@@ -144,9 +144,9 @@ export class Sales extends Panel {
     const span = to ? { from: shifted(to, -GRAINS[by].days), to } : {};
     try {
       const named = by === "hour" ? {} : { product };
-      const sales = await ask(`/api/sales${query({ by, ...span, ...named })}`, { signal });
+      const sales = await ask(`api/sales${query({ by, ...span, ...named })}`, { signal });
       const days = { from: sales.rows[0].start.slice(0, 10), to };
-      const top = await ask(`/api/sales/products${query({ ...days, limit: PRODUCTS })}`, { signal });
+      const top = await ask(`api/sales/products${query({ ...days, limit: PRODUCTS })}`, { signal });
       const data = [sales.rows.map((_row, place) => place), sales.rows.map(({ revenue }) => revenue)];
       this.setState({ sales, data, products: top.products, problem: null });
     } catch (problem) {
@@ -158,7 +158,7 @@ export class Sales extends Panel {
   refresh = async () => {
     this.setState({ refreshing: true, said: "", problem: null });
     try {
-      await post("/api/admin/refresh");
+      await post("api/admin/refresh");
       this.setState({ said: "The daily view is up to date." });
     } catch (problem) {
       this.setState({ problem });

@@ -86,7 +86,7 @@ export class Search extends Panel {
     const { signal } = (this.running = new AbortController());
     const facets = this.open ? "true" : "";
     try {
-      const found = await ask(`/api/search${query({ ...asked, facets, limit: HITS, cursor })}`, { signal });
+      const found = await ask(`api/search${query({ ...asked, facets, limit: HITS, cursor })}`, { signal });
       const before = cursor ? this.state.found.hits : [];
       const total = `${found.total_is === "at_least" ? "at least " : ""}${plural(found.total, "order")}`;
       this.setState({
