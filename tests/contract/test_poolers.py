@@ -1,6 +1,10 @@
 """PostgreSQL behind a real PgBouncer: refused unless each client has a session of its own."""
 
 import asyncio
+import json
+import re
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,13 +17,15 @@ from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.bootstrap import doctor
 from polyglot_persistence.config import load
 from polyglot_persistence.errors import UnavailableError
+from tests.support.eventually import eventually_true
 from tests.support.orders import accepted
 from tests.support.pgbouncer import NEEDS_PGBOUNCER, pgbouncer
+from tests.support.processes import free_port, started
 from tests.support.record import onlooker, pool_on
 
 pytestmark = NEEDS_PGBOUNCER
 
-SHARED = "a pooler shares sessions of PostgreSQL between clients .*; set pool_mode=session"
+SHARED = "a pooler shares sessions of PostgreSQL between clients; set pool_mode=session"
 IGNORED = (
     "statement_timeout, lock_timeout, idle_in_transaction_session_timeout, idle_session_timeout, "
     "default_transaction_isolation, row_security, tcp_keepalives_idle, tcp_keepalives_interval, "
@@ -48,7 +54,7 @@ def _name(settings: object) -> str:
 
 
 async def ping(dsn: str) -> None:
-    async with pool_on(dsn) as pool:
+    async with pool_on(dsn, connect_timeout_seconds=20) as pool:
         await PostgresOrderStore(pool).ping()
 
 
@@ -77,7 +83,10 @@ async def test_a_pooler_of_sessions_works(postgres_dsn: str, settings: dict[str,
     """Migrations, orders, deadlines and roles are as without it."""
     async with pgbouncer(postgres_dsn, **settings) as dsn, onlooker(postgres_dsn) as seen:
         assert await migrate(dsn)
-        async with pool_on(dsn) as pool, pool_on(dsn) as other:
+        async with (
+            pool_on(dsn, connect_timeout_seconds=20) as pool,
+            pool_on(dsn, connect_timeout_seconds=20) as other,
+        ):
             store = PostgresOrderStore(pool)
             orders = [accepted(n) for n in range(60)]
             await asyncio.gather(*[store.persist(orders[n : n + 20]) for n in range(0, 50, 2)])
@@ -117,8 +126,9 @@ async def test_a_full_pooler_of_sessions_is_away_and_not_refused(postgres_dsn: s
         pool_on(dsn, size_max=1) as pool,
     ):
         await PostgresOrderStore(pool).ping()  # holds the only one
-        with pytest.raises(UnavailableError, match=r"in time|within"):
-            await ping(dsn)
+        async with pool_on(dsn) as other:
+            with pytest.raises(UnavailableError, match=r"in time|within"):
+                await PostgresOrderStore(other).ping()
 
 
 @pytest.mark.parametrize("settings", SHARING_POOLERS, ids=_name)
@@ -179,3 +189,31 @@ async def test_doctor_names_the_setting(postgres_dsn: str, mode: str) -> None:
     assert found.level == "FAIL"
     assert found.fix.startswith("set pool_mode=session in PgBouncer ")
     assert "pool_mode" not in found.detail
+
+
+@pytest.mark.parametrize("command", ["api", "worker"])
+async def test_a_process_says_at_its_start_what_to_set(postgres_dsn: str, command: str) -> None:
+    """In one line of its log, and not again at each retry; it goes on without the record."""
+    async with pgbouncer(postgres_dsn, pool_mode="transaction") as dsn:
+        environment = {
+            "POSTGRES_DSN": dsn,
+            "REDIS_ADDR": "127.0.0.1:1",
+            "LOG_FORMAT": "json",
+            "RABBITMQ_URL": "redis://127.0.0.1:1",
+            "ELASTICSEARCH_URL": "tantivy:///nowhere",
+            "API_HOST": "127.0.0.1",
+            "API_PORT": str(free_port()),
+        }
+        arguments = [sys.executable, "-m", "polyglot_persistence", command]
+        with started(arguments, environment=environment) as process:
+
+            def said() -> list[str]:
+                lines = map(json.loads, process.log().splitlines())
+                return [line["error"] for line in lines if line["action"] == "not_prepared"]
+
+            await eventually_true(lambda: said() != [], what="the sentence")
+            assert re.search(SHARED, said()[0])
+            assert process.code is None
+            process.send(signal.SIGTERM)
+            await process.ended()
+            assert len(said()) == 1

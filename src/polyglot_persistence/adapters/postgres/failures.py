@@ -87,7 +87,7 @@ def meaning(error: Exception) -> PolyglotError:
     Raise it `from` the driver's error.
     """
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate in SHARED_STATES:
-        return shared_session(error)
+        return shared_session()
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate:
         kind, words = _MEANINGS.get(error.sqlstate) or _MEANINGS.get(error.sqlstate[:2], _OTHER)
         return kind(f"{words}: {_first_line(error)} ({error.sqlstate})")
@@ -95,10 +95,10 @@ def meaning(error: Exception) -> PolyglotError:
     return kind(f"{words}: {_first_line(error)}")
 
 
-def shared_session(sign: Exception) -> UnavailableError:
-    """Return the error of a pooler between us and PostgreSQL that shares sessions, by a sign."""
+def shared_session() -> UnavailableError:
+    """Return the error of a pooler between us and PostgreSQL that shares sessions."""
     return UnavailableError(
-        f"a pooler shares sessions of PostgreSQL between clients ({_first_line(sign)})",
+        "a pooler shares sessions of PostgreSQL between clients",
         remedy="set pool_mode=session in PgBouncer and leave server_reset_query at DISCARD ALL, or "
         "name the server itself in POSTGRES_DSN",
     )

@@ -42,16 +42,18 @@ def refuses_settings(error: Exception) -> bool:
 
 async def refuse_shared_sessions(
     connection: Connection, process: int, connect: Callable[[], Awaitable[Connection]]
-) -> None:
+) -> bool:
     """Look at the process that answered a silent connection, through other connections.
+
+    Returns whether that was possible: a pooler that is full, or slow, has none to look through.
 
     Raises:
         UnavailableError: the pooler shares sessions.
     """
     others: list[Connection] = []
     first: asyncpg.Record | None = None
+    looks = 0
     try:
-        # Without another session nothing is shared: the pooler is full, or slow.
         with contextlib.suppress(*DRIVER_ERRORS):
             async with asyncio.timeout(LOOKING_SECONDS):
                 for _ in range(OTHERS_MAX):
@@ -59,12 +61,14 @@ async def refuse_shared_sessions(
                     seen = await _look(others[-1], process)
                     first = first or seen
                     if seen["mine"] or seen["works"] or seen["since"] != first["since"]:
-                        raise shared_session(ValueError("one of them works for two"))
+                        raise shared_session()
+                    looks += 1
         if not (await _seen(connection, process))["mine"]:
-            raise shared_session(ValueError("another one answers"))
+            raise shared_session()
     finally:
         for other in others:
             other.terminate()
+    return looks == OTHERS_MAX
 
 
 async def _look(other: Connection, process: int) -> asyncpg.Record:
@@ -72,7 +76,7 @@ async def _look(other: Connection, process: int) -> asyncpg.Record:
     try:
         await other.execute("BEGIN")
     except asyncpg.PostgresError as error:  # by pool_mode=statement
-        raise shared_session(error) from error
+        raise shared_session() from error
     return await _seen(other, process)
 
 
@@ -81,7 +85,7 @@ async def _seen(connection: Connection, process: int) -> asyncpg.Record:
         seen = await connection.fetchrow(QUERIES["look_at_process"], process)
     except asyncpg.PostgresError as error:
         if error.sqlstate in SHARED_STATES:
-            raise shared_session(error) from error
+            raise shared_session() from error
         raise
     assert seen is not None  # noqa: S101  it returns the row
     return seen

@@ -196,10 +196,10 @@ class Primary:
         assert session is not None  # noqa: S101  it returns the row
         is_pooled = session["process"] != connection.get_server_pid()
         if is_pooled and server not in self._looked_at:
-            await refuse_shared_sessions(
+            looked = await refuse_shared_sessions(
                 connection, session["process"], lambda: self._log_in(server, options)
             )
-            self._looked_at.add(server)
+            self._looked_at |= {server} if looked else set()
         if is_pooled or not self._settings_at_login:
             settings = options["server_settings"].items()
             await connection.execute(
