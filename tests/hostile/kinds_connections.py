@@ -3,7 +3,18 @@
 import asyncio
 from itertools import count
 
-from tests.hostile.attack import Attack, Client, Ended, answered, chunked, get, kind, order, post
+from tests.hostile.attack import (
+    LATE_SECONDS,
+    Attack,
+    Client,
+    Ended,
+    answered,
+    chunked,
+    get,
+    kind,
+    order,
+    post,
+)
 
 HEALTH = get("/health/live")
 TEA = b'{"product_name":"unread","amount":1}'
@@ -180,14 +191,18 @@ async def pipelines_of_megabytes(attack: Attack) -> None:
     await attack.each(8, act)
 
 
-@kind(answered(503))
+@kind(lambda seen: bool(seen.get("503")) and not seen.get("torn"))
 async def live_streams(attack: Attack) -> None:
-    """More streams of live figures than there may be, which are not read."""
+    """E11: more streams of live figures than there may be, and into each of them garbage."""
 
     async def act(client: Client) -> None:
         await client.send(get("/api/live"))
         status, _ = await client.answer()
         if status == 200:
+            await client.send(b"\0\r\n")
+            async with asyncio.timeout(attack.left + LATE_SECONDS):
+                torn = b"HTTP/1.1" in await client.reader.read(65_536)
+            attack.seen["torn"] += torn
             await asyncio.sleep(attack.left)
 
     await attack.each(120, act, pause=0.2)

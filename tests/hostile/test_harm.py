@@ -20,6 +20,7 @@ import pytest
 
 from polyglot_persistence.domain.access import ApiKey, Scope, digest_of
 from polyglot_persistence.embedded.addresses import read_addresses
+from tests.hostile.attack import ORIGIN, PROXY
 from tests.hostile.attacking import KINDS
 from tests.support.clients import Connection, History, is_order, place
 from tests.support.deployments import NEEDS_SERVERS, Deployment, Embedded, OnServers
@@ -61,6 +62,8 @@ BOUNDS = {
     "HTTP_REQUEST_SECONDS_MAX": "1.5",
     "HTTP_WRITE_SECONDS_MAX": "1",
     "LOG_FORMAT": "json",
+    "TRUSTED_PROXIES": PROXY,
+    "TRUSTED_ORIGINS": ORIGIN,
 }
 """As in production, with deadlines that are reached within a test."""
 
@@ -236,7 +239,7 @@ async def _no_stores() -> AsyncIterator[dict[str, str]]:
 @pytest.mark.parametrize("deployment", ["embedded", pytest.param("servers", marks=NEEDS_SERVERS)])
 async def test_hostile_clients_harm_nobody(deployment: str) -> None:
     """Latency, memory, the event loop; each kind reaches its bound; the record has it all."""
-    assert len(KINDS) >= 30
+    assert len(KINDS) >= 45
     wrong: list[str] = []
     async with besieged(deployment) as one:
         await one.quiet()  # what is made at the first request
