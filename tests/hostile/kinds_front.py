@@ -76,7 +76,7 @@ async def words_of_proxies(attack: Attack) -> None:
             ("Forwarded", "", f"for={PROXY},"),
             ("X-Forwarded-For", "", f"{PROXY},"),
             ("X-Forwarded-Prefix", "", "/a"),
-            ("X-Forwarded-Host", "", "a."),
+            ("X-Forwarded-Host", "a/", "a."),
         )
     ]
     requests = [get("/health/live", one) for one in lists]

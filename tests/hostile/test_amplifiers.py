@@ -1,5 +1,6 @@
 """What a client sends costs no more than its bytes: no square of them, and no garbage kept."""
 
+import asyncio
 import contextlib
 import gc
 import time
@@ -10,9 +11,11 @@ import pytest
 from starlette.requests import Request
 
 from polyglot_persistence.api.chunked import LINES_A_TURN, ChunkedBody
+from polyglot_persistence.api.connection import Connection
 from polyglot_persistence.api.front import FORWARDED_BYTES_MAX
 from polyglot_persistence.api.head_reader import HeadReader
 from polyglot_persistence.api.heads import BadHeadError, read_head
+from polyglot_persistence.api.held_writes import HeldTransport
 from polyglot_persistence.api.queries import check_query
 from polyglot_persistence.api.requests import parse_bulk
 from polyglot_persistence.bootstrap.front import front_of
@@ -33,6 +36,11 @@ SECONDS_MAX = 0.02
 """Of processor time, for one request; half of what each took before its bound, or less."""
 
 GET = b"GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n"
+BODY = b'{"product_name":"Tea","amount":1}'
+POST = (
+    b"POST /api/orders HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+)
 CHUNKED = (
     b"POST /api/bulk-orders HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"
@@ -286,3 +294,55 @@ async def test_a_host_is_as_long_as_a_name_may_be(lane: str, host: bytes) -> Non
     async with served(lane) as one:
         answer = await one.ask(b"GET /health/live HTTP/1.1\r\nHost: %b\r\n\r\n" % host)
     assert answer.status == (200 if len(host) < 260 else 400)
+
+
+@pytest.mark.parametrize("lane", ["plain", "fast"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"GET / HT",
+        GET,
+        GET[:-2] + b"x: " + b"y" * 70_000,
+        b"\0\r\n",
+        CHUNKED + b"1\r\nx",
+        POST,
+        POST[:-3],
+        POST * 3 + b"x",
+    ],
+    ids=["silent", "part", "get", "huge", "garbage", "chunk", "order", "short-order", "pipeline"],
+)
+@pytest.mark.parametrize("how", ["reset", "closed", "answered"])
+async def test_connections_leave_no_garbage(lane: str, data: bytes, how: str) -> None:
+    """It is collected seldom, in one go, while all clients wait; heads are 64 KiB."""
+    async with served(lane, head_seconds_max=0.2, body_patience_seconds=0.2) as one:
+
+        async def come_and_go() -> None:
+            client = await one.connect()
+            await client.send(data)
+            if how == "reset":
+                client.writer.transport.abort()
+            elif how == "closed":
+                client.writer.close()
+            else:
+                client.writer.write_eof()
+                await client.rest()
+            client.writer.close()
+            one.clients.clear()
+
+        async def nobody_is_there() -> None:
+            assert not one.shared.crowd.open
+            assert len(kept()) == before
+
+        def kept() -> list[object]:
+            kinds = (Connection, HeadReader, HeldTransport)
+            return [each for each in gc.get_objects() if isinstance(each, kinds)]
+
+        gc.collect()
+        before = len(kept())
+        gc.disable()
+        try:
+            await asyncio.gather(*(come_and_go() for _ in range(5)))
+            await eventually(nobody_is_there, within_seconds=5)
+        finally:
+            gc.enable()

@@ -38,12 +38,7 @@ def run_api(settings: Settings) -> int:
     from polyglot_persistence.bootstrap.prefork import run_several  # noqa: PLC0415
 
     def serve(doors: Doors) -> int:
-        return process.run(
-            settings,
-            "polyglot-api",
-            partial(api.serve_orders, doors),
-            objects_between_collections=process.API_OBJECTS_BETWEEN_COLLECTIONS,
-        )
+        return process.run(settings, "polyglot-api", partial(api.serve_orders, doors))
 
     doors = open_doors(settings)
     set_up_logging(settings.log_level, settings.log_format)
@@ -60,12 +55,7 @@ def run_worker(settings: Settings, ready_fd: int | None) -> int:
     """
     from polyglot_persistence.bootstrap import process, worker  # noqa: PLC0415
 
-    return process.run(
-        settings,
-        "polyglot-worker",
-        partial(worker.work, ready_fd),
-        objects_between_collections=process.WORKER_OBJECTS_BETWEEN_COLLECTIONS,
-    )
+    return process.run(settings, "polyglot-worker", partial(worker.work, ready_fd))
 
 
 def migrate(settings: Settings) -> Sequence[str]:

@@ -30,15 +30,10 @@ from polyglot_persistence.worker.repeat import Backoff, repeat
 
 _log = logger("bootstrap")
 
-WORKER_OBJECTS_BETWEEN_COLLECTIONS = 20_000
+OBJECTS_BETWEEN_COLLECTIONS = 20_000
 """Orders under way are many objects and no cycles: looking for these took 15 to 20 % of the time of
-a worker at Python's own threshold of 700. This is above what two batches of 2,000 hold; 50,000 gain
-nothing more, and keep longer what is in cycles."""
-
-API_OBJECTS_BETWEEN_COLLECTIONS = 5_000
-"""Clients wait while the event loop collects. At 20,000, collections of the youngest took up to 25
-ms of its thread under attack, most of it for what many closed connections had left; 5,000 cost no
-request anything more."""
+a worker, and of an API that takes bulks, at Python's own threshold of 700. This is above what two
+batches of 2,000 hold; 50,000 gain nothing more, and keep longer what is in cycles."""
 
 HANG_UP_SECONDS = 1.0
 """For a look at the process's own metrics that is under way when all else has ended."""
@@ -54,8 +49,6 @@ def run(
     settings: Settings,
     service: str,
     process: Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]],
-    *,
-    objects_between_collections: int,
 ) -> int:
     """Run a process until SIGTERM or SIGINT sets its event and it has ended; return 0.
 
@@ -76,7 +69,7 @@ def run(
         await _in_time(process(settings, stop), stop, settings.shutdown_timeout_seconds)
 
     gc.freeze()  # what is there by now is code, and stays
-    gc.set_threshold(objects_between_collections)
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(until_signalled())
