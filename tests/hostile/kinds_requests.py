@@ -117,6 +117,22 @@ async def whole_bulks(attack: Attack) -> None:
     await attack.each(4, act)
 
 
+@kind(only(200, 429, 503))
+async def whole_imports(attack: Attack) -> None:
+    """Imports of a thousand good lines, one after the other."""
+
+    def request() -> bytes:
+        names = [f"import {attack.name()}" for _ in range(1_000)]
+        return post("/api/orders/import", b"\n".join(map(order, names)) + b"\n", media_type=NDJSON)
+
+    async def act(client: Client) -> None:
+        while attack.left:
+            await client.send(request())
+            await client.answer("import")
+
+    await attack.each(4, act)
+
+
 @kind(only(400, 413, 422, 429))
 async def bulks_of_nothing(attack: Attack) -> None:
     """A megabyte of the smallest things that can stand in a list."""
