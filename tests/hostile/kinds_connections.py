@@ -1,4 +1,7 @@
-"""Harm by connections: many, silent, slow, half closed, unread, and pipelines."""
+"""Harm by connections: many, silent, slow, half closed, unread, and pipelines.
+
+A guard is a kind that did no harm before there was a boundary, and must not do any later.
+"""
 
 import asyncio
 import contextlib
@@ -70,7 +73,7 @@ async def crowds(attack: Attack) -> None:
 
 @kind(lambda seen: seen.get("reset", 0) > 200)
 async def comings_and_goings(attack: Attack) -> None:
-    """Connections that are opened and reset again, some of them within a request."""
+    """Guard: connections that are opened and reset again, some of them within a request."""
     number = count()
 
     async def act(client: Client) -> None:
@@ -128,7 +131,7 @@ async def promises(attack: Attack) -> None:
 
 @kind(lambda seen: bool(seen.get("cut")))
 async def unread_answers(attack: Attack) -> None:
-    """40 clients ask for the largest page again and again, and read nothing."""
+    """Guard: 40 clients ask for the largest page again and again, and read nothing."""
 
     async def one(number: int) -> None:
         while attack.left:

@@ -73,8 +73,8 @@ async def words_of_proxies(attack: Attack) -> None:
             ("Forwarded", "", "a"),
             ("Forwarded", '"', '\\"'),
             ("Forwarded", 'for="', '\\"'),
-            ("Forwarded", "", f"for={PROXY},"),
-            ("X-Forwarded-For", "", f"{PROXY},"),
+            ("Forwarded", f"for={PROXY}", f",for={PROXY}"),
+            ("X-Forwarded-For", PROXY, f",{PROXY}"),
             ("X-Forwarded-Prefix", "", "/a"),
             ("X-Forwarded-Host", "a/", "a."),
         )
@@ -85,7 +85,7 @@ async def words_of_proxies(attack: Attack) -> None:
 
 @kind(lambda seen: seen.get("202", 0) > 0 and seen.get("429", 0) > 0)
 async def false_addresses(attack: Attack) -> None:
-    """Orders of one client of a trusted proxy, which writes another address before its own."""
+    """Guard: orders of a client of a trusted proxy, which writes an address before its own."""
 
     def request() -> bytes:
         false = f"203.0.113.{random.randrange(256)}, 2001:db8::{random.randrange(9_999)}"

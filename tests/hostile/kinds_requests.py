@@ -101,7 +101,7 @@ async def unfinished_bulks(attack: Attack) -> None:
 
 @kind(only(202, 429, 503))
 async def whole_bulks(attack: Attack) -> None:
-    """Bulks as large as they may be, one after the other."""
+    """Guard: bulks as large as they may be, one after the other."""
 
     async def act(client: Client) -> None:
         while attack.left:
@@ -119,7 +119,7 @@ async def whole_bulks(attack: Attack) -> None:
 
 @kind(only(200, 429, 503))
 async def whole_imports(attack: Attack) -> None:
-    """Imports of a thousand good lines, one after the other."""
+    """Guard: imports of a thousand good lines, one after the other."""
 
     def request() -> bytes:
         names = [f"import {attack.name()}" for _ in range(1_000)]
@@ -142,7 +142,7 @@ async def bulks_of_nothing(attack: Attack) -> None:
 
 @kind(only(400, 413, 422, 429))
 async def deep_json(attack: Attack) -> None:
-    """Brackets within brackets, as an order and as a bulk."""
+    """Guard: brackets within brackets, as an order and as a bulk."""
     requests = [
         post("/api/orders", b"[" * 16_000),
         post("/api/orders", b'{"product_name":' * 1_000),
@@ -154,7 +154,7 @@ async def deep_json(attack: Attack) -> None:
 
 @kind(only(400, 413, 422, 429))
 async def huge_numbers(attack: Attack) -> None:
-    """Amounts that take a while to become a number."""
+    """Guard: amounts that take a while to become a number."""
     amounts = [b"9" * 15_000, b"1e999999999", b"0." + b"1" * 15_000, b"-" + b"9" * 12_000 + b"e9"]
     requests = [
         post("/api/orders", b'{"product_name":"x","amount":' + quote + one + quote + b"}")
@@ -197,7 +197,7 @@ async def huge_heads(attack: Attack) -> None:
 
 @kind(answered(400))
 async def two_lengths(attack: Attack) -> None:
-    """Requests whose end two parts of a chain would find in two places."""
+    """Guard: requests whose end two parts of a chain would find in two places."""
     heads = [
         chunked("/api/orders", "Content-Length: 3"),
         post("/api/orders", b"{}", "Content-Length: 3"),
@@ -214,7 +214,7 @@ async def two_lengths(attack: Attack) -> None:
 
 @kind(only(200, 422, 429))
 async def dust(attack: Attack) -> None:
-    """A body of which each byte is a chunk with an extension."""
+    """Guard: a body of which each byte is a chunk with an extension."""
     body = b"1;e\r\n \r\n" * 20_000 + b"0\r\n\r\n"
     head = chunked("/api/orders/import", media_type=NDJSON)
     await attack.ask(4, lambda: head + body, ahead=1)
@@ -222,7 +222,7 @@ async def dust(attack: Attack) -> None:
 
 @kind(answered(429))
 async def order_flood(attack: Attack) -> None:
-    """Orders as fast as they are answered, without a key, from one address after the other."""
+    """Guard: orders as fast as they are answered, without a key, from one address."""
 
     async def act(client: Client) -> None:
         while attack.left:
@@ -242,7 +242,7 @@ async def order_flood(attack: Attack) -> None:
 
 @kind(answered(429))
 async def order_flood_with_a_key(attack: Attack) -> None:
-    """The same of one client with a key, from all addresses."""
+    """Guard: the same of one client with a key, from all addresses."""
 
     async def act(client: Client) -> None:
         while attack.left:
@@ -288,7 +288,7 @@ async def paths_to_nowhere(attack: Attack) -> None:
 
 @kind(lambda seen: bool(seen.get("400")) and not seen.get("500") and not seen.get("503"))
 async def forged_cursors(attack: Attack) -> None:
-    """Places in a list that this service never gave out."""
+    """Guard: places in a list that this service never gave out."""
 
     def request() -> bytes:
         forged = random.choice(
@@ -324,7 +324,7 @@ async def search_amplifiers(attack: Attack) -> None:
 
 @kind(answered(200))
 async def wide_reports(attack: Attack) -> None:
-    """Reports over all time, in the smallest steps, of every time zone."""
+    """Guard: reports over all time, in the smallest steps, of every time zone."""
     zones = ("UTC", "Asia/Kathmandu", "America/St_Johns", "Pacific/Apia")
 
     def request() -> bytes:
