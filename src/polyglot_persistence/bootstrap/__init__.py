@@ -62,7 +62,7 @@ def migrate(settings: Settings) -> Sequence[str]:
     """Apply the migrations that are missing and return their names."""
     from polyglot_persistence.adapters.postgres.migrate import migrate as apply  # noqa: PLC0415
 
-    return asyncio.run(apply(settings.postgres_url))
+    return asyncio.run(apply(settings.postgres_dsn))
 
 
 def doctor(settings: Settings) -> Sequence[Finding]:
