@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from polyglot_persistence.domain.order import AMOUNT_MAX, Order, new_id
+from polyglot_persistence.domain.ranking import Ranking
 from polyglot_persistence.domain.search import COUNTED_ORDERS_MAX, SearchQuery, Sort, position
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import SearchIndex, StoredOrder
@@ -306,12 +307,16 @@ async def test_every_word_must_match(index: SearchIndex) -> None:
     assert await names_found(index, "bread nonsense") == []
 
 
-async def test_exact_goes_before_prefix_before_typo(index: SearchIndex) -> None:
+async def test_exact_goes_before_beginning_before_part_before_typo(index: SearchIndex) -> None:
     """The newest is the typo and the oldest the exact match, and still."""
-    await fill(index, "Butter", "Buttermilk", "Better")
+    names = ["Butter", "Buttermilk", "Peanutbutter", "Better"]
+    await fill(index, *names)
     found = await index.search(asked("butter", 10))
-    assert [hit.order.product_name for hit in found.hits] == ["Butter", "Buttermilk", "Better"]
-    assert [hit.rank for hit in found.hits] == [3, 2, 0]
+    assert [hit.order.product_name for hit in found.hits] == names
+    ranking = Ranking(1)
+    ranks = [hit.rank for hit in found.hits]
+    assert ranks == sorted(ranking.weights.values(), reverse=True)
+    assert ranks[0] == ranking.rank_max
 
 
 async def test_between_equals_the_newer_order_goes_first(index: SearchIndex) -> None:
@@ -404,6 +409,8 @@ async def test_a_total_is_counted_up_to_a_bound(index: SearchIndex) -> None:
 
 
 WORDS = [
+    "C++", "C#", "c", "M\u00fcsli", "muesli", "m\u00fcslischale", "apple-sauce", "sauce", "pine",
+    "schmalz", "apfelmus", "\uae40\uce58\ub97c", "\uae40\uce58\ucc0c\uac1c", "\ucc0c\uac1c",
     "apple", "apples", "applesauce", "pineapple", "milk", "milks", "silk", "mild", "bread",
     "breads", "broad", "butter", "buttermilk", "bitter", "cheese", "cheeses", "chess",
     "chocolate", "choclate", "chocolates", "cookie", "cookies", "cook", "berry", "berries",

@@ -18,7 +18,7 @@ from polyglot_persistence.domain.search import (
     Sort,
     position,
 )
-from polyglot_persistence.domain.text import parse_query
+from polyglot_persistence.domain.terms import parse_query
 from polyglot_persistence.flows.search import SearchFlow
 from polyglot_persistence.ports import SearchIndex, StoredOrder
 from tests.support.orders import START

@@ -16,7 +16,7 @@ from polyglot_persistence.adapters.tantivy.contents import TantivyContents
 from polyglot_persistence.adapters.tantivy.index import TantivyIndex
 from polyglot_persistence.adapters.tantivy.rebuild import TantivyTarget
 from polyglot_persistence.domain.search import SearchQuery
-from polyglot_persistence.domain.text import parse_query
+from polyglot_persistence.domain.terms import parse_query
 from polyglot_persistence.ports import SearchIndex
 from polyglot_persistence.ports.audit import SearchContents
 from polyglot_persistence.ports.rebuild import RebuildTarget

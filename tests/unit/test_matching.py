@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from polyglot_persistence.domain.matching import edits
 from polyglot_persistence.domain.order import Order, new_id
 from polyglot_persistence.domain.search import NameOrders, SearchQuery
-from polyglot_persistence.domain.text import QueryWord, parse_query
+from polyglot_persistence.domain.terms import QueryWord, parse_query
 from polyglot_persistence.flows.search import SearchFlow
 from polyglot_persistence.ports import Hit, SearchIndex, SearchResult
 from tests.support.orders import START

@@ -36,7 +36,7 @@ from polyglot_persistence.domain.search import (
     SearchQuery,
     position,
 )
-from polyglot_persistence.domain.text import QueryWord
+from polyglot_persistence.domain.terms import QueryWord
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import Hit, IndexFailure, SearchResult, StoredOrder, StoreState
 from polyglot_persistence.telemetry import logger
