@@ -5,10 +5,10 @@ rewrite of typos is set, so that more words within reach count than the nearest 
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from polyglot_persistence.adapters.elasticsearch.documents import COLUMNS
+from polyglot_persistence.domain.order import from_micros
 from polyglot_persistence.domain.ranking import Ranking, Tier
 from polyglot_persistence.domain.search import (
     COUNTED_ORDERS_MAX,
@@ -177,16 +177,12 @@ _RANGES = [
     for low, high in zip(PRICE_BOUNDS_CENTS, (*PRICE_BOUNDS_CENTS[1:], None), strict=True)
 ]
 
+_DAY = {"field": "created_at", "fixed_interval": "1d", "order": "desc"}
+
 FACETS: Mapping[str, Any] = {
     "prices": {"range": {"field": "amount_cents", "ranges": _RANGES}},
-    "days": {
-        "date_histogram": {
-            "field": "created_at",
-            "fixed_interval": "1d",
-            "min_doc_count": 1,
-            "order": {"_key": "desc"},
-        }
-    },
+    # Keeps no more days than it returns: an engine refuses to count by more than 65,536.
+    "days": {"composite": {"size": DAYS_MAX, "sources": [{"day": {"date_histogram": _DAY}}]}},
     "names": most_ordered(NAMES_MAX),
 }
 
@@ -197,8 +193,8 @@ def facets_in(aggregations: Mapping[str, Any]) -> Facets:
     return Facets(
         [price_range(place, orders) for place, orders in enumerate(prices) if orders],
         [
-            DayOrders(datetime.fromtimestamp(cell["key"] / 1_000, UTC).date(), cell["doc_count"])
-            for cell in aggregations["days"]["buckets"][:DAYS_MAX]
+            DayOrders(from_micros(cell["key"]["day"] * 1_000).date(), cell["doc_count"])
+            for cell in aggregations["days"]["buckets"]
         ],
         names_in(aggregations["names"]),
     )
