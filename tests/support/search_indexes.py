@@ -5,16 +5,21 @@ what can happen to it.
 """
 
 import json
+import re
 import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tantivy
 
+from polyglot_persistence.adapters.tantivy import documents
 from polyglot_persistence.adapters.tantivy.contents import TantivyContents
 from polyglot_persistence.adapters.tantivy.index import TantivyIndex
 from polyglot_persistence.adapters.tantivy.rebuild import TantivyTarget
+from polyglot_persistence.domain.order import Order
 from polyglot_persistence.domain.search import SearchQuery
 from polyglot_persistence.domain.terms import parse_query
 from polyglot_persistence.ports import SearchIndex
@@ -22,6 +27,7 @@ from polyglot_persistence.ports.audit import SearchContents
 from polyglot_persistence.ports.rebuild import RebuildTarget
 from tests.support.addresses import ELASTICSEARCH, needs
 from tests.support.eventually import eventually
+from tests.support.orders import START
 
 REAL_ENGINES = ["tantivy", pytest.param("elasticsearch", marks=needs(ELASTICSEARCH))]
 
@@ -35,6 +41,11 @@ VISIBLE_SECONDS = 5.0
 def asked(text: str, hits_max: int, **more: Any) -> SearchQuery:
     """Return the question for a text."""
     return SearchQuery(parse_query(text), hits_max, **more)
+
+
+def words_of_version_1(name: str) -> str:
+    """Return what version 0.1 indexed of a name of ASCII letters."""
+    return " ".join(re.findall("[a-z]+", name.lower()))
 
 
 async def visible(index: SearchIndex, orders: int) -> None:
@@ -68,6 +79,13 @@ class SearchEngine(ABC):
     @abstractmethod
     async def make_foreign(self, form: int) -> None:
         """Let the index look as one that another version of this project made."""
+
+    @abstractmethod
+    async def make_version_1(self, orders: Sequence[Order]) -> None:
+        """Put the index of version 0.1 in its place, with these orders.
+
+        Their names are of ASCII letters: its words were those, and so were the stems of singulars.
+        """
 
     @abstractmethod
     def target(self) -> RebuildTarget:
@@ -139,6 +157,28 @@ class Tantivy(ForgetfulEngine):
         current = self.directory / "current"
         name, _ = json.loads(current.read_bytes())
         current.write_text(json.dumps([name, form]))
+
+    async def make_version_1(self, orders: Sequence[Order]) -> None:
+        """Write it with the engine itself."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+        (self.directory / "orders-1").mkdir(parents=True)
+        builder = tantivy.SchemaBuilder()
+        builder.add_text_field("id", tokenizer_name="raw", index_option="basic")
+        builder.add_text_field("stems", tokenizer_name="whitespace", index_option="basic")
+        builder.add_text_field("words", tokenizer_name="whitespace", index_option="basic")
+        builder.add_text_field("name", tokenizer_name="raw", index_option="basic", fast=True)
+        for column in ("created", "cents", "id_high", "id_low", "checksum"):
+            builder.add_integer_field(column, fast=True)
+        builder.add_bytes_field("source", stored=True)
+        path = str(self.directory / "orders-1")
+        writer = tantivy.Index(builder.build(), path, reuse=False).writer(15_000_000, num_threads=1)
+        for order in orders:
+            document = dict(documents.document(order, START).to_dict())
+            del document["parts"]
+            document["words"] = document["stems"] = [words_of_version_1(order.product_name)]
+            writer.add_document(tantivy.Document(**document))
+        writer.commit()
+        (self.directory / "current").write_text(json.dumps(["orders-1", 4_001]))
 
     def target(self) -> TantivyTarget:
         """Return handles of their own in both roles."""

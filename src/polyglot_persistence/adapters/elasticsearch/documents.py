@@ -5,8 +5,8 @@ found exactly) and `parts` arrive as words parted by blanks, and the analyzer on
 `product_name` and `created_at` are
 there to be looked at and summed up, in Kibana for one.
 
-Invariant: `FORM` grows with every change of mapping or settings; an index of another form is not
-used.
+Invariant: `FORM` grows with every change of mapping or settings; an index of an older form is only
+read, and only until one of this form has taken its place.
 """
 
 import functools
@@ -24,6 +24,9 @@ from polyglot_persistence.domain.order import CENT, Order, from_micros, id_text,
 from polyglot_persistence.domain.terms import ANALYSIS_VERSION, name_terms
 
 FORM = 6_000 + ANALYSIS_VERSION
+
+READ_FORM_MIN = 5_001
+"""Older ones have other columns. This one lacks `parts`, and some of the terms of others."""
 
 OWNER = "polyglot-persistence"
 """In the mapping of each index that this project made; only such ones are ever deleted."""
@@ -63,6 +66,12 @@ MAPPINGS: Mapping[str, Any] = {
         "seal": {"type": "long", "index": False},
     },
 }
+
+
+def mappings_of(alias: str) -> Mapping[str, Any]:
+    """Return the mappings of an index that is made for an alias, by which it is known as ours."""
+    return {**MAPPINGS, "_meta": {**MAPPINGS["_meta"], "alias": alias}}
+
 
 SHOWN = ["id", "product_name", "amount_cents", "created_at"]
 

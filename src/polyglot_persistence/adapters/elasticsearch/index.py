@@ -24,10 +24,11 @@ from polyglot_persistence.adapters.elasticsearch.connection import (
 )
 from polyglot_persistence.adapters.elasticsearch.documents import (
     FORM,
-    MAPPINGS,
     OWNER,
+    READ_FORM_MIN,
     SETTINGS,
     bulk_item,
+    mappings_of,
     order_of,
     removal_item,
 )
@@ -249,7 +250,7 @@ class ElasticsearchIndex:
             UnavailableError: the index is missing, or a part of it has no node (red).
         """
         deadline = _after(self.search_timeout_seconds)
-        await self._look(deadline)
+        await self._look(deadline, to_read=True)
         info = await self.connection.call(
             lambda client: client.info(), answers.InfoAnswer, deadline
         )
@@ -309,12 +310,12 @@ class ElasticsearchIndex:
             raise UnavailableError("Elasticsearch: no answer in time") from error
         try:  # one look does for all who came meanwhile
             if time.monotonic() - self._looked_at > FORM_TRUSTED_SECONDS:
-                await self._look(deadline)
+                await self._look(deadline, to_read=True)
         finally:
             self._looking.release()
 
-    async def _look(self, deadline: float) -> None:
-        """Return if the alias leads to indexes of this form, and to nothing else.
+    async def _look(self, deadline: float, *, to_read: bool = False) -> None:
+        """Return if the alias leads to indexes of this form, to read perhaps of an older one.
 
         Raises:
             MissingIndexError: it does not.
@@ -331,7 +332,8 @@ class ElasticsearchIndex:
                 f"Elasticsearch: an index is called {self.alias}, as our alias has to be; it may "
                 "be somebody's, so only its owner can delete it"
             )
-        if forms != {FORM}:
+        form_min = READ_FORM_MIN if to_read else FORM
+        if not forms or not all(isinstance(form, int) and form >= form_min for form in forms):
             raise MissingIndexError(
                 f"Elasticsearch: {self.alias} leads to {', '.join(behind) or 'nothing'}, "
                 f"of form {', '.join(map(str, forms)) or 'none'}, wanted is {FORM}; {REMEDY}"
@@ -354,7 +356,7 @@ class ElasticsearchIndex:
         try:
             await self.connection.call(
                 lambda client: client.indices.create(
-                    index=name, settings=SETTINGS, mappings=MAPPINGS
+                    index=name, settings=SETTINGS, mappings=mappings_of(self.alias)
                 ),
                 answers.Done,
                 deadline,

@@ -9,7 +9,8 @@
     checksum    a column that stands for the content, for audits
     source      what a hit gives back
 
-Invariant: `FORM` grows with every change of the fields; an index of another form is not used.
+Invariant: `FORM` grows with every change of the fields; an index of an older form is only read, and
+only until one of this form has taken its place.
 """
 
 import functools
@@ -26,6 +27,9 @@ from polyglot_persistence.domain.order import CENT, Order, from_micros, to_micro
 from polyglot_persistence.domain.terms import ANALYSIS_VERSION, name_terms
 
 FORM = 5_000 + ANALYSIS_VERSION
+
+READ_FORM_MIN = 4_001
+"""Older ones have other columns. This one lacks `parts`, and some of the terms of others."""
 
 _COLUMNS = ("created", "cents", "id_high", "id_low", "checksum")
 
@@ -65,6 +69,15 @@ def schema() -> tantivy.Schema:
         builder.add_integer_field(column, fast=True)
     builder.add_bytes_field("source", stored=True)
     return builder.build()
+
+
+def has_parts(schema: tantivy.Schema) -> bool:
+    """Return whether an index has the field, which one of an older form has not."""
+    try:
+        tantivy.Query.term_query(schema, "parts", "")
+    except ValueError:
+        return False
+    return True
 
 
 class _Name(NamedTuple):

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from tantivy import DocAddress, FieldType, Occur, Order, Query, Schema, Searcher, SearchResult
 
-from polyglot_persistence.adapters.tantivy.documents import halves, source
+from polyglot_persistence.adapters.tantivy.documents import halves, has_parts, source
 from polyglot_persistence.domain.matching import rank_of
 from polyglot_persistence.domain.ranking import Ranking, Tier
 from polyglot_persistence.domain.search import COUNTED_ORDERS_MAX, Bounds, SearchQuery, Sort
@@ -44,6 +44,7 @@ class OrderQuery:
         self._query = query
         words = query.words or ()
         self._ranking = Ranking(len(words))
+        self._has_parts = has_parts(schema)
         self._exact = [self._exactly(word) for word in words]
         self._ways = [
             {
@@ -243,6 +244,8 @@ class OrderQuery:
         return [self._begun("words", prefix, ".+") for prefix in word.prefixes]
 
     def _within_a_word(self, word: QueryWord) -> Sequence[Query]:
+        if not self._has_parts:
+            return []
         return [self._begun("parts", part, ".*") for part in word.parts]
 
     def _begun(self, field: str, beginning: str, rest: str) -> Query:
