@@ -8,7 +8,6 @@ tantivy breaks ties of a score by the place of a document in the index, which ch
 merge. So a level of equal ranks is asked for again, sorted by column.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from uuid import UUID
@@ -49,8 +48,8 @@ class OrderQuery:
         self._ways = [
             {
                 Tier.EXACT: [exact],
-                Tier.BEGINNING: self._longer_than(word),
-                Tier.PART: self._within_a_word(word),
+                Tier.BEGINNING: self._beginning_with(word),
+                Tier.PART: self._having_within(word),
                 Tier.TYPO: self._misspelt(word),
             }
             for exact, word in zip(self._exact, words, strict=True)
@@ -238,18 +237,15 @@ class OrderQuery:
         ]
         return terms[0] if len(terms) == 1 else _any_of(*terms)
 
-    def _longer_than(self, word: QueryWord) -> Sequence[Query]:
-        # Not the prefix itself: what equals it matches exactly, and a term list is read faster
-        # than the same documents are gathered for a pattern.
-        return [self._begun("words", prefix, ".+") for prefix in word.prefixes]
+    def _beginning_with(self, word: QueryWord) -> Sequence[Query]:
+        return [self._begun("words", prefix) for prefix in word.prefixes]
 
-    def _within_a_word(self, word: QueryWord) -> Sequence[Query]:
-        if not self._has_parts:
-            return []
-        return [self._begun("parts", part, ".*") for part in word.parts]
+    def _having_within(self, word: QueryWord) -> Sequence[Query]:
+        return [self._begun("parts", part) for part in word.parts] if self._has_parts else []
 
-    def _begun(self, field: str, beginning: str, rest: str) -> Query:
-        return Query.regex_query(self._schema, field, re.escape(beginning) + rest)
+    def _begun(self, field: str, beginning: str) -> Query:
+        # A pattern takes 300 us to compile, an automaton without edits 1 us.
+        return Query.fuzzy_term_query(self._schema, field, beginning, distance=0, prefix=True)
 
     def _misspelt(self, word: QueryWord) -> Sequence[Query]:
         if not word.typos_max:
