@@ -9,8 +9,11 @@ import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import tantivy
@@ -19,10 +22,10 @@ from polyglot_persistence.adapters.tantivy import documents
 from polyglot_persistence.adapters.tantivy.contents import TantivyContents
 from polyglot_persistence.adapters.tantivy.index import TantivyIndex
 from polyglot_persistence.adapters.tantivy.rebuild import TantivyTarget
-from polyglot_persistence.domain.order import Order
+from polyglot_persistence.domain.order import Order, new_id
 from polyglot_persistence.domain.search import SearchQuery
 from polyglot_persistence.domain.terms import parse_query
-from polyglot_persistence.ports import SearchIndex
+from polyglot_persistence.ports import SearchIndex, StoredOrder
 from polyglot_persistence.ports.audit import SearchContents
 from polyglot_persistence.ports.rebuild import RebuildTarget
 from tests.support.addresses import ELASTICSEARCH, needs
@@ -55,6 +58,26 @@ async def visible(index: SearchIndex, orders: int) -> None:
         assert await index.count() == orders
 
     await eventually(attempt, within_seconds=VISIBLE_SECONDS)
+
+
+def row(name: str, second: float = 0, *, order_id: UUID | None = None) -> StoredOrder:
+    """Return an order as the record has it, so many seconds after the first."""
+    moment = START + timedelta(seconds=second)
+    order = Order(order_id or new_id(), name, Decimal("12.50"), moment)
+    return StoredOrder(order, moment, moment)
+
+
+async def fill(index: SearchIndex, *names: str) -> list[StoredOrder]:
+    """Index an order of each name, the first the oldest, and wait until all are found."""
+    rows = [row(name, second) for second, name in enumerate(names)]
+    assert await index.index(rows) == []
+    await visible(index, len(rows))
+    return rows
+
+
+async def names_found(index: SearchIndex, query: str) -> list[str]:
+    """Return the names of what a search finds, the best first."""
+    return [hit.order.product_name for hit in (await index.search(asked(query, 100))).hits]
 
 
 class SearchEngine(ABC):

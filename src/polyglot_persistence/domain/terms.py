@@ -18,8 +18,8 @@ A query word matches a name, best first (`ranking.Tier`):
                  Algolia, https://www.algolia.com/doc/guides/managing-results/optimize-search-results/typo-tolerance
                  A sign is a letter here: `disney+` finds Disney so, `c++` neither C nor C#
 
-Bounds: a name of n characters has at most n words, 2 n joined ones, and parts of at most
-`PART_WORD_CHARACTERS_MAX` letters, less than 20 n characters in all.
+Bounds: of its first `JOINED_AMONG_WORDS_MAX` words a name has at most 29 joined terms, and of n
+letters parts of less than 20 n.
 """
 
 import functools
@@ -47,6 +47,8 @@ TYPOS_LETTERS_MIN = 8
 JOINED_WORDS_MAX = 3
 """Neighbours written as one: headphones, rock'n'roll, t-shirt."""
 JOINED_CHARACTERS_MAX = 32
+JOINED_AMONG_WORDS_MAX = 16
+"""Of a name or a query, the first: what is written in two ways is seldom its seventeenth word."""
 JOINED_QUERY_TERMS_MAX = 12
 """For each word of a query. A word that is not repeated has ten at most: five, in two spellings."""
 
@@ -85,9 +87,8 @@ def beginnings(word: LocatedWord) -> Iterator[str]:
     """Yield what a query's word may be the beginning of."""
     for spelling in word.spellings:
         yield spelling
-        bare = singular(spelling)
-        if not spelling.startswith(bare):  # an article is gone, which stood before it
-            yield bare
+        if not spelling.isascii() and not spelling.startswith(bare := singular(spelling)):
+            yield bare  # an article is gone, which stood before it
     yield from word.with_signs
 
 
@@ -202,9 +203,9 @@ def is_joinable(word: LocatedWord) -> bool:
 
 def _neighbours(name: Sequence[LocatedWord]) -> Iterator[Sequence[LocatedWord]]:
     """Yield each run of two or three words that could be written as one."""
-    joinable = [is_joinable(word) for word in name]
-    for first in range(len(name)):
-        for end in range(first + 1, min(first + JOINED_WORDS_MAX, len(name)) + 1):
+    joinable = [is_joinable(word) for word in name[:JOINED_AMONG_WORDS_MAX]]
+    for first in range(len(joinable)):
+        for end in range(first + 1, min(first + JOINED_WORDS_MAX, len(joinable)) + 1):
             if not joinable[end - 1]:
                 break
             if end - first > 1:
@@ -212,7 +213,10 @@ def _neighbours(name: Sequence[LocatedWord]) -> Iterator[Sequence[LocatedWord]]:
 
 
 def _joined(run: Sequence[LocatedWord]) -> Iterator[str]:
-    for spelling in (0, -1):  # without umlauts, and with each in two letters
-        joined = "".join(word.spellings[spelling] for word in run)
+    joined = "".join([word.word for word in run])
+    if len(joined) <= JOINED_CHARACTERS_MAX:
+        yield stem(joined)
+    if any(word.spelt_out for word in run):
+        joined = "".join([word.spelt_out or word.word for word in run])
         if len(joined) <= JOINED_CHARACTERS_MAX:
             yield stem(joined)

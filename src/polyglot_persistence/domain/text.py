@@ -190,7 +190,7 @@ def _kind(sign: str) -> str:
 
 def is_unspaced(word: str) -> bool:
     """Return whether a word is a sign of a script that is written without spaces."""
-    return _UNSPACED.match(word) is not None
+    return not word.isascii() and _UNSPACED.match(word) is not None
 
 
 @functools.lru_cache(maxsize=CHARACTERS_CACHED_MAX)
@@ -202,4 +202,4 @@ def _folded(character: str) -> str:
 
 def is_spelt(word: str) -> bool:
     """Return whether a word has letters and their marks only, so that it can be misspelt."""
-    return all(unicodedata.category(sign)[0] in "LM" for sign in word)
+    return word.isalpha() or all(unicodedata.category(sign)[0] in "LM" for sign in word)

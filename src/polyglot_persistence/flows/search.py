@@ -128,7 +128,7 @@ class SearchFlow:
         names = await self._spelt_so(spelt, names_max)
         if not names and spelt != asked:
             names = await self._search.names(asked, names_max)
-        found = [Suggestion(name, highlighted(name, asked)) for name, _ in names]
+        found = [Suggestion(name, highlighted(name, asked)) async for name, _ in _in_turns(names)]
         self._suggested.remember((asked, names_max), found)
         return found
 
@@ -142,7 +142,11 @@ class SearchFlow:
         longer = [word for word in asked if len(word.stem) > 1]
         if letters and longer:
             names = await self._search.names(longer, LOOKED_THROUGH_MAX)
-            found = [one for one in names if all(rank_of(one.product_name, (w,)) for w in letters)]
+            found = [
+                one
+                async for one in _in_turns(names)
+                if all(rank_of(one.product_name, (w,)) for w in letters)
+            ]
             if len(found) >= names_max or (found and len(names) < LOOKED_THROUGH_MAX):
                 return found[:names_max]
         return await self._search.names(asked, names_max)

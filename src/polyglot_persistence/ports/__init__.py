@@ -380,7 +380,8 @@ class SearchIndex(Protocol):
     async def search(self, query: SearchQuery) -> SearchResult:
         """Return a page of the matches; any text is a query, none is syntax.
 
-        Every word must match: exactly, as a prefix, or with a typo, in that order of preference.
+        Every word must match: exactly, as a beginning, as a part of a word, or with a typo, in that
+        order of preference (`ranking.Tier`).
 
         Raises:
             UnavailableError: the index is missing or away (never an empty success).
