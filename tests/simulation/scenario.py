@@ -14,6 +14,7 @@ from tests.simulation.plan import (
     KINDS,
     NEEDS_SERVERS,
     PATIENCE_SECONDS,
+    Cell,
     Fault,
     Operation,
     Plan,
@@ -24,10 +25,10 @@ OPERATIONS_MIN = 44
 CLIENTS_END = 9.0
 
 
-def make_plan(seed: int, cells_seen: Sequence[tuple[str, str]]) -> Plan:
-    """Return the plan of a seed; its number chooses the cells that its faults aim at."""
+def make_plan(seed: int, aims: Sequence[Cell]) -> Plan:
+    """Return the plan of a seed; its number chooses which of these cells its faults aim at."""
     chance = random.Random(f"plan {seed}")
-    aimed = list(_aimed(seed, chance, cells_seen))
+    aimed = list(_aimed(seed, chance, aims))
     if seed % LONG_EVERY == 0:
         faults = [*aimed[:1], *_long_outage(chance)]
     else:
@@ -79,13 +80,11 @@ _EARLY = ("warm token", "warm copy")
 """Steps that come long after what brings them about."""
 
 
-def _aimed(
-    seed: int, chance: random.Random, cells_seen: Sequence[tuple[str, str]]
-) -> Iterator[Fault]:
+def _aimed(seed: int, chance: random.Random, aims: Sequence[Cell]) -> Iterator[Fault]:
     # A stride that shares no factor with the number of cells visits each of them.
     stride = 7919
     for n in range(AIMED):
-        kind, step = cells_seen[(seed * AIMED + n) * stride % len(cells_seen)]
+        kind, step = aims[(seed * AIMED + n) * stride % len(aims)]
         fault = _fault(chance, kind, step)
         if step in _EARLY:
             fault = fault._replace(at=round(chance.uniform(0.2, 1.5), 3))
