@@ -158,12 +158,26 @@ class PersistFlow:
         Raises as `persist` does.
         """
         async with self._suspects.attempt(SWEEP) as deaths:
+            units = await self._undecided(whole_units(batch))
             if deaths < SWEEPS_DIED_MAX:
-                return await self.persist(batch, SWEEP)
+                return await self.persist([one for unit in units for one in unit], SWEEP)
             to_index: list[ToIndex] = []
-            for unit in await self.pass_over(whole_units(batch)):
+            for unit in await self.pass_over(units):
                 to_index += await self.persist_suspect(unit, SWEEP)
             return to_index
+
+    async def _undecided(
+        self, units: Sequence[Sequence[AcceptedOrder]]
+    ) -> Sequence[Sequence[AcceptedOrder]]:
+        """Settle parts of bulks whose fate is committed; return all other units.
+
+        A large bulk is settled in pieces, so a sweep may find the rest of one that is a dead letter
+        by now, and would persist that rest alone. Of any other part the cache has lost the rest:
+        then what is left is persisted.
+        """
+        parts = [unit for unit in units if len(unit) < unit[0].unit_size]
+        left = await self.pass_over(parts) if parts else []
+        return [unit for unit in units if unit not in parts or unit in left]
 
     async def pass_over(
         self, units: Sequence[Sequence[AcceptedOrder]]
@@ -300,7 +314,7 @@ class PersistFlow:
         raise refusal
 
     async def _condemn(self, unit: Sequence[AcceptedOrder], reason: str) -> None:
-        await self._bury(unit, reason)
+        await self.bury(unit, reason)
         await self._settle([Settled(EntryState.DEAD, accepted) for accepted in unit])
 
     async def _bury_conflicts(
@@ -313,7 +327,7 @@ class PersistFlow:
             if not taken or _is_the_stored_one(unit, persisted):
                 continue
             which = "this id" if len(unit) == 1 else taken[0]  # one reason for all, to be grouped
-            await self._bury(unit, f"the record holds another order under {which}")
+            await self.bury(unit, f"the record holds another order under {which}")
             for accepted in unit:
                 row = persisted.conflicts.get(accepted.order.id)
                 settled.append(
@@ -323,7 +337,11 @@ class PersistFlow:
                 )
         return settled
 
-    async def _bury(self, unit: Sequence[AcceptedOrder], reason: str) -> None:
+    async def bury(self, unit: Sequence[AcceptedOrder], reason: str) -> None:
+        """Write dead letters for orders whose entries are dead-lettered, or about to be.
+
+        Raises as `persist` does.
+        """
         await self._store.bury(
             [
                 DeadLetter(
