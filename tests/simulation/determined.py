@@ -48,6 +48,8 @@ _SCALED_STORES = {
     ("search", "SHOWN_SECONDS"): 0.2,
     ("broker", "_HAND_BACK_SECONDS_MAX"): 0.2,
     ("valkey", "BACKLOG_SECONDS"): 30.0,
+    ("cache", "REPLICATED_SECONDS"): 30.0,
+    ("cache", "SETTLE_ORDERS_MAX"): 3,
 }
 """Of the simulated stores, likewise."""
 

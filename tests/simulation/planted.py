@@ -69,6 +69,24 @@ REVERTED: Sequence[Bug] = (
         "return await self._cache.survives_failover(reply.reign)",
         "return True",
     ),
+    Bug(
+        "an absence is proved by a copy of another reign",
+        "flows.read",
+        "return bool(await asyncio.shield(self._reigns.get(cached.reign)))",
+        "return True",
+    ),
+    Bug(
+        "a discard that the cache has lost is undone",
+        "flows.audit_cache",
+        "rows = [one.accepted for one in lost if one.state is EntryState.CLEAN]",
+        "rows = [one.accepted for one in lost]",
+    ),
+    Bug(
+        "a part of a bulk that a sweep finds is persisted",
+        "flows.persist",
+        "parts = [unit for unit in units if len(unit) < unit[0].unit_size]",
+        "parts: list[Sequence[AcceptedOrder]] = []",
+    ),
 )
 
 PLANTED: Sequence[Bug] = (
