@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 
 import pytest
 import pytest_asyncio
@@ -145,53 +144,3 @@ async def test_a_discard_that_the_cache_lost_is_not_undone(
     assert (await audited(stand, redis_url)).found.total() == 0
     handled = await stand.whole_run(stand.flow.replay_slice, ALL)
     assert outcomes(handled) == [Outcome.PERSISTED] * size
-
-
-async def swept(stand: Stand) -> None:
-    """Sweep everything that is dirty."""
-    later = datetime.now(UTC) + timedelta(hours=1)
-    entries = await stand.cache.dirty_before(later, 1_000)
-    await stand.persist.persist_swept([entry.accepted for entry in entries])
-    assert (await stand.cache.backlog()).orders == 0
-
-
-@pytest.mark.parametrize("settled", [1, 2, 4])
-async def test_the_rest_of_a_condemned_bulk_is_condemned(stand: Stand, settled: int) -> None:
-    """Its entries are settled in pieces: a sweep in between finds the rest, and no order of it."""
-    unit = bulk(5)
-    late = await condemned(stand, unit)
-    await stand.cache.settle(late[:settled])
-    await swept(stand)
-    found = await stand.store.find([one.order.id for one in unit])
-    assert (found.orders, len(found.dead)) == ({}, 5)
-    assert {dead.letter.attempts for dead in found.dead.values()} == {1}
-
-
-@pytest.mark.parametrize("settled", [1, 2, 4])
-async def test_the_rest_of_a_persisted_bulk_is_persisted(stand: Stand, settled: int) -> None:
-    """Its rows are there, so its entries become clean."""
-    unit = bulk(5)
-    await stand.cache.accept([Unit([prepared(one) for one in unit])])
-    await stand.store.persist(unit)
-    await stand.cache.settle([Settled(EntryState.CLEAN, one) for one in unit[:settled]])
-    await swept(stand)
-    entries = (await stand.cache.read([one.order.id for one in unit])).entries
-    assert {raw[:1] for raw in entries if raw is not None} == {EntryState.CLEAN.value}
-    assert await stand.ids() == []
-
-
-@pytest.mark.parametrize("left", [1, 2, 4])
-async def test_what_the_cache_has_left_of_a_bulk_is_persisted(
-    stand: Stand, redis_url: str, left: int
-) -> None:
-    """Its other orders are lost, unless a message brings them after all."""
-    unit = bulk(5)
-    ids = [one.order.id for one in unit]
-    await stand.cache.accept([Unit([prepared(one) for one in unit])])
-    async with redis(redis_url) as client:
-        await client.execute("DEL", *map(keys.entry, ids[left:]))
-    await swept(stand)
-    assert set((await stand.store.find(ids)).orders) == set(ids[:left])
-    await stand.persist.persist(unit, "queue")
-    assert set((await stand.store.find(ids)).orders) == set(ids)
-    assert await stand.ids() == []

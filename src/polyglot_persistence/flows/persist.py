@@ -158,26 +158,12 @@ class PersistFlow:
         Raises as `persist` does.
         """
         async with self._suspects.attempt(SWEEP) as deaths:
-            units = await self._undecided(whole_units(batch))
             if deaths < SWEEPS_DIED_MAX:
-                return await self.persist([one for unit in units for one in unit], SWEEP)
+                return await self.persist(batch, SWEEP)
             to_index: list[ToIndex] = []
-            for unit in await self.pass_over(units):
+            for unit in await self.pass_over(whole_units(batch)):
                 to_index += await self.persist_suspect(unit, SWEEP)
             return to_index
-
-    async def _undecided(
-        self, units: Sequence[Sequence[AcceptedOrder]]
-    ) -> Sequence[Sequence[AcceptedOrder]]:
-        """Settle parts of bulks whose fate is committed; return all other units.
-
-        A large bulk is settled in pieces, so a sweep may find the rest of one that is a dead letter
-        by now, and would persist that rest alone. Of any other part the cache has lost the rest:
-        then what is left is persisted.
-        """
-        parts = [unit for unit in units if len(unit) < unit[0].unit_size]
-        left = await self.pass_over(parts) if parts else []
-        return [unit for unit in units if unit not in parts or unit in left]
 
     async def pass_over(
         self, units: Sequence[Sequence[AcceptedOrder]]
