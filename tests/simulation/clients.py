@@ -142,9 +142,6 @@ class Clients:
         if len(ids) != len(attempt.names):
             self.history.wrong.append(f"{len(ids)} ids for {len(attempt.names)} orders")
         self._acknowledge(attempt.operation, zip(ids, attempt.names, strict=False))
-        if self._loop.now < self._world.stale_until:
-            for api in range(len(self._world.apis)):
-                self._loop.world_task(self._read_back(ids[0], api))
 
     def _acknowledge(self, operation: int, orders: Any) -> None:
         for order_id, name in orders:
@@ -153,10 +150,6 @@ class Clients:
             known = self._ids_of.setdefault(operation, [])
             if order_id not in known:
                 known.append(order_id)
-
-    async def _read_back(self, order_id: str, api: int) -> None:
-        """Read what another process has acknowledged just now."""
-        await self.read(order_id, api)
 
     # --- imports -----------------------------------------------------------------------------
 

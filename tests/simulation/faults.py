@@ -197,7 +197,7 @@ def _cache_failover(world: "World", fault: Fault, _process: Process) -> End | No
     """Promote the replica, with what has reached it; the old primary comes back as its replica.
 
     Until it has come back it has what it had. So have its readers, but for the processes whose
-    connections were cut: all, none, or one alone.
+    connections were cut: all, none, or one API process alone.
     """
     old, new = world.valkey_now, world.replica
     if new is None or world.depth("cache away"):
@@ -209,12 +209,11 @@ def _cache_failover(world: "World", fault: Fault, _process: Process) -> End | No
     new.is_full, new.refuses_writes = old.is_full, old.refuses_writes
     new.promote()
     world.address.server = new
-    who = fault.amount % 3
-    if who == 0:
+    if fault.amount % 4 == 0:
         old.cut_connections()
     else:
         world.stale_until = world.loop.now + STALE_SECONDS
-    if who == 1:
+    if fault.amount % 4 in (1, 2):
         world.cut_from_cache(world.apis[fault.amount % len(world.apis)])
     old.demote(new)
     world.replica = old

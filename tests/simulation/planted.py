@@ -81,12 +81,6 @@ REVERTED: Sequence[Bug] = (
         "rows = [one.accepted for one in lost if one.state is EntryState.CLEAN]",
         "rows = [one.accepted for one in lost]",
     ),
-    Bug(
-        "a part of a bulk that a sweep finds is persisted",
-        "flows.persist",
-        "parts = [unit for unit in units if len(unit) < unit[0].unit_size]",
-        "parts: list[Sequence[AcceptedOrder]] = []",
-    ),
 )
 
 PLANTED: Sequence[Bug] = (

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+from polyglot_persistence.adapters.redis.cache import pieces
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, from_micros, to_micros
@@ -83,9 +84,9 @@ class SimulatedCache:
 
     async def settle(self, settled: Sequence[Settled]) -> None:
         """Overwrite what may be overwritten, and unmark what is dirty no more; in pieces."""
-        for first in range(0, len(settled), SETTLE_ORDERS_MAX):
+        for piece in pieces(settled, SETTLE_ORDERS_MAX):
             with self._session.writing() as server:
-                for one in settled[first : first + SETTLE_ORDERS_MAX]:
+                for one in piece:
                     self._settle(server, one)
 
     async def forget_dead(self, ids: Sequence[UUID]) -> None:
