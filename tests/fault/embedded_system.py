@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from polyglot_persistence.embedded.postgres import EmbeddedPostgres
-from polyglot_persistence.embedded.valkey import EmbeddedValkey
+from polyglot_persistence.embedded.valkey import DATA, EmbeddedValkey
 from polyglot_persistence.errors import ConfigurationError
 from tests.fault import contents
 from tests.fault.disks import Disk
@@ -42,7 +42,7 @@ class Bundled(StoreServer):
         await eventually(lambda: not self.server.running)
 
     async def empty(self) -> None:
-        shutil.rmtree(self._directory / "appendonlydir", ignore_errors=True)
+        shutil.rmtree(self._directory / DATA / "appendonlydir", ignore_errors=True)
 
 
 class EmbeddedSystem(System):
