@@ -97,12 +97,14 @@ class Child:
         environment: Mapping[str, str],
         *,
         identity: Identity = SAME,
+        owns: Sequence[Path] = (),
         stdin: IO[bytes] | int = subprocess.DEVNULL,
         inherited: Sequence[int] = (),
     ) -> subprocess.Popen[bytes]:
         """Start the program, after the end of any that an earlier owner has left behind.
 
-        It inherits the descriptors `inherited`, under the same numbers.
+        It inherits the descriptors `inherited`, under the same numbers; `owns` is all that it
+        writes.
 
         Raises:
             ConfigurationError: if what was left behind does not end, or the program cannot start.
@@ -113,8 +115,8 @@ class Child:
                 self.process = subprocess.Popen(  # noqa: ASYNC220 -- see the module's invariant
                     [
                         *(sys.executable, "-I", "-S", LAUNCH),
-                        *(str(os.getpid()), str(int(self._stops[0][0])), identity.argument),
-                        *command,
+                        *(str(os.getpid()), str(int(self._stops[0][0]))),
+                        *(*identity.arguments(owns), *command),
                     ],
                     stdin=stdin,
                     stdout=log,
@@ -146,6 +148,7 @@ class Child:
         *,
         timeout_seconds: float,
         identity: Identity = SAME,
+        owns: Sequence[Path] = (),
         stdin: IO[bytes] | int = subprocess.DEVNULL,
     ) -> None:
         """Run the program to its end.
@@ -153,7 +156,7 @@ class Child:
         Raises:
             ConfigurationError: with the end of its log, if it fails or is not done in time.
         """
-        process = await self.start(command, environment, identity=identity, stdin=stdin)
+        process = await self.start(command, environment, identity=identity, owns=owns, stdin=stdin)
         try:
             if not await wait_until(lambda: process.poll() is not None, timeout_seconds):
                 raise self.failure(f"was not done after {timeout_seconds:.0f} s")

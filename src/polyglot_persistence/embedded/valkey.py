@@ -79,7 +79,11 @@ class EmbeddedValkey(BundledServer):
             stdin.write(self._configuration(files.path / DATA, self._socket).encode())
             stdin.seek(0)
             await self._child.start(
-                [binary, "-"], bare_environment(), identity=identity, stdin=stdin
+                [binary, "-"],
+                bare_environment(),
+                identity=identity,
+                owns=[files.path / DATA, self._socket.parent],
+                stdin=stdin,
             )
 
     def _settle_data(self, files: Directory, identity: Identity) -> None:
