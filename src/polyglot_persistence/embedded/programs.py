@@ -145,7 +145,7 @@ def needed() -> list[Path]:
     # The first entry is where the script lies, or where one stands; `command` leaves it out.
     found = sys.path if sys.flags.safe_path else sys.path[1:]
     paths = dict.fromkeys((sys.executable, sys.prefix, sys.base_prefix, *found))
-    return [Path(path) for path in paths if Path(path).exists()]
+    return [Path(path) for path in paths if os.access(path, os.F_OK)]
 
 
 def program_identity(files: Directory, port: int) -> Identity:
