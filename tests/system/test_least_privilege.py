@@ -123,6 +123,10 @@ NEEDED = {"PG_VERSION", "pg_hba.conf", "current", "data"}
 """Names without which a server does not start, so that nothing after them would be tried."""
 
 
+DEEP_NAMES = ["server.log", "postmaster.pid"]
+"""Far below, where nothing is opened, and all is given to somebody else."""
+
+
 class Victims:
     """Files outside, one for each name that is planted."""
 
@@ -166,7 +170,8 @@ def plant_everywhere(
     for path in directories:
         if path.stat().st_uid == 0 or path.is_relative_to(data / "postgres" / "cluster" / "base"):
             continue
-        for name in names:
+        below = len(path.relative_to(data).parts) > 2
+        for name in DEEP_NAMES if below else names:
             target = path / name
             if target.is_dir() and not target.is_symlink():
                 continue
@@ -187,7 +192,8 @@ def removed(planted: list[Path], sentence: str) -> bool:
 
 
 def owners_below(directory: Path) -> set[int]:
-    return {path.lstat().st_uid for path in directory.rglob("*")}
+    """Return who owns the files and directories; of a link nobody cares who does."""
+    return {path.stat().st_uid for path in directory.rglob("*") if not path.is_symlink()}
 
 
 async def started_or_refused(data: Path) -> tuple[bool, str]:
@@ -317,6 +323,7 @@ deeds = {
     "read the cluster": lambda: (data / "postgres" / "cluster" / "PG_VERSION").read_text(),
     "list the cache": lambda: os.listdir(data / "valkey" / "data"),
     "read the shadow": lambda: Path("/etc/shadow").read_text(),
+    "read a disk": lambda: open(next(Path("/dev").glob("[svx]*d[a-z]"), "/dev/loop0"), "rb"),
     "make a file": lambda: (data / "mine").write_text(""),
     "make one of PostgreSQL's": lambda: (data / "postgres" / "mine").write_text(""),
     "make a socket": lambda: socket.socket(socket.AF_UNIX).bind(str(data / "postgres/run/mine")),
@@ -430,9 +437,11 @@ async def another_runs(up: Up, program: str, before: int) -> None:
 
     def is_another() -> bool:
         try:
-            return up.pid_of(program) != before and '"restarted"' in up.process.log()
-        except LookupError:
+            now = up.pid_of(program)
+            command = Path(f"/proc/{now}/cmdline").read_text()
+        except (LookupError, OSError):
             return False
+        return now != before and LAUNCH.name not in command
 
     await eventually(is_another, what=f"a restart of {program}")
 
@@ -454,7 +463,7 @@ async def test_a_privileged_port_and_a_restart(data: Path) -> None:
 async def test_a_file_of_keys_that_the_api_cannot_read_is_one_clear_line(directory: Path) -> None:
     """Where permissions keep it out; else it would fail closed, and nobody would know why."""
     keys = directory / "keys"
-    keys.write_text("")
+    keys.write_text(ENVIRONMENT["API_KEYS"])
     keys.chmod(0o600)
     with closing(Directory.at(directory)) as files:
         keeps_capability = identity_for(Account.PROGRAMS, files, needed()).reads != ()

@@ -56,8 +56,13 @@ _READS = _READ_FILE | _READ_DIRECTORY
 _WRITES = _WRITE_FILE | _MAKE_REMOVE_AND_MOVE | _TRUNCATE
 _OF_FILES = _READ_FILE | _WRITE_FILE | _TRUNCATE
 
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", "/nix", "/proc", "/sys")
-_DEVICES = ("/dev",)
+_SYSTEM = (
+    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store"),
+    *("/proc", "/sys/devices/system/cpu", "/sys/fs/cgroup", "/run/systemd/resolve"),
+)
+_DEVICES = tuple(
+    f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty", "shm")
+)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
