@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -123,8 +124,9 @@ NEEDED = {"PG_VERSION", "pg_hba.conf", "current", "data"}
 """Names without which a server does not start, so that nothing after them would be tried."""
 
 
+DEEP = {"global", "pg_wal"}
 DEEP_NAMES = ["server.log", "postmaster.pid"]
-"""Far below, where nothing is opened, and all is given to somebody else."""
+"""In the cluster's directories nothing is opened, and all is given to somebody else."""
 
 
 class Victims:
@@ -168,10 +170,10 @@ def plant_everywhere(
     planted = []
     directories = [path for path in (data, *data.rglob("*")) if path.is_dir()]
     for path in directories:
-        if path.stat().st_uid == 0 or path.is_relative_to(data / "postgres" / "cluster" / "base"):
+        is_deep = path.is_relative_to(data / "postgres" / "cluster") and path.name != "cluster"
+        if path.stat().st_uid == 0 or (is_deep and path.name not in DEEP):
             continue
-        below = len(path.relative_to(data).parts) > 2
-        for name in DEEP_NAMES if below else names:
+        for name in DEEP_NAMES if is_deep else names:
             target = path / name
             if target.is_dir() and not target.is_symlink():
                 continue
@@ -192,8 +194,10 @@ def removed(planted: list[Path], sentence: str) -> bool:
 
 
 def owners_below(directory: Path) -> set[int]:
-    """Return who owns the files and directories; of a link nobody cares who does."""
-    return {path.stat().st_uid for path in directory.rglob("*") if not path.is_symlink()}
+    """Return who owns the files and directories; whose a link or a pipe is does not matter."""
+    kinds = (stat.S_IFREG, stat.S_IFDIR)
+    found = [path.lstat() for path in directory.rglob("*")]
+    return {one.st_uid for one in found if stat.S_IFMT(one.st_mode) in kinds}
 
 
 async def started_or_refused(data: Path) -> tuple[bool, str]:

@@ -169,7 +169,10 @@ class _Deployment:
         await self._postgres.start()
         await migrate(
             self._files,
-            {**_environment_without(["POSTGRES_DSN"]), "POSTGRES_DSN": self._postgres.dsn},
+            {
+                **_environment_without(["POSTGRES_DSN", "API_KEYS"]),
+                "POSTGRES_DSN": self._postgres.dsn,
+            },
             worker_password=self._worker_password,
         )
 
