@@ -2,20 +2,25 @@
 
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from polyglot_persistence.embedded.directory import Directory, hand_over, take_back
 from polyglot_persistence.errors import ConfigurationError
-from tests.support.other_users import NEEDS_ROOT
+from tests.support.other_users import NEEDS_ROOT, as_user, interpreter_for_all
+from tests.support.processes import started
+from tests.support.servers import short_directory
 
 OTHER = 31_999
 """A user that plants things."""
 OWNER = 31_998
 """A user that is given a directory."""
+RACES = 200
+RACE_SECONDS = 5.0
 
 
 @pytest.fixture
@@ -214,3 +219,57 @@ def test_a_link_in_place_of_a_directory_is_not_followed(
         hand_over(directory, "tree", OWNER, OWNER)
     assert victim.parent.stat().st_uid == 0
     assert unchanged(victim)
+
+
+RACER = """
+import os, sys
+tree, outside = sys.argv[1:]
+print("racing", flush=True)
+while True:
+    for replace in (
+        lambda: os.rename(f"{tree}/a", f"{tree}/away"),
+        lambda: os.symlink(f"{outside}/victim", f"{tree}/a"),
+        lambda: os.rename(f"{tree}/b", f"{tree}/gone"),
+        lambda: os.symlink(outside, f"{tree}/b"),
+        lambda: os.unlink(f"{tree}/a"),
+        lambda: os.rename(f"{tree}/away", f"{tree}/a"),
+        lambda: os.unlink(f"{tree}/b"),
+        lambda: os.rename(f"{tree}/gone", f"{tree}/b"),
+    ):
+        try:
+            replace()
+        except OSError:
+            pass
+"""
+
+
+@NEEDS_ROOT
+async def test_whoever_exchanges_files_meanwhile_gains_nothing() -> None:
+    """Another user replaces files and directories by links, as fast as it can."""
+    with short_directory() as top:
+        top.chmod(0o755)
+        victim = top / "victim"
+        victim.write_text("secret")
+        victim.chmod(0o600)
+        with closing(Directory.at(top)) as directory:
+            tree = tree_of(directory)[0]
+            racer = [*as_user(OTHER), interpreter_for_all(), "-c", RACER, str(tree), str(top)]
+            with started(racer) as process:
+                await process.printed("racing")
+                for _ in range(RACES):
+                    race(directory, tree)
+                    assert top.stat().st_uid == 0
+                    assert unchanged(victim)
+
+
+def race(directory: Directory, tree: Path) -> None:
+    """Give the tree to the racer, and then away."""
+    for path in tree.rglob("*"):
+        with suppress(FileNotFoundError):
+            os.chown(path, OTHER, OTHER, follow_symlinks=False)
+    os.chown(tree, OTHER, OTHER)
+    deadline = time.monotonic() + RACE_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(FileNotFoundError, ConfigurationError):  # it was exchanged at that moment
+            hand_over(directory, tree.name, OWNER, OWNER)
+            return

@@ -39,18 +39,18 @@ class Program:
     def __init__(
         self,
         command: str,
-        directory: Callable[[], Directory],
-        identity: Identity,
+        files: Directory,
+        identity: Callable[[], Identity],
         environment: Callable[[], Mapping[str, str]],
         stop_timeout_seconds: float,
     ) -> None:
         self.name = command
         self._identity = identity
         self._environment = environment
-        self._owns = directory().path / SEARCH
+        self._owns = files.path / SEARCH
         self._child = Child(
             command,
-            directory=directory,
+            directory=lambda: files,
             lock_name=f"{command}.lock",
             stops=[(signal.SIGTERM, stop_timeout_seconds)],
         )
@@ -80,7 +80,7 @@ class Program:
         await self._child.start(
             command(self.name, *options),
             self._environment(),
-            identity=self._identity,
+            identity=self._identity(),
             owns=[self._owns],
             inherited=inherited,
         )

@@ -29,6 +29,7 @@ from polyglot_persistence.embedded.addresses import write_addresses
 from polyglot_persistence.embedded.child import wait_until
 from polyglot_persistence.embedded.data_directory import DataDirectory
 from polyglot_persistence.embedded.directory import Directory
+from polyglot_persistence.embedded.identity import SAME
 from polyglot_persistence.embedded.operator_key import FILE as OPERATOR_KEY_FILE
 from polyglot_persistence.embedded.operator_key import operator_key
 from polyglot_persistence.embedded.postgres import WORKER_ROLE, EmbeddedPostgres, new_password
@@ -138,10 +139,10 @@ class _Deployment:
         self._postgres = EmbeddedPostgres(files.path / "postgres")
         self._valkey = EmbeddedValkey(files.path / "valkey")
         self._worker_password = new_password()
-        self._identity = program_identity(files, port)
+        self._identity = SAME
         programs = (
-            lambda: files,
-            self._identity,
+            files,
+            lambda: self._identity,
             self._environment,
             shutdown_timeout_seconds + SHUTDOWN_MARGIN_SECONDS,
         )
@@ -152,6 +153,7 @@ class _Deployment:
         """Start everything, say so, and keep it running; it returns only by an error."""
         for program in (self._api, self._worker):
             await program.reap()
+        self._identity = program_identity(self._files, self._port)  # nobody writes there any more
         _refuse_taken_port(self._host, self._port)
         await _all(self._start_record(), self._valkey.start())
         _log.info("servers_started", postgres_pid=self._postgres.pid, valkey_pid=self._valkey.pid)
