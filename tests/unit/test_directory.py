@@ -104,6 +104,7 @@ def test_what_is_written_takes_the_place_of_whatever_was_there(
 
 
 def test_a_directory_is_not_entered_by_a_link(directory: Directory, tmp_path: Path) -> None:
+    """It is said to be none."""
     (directory.path / "name").symlink_to(tmp_path)
     with pytest.raises(ConfigurationError, match="is no directory"), directory.within("name"):
         pass
