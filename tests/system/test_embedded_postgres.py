@@ -117,10 +117,11 @@ def test_root_becomes_a_user_of_its_own_with_no_more_rights_than_it_takes(
     (directory / "closed").chmod(0o700)
     uid = account_uid(account)
     assert uid not in {entry.pw_uid for entry in pwd.getpwall()}
-    for name, capability in (("open", ""), ("closed", "2")):
+    needed = (Path("/bin"),)
+    for name, capability, confined_to in (("open", "", ()), ("closed", "2", needed)):
         with closing(Directory.at(directory / name / "data")) as data:
-            identity = identity_for(account, data, [Path("/bin")])
-            assert identity == Identity(f"user:{uid}:{uid}:{capability}", uid, uid)
+            identity = identity_for(account, data, needed)
+            assert identity == Identity(f"user:{uid}:{uid}:{capability}", uid, uid, confined_to)
             assert data.names() == []
 
 
