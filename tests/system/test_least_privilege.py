@@ -16,7 +16,15 @@ import asyncpg
 import pytest
 
 from polyglot_persistence.embedded.directory import Directory
-from polyglot_persistence.embedded.identity import LAUNCH, Account, account_uid, identity_for
+from polyglot_persistence.embedded.identity import (
+    CAP_DAC_OVERRIDE,
+    CAP_DAC_READ_SEARCH,
+    LAUNCH,
+    Account,
+    Identity,
+    account_uid,
+    identity_for,
+)
 from polyglot_persistence.embedded.programs import SEARCH, needed
 from tests.support.keys import ENVIRONMENT
 from tests.support.other_users import NEEDS_ROOT
@@ -353,10 +361,19 @@ for name, deed in deeds.items():
 """
 
 
-async def test_who_takes_over_the_api_gets_no_further(up: Up, data: Path) -> None:
-    """Not to the key of operators, other users' files, or the processes beside it."""
+@pytest.mark.parametrize("capability", [None, CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE])
+async def test_who_takes_over_the_api_gets_no_further(
+    capability: int | None, up: Up, data: Path
+) -> None:
+    """Not to the key of operators, other users' files, or the processes beside it.
+
+    Nor with a capability to pass by permissions, as in a private home, or in a container there.
+    """
     with closing(Directory.at(data)) as files:
         identity = identity_for(Account.PROGRAMS, files, needed())
+    if capability is not None:
+        argument = f"user:{PROGRAMS}:{PROGRAMS}:{capability}"
+        identity = Identity(argument, PROGRAMS, PROGRAMS, tuple(needed()))
     deeds = [sys.executable, "-c", DEEDS, data, up.process.pid, up.pid_of("postgres")]
     arguments = [*identity.arguments([data / SEARCH]), *deeds]
     command = [sys.executable, "-I", "-S", LAUNCH, os.getpid(), 0, *arguments]

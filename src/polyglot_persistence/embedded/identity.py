@@ -30,8 +30,8 @@ from polyglot_persistence.errors import ConfigurationError
 
 # linux/capability.h. To override includes to search; the weaker one comes first.
 CAP_NET_BIND_SERVICE = 10
-_CAP_DAC_READ_SEARCH = 2
-_CAP_DAC_OVERRIDE = 1
+CAP_DAC_READ_SEARCH = 2
+CAP_DAC_OVERRIDE = 1
 
 PROBE_TIMEOUT_SECONDS = 10.0
 
@@ -164,7 +164,7 @@ def _as_user(uid: int, gid: int) -> Iterator[Identity]:
     """Yield that user without and with a capability, from the least rights to the most."""
     yield Identity(f"user:{uid}:{gid}:", uid, gid)
     if sys.platform == "linux":
-        for capability in (_CAP_DAC_READ_SEARCH, _CAP_DAC_OVERRIDE):
+        for capability in (CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE):
             yield Identity(f"user:{uid}:{gid}:{capability}", uid, gid)
 
 
