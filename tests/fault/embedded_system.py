@@ -96,6 +96,11 @@ class EmbeddedSystem(System):
         user = parts.netloc.rpartition("@")[0]
         return {"POSTGRES_DSN": f"postgresql://{user}@127.0.0.1:{port}{parts.path}"}
 
+    async def die(self) -> None:
+        await super().die()
+        for server in (self.valkey, self.postgres):
+            await server.stop()  # it has its directory open, in whose place another may come
+
     @asynccontextmanager
     async def on_small_disks(self, *roles: str) -> AsyncIterator[Mapping[str, Disk]]:
         yield {role: self.disks[role] for role in roles}

@@ -42,6 +42,8 @@ _SECBIT_NO_SETUID_FIXUP = 1 << 2
 _CAPABILITY_VERSION_3 = 0x20080522
 _CLONE_NEWUSER = 0x10000000
 
+_EXECUTABLE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
+
 # linux/landlock.h; the numbers of the calls are the same on all architectures.
 _LANDLOCK_CREATE_RULESET = 444
 _LANDLOCK_ADD_RULE = 445
@@ -88,12 +90,14 @@ def main(arguments: list[str]) -> NoReturn:
 
 
 def _is_usable(path: str) -> bool:
-    """Whether a file can be read, or a directory searched."""
+    """Whether a file can be read, and executed if it is a program, or a directory searched."""
     try:
-        is_directory = stat.S_ISDIR(os.stat(path).st_mode)  # noqa: PTH116 -- no need of pathlib
+        mode = os.stat(path).st_mode  # noqa: PTH116 -- no need of pathlib
     except OSError:
         return False
-    return os.access(path, os.X_OK if is_directory else os.R_OK)
+    if stat.S_ISDIR(mode):
+        return os.access(path, os.X_OK)
+    return os.access(path, os.R_OK | (os.X_OK if mode & _EXECUTABLE else 0))
 
 
 def take_on(identity: str) -> None:
@@ -199,4 +203,4 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except OSError as error:
-        sys.exit(f"cannot start {sys.argv[4]} as {sys.argv[3]}: {error}")
+        sys.exit(f"cannot start {' '.join(sys.argv[4:])} as {sys.argv[3]}: {error}")
