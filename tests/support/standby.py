@@ -40,6 +40,7 @@ class ReplicatedPostgres(EmbeddedPostgres):
                 bare_environment(),
                 timeout_seconds=COPY_SECONDS,
                 identity=identity,
+                owns=[self._cluster],
             )
             files.write("password", self._primary._password)
         await super()._settle_cluster(install, identity)
