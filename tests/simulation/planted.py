@@ -1,8 +1,8 @@
 """Bugs to be found: one line of product code each, replaced before the code is loaded.
 
-`REVERTED` takes back what mended a fault that real processes had shown; `PLANTED` are mistakes of
-the kind that a change could make. `python -m tests.simulation.planted NAME` simulates with one of
-them, and ends with 1 once a run has failed.
+`REVERTED` takes back what mended a fault that real processes or earlier runs had shown; `PLANTED`
+are mistakes of the kind that a change could make. `python -m tests.simulation.planted NAME`
+simulates with one of them, and ends with 1 once a run has failed.
 """
 
 import argparse

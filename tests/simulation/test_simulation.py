@@ -15,9 +15,7 @@ from tests.simulation.scenario import OPERATIONS_MIN, make_plan
 
 ROOT = Path(__file__).parents[2]
 RUNS = 2_000
-DIGESTED = 12
-IN_THE_ORDER_OF_A_SET = 5_022
-"""Here a worker once persisted suspect messages in the order in which a set of names had them."""
+DIGESTED = 24
 
 
 @pytest.mark.timeout(1_200)
@@ -59,12 +57,11 @@ def _digests(aim: Aim, runs: int, hash_seed: str) -> list[str]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("first", [0, IN_THE_ORDER_OF_A_SET])
-def test_a_seed_decides_everything(first: int) -> None:
+def test_a_seed_decides_everything() -> None:
     """The trace is the same in another process, with another hash of every string."""
-    digests = _digests(Aim(first), DIGESTED, "1")
-    assert len(set(digests)) == DIGESTED
-    assert _digests(Aim(first), DIGESTED, "2") == digests
+    first = _digests(Aim(0), DIGESTED, "1")
+    assert len(set(first)) == DIGESTED
+    assert _digests(Aim(0), DIGESTED, "2") == first
 
 
 @pytest.mark.timeout(300)

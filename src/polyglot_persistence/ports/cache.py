@@ -121,7 +121,8 @@ class Cache(Protocol):
         """Return whether what was accepted under this reign outlives the loss of the server.
 
         So it is if the server, asked now, is durable (`AcceptReply.durable`), and has no replica,
-        and had none within the last hour, or all of its replicas have confirmed it.
+        and had none within the last hour; or if all of its replicas have confirmed it, those
+        included that have left within the last hour, as far as a `ping` has counted them.
         """
 
     async def begin_warming(self, token: str) -> None:
