@@ -148,9 +148,9 @@ async def test_a_consumer_that_hears_nothing_takes_a_new_channel(
             "Basic.Consume": consume,
         }
         async with queue.consume(orders_max=1) as consumer:
-            assert list(await consumer.receive(0.1)) == []
-            assert list(await consumer.receive(0.1)) == []
-            assert len(await consumer.receive(0.1)) == 1
+            while not (delivered := await consumer.receive(0.1)):
+                pass
+            assert len(delivered) == 1
             assert list(await consumer.receive(0.1)) == []
             assert list(await consumer.receive(0.1)) == []
     assert channels == 3

@@ -264,7 +264,7 @@ def test_a_loop_that_was_stalled_itself_blames_nobody(
 
     async def stall() -> None:
         async with client_of(redis_url, timeout_seconds=0.1) as hasty:
-            await hasty.execute("PING")
+            await eventually(lambda: hasty.execute("PING"), retried=AWAY)
             waiting = asyncio.create_task(hasty.execute("PING"))
             await asyncio.sleep(0)
             time.sleep(0.3)  # noqa: ASYNC251  # the stall under test

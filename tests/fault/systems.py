@@ -20,6 +20,7 @@ from tests.fault.messages import FuzzedMessage
 from tests.fault.network import Link
 from tests.support.clients import Connection
 from tests.support.eventually import WAIT_SECONDS, eventually, eventually_true
+from tests.support.keys import ENVIRONMENT
 from tests.support.patience import NOT_WELL
 from tests.support.processes import alive, descendants, free_port, freeze, send
 
@@ -256,6 +257,7 @@ class System(ABC):
         for role, link in self.links.items():
             linked |= self.through(role, link.port)
         return {
+            **ENVIRONMENT,
             **self.settings,
             **self.addresses(),
             **linked,

@@ -34,7 +34,7 @@ from tests.support.servers import flush, redis_value
 
 Server = TypeVar("Server", bound="QueueServer")
 
-TIMEOUT_SECONDS = 0.5
+TIMEOUT_SECONDS = 2.0
 """Of a command or a confirm: short, since tests wait for it."""
 
 

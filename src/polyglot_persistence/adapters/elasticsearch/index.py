@@ -57,7 +57,7 @@ from polyglot_persistence.telemetry import logger
 
 _log = logger("search")
 
-REMEDY = "a worker builds it anew, or: polyglot search rebuild"
+REMEDY = "start a worker, which builds it anew, or run polyglot search rebuild"
 
 NAMED_ORDERS_MAX = 50_000
 """A beginning of one letter is that of a third of all orders; each costs some 20 ns."""
@@ -343,7 +343,8 @@ class ElasticsearchIndex:
         if not forms or not all(isinstance(form, int) and form >= form_min for form in forms):
             raise MissingIndexError(
                 f"Elasticsearch: {self.alias} leads to {', '.join(behind) or 'nothing'}, "
-                f"of form {', '.join(map(str, forms)) or 'none'}, wanted is {FORM}; {REMEDY}"
+                f"of form {', '.join(map(str, forms)) or 'none'}, wanted is {FORM}",
+                remedy=REMEDY,
             )
         self._looked_at = time.monotonic()
 

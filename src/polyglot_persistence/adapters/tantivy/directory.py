@@ -42,7 +42,7 @@ _DAMAGED = (
 
 _LOCK_LOOK_SECONDS = 0.01
 
-REMEDY = "a worker builds it anew, or: polyglot search rebuild"
+REMEDY = "start a worker, which builds it anew, or run polyglot search rebuild"
 
 
 class MissingIndexError(UnavailableError):
@@ -83,10 +83,11 @@ class IndexDirectory:
         try:
             current = msgspec.json.decode((self._path / self.role).read_bytes(), type=Current)
         except FileNotFoundError:
-            raise MissingIndexError(f"search index: none in {self._path}; {REMEDY}") from None
+            raise MissingIndexError(f"search index: none in {self._path}", remedy=REMEDY) from None
         except ValueError as error:
             raise MissingIndexError(
-                f"search index: {self._path}/{self.role} is damaged; {REMEDY}"
+                f"search index: {self._path}/{self.role} is damaged",
+                remedy=REMEDY,
             ) from error
         if current.form > FORM:
             raise UnavailableError(
@@ -95,7 +96,8 @@ class IndexDirectory:
             )
         if current.form < (READ_FORM_MIN if to_read else FORM):
             raise MissingIndexError(
-                f"search index: {self._path} has form {current.form}, wanted is {FORM}; {REMEDY}"
+                f"search index: {self._path} has form {current.form}, wanted is {FORM}",
+                remedy=REMEDY,
             )
         return current.name
 
@@ -153,7 +155,7 @@ class IndexDirectory:
         """Hold the right to write to the index in use, in common with others or alone."""
         kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
         if not self._path.is_dir():
-            raise MissingIndexError(f"search index: none in {self._path}; {REMEDY}")
+            raise MissingIndexError(f"search index: none in {self._path}", remedy=REMEDY)
         with self._locked(timeout_seconds, "writing", kind):
             yield
 
@@ -210,5 +212,5 @@ def damage_is_absence() -> Iterator[None]:
         yield
     except ValueError as error:
         if any(sign in str(error) for sign in _DAMAGED):
-            raise MissingIndexError(f"search index: damaged: {error}; {REMEDY}") from error
+            raise MissingIndexError(f"search index: damaged: {error}", remedy=REMEDY) from error
         raise
