@@ -322,7 +322,7 @@ async def search_amplifiers(attack: Attack) -> None:
     await attack.ask(4, request, ahead=1)
 
 
-@kind(answered(200))
+@kind(only(200, 429))
 async def wide_reports(attack: Attack) -> None:
     """Guard: reports over all time, in the smallest steps, of every time zone."""
     zones = ("UTC", "Asia/Kathmandu", "America/St_Johns", "Pacific/Apia")
@@ -334,7 +334,7 @@ async def wide_reports(attack: Attack) -> None:
                 (
                     "/api/dashboard/sales?days=3660&live=true",
                     f"/api/sales?by=day&tz={zone}",
-                    f"/api/sales/products?limit=100&tz={zone}",
+                    "/api/sales/products?limit=100",
                     "/api/search/suggest?q=a",
                 )
             )
