@@ -69,6 +69,18 @@ REVERTED: Sequence[Bug] = (
         "return await self._cache.survives_failover(reply.reign)",
         "return True",
     ),
+    Bug(
+        "an absence is proved by a copy of another reign",
+        "flows.read",
+        "return bool(await asyncio.shield(self._reigns.get(cached.reign)))",
+        "return True",
+    ),
+    Bug(
+        "a discard that the cache has lost is undone",
+        "flows.audit_cache",
+        "rows = [one.accepted for one in lost if one.state is EntryState.CLEAN]",
+        "rows = [one.accepted for one in lost]",
+    ),
 )
 
 PLANTED: Sequence[Bug] = (

@@ -91,6 +91,9 @@ class Cache(Protocol):
         entry, a clean one is made, and no dead-lettered one: its letter may be discarded by now.
         An entry in a state of a newer version stays as it is.
 
+        One step for neighbours of one unit: the rest of a condemned bulk must not be found dirty,
+        and be persisted. Several units may be settled one after another.
+
         Works at the memory limit. Idempotent.
         """
 
