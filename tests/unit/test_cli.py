@@ -18,6 +18,7 @@ from polyglot_persistence.config import load
 from polyglot_persistence.domain.access import Scope, digest_of
 from polyglot_persistence.embedded import supervisor
 from polyglot_persistence.embedded.addresses import write_addresses
+from polyglot_persistence.embedded.directory import Directory
 from polyglot_persistence.errors import UnavailableError
 from tests.support.eventually import WAIT_SECONDS
 from tests.support.import_api import import_api
@@ -298,8 +299,9 @@ def test_a_wrong_key_is_a_wrong_command(arguments: list[str]) -> None:
 def test_the_stores_of_a_data_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their addresses take the place of those of the environment, odd characters and all."""
     dsn = "postgresql://polyglot:it's@/polyglot?host=%2Ftmp%2Fmy%20data&port=5432"
-    write_addresses(tmp_path, {"POSTGRES_DSN": "old"})
-    write_addresses(tmp_path, {"POSTGRES_DSN": dsn, "REDIS_ADDR": "unix:///tmp/my.sock?db=0"})
+    data = Directory.at(tmp_path)
+    write_addresses(data, {"POSTGRES_DSN": "old"})
+    write_addresses(data, {"POSTGRES_DSN": dsn, "REDIS_ADDR": "unix:///tmp/my.sock?db=0"})
     assert (tmp_path / "stores.env").stat().st_mode & 0o777 == 0o600
     shell = f". '{tmp_path}/stores.env'; printf %s \"$POSTGRES_DSN\""
     assert subprocess.check_output(["sh", "-c", shell], text=True) == dsn

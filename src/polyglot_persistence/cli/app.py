@@ -66,9 +66,11 @@ def app(stores_of: Path | None) -> None:
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]  # a shell's defaults for psql; asyncpg would put them into every DSN
     if stores_of is not None:
-        from polyglot_persistence.embedded.addresses import read_addresses
+        from polyglot_persistence.embedded.addresses import identity_at, read_addresses
+        from polyglot_persistence.embedded.launch import take_on
 
         addresses = read_addresses(stores_of)
+        take_on(identity_at(stores_of).argument)
         for name in addresses:
             os.environ.pop(f"{name}_FILE", None)  # it would be a second answer
         os.environ.update(addresses)
@@ -226,7 +228,8 @@ def worker(ctx: click.Context, ready_fd: int | None) -> None:
     examples=("polyglot migrate", "POSTGRES_DSN=postgresql://record/orders polyglot migrate"),
 )
 @as_json
-def migrate(*, as_json: bool) -> None:
+@click.option("--worker-password-fd", type=int, hidden=True)
+def migrate(worker_password_fd: int | None, *, as_json: bool) -> None:
     """Bring PostgreSQL's schema up to date.
 
     API and worker do so too when they start; any number may try at the same time.
@@ -234,6 +237,10 @@ def migrate(*, as_json: bool) -> None:
     from polyglot_persistence import bootstrap
     from polyglot_persistence.cli import reports
 
+    if worker_password_fd is not None:  # `polyglot up` asks for it
+        with os.fdopen(worker_password_fd) as file:
+            bootstrap.migrate_with_roles(settings_in_effect(), file.readline().strip())
+        return
     applied = bootstrap.migrate(settings_in_effect())
     if as_json:
         click.echo(reports.as_json({"applied": applied}))

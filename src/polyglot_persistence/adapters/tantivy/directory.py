@@ -26,7 +26,7 @@ from typing import Literal, NamedTuple
 import msgspec
 import tantivy
 
-from polyglot_persistence.adapters.tantivy.documents import FORM, schema
+from polyglot_persistence.adapters.tantivy.documents import FORM, READ_FORM_MIN, schema
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.errors import UnavailableError
 
@@ -73,11 +73,11 @@ class IndexDirectory:
         self._path = path
         self.role = role
 
-    def current(self) -> str:
-        """Return the name of the index in use.
+    def current(self, *, to_read: bool = False) -> str:
+        """Return the name of the index in use; to read it may be of an older form.
 
         Raises:
-            MissingIndexError: there is none of this form.
+            MissingIndexError: there is none of such a form.
             UnavailableError: it is of a newer form.
         """
         try:
@@ -95,27 +95,27 @@ class IndexDirectory:
                 f"ours is {FORM})",
                 remedy="run the newer version of this program",
             )
-        if current.form < FORM:
+        if current.form < (READ_FORM_MIN if to_read else FORM):
             raise MissingIndexError(
                 f"search index: {self._path} has form {current.form}, wanted is {FORM}",
                 remedy=REMEDY,
             )
         return current.name
 
-    def open(self) -> OpenIndex:
-        """Open the index in use.
+    def open(self, *, to_read: bool = False) -> OpenIndex:
+        """Open the index in use; to read it may be of an older form.
 
         Raises:
             MissingIndexError: there is none that this version can use.
             ValueError: it cannot be opened for now.
         """
         while True:
-            name = self.current()
+            name = self.current(to_read=to_read)
             try:
                 with damage_is_absence():
                     return OpenIndex(name, tantivy.Index.open(str(self._path / name)))
             except MissingIndexError:
-                if self.current() == name:  # else it was replaced at that moment
+                if self.current(to_read=to_read) == name:  # else it was replaced at that moment
                     raise
 
     def create(self, timeout_seconds: float) -> bool:
