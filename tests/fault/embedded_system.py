@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from polyglot_persistence.embedded.postgres import EmbeddedPostgres
-from polyglot_persistence.embedded.valkey import EmbeddedValkey
+from polyglot_persistence.embedded.valkey import DATA, EmbeddedValkey
 from polyglot_persistence.errors import ConfigurationError
 from tests.fault import contents
 from tests.fault.disks import Disk
@@ -42,7 +42,7 @@ class Bundled(StoreServer):
         await eventually(lambda: not self.server.running)
 
     async def empty(self) -> None:
-        shutil.rmtree(self._directory / "appendonlydir", ignore_errors=True)
+        shutil.rmtree(self._directory / DATA / "appendonlydir", ignore_errors=True)
 
 
 class EmbeddedSystem(System):
@@ -95,6 +95,11 @@ class EmbeddedSystem(System):
         parts = urlsplit(self.postgres.dsn)
         user = parts.netloc.rpartition("@")[0]
         return {"POSTGRES_DSN": f"postgresql://{user}@127.0.0.1:{port}{parts.path}"}
+
+    async def die(self) -> None:
+        await super().die()
+        for server in (self.valkey, self.postgres):
+            await server.stop()  # it has its directory open, in whose place another may come
 
     @asynccontextmanager
     async def on_small_disks(self, *roles: str) -> AsyncIterator[Mapping[str, Disk]]:

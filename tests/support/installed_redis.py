@@ -3,18 +3,21 @@
 import shutil
 from pathlib import Path
 
+from polyglot_persistence.embedded.directory import Directory
+from polyglot_persistence.embedded.identity import SAME
 from polyglot_persistence.embedded.server import bare_environment
 from polyglot_persistence.embedded.socket_directory import open_socket_directory
-from polyglot_persistence.embedded.valkey import SOCKET_NAME, EmbeddedValkey
+from polyglot_persistence.embedded.valkey import DATA, SOCKET_NAME, EmbeddedValkey
 
 
 class InstalledRedis(EmbeddedValkey):
     """The same configuration and owner; another program."""
 
-    async def _spawn(self, path: Path) -> None:
-        self._socket = open_socket_directory(path, SOCKET_NAME) / SOCKET_NAME
-        configuration = path / "redis.conf"
-        configuration.write_text(self._configuration(path, self._socket))
+    async def _spawn(self, files: Directory) -> None:
+        files.make(DATA)
+        self._socket = open_socket_directory(files, SOCKET_NAME, SAME) / SOCKET_NAME
+        configuration = files.path / "redis.conf"
+        configuration.write_text(self._configuration(files.path / DATA, self._socket))
         await self._child.start([_binary(), configuration], bare_environment())
 
 

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from polyglot_persistence.embedded.valkey import EmbeddedValkey
+from polyglot_persistence.embedded.valkey import DATA, EmbeddedValkey
 from tests.support.patience import patiently
 from tests.support.processes import eventually, free_port
 from tests.support.servers import redis_value
@@ -62,7 +62,7 @@ class OwnValkey(EmbeddedValkey):
     @property
     def log_directory(self) -> Path:
         """Where its log is."""
-        return self.data_dir / "appendonlydir"
+        return self.data_dir / DATA / "appendonlydir"
 
     def _log(self) -> Path:
         return max(self.log_directory.glob("*.incr.aof"), key=lambda path: path.stat().st_mtime)

@@ -11,8 +11,9 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from polyglot_persistence.adapters.postgres.migrate import migrate
+from polyglot_persistence.embedded.directory import hand_over
 from polyglot_persistence.embedded.identity import Identity
-from polyglot_persistence.embedded.postgres import EmbeddedPostgres
+from polyglot_persistence.embedded.postgres import CLUSTER, EmbeddedPostgres
 from polyglot_persistence.embedded.server import bare_environment
 from tests.support.eventually import eventually
 from tests.support.processes import alive, descendants
@@ -30,15 +31,18 @@ class ReplicatedPostgres(EmbeddedPostgres):
         self._primary = primary
 
     async def _settle_cluster(self, install: Path, identity: Identity) -> None:
-        if self._primary is not None and not self._cluster.exists():
+        files = self._directory.files()
+        if self._primary is not None and files.make(CLUSTER):
+            hand_over(files, CLUSTER, identity.uid, identity.gid)
             copy = (install / "bin" / "pg_basebackup", "-D", self._cluster, "-d", self._primary.dsn)
             await self._child.run(
                 [*copy, "-R", "-X", "stream", "-c", "fast"],
                 bare_environment(),
                 timeout_seconds=COPY_SECONDS,
                 identity=identity,
+                owns=[self._cluster],
             )
-            self._password_path.write_text(self._primary._password)
+            files.write("password", self._primary._password)
         await super()._settle_cluster(install, identity)
         allowed = "local all,replication all scram-sha-256\n"
         (self._cluster / "pg_hba.conf").write_text(allowed)

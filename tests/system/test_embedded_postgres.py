@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from polyglot_persistence.embedded.identity import identity_for
+from polyglot_persistence.embedded.directory import Directory
+from polyglot_persistence.embedded.identity import Account, Identity, account_uid, identity_for
 from polyglot_persistence.embedded.postgres import EmbeddedPostgres
 from polyglot_persistence.errors import ConfigurationError
 from tests.support.addresses import BUNDLED_POSTGRES
@@ -104,18 +106,23 @@ async def test_data_of_another_version_is_refused(data: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
-def test_root_becomes_nobody_with_no_more_rights_than_it_takes(directory: Path) -> None:
+@pytest.mark.parametrize("account", list(Account))
+def test_root_becomes_a_user_of_its_own_with_no_more_rights_than_it_takes(
+    account: Account, directory: Path
+) -> None:
     """A capability is kept only where directories of mode 0700 are in the way."""
-    uid = pwd.getpwnam("nobody").pw_uid
     directory.chmod(0o755)
     (directory / "open" / "data").mkdir(parents=True)
     (directory / "closed" / "data").mkdir(parents=True)
     (directory / "closed").chmod(0o700)
-    for name, capability in (("open", "-1"), ("closed", "2")):
-        identity = identity_for(directory / name / "data", [Path("/bin")])
-        assert identity.argument.startswith(f"user:{uid}:")
-        assert identity.argument.endswith(f":{capability}")
-        assert (directory / name / "data").stat().st_uid == uid
+    uid = account_uid(account)
+    assert uid not in {entry.pw_uid for entry in pwd.getpwall()}
+    needed = (Path("/bin"),)
+    for name, capability, confined_to in (("open", "", ()), ("closed", "2", needed)):
+        with closing(Directory.at(directory / name / "data")) as data:
+            identity = identity_for(account, data, needed)
+            assert identity == Identity(f"user:{uid}:{uid}:{capability}", uid, uid, confined_to)
+            assert data.names() == []
 
 
 async def test_a_start_that_fails_says_why(data: Path) -> None:

@@ -18,6 +18,7 @@ from polyglot_persistence.embedded.postgres import EmbeddedPostgres
 from polyglot_persistence.embedded.server import BundledServer
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import ConfigurationError
+from tests.support.other_users import interpreter_for_all, python_path
 from tests.support.processes import REPOSITORY, alive, eventually, started
 from tests.support.servers import copy_directory, redis_command, short_directory
 
@@ -214,12 +215,12 @@ async def test_any_user_can_run_them(kind: Kind, directory: Path, command: Seque
     """Every kind of user gets a server that answers, also below a directory of mode 0700."""
     own = _own_command(kind.name, directory / "data")
     if command[0].startswith("--reuid="):
-        own[0] = _interpreter_for_all()
+        own[0] = interpreter_for_all()
         uid = int(command[0].partition("=")[2])
         os.chown(directory, uid, uid)
     with started(
         ["setpriv", *command, *own],
-        environment={"PYTHONPATH": os.pathsep.join(sys.path)},
+        environment={"PYTHONPATH": python_path()},
         stdin=subprocess.PIPE,
     ) as owner:
         pid = int((await owner.printed("")).split()[0])
@@ -252,7 +253,7 @@ async def test_binaries_in_a_private_home_can_be_run(
             *("setpriv", f"--bounding-set={bounding_set}"),
             *_own_command(kind.name, directory / "data"),
         ],
-        environment={"PYTHONPATH": os.pathsep.join([str(private_home), *sys.path])},
+        environment={"PYTHONPATH": python_path(private_home)},
         stdin=subprocess.PIPE,
     ) as owner:
         pid = int((await owner.printed("")).split()[0])
@@ -261,21 +262,6 @@ async def test_binaries_in_a_private_home_can_be_run(
 
 def _executable(pid: int) -> Path:
     return Path(f"/proc/{pid}/exe").readlink()
-
-
-def _interpreter_for_all() -> str:
-    """Return an interpreter of this version outside of any private home."""
-    if not _is_open_to_all(REPOSITORY / "tests"):
-        pytest.skip("this checkout lies in a private home: other users cannot read the test itself")
-    version = ".".join(map(str, sys.version_info[:2]))
-    for path in (Path(sys.executable).resolve(), Path(f"/usr/bin/python{version}")):
-        if path.exists() and _is_open_to_all(path):
-            return str(path)
-    pytest.skip(f"no Python {version} that other users can reach")
-
-
-def _is_open_to_all(path: Path) -> bool:
-    return all(parent.stat().st_mode & 0o005 == 0o005 for parent in path.parents)
 
 
 def _own_command(name: str, directory: Path) -> list[str]:

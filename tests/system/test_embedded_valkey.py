@@ -4,7 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from polyglot_persistence.embedded.valkey import EmbeddedValkey
+from polyglot_persistence.embedded.valkey import DATA, EmbeddedValkey
 from tests.support.processes import alive, descendants, eventually
 from tests.support.servers import redis_command, running, short_directory
 
@@ -58,5 +58,5 @@ async def test_a_rewrite_that_outlives_its_killed_server_does_not_hinder_the_nex
 
 
 def _log(directory: Path) -> Path:
-    (log,) = (directory / "data" / "appendonlydir").glob("*.incr.aof")
+    (log,) = (directory / "data" / DATA / "appendonlydir").glob("*.incr.aof")
     return log

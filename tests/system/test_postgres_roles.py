@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from polyglot_persistence.adapters.postgres import roles
 from polyglot_persistence.adapters.postgres.migrate import migrate
 from polyglot_persistence.embedded.postgres import EmbeddedPostgres
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
@@ -34,18 +35,32 @@ def directory() -> Iterator[Path]:
 @pytest_asyncio.fixture
 async def postgres(directory: Path) -> AsyncIterator[str]:
     """A server with the page's roles; the DSN is its superuser's."""
-    before, after = [
-        block.text.replace("change me", "secret")
-        for block in blocks(ROOT / "docs" / "ops.md")
-        if block.language == "sql"
-        and ("CREATE ROLE polyglot" in block.text or "OWNER TO polyglot" in block.text)
-    ]
+    before, after = [text.replace("change me", "secret") for text in statements_of_the_page()]
     async with running(EmbeddedPostgres(directory / "postgres")) as server:
         dsn = server.dsn
         await execute(dsn, before)
         assert await migrate(as_role(dsn, "polyglot_owner"))
         await execute(dsn, after)
         yield dsn
+
+
+def statements_of_the_page() -> list[str]:
+    """Return what the page says to run before migrating, and after."""
+    return [
+        block.text
+        for block in blocks(ROOT / "docs" / "ops.md")
+        if block.language == "sql"
+        and ("CREATE ROLE polyglot" in block.text or "OWNER TO polyglot" in block.text)
+    ]
+
+
+@pytest.mark.parametrize("moment", [0, 1], ids=["before migrating", "after migrating"])
+def test_the_embedded_deployment_has_the_roles_of_the_page(moment: int) -> None:
+    """By the same statements, though the page has a role more."""
+    statements = (roles.BEFORE_MIGRATING, roles.AFTER_MIGRATING)[moment]
+    page = " ".join(statements_of_the_page()[moment].split())
+    assert statements
+    assert [one for one in statements if one not in page] == []
 
 
 def as_role(dsn: str, role: str) -> str:

@@ -107,7 +107,11 @@ async def test_killed_while_it_starts_for_the_first_time(directory: Path) -> Non
     data = directory / "data"
     making, made = data / "postgres" / "cluster.new", data / "postgres" / "cluster"
     # What is being made is there for a moment only; whoever misses it sees what it became.
-    for moment in ((making / "global", made), (made,), (data / "valkey" / "appendonlydir",)):
+    for moment in (
+        (making / "global", made),
+        (made,),
+        (data / "valkey" / "data" / "appendonlydir",),
+    ):
         with started(up_command(data, free_port())) as process:
             await eventually(lambda moment=moment: any(path.exists() for path in moment))  # type: ignore[misc]
             await process.killed()
@@ -160,7 +164,7 @@ async def test_any_path_works(directory: Path, name: str) -> None:
     async with polyglot_up(directory / name, environment=foreign) as up:
         await up.persisted(await up.order())
         assert "API_PORT: is set by Kubernetes" in up.process.log()
-    assert (directory / name / "valkey" / "appendonlydir").is_dir()
+    assert (directory / name / "valkey" / "data" / "appendonlydir").is_dir()
 
 
 async def test_a_path_that_is_not_utf8_is_one_clear_line(directory: Path) -> None:

@@ -18,6 +18,7 @@ from polyglot_persistence.config import load
 from polyglot_persistence.domain.access import Scope, digest_of
 from polyglot_persistence.embedded import supervisor
 from polyglot_persistence.embedded.addresses import write_addresses
+from polyglot_persistence.embedded.directory import Directory
 from polyglot_persistence.errors import UnavailableError
 from tests.support.eventually import WAIT_SECONDS
 from tests.support.import_api import import_api
@@ -47,6 +48,38 @@ def test_the_version() -> None:
     assert _run("version").stdout == f"polyglot {__version__}\n"
     assert _run("--version").stdout == f"polyglot {__version__}\n"
     assert json.loads(_run("version", "--json").stdout) == {"version": __version__}
+
+
+USE_SETTINGS = [
+    *("api", "worker", "up", "demo --no-open", "migrate", "config", "doctor", "search rebuild"),
+    *("audit", "sales rebuild", "dead-letters list", "dead-letters show 1"),
+]
+"""Every command that reads the settings."""
+
+
+@pytest.mark.parametrize("command", USE_SETTINGS)
+def test_what_is_ignored_is_said_once(
+    command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By each command, and not again by the processes that it starts."""
+    left: list[str] = []
+
+    async def look(**_: object) -> None:
+        left.extend(name for name in ("API_PORT", "OTEL_TRACES_EXPORTER") if name in os.environ)
+
+    monkeypatch.setattr(bootstrap, "run_api", lambda *_: 0)
+    monkeypatch.setattr(bootstrap, "run_worker", lambda *_: 0)
+    monkeypatch.setattr(supervisor, "up", look)
+    monkeypatch.setenv("API_PORT", "tcp://10.0.0.1:8080")
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    monkeypatch.setenv("POSTGRES_DSN", "postgresql://nobody@127.0.0.1:1/nothing")
+    monkeypatch.setenv("REDIS_ADDR", "127.0.0.1:1")
+    monkeypatch.setenv("RABBITMQ_URL", "redis://127.0.0.1:1")
+    monkeypatch.setenv("ELASTICSEARCH_URL", f"tantivy://{tmp_path}/search")
+    done = CliRunner().invoke(app, command.split())
+    said = [line for line in done.stderr.splitlines() if line.startswith("polyglot: warning: ")]
+    assert [line.split(": ")[2] for line in said] == ["API_PORT", "OTEL_TRACES_EXPORTER"]
+    assert left == []
 
 
 @pytest.mark.parametrize("command", ["api", "worker", "up", "migrate", "config", "doctor"])
@@ -266,8 +299,9 @@ def test_a_wrong_key_is_a_wrong_command(arguments: list[str]) -> None:
 def test_the_stores_of_a_data_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their addresses take the place of those of the environment, odd characters and all."""
     dsn = "postgresql://polyglot:it's@/polyglot?host=%2Ftmp%2Fmy%20data&port=5432"
-    write_addresses(tmp_path, {"POSTGRES_DSN": "old"})
-    write_addresses(tmp_path, {"POSTGRES_DSN": dsn, "REDIS_ADDR": "unix:///tmp/my.sock?db=0"})
+    data = Directory.at(tmp_path)
+    write_addresses(data, {"POSTGRES_DSN": "old"})
+    write_addresses(data, {"POSTGRES_DSN": dsn, "REDIS_ADDR": "unix:///tmp/my.sock?db=0"})
     assert (tmp_path / "stores.env").stat().st_mode & 0o777 == 0o600
     shell = f". '{tmp_path}/stores.env'; printf %s \"$POSTGRES_DSN\""
     assert subprocess.check_output(["sh", "-c", shell], text=True) == dsn

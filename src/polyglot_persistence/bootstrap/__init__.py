@@ -23,7 +23,7 @@ from polyglot_persistence.bootstrap.doctor import Finding, examine
 from polyglot_persistence.config import Settings
 from polyglot_persistence.telemetry import set_up_logging
 
-__all__ = ["Finding", "doctor", "migrate", "run_api", "run_worker"]
+__all__ = ["Finding", "doctor", "migrate", "migrate_with_roles", "run_api", "run_worker"]
 
 
 def run_api(settings: Settings) -> int:
@@ -62,7 +62,18 @@ def migrate(settings: Settings) -> Sequence[str]:
     """Apply the migrations that are missing and return their names."""
     from polyglot_persistence.adapters.postgres.migrate import migrate as apply  # noqa: PLC0415
 
-    return asyncio.run(apply(settings.postgres_url))
+    return asyncio.run(apply(settings.postgres_dsn))
+
+
+def migrate_with_roles(settings: Settings, worker_password: str) -> None:
+    """Apply the migrations that are missing, as the owner of the schema, and log their names.
+
+    `POSTGRES_DSN` is a superuser's; the worker's role has the password afterwards.
+    """
+    from polyglot_persistence.adapters.postgres.roles import migrate_with_roles  # noqa: PLC0415
+
+    set_up_logging(settings.log_level, settings.log_format)
+    asyncio.run(migrate_with_roles(settings.postgres_dsn, worker_password))
 
 
 def doctor(settings: Settings) -> Sequence[Finding]:

