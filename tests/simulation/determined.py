@@ -1,8 +1,8 @@
 """The one place where chance and time of the real machine are taken from the product.
 
 What the product asks of `random`, `uuid` and `uuid_utils` comes from the run's seed instead; its
-long constants are scaled down, as settings are; logs are off, and metrics count nothing. `install`
-is called once in a process that does nothing but simulate, `begin` before each run.
+long constants are scaled down, as settings are; logs are off. `install` is called once in a process
+that does nothing but simulate, `begin` before each run.
 """
 
 import importlib
@@ -10,8 +10,6 @@ import logging
 import random
 from types import SimpleNamespace
 from typing import Any
-
-from prometheus_client.values import MutexValue
 
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.stores.search import SimulatedContents
@@ -84,8 +82,6 @@ _chance = _Chance()
 def install() -> None:
     """Take chance, time and noise from the product, for as long as this process lives."""
     logging.disable(logging.CRITICAL)
-    for method in ("inc", "set"):
-        setattr(MutexValue, method, lambda *_: None)
     for name in _RANDOM_IN:
         _module(name).random = _chance
     for name in _UUID_IN:

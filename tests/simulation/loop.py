@@ -294,8 +294,7 @@ def running() -> Iterator[SimulatedLoop]:
     """Give a loop that is the thread's while the context lasts; then dispose of it in silence.
 
     The garbage collector is off meanwhile: it would run `finally` blocks of dead processes. It
-    runs afterwards, each time: a run leaves some megabytes, and the next one is faster in memory
-    that is warm.
+    runs afterwards, for a run leaves some megabytes.
     """
     loop = SimulatedLoop()  # type: ignore[abstract]  # no sockets, no signals, no processes
     previous_hook = sys.unraisablehook

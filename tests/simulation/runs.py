@@ -31,6 +31,9 @@ FAULTS_OVER = FAULTS_END + FAULT_SECONDS_MAX + 1.5
 CALM_SECONDS = 30.0
 """Within so long after the last fault everything is well again."""
 
+ANSWER_SECONDS = 1.0
+"""Within so long the last questions are answered."""
+
 AT_RISK_MAX = 2
 """Orders that are asked for at each look because they are in neither cache nor record."""
 
@@ -172,11 +175,14 @@ class _Run:
         history, loop = self._clients.history, self._loop
         known = list(history.acknowledged)
         if not self._found and not loop.failures:
+            asking = []
             for n in range(self._plan.apis):
-                for order_id in known[n :: 7 * self._plan.apis]:
-                    loop.world_task(_ignored(self._clients.read(order_id, n)))
-                loop.world_task(self._never(n))
-            loop.run_until(loop.now + 1.0)
+                some = known[n :: 7 * self._plan.apis]
+                questions = [_ignored(self._clients.read(order_id, n)) for order_id in some]
+                asking += [loop.world_task(one) for one in (*questions, self._never(n))]
+            end = loop.now + ANSWER_SECONDS
+            while loop.now < end and not all(task.done() for task in asking):
+                loop.run_until(loop.now + 0.1)
 
     async def _never(self, api: int) -> None:
         status = await self._clients.read(NEVER, api)

@@ -9,7 +9,7 @@ import pytest
 from tests.simulation.planted import BUGS, PLANTED, REVERTED, Bug
 
 ROOT = Path(__file__).parents[2]
-RUNS_MAX = 500
+RUNS_MAX = 1_000
 
 
 def _find(bug: Bug) -> str:
