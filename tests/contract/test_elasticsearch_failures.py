@@ -335,9 +335,9 @@ async def test_nothing_of_a_query_is_syntax_on_the_wire(
     await index.search(asked('milk" OR *:* {"match_all": {}}', 10))
     body = json.loads(stub.requests[-1].body.splitlines()[1])
     assert [len(word["dis_max"]["queries"]) for word in body["query"]["bool"]["must"]] == [
-        3,
+        4,
         2,
-        3,
+        4,
         2,
     ]
     assert "query_string" not in json.dumps(body)
