@@ -8,6 +8,7 @@ from pathlib import Path
 
 from real_servers.machine import ServerError
 
+from compose_test import hardening
 from compose_test.engine import Engine, kill
 from compose_test.images import public_images
 from compose_test.orders import Writer, check_exactly, wait_complete
@@ -45,6 +46,7 @@ def run(stack: Stack) -> None:
         check_order(events)
     check_ports(stack)
     check_containers(stack)
+    hardening.check(stack)
     say(stack.compose("ps"))
     say_sizes(stack.engine)
 
@@ -74,6 +76,14 @@ def run(stack: Stack) -> None:
     if left:
         raise ServerError(f"`down -v` has left {left}")
     say("`down -v` leaves nothing")
+
+    stack.take_own_passwords()
+    timed("docker compose up --wait, SECRETS_DIR=...", lambda: up(stack))
+    check_containers(stack)
+    hardening.check(stack)
+    hardening.check_nothing_shows(stack)
+    say("other passwords are in force everywhere, and shown nowhere")
+    stack.compose("down", "-v")
 
 
 def say_sizes(engine: Engine) -> None:

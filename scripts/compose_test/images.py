@@ -23,8 +23,19 @@ def public_images() -> dict[str, str]:
     dockerfile = (REPOSITORY / "Dockerfile").read_text()
     images = dict(re.findall(r"^FROM ((python):\S+)", dockerfile, re.MULTILINE))
     compose = (REPOSITORY / "docker-compose.yml").read_text()
-    images |= dict(re.findall(r"^    image: (([a-z]+):\S+)", compose, re.MULTILINE))
+    images |= dict(re.findall(r"^    image: (([a-z]+):[^@\s]+)", compose, re.MULTILINE))
     return {name: image for image, name in images.items()}
+
+
+def without_digests() -> str:
+    """Return what takes the digests out of the compose file, since no stand-in has them.
+
+    An empty text if there are none.
+    """
+    compose = (REPOSITORY / "docker-compose.yml").read_text()
+    pinned = re.findall(r"^  ([a-z]+):\n(?:    .*\n)*?    image: ([^@\s]+)@", compose, re.MULTILINE)
+    services = "".join(f"  {name}: {{image: '{image}'}}\n" for name, image in pinned)
+    return f"services:\n{services}" if services else ""
 
 
 def make(engine: Engine) -> None:

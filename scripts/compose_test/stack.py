@@ -3,15 +3,18 @@
 import hashlib
 import http.client
 import json
+import secrets
 import subprocess
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from real_servers.machine import ServerError, free_ports
 
-from compose_test.engine import Engine
+from compose_test.engine import REPOSITORY, Engine
+from compose_test.images import without_digests
 
 OURS = ("api", "worker")
 STORES = ("redis", "rabbitmq", "postgres", "elasticsearch")
@@ -27,7 +30,11 @@ PORTS = {
 }
 """The variable of each port that is open outside, and the service behind it."""
 API_KEY = "pp_only-for-this-test"
-HEALTHY_SECONDS = 300
+PLAIN = "/srv/plain-images.yml"
+OWN_PASSWORDS = "/srv/passwords"
+"""Inside of the engine's root."""
+HEALTHY_SECONDS = 600
+"""More than any service needs on a machine that does much else."""
 REQUEST_SECONDS = 20
 
 
@@ -52,6 +59,22 @@ class Stack:
             "ANONYMOUS_SCOPES": "read,write",
         }
 
+        override = without_digests()
+        self._files = ["--file=docker-compose.yml", f"--file={PLAIN}"] if override else []
+        Path(f"{engine.root}{PLAIN}").write_text(override)
+
+        self.passwords = REPOSITORY / "deploy" / "secrets"
+        """The directory of those in force, as it is seen from outside of the engine."""
+
+    def take_own_passwords(self) -> None:
+        """Have others from now on, with all that a shell or a format might take amiss."""
+        own = Path(f"{self.engine.root}{OWN_PASSWORDS}")
+        own.mkdir(exist_ok=True)
+        for path in self.passwords.iterdir():
+            (own / path.name).write_text(f"{secrets.token_hex(8)} \"\\'$&%:/@#\n")
+        self.passwords = own
+        self._variables["SECRETS_DIR"] = OWN_PASSWORDS
+
     def compose(self, *arguments: str, check: bool = True) -> str:
         """Run a command of `docker compose` and return what it printed."""
         return self._compose(*arguments, check=check).stdout
@@ -63,7 +86,12 @@ class Stack:
 
     def _compose(self, *arguments: str, check: bool) -> subprocess.CompletedProcess[str]:
         return self.engine.docker(
-            "compose", "--ansi=never", *arguments, variables=self._variables, check=check
+            "compose",
+            "--ansi=never",
+            *self._files,
+            *arguments,
+            variables=self._variables,
+            check=check,
         )
 
     def inspect(self, service: str) -> dict[str, Any]:

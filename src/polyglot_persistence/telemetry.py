@@ -9,6 +9,7 @@ Invariant: no order id, key or text of a user is a metric's label.
 """
 
 import logging
+import os
 import re
 import sys
 from bisect import bisect_left, bisect_right
@@ -397,3 +398,13 @@ def set_up_logging(level: str, form: str, stream: TextIO | None = None) -> None:
         logging.getLogger(noisy).propagate = True
     # One line a request, and the client is asked for every batch.
     logging.getLogger("elastic_transport").setLevel(logging.WARNING)
+
+
+def drop_stdout() -> None:
+    """Let go of a standard output that cannot be written to: a full disk, a reader that has gone.
+
+    What is left to be written would be tried once more when the interpreter ends.
+    """
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)

@@ -10,6 +10,8 @@ import pytest
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.domain.order import Order, new_id, to_micros
 from polyglot_persistence.domain.search import (
+    DAYS_MAX,
+    NAMES_MAX,
     PRICE_BOUNDS_CENTS,
     Bounds,
     NameOrders,
@@ -18,12 +20,14 @@ from polyglot_persistence.domain.search import (
     Sort,
     position,
 )
-from polyglot_persistence.domain.text import parse_query
+from polyglot_persistence.domain.terms import parse_query
 from polyglot_persistence.flows.search import SearchFlow
 from polyglot_persistence.ports import SearchIndex, StoredOrder
 from tests.support.orders import START
-from tests.support.search_indexes import asked, visible
+from tests.support.search_indexes import REAL_ENGINES, asked, visible
 from tests.support.search_model import expected
+
+MANY_DAYS = 66_000
 
 NAMES = ["Milk", "Milks 1 GAL", "Milkshake", "Malk", "Whole milk", "Bread", "Milk bread", "Melk"]
 
@@ -200,6 +204,26 @@ async def test_days_and_names_of_facets_are_bounded(index: SearchIndex) -> None:
         (start + timedelta(days=n)).date() for n in range(59, 28, -1)
     ]
     assert facets.names == [NameOrders(f"Tea {n:02d}", 3) for n in range(10)]
+
+
+@pytest.mark.parametrize("engine", REAL_ENGINES, indirect=True)
+async def test_orders_of_any_days_and_names_are_counted(index: SearchIndex) -> None:
+    """More different ones than an engine counts by at once, also of years that nobody sells in."""
+    first = datetime(1, 1, 1, tzinfo=UTC)
+    indexed = [
+        Order(new_id(), f"Tea {n}", Decimal(1), first + timedelta(days=43 * n))
+        for n in range(MANY_DAYS)
+    ]
+    for start in range(0, MANY_DAYS, 2_000):
+        rows = [StoredOrder(o, START, START) for o in indexed[start : start + 2_000]]
+        assert await index.index(rows) == []
+    await visible(index, MANY_DAYS)
+    found = await index.search(asked("tea", 1, facets=True))
+    assert found.total == MANY_DAYS
+    assert found.facets is not None
+    latest = [(o.created_at.date(), 1) for o in indexed[: -DAYS_MAX - 1 : -1]]
+    assert list(found.facets.days) == latest
+    assert len(found.facets.names) == NAMES_MAX
 
 
 async def test_names_are_those_of_most_orders(index: SearchIndex) -> None:

@@ -5,12 +5,14 @@ import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from uuid import UUID
 
 import pytest
 
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
+from polyglot_persistence.domain.terms import parse_query
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.flows.first_index import FirstIndex
 from polyglot_persistence.flows.index import IndexFlow
@@ -30,7 +32,7 @@ from tests.support.eventually import eventually
 from tests.support.orders import START
 from tests.support.records import RecordEngine, Tables
 from tests.support.scripted import FakeClock
-from tests.support.search_indexes import SearchEngine, asked, visible
+from tests.support.search_indexes import REAL_ENGINES, SearchEngine, asked, visible
 
 CLOCK = SystemClock()
 
@@ -217,6 +219,51 @@ async def test_nothing_found_before_is_missing_while_traffic_flows(system: Syste
     while await system.index_flow.work_off_outbox(0, 1000):
         pass
     await visible(system.searching, added)
+    assert await system.engine.parts() == 1
+
+
+@pytest.mark.parametrize("engine", REAL_ENGINES, indirect=True)
+async def test_an_index_of_version_0_1_answers_until_another_takes_its_place(
+    system: System,
+) -> None:
+    """As it is: it takes no orders, and finds no more than its version did."""
+    batches = [await system.persist(30, name) for name in ("Milk", "Wi-Fi Router", "Milk")]
+    await system.engine.make_version_1([row.order for rows in batches for row in rows.orders])
+    flow, _ = system.process(batch=15)
+    assert await flow.is_needed()
+    assert not await system.searching.exists()
+    with pytest.raises(UnavailableError, match="wanted is"):
+        await system.searching.index(batches[0].orders)
+    seen: list[Phase] = []
+
+    async def look(step: Step) -> None:
+        seen.append(step.phase)
+        for text, total in (("milk", 60), ("mil", 60), ("millk", 60), ("wi-fi", 30), ("wifi", 0)):
+            found = await system.searching.search(asked(text, 10, facets=True))
+            assert (found.total, len(found.hits)) == (total, min(total, 10)), text
+        assert [one.orders for one in await system.searching.names(parse_query("rou"), 10)] == [30]
+        assert await system.searching.indexed_at(batches[0].orders[0].order.id) is not None
+        await system.searching.ping()
+
+    await system.persist(15)
+    rebuilt = await flow.run(look)
+    assert rebuilt.orders == 105
+    assert set(seen) == set(Phase)
+    for text, total in (("milk", 75), ("wi-fi", 30), ("wifi", 30)):
+        await eventually(partial(finds, system, text, total))
+    assert not await flow.is_needed()
+    assert await system.engine.parts() == 1
+
+
+async def finds(system: System, text: str, total: int) -> None:
+    assert (await system.searching.search(asked(text, 1))).total == total
+
+
+async def test_the_first_index_leaves_nothing_when_it_is_replaced(system: System) -> None:
+    """It was made by another way than those of rebuilds."""
+    assert await system.indexing.ensure()
+    await system.add(1)
+    await system.process()[0].run()
     assert await system.engine.parts() == 1
 
 

@@ -17,6 +17,10 @@ from typing import Any, NamedTuple
 LATE_SECONDS = 8.0
 """For answers to what was sent until the end; more than any deadline of the server under test."""
 ADDRESSES = 8
+PROXY = "127.0.0.10"
+"""A trusted proxy's address, whose clients mean harm."""
+ORIGIN = "https://shop.example"
+"""A trusted one."""
 
 Seen = Mapping[str, int]
 
@@ -145,8 +149,10 @@ class Attack:
         self._names += 1
         return f"product {self._ends:.6f} {self._names}"
 
-    async def connect(self, number: int = 0, *, receive_bytes: int = 0) -> Client:
-        """Open a connection from one of the addresses.
+    async def connect(
+        self, number: int = 0, *, receive_bytes: int = 0, address: str = ""
+    ) -> Client:
+        """Open a connection from one of the addresses, or from one that is named.
 
         Raises:
             Ended: the server does not take it.
@@ -156,7 +162,7 @@ class Attack:
             sock.setblocking(False)
             if receive_bytes:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-            sock.bind((f"127.0.0.{2 + number % ADDRESSES}", 0))
+            sock.bind((address or f"127.0.0.{2 + number % ADDRESSES}", 0))
             await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
             streams = await asyncio.open_connection(sock=sock, limit=2**21)
         except OSError:
@@ -167,14 +173,19 @@ class Attack:
         return Client(self, *streams)
 
     async def each(
-        self, clients: int, act: Callable[[Client], Awaitable[None]], *, pause: float = 0.01
+        self,
+        clients: int,
+        act: Callable[[Client], Awaitable[None]],
+        *,
+        pause: float = 0.01,
+        address: str = "",
     ) -> None:
         """Have so many clients do something, each again over a new connection when it has ended."""
 
         async def one(number: int) -> None:
             while self.left:
                 with contextlib.suppress(Ended):
-                    client = await self.connect(number)
+                    client = await self.connect(number, address=address)
                     try:
                         await act(client)
                     except Ended:
@@ -188,7 +199,13 @@ class Attack:
                 tasks.create_task(one(number))
 
     async def ask(
-        self, clients: int, request: Callable[[], bytes], *, ahead: int = 8, pause: float = 0.0
+        self,
+        clients: int,
+        request: Callable[[], bytes],
+        *,
+        ahead: int = 8,
+        pause: float = 0.0,
+        address: str = "",
     ) -> None:
         """Have so many clients ask as fast as they are answered, `ahead` requests at a time."""
 
@@ -200,7 +217,7 @@ class Attack:
                 if pause:
                     await asyncio.sleep(pause)
 
-        await self.each(clients, act)
+        await self.each(clients, act, address=address)
 
     def note(self, status: int, content: Any, name: str) -> None:
         """Write down what an answer says of orders."""

@@ -5,10 +5,10 @@ import json
 import os
 import sys
 
-from tests.hostile import kinds_connections, kinds_requests
+from tests.hostile import kinds_connections, kinds_front, kinds_requests
 from tests.hostile.attack import KINDS, Attack
 
-__all__ = ["KINDS", "kinds_connections", "kinds_requests"]
+__all__ = ["KINDS", "kinds_connections", "kinds_front", "kinds_requests"]
 
 
 async def _main(name: str, port: str, seconds: str, secret: str) -> None:

@@ -1,12 +1,31 @@
-"""Harm by connections: many, silent, slow, half closed, unread, and pipelines."""
+"""Harm by connections: many, silent, slow, half closed, unread, and pipelines.
+
+A guard is a kind that did no harm before there was a boundary, and must not do any later.
+"""
 
 import asyncio
+import contextlib
 from itertools import count
 
-from tests.hostile.attack import Attack, Client, Ended, answered, chunked, get, kind, order, post
+from tests.hostile.attack import (
+    Attack,
+    Client,
+    Ended,
+    Seen,
+    answered,
+    chunked,
+    get,
+    kind,
+    order,
+    post,
+)
 
 HEALTH = get("/health/live")
 TEA = b'{"product_name":"unread","amount":1}'
+
+
+def _answers(seen: Seen) -> int:
+    return sum(number for status, number in seen.items() if status.isdigit())
 
 
 @kind(lambda seen: bool(seen.get("503")) and seen.get("closed", 0) > 100)
@@ -54,7 +73,7 @@ async def crowds(attack: Attack) -> None:
 
 @kind(lambda seen: seen.get("reset", 0) > 200)
 async def comings_and_goings(attack: Attack) -> None:
-    """Connections that are opened and reset again, some of them within a request."""
+    """Guard: connections that are opened and reset again, some of them within a request."""
     number = count()
 
     async def act(client: Client) -> None:
@@ -112,7 +131,7 @@ async def promises(attack: Attack) -> None:
 
 @kind(lambda seen: bool(seen.get("cut")))
 async def unread_answers(attack: Attack) -> None:
-    """40 clients ask for the largest page again and again, and read nothing."""
+    """Guard: 40 clients ask for the largest page again and again, and read nothing."""
 
     async def one(number: int) -> None:
         while attack.left:
@@ -132,9 +151,9 @@ async def unread_answers(attack: Attack) -> None:
             tasks.create_task(one(number))
 
 
-@kind(answered(202))
+@kind(lambda seen: bool(seen.get("202")) and seen.get("closed", 0) <= _answers(seen))
 async def half_closed(attack: Attack) -> None:
-    """Orders of clients that close their side after each."""
+    """Orders of clients that close their side after each, and are answered all the same."""
 
     async def act(client: Client) -> None:
         name = attack.name()
@@ -180,14 +199,18 @@ async def pipelines_of_megabytes(attack: Attack) -> None:
     await attack.each(8, act)
 
 
-@kind(answered(503))
+@kind(lambda seen: bool(seen.get("503")) and not seen.get("torn"))
 async def live_streams(attack: Attack) -> None:
-    """More streams of live figures than there may be, which are not read."""
+    """E11: more streams of live figures than there may be, and into each of them garbage."""
 
     async def act(client: Client) -> None:
         await client.send(get("/api/live"))
         status, _ = await client.answer()
         if status == 200:
-            await asyncio.sleep(attack.left)
+            await client.send(b"\0\r\n")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(attack.left):
+                    while part := await client.reader.read(65_536):
+                        attack.seen["torn"] += b"HTTP/1.1" in part
 
     await attack.each(120, act, pause=0.2)

@@ -1,6 +1,7 @@
 """What stands in front, over sockets and in both lanes alike."""
 
 import json
+import re
 
 import pytest
 
@@ -13,6 +14,7 @@ from polyglot_persistence.domain.access import Rate
 from tests.hostile.boundary import served
 from tests.support.scripted import FakeClock
 
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 LANES = pytest.mark.parametrize("lane", ["plain", "fast"])
 BODY = b'{"product_name":"Tea","amount":1}'
 
@@ -163,3 +165,99 @@ async def test_an_order_with_a_member_twice_is_refused(lane: str, body: bytes) -
         assert answer.status == 422
         assert "is given twice" in json.loads(answer.body)["errors"][0]["detail"]
         assert not one.flows.accepted
+
+
+@LANES
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"\0\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: t\r\n" + b"a: b\r\n" * 101 + b"\r\n", 431),
+        (post(Transfer_Encoding="gzip, chunked").replace(b"Content-Length: 33\r\n", b""), 501),
+    ],
+)
+async def test_what_is_refused_unread_is_kept_nowhere(lane: str, data: bytes, status: int) -> None:
+    """The connection's own refusals are problems with the headers of all others."""
+    async with served(lane) as one:
+        answer = await one.ask(data)
+    assert answer.status == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+FORWARDED = [
+    *((f"for=203.0.113.{n}", 202) for n in range(3)),
+    ("for=198.51.100.1;host=localhost;proto=https", 202),
+    ('for="[2001:4860::1]:4711", for=127.0.0.1', 202),
+    ("", 202),
+    (",,for=203.0.113.9 , ", 202),
+    ("for=unknown", 202),
+    ('for="', 400),
+    ('for="\\", for=203.0.113.1', 400),
+    ("nonsense", 400),
+    ("for=203.0.113.1;for=203.0.113.2", 400),
+    ("for=203.0.113.1 for=203.0.113.2", 400),
+    ("host=evil.example", 421),
+    ("host=" + "a" * 300, 400),
+    (",".join(["for=127.0.0.1"] * 33), 400),
+    (",".join(["for=127.0.0.1"] * 32), 202),
+    ("a" * 8_192, 400),
+    ("a" * 8_193, 431),
+    ('for="' + '\\"' * 4_000, 400),
+]
+
+
+@LANES
+@pytest.mark.parametrize(("said", "status"), FORWARDED, ids=range(len(FORWARDED)))
+async def test_what_a_proxy_says_is_read_alike(lane: str, said: str, status: int) -> None:
+    """In both lanes, and not at all if the proxy is not trusted."""
+    async with served(lane, front=front(API_HOST="127.0.0.1", TRUSTED_PROXIES="127.0.0.1")) as one:
+        assert (await one.ask(post(Forwarded=said))).status == status
+        assert len(one.flows.accepted) == (status == 202)
+    async with served(lane, front=front(API_HOST="127.0.0.1")) as one:
+        assert (await one.ask(post(Forwarded=said))).status == 202
+
+
+async def test_both_lanes_answer_alike_behind_a_front() -> None:
+    """Hosts, origins, proxies, prefixes and parameters, each with each: all but the date."""
+    one_front = front(
+        API_HOST="127.0.0.1",
+        TRUSTED_PROXIES="127.0.0.1",
+        TRUSTED_ORIGINS="https://app.example",
+        ALLOWED_HOSTS="shop.example",
+        PATH_PREFIX="/polyglot",
+    )
+    requests = [
+        post(target, host, **headers)
+        for target in ("/api/orders", "/polyglot/api/orders", "/api/orders?x=1", "/api%2Forders")
+        for host in ("localhost", "shop.example:443", "evil.example", "a" * 300)
+        for headers in (
+            {},
+            {"Origin": "https://app.example"},
+            {"Origin": "https://evil.example"},
+            {"Origin": "https://" + "a" * 500},
+            {"Forwarded": "for=203.0.113.1;host=shop.example;proto=https"},
+            {"Forwarded": 'for="'},
+            {"X_Forwarded_For": "203.0.113.1", "X_Forwarded_Prefix": "/other"},
+            {"X_Forwarded_Host": "evil.example"},
+        )
+    ]
+    asked = b"Access-Control-Request-Method: POST\r\nContent-Type"
+    requests += [
+        one.replace(b"POST", b"OPTIONS", 1).replace(b"Content-Type", asked, 1) for one in requests
+    ]
+    answers: dict[str, list[tuple[int, dict[str, str], bytes]]] = {}
+    for lane in ("plain", "fast"):
+        async with served(lane, front=one_front) as one:
+            answers[lane] = []
+            for request in requests:
+                status, headers, body = await one.ask(request)
+                del headers["date"]
+                kept = (_ID.sub("ID", headers.get("location", "")), _ID.sub("ID", body.decode()))
+                headers["location"] = kept[0]
+                answers[lane].append((status, headers, kept[1].encode()))
+    for request, plain, fast in zip(requests, answers["plain"], answers["fast"], strict=True):
+        assert plain == fast, request
+    assert {status for status, *_ in answers["fast"]} >= {200, 202, 400, 403, 404, 421}

@@ -4,7 +4,6 @@ Invariant: what a deployment was told is in its stores, which outlive its proces
 """
 
 import signal
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
@@ -16,6 +15,7 @@ from tests.support.api import Api
 from tests.support.eventually import eventually
 from tests.support.keys import ENVIRONMENT
 from tests.support.processes import (
+    PRODUCT_PYTHON,
     Process,
     free_port,
     hears,
@@ -27,7 +27,7 @@ from tests.support.real_servers import empty_stores
 
 READY_SECONDS = 90.0
 WORKERS = 2
-PROGRAM = (sys.executable, "-m", "polyglot_persistence")
+PROGRAM = (PRODUCT_PYTHON, "-m", "polyglot_persistence")
 
 NEEDS_SERVERS = needs(POSTGRES, REDIS, RABBITMQ, ELASTICSEARCH)
 """Marks what runs `on_servers`."""

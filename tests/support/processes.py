@@ -21,6 +21,8 @@ from tests.support.eventually import WAIT_SECONDS, eventually_true
 from tests.support.keys import ENVIRONMENT
 
 REPOSITORY = Path(__file__).parents[2]
+PRODUCT_PYTHON = os.environ.get("PRODUCT_PYTHON", sys.executable)
+"""The interpreter that runs the deployments: that of another checkout runs another version."""
 eventually = eventually_true
 PORTS = range(20000, 32000)
 PORTS_OF_ONE = 750
@@ -248,7 +250,7 @@ async def polyglot_up(
 def up_command(data_dir: Path, port: int) -> list[str]:
     """Return the command line of `polyglot up`."""
     arguments = ("up", "--port", str(port), "--data-dir", str(data_dir))
-    return [sys.executable, "-m", "polyglot_persistence", *arguments]
+    return [PRODUCT_PYTHON, "-m", "polyglot_persistence", *arguments]
 
 
 class Up(Api):

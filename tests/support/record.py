@@ -12,13 +12,17 @@ from tests.support.eventually import eventually
 
 @asynccontextmanager
 async def pool_on(
-    dsn: str, *, size_max: int = 4, statement_timeout_seconds: float = 5.0
+    dsn: str,
+    *,
+    size_max: int = 4,
+    connect_timeout_seconds: float = 2.0,
+    statement_timeout_seconds: float = 5.0,
 ) -> AsyncIterator[PostgresPool]:
     """Give a pool on the database."""
     pool = PostgresPool(
         dsn,
         size_max=size_max,
-        connect_timeout_seconds=2.0,
+        connect_timeout_seconds=connect_timeout_seconds,
         statement_timeout_seconds=statement_timeout_seconds,
     )
     try:

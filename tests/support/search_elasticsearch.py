@@ -3,6 +3,8 @@
 Invariant: a test has an alias of its own, and removes only what begins with it.
 """
 
+import json
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -10,15 +12,23 @@ from elasticsearch import AsyncElasticsearch
 
 from polyglot_persistence.adapters.elasticsearch.connection import Credentials
 from polyglot_persistence.adapters.elasticsearch.contents import ElasticsearchContents
-from polyglot_persistence.adapters.elasticsearch.documents import MAPPINGS
+from polyglot_persistence.adapters.elasticsearch.documents import (
+    MAPPINGS,
+    OWNER,
+    SETTINGS,
+    bulk_item,
+)
 from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
 from polyglot_persistence.adapters.elasticsearch.rebuild import ElasticsearchTarget
+from polyglot_persistence.domain.order import Order
 from polyglot_persistence.ports import SearchIndex
 from polyglot_persistence.ports.audit import SearchContents
+from tests.support.orders import START
 from tests.support.search_indexes import (
     INDEX_TIMEOUT_SECONDS,
     SEARCH_TIMEOUT_SECONDS,
     SearchEngine,
+    words_of_version_1,
 )
 
 
@@ -83,6 +93,28 @@ class Elasticsearch(SearchEngine):
         """Put an index of another form in the place of ours."""
         await self.wipe()
         await self.create(f"{self.alias}-{form}", meta={**MAPPINGS["_meta"], "form": form})
+
+    async def make_version_1(self, orders: Sequence[Order]) -> None:
+        """Make it with the server's own client."""
+        name = f"{self.alias}-5001"
+        properties = {key: of for key, of in MAPPINGS["properties"].items() if key != "parts"}
+        await self.client.indices.create(
+            index=name,
+            mappings={
+                "dynamic": "strict",
+                "_meta": {"owner": OWNER, "form": 5_001},
+                "properties": properties,
+            },
+            settings=SETTINGS,
+            aliases={self.alias: {}},
+        )
+        for order in orders:
+            _, line, _ = bulk_item(order, START).split(b"\n")
+            document = json.loads(line)
+            del document["parts"]
+            document["words"] = document["stems"] = words_of_version_1(order.product_name)
+            await self.client.index(index=name, id=str(order.id), document=document)
+        await self.client.indices.refresh(index=name)
 
     def target(self) -> ElasticsearchTarget:
         """Return an index behind the alias, and one behind the alias of what is built."""

@@ -5,23 +5,32 @@ what can happen to it.
 """
 
 import json
+import re
 import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
+import tantivy
 
+from polyglot_persistence.adapters.tantivy import documents
 from polyglot_persistence.adapters.tantivy.contents import TantivyContents
 from polyglot_persistence.adapters.tantivy.index import TantivyIndex
 from polyglot_persistence.adapters.tantivy.rebuild import TantivyTarget
+from polyglot_persistence.domain.order import Order, new_id
 from polyglot_persistence.domain.search import SearchQuery
-from polyglot_persistence.domain.text import parse_query
-from polyglot_persistence.ports import SearchIndex
+from polyglot_persistence.domain.terms import parse_query
+from polyglot_persistence.ports import SearchIndex, StoredOrder
 from polyglot_persistence.ports.audit import SearchContents
 from polyglot_persistence.ports.rebuild import RebuildTarget
 from tests.support.addresses import ELASTICSEARCH, needs
 from tests.support.eventually import eventually
+from tests.support.orders import START
 
 REAL_ENGINES = ["tantivy", pytest.param("elasticsearch", marks=needs(ELASTICSEARCH))]
 
@@ -37,6 +46,11 @@ def asked(text: str, hits_max: int, **more: Any) -> SearchQuery:
     return SearchQuery(parse_query(text), hits_max, **more)
 
 
+def words_of_version_1(name: str) -> str:
+    """Return what version 0.1 indexed of a name of ASCII letters."""
+    return " ".join(re.findall("[a-z]+", name.lower()))
+
+
 async def visible(index: SearchIndex, orders: int) -> None:
     """Wait until the index finds so many orders."""
 
@@ -44,6 +58,26 @@ async def visible(index: SearchIndex, orders: int) -> None:
         assert await index.count() == orders
 
     await eventually(attempt, within_seconds=VISIBLE_SECONDS)
+
+
+def row(name: str, second: float = 0, *, order_id: UUID | None = None) -> StoredOrder:
+    """Return an order as the record has it, so many seconds after the first."""
+    moment = START + timedelta(seconds=second)
+    order = Order(order_id or new_id(), name, Decimal("12.50"), moment)
+    return StoredOrder(order, moment, moment)
+
+
+async def fill(index: SearchIndex, *names: str) -> list[StoredOrder]:
+    """Index an order of each name, the first the oldest, and wait until all are found."""
+    rows = [row(name, second) for second, name in enumerate(names)]
+    assert await index.index(rows) == []
+    await visible(index, len(rows))
+    return rows
+
+
+async def names_found(index: SearchIndex, query: str) -> list[str]:
+    """Return the names of what a search finds, the best first."""
+    return [hit.order.product_name for hit in (await index.search(asked(query, 100))).hits]
 
 
 class SearchEngine(ABC):
@@ -68,6 +102,13 @@ class SearchEngine(ABC):
     @abstractmethod
     async def make_foreign(self, form: int) -> None:
         """Let the index look as one that another version of this project made."""
+
+    @abstractmethod
+    async def make_version_1(self, orders: Sequence[Order]) -> None:
+        """Put the index of version 0.1 in its place, with these orders.
+
+        Their names are of ASCII letters: its words were those, and so were the stems of singulars.
+        """
 
     @abstractmethod
     def target(self) -> RebuildTarget:
@@ -139,6 +180,28 @@ class Tantivy(ForgetfulEngine):
         current = self.directory / "current"
         name, _ = json.loads(current.read_bytes())
         current.write_text(json.dumps([name, form]))
+
+    async def make_version_1(self, orders: Sequence[Order]) -> None:
+        """Write it with the engine itself."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+        (self.directory / "orders-1").mkdir(parents=True)
+        builder = tantivy.SchemaBuilder()
+        builder.add_text_field("id", tokenizer_name="raw", index_option="basic")
+        builder.add_text_field("stems", tokenizer_name="whitespace", index_option="basic")
+        builder.add_text_field("words", tokenizer_name="whitespace", index_option="basic")
+        builder.add_text_field("name", tokenizer_name="raw", index_option="basic", fast=True)
+        for column in ("created", "cents", "id_high", "id_low", "checksum"):
+            builder.add_integer_field(column, fast=True)
+        builder.add_bytes_field("source", stored=True)
+        path = str(self.directory / "orders-1")
+        writer = tantivy.Index(builder.build(), path, reuse=False).writer(15_000_000, num_threads=1)
+        for order in orders:
+            document = dict(documents.document(order, START).to_dict())
+            del document["parts"]
+            document["words"] = document["stems"] = [words_of_version_1(order.product_name)]
+            writer.add_document(tantivy.Document(**document))
+        writer.commit()
+        (self.directory / "current").write_text(json.dumps(["orders-1", 4_001]))
 
     def target(self) -> TantivyTarget:
         """Return handles of their own in both roles."""

@@ -1,6 +1,6 @@
 """What a search has to answer, by looking at every order: slow, and plain enough to be believed.
 
-It shares with the adapters how text becomes words (tested on its own) and nothing else.
+It shares with the adapters how a name and a query become terms (tested on its own), nothing else.
 """
 
 import functools
@@ -10,7 +10,7 @@ from uuid import UUID
 
 from polyglot_persistence.domain.order import Order, to_micros
 from polyglot_persistence.domain.search import Bounds, Sort
-from polyglot_persistence.domain.text import QueryWord, parse_query, stem, words
+from polyglot_persistence.domain.terms import QueryWord, name_terms, parse_query
 
 EVERYTHING = Bounds()
 
@@ -24,9 +24,9 @@ def expected(
     for order in orders:
         tiers = [_tier(word, order.product_name) for word in parsed]
         if tiers and all(tiers) and _within(order, bounds):
-            typos, exact = tiers.count(1), tiers.count(3)
+            typos, parts, exact = (tiers.count(tier) for tier in (1, 2, 4))
             keys: dict[Sort, tuple[Any, ...]] = {
-                Sort.RELEVANCE: (-typos, exact, order.created_at),
+                Sort.RELEVANCE: (-typos, -parts, exact, order.created_at),
                 Sort.NEWEST: (order.created_at,),
                 Sort.AMOUNT: (order.amount, order.created_at),
             }
@@ -46,13 +46,15 @@ def _within(order: Order, bounds: Bounds) -> bool:
 
 @functools.cache
 def _tier(word: QueryWord, name: str) -> int:
-    """Return 3 for an exact match, 2 for a prefix, 1 for a typo, 0 for none."""
-    own = words(name)
-    if any(stem(one) == word.stem for one in own):
+    """Return 4 for an exact match, 3 for a beginning, 2 for a part, 1 for a typo, 0 for none."""
+    own = name_terms(name)
+    if set(own.exact) & set(word.exact):
+        return 4
+    if any(one.startswith(word.prefixes) for one in own.words):
         return 3
-    if any(one.startswith(word.prefixes) for one in own):
+    if any(one.startswith(word.parts) for one in own.parts):
         return 2
-    return int(any(edits(stem(one), word.stem) <= word.typos_max for one in own))
+    return int(any(edits(one, word.exact[0]) <= word.typos_max for one in own.exact))
 
 
 @functools.cache  # names repeat their words

@@ -1,6 +1,9 @@
 """The simulated search engine for the contract suite."""
 
+from collections.abc import Sequence
+
 from polyglot_persistence.adapters.clock import SystemClock
+from polyglot_persistence.domain.order import Order
 from polyglot_persistence.ports import SearchIndex
 from polyglot_persistence.ports.audit import SearchContents
 from polyglot_persistence.ports.rebuild import RebuildTarget
@@ -57,6 +60,10 @@ class Simulated(ForgetfulEngine):
     async def make_foreign(self, form: int) -> None:
         """Let the current one be of another form."""
         self.server.make_foreign(form)
+
+    async def make_version_1(self, orders: Sequence[Order]) -> None:
+        """There was no simulated one."""
+        raise NotImplementedError
 
     def target(self) -> RebuildTarget:
         """Return what builds it anew."""

@@ -14,7 +14,7 @@ from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.domain.matching import spans_of
 from polyglot_persistence.domain.order import derived_id, new_id
 from polyglot_persistence.domain.search import NameOrders, SearchQuery
-from polyglot_persistence.domain.text import QueryWord
+from polyglot_persistence.domain.terms import QueryWord
 from polyglot_persistence.errors import ConflictError
 from polyglot_persistence.flows.accept import Acceptance
 from polyglot_persistence.flows.health import Health

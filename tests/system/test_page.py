@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import pytest_asyncio
@@ -192,6 +193,41 @@ async def test_search_answers_while_one_types(at: Visit, api: Api) -> None:
     await expect(at.page.locator(".order")).to_contain_text("SOFT DRINKS, 2 L")
     await at.open("?q=nothinglikethis")
     await expect(search.get_by_role("status")).to_contain_text("Nothing found")
+
+
+@pytest.mark.parametrize(
+    "name", ["__proto__", "constructor", "a&limit=0#x?y=%41+\u00fc\"'<img src=x>", "${1+1}{{2}}"]
+)
+async def test_an_odd_name_is_only_a_name(at: Visit, api: Api, name: str) -> None:
+    """It is shown and sent as it is, and no object of the page learns anything from it."""
+    await searchable(api, await api.order(name, "7.77"))
+    await at.open()
+    learned = """() => JSON.stringify([Object, Array, String, Function].map(
+        (one) => Object.getOwnPropertyNames(one.prototype).sort()))"""
+    before = await at.page.evaluate(learned)
+    search = at.panel("Search")
+    async with at.page.expect_request(
+        lambda request: parse_qs(urlsplit(request.url).query).get("q") == [name]
+    ):
+        await search.get_by_role("searchbox").fill(name)
+    await expect(search.locator(".hit").first).to_contain_text(name)
+    await search.locator(".hit").first.click()
+    await expect(at.page.locator(".order")).to_contain_text(name)
+    assert await at.page.evaluate(learned) == before
+
+
+async def test_the_key_is_kept_for_its_tab_alone(at: Visit) -> None:
+    """Nothing else is stored, and another tab has none; nor has the tab, once it is taken out."""
+    await at.open()
+    stored = "() => [{...sessionStorage}, {...localStorage}, document.cookie]"
+    session, local, cookie = await at.page.evaluate(stored)
+    assert (list(session.values()), local, cookie) == ([keys.SECRET], {}, "")
+    other = await at.page.context.new_page()
+    await other.goto(at.url)
+    await expect(other.locator(".mode")).to_have_text("Normal")
+    assert await other.evaluate(stored) == [{}, {}, ""]
+    assert await other.evaluate("() => caches.keys()") == []
+    await other.close()
 
 
 async def test_sales_are_shown_by_period_and_product(at: Visit, api: Api) -> None:

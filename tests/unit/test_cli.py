@@ -50,6 +50,38 @@ def test_the_version() -> None:
     assert json.loads(_run("version", "--json").stdout) == {"version": __version__}
 
 
+USE_SETTINGS = [
+    *("api", "worker", "up", "demo --no-open", "migrate", "config", "doctor", "search rebuild"),
+    *("audit", "sales rebuild", "dead-letters list", "dead-letters show 1"),
+]
+"""Every command that reads the settings."""
+
+
+@pytest.mark.parametrize("command", USE_SETTINGS)
+def test_what_is_ignored_is_said_once(
+    command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By each command, and not again by the processes that it starts."""
+    left: list[str] = []
+
+    async def look(**_: object) -> None:
+        left.extend(name for name in ("API_PORT", "OTEL_TRACES_EXPORTER") if name in os.environ)
+
+    monkeypatch.setattr(bootstrap, "run_api", lambda *_: 0)
+    monkeypatch.setattr(bootstrap, "run_worker", lambda *_: 0)
+    monkeypatch.setattr(supervisor, "up", look)
+    monkeypatch.setenv("API_PORT", "tcp://10.0.0.1:8080")
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    monkeypatch.setenv("POSTGRES_DSN", "postgresql://nobody@127.0.0.1:1/nothing")
+    monkeypatch.setenv("REDIS_ADDR", "127.0.0.1:1")
+    monkeypatch.setenv("RABBITMQ_URL", "redis://127.0.0.1:1")
+    monkeypatch.setenv("ELASTICSEARCH_URL", f"tantivy://{tmp_path}/search")
+    done = CliRunner().invoke(app, command.split())
+    said = [line for line in done.stderr.splitlines() if line.startswith("polyglot: warning: ")]
+    assert [line.split(": ")[2] for line in said] == ["API_PORT", "OTEL_TRACES_EXPORTER"]
+    assert left == []
+
+
 @pytest.mark.parametrize("command", ["api", "worker", "up", "migrate", "config", "doctor"])
 def test_a_wrong_setting_is_one_line(command: str) -> None:
     """Exit code 2, one line on stderr, nothing on stdout."""

@@ -1,6 +1,7 @@
 """Compose file, Dockerfile and what they mount agree with settings, documents and each other."""
 
 import re
+import shlex
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from polyglot_persistence.config import load
+from polyglot_persistence.bootstrap.stores import SEARCH_ALIAS
+from polyglot_persistence.config import Settings, load
 from scripts import document_settings, lock
 
 ROOT = Path(__file__).parents[2]
@@ -20,6 +22,23 @@ OPERATIONS = (ROOT / "docs" / "ops.md").read_text()
 OURS = ("api", "worker")
 STORES = ("redis", "rabbitmq", "postgres", "elasticsearch")
 MONITORING = ("prometheus", "grafana")
+PASSWORDS = {
+    "postgres_password": {*OURS, "postgres"},
+    "redis_password": {*OURS, "redis"},
+    "rabbitmq_password": {*OURS, "rabbitmq"},
+    "elasticsearch_password": {*OURS, "elasticsearch"},
+    "kibana_password": {"elasticsearch", "kibana"},
+    "grafana_password": {"grafana"},
+}
+"""Each with whom it is known to."""
+NETWORKS = {
+    "edge": {"api"},
+    "stores": {*OURS, *STORES},
+    "kibana": {"elasticsearch", "kibana"},
+    "metrics": {*OURS, "rabbitmq", "prometheus"},
+    "monitoring": {"prometheus", "grafana"},
+}
+"""Each with whom it joins."""
 ADDRESSES = {"POSTGRES_DSN", "REDIS_ADDR", "RABBITMQ_URL", "ELASTICSEARCH_URL"}
 OPENTELEMETRY = {
     "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -28,6 +47,7 @@ OPENTELEMETRY = {
     "OTEL_TRACES_SAMPLER_ARG",
 }
 """Standard variables, which its SDK reads itself."""
+_SECRET = re.compile(r"/run/secrets/(\w+)")
 _INNERMOST = re.compile(r"\$\{(\w+):-([^${}]*)\}")
 _PORT = re.compile(r"\$\{BIND_ADDRESS:-127\.0\.0\.1\}:\$\{(\w+):-(\d+)\}:(\d+)")
 
@@ -47,6 +67,16 @@ def environment(service: str, **variables: str) -> dict[str, str]:
         name: variables.get(name, "") if value is None else interpolated(value, variables)
         for name, value in SERVICES[service]["environment"].items()
     }
+
+
+def settings_of(service: str, secrets: Path, **variables: str) -> Settings:
+    """Return the service's settings, as it reads them with the secrets of a directory."""
+    return load(
+        {
+            name: _SECRET.sub(rf"{secrets}/\1", value)
+            for name, value in environment(service, **variables).items()
+        }
+    )
 
 
 def published(service: str) -> dict[str, tuple[int, int]]:
@@ -114,6 +144,7 @@ def test_ports_are_the_well_known_ones_on_the_loopback() -> None:
 def test_every_variable_is_documented() -> None:
     """The operations page names whatever can be set from outside."""
     names = set(re.findall(r"\$\{(\w+):-", (ROOT / "docker-compose.yml").read_text()))
+    assert "SECRETS_DIR" in names
     assert [name for name in sorted(names) if f"`{name}`" not in OPERATIONS] == []
 
 
@@ -123,6 +154,59 @@ def test_ours_start_after_the_stores() -> None:
     for name in OURS:
         assert SERVICES[name]["depends_on"] == dict.fromkeys(STORES, healthy)
     assert SERVICES["kibana"]["depends_on"] == {"elasticsearch": healthy}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_nothing_is_written_but_to_volumes_and_memory(name: str) -> None:
+    """Everything else of a container is read-only."""
+    assert SERVICES[name]["read_only"]
+
+
+def test_each_network_joins_those_who_talk() -> None:
+    """Nobody else; and only one that no port is open for can be internal."""
+    joined = {
+        network: {name for name, service in SERVICES.items() if network in service["networks"]}
+        for network in NETWORKS
+    }
+    assert joined == NETWORKS
+    assert COMPOSE["networks"].keys() == NETWORKS.keys()
+    assert [name for name, one in COMPOSE["networks"].items() if one] == ["metrics"]
+    assert COMPOSE["networks"]["metrics"] == {"internal": True}
+    for name in SERVICES:
+        if published(name):
+            assert set(SERVICES[name]["networks"]) - {"metrics"}, name
+
+
+def test_a_password_is_a_file_of_those_who_need_it() -> None:
+    """It is in deploy/secrets, or where SECRETS_DIR says, and in no environment."""
+    known = {
+        secret: {name for name, one in SERVICES.items() if secret in one.get("secrets", [])}
+        for secret in COMPOSE["secrets"]
+    }
+    assert known == PASSWORDS
+    for secret, source in COMPOSE["secrets"].items():
+        file = ROOT / interpolated(source["file"], {})
+        assert file == ROOT / "deploy/secrets" / secret
+        assert file.stat().st_mode & 0o004, "whoever runs the container can read it"
+        assert interpolated(source["file"], {"SECRETS_DIR": "/safe"}) == f"/safe/{secret}"
+    for name, service in SERVICES.items():
+        text = str({key: value for key, value in service.items() if key != "secrets"})
+        mounts = [one.split(":")[0] for one in service.get("volumes", []) if one[0] == "."]
+        text += "".join(
+            file.read_text()
+            for mount in mounts
+            for file in [ROOT / mount, *(ROOT / mount).glob("*.sh")]
+            if file.is_file()
+        )
+        used = set(_SECRET.findall(text))
+        assert used == {secret for secret, users in PASSWORDS.items() if name in users}, name
+
+
+def test_the_default_passwords_are_told() -> None:
+    """The operations page has each, for whoever logs in, and says how to change them."""
+    for secret in PASSWORDS:
+        assert f"`{(ROOT / 'deploy/secrets' / secret).read_text().strip()}`" in OPERATIONS
+    assert "`SECRETS_DIR`" in OPERATIONS
 
 
 def test_data_is_in_named_volumes() -> None:
@@ -145,7 +229,7 @@ def test_what_is_mounted_is_there_and_cannot_be_written() -> None:
         for volume in service.get("volumes", [])
         if volume.startswith(".")
     ]
-    assert len(mounted) == 4
+    assert len(mounted) == 6
     for source, _, mode in mounted:
         assert (ROOT / source).exists(), source
         assert mode == "ro"
@@ -155,16 +239,19 @@ def test_what_is_mounted_is_there_and_cannot_be_written() -> None:
 def test_images_are_pinned(name: str) -> None:
     """By a whole version, and under a name that leaves the registry to the engine."""
     image, _, tag = SERVICES[name]["image"].partition(":")
-    assert re.match(r"v?\d+\.\d+(\.\d+)?(-\w+)?$", tag)
+    assert re.match(r"v?\d+\.\d+(\.\d+)?(-\w+)?(@sha256:[0-9a-f]{64})?$", tag)
     assert "." not in image
 
 
 def test_elasticsearch_matches_its_client() -> None:
     """Server, Kibana and the pinned client are of one minor version."""
     minor = pins("image")["elasticsearch"].rpartition(".")[0]
-    assert SERVICES["elasticsearch"]["image"].startswith(f"elasticsearch:{minor}.")
-    version = SERVICES["elasticsearch"]["image"].partition(":")[2]
-    assert SERVICES["kibana"]["image"] == f"kibana:{version}"
+    tags = {
+        name: SERVICES[name]["image"].partition("@")[0].partition(":")[2]
+        for name in ("elasticsearch", "kibana")
+    }
+    assert tags["elasticsearch"] == tags["kibana"]
+    assert tags["kibana"].startswith(f"{minor}.")
 
 
 # --- settings --------------------------------------------------------------------------------
@@ -183,48 +270,64 @@ def test_every_setting_reaches_the_container(service: str) -> None:
     given = {name for name in SERVICES[service]["environment"] if name not in OPENTELEMETRY}
     other = {"api": "WORKER_PORT", "worker": "API_PORT"}[service]
     assert given == names - {other, *(["API_HOST"] if service == "worker" else [])}
-    assert load(environment(service, LOG_LEVEL="debug")).log_level == "debug"
+    settings = settings_of(service, ROOT / "deploy/secrets", LOG_LEVEL="debug")
+    assert settings.log_level == "debug"
 
 
 @pytest.mark.parametrize("service", OURS)
 def test_the_stores_are_found_by_default(service: str) -> None:
-    """Without any variable the addresses are the settings' own defaults."""
-    settings, default = load(environment(service)), load({})
-    assert settings.postgres_url == default.postgres_url
-    assert settings.redis_addr == default.redis_addr
+    """Without any variable the addresses are the settings' own defaults, with passwords."""
+    settings, default = settings_of(service, ROOT / "deploy/secrets"), load({})
+    assert settings.postgres_dsn == default.postgres_dsn
+    assert settings.redis_addr == f"redis://:secret@{default.redis_addr}"
     assert settings.rabbitmq_url == default.rabbitmq_url
-    assert settings.elasticsearch_url == default.elasticsearch_url
+    assert settings.elasticsearch_url == "http://polyglot:secret@elasticsearch:9200"
     hosts = {"redis", "rabbitmq", "postgres", "elasticsearch"}
     addresses = " ".join(environment(service)[name] for name in ADDRESSES)
     assert {host for host in hosts if re.search(rf"\b{host}(:|\b)", addresses)} == hosts
 
 
-def test_logins_reach_both_sides() -> None:
-    """One variable sets a name or password for the server and for those who log in."""
-    given = {
-        "POSTGRES_USER": "clerk",
-        "POSTGRES_PASSWORD": "pass word",
-        "POSTGRES_DB": "shop",
-        "RABBITMQ_USER": "mule",
-        "RABBITMQ_PASSWORD": "s3cret",
-    }
-    settings = load(environment("worker", **given))
-    assert "clerk:pass%20word@postgres" in settings.postgres_url
-    assert settings.postgres_url.endswith("/shop?sslmode=disable")
-    assert settings.rabbitmq_url.startswith("amqp://mule:s3cret@rabbitmq:")
+def test_logins_reach_both_sides(tmp_path: Path) -> None:
+    """A variable or file sets a name or password for the server and for those who log in."""
+    for secret in PASSWORDS:
+        (tmp_path / secret).write_text(f"{secret} {secret}\n")
+    given = {"POSTGRES_USER": "clerk", "POSTGRES_DB": "shop", "RABBITMQ_USER": "mule"}
+    settings = settings_of("worker", tmp_path, **given)
+    assert "clerk:postgres_password%20postgres_password@postgres" in settings.postgres_dsn
+    assert settings.postgres_dsn.endswith("/shop?sslmode=disable")
+    assert settings.rabbitmq_url.startswith("amqp://mule:rabbitmq_password%20rabbitmq_password@")
     assert environment("postgres", **given) == {
-        name: value for name, value in given.items() if name.startswith("POSTGRES")
+        "POSTGRES_USER": "clerk",
+        "POSTGRES_DB": "shop",
+        "POSTGRES_PASSWORD_FILE": "/run/secrets/postgres_password",
     }
-    assert environment("rabbitmq", **given) == {
-        "RABBITMQ_DEFAULT_USER": "mule",
-        "RABBITMQ_DEFAULT_PASS": "s3cret",
+    assert environment("rabbitmq", **given) == {"RABBITMQ_DEFAULT_USER": "mule"}
+
+
+def test_elasticsearch_has_its_users_and_no_others() -> None:
+    """API and worker are one, Kibana is another, and neither is a superuser."""
+    start = (ROOT / "deploy/elasticsearch/start.sh").read_text()
+    users = dict(re.findall(r"^add_user (\w+) (\S+) ", start, re.MULTILINE))
+    assert users == {"polyglot": "polyglot,kibana_admin", "kibana_server": "kibana_system"}
+    assert environment("elasticsearch")["xpack.security.enabled"] == "true"
+    assert environment("elasticsearch")["transport.host"] == "127.0.0.1"
+    roles = yaml.safe_load((ROOT / "deploy/elasticsearch/roles.yml").read_text())
+    assert roles == {
+        "polyglot": {
+            "cluster": ["monitor"],
+            "indices": [{"names": [f"{SEARCH_ALIAS}*"], "privileges": ["all"]}],
+        }
     }
+    kibana = yaml.safe_load((ROOT / "deploy/kibana/kibana.yml").read_text())
+    assert kibana["elasticsearch.username"] == "kibana_server"
+    assert kibana["elasticsearch.password"] == "${KIBANA_PASSWORD}"
 
 
 def test_redis_is_durable_and_holds_the_dirty_watermark() -> None:
     """It fsyncs before it answers, evicts persisted orders only, and has room for the others."""
-    words = SERVICES["redis"]["command"].split()
-    assert words.pop(0) == "redis-server"
+    script = SERVICES["redis"]["command"][-1].replace("\\\n", "")
+    _, _, line = script.partition("exec redis-server - ")
+    words = shlex.split(line.partition("<<")[0])
     options = dict(zip(words[::2], words[1::2], strict=True))
     assert options["--appendonly"] == "yes"
     assert options["--appendfsync"] == "always"

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pytest
 from asyncpg import connect_utils
@@ -57,7 +58,7 @@ def test_the_defaults_are_the_peers() -> None:
         settings.mv_refresh_schedule,
     )
     assert (
-        settings.postgres_url == "postgresql://postgres:secret@postgres/ecommerce?sslmode=disable"
+        settings.postgres_dsn == "postgresql://postgres:secret@postgres/ecommerce?sslmode=disable"
     )
 
 
@@ -185,7 +186,7 @@ def test_an_error_holds_no_password(name: str, address: str) -> None:
 def test_a_password_never_shows(name: str, address: str) -> None:
     """It is in the value that the adapter gets, and in nothing that is for people."""
     settings = load({name: address})
-    assert getattr(settings, name.lower()) == address
+    assert SECRET in unquote(getattr(settings, name.lower()))
     shown = f"{settings!r} {settings} {settings.describe()}"
     assert "hunter2" not in shown
     assert "secret" not in next(d.value for d in settings.describe() if d.name == name)
@@ -207,6 +208,81 @@ def test_a_secret_comes_from_a_file(tmp_path: Path) -> None:
     assert settings.postgres_dsn.endswith("@h/db")
     described = next(d for d in settings.describe() if d.name == "POSTGRES_DSN")
     assert (described.value, described.source) == ("postgresql://u:***@h/db", "file")
+
+
+NAMING_A_FILE = {
+    "POSTGRES_DSN": [
+        ("host=h user=u password_file={file}", "postgresql://u:{password}@h/"),
+        (
+            "password_file='{file}' dbname=d host=one,two",
+            "postgresql://:{password}@/d?host=one%2Ctwo",
+        ),
+        (
+            "postgresql://u@one,two:5433/d?password_file={file}",
+            "postgresql://u:{password}@one,two:5433/d",
+        ),
+        (
+            "postgres://u@/d?host=/run&password_file={file}&sslmode=disable",
+            "postgres://u:{password}@/d?host=/run&sslmode=disable",
+        ),
+    ],
+    "REDIS_ADDR": [
+        ("redis://h:6379?password_file={file}", "redis://:{password}@h:6379"),
+        ("rediss://u@h/2?password_file={file}", "rediss://u:{password}@h/2"),
+        ("unix:///run/s?password_file={file}&db=1", "unix:///run/s?db=1&password={password}"),
+        ("unix:///run/s?password_file={file}", "unix:///run/s?password={password}"),
+    ],
+    "RABBITMQ_URL": [
+        ("amqp://u@h:5672/?password_file={file}", "amqp://u:{password}@h:5672/"),
+        ("amqps://u@h/shop?password_file={file}", "amqps://u:{password}@h/shop"),
+    ],
+    "ELASTICSEARCH_URL": [
+        ("http://u@h:9200?password_file={file}", "http://u:{password}@h:9200"),
+        ("https://u@h/below/?password_file={file}", "https://u:{password}@h/below/"),
+    ],
+}
+"""Addresses as they are written, and as they are used."""
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "used"),
+    [(name, *case) for name, cases in NAMING_A_FILE.items() for case in cases],
+)
+@pytest.mark.parametrize("password", ["secret", "p@ss:w/rd?#&=%", "with 'quotes\\' \"and\" blanks"])
+def test_an_address_names_the_file_of_its_password(
+    tmp_path: Path, name: str, address: str, used: str, password: str
+) -> None:
+    """It is used with it, and shown without."""
+    file = tmp_path / "password"
+    file.write_text(f"{password}\n")
+    address = address.format(file=file)
+    settings = load({name: address})
+    assert getattr(settings, name.lower()) == used.format(password=quote(password, safe=""))
+    (shown,) = [one for one in settings.describe() if one.name == name]
+    assert (shown.value, shown.source) == (address, "environment")
+    assert password not in repr(settings)
+
+
+@pytest.mark.parametrize("name", NAMING_A_FILE)
+def test_a_password_file_that_does_not_do_is_an_error(tmp_path: Path, name: str) -> None:
+    """Missing, empty, too long, or beside another password, which is not told."""
+    address, _ = NAMING_A_FILE[name][0]
+    file = tmp_path / "password"
+    for content, reason in ((None, "No such file"), ("", "is empty"), ("x" * 70_000, "KiB")):
+        if content is not None:
+            file.write_text(content)
+        with pytest.raises(ConfigurationError, match=f"{name}: .*{reason}"):
+            load({name: address.format(file=file)})
+    file.write_text("secret")
+    two = {
+        "POSTGRES_DSN": f"host=h user=u password={quote(SECRET)} password_file={file}",
+        "REDIS_ADDR": f"redis://:{quote(SECRET)}@h?password_file={file}",
+        "RABBITMQ_URL": f"amqp://u:{quote(SECRET)}@h?password_file={file}",
+        "ELASTICSEARCH_URL": f"http://u:{quote(SECRET)}@h?password_file={file}",
+    }[name]
+    with pytest.raises(ConfigurationError, match="names one by password_file") as raised:
+        load({name: two})
+    assert quote(SECRET) not in str(raised.value)
 
 
 def _directory(path: Path) -> None:
@@ -330,8 +406,7 @@ def test_service_links_are_ignored_with_a_warning(name: str, link: str) -> None:
     """Kubernetes sets such variables for every Service of the namespace."""
     settings, default = load({name: link}), load({})
     assert getattr(settings, name.lower()) == getattr(default, name.lower())
-    (warning,) = settings.warnings
-    assert warning.startswith(f"{name}: is set by Kubernetes")
+    assert settings.ignored[name].startswith("is set by Kubernetes")
     (shown,) = [one for one in settings.describe() if one.name == name]
     assert shown.source == "default"
 
@@ -348,8 +423,8 @@ def test_an_unknown_exporter_is_a_warning(exporter: str) -> None:
     """The variable is every program's on the machine."""
     settings = load({"OTEL_TRACES_EXPORTER": exporter})
     assert settings.otel_traces_exporter == "none"
-    assert [exporter in warning for warning in settings.warnings] == [True]
-    assert load({"OTEL_TRACES_EXPORTER": "otlp"}).warnings == []
+    assert [exporter in warning for warning in settings.ignored.values()] == [True]
+    assert load({"OTEL_TRACES_EXPORTER": "otlp"}).ignored == {}
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """How near two words are, and what comparing them costs the event loop."""
 
 import asyncio
+import string
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import timedelta
 from decimal import Decimal
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from polyglot_persistence.domain.matching import edits
 from polyglot_persistence.domain.order import Order, new_id
 from polyglot_persistence.domain.search import NameOrders, SearchQuery
-from polyglot_persistence.domain.text import QueryWord, parse_query
+from polyglot_persistence.domain.terms import QueryWord, parse_query
 from polyglot_persistence.flows.search import SearchFlow
 from polyglot_persistence.ports import Hit, SearchIndex, SearchResult
 from tests.support.orders import START
@@ -56,6 +57,18 @@ def flow_over(names: Sequence[str], *, are_hits: bool) -> SearchFlow:
     return SearchFlow(cast("SearchIndex", Shop(names, are_hits=are_hits)), FakeClock())
 
 
+async def longest_callback_seconds(asking: Coroutine[Any, Any, object]) -> float:
+    """Return the most processor time that a turn of the event loop takes meanwhile."""
+    longest = 0.0
+    asked = asyncio.ensure_future(asking)
+    while not asked.done():
+        started = time.thread_time()
+        await asyncio.sleep(0)
+        longest = max(longest, time.thread_time() - started)
+    await asked
+    return longest
+
+
 def planted(place: int) -> str:
     """Return a name of three words of 64 letters, like no other, a typo off at both ends."""
     middle = "abcdefghij" * 6
@@ -68,14 +81,23 @@ async def test_planted_names_do_not_hold_the_event_loop(are_hits: bool) -> None:
     """A page of them, and a correction out of them, take many turns of the loop."""
     flow = flow_over([planted(place) for place in range(300)], are_hits=are_hits)
     query = parse_query(" ".join(f"{first}{'abcdefghij' * 6}kkk" for first in "uvw"))
-    longest = 0.0
-    searching = asyncio.ensure_future(flow.search(SearchQuery(query, 100)))
-    while not searching.done():
-        started = time.thread_time()
-        await asyncio.sleep(0)
-        longest = max(longest, time.thread_time() - started)
-    await searching
-    assert longest < CALLBACK_SECONDS_MAX
+    assert await longest_callback_seconds(flow.search(SearchQuery(query, 100))) < (
+        CALLBACK_SECONDS_MAX
+    )
+
+
+@pytest.mark.parametrize("text", ["abcd efgh ijkl mnop", "ab cd e", "ab"])
+async def test_names_of_many_words_do_not_hold_the_event_loop(text: str) -> None:
+    """Neither in a page nor in a suggestion, with letters that are looked for among names."""
+    letters = string.ascii_lowercase
+    names = [
+        " ".join(a + b for a in letters[n % 20 : n % 20 + 3] for b in letters[:22]) + f" {n}"
+        for n in range(200)
+    ]
+    flow = flow_over(names, are_hits=True)
+    query = SearchQuery(parse_query(text), 100)
+    for asking in (flow.search(query), flow.suggest(text, 20)):
+        assert await longest_callback_seconds(asking) < CALLBACK_SECONDS_MAX
 
 
 @pytest.mark.parametrize(

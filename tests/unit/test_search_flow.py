@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from polyglot_persistence.domain.search import NameOrders
-from polyglot_persistence.domain.text import QueryWord
+from polyglot_persistence.domain.terms import QueryWord
 from polyglot_persistence.flows.search import (
     LOOKED_THROUGH_MAX,
     SUGGESTIONS_REMEMBERED_SECONDS,

@@ -45,6 +45,16 @@ def test_kinds_that_are_named_exist() -> None:
         assert set(named) <= KINDS.keys()
 
 
+def test_of_each_kind_it_is_said_what_it_did_before() -> None:
+    """Once; a kind that did no harm says of itself that it is a guard."""
+    text = PAGE.split("\n## What each kind did before\n")[1].split("\n## ")[0]
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row[0])]
+    assert sorted(named) == sorted(KINDS)
+    guards = {name for name, one in KINDS.items() if one.harm.startswith("Guard: ")}
+    assert guards == set(re.findall(r"`(\w+)`", rows[-1][0]))
+
+
 @pytest.mark.parametrize("section", ["OWASP API Security Top 10 2023", "OWASP ASVS 5.0, level 2"])
 def test_each_row_has_a_state_and_a_reason(section: str) -> None:
     """What is met is shown by a test; the rest says why."""

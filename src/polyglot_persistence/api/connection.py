@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
             self._refuse(UNAVAILABLE, reason, RETRY_HEADERS, linger=False)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  whatever it was
-        """Let go of everything."""
+        """Let go of everything, and of what refers back, so that no garbage is left to collect."""
         self._state.connections.discard(self)
         self.shared.crowd.leave(self.remote.network)
         self._release(self.held_bytes)
@@ -123,8 +123,10 @@ class Connection(asyncio.Protocol):
         self._phase = _CLOSED
         self.deadline = self.write_deadline = math.inf
         self.resume_writing()
-        if self._exchange is not None:
-            self._exchange.lost()
+        self.head.close()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.lost()
 
     def data_received(self, data: bytes) -> None:
         """Take what was read, or keep it if it is not its turn."""

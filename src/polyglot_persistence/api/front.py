@@ -6,12 +6,13 @@ that nothing that a client wrote itself does.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple, TypeVar
 
-from polyglot_persistence.api.heads import BadHeadError, is_host
+from polyglot_persistence.api.heads import HOST_BYTES_MAX, BadHeadError, is_host
+from polyglot_persistence.api.problems import HEAD_TOO_LARGE
 from polyglot_persistence.api.replies import Headers
 from polyglot_persistence.domain.origin import (
     DEFAULT_PORTS,
@@ -24,13 +25,30 @@ from polyglot_persistence.errors import ForbiddenError, MisdirectedError
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _SHOWN_MAX = 200
 
-_ELEMENT = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*")+')
-_PAIR = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^";\s]*)')
+FORWARDED_BYTES_MAX = 8 * 1024
+"""Of all that proxies say of one request; as long as the longest header that nginx passes on."""
+HOPS_MAX = 32
+"""Trusted proxies that are followed from one to the next."""
+ORIGIN_BYTES_MAX = len("https://") + HOST_BYTES_MAX
+PREFIX_CHARACTERS_MAX = 256
+
+_FORWARDED = b"forwarded"
+_FOR, _PROTO, _HOST, _PREFIX = (
+    b"x-forwarded-" + name for name in (b"for", b"proto", b"host", b"prefix")
+)
+_OF_PROXIES = frozenset({_FORWARDED, _FOR, _PROTO, _HOST, _PREFIX})
+
+# One parameter of an element, or none, and what separates it from the next (RFC 7239, section 4).
+# Possessive, so that nothing is looked at twice: what does not match ends the reading.
+_PAIR = re.compile(
+    r"[ \t]*+(?:([!#$%&'*+.^_`|~0-9A-Za-z-]++)=(?:\"((?:[^\"\\]|\\.)*+)\"|([^\",;\s]*+)))?+"
+    r"[ \t]*+([,;]|\Z)"
+)
 _ESCAPED = re.compile(r"\\(.)")
 _NODE = re.compile(r"\[([^\]]+)\](?::[^:]*)?|([^:]+):[^:]*")
 _Value = TypeVar("_Value")
 
-_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
+_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 
 
 class Seen(NamedTuple):
@@ -135,8 +153,9 @@ class Front:
             BadHeadError: it cannot be read, or contradicts itself: a proxy passed on what it
                 should have dropped.
         """
-        elements = [_pairs(one) for one in _ELEMENT.findall(_joined(headers, b"forwarded"))]
-        hops = _listed(headers, b"x-forwarded-for")
+        said = _said(headers)
+        elements = _elements(said.get(_FORWARDED, ""))
+        hops = _listed(said, _FOR)
         client, used = self._client(peer, [one.get("for", "") for one in elements])
         if hops or not elements:
             by_hops = self._client(peer, hops)
@@ -150,11 +169,11 @@ class Front:
             element = _at(elements, used) or {}
             scheme, host = element.get("proto", ""), element.get("host", "")
         else:
-            scheme = _at(_listed(headers, b"x-forwarded-proto"), used) or ""
-            host = _at(_listed(headers, b"x-forwarded-host"), used) or ""
-        prefix = _at(_listed(headers, b"x-forwarded-prefix"), used)
-        if prefix is not None and (prefix := prefix.rstrip("/")) and not _PREFIX.fullmatch(prefix):
-            raise BadHeadError("X-Forwarded-Prefix is not a path like /polyglot")
+            scheme = _at(_listed(said, _PROTO), used) or ""
+            host = _at(_listed(said, _HOST), used) or ""
+        prefix = _at(_listed(said, _PREFIX), used)
+        if prefix is not None and (prefix := prefix.rstrip("/")):
+            _check_prefix(prefix)
         encoded = host.encode("latin-1", "replace")
         if not is_host(encoded):
             raise BadHeadError("the forwarded host is none")
@@ -168,6 +187,8 @@ class Front:
         """
         client = peer
         for used, hop in enumerate(reversed(hops), 1):
+            if used > HOPS_MAX:
+                raise BadHeadError(f"it names more than {HOPS_MAX} trusted proxies in a row")
             address = _address_of(hop)
             if address is None:
                 return client, used
@@ -186,21 +207,56 @@ def header(headers: Headers, wanted: bytes) -> bytes | None:
     return next((value for name, value in headers if name == wanted), None)
 
 
-def _joined(headers: Headers, wanted: bytes) -> str:
-    return ",".join(value.decode("latin-1") for name, value in headers if name == wanted)
+def _said(headers: Headers) -> Mapping[bytes, str]:
+    """Return what proxies say, by header; of several headers of one name, all of it."""
+    said: dict[bytes, str] = {}
+    size = 0
+    for name, value in headers:
+        if name in _OF_PROXIES:
+            size += len(value)
+            if size > FORWARDED_BYTES_MAX:
+                detail = f"what proxies say may have {FORWARDED_BYTES_MAX} bytes"
+                raise BadHeadError(detail, HEAD_TOO_LARGE)
+            text = value.decode("latin-1")
+            said[name] = f"{said[name]},{text}" if name in said else text
+    return said
 
 
-def _listed(headers: Headers, wanted: bytes) -> Sequence[str]:
-    text = _joined(headers, wanted)
+def _listed(said: Mapping[bytes, str], name: bytes) -> Sequence[str]:
+    text = said.get(name)
     return [one.strip() for one in text.split(",")] if text else []
 
 
-def _pairs(element: str) -> dict[str, str]:
-    """Return the parameters of one element of `Forwarded` (RFC 7239, section 4)."""
-    return {
-        name.lower(): _ESCAPED.sub(r"\1", value[1:-1]) if value[:1] == '"' else value
-        for name, value in _PAIR.findall(element)
-    }
+def _elements(text: str) -> Sequence[Mapping[str, str]]:
+    """Return the elements of `Forwarded`, each as its parameters; empty ones are left out.
+
+    Raises:
+        BadHeadError: it is no such list. What a client began and did not end would swallow what
+            the proxy says.
+    """
+    elements: list[Mapping[str, str]] = []
+    element: dict[str, str] = {}
+    place = 0
+    separator = "," if text else ""
+    while separator:
+        found = _PAIR.match(text, place)
+        if found is None or (found[1] and found[1].lower() in element):
+            raise BadHeadError("Forwarded is not as RFC 7239 has it")
+        name, quoted, bare, separator = found.groups()
+        if name:
+            element[name.lower()] = bare if quoted is None else _ESCAPED.sub(r"\1", quoted)
+        if separator != ";" and element:
+            elements.append(element)
+            element = {}
+        place = found.end()
+    return elements
+
+
+def _check_prefix(prefix: str) -> None:
+    if len(prefix) > PREFIX_CHARACTERS_MAX:
+        raise BadHeadError(f"X-Forwarded-Prefix may have {PREFIX_CHARACTERS_MAX} characters")
+    if not _PATH.fullmatch(prefix):
+        raise BadHeadError("X-Forwarded-Prefix is not a path like /polyglot")
 
 
 def _at(values: Sequence[_Value], used: int) -> _Value | None:
@@ -237,8 +293,13 @@ def _is_own(host: bytes, own: str) -> bool:
     return ip.is_loopback or str(ip) == own.partition("%")[0].removeprefix("::ffff:")
 
 
-@lru_cache(maxsize=256)
 def _origin_of(origin: bytes) -> Origin | None:
+    """Return an origin; None if it is none, or too long to be one, which is not remembered."""
+    return _parsed_origin(origin) if len(origin) <= ORIGIN_BYTES_MAX else None
+
+
+@lru_cache(maxsize=256)
+def _parsed_origin(origin: bytes) -> Origin | None:
     try:
         return parse_origin(origin.decode("latin-1"))
     except ValueError:

@@ -44,6 +44,10 @@ class HeadReader:
         self.size = 0
         self.complete = False
 
+    def close(self) -> None:
+        """Let go of the parser, which has a reference to this; nothing is read any more."""
+        del self._parser
+
     def feed(self, data: bytes) -> bytes:
         """Take bytes of a head, and return those after it.
 

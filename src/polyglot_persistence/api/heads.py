@@ -19,6 +19,9 @@ _UNSUPPORTED_CODING = UNSUPPORTED_MEDIA._replace(
     status=501, title="The server does not take this transfer coding"
 )
 
+HOST_BYTES_MAX = 260
+"""A name of the DNS with a port has at most 259."""
+
 _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(/[^?]*)?(?:\?(.*))?", re.IGNORECASE)
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
@@ -117,9 +120,13 @@ def _take_content_type(head: Head, value: bytes) -> None:
     head.content_type = value
 
 
-@lru_cache(maxsize=64)
 def is_host(value: bytes) -> bool:
-    """Whether a value may stand in a Host header."""
+    """Whether a value may stand in a Host header; what is too long is not remembered as such."""
+    return len(value) <= HOST_BYTES_MAX and _is_host(value)
+
+
+@lru_cache(maxsize=64)
+def _is_host(value: bytes) -> bool:
     return _HOST.fullmatch(value) is not None
 
 

@@ -4,7 +4,6 @@ Invariant: an error is in this project's words, with the place where an editor s
 """
 
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -39,7 +38,6 @@ _FAULTS = (
     ("Invalid \\", "a string holds a backslash that escapes nothing"),
     ("Unexpected UTF-8 BOM", "it begins with two byte order marks"),
 )
-_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 class Number(str):
@@ -119,6 +117,7 @@ def _fault(message: str) -> str:
 
 def _place(text: str, position: int) -> str:
     """Return line and column, both from 1, whichever way the text's lines end."""
-    ends = list(_LINE_END.finditer(text, 0, position))
-    begin = ends[-1].end() if ends else 0
-    return f"line {len(ends) + 1}, column {position - begin + 1}"
+    ends = text.count("\n", 0, position) + text.count("\r", 0, position)
+    ends -= text.count("\r\n", 0, position)
+    begin = max(text.rfind("\n", 0, position), text.rfind("\r", 0, position)) + 1
+    return f"line {ends + 1}, column {position - begin + 1}"

@@ -28,7 +28,7 @@ from polyglot_persistence.api.schemas import (
 )
 from polyglot_persistence.domain.order import CENT, parse_amount, to_micros
 from polyglot_persistence.domain.search import Bounds, Facets, Position, SearchQuery, Sort
-from polyglot_persistence.domain.text import parse_query
+from polyglot_persistence.domain.terms import parse_query
 from polyglot_persistence.errors import InvalidError, MalformedError
 from polyglot_persistence.flows.search import Page, SearchFlow
 

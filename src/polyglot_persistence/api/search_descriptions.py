@@ -48,9 +48,11 @@ SEARCH = Operation(
     "search",
     "reports",
     "Search orders by product name, time and amount",
-    "A word matches exactly, as a beginning, or with a typo, in that order; every word has to "
-    "match. Without `q`, `sort` or a bound is needed. Follow `next` (also in the `Link` header) "
-    "until it is absent; no order is shown twice or left out because others arrive meanwhile. "
+    "A word matches exactly, as a beginning, as a part of a word, or with a typo, in that order; "
+    "every word has to match. Words find each other written together or apart (`wi-fi`, `wifi`) "
+    "and with umlauts or without (`m\u00fcsli`, `muesli`); signs count (`C++`, `C#`). Without `q`, "
+    "`sort` or a bound is needed. Follow `next` (also in the `Link` header) until it is absent; no "
+    "order is shown twice or left out because others arrive meanwhile. "
     "503: the index is missing, incomplete or away; a search never finds only a part.",
     {
         200: Answer(
@@ -103,7 +105,7 @@ SUGGEST = Operation(
     "reports",
     "Complete a product name as it is typed",
     "The most ordered of the names that match every word, exactly or as a beginning; only if "
-    "there is none, those that match with a typo.",
+    "there is none, those that match as a part of a word or with a typo.",
     {
         200: Answer(
             "The names.",

@@ -62,7 +62,7 @@ def migrate(settings: Settings) -> Sequence[str]:
     """Apply the migrations that are missing and return their names."""
     from polyglot_persistence.adapters.postgres.migrate import migrate as apply  # noqa: PLC0415
 
-    return asyncio.run(apply(settings.postgres_url))
+    return asyncio.run(apply(settings.postgres_dsn))
 
 
 def migrate_with_roles(settings: Settings, worker_password: str) -> None:
@@ -73,7 +73,7 @@ def migrate_with_roles(settings: Settings, worker_password: str) -> None:
     from polyglot_persistence.adapters.postgres.roles import migrate_with_roles  # noqa: PLC0415
 
     set_up_logging(settings.log_level, settings.log_format)
-    asyncio.run(migrate_with_roles(settings.postgres_url, worker_password))
+    asyncio.run(migrate_with_roles(settings.postgres_dsn, worker_password))
 
 
 def doctor(settings: Settings) -> Sequence[Finding]:

@@ -41,12 +41,10 @@ async def examine(settings: Settings) -> Sequence[Finding]:
     findings = []
     for name, found in health.stores.items():
         if found.state is None:
-            error, _, remedy = (found.error or "no answer").partition("; a worker builds it anew")
-            fix = f"start it, or correct {_SETTING_OF[name]}"
-            if "CERTIFICATE_VERIFY_FAILED" in (found.error or ""):
+            error = (found.error or "no answer").removesuffix(f"; {found.remedy}")
+            fix = found.remedy or f"start it, or correct {_SETTING_OF[name]}"
+            if "CERTIFICATE_VERIFY_FAILED" in error:
                 fix = f"name the authority of its certificate: {_AUTHORITY_OF[name]}"
-            if remedy:  # the engine is there, and the index is not
-                fix = "polyglot search rebuild, or start a worker, which does it by itself"
             findings.append(Finding(name, "FAIL", error, fix))
             continue
         findings.append(Finding(name, "PASS", found.state.version, ""))

@@ -81,7 +81,7 @@ def connect(settings: Settings) -> Stores:
 
     resources = AsyncExitStack()
     pool = PostgresPool(
-        settings.postgres_url,
+        settings.postgres_dsn,
         size_max=settings.postgres_pool_size,
         connect_timeout_seconds=settings.postgres_connect_timeout_seconds,
         statement_timeout_seconds=settings.postgres_statement_timeout_seconds,
@@ -104,7 +104,7 @@ def connect(settings: Settings) -> Stores:
         AuditStores(PostgresAudit(pool), contents, RedisContents(client)),
         PostgresRebuildRecord(pool),
         target,
-        lambda: apply_migrations(settings.postgres_url),
+        lambda: apply_migrations(settings.postgres_dsn),
         resources.aclose,
     )
 

@@ -26,8 +26,9 @@ def main() -> None:
     except OSError as error:
         if not _came_from_printing(error):
             raise
-        # What could not be written is tried once more when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        from polyglot_persistence.telemetry import drop_stdout
+
+        drop_stdout()
         sys.exit(f"polyglot: the output cannot be written: {error.strerror}")
 
 

@@ -9,7 +9,7 @@ import click
 from polyglot_persistence import __version__
 from polyglot_persistence.cli.api_keys import api_keys
 from polyglot_persistence.cli.audit import audit, sales
-from polyglot_persistence.cli.command import Commands, as_json
+from polyglot_persistence.cli.command import Commands, as_json, settings_in_effect
 from polyglot_persistence.cli.dead_letters import dead_letters
 from polyglot_persistence.cli.search import search
 
@@ -25,15 +25,6 @@ SECTIONS = {
     "About this program": ("config", "completion", "version"),
 }
 """Every command, in the order in which somebody meets them."""
-
-
-def _settings() -> "Settings":
-    from polyglot_persistence.config import load
-
-    settings = load(os.environ)
-    for warning in settings.warnings:
-        click.echo(f"polyglot: warning: {warning}", err=True)
-    return settings
 
 
 def _address(settings: "Settings", host: str | None, port: int | None) -> tuple[str, int]:
@@ -130,7 +121,7 @@ def demo(port: int | None, rate: float, data_dir: Path, *, opens_page: bool) -> 
     from polyglot_persistence.telemetry import set_up_logging
 
     os.environ.setdefault("LOG_LEVEL", "error")  # also of API and worker: people read this
-    settings = _settings()
+    settings = settings_in_effect()
     set_up_logging(settings.log_level, settings.log_format)
     shown = Demo(rate=rate, data_dir=data_dir, opens_page=opens_page)
     click.echo("starting PostgreSQL, Valkey, API and worker ...", err=True)
@@ -178,7 +169,7 @@ def up(port: int | None, host: str | None, data_dir: Path) -> None:
     from polyglot_persistence.embedded.supervisor import up as run
     from polyglot_persistence.telemetry import set_up_logging
 
-    settings = _settings()  # a wrong limit is better told now than by two processes
+    settings = settings_in_effect()  # a wrong limit is better told now than by two processes
     set_up_logging(settings.log_level, settings.log_format)
     host, port = _address(settings, host, port)
     asyncio.run(
@@ -210,7 +201,7 @@ def api(ctx: click.Context) -> None:
     """
     from polyglot_persistence import bootstrap
 
-    ctx.exit(bootstrap.run_api(_settings()))
+    ctx.exit(bootstrap.run_api(settings_in_effect()))
 
 
 @app.command(
@@ -229,7 +220,7 @@ def worker(ctx: click.Context, ready_fd: int | None) -> None:
     """
     from polyglot_persistence import bootstrap
 
-    ctx.exit(bootstrap.run_worker(_settings(), ready_fd))
+    ctx.exit(bootstrap.run_worker(settings_in_effect(), ready_fd))
 
 
 @app.command(
@@ -248,9 +239,9 @@ def migrate(worker_password_fd: int | None, *, as_json: bool) -> None:
 
     if worker_password_fd is not None:  # `polyglot up` asks for it
         with os.fdopen(worker_password_fd) as file:
-            bootstrap.migrate_with_roles(_settings(), file.readline().strip())
+            bootstrap.migrate_with_roles(settings_in_effect(), file.readline().strip())
         return
-    applied = bootstrap.migrate(_settings())
+    applied = bootstrap.migrate(settings_in_effect())
     if as_json:
         click.echo(reports.as_json({"applied": applied}))
         return
@@ -274,7 +265,7 @@ def config(*, as_json: bool, explain: bool) -> None:
     """Print the settings in effect, where each comes from, and no password."""
     from polyglot_persistence.cli import reports
 
-    settings = _settings().describe()
+    settings = settings_in_effect().describe()
     if as_json:
         click.echo(reports.as_json([setting._asdict() for setting in settings]))
     elif explain:
@@ -302,7 +293,7 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
     from polyglot_persistence import bootstrap
     from polyglot_persistence.cli import reports
 
-    findings = bootstrap.doctor(_settings())
+    findings = bootstrap.doctor(settings_in_effect())
     if as_json:
         click.echo(reports.as_json([finding._asdict() for finding in findings]))
     else:

@@ -3,12 +3,11 @@
 They work on the stores that the settings name, so also while no API and no worker runs.
 """
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from polyglot_persistence.cli.command import Command, Commands, as_json
+from polyglot_persistence.cli.command import Command, Commands, as_json, settings_in_effect
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -120,10 +119,9 @@ def _with_audit(work: "Callable[[Audit], Awaitable[Any]]", *, stopped: str) -> A
     import asyncio
 
     from polyglot_persistence.bootstrap import audit as stores
-    from polyglot_persistence.config import load
     from polyglot_persistence.telemetry import set_up_logging
 
-    settings = load(os.environ)
+    settings = settings_in_effect()
     set_up_logging(settings.log_level, settings.log_format)
 
     async def run() -> Any:

@@ -6,11 +6,14 @@ Exit codes are `EXIT_CODES`, for every command. A group or command of another mo
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from polyglot_persistence.errors import ConfigurationError, PolyglotError
+
+if TYPE_CHECKING:
+    from polyglot_persistence.config import Settings
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells say it."""
@@ -26,6 +29,24 @@ _EXTRA_OF = {"pamqp": "servers", "elasticsearch": "servers"}
 """What `pip install polyglot-persistence` alone does not bring."""
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def settings_in_effect() -> "Settings":
+    """Return the settings of the environment, and say which variables of it are ignored.
+
+    They are taken out of it, so that the processes that a command starts do not say so again.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+    """
+    from polyglot_persistence.config import load
+
+    settings = load(os.environ)
+    for name, reason in settings.ignored.items():
+        click.echo(f"polyglot: warning: {name}: {reason}", err=True)
+        os.environ.pop(name, None)
+        os.environ.pop(f"{name}_FILE", None)
+    return settings
 
 
 class _Formatter(click.HelpFormatter):

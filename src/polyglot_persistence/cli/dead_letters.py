@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from polyglot_persistence.cli.command import Commands, as_json
+from polyglot_persistence.cli.command import Commands, as_json, settings_in_effect
 from polyglot_persistence.domain.dead_letter import (
     DeadLetterRow,
     LetterCounts,
@@ -386,10 +386,9 @@ def _with_flow(work: "Callable[[DeadLetterFlow], Awaitable[_Result]]") -> _Resul
     import asyncio
 
     from polyglot_persistence.bootstrap import dead_letters as stores
-    from polyglot_persistence.config import load
     from polyglot_persistence.telemetry import set_up_logging
 
-    settings = load(os.environ)
+    settings = settings_in_effect()
     set_up_logging(settings.log_level, settings.log_format)
 
     async def run() -> _Result:

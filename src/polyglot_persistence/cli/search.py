@@ -1,12 +1,11 @@
 """`polyglot search`: the search index, built anew while everything runs."""
 
-import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
 import click
 
-from polyglot_persistence.cli.command import Commands, as_json
+from polyglot_persistence.cli.command import Commands, as_json, settings_in_effect
 
 if TYPE_CHECKING:
     from polyglot_persistence.bootstrap.rebuild import Rebuilding
@@ -51,10 +50,9 @@ def rebuild(rate: int | None, *, as_json: bool) -> None:
     import asyncio
 
     from polyglot_persistence.cli import reports
-    from polyglot_persistence.config import load
 
     try:
-        rebuilt = asyncio.run(_rebuild(load(os.environ), rate, quiet=as_json))
+        rebuilt = asyncio.run(_rebuild(settings_in_effect(), rate, quiet=as_json))
     except KeyboardInterrupt:
         click.echo("\nstopped; run it again to go on where it was", err=True)
         raise

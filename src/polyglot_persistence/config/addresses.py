@@ -1,18 +1,27 @@
 """Addresses of the stores: what is a valid one, and how to show one without its password.
 
+An address may name the file of its password, `password_file=/run/secrets/name`, as a parameter of a
+URL or a keyword of a DSN; what is returned has the password in it.
+
 Invariant: no error in here repeats an address: it may hold a password.
 """
 
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from polyglot_persistence.config.secret_files import text_of
 
 VALKEY_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
 
 _POSTGRES_EXAMPLE = "postgresql://user:password@host:5432/dbname"
 _IS_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_PASSWORD_FILE = "password_file"  # noqa: S105  a name
+_PASSWORD_FILE_OF_URL = re.compile(rf"([?&]){_PASSWORD_FILE}=([^&#]*)(&?)")
+_LOGIN = re.compile(r"(\w+://)(?:([^/?#@]*)@)?")
 
 # libpq's own, which asyncpg would send to the server as settings of the session.
 _POSTGRES_UNKNOWN = {
@@ -38,6 +47,8 @@ _POSTGRES_UNKNOWN = {
         "leave it out",
     ),
 }
+_TWO_PASSWORDS = f"has a password and names one by {_PASSWORD_FILE}; leave one of them out"
+
 _PRIMARIES = ("primary", "read-write")
 """What a server may have to be to hold the record; the first unless the DSN says the second."""
 
@@ -110,16 +121,6 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def postgres_dsn(text: str) -> str:
-    """Return the DSN as it is if `postgres_url` can read it.
-
-    Raises:
-        ValueError: saying what is wrong, with an example.
-    """
-    postgres_url(text)
-    return text
-
-
 def postgres_url(dsn: str) -> str:
     r"""Return a PostgreSQL DSN, in libpq's keyword form or a URL, as a URL for asyncpg.
 
@@ -131,6 +132,7 @@ def postgres_url(dsn: str) -> str:
         ValueError: saying what is wrong, with an example.
     """
     if _IS_URL.match(dsn):
+        dsn = _with_password(dsn)
         match = _SERVERS.fullmatch(dsn)
         head, places, tail = match.groups() if match else (dsn, "", "")
         for place in places.split(","):
@@ -143,6 +145,10 @@ def postgres_url(dsn: str) -> str:
         return dsn
     keywords = _keywords(dsn)
     _check(keywords)
+    if _PASSWORD_FILE in keywords:
+        if "password" in keywords:
+            raise ValueError(_TWO_PASSWORDS)
+        keywords["password"] = _password(keywords.pop(_PASSWORD_FILE))
     user, password = keywords.pop("user", ""), keywords.pop("password", "")
     login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
     host, port = keywords.pop("host", ""), keywords.pop("port", "")
@@ -199,7 +205,32 @@ def _check(keywords: Mapping[str, str]) -> None:
         raise ValueError("there must be one port for all hosts, or one for each")
 
 
+def _with_password(url: str) -> str:
+    """Return a URL with the password out of the file that it names, if it names one."""
+    match = _PASSWORD_FILE_OF_URL.search(url)
+    if match is None:
+        return url
+    before, path, after = match.groups()
+    password = quote(_password(unquote(path)), safe="")
+    rest = (before if after else "") + url[match.end() :]
+    url = f"{url[: match.start()]}{rest}"
+    if url.startswith("unix:"):  # has no place for it but its parameters
+        return f"{url}{'&' if '?' in url else '?'}password={password}"
+    login = _LOGIN.match(url)
+    if login is None or ":" in (login[2] or ""):
+        raise ValueError(_TWO_PASSWORDS)
+    return f"{login[1]}{login[2] or ''}:{password}@{url[login.end() :]}"
+
+
+def _password(path: str) -> str:
+    password = text_of(Path(path))
+    if not password:
+        raise ValueError(f"{path} is empty; write the password into it, e.g. with an editor")
+    return password
+
+
 def _url(text: str, schemes: Sequence[str], example: str) -> str:
+    text = _with_password(text)
     if not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
         raise ValueError(f"not a URL of scheme {', '.join(schemes)}; e.g. {example}")
     try:

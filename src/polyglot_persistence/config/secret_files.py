@@ -14,11 +14,11 @@ _SECRET_FILE_BYTES_MAX = 64 * _KIB
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
-def secret_of(name: str, path: Path, *, may_be_empty: bool = False) -> str:
+def text_of(path: Path) -> str:
     """Return the text of a secret's file, without white space around it.
 
     Raises:
-        ConfigurationError: it cannot be read, is too long, or empty where it may not be.
+        ValueError: it cannot be read, or is too long; caused by what the system said.
     """
     try:
         with path.open(encoding="utf-8") as file:
@@ -26,10 +26,22 @@ def secret_of(name: str, path: Path, *, may_be_empty: bool = False) -> str:
             is_cut = bool(file.read(1))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ConfigurationError(f"{name}_FILE: cannot read {path}: {reason}") from error
+        raise ValueError(f"cannot read {path}: {reason}") from error
     if is_cut:
-        size = _SECRET_FILE_BYTES_MAX // _KIB
-        raise ConfigurationError(f"{name}_FILE: {path} has more than {size} KiB of text")
+        raise ValueError(f"{path} has more than {_SECRET_FILE_BYTES_MAX // _KIB} KiB of text")
+    return text
+
+
+def secret_of(name: str, path: Path, *, may_be_empty: bool = False) -> str:
+    """Return the text of the file that `NAME_FILE` names.
+
+    Raises:
+        ConfigurationError: it cannot be read, is too long, or empty where it may not be.
+    """
+    try:
+        text = text_of(path)
+    except ValueError as error:
+        raise ConfigurationError(f"{name}_FILE: {error}") from error.__cause__
     if not (text or may_be_empty):
         raise ConfigurationError(f"{name}_FILE: {path} is empty")
     return text

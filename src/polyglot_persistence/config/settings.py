@@ -18,7 +18,6 @@ from polyglot_persistence.config.addresses import (
     cache_address,
     listen_host,
     mask,
-    postgres_dsn,
     postgres_url,
     queue_url,
     search_url,
@@ -54,7 +53,7 @@ class Settings(HttpSettings):
     # --- stores ---
     postgres_dsn: str = _setting(
         "user=postgres password=secret dbname=ecommerce sslmode=disable host=postgres",
-        postgres_dsn,
+        postgres_url,
         "PostgreSQL, the system of record.",
         "libpq keywords, or postgresql://user:password@host:5432/dbname; servers: host,host",
         masked=mask,
@@ -348,13 +347,8 @@ class Settings(HttpSettings):
     api_keys_file: Path | None = dataclasses.field(default=None, compare=False)
     """Where `api_keys` come from, if that is a file."""
     described: "Sequence[Described]" = dataclasses.field(default=(), compare=False)
-    warnings: Sequence[str] = dataclasses.field(default=(), compare=False)
-    """What was ignored, and why."""
-
-    @property
-    def postgres_url(self) -> str:
-        """The DSN in URL form, as asyncpg takes it."""
-        return postgres_url(self.postgres_dsn)
+    ignored: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
+    """Variables that do not count, and why."""
 
     @property
     def queue_adapter(self) -> Literal["rabbitmq", "valkey_streams"]:
@@ -409,7 +403,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     """
     values: dict[str, Any] = {}
     described: list[Described] = []
-    warnings: list[str] = []
+    ignored: dict[str, str] = {}
     # Those of the class itself first, then those that it inherits.
     inherited = HttpSettings.__dataclass_fields__
     for field in sorted(dataclasses.fields(Settings), key=lambda one: one.name in inherited):
@@ -421,7 +415,7 @@ def load(environ: Mapping[str, str]) -> Settings:
             refuse_service_link(text)
             values[field.name] = spec.parse(text)
         except IgnoredError as error:
-            warnings.append(f"{name}: {error}")
+            ignored[name] = str(error)
             text, source = spec.default, "default"
             values[field.name] = spec.parse(text)
         except ValueError as error:
@@ -432,7 +426,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     sources = {setting.name: setting.source for setting in described}
     keys_file = Path(environ["API_KEYS_FILE"]) if sources["API_KEYS"] == "file" else None
     settings = Settings(
-        **values, api_keys_file=keys_file, described=tuple(described), warnings=warnings
+        **values, api_keys_file=keys_file, described=tuple(described), ignored=ignored
     )
     _check_relations(settings)
     return settings

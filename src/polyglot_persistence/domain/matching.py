@@ -5,13 +5,15 @@ import html
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from polyglot_persistence.domain.text import (
-    LocatedWord,
+from polyglot_persistence.domain.ranking import Counts, Ranking, Tier
+from polyglot_persistence.domain.terms import (
     QueryWord,
-    Ranking,
-    located_words,
-    stem,
+    Term,
+    beginnings,
+    exact_terms,
+    part_places,
 )
+from polyglot_persistence.domain.text import LocatedWord, located_words
 
 MATCHES_CACHED_MAX = 8_192
 """Some MB. The hits of a query repeat their names."""
@@ -32,24 +34,57 @@ class Span(NamedTuple):
     end: int
 
 
+class _Name(NamedTuple):
+    """A name taken apart: what `terms.name_terms` returns, with where it stands."""
+
+    exact: Sequence[Term]
+    distinct: frozenset[str]
+    begun: Sequence[tuple[LocatedWord, str]]
+    spelt: Sequence[tuple[LocatedWord, str]]
+
+
 @functools.lru_cache(maxsize=NAMES_CACHED_MAX)
-def _taken_apart(name: str) -> Sequence[tuple[LocatedWord, str]]:
-    """Return the words of a name with their stems."""
-    return [(one, stem(one.word)) for one in located_words(name)]
+def _taken_apart(name: str) -> _Name:
+    located = located_words(name)
+    exact = list(exact_terms(located))
+    return _Name(
+        exact,
+        frozenset(one.term for one in exact),
+        [(word, one) for word in located for one in beginnings(word)],
+        [(word, one) for word in located for one in word.spellings],
+    )
 
 
 @functools.lru_cache(maxsize=MATCHES_CACHED_MAX)
 def rank_of(name: str, query: tuple[QueryWord, ...]) -> int:
-    """Return the rank of a match; 0 if no query word is there as it is spelt or as a beginning."""
-    ranking = Ranking(len(query))
-    rank = 0
-    located = _taken_apart(name)
-    for word in query:
-        if any(root == word.stem for _, root in located):
-            rank += ranking.unmisspelt + ranking.exact
-        elif any(one.word.startswith(word.prefixes) for one, _ in located):
-            rank += ranking.unmisspelt
-    return rank
+    """Return the rank of a match; 0 if no query word is there as it is spelt."""
+    tiers = [_tier(_taken_apart(name), word) for word in query]
+    counts = (
+        sum(tier >= wanted for tier in tiers) for wanted in (Tier.PART, Tier.BEGINNING, Tier.EXACT)
+    )
+    return Ranking(len(query)).rank(Counts(*counts))
+
+
+def _tier(name: _Name, word: QueryWord) -> Tier:
+    """Return how a name matches a word that it matches: without a closer look, with a typo."""
+    if not name.distinct.isdisjoint(word.exact):
+        return Tier.EXACT
+    if any(one.startswith(word.prefixes) for _, one in name.begun):
+        return Tier.BEGINNING
+    if any(_part(one, word) is not None for _, one in name.spelt):
+        return Tier.PART
+    return Tier.TYPO
+
+
+def _part(spelling: str, word: QueryWord) -> Span | None:
+    """Return where the query's word is within another."""
+    for part in word.parts:
+        if part not in spelling:  # most are not, and the places need not be looked at
+            continue
+        for place in part_places(spelling):
+            if spelling.startswith(part, place):
+                return Span(place, place + len(part))
+    return None
 
 
 @functools.lru_cache(maxsize=MATCHES_CACHED_MAX)
@@ -58,22 +93,39 @@ def spans_of(name: str, query: tuple[QueryWord, ...]) -> Sequence[Span]:
 
     It compares misspelt words letter by letter: the rank alone costs a tenth of that.
     """
+    apart = _taken_apart(name)
     spans: set[Span] = set()
-    located = _taken_apart(name)
     for word in query:
-        exact = [one for one, root in located if root == word.stem]
-        longer = [one for one, _ in located if one.word.startswith(word.prefixes)]
-        if exact:
-            spans.update(Span(one.start, one.end) for one in exact)
-        elif longer:
-            spans.update(_beginning(one, word) for one in longer)
+        tier = _tier(apart, word)
+        if tier is Tier.EXACT:
+            spans.update(Span(start, end) for term, start, end in apart.exact if term in word.exact)
+        elif tier is Tier.BEGINNING:
+            spans.update(_begun(apart, word))
+        elif tier is Tier.PART:
+            within = [(found, one, _part(one, word)) for found, one in apart.spelt]
+            spans.update(_of_name(found, one, span) for found, one, span in within if span)
         else:
             spans.update(
-                Span(one.start, one.end)
-                for one, root in located
-                if edits(root, word.stem, word.typos_max) <= word.typos_max
+                Span(start, end)
+                for term, start, end in apart.exact
+                if edits(term, word.stem, word.typos_max) <= word.typos_max
             )
     return sorted(spans)
+
+
+def _begun(name: _Name, word: QueryWord) -> Iterator[Span]:
+    for found, one in name.begun:
+        for prefix in word.prefixes:
+            if one.startswith(prefix):
+                yield _of_name(found, one, Span(0, len(prefix)))
+                break
+
+
+def _of_name(found: LocatedWord, spelling: str, span: Span) -> Span:
+    """Return where letters of a word stand in the name; all of it where they are not the name's."""
+    if spelling != found.word or found.end - found.start != len(found.word):
+        return Span(found.start, found.end)
+    return Span(found.start + span.start, found.start + span.end)
 
 
 @functools.lru_cache(maxsize=MATCHES_CACHED_MAX)
@@ -92,14 +144,6 @@ def _parts(name: str, spans: Sequence[Span]) -> Iterator[str]:
         yield f"{MARK[0]}{html.escape(name[start : span.end])}{MARK[1]}"
         at = span.end
     yield html.escape(name[at:])
-
-
-def _beginning(found: LocatedWord, word: QueryWord) -> Span:
-    """Return what was typed of a longer word, or all of it where characters do not map to ours."""
-    prefix = next(one for one in word.prefixes if found.word.startswith(one))
-    if found.end - found.start != len(found.word):
-        return Span(found.start, found.end)
-    return Span(found.start, found.start + len(prefix))
 
 
 def edits(left: str, right: str, edits_max: int) -> int:

@@ -3,7 +3,7 @@
 An answer is ordered by whole numbers and at last by id, all descending, so that a position says
 which hits come after it, whatever has been indexed since:
 
-    relevance   rank of the match (`text.Ranking`), created_at, id
+    relevance   rank of the match (`ranking.Ranking`), created_at, id
     newest      created_at, id
     amount      cents, created_at, id
 """
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from polyglot_persistence.domain.order import Order, to_micros
-from polyglot_persistence.domain.text import QueryWord
+from polyglot_persistence.domain.terms import QueryWord
 
 COUNTED_ORDERS_MAX = 1_000
 """Of more, a total says "at least" so many: counting on costs an engine more than the page does.

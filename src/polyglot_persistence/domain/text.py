@@ -1,22 +1,10 @@
-"""How product names and queries become words, and how a match is ranked, for every search engine.
+"""How product names and queries become words, for every search engine.
 
-Both engines index exactly these words and rank by exactly these numbers, so that they answer alike;
-what an engine brings of its own is only the finding.
+    "Kellogg's CORN-FLAKES 16oz"   kelloggs corn flakes 16 oz
 
-    "Kellogg's CORN-FLAKES 16oz"   words  kelloggs corn flakes 16 oz
-                                   stems  kellogg  corn flake  16 oz
-
-A query word matches a name's word, best first:
-
-    exactly      their stems are equal
-    as a prefix  the name's word begins with the query's word, or with its singular
-    with a typo  their stems are within one (from 4 letters) or two (from 8) edits: a letter
-                 added, dropped, changed, or swapped with its neighbour. The lengths are those of
-                 Algolia, https://www.algolia.com/doc/guides/managing-results/optimize-search-results/typo-tolerance
+What of these a name offers and a query looks for is in `terms`.
 
 Invariant: any text is accepted, here nothing is syntax and nothing raises.
-Invariant: `ANALYSIS_VERSION` grows with every change of what `words` or `stem` return, for an index
-that was built with others has to be built anew.
 """
 
 import functools
@@ -25,45 +13,36 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-ANALYSIS_VERSION = 2
-
-QUERY_WORDS_MAX = 16
-"""Distinct words of a query that count; each costs an engine several look-ups."""
-
 WORD_CHARACTERS_MAX = 64
 """A longer word is cut, in names and queries alike."""
 
-STEMS_CACHED_MAX = 16_384
-"""About 2 MB. The names of an order stream repeat their words, and a stem costs 5 us."""
-
 CHARACTERS_CACHED_MAX = 4_096
 
-TYPO_LETTERS_MIN = 4
-TYPOS_LETTERS_MIN = 8
-
-_ASCII_WORD = re.compile("[a-z]+|[0-9]+")
-
-_PLURAL_ENDINGS = (
-    (re.compile("^([a-z]{2,})ies$"), r"\1y"),  # berries, fries; but pies
-    (re.compile("^([a-z]+(?:ch|sh|ss|x|zz)|[a-z]{3,}o)es$"), r"\1"),  # boxes, tomatoes; but shoes
-    (re.compile("^([a-z]{2,}[a-rtv-z]|[a-z][b-df-hj-np-rtv-z])s$"), r"\1"),  # lbs; but gas, glass
-)
-_UNITED_ENDINGS = (
-    (re.compile("^([a-z]+[^aeiou])y$"), r"\1i"),  # berry, as berri(es)
-    (re.compile("^([a-z]{2,})ie$"), r"\1i"),  # cookie, as cook(ies)
-    (re.compile("^([a-z]{2,})[fv]e$"), r"\1v"),  # knife, kni(ves)
-    (re.compile("^([a-z]{2,}[^f])f$"), r"\1v"),  # loaf, loa(ves)
-)
+# As the loop below reads ASCII, in a twentieth of the time.
+_ASCII_WORD = re.compile("[a-z](?:[a-z']*[a-z])?|[0-9](?:[0-9']*[0-9])?")
 
 _APOSTROPHES = "'\u2018\u2019\u02bc\uff07"
 _IGNORED = dict.fromkeys(map(ord, _APOSTROPHES + "\u00a9\u00ae\u2117\u2120\u2122"))
 """Apostrophes join what they part; marks of trade would become letters or words."""
 
 _UNFOLDED = str.maketrans({
-    "\u00e6": "ae", "\u0153": "oe", "\u00f8": "o", "\u00f0": "d", "\u00fe": "th",
+    "\u00e6": "ae", "\u0153": "oe", "\u00f8": "o\u0338", "\u00f0": "d", "\u00fe": "th",
     "\u0111": "d", "\u0142": "l", "\u0131": "i", "\u0127": "h", "\u0167": "t",
+    # Arabic and Persian forms that are typed for each other, and a stroke that only stretches.
+    "\u0629": "\u0647", "\u0649": "\u064a", "\u06cc": "\u064a", "\u06a9": "\u0643", "\u0640": None,
 })  # fmt: skip
-"""Letters that Unicode does not decompose although readers of English type them so."""
+"""Letters that Unicode does not decompose although readers type them so."""
+
+_SPELT_OUT = {
+    ("a", "\u0308"): "e", ("o", "\u0308"): "e", ("u", "\u0308"): "e",
+    ("o", "\u0338"): "e", ("a", "\u030a"): "a",
+}  # fmt: skip
+"""Letters and marks that Germans and Danes type as two letters where they lack the key. Only what
+has the mark has two spellings: `aero` and `blue` have no other."""
+
+# Signs without which a word is another one: C++, C#, A+, Notepad++; but not salt+pepper, item#5.
+_BEHIND = re.compile(r"\+\+|[+#](?!\w)")
+_SIGNS = str.maketrans({"\uff0b": "+", "\uff03": "#", "\u266f": "#"})
 
 # Scripts that are written without spaces: each sign is a word of its own.
 _UNSPACED = re.compile(
@@ -81,56 +60,119 @@ _OPTIONAL_MARK = re.compile(
 )
 
 
+class LocatedWord(NamedTuple):
+    """A word, and the characters of the text that it was made of; the end is not in it."""
+
+    word: str
+    """Without case, accents and signs."""
+    start: int
+    end: int
+    spelt_out: str = ""
+    """With `ae` for ä and the like; empty if that makes no difference."""
+    before: str = ""
+    """The dot of `.NET`."""
+    behind: str = ""
+    """The signs of `C++`."""
+
+    @property
+    def spellings(self) -> Sequence[str]:
+        """The word, and spelt out if it can be."""
+        return (self.word, self.spelt_out) if self.spelt_out else (self.word,)
+
+    @property
+    def with_signs(self) -> Sequence[str]:
+        """The spellings with the signs; none without signs."""
+        if not self.before and not self.behind:
+            return ()
+        return [f"{self.before}{one}{self.behind}" for one in self.spellings]
+
+
 def words(text: str) -> list[str]:
     """Return the words of `text`, in order: folded case and accents, no punctuation.
 
     Digits and letters part (`16oz` is two words); a pictograph is a word.
     """
-    if text.isascii():
-        found = _ASCII_WORD.findall(text.translate(_IGNORED).lower())
-        return [word[:WORD_CHARACTERS_MAX] for word in found]
     return [located.word for located in located_words(text)]
 
 
-class LocatedWord(NamedTuple):
-    """A word, and the characters of the text that it was made of; the end is not in it."""
-
-    word: str
-    start: int
-    end: int
-
-
 def located_words(text: str) -> list[LocatedWord]:
-    """Return what `words` returns, with where it stands."""
-    return list(_located(text))
+    """Return the words of `text`, in order, with where they stand and how else they are spelt."""
+    found = list(_located_ascii(text) if text.isascii() else _located(text))
+    signs = text.translate(_SIGNS)
+    if "." in signs or "+" in signs or "#" in signs:
+        return [_with_signs(word, signs) for word in found]
+    return found
+
+
+def _with_signs(located: LocatedWord, text: str) -> LocatedWord:
+    if is_unspaced(located.word) or not is_spelt(located.word):
+        return located
+    start = located.start
+    dotted = text[start - 1 : start] == "." and not _is_of_a_word(text[start - 2 : start - 1])
+    behind = _BEHIND.match(text, located.end)
+    return located._replace(before="." * dotted, behind=behind[0] if behind else "")
+
+
+def _is_of_a_word(sign: str) -> bool:
+    return sign == "." or sign.isalnum()
+
+
+def _located_ascii(text: str) -> Iterator[LocatedWord]:
+    for found in _ASCII_WORD.finditer(text.lower()):
+        word = found[0].replace("'", "")[:WORD_CHARACTERS_MAX]
+        yield LocatedWord(word, found.start(), found.end())
+
+
+class _Run:
+    """The signs of a word so far, and those of it spelt out."""
+
+    def __init__(self) -> None:
+        self.signs: list[str] = []
+        self.spelt_out: list[str] = []
+
+    def add(self, sign: str) -> None:
+        self.signs.append(sign)
+        self.spelt_out.append(sign)
+
+    def mark(self, mark: str) -> None:
+        """Spell a letter out whose mark is left out."""
+        if self.signs and (letter := _SPELT_OUT.get((self.signs[-1], mark))):
+            self.spelt_out.append(letter)
+
+    def end(self, start: int, end: int) -> LocatedWord:
+        """Return the word."""
+        word = "".join(self.signs)[:WORD_CHARACTERS_MAX]
+        spelt_out = "".join(self.spelt_out)[:WORD_CHARACTERS_MAX]
+        return LocatedWord(word, start, end, "" if spelt_out == word else spelt_out)
 
 
 def _located(text: str) -> Iterator[LocatedWord]:
-    run: list[str] = []
+    run = _Run()
     kind = ""
     start = end = 0
     for at, character in enumerate(text):
         for sign in _folded(character):
             sign_kind = _kind(sign)
             if sign_kind == "ignored":
+                run.mark(sign)
                 end = at + 1
             elif sign_kind == "mark":
-                if run and kind != "digit":
-                    run.append(sign)
+                if run.signs and kind != "digit":
+                    run.add(sign)
                     end = at + 1
             else:
-                if run and (sign_kind != kind or sign_kind == "alone"):
-                    yield _word(run, start, end)
-                    run = []
+                if run.signs and (sign_kind != kind or sign_kind == "alone"):
+                    yield run.end(start, end)
+                    run = _Run()
                 if sign_kind == "part":
                     continue
-                if not run:
+                if not run.signs:
                     start = at
-                run.append(str(unicodedata.decimal(sign)) if sign_kind == "digit" else sign)
+                run.add(str(unicodedata.decimal(sign)) if sign_kind == "digit" else sign)
                 kind = sign_kind
                 end = at + 1
-    if run:
-        yield _word(run, start, end)
+    if run.signs:
+        yield run.end(start, end)
 
 
 @functools.lru_cache(maxsize=CHARACTERS_CACHED_MAX)
@@ -148,11 +190,7 @@ def _kind(sign: str) -> str:
 
 def is_unspaced(word: str) -> bool:
     """Return whether a word is a sign of a script that is written without spaces."""
-    return _UNSPACED.match(word) is not None
-
-
-def _word(run: Sequence[str], start: int, end: int) -> LocatedWord:
-    return LocatedWord("".join(run)[:WORD_CHARACTERS_MAX], start, end)
+    return not word.isascii() and _UNSPACED.match(word) is not None
 
 
 @functools.lru_cache(maxsize=CHARACTERS_CACHED_MAX)
@@ -162,81 +200,6 @@ def _folded(character: str) -> str:
     return unicodedata.normalize("NFKD", folded).translate(_IGNORED).translate(_UNFOLDED)
 
 
-def singular(word: str) -> str:
-    """Return an English word without its plural ending; still readable, so it can be a prefix."""
-    return _first_replaced(word, _PLURAL_ENDINGS)
-
-
-@functools.lru_cache(maxsize=STEMS_CACHED_MAX)
-def stem(word: str) -> str:
-    """Return what all forms of an English noun have in common; not itself a word.
-
-    Light on purpose: it unites plurals (berry, berries, berrys; cookie, cookies; loaf, loaves) and
-    hardly ever two words, as a full stemmer (Porter) does.
-    """
-    return _first_replaced(singular(word), _UNITED_ENDINGS)
-
-
-def _first_replaced(word: str, endings: Sequence[tuple[re.Pattern[str], str]]) -> str:
-    for pattern, replacement in endings:
-        replaced, count = pattern.subn(replacement, word)
-        if count:
-            return replaced
-    return word
-
-
-class QueryWord(NamedTuple):
-    """One word of a query, as an engine has to look for it."""
-
-    stem: str
-    prefixes: tuple[str, ...]
-    typos_max: int
-
-
-def parse_query(text: str) -> tuple[QueryWord, ...]:
-    """Return the first `QUERY_WORDS_MAX` distinct words of a query; none if it has no word."""
-    parsed: dict[str, QueryWord] = {}
-    for word in words(text):
-        root = stem(word)
-        if root not in parsed:
-            if len(parsed) == QUERY_WORDS_MAX:
-                break
-            prefixes = tuple(dict.fromkeys((word, singular(word))))
-            parsed[root] = QueryWord(root, prefixes, _typos_max(root))
-    return tuple(parsed.values())
-
-
-def _typos_max(root: str) -> int:
-    if len(root) < TYPO_LETTERS_MIN or not is_spelt(root):
-        return 0
-    return 1 if len(root) < TYPOS_LETTERS_MIN else 2
-
-
 def is_spelt(word: str) -> bool:
     """Return whether a word has letters and their marks only, so that it can be misspelt."""
-    return all(unicodedata.category(sign)[0] in "LM" for sign in word)
-
-
-class Ranking:
-    """The number that ranks a match of a query of so many words, and its parts.
-
-    First come the matches with the fewest typos, among these those with the most exact words:
-    an engine adds `unmisspelt` for each word that matches exactly or as a prefix, and `exact` for
-    each that matches exactly. All sums are small integers, so they are exact also in the 32-bit
-    floats that engines add scores in. Of equal ranks the newer order goes first, which is the
-    likelier one to be of a product that is often ordered; then the greater id.
-    """
-
-    exact = 1
-
-    def __init__(self, query_words: int) -> None:
-        self.unmisspelt = query_words + 1
-        self.rank_max = query_words * (self.unmisspelt + self.exact)
-
-    def score(self, rank: float) -> float:
-        """Return a rank as a score above 0 and up to 1 (every word exact)."""
-        return (rank + 1) / (self.rank_max + 1)
-
-    def parts(self, rank: float) -> tuple[int, int]:
-        """Return how many words a rank has unmisspelt, and how many of them exact."""
-        return divmod(int(rank), self.unmisspelt)
+    return word.isalpha() or all(unicodedata.category(sign)[0] in "LM" for sign in word)

@@ -268,9 +268,7 @@ def _announce(line: str, url: str) -> None:
         sys.stdout.flush()
     except OSError as error:
         _log.warning("stdout_lost", error=str(error), url=url)
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())  # else the exit would fail at what is left in the buffer
-        os.close(null)
+        telemetry.drop_stdout()
 
 
 async def _no_company(_url: str) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from polyglot_persistence.errors import PolyglotError
+from polyglot_persistence.errors import PolyglotError, UnavailableError
 from polyglot_persistence.ports import StoreState
 from polyglot_persistence.telemetry import STORE_UP
 
@@ -27,6 +27,8 @@ class StoreHealth(NamedTuple):
 
     state: StoreState | None
     error: str | None
+    remedy: str = ""
+    """What to do, with which the error ends, if that is known."""
 
 
 class Health(NamedTuple):
@@ -88,6 +90,8 @@ async def _ask(store: Pingable) -> StoreHealth:
     try:
         async with asyncio.timeout(PING_SECONDS_MAX):
             return StoreHealth(await store.ping(), None)
+    except UnavailableError as error:
+        return StoreHealth(None, str(error), error.remedy)
     except PolyglotError as error:
         return StoreHealth(None, str(error))
     except TimeoutError:

@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeVar
 
 from polyglot_persistence.domain.matching import edits, highlighted, rank_of
 from polyglot_persistence.domain.order import Order
+from polyglot_persistence.domain.ranking import Ranking
 from polyglot_persistence.domain.search import (
     Facets,
     NameOrders,
@@ -13,15 +14,9 @@ from polyglot_persistence.domain.search import (
     SearchQuery,
     position,
 )
-from polyglot_persistence.domain.text import (
-    QueryWord,
-    Ranking,
-    is_spelt,
-    is_unspaced,
-    parse_query,
-    stem,
-    words,
-)
+from polyglot_persistence.domain.stems import stem
+from polyglot_persistence.domain.terms import QueryWord, parse_query
+from polyglot_persistence.domain.text import is_spelt, is_unspaced, words
 from polyglot_persistence.flows.remembered import Remembered
 from polyglot_persistence.ports import Clock, SearchIndex
 
@@ -120,8 +115,8 @@ class SearchFlow:
     async def suggest(self, text: str, names_max: int) -> Sequence[Suggestion]:
         """Return names that complete a text, the most ordered first.
 
-        Typos are forgiven only if nothing is spelt like this. What was found is remembered for
-        `SUGGESTIONS_REMEMBERED_SECONDS`.
+        Parts of words and words with typos are found only if no name has, or begins with, what was
+        typed. What was found is remembered for `SUGGESTIONS_REMEMBERED_SECONDS`.
 
         Raises:
             UnavailableError: the index is missing or away.
@@ -129,11 +124,11 @@ class SearchFlow:
         asked = parse_query(text)
         if remembered := self._suggested.get((asked, names_max)):
             return remembered
-        spelt = tuple(word._replace(typos_max=0) for word in asked)
+        spelt = tuple(word._replace(parts=(), typos_max=0) for word in asked)
         names = await self._spelt_so(spelt, names_max)
         if not names and spelt != asked:
             names = await self._search.names(asked, names_max)
-        found = [Suggestion(name, highlighted(name, asked)) for name, _ in names]
+        found = [Suggestion(name, highlighted(name, asked)) async for name, _ in _in_turns(names)]
         self._suggested.remember((asked, names_max), found)
         return found
 
@@ -147,7 +142,11 @@ class SearchFlow:
         longer = [word for word in asked if len(word.stem) > 1]
         if letters and longer:
             names = await self._search.names(longer, LOOKED_THROUGH_MAX)
-            found = [one for one in names if all(rank_of(one.product_name, (w,)) for w in letters)]
+            found = [
+                one
+                async for one in _in_turns(names)
+                if all(rank_of(one.product_name, (w,)) for w in letters)
+            ]
             if len(found) >= names_max or (found and len(names) < LOOKED_THROUGH_MAX):
                 return found[:names_max]
         return await self._search.names(asked, names_max)
@@ -168,7 +167,7 @@ class SearchFlow:
             return None  # a sign means something by itself: another one is not near it
         edits_max = len(word.stem) // CORRECTED_LETTERS_PER_EDIT if is_spelt(word.stem) else 0
         beginning = word.prefixes[0][: max(2, len(word.prefixes[0]) // 2)]
-        wide = QueryWord(word.stem, (beginning,), typos_max=min(edits_max, 2))
+        wide = word._replace(prefixes=(beginning,), parts=(), typos_max=min(edits_max, 2))
         names = await self._search.names([wide], NEAR_NAMES_MAX)
         nearest: tuple[int, str] | None = None
         seen: set[str] = set()

@@ -25,7 +25,7 @@ from polyglot_persistence.domain.dead_letter import (
 )
 from polyglot_persistence.domain.order import AcceptedOrder, Order
 from polyglot_persistence.domain.search import Facets, NameOrders, SearchQuery
-from polyglot_persistence.domain.text import QueryWord
+from polyglot_persistence.domain.terms import QueryWord
 from polyglot_persistence.ports.cache import AcceptReply as AcceptReply
 from polyglot_persistence.ports.cache import Backlog as Backlog
 from polyglot_persistence.ports.cache import Cache as Cache
@@ -338,7 +338,7 @@ class Hit(NamedTuple):
 
     order: Order
     rank: int
-    """How well its name matches (`text.Ranking`); 0 if no words were asked for."""
+    """How well its name matches (`ranking.Ranking`); 0 if no words were asked for."""
 
 
 class SearchResult(NamedTuple):
@@ -380,7 +380,8 @@ class SearchIndex(Protocol):
     async def search(self, query: SearchQuery) -> SearchResult:
         """Return a page of the matches; any text is a query, none is syntax.
 
-        Every word must match: exactly, as a prefix, or with a typo, in that order of preference.
+        Every word must match: exactly, as a beginning, as a part of a word, or with a typo, in that
+        order of preference (`ranking.Tier`).
 
         Raises:
             UnavailableError: the index is missing or away (never an empty success).

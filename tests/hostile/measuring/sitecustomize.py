@@ -2,11 +2,12 @@
 
 The product runs unchanged. With HOSTILE_CALLBACKS=FILE, each callback that takes more than
 `TOLD_NANOSECONDS` of its thread's processor time is a line of the file. Processor time does not
-grow when others use the machine.
+grow when others use the machine. How much of it was the garbage collector's is told as well.
 """
 
 import asyncio
 import functools
+import gc
 import os
 import sys
 import time
@@ -20,6 +21,23 @@ OF_PROTOCOLS = (
 )
 
 
+class _Collections:
+    """The time that collecting garbage takes; it happens within some callback."""
+
+    nanoseconds = 0
+    generation = 0
+    """Of the last one."""
+    _began = 0
+
+    @classmethod
+    def watch(cls, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            cls._began = time.thread_time_ns()
+        else:
+            cls.nanoseconds += time.thread_time_ns() - cls._began
+            cls.generation = info["generation"]
+
+
 class _Timed:
     """A callback whose time is taken."""
 
@@ -30,32 +48,34 @@ class _Timed:
         self._callback = callback
 
     def __call__(self, *args: Any) -> None:
-        began = time.thread_time_ns()
+        began, collecting = time.thread_time_ns(), _Collections.nanoseconds
         try:
             self._callback(*args)
         finally:
-            spent = time.thread_time_ns() - began
-            if spent > TOLD_NANOSECONDS:
-                _tell(self._callback, spent)
+            _tell_if_long(self._callback, began, collecting)
 
 
-def _tell(callback: Callable[..., Any], nanoseconds: int) -> None:
+def _tell_if_long(callback: Callable[..., Any], began: int, collecting: int) -> None:
+    nanoseconds = time.thread_time_ns() - began
+    if nanoseconds <= TOLD_NANOSECONDS:
+        return
     task = getattr(callback, "__self__", None)
     name = repr(task.get_coro() if isinstance(task, asyncio.Task) else callback)
-    line = f"{nanoseconds / 1e6:.1f} {name}\n"
+    line = f"{nanoseconds / 1e6:.1f} {name}"
+    if collected := _Collections.nanoseconds - collecting:
+        line += f", collecting generation {_Collections.generation}: {collected / 1e6:.1f}"
+    line += "\n"
     os.write(_Timed.file, line.encode())
 
 
 def _timed_method(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(*args: Any) -> Any:
-        began = time.thread_time_ns()
+        began, collecting = time.thread_time_ns(), _Collections.nanoseconds
         try:
             return method(*args)
         finally:
-            spent = time.thread_time_ns() - began
-            if spent > TOLD_NANOSECONDS:
-                _tell(method, spent)
+            _tell_if_long(method, began, collecting)
 
     call.is_timed = True  # type: ignore[attr-defined]
     return call
@@ -83,6 +103,7 @@ def _install(path: str) -> None:
     import uvloop  # noqa: PLC0415  the other processes have none
 
     _Timed.file = os.open(path, os.O_WRONLY | os.O_APPEND)
+    gc.callbacks.append(_Collections.watch)
 
     base: Any = uvloop.Loop
 

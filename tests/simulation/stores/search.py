@@ -26,7 +26,7 @@ from polyglot_persistence.domain.search import (
     position,
     price_range,
 )
-from polyglot_persistence.domain.text import QueryWord
+from polyglot_persistence.domain.terms import QueryWord
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import (
     Clock,

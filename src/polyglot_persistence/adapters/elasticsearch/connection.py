@@ -35,6 +35,9 @@ CONNECTIONS_MAX = 32
 """Requests at once; more wait for their turn, within their deadlines."""
 
 
+OTHER_PRODUCT_REMEDY = "point ELASTICSEARCH_URL at Elasticsearch 8, or at a directory for tantivy: tantivy:///directory"
+
+
 class Credentials(NamedTuple):
     """What to say who we are with, and whom to believe; a user and password stand in the URL."""
 
@@ -116,7 +119,9 @@ class Connection:
             self._pause()
             raise UnavailableError(f"Elasticsearch: {error.message}") from error
         except UnsupportedProductError as error:
-            raise UnavailableError(f"Elasticsearch: {_product(_decoded(error.body))}") from error
+            raise UnavailableError(
+                f"Elasticsearch: {_product(_decoded(error.body))}", remedy=OTHER_PRODUCT_REMEDY
+            ) from error
         except ApiError as error:
             self._failures = 0
             raise meaning(error.status_code, _decoded(error.body)) from error
@@ -152,7 +157,7 @@ def _product(body: Any) -> str:
     version = body.get("version") if isinstance(body, Mapping) else None
     product = version.get("distribution") if isinstance(version, Mapping) else None
     named = {"opensearch": "OpenSearch"}.get(str(product), "another server")
-    return f"this is {named}, not Elasticsearch; name an Elasticsearch 8, or use tantivy"
+    return f"this is {named}, not Elasticsearch"
 
 
 _BUSY = 429

@@ -1,11 +1,12 @@
 """What an order is in the index, and back: the mapping, written out.
 
-Analysis is ours (`domain.text`), so that both engines find the same: `words` and `stems` arrive as
-words parted by blanks, and the analyzer only parts them again. `product_name` and `created_at` are
+Analysis is ours (`domain.terms`), so that both engines find the same: `words`, `stems` (what is
+found exactly) and `parts` arrive as words parted by blanks, and the analyzer only parts them again.
+`product_name` and `created_at` are
 there to be looked at and summed up, in Kibana for one.
 
-Invariant: `FORM` grows with every change of mapping or settings; an index of another form is not
-used.
+Invariant: `FORM` grows with every change of mapping or settings; an index of an older form is only
+read, and only until one of this form has taken its place.
 """
 
 import functools
@@ -18,11 +19,14 @@ from uuid import UUID
 import msgspec
 
 from polyglot_persistence.adapters.elasticsearch.answers import Columns
-from polyglot_persistence.domain import text
 from polyglot_persistence.domain.checksum import checksum_of
 from polyglot_persistence.domain.order import CENT, Order, from_micros, id_text, to_micros
+from polyglot_persistence.domain.terms import ANALYSIS_VERSION, name_terms
 
-FORM = 5_000 + text.ANALYSIS_VERSION
+FORM = 6_000 + ANALYSIS_VERSION
+
+READ_FORM_MIN = 5_001
+"""Older ones have other columns. This one lacks `parts`, and some of the terms of others."""
 
 OWNER = "polyglot-persistence"
 """In the mapping of each index that this project made; only such ones are ever deleted."""
@@ -57,10 +61,17 @@ MAPPINGS: Mapping[str, Any] = {
         "indexed_at": {**_MOMENT_SHOWN, "index": False, "doc_values": False},
         "words": _BY_WORD,
         "stems": _BY_WORD,
+        "parts": _BY_WORD,
         "checksum": {"type": "long", "index": False},
         "seal": {"type": "long", "index": False},
     },
 }
+
+
+def mappings_of(alias: str) -> Mapping[str, Any]:
+    """Return the mappings of an index that is made for an alias, by which it is known as ours."""
+    return {**MAPPINGS, "_meta": {**MAPPINGS["_meta"], "alias": alias}}
+
 
 SHOWN = ["id", "product_name", "amount_cents", "created_at"]
 
@@ -89,8 +100,8 @@ class _Name(NamedTuple):
     utf8: bytes
     java_hash: int
     name: bytes
-    words: bytes
-    stems: bytes
+    terms: bytes
+    """The members `words`, `stems` and `parts`."""
 
 
 _json = msgspec.json.Encoder().encode
@@ -98,14 +109,13 @@ _json = msgspec.json.Encoder().encode
 
 @functools.lru_cache(maxsize=NAMES_CACHED_MAX)
 def _taken_apart(name: str) -> _Name:
-    words = text.words(name)
-    stems = map(text.stem, words)
+    terms = name_terms(name)
+    words, stems, parts = (_json(" ".join(one)) for one in (terms.words, terms.exact, terms.parts))
     return _Name(
         name.encode(),
         java_hash(name),
         _json(name),
-        _json(" ".join(words)),
-        _json(" ".join(stems)),
+        b'"words":%b,"stems":%b,"parts":%b' % (words, stems, parts),
     )
 
 
@@ -119,7 +129,7 @@ def java_hash(name: str) -> int:
 # Filled in, instead of a struct that is encoded: a quarter less of the worker's longest step.
 _ITEM = (
     b'{"index":{"_id":"%b"}}\n{"id":"%b","product_name":%b,"amount_cents":%d,"created_at":%b,'
-    b'"created_micros":%d,"indexed_at":%b,"words":%b,"stems":%b,"checksum":%d,"seal":%d}\n'
+    b'"created_micros":%d,"indexed_at":%b,%b,"checksum":%d,"seal":%d}\n'
 )
 
 
@@ -140,8 +150,7 @@ def bulk_item(order: Order, indexed_at: datetime) -> bytes:
         _json(order.created_at),
         micros,
         _json(indexed_at),
-        name.words,
-        name.stems,
+        name.terms,
         checksum_of(order_id, cents, micros, name.utf8),
         name.java_hash + cents + micros,
     )

@@ -24,10 +24,11 @@ from polyglot_persistence.adapters.elasticsearch.connection import (
 )
 from polyglot_persistence.adapters.elasticsearch.documents import (
     FORM,
-    MAPPINGS,
     OWNER,
+    READ_FORM_MIN,
     SETTINGS,
     bulk_item,
+    mappings_of,
     order_of,
     removal_item,
 )
@@ -49,17 +50,20 @@ from polyglot_persistence.domain.search import (
     NameOrders,
     SearchQuery,
 )
-from polyglot_persistence.domain.text import QueryWord
+from polyglot_persistence.domain.terms import QueryWord
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import Hit, IndexFailure, SearchResult, StoredOrder, StoreState
 from polyglot_persistence.telemetry import logger
 
 _log = logger("search")
 
-REMEDY = "a worker builds it anew, or: polyglot search rebuild"
+REMEDY = "start a worker, which builds it anew, or run polyglot search rebuild"
 
 NAMED_ORDERS_MAX = 50_000
 """A beginning of one letter is that of a third of all orders; each costs some 20 ns."""
+
+HITS_PER_TURN = 10
+"""Hits ranked before other requests get their turn: a name of a hundred words takes 1 ms."""
 
 FORM_TRUSTED_SECONDS = 0.5
 """How long the index behind the alias is taken to be the one last looked at, by reads."""
@@ -123,7 +127,11 @@ class ElasticsearchIndex:
         elif exact is not None and not counted and _total(page) <= COUNTED_ORDERS_MAX:
             counted = [*await searches.ask(summary_of(query), deadline=deadline)]
         [summary] = counted or [page]
-        hits = [_hit(found, query) for found in page.hits.hits]
+        hits = []
+        for place, found in enumerate(page.hits.hits, 1):
+            hits.append(_hit(found, query))
+            if place % HITS_PER_TURN == 0:
+                await asyncio.sleep(0)
         total = max(_total(summary), len(hits))  # an order may be shown in the time between the two
         counted_max = total if is_counted_all(query) else COUNTED_ORDERS_MAX
         return SearchResult(
@@ -249,7 +257,7 @@ class ElasticsearchIndex:
             UnavailableError: the index is missing, or a part of it has no node (red).
         """
         deadline = _after(self.search_timeout_seconds)
-        await self._look(deadline)
+        await self._look(deadline, to_read=True)
         info = await self.connection.call(
             lambda client: client.info(), answers.InfoAnswer, deadline
         )
@@ -309,12 +317,12 @@ class ElasticsearchIndex:
             raise UnavailableError("Elasticsearch: no answer in time") from error
         try:  # one look does for all who came meanwhile
             if time.monotonic() - self._looked_at > FORM_TRUSTED_SECONDS:
-                await self._look(deadline)
+                await self._look(deadline, to_read=True)
         finally:
             self._looking.release()
 
-    async def _look(self, deadline: float) -> None:
-        """Return if the alias leads to indexes of this form, and to nothing else.
+    async def _look(self, deadline: float, *, to_read: bool = False) -> None:
+        """Return if the alias leads to indexes of this form, to read perhaps of an older one.
 
         Raises:
             MissingIndexError: it does not.
@@ -331,10 +339,12 @@ class ElasticsearchIndex:
                 f"Elasticsearch: an index is called {self.alias}, as our alias has to be; it may "
                 "be somebody's, so only its owner can delete it"
             )
-        if forms != {FORM}:
+        form_min = READ_FORM_MIN if to_read else FORM
+        if not forms or not all(isinstance(form, int) and form >= form_min for form in forms):
             raise MissingIndexError(
                 f"Elasticsearch: {self.alias} leads to {', '.join(behind) or 'nothing'}, "
-                f"of form {', '.join(map(str, forms)) or 'none'}, wanted is {FORM}; {REMEDY}"
+                f"of form {', '.join(map(str, forms)) or 'none'}, wanted is {FORM}",
+                remedy=REMEDY,
             )
         self._looked_at = time.monotonic()
 
@@ -354,7 +364,7 @@ class ElasticsearchIndex:
         try:
             await self.connection.call(
                 lambda client: client.indices.create(
-                    index=name, settings=SETTINGS, mappings=MAPPINGS
+                    index=name, settings=SETTINGS, mappings=mappings_of(self.alias)
                 ),
                 answers.Done,
                 deadline,

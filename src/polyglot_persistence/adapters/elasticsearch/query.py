@@ -1,14 +1,15 @@
-"""The questions of `domain.search`, and the ranking of `domain.text`, in Elasticsearch's terms.
+"""The questions of `domain.search`, and `domain.ranking`, in Elasticsearch's terms.
 
 Every clause has a constant score, so that a score is the rank and nothing of the engine's own; the
 rewrite of typos is set, so that more words within reach count than the nearest fifty.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from polyglot_persistence.adapters.elasticsearch.documents import COLUMNS
+from polyglot_persistence.domain.order import from_micros
+from polyglot_persistence.domain.ranking import Ranking, Tier
 from polyglot_persistence.domain.search import (
     COUNTED_ORDERS_MAX,
     DAYS_MAX,
@@ -22,7 +23,7 @@ from polyglot_persistence.domain.search import (
     Sort,
     price_range,
 )
-from polyglot_persistence.domain.text import QueryWord, Ranking
+from polyglot_persistence.domain.terms import QueryWord
 
 Search = Mapping[str, Any]
 """The body of a search request."""
@@ -49,7 +50,7 @@ def exact_page_of(query: SearchQuery) -> Search | None:
         return None
     if after is not None and after.keys[0] != Ranking(len(query.words)).rank_max:
         return None
-    exact = [{"term": {"stems": word.stem}} for word in query.words]
+    exact = [_exact(word) for word in query.words]
     matching = _all_of(*exact, *_within(query.bounds))
     return _page(query, matching, _SORTS[Sort.NEWEST], _place(query)[1:])
 
@@ -126,10 +127,18 @@ def _within(bounds: Bounds) -> list[Mapping[str, Any]]:
     ]
 
 
+def _exact(word: QueryWord) -> Mapping[str, Any]:
+    if len(word.exact) == 1:
+        return {"term": {"stems": word.stem}}
+    return {"terms": {"stems": word.exact}}
+
+
 def _word(word: QueryWord, ranking: Ranking, typos_found_max: int) -> Mapping[str, Any]:
+    weights = ranking.weights
     ways = [
-        _scored({"term": {"stems": word.stem}}, ranking.unmisspelt + ranking.exact),
-        *(_scored({"prefix": {"words": {"value": p}}}, ranking.unmisspelt) for p in word.prefixes),
+        _scored(_exact(word), weights[Tier.EXACT]),
+        *(_scored(_begins("words", one), weights[Tier.BEGINNING]) for one in word.prefixes),
+        *(_scored(_begins("parts", one), weights[Tier.PART]) for one in word.parts),
     ]
     if word.typos_max:
         typo = {
@@ -140,8 +149,12 @@ def _word(word: QueryWord, ranking: Ranking, typos_found_max: int) -> Mapping[st
             # than the rest of a search.
             "rewrite": f"top_terms_boost_{typos_found_max}",
         }
-        ways.append(_scored({"fuzzy": {"stems": typo}}, 0))
+        ways.append(_scored({"fuzzy": {"stems": typo}}, weights[Tier.TYPO]))
     return {"dis_max": {"queries": ways}}
+
+
+def _begins(field: str, beginning: str) -> Mapping[str, Any]:
+    return {"prefix": {field: {"value": beginning}}}
 
 
 def _scored(query: Mapping[str, Any], score: float) -> Mapping[str, Any]:
@@ -164,16 +177,12 @@ _RANGES = [
     for low, high in zip(PRICE_BOUNDS_CENTS, (*PRICE_BOUNDS_CENTS[1:], None), strict=True)
 ]
 
+_DAY = {"field": "created_at", "fixed_interval": "1d", "order": "desc"}
+
 FACETS: Mapping[str, Any] = {
     "prices": {"range": {"field": "amount_cents", "ranges": _RANGES}},
-    "days": {
-        "date_histogram": {
-            "field": "created_at",
-            "fixed_interval": "1d",
-            "min_doc_count": 1,
-            "order": {"_key": "desc"},
-        }
-    },
+    # Keeps no more days than it returns: an engine refuses to count by more than 65,536.
+    "days": {"composite": {"size": DAYS_MAX, "sources": [{"day": {"date_histogram": _DAY}}]}},
     "names": most_ordered(NAMES_MAX),
 }
 
@@ -184,8 +193,8 @@ def facets_in(aggregations: Mapping[str, Any]) -> Facets:
     return Facets(
         [price_range(place, orders) for place, orders in enumerate(prices) if orders],
         [
-            DayOrders(datetime.fromtimestamp(cell["key"] / 1_000, UTC).date(), cell["doc_count"])
-            for cell in aggregations["days"]["buckets"][:DAYS_MAX]
+            DayOrders(from_micros(cell["key"]["day"] * 1_000).date(), cell["doc_count"])
+            for cell in aggregations["days"]["buckets"]
         ],
         names_in(aggregations["names"]),
     )

@@ -13,7 +13,12 @@ from polyglot_persistence.adapters.elasticsearch import answers
 from polyglot_persistence.adapters.elasticsearch.client import AsyncElasticsearch
 from polyglot_persistence.adapters.elasticsearch.connection import MissingIndexError
 from polyglot_persistence.adapters.elasticsearch.contents import ElasticsearchContents
-from polyglot_persistence.adapters.elasticsearch.documents import FORM, MAPPINGS, OWNER, SETTINGS
+from polyglot_persistence.adapters.elasticsearch.documents import (
+    FORM,
+    OWNER,
+    SETTINGS,
+    mappings_of,
+)
 from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.telemetry import logger
@@ -48,12 +53,11 @@ class ElasticsearchTarget:
         await self._block(await self._current.behind_alias(), block=False)
         await self.clean_up()
         name = f"{self._current.alias}-{FORM}-{new_id().hex[-12:]}"
-        meta = {"owner": OWNER, "form": FORM, "alias": self._current.alias}
         await self._call(
             lambda client: client.indices.create(
                 index=name,
                 settings=_WHILE_BUILT,
-                mappings={**MAPPINGS, "_meta": meta},
+                mappings=mappings_of(self._current.alias),
                 aliases={self.building.alias: {}},
             )
         )
@@ -153,8 +157,11 @@ class ElasticsearchTarget:
 
 
 def _given_up(index: str, meta: answers.Meta, alias: str) -> Mapping[str, Any]:
-    """Return what becomes of a replaced index: one that was searched is removed later."""
-    if meta.owner == OWNER and meta.form != FORM:
+    """Return what becomes of a replaced index: it is removed later, if it can be known as ours.
+
+    Those that version 0.1 made first do not name their alias.
+    """
+    if meta.owner == OWNER and meta.alias != alias:
         return {"remove_index": {"index": index}}
     return _removal(index, alias)
 

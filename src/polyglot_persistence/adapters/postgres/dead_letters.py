@@ -78,10 +78,7 @@ class PostgresDeadLetters:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Lead]:
-        """See `DeadLetters.turn`. Waits as long as a statement may take; first come, first served.
-
-        Behind a pooler it needs session pooling.
-        """
+        """See `DeadLetters.turn`. Waits as a statement does; first come, first served."""
         async with self._pool.dedicated() as session:
             await session.fetch("take_turn", _TURN)
             yield SessionLead(session)

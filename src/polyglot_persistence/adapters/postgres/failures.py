@@ -40,7 +40,6 @@ _MEANINGS: dict[str, tuple[type[PolyglotError], str]] = {
     "22": (PoisonError, "PostgreSQL can never hold this value"),
     "23": (PoisonError, "the data breaks a rule of the schema"),
     "25": (UnavailableError, "PostgreSQL ended the transaction, or is read-only"),
-    "26": (UnavailableError, "PostgreSQL does not know the statement (a pooler that shares it?)"),
     "28": (UnavailableError, "PostgreSQL refused the login"),
     "3D": (UnavailableError, "there is no such database"),
     "3F": (UnavailableError, "there is no such schema; run `polyglot migrate`"),
@@ -58,6 +57,9 @@ _MEANINGS: dict[str, tuple[type[PolyglotError], str]] = {
     "58": (UnavailableError, "PostgreSQL met an error of its operating system"),
 }
 _OTHER = (UnexplainedError, "PostgreSQL refused it")
+
+SHARED_STATES = ("26000", "42P05")
+"""A prepared statement is not there, or was already: it is another client's session."""
 
 # What the driver finds out itself; the first that fits counts (a `TimeoutError` is an `OSError`).
 _DRIVER_MEANINGS: Sequence[tuple[type[Exception], type[PolyglotError], str]] = (
@@ -84,11 +86,22 @@ def meaning(error: Exception) -> PolyglotError:
 
     Raise it `from` the driver's error.
     """
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate in SHARED_STATES:
+        return shared_session()
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate:
         kind, words = _MEANINGS.get(error.sqlstate) or _MEANINGS.get(error.sqlstate[:2], _OTHER)
         return kind(f"{words}: {_first_line(error)} ({error.sqlstate})")
     kind, words = next((k, w) for of, k, w in _DRIVER_MEANINGS if isinstance(error, of))
     return kind(f"{words}: {_first_line(error)}")
+
+
+def shared_session() -> UnavailableError:
+    """Return the error of a pooler between us and PostgreSQL that shares sessions."""
+    return UnavailableError(
+        "a pooler shares sessions of PostgreSQL between clients",
+        remedy="set pool_mode=session in PgBouncer and leave server_reset_query at DISCARD ALL, or "
+        "name the server itself in POSTGRES_DSN",
+    )
 
 
 def meaning_at_commit(error: Exception) -> PolyglotError:

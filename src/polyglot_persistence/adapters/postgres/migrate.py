@@ -54,7 +54,7 @@ async def migrate(dsn: str) -> list[str]:
     """Bring the schema up to date and return the names of the migrations applied by this call.
 
     A migration that fails leaves no trace, and those before it applied. It needs no superuser, only
-    the right to create tables, and none if nothing is missing; behind a pooler session pooling.
+    the right to create tables, and none if nothing is missing.
 
     Raises:
         ConfigurationError: the server is too old, or its schema is not a past of this code's.

@@ -13,6 +13,8 @@ timeline. It ends with a restart or a promotion.
 ```
 
 Invariant: a connection is given out only if its server was the primary when it was made.
+Invariant: a connection through a pooler is given out only if no other client shares its session,
+as far as that can be seen when the first one is made.
 Invariant: a server that hangs delays the use of another one by no more than looking for it.
 """
 
@@ -27,6 +29,10 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import asyncpg
 
 from polyglot_persistence.adapters.postgres.failures import DRIVER_ERRORS, meaning
+from polyglot_persistence.adapters.postgres.pooler import (
+    refuse_shared_sessions,
+    refuses_settings,
+)
 from polyglot_persistence.adapters.postgres.queries import QUERIES
 from polyglot_persistence.errors import PolyglotError, UnavailableError
 from polyglot_persistence.telemetry import logger
@@ -71,6 +77,10 @@ class Primary:
         self._servers = deque(dict.fromkeys(servers_of(dsn)))
         self._connect_timeout_seconds = connect_timeout_seconds
         self._application_name = application_name
+        self._settings_at_login = True
+        """Until a pooler refuses them; then the session is told of them once it is there."""
+        self._looked_at: set[str] = set()
+        """Servers that turned out to be poolers, and not to share sessions."""
         self._reign: str | None = None
         self._reigns: dict[Connection, str] = {}
         self._late = 0
@@ -158,15 +168,45 @@ class Primary:
     async def _try(self, server: str, options: dict[str, Any]) -> tuple[Connection, str]:
         try:
             async with asyncio.timeout(self._connect_timeout_seconds):
-                connection: Connection = await asyncpg.connect(server, **options)
+                connection = await self._log_in(server, options)
                 try:
-                    reign: str = await connection.fetchval(QUERIES["begin_session"])
+                    reign = await self._begin_session(connection, server, options)
                 except BaseException:
                     connection.terminate()
                     raise
         except DRIVER_ERRORS as error:
             raise meaning(error) from error
         return connection, reign
+
+    async def _log_in(self, server: str, options: dict[str, Any]) -> Connection:
+        if self._settings_at_login:
+            try:
+                return await asyncpg.connect(server, **options)
+            except asyncpg.PostgresError as error:
+                if not refuses_settings(error):
+                    raise
+                self._settings_at_login = False
+        return await asyncpg.connect(server, **options | {"server_settings": {}})
+
+    async def _begin_session(
+        self, connection: Connection, server: str, options: dict[str, Any]
+    ) -> str:
+        """Return the reign that a new connection belongs to, once all its settings are in force."""
+        session = await connection.fetchrow(QUERIES["begin_session"])
+        assert session is not None  # noqa: S101  it returns the row
+        is_pooled = session["process"] != connection.get_server_pid()
+        if is_pooled and server not in self._looked_at:
+            looked = await refuse_shared_sessions(
+                connection, session["process"], lambda: self._log_in(server, options)
+            )
+            self._looked_at |= {server} if looked else set()
+        if is_pooled or not self._settings_at_login:
+            settings = options["server_settings"].items()
+            await connection.execute(
+                "".join(f"SET {name} TO '{value}';" for name, value in settings)
+            )
+        reign: str = session["reign"]
+        return reign
 
     def _options(self, statement_timeout_seconds: float) -> dict[str, Any]:
         milliseconds = str(max(1, round(statement_timeout_seconds * 1000)))
@@ -241,7 +281,7 @@ def servers_of(dsn: str) -> list[str]:
 
 def _no_primary(failures: dict[str, PolyglotError]) -> PolyglotError:
     for error in failures.values():
-        if len(failures) == 1 or not isinstance(error, UnavailableError):
+        if len(failures) == 1 or not isinstance(error, UnavailableError) or error.remedy:
             return error
     words = "; ".join(f"{_place(server)}: {error}" for server, error in failures.items())
     return UnavailableError(f"no server of POSTGRES_DSN is the primary: {words}")

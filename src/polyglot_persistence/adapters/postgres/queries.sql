@@ -1,14 +1,25 @@
 -- Every statement, each under `-- name:` and its purpose in a line.
 
 -- name: begin_session
--- Return the server's reign; wait for the disk, and for no deadline but our own. Fails on a standby.
-SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || ' ' || pg_postmaster_start_time(),
+-- Return the server's reign and this session's process; wait for the disk, and for no deadline but
+-- our own. Fails on a standby.
+SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || ' ' || pg_postmaster_start_time()
+           AS reign,
+       pg_backend_pid() AS process,
        CASE current_setting('synchronous_commit')
            WHEN 'off' THEN set_config('synchronous_commit', 'on', false)
        END,
        CASE WHEN current_setting('transaction_timeout', true) <> '0'
            THEN set_config('transaction_timeout', '0', false)
        END;
+
+-- name: look_at_process
+-- Return whether a process is this session's own, whether it works, and since when it does what it does.
+SELECT pg_backend_pid() = $1::int AS mine,
+       coalesce(state NOT IN ('idle', 'disabled'), false) AS works,
+       query_start AS since
+FROM (VALUES (1)) AS one
+LEFT JOIN pg_stat_activity ON pid = $1::int;
 
 -- name: persist
 -- Insert a batch, sorted by id; feed rollup and outbox by the rows that are new, and only by them.

@@ -209,10 +209,7 @@ class PostgresOrderStore:
 
     @asynccontextmanager
     async def lead(self, role: str) -> AsyncIterator[Lead | None]:
-        """See `OrderStore.lead`. A session lock on a connection of its own.
-
-        Behind a pooler it needs session pooling.
-        """
+        """See `OrderStore.lead`. A session lock on a connection of its own."""
         async with self._pool.dedicated() as session:
             leads = await session.fetchval("try_lead", lock_key(f"lead {role}"))
             yield SessionLead(session) if leads else None

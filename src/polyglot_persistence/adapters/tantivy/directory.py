@@ -26,7 +26,7 @@ from typing import Literal, NamedTuple
 import msgspec
 import tantivy
 
-from polyglot_persistence.adapters.tantivy.documents import FORM, schema
+from polyglot_persistence.adapters.tantivy.documents import FORM, READ_FORM_MIN, schema
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.errors import UnavailableError
 
@@ -42,7 +42,7 @@ _DAMAGED = (
 
 _LOCK_LOOK_SECONDS = 0.01
 
-REMEDY = "a worker builds it anew, or: polyglot search rebuild"
+REMEDY = "start a worker, which builds it anew, or run polyglot search rebuild"
 
 
 class MissingIndexError(UnavailableError):
@@ -73,46 +73,48 @@ class IndexDirectory:
         self._path = path
         self.role = role
 
-    def current(self) -> str:
-        """Return the name of the index in use.
+    def current(self, *, to_read: bool = False) -> str:
+        """Return the name of the index in use; to read it may be of an older form.
 
         Raises:
-            MissingIndexError: there is none of this form.
+            MissingIndexError: there is none of such a form.
             UnavailableError: it is of a newer form.
         """
         try:
             current = msgspec.json.decode((self._path / self.role).read_bytes(), type=Current)
         except FileNotFoundError:
-            raise MissingIndexError(f"search index: none in {self._path}; {REMEDY}") from None
+            raise MissingIndexError(f"search index: none in {self._path}", remedy=REMEDY) from None
         except ValueError as error:
             raise MissingIndexError(
-                f"search index: {self._path}/{self.role} is damaged; {REMEDY}"
+                f"search index: {self._path}/{self.role} is damaged",
+                remedy=REMEDY,
             ) from error
         if current.form > FORM:
             raise UnavailableError(
                 f"search index: {self._path} was made by a newer version (form {current.form}, "
                 f"ours is {FORM})"
             )
-        if current.form < FORM:
+        if current.form < (READ_FORM_MIN if to_read else FORM):
             raise MissingIndexError(
-                f"search index: {self._path} has form {current.form}, wanted is {FORM}; {REMEDY}"
+                f"search index: {self._path} has form {current.form}, wanted is {FORM}",
+                remedy=REMEDY,
             )
         return current.name
 
-    def open(self) -> OpenIndex:
-        """Open the index in use.
+    def open(self, *, to_read: bool = False) -> OpenIndex:
+        """Open the index in use; to read it may be of an older form.
 
         Raises:
             MissingIndexError: there is none that this version can use.
             ValueError: it cannot be opened for now.
         """
         while True:
-            name = self.current()
+            name = self.current(to_read=to_read)
             try:
                 with damage_is_absence():
                     return OpenIndex(name, tantivy.Index.open(str(self._path / name)))
             except MissingIndexError:
-                if self.current() == name:  # else it was replaced at that moment
+                if self.current(to_read=to_read) == name:  # else it was replaced at that moment
                     raise
 
     def create(self, timeout_seconds: float) -> bool:
@@ -153,7 +155,7 @@ class IndexDirectory:
         """Hold the right to write to the index in use, in common with others or alone."""
         kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
         if not self._path.is_dir():
-            raise MissingIndexError(f"search index: none in {self._path}; {REMEDY}")
+            raise MissingIndexError(f"search index: none in {self._path}", remedy=REMEDY)
         with self._locked(timeout_seconds, "writing", kind):
             yield
 
@@ -210,5 +212,5 @@ def damage_is_absence() -> Iterator[None]:
         yield
     except ValueError as error:
         if any(sign in str(error) for sign in _DAMAGED):
-            raise MissingIndexError(f"search index: damaged: {error}; {REMEDY}") from error
+            raise MissingIndexError(f"search index: damaged: {error}", remedy=REMEDY) from error
         raise

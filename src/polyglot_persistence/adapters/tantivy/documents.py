@@ -1,14 +1,16 @@
 """What an order is in the index, and back.
 
     id          the order's id, to replace and to find it by
-    stems       what a query's word matches exactly or with a typo (`text.stem`)
-    words       what a query's word is a prefix of (`text.words`)
+    stems       what a query's word matches exactly or with a typo (`terms.NameTerms.exact`)
+    words       what a query's word is a beginning of
+    parts       the ends of words, each from where a part of it may begin
     name        the product name as it is, to count by
     created, cents, id_high, id_low   columns to order by; bounds are of the first two
     checksum    a column that stands for the content, for audits
     source      what a hit gives back
 
-Invariant: `FORM` grows with every change of the fields; an index of another form is not used.
+Invariant: `FORM` grows with every change of the fields; an index of an older form is only read, and
+only until one of this form has taken its place.
 """
 
 import functools
@@ -20,11 +22,14 @@ from uuid import UUID
 import msgspec
 import tantivy
 
-from polyglot_persistence.domain import text
 from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.domain.order import CENT, Order, from_micros, to_micros
+from polyglot_persistence.domain.terms import ANALYSIS_VERSION, name_terms
 
-FORM = 4_000 + text.ANALYSIS_VERSION
+FORM = 5_000 + ANALYSIS_VERSION
+
+READ_FORM_MIN = 4_001
+"""Older ones have other columns. This one lacks `parts`, and some of the terms of others."""
 
 _COLUMNS = ("created", "cents", "id_high", "id_low", "checksum")
 
@@ -57,8 +62,8 @@ def schema() -> tantivy.Schema:
     """Return the fields of the index."""
     builder = tantivy.SchemaBuilder()
     builder.add_text_field("id", tokenizer_name="raw", index_option="basic")
-    builder.add_text_field("stems", tokenizer_name="whitespace", index_option="basic")
-    builder.add_text_field("words", tokenizer_name="whitespace", index_option="basic")
+    for terms in ("stems", "words", "parts"):
+        builder.add_text_field(terms, tokenizer_name="whitespace", index_option="basic")
     builder.add_text_field("name", tokenizer_name="raw", index_option="basic", fast=True)
     for column in _COLUMNS:
         builder.add_integer_field(column, fast=True)
@@ -66,15 +71,24 @@ def schema() -> tantivy.Schema:
     return builder.build()
 
 
+def has_parts(schema: tantivy.Schema) -> bool:
+    """Return whether an index has the field, which one of an older form has not."""
+    try:
+        tantivy.Query.term_query(schema, "parts", "")
+    except ValueError:
+        return False
+    return True
+
+
 class _Name(NamedTuple):
     words: str
     stems: str
+    parts: str
 
 
 @functools.lru_cache(maxsize=NAMES_CACHED_MAX)
 def _taken_apart(name: str) -> _Name:
-    words = text.words(name)
-    return _Name(" ".join(words), " ".join(map(text.stem, words)))
+    return _Name(*map(" ".join, name_terms(name)))
 
 
 def document(order: Order, indexed_at: datetime) -> tantivy.Document:
@@ -91,6 +105,7 @@ def document(order: Order, indexed_at: datetime) -> tantivy.Document:
         id=str(order.id),
         words=name.words,
         stems=name.stems,
+        parts=name.parts,
         name=order.product_name,
         created=created,
         cents=cents,

@@ -29,9 +29,12 @@ def _most_ordered(names_max: int) -> Mapping[str, Any]:
     return {"terms": terms}  # ties in the order of the column, which is that of the names
 
 
+_DAY = {"field": "created", "interval": float(_DAY_MICROS), "order": "desc"}
+
 _FACETS = {
     "prices": {"range": {"field": "cents", "ranges": _RANGES}},
-    "days": {"histogram": {"field": "created", "interval": float(_DAY_MICROS), "min_doc_count": 1}},
+    # Keeps no more days than it returns: an engine refuses to count by more than 65,000.
+    "days": {"composite": {"size": DAYS_MAX, "sources": [{"day": {"histogram": _DAY}}]}},
     "names": _most_ordered(NAMES_MAX),
 }
 
@@ -44,14 +47,16 @@ def facets_of(searcher: Searcher, query: Query) -> Facets:
         for cell in found["prices"]["buckets"]
         if "from" in cell  # it adds a range below the first
     }
-    days = found["days"]["buckets"][: -DAYS_MAX - 1 : -1]
     return Facets(
         [
             price_range(place, prices[low])
             for place, low in enumerate(PRICE_BOUNDS_CENTS)
             if prices.get(low)
         ],
-        [DayOrders(from_micros(int(cell["key"])).date(), cell["doc_count"]) for cell in days],
+        [
+            DayOrders(from_micros(int(cell["key"]["day"])).date(), cell["doc_count"])
+            for cell in found["days"]["buckets"]
+        ],
         _names(found["names"]),
     )
 

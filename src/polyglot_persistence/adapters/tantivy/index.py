@@ -36,7 +36,7 @@ from polyglot_persistence.domain.search import (
     SearchQuery,
     position,
 )
-from polyglot_persistence.domain.text import QueryWord
+from polyglot_persistence.domain.terms import QueryWord
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import Hit, IndexFailure, SearchResult, StoredOrder, StoreState
 from polyglot_persistence.telemetry import logger
@@ -185,6 +185,7 @@ class TantivyIndex:
 
         def job() -> bool:
             try:
+                self.directory.current()
                 self._view(at_once=True)
             except MissingIndexError as error:
                 _log.debug("index_missing", error=str(error))
@@ -274,7 +275,7 @@ class TantivyIndex:
             return reading.searcher, reading.opened.handle.schema
 
     def _reopened(self, reading: _Reading | None) -> OpenIndex:
-        if reading is not None and reading.opened.name == self.directory.current():
+        if reading is not None and reading.opened.name == self.directory.current(to_read=True):
             try:
                 with damage_is_absence():
                     reading.opened.handle.reload()
@@ -282,7 +283,7 @@ class TantivyIndex:
                 pass  # opening tells whether it is gone or was replaced at that moment
             else:
                 return reading.opened
-        opened = self.directory.open()
+        opened = self.directory.open(to_read=True)
         opened.handle.config_reader("manual")  # else a thread reloads at its own times
         return opened
 

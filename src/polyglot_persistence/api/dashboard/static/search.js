@@ -160,7 +160,7 @@ export class Search extends Panel {
       <h2 id="search">Search</h2>
       <form role="search" aria-label="Orders" onSubmit=${(event) => event.preventDefault()}>
         <div class="field">
-          <label for="query">Products, by words, beginnings or with a typo <kbd>/</kbd></label>
+          <label for="query">Products, by words, parts of words or with a typo <kbd>/</kbd></label>
           <input id="query" type="search" ref=${this.input} value=${state.text} maxlength="200" autocomplete="off"
             onInput=${({ target }) => this.change({ text: target.value }, PAUSE_MS)} />
         </div>

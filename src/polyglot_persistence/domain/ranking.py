@@ -1,0 +1,66 @@
+"""How a match is ranked, for every search engine.
+
+A query word matches a word of a name in one of four ways (`Tier`). First come the matches with the
+fewest typos, among these those with the fewest parts, among these those with the most exact words.
+Of equal ranks the newer order goes first, which is the likelier one to be of a product that is
+often ordered; then the greater id.
+"""
+
+import enum
+from typing import NamedTuple
+
+
+class Tier(enum.IntEnum):
+    """How a query word matches a name, the best last."""
+
+    TYPO = 0
+    PART = 1
+    BEGINNING = 2
+    EXACT = 3
+
+
+class Counts(NamedTuple):
+    """How many words of a query match a name in a way, or in a better one."""
+
+    parts: int
+    beginnings: int
+    exact: int
+
+    def of(self, tier: Tier) -> int:
+        """Return how many match in this way or a better one; with a typo, all do."""
+        return self[tier - 1]
+
+
+class Ranking:
+    """The number that ranks a match of a query of so many words, and its parts.
+
+    An engine adds the weight of each word's tier. The weights are powers of the number of words
+    plus one, so that no count of a lower tier outweighs a higher one. All sums are small integers,
+    so they are exact also in the 32-bit floats that engines add scores in.
+    """
+
+    def __init__(self, query_words: int) -> None:
+        self._base = query_words + 1
+        exact = 1
+        beginning = self._base
+        part = self._base**2
+        self.weights = {
+            Tier.TYPO: 0,
+            Tier.PART: part,
+            Tier.BEGINNING: part + beginning,
+            Tier.EXACT: part + beginning + exact,
+        }
+        self.rank_max = query_words * self.weights[Tier.EXACT]
+
+    def rank(self, counts: Counts) -> int:
+        """Return the rank of a match."""
+        return (counts.parts * self._base + counts.beginnings) * self._base + counts.exact
+
+    def counts(self, rank: float) -> Counts:
+        """Return what a rank was made of."""
+        rest, exact = divmod(int(rank), self._base)
+        return Counts(*divmod(rest, self._base), exact)
+
+    def score(self, rank: float) -> float:
+        """Return a rank as a score above 0 and up to 1 (every word exact)."""
+        return (rank + 1) / (self.rank_max + 1)
