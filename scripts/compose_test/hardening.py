@@ -52,7 +52,10 @@ def check(stack: Stack) -> None:
 def check_nothing_shows(stack: Stack) -> None:
     """No password is in an environment or command that the engine prints, or among arguments."""
     for service in SERVICES:
-        shown = json.dumps(stack.inspect(service)) + stack.compose("top", service)
+        arguments = stack.compose(
+            "exec", "--no-TTY", service, "sh", "-c", "cat /proc/[0-9]*/cmdline", check=False
+        )
+        shown = json.dumps(stack.inspect(service)) + arguments.replace("\0", " ")
         for path in stack.passwords.iterdir():
             password = path.read_text().strip()
             if password in shown or json.dumps(password)[1:-1] in shown:

@@ -15,6 +15,7 @@ from polyglot_persistence.domain.drift import Drift
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.flows.audit import EVERYTHING, UNATTENDED
+from polyglot_persistence.flows.audit_cache import WITHOUT_LETTER
 from polyglot_persistence.flows.audit_tally import Tally
 from polyglot_persistence.ports import Settled, StoredOrder
 from polyglot_persistence.ports.audit import ID_MAX, ID_MIN
@@ -130,8 +131,8 @@ async def test_a_store_that_is_away_ends_its_part_only(
     await seen.assert_rollup_exact()
 
 
-async def test_orders_that_the_record_lost_are_persisted_again(stand: AuditStand) -> None:
-    """From clean entries, and from dead-lettered ones whose letter is lost; the epoch is new."""
+async def test_orders_that_the_record_lost_are_decided_again(stand: AuditStand) -> None:
+    """Persisted from clean entries, and dead letters from dead ones; the epoch is new."""
     lost, condemned, known = (accepted(n, name=f"n{n}") for n in range(3))
     await stand.store.bury([DeadLetter(known.order.id, None, b"", "no", Stage.PERSIST, 1)])
     await stand.cache.accept([single(condemned), single(known)])
@@ -146,8 +147,10 @@ async def test_orders_that_the_record_lost_are_persisted_again(stand: AuditStand
     report = await stand.audit(UNATTENDED)
     assert report.tally.repaired == {Drift.LOST_ORDER: 2}
     found = await stand.store.find([one.order.id for one in (lost, condemned, known)])
-    assert set(found.orders) == {lost.order.id, condemned.order.id}
+    assert set(found.orders) == {lost.order.id}
     assert found.orders[lost.order.id].order == lost.order
+    assert set(found.dead) == {condemned.order.id, known.order.id}
+    assert found.dead[condemned.order.id].letter.reason == WITHOUT_LETTER
     assert found.epoch != epoch
     assert (await stand.audit()).tally.found.total() == 0
 

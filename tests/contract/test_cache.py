@@ -387,3 +387,17 @@ async def test_a_wiped_cache_is_empty_and_works(cache: Cache, server: CacheServe
     await cache.settle([Settled(EntryState.CLEAN, order)])
     await cache.forget_dead([order.order.id])
     assert await dirty_ids(cache) == []
+
+
+@pytest.mark.parametrize(("before", "size"), [(0, 1_000), (499, 501), (1_200, 700)])
+async def test_a_large_bulk_is_settled_whole(cache: Cache, before: int, size: int) -> None:
+    """However many orders come before it, at whatever place it begins."""
+    singles = [accepted() for _ in range(before)]
+    unit = bulk(size)
+    members = [member.accepted for member in unit.members]
+    await cache.accept([*map(single, singles), unit])
+    settled = [Settled(EntryState.CLEAN, one) for one in singles]
+    await cache.settle([*settled, *(Settled(EntryState.DEAD, one) for one in members)])
+    entries = (await cache.read([one.order.id for one in members])).entries
+    assert {raw[:1] for raw in entries if raw is not None} == {EntryState.DEAD.value}
+    assert await cache.backlog() == (0, None)

@@ -1,14 +1,18 @@
 """Replays and discards beside a worker that stood still between its effects."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import pytest_asyncio
 
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
+from polyglot_persistence.adapters.redis import keys
+from polyglot_persistence.adapters.redis.client import RedisClient
 from polyglot_persistence.adapters.redis.contents import RedisContents
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
+from polyglot_persistence.domain.drift import Drift
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.errors import NotFoundError
@@ -43,17 +47,26 @@ async def condemned(stand: Stand, unit: list[AcceptedOrder]) -> list[Settled]:
     return [Settled(EntryState.DEAD, one) for one in unit]
 
 
+@asynccontextmanager
+async def redis(url: str) -> AsyncIterator[RedisClient]:
+    """Give a connection, to spoil something by hand."""
+    client = new_client(url)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
 async def audited(stand: Stand, redis_url: str) -> Tally:
     """Compare the cache with the record, and repair."""
 
     async def pace(_entries: int) -> bool:
         return True
 
-    client = new_client(redis_url)
     tally = Tally()
-    audit = CacheAudit(stand.cache, RedisContents(client), stand.store, stand.persist)
-    await audit.run(tally, pace, repair=True)
-    await client.close()
+    async with redis(redis_url) as client:
+        audit = CacheAudit(stand.cache, RedisContents(client), stand.store, stand.persist)
+        await audit.run(tally, pace, repair=True)
     return tally
 
 
@@ -108,3 +121,26 @@ async def test_a_late_settle_does_not_undo_a_replay(
     assert state is (None if is_emptied else EntryState.CLEAN)
     assert (await stand.reads.status(order.order.id)).persisted
     assert (await audited(stand, redis_url)).found.total() == 0
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+async def test_a_discard_that_the_cache_lost_is_not_undone(
+    stand: Stand, redis_url: str, size: int
+) -> None:
+    """A log that lost its end has the entries again: the letters come back, whole, and no order."""
+    unit = [accepted()] if size == 1 else bulk(size)
+    ids = [one.order.id for one in unit]
+    await stand.cache.settle(await condemned(stand, unit))
+    before = (await stand.cache.read(ids)).entries
+    handled = await stand.whole_run(stand.flow.discard_slice, ALL)
+    assert outcomes(handled) == [Outcome.DISCARDED] * size
+    async with redis(redis_url) as client:
+        for order_id, raw in zip(ids, before, strict=True):
+            assert raw is not None
+            await client.execute("SET", keys.entry(order_id), raw, "EX", 60)
+    assert (await audited(stand, redis_url)).repaired == {Drift.LOST_ORDER: size}
+    found = await stand.store.find(ids)
+    assert (set(found.orders), set(found.dead)) == (set(), set(ids))
+    assert (await audited(stand, redis_url)).found.total() == 0
+    handled = await stand.whole_run(stand.flow.replay_slice, ALL)
+    assert outcomes(handled) == [Outcome.PERSISTED] * size

@@ -21,6 +21,8 @@ from polyglot_persistence.adapters.elasticsearch.bulk import (
 )
 from polyglot_persistence.adapters.elasticsearch.connection import PAUSE_SECONDS_MIN, Credentials
 from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
+from polyglot_persistence.bootstrap import doctor
+from polyglot_persistence.config import load
 from polyglot_persistence.domain.order import Order, new_id
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports import StoredOrder
@@ -351,7 +353,7 @@ async def test_nothing_of_a_query_is_syntax_on_the_wire(
     ],
 )
 async def test_another_product_is_named(body: object, named: str) -> None:
-    """A server that speaks alike and is not Elasticsearch is said to be one."""
+    """A server that speaks alike and is not Elasticsearch is said to be one, and what to do."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -365,7 +367,12 @@ async def test_another_product_is_named(body: object, named: str) -> None:
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
-        index = index_at(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        index = index_at(url)
         with pytest.raises(UnavailableError, match=f"{named}.*, not Elasticsearch"):
             await index.ping()
         await index.close()
+        findings = await asyncio.to_thread(doctor, load({"ELASTICSEARCH_URL": url}))
+    (found,) = [one for one in findings if one.store == "search"]
+    assert found.detail.endswith(f"{named}, not Elasticsearch")
+    assert found.fix.startswith("point ELASTICSEARCH_URL at Elasticsearch 8")

@@ -253,8 +253,8 @@ async def order_flood_with_a_key(attack: Attack) -> None:
 
 @kind(lambda seen: bool(seen.get("200") or seen.get("429")) and not seen.get("503"))
 async def readiness_flood(attack: Attack) -> None:
-    """E13: 300 connections ask whether the service is ready, which all stores answer."""
-    await attack.ask(300, lambda: get("/health/ready"), ahead=1)
+    """E13: 96 connections ask whether the service is ready, which all stores answer."""
+    await attack.ask(96, lambda: get("/health/ready"), ahead=1)
 
 
 @kind(answered(401, 429))
@@ -322,7 +322,7 @@ async def search_amplifiers(attack: Attack) -> None:
     await attack.ask(4, request, ahead=1)
 
 
-@kind(answered(200))
+@kind(only(200, 429))
 async def wide_reports(attack: Attack) -> None:
     """Guard: reports over all time, in the smallest steps, of every time zone."""
     zones = ("UTC", "Asia/Kathmandu", "America/St_Johns", "Pacific/Apia")
@@ -334,7 +334,7 @@ async def wide_reports(attack: Attack) -> None:
                 (
                     "/api/dashboard/sales?days=3660&live=true",
                     f"/api/sales?by=day&tz={zone}",
-                    f"/api/sales/products?limit=100&tz={zone}",
+                    "/api/sales/products?limit=100",
                     "/api/search/suggest?q=a",
                 )
             )

@@ -229,11 +229,15 @@ def test_no_bulk_holds_the_loop(body: bytes) -> None:
 def test_no_query_holds_the_loop(part: bytes) -> None:
     """Thousands of parameters are not read to find that there are too many."""
     query = (part + b"&") * (60_000 // (len(part) + 1))
-    request = Request({"type": "http", "query_string": query, "headers": []})
-    assert least_seconds(lambda: check_query(request, ("limit", "cursor"))) < SECONDS_MAX / 4
+
+    def check() -> None:
+        request = Request({"type": "http", "query_string": query, "headers": []})
+        check_query(request, ("limit", "cursor"))
+
+    assert least_seconds(check) < SECONDS_MAX / 4
     if part:
         with pytest.raises(MalformedError, match=r"no query parameter|given twice"):
-            check_query(request, ("limit", "cursor"))
+            check()
 
 
 @pytest.mark.parametrize("size", [FORWARDED_BYTES_MAX, 60_000])

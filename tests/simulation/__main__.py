@@ -3,10 +3,10 @@
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 
-from tests.simulation.campaign import Campaign, show_table
-from tests.simulation.plan import cells
-from tests.simulation.scenario import make_plan
+from tests.simulation.campaign import Aim, Campaign, show_table
+from tests.simulation.plan import cell_of
 
 
 def main() -> int:
@@ -17,18 +17,21 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=0, help="0: one for each core")
     parser.add_argument("--failures", type=int, default=5, help="end after so many")
     parser.add_argument("--trace", action="store_true", help="print the plan and trace of one run")
+    parser.add_argument(
+        "--aim", type=cell_of, help="the cell that a run with --trace or --digests aims at, if one"
+    )
     parser.add_argument("--digests", action="store_true", help="print a hash of each run's trace")
     parser.add_argument("--table", action="store_true", help="print what met what")
     options = parser.parse_args()
     if options.trace:
-        return _trace(options.seed)
+        return _trace(Aim(options.seed, options.aim))
     if options.digests:
-        return _digests(range(options.seed, options.seed + options.runs))
+        return _digests([Aim(options.seed + n, options.aim) for n in range(options.runs)])
     campaign = Campaign(options.seed, options.runs, processes=options.processes)
     shown = time.monotonic()
     for outcome in campaign.outcomes():
         if outcome.violations:
-            print(f"seed {outcome.seed}: {'; '.join(outcome.violations[:3])}", flush=True)
+            print(outcome, flush=True)
             if len(campaign.failures) >= options.failures:
                 break
         if time.monotonic() - shown > 10:
@@ -38,16 +41,16 @@ def main() -> int:
     if options.table:
         show_table(campaign.met)
     for failure in campaign.failures[:2]:
-        print(f"\nseed {failure.seed}, cut down:\n{campaign.shrunk(failure)}")
+        print(f"\n{failure.aim}, cut down:\n{campaign.shrunk(failure)}")
     return 1 if campaign.failures else 0
 
 
-def _trace(seed: int) -> int:
+def _trace(aim: Aim) -> int:
     from tests.simulation import determined  # noqa: PLC0415
     from tests.simulation.runs import simulate  # noqa: PLC0415
 
     determined.install()
-    plan = make_plan(seed, cells())
+    plan = aim.plan()
     print(plan)
     result = simulate(plan)
     for at, who, what in result.trace:
@@ -57,13 +60,13 @@ def _trace(seed: int) -> int:
     return 1 if result.violations else 0
 
 
-def _digests(seeds: range) -> int:
+def _digests(aims: Sequence[Aim]) -> int:
     from tests.simulation import determined  # noqa: PLC0415
     from tests.simulation.runs import simulate  # noqa: PLC0415
 
     determined.install()
-    for seed in seeds:
-        print(f"seed {seed}: {simulate(make_plan(seed, cells())).digest()}")
+    for aim in aims:
+        print(f"{aim}: {simulate(aim.plan()).digest()}", flush=True)
     return 0
 
 

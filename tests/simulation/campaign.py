@@ -7,10 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.pool import Pool
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from tests.simulation import determined
-from tests.simulation.plan import KINDS, cells, every_step
+from tests.simulation.plan import KINDS, Cell, Plan, cell_text, cells, every_step
 from tests.simulation.runs import simulate
 from tests.simulation.scenario import make_plan
 from tests.simulation.shrink import shrink
@@ -21,20 +21,33 @@ TOP_UP_RUNS = 80
 TOP_UPS_MAX = 8
 """A rare step may not have come while a fault waited for it: so often others are aimed at it."""
 
-_Aimed: TypeAlias = tuple[int, Sequence[tuple[str, str]]]
-"""A seed, and the cells that its faults are aimed at."""
+
+class Aim(NamedTuple):
+    """All that decides a run: its seed, and the one cell at which its faults aim, if it is one."""
+
+    seed: int
+    cell: Cell | None = None
+
+    def plan(self) -> Plan:
+        """Return the run's plan."""
+        return make_plan(self.seed, cells() if self.cell is None else [self.cell])
+
+    def __str__(self) -> str:
+        return f"--seed {self.seed}" + (f" --aim '{cell_text(self.cell)}'" if self.cell else "")
 
 
 class Outcome(NamedTuple):
     """What a process tells of one run."""
 
-    seed: int
+    aim: Aim
     violations: list[str]
-    met: dict[tuple[str, str], int]
+    met: dict[Cell, int]
     operations: int
     faults: int
     simulated_seconds: float
-    aimed_at: Sequence[tuple[str, str]]
+
+    def __str__(self) -> str:
+        return f"{self.aim}: {'; '.join(self.violations[:3])}"
 
 
 class Campaign:
@@ -44,7 +57,7 @@ class Campaign:
         self._seeds = range(first, first + runs)
         self._processes = processes or os.cpu_count() or 1
         self._began = time.monotonic()
-        self.met: Counter[tuple[str, str]] = Counter()
+        self.met: Counter[Cell] = Counter()
         self.failures: list[Outcome] = []
         self.runs = 0
         self.operations_min = 1_000_000
@@ -55,17 +68,15 @@ class Campaign:
         """Run all, in any order; then aim more runs at the cells that are still empty."""
         context = multiprocessing.get_context("spawn")
         with context.Pool(self._processes, initializer=_begin) as pool:
-            every = tuple(cells())
-            yield from self._run(pool, [(seed, every) for seed in self._seeds])
+            yield from self._run(pool, [Aim(seed) for seed in self._seeds])
             for n in range(TOP_UPS_MAX):
-                missing = tuple(empty_cells(self.met))
+                missing = empty_cells(self.met)
                 if not missing or self.failures:
                     return
                 first = self._seeds.stop + n * TOP_UP_RUNS
-                more = range(first, first + TOP_UP_RUNS)
-                yield from self._run(pool, [(seed, missing) for seed in more])
+                yield from self._run(pool, top_up(first, missing))
 
-    def _run(self, pool: Pool, runs: Sequence[_Aimed]) -> Iterator[Outcome]:
+    def _run(self, pool: Pool, runs: Sequence[Aim]) -> Iterator[Outcome]:
         for outcome in pool.imap_unordered(_run, runs, chunksize=CHUNK_RUNS):
             self._note(outcome)
             yield outcome
@@ -82,7 +93,7 @@ class Campaign:
     def shrunk(self, failure: Outcome) -> str:
         """Return the least of a failing plan that still fails, and how."""
         determined.install()
-        plan = shrink(make_plan(failure.seed, failure.aimed_at), failure.violations)
+        plan = shrink(failure.aim.plan(), failure.violations)
         found = simulate(plan).violations
         return "\n".join([str(plan), *(f"  -> {one}" for one in found[:5])])
 
@@ -103,22 +114,25 @@ def _begin() -> None:
     gc.freeze()
 
 
-def _run(aimed: _Aimed) -> Outcome:
-    seed, at = aimed
-    plan = make_plan(seed, at)
+def top_up(first: int, missing: Sequence[Cell]) -> list[Aim]:
+    """Return runs that aim at one cell after another, from a seed on."""
+    return [Aim(first + n, missing[n % len(missing)]) for n in range(TOP_UP_RUNS)]
+
+
+def _run(aim: Aim) -> Outcome:
+    plan = aim.plan()
     result = simulate(plan)
     return Outcome(
-        seed,
+        aim,
         result.violations,
         dict(result.met),
         len(plan.operations),
         len(plan.faults),
         result.seconds,
-        at,
     )
 
 
-def show_table(met: Mapping[tuple[str, str], int]) -> None:
+def show_table(met: Mapping[Cell, int]) -> None:
     """Print how often each kind of fault met each kind of step."""
     names = [step.name for step in every_step()]
     for number, name in enumerate(names):
@@ -133,6 +147,6 @@ def show_table(met: Mapping[tuple[str, str], int]) -> None:
         print(f"{kind:<17}" + "".join(row))
 
 
-def empty_cells(met: Mapping[tuple[str, str], int]) -> list[tuple[str, str]]:
+def empty_cells(met: Mapping[Cell, int]) -> list[Cell]:
     """Return what never met."""
     return [cell for cell in cells() if not met.get(cell)]

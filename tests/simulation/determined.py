@@ -1,8 +1,8 @@
 """The one place where chance and time of the real machine are taken from the product.
 
 What the product asks of `random`, `uuid` and `uuid_utils` comes from the run's seed instead; its
-long constants are scaled down, as settings are; logs are off. `install` is called once in a process
-that does nothing but simulate, `begin` before each run.
+long constants are scaled down, as settings are; logs are off, and metrics count nothing. `install`
+is called once in a process that does nothing but simulate, `begin` before each run.
 """
 
 import importlib
@@ -10,6 +10,8 @@ import logging
 import random
 from types import SimpleNamespace
 from typing import Any
+
+from prometheus_client.values import MutexValue
 
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.stores.search import SimulatedContents
@@ -48,6 +50,8 @@ _SCALED_STORES = {
     ("search", "SHOWN_SECONDS"): 0.2,
     ("broker", "_HAND_BACK_SECONDS_MAX"): 0.2,
     ("valkey", "BACKLOG_SECONDS"): 30.0,
+    ("cache", "REPLICATED_SECONDS"): 30.0,
+    ("cache", "SETTLE_ORDERS_MAX"): 3,
 }
 """Of the simulated stores, likewise."""
 
@@ -80,6 +84,8 @@ _chance = _Chance()
 def install() -> None:
     """Take chance, time and noise from the product, for as long as this process lives."""
     logging.disable(logging.CRITICAL)
+    for method in ("inc", "set"):
+        setattr(MutexValue, method, lambda *_: None)
     for name in _RANDOM_IN:
         _module(name).random = _chance
     for name in _UUID_IN:

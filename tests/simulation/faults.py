@@ -175,6 +175,8 @@ def _cache_restarted(world: "World", fault: Fault, _process: Process) -> End | N
         return None
     valkey = world.valkey_now
     lost = valkey.lost_by_power_cut() if name == "cache" else 0
+    if fault.amount % 2:
+        lost = lost * fault.amount // 1_000  # what was not synced may be there all the same
     before = set(valkey.dirty)
 
     def stop() -> None:
@@ -192,7 +194,11 @@ def _cache_restarted(world: "World", fault: Fault, _process: Process) -> End | N
 
 
 def _cache_failover(world: "World", fault: Fault, _process: Process) -> End | None:
-    """Promote the replica, with what has reached it; the old primary comes back as its replica."""
+    """Promote the replica, with what has reached it; the old primary comes back as its replica.
+
+    Until it has come back it has what it had. So have its readers, but for the processes whose
+    connections were cut: all, none, or one API process alone.
+    """
     old, new = world.valkey_now, world.replica
     if new is None or world.depth("cache away"):
         return None
@@ -203,13 +209,19 @@ def _cache_failover(world: "World", fault: Fault, _process: Process) -> End | No
     new.is_full, new.refuses_writes = old.is_full, old.refuses_writes
     new.promote()
     world.address.server = new
-    if fault.amount % 2:  # else whoever met it as a primary goes on reading what it has
+    if fault.amount % 4 == 0:
         old.cut_connections()
     else:
         world.stale_until = world.loop.now + STALE_SECONDS
-    old.replicate(new)
+    if fault.amount % 4 in (1, 2):
+        world.cut_from_cache(world.apis[fault.amount % len(world.apis)])
+    old.demote(new)
     world.replica = old
-    return None
+
+    def comes_back() -> None:
+        old.link_is_up = True
+
+    return comes_back
 
 
 def _cache_settings(world: "World", fault: Fault, _process: Process) -> End | None:

@@ -5,7 +5,7 @@ rest. A fault that has a step strikes at the first such step after its moment.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from tests.simulation import steps
 from tests.simulation.steps import Step
@@ -152,6 +152,9 @@ class Plan(NamedTuple):
 
 # --- cells of the table ----------------------------------------------------------------------
 
+Cell: TypeAlias = tuple[str, str]
+"""A kind of fault, and a kind of step at which it can strike."""
+
 
 def every_step() -> list[Step]:
     """Return each kind of step once, in order."""
@@ -171,7 +174,7 @@ def every_step() -> list[Step]:
     return list({step.name: step for step in found}.values())
 
 
-def cells(seen: Sequence[str] | None = None) -> list[tuple[str, str]]:
+def cells(seen: Sequence[str] | None = None) -> list[Cell]:
     """Return every kind of fault with every kind of step at which it can strike."""
     return [
         (kind, step.name)
@@ -180,3 +183,21 @@ def cells(seen: Sequence[str] | None = None) -> list[tuple[str, str]]:
         for kind in KINDS
         if kind not in CALL_FAULTS or step.may_end_lost
     ]
+
+
+def cell_text(cell: Cell) -> str:
+    """Return how a cell is written on a command line."""
+    kind, step = cell
+    return f"{kind} at {step}"
+
+
+def cell_of(text: str) -> Cell:
+    """Return the cell that `cell_text` has written.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for cell in cells():
+        if cell_text(cell) == text:
+            return cell
+    raise ValueError(f"no fault of the table strikes there: {text}")

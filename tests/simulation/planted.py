@@ -1,8 +1,8 @@
 """Bugs to be found: one line of product code each, replaced before the code is loaded.
 
-`REVERTED` takes back what mended a fault that real processes had shown; `PLANTED` are mistakes of
-the kind that a change could make. `python -m tests.simulation.planted NAME` simulates with one of
-them, and ends with 1 once a run has failed.
+`REVERTED` takes back what mended a fault that real processes or earlier runs had shown; `PLANTED`
+are mistakes of the kind that a change could make. `python -m tests.simulation.planted NAME`
+simulates with one of them, and ends with 1 once a run has failed.
 """
 
 import argparse
@@ -68,6 +68,18 @@ REVERTED: Sequence[Bug] = (
         "flows.group_commit",
         "return await self._cache.survives_failover(reply.reign)",
         "return True",
+    ),
+    Bug(
+        "an absence is proved by a copy of another reign",
+        "flows.read",
+        "return bool(await asyncio.shield(self._reigns.get(cached.reign)))",
+        "return True",
+    ),
+    Bug(
+        "a discard that the cache has lost is undone",
+        "flows.audit_cache",
+        "rows = [one.accepted for one in lost if one.state is EntryState.CLEAN]",
+        "rows = [one.accepted for one in lost]",
     ),
 )
 

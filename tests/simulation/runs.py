@@ -5,6 +5,7 @@ A run is over once everything is persisted, searchable and warm. That has to be 
 """
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -71,8 +72,10 @@ class _Run:
         self._clients = Clients(self._world)
         self._found: list[str] = []
         self._asks = 0
-        self._parsed: list[UUID] = []
-        """The ids that clients know."""
+        self._known = 0
+        """How many of the ids that clients know were looked at."""
+        self._unpersisted: list[UUID] = []
+        """Those of them that were not in the record, which never loses an order."""
 
     def go(self) -> None:
         """Let everything happen."""
@@ -109,9 +112,6 @@ class _Run:
         bound = plan.dirty_orders_max + plan.apis * (WAITING_ORDERS_MAX + 2 * COMMIT_ORDERS_MAX)
         if dirty > bound:
             self._found.append(f"bound: {dirty} dirty orders, {bound} may be")
-        for process in world.apis:
-            if not process.execution.alive or not hasattr(process, "api"):
-                continue
         risky = self._at_risk()
         for n, order_id in enumerate(risky):
             self._asks += 1
@@ -121,9 +121,12 @@ class _Run:
     def _at_risk(self) -> list[str]:
         """Return a few orders that clients know, and that neither cache nor record has."""
         world, known = self._world, self._clients.history.acknowledged
-        self._parsed += [UUID(one) for one in list(known)[len(self._parsed) :]]
+        new = itertools.islice(known, self._known, None)
+        self._known = len(known)
         valkey, orders = world.valkey_now, world.record.orders
-        risky = [str(i) for i in self._parsed if i not in orders and valkey.entry(i) is None]
+        looked_at = [*self._unpersisted, *map(UUID, new)]
+        self._unpersisted = [i for i in looked_at if i not in orders]
+        risky = [str(i) for i in self._unpersisted if valkey.entry(i) is None]
         if self._loop.now < world.stale_until and known:
             return [list(known)[-1], *risky][:AT_RISK_MAX]
         if not risky:

@@ -14,6 +14,7 @@ from tests.simulation.plan import (
     KINDS,
     NEEDS_SERVERS,
     PATIENCE_SECONDS,
+    Cell,
     Fault,
     Operation,
     Plan,
@@ -24,23 +25,28 @@ OPERATIONS_MIN = 44
 CLIENTS_END = 9.0
 
 
-def make_plan(seed: int, cells_seen: Sequence[tuple[str, str]]) -> Plan:
-    """Return the plan of a seed; its number chooses the cells that its faults aim at."""
+def make_plan(seed: int, aims: Sequence[Cell]) -> Plan:
+    """Return the plan of a seed; its number chooses which of these cells its faults aim at."""
     chance = random.Random(f"plan {seed}")
-    aimed = list(_aimed(seed, chance, cells_seen))
+    aimed = list(_aimed(seed, chance, aims))
     if seed % LONG_EVERY == 0:
         faults = [*aimed[:1], *_long_outage(chance)]
     else:
         faults = [*aimed, *_wild(chance)]
-    needs_servers = any(fault.kind in NEEDS_SERVERS for fault in faults)
-    servers = needs_servers or chance.random() < 0.6
     apis, workers = chance.choice(((2, 2), (2, 2), (3, 2), (2, 3)))
     operations = _operations(chance, apis, [f for f in faults if f.step in _LETTERS_STEPS])
     if seed % LONG_EVERY and chance.random() < 0.5:
         storm = _import_in_a_storm(chance, _Writer(chance, apis), len(operations))
         operations.append(storm[0])
         faults += storm[1]
+    if chance.random() < 0.15:
+        discard = _discard_in_a_storm(chance, apis, len(operations))
+        operations += discard[0]
+        faults += discard[1]
+    needs_servers = any(fault.kind in NEEDS_SERVERS for fault in faults)
+    servers = needs_servers or chance.random() < 0.6
     durable = chance.random() < 0.7 or not servers
+    operations += _orders_after_failovers(chance, faults, len(operations))
     return Plan(
         seed=seed,
         deployment="servers" if servers else "embedded",
@@ -79,13 +85,11 @@ _EARLY = ("warm token", "warm copy")
 """Steps that come long after what brings them about."""
 
 
-def _aimed(
-    seed: int, chance: random.Random, cells_seen: Sequence[tuple[str, str]]
-) -> Iterator[Fault]:
+def _aimed(seed: int, chance: random.Random, aims: Sequence[Cell]) -> Iterator[Fault]:
     # A stride that shares no factor with the number of cells visits each of them.
     stride = 7919
     for n in range(AIMED):
-        kind, step = cells_seen[(seed * AIMED + n) * stride % len(cells_seen)]
+        kind, step = aims[(seed * AIMED + n) * stride % len(aims)]
         fault = _fault(chance, kind, step)
         if step in _EARLY:
             fault = fault._replace(at=round(chance.uniform(0.2, 1.5), 3))
@@ -200,6 +204,33 @@ def _import_in_a_storm(
     return operation, faults
 
 
+_STORMS_OF_DISCARDS: Sequence[Sequence[tuple[str, str | None]]] = (
+    (("cache failover", None),),
+    (("cache settings", None), ("cache restarted", None)),
+    (("cache failover", "letters"),),
+)
+"""What a cache can lose a discard by."""
+
+
+def _discard_in_a_storm(
+    chance: random.Random, apis: int, number: int
+) -> tuple[list[Operation], list[Fault]]:
+    at = round(chance.uniform(0.5, CLIENTS_END - 3), 3)
+    names = (f"poison o{number}.0", *(f"o{number}.{n}" for n in range(1, chance.randint(2, 7))))
+    operations = [Operation(number, at, "bulk", chance.randrange(apis), names)]
+    operations += [
+        Operation(number + n, round(at + 0.3 + 0.2 * n, 3), "letters", n % apis, discard=True)
+        for n in (1, 2)
+    ]
+    storm = chance.choice(_STORMS_OF_DISCARDS)
+    last = at + 0.5 + chance.uniform(0.01, 0.2)
+    faults = [_fault(chance, kind, step)._replace(at=round(last, 3)) for kind, step in storm]
+    if len(storm) > 1:  # what was written before the setting is on the disk
+        lazily = faults[0]
+        faults[0] = lazily._replace(at=round(at + 0.2, 3), amount=lazily.amount | 1)
+    return operations, faults
+
+
 PINGED_SECONDS = 2.5
 """A setting of the cache that is changed and set back within less may be seen by nobody."""
 
@@ -243,6 +274,18 @@ def _operations(
         ]
         operations += [poison, *looks]
     return operations
+
+
+def _orders_after_failovers(
+    chance: random.Random, faults: Sequence[Fault], number: int
+) -> Iterator[Operation]:
+    """Yield orders for the process that may be alone in having met the new primary."""
+    for fault in faults:
+        if fault.kind == "cache failover":
+            for at in sorted(fault.at + chance.uniform(0.01, 0.6) for _ in range(3)):
+                names = (f"o{number}.0",)
+                yield Operation(number, round(at, 3), "order", fault.amount, names)
+                number += 1
 
 
 class _Writer:

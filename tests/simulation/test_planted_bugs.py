@@ -34,7 +34,7 @@ def test_a_planted_bug_is_found(bug: Bug) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("bug", REVERTED, ids=[bug.name for bug in REVERTED])
 def test_a_reverted_mend_is_found(bug: Bug) -> None:
-    """A fault that real processes have shown would have been found before its mend."""
+    """A fault that was mended would have been found before its mend."""
     assert "seed" in _find(bug)
 
 
@@ -46,7 +46,7 @@ def test_a_bug_fits_the_code(bug: Bug) -> None:
 
 
 def test_there_are_enough_of_them() -> None:
-    """Twenty mistakes, and six faults that were mended."""
+    """Twenty mistakes, and nine faults that were mended."""
     assert len(PLANTED) >= 20
-    assert len(REVERTED) >= 6
+    assert len(REVERTED) >= 9
     assert len({bug.name for bug in (*PLANTED, *REVERTED)}) == len(PLANTED) + len(REVERTED)

@@ -351,6 +351,10 @@ class World:
         if self.broker is not None:
             (queue.stand_still if begin else queue.go_on)()
 
+    def cut_from_cache(self, process: Process) -> None:
+        """Cut one process's connection to the cache, and nobody else's."""
+        self._ports[process.name].cache.cut()
+
     def epochs_at_the_end(self) -> int:
         """Return how many of the record's last effects changed nothing but the epoch."""
         epochs = self.record.journal.tables.index(self.record.epochs)

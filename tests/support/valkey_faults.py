@@ -211,7 +211,7 @@ class SimulatedValkey(FaultyValkey):
 
     async def cut_off(self) -> None:
         self._first.ship()
-        self._second.link_is_up = False
+        self._second.cut_off()
 
     async def promote(self) -> None:
         self._second.promote()

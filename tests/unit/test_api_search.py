@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from polyglot_persistence.api.app import build_app
 from polyglot_persistence.domain.order import Order
+from polyglot_persistence.domain.ranking import Ranking, Tier
 from polyglot_persistence.domain.search import (
     Bounds,
     DayOrders,
@@ -51,7 +52,7 @@ async def setup() -> AsyncIterator[Setup]:
 async def test_search_answers_typed_hits(setup: Setup) -> None:
     """Total, hits with their score, and amounts as exact numbers."""
     order = Order(ID, "Tea", Decimal("0.10"), NOW)
-    setup.flows.hits = SearchResult(41, [Hit(order, 2)] * 41)
+    setup.flows.hits = SearchResult(41, [Hit(order, Ranking(1).weights[Tier.BEGINNING])] * 41)
     answer = await setup.client.get("/api/search?q=tea")
     out = answer.json()
     assert (out["total"], len(out["hits"])) == (41, 20)
@@ -62,7 +63,7 @@ async def test_search_answers_typed_hits(setup: Setup) -> None:
         "highlighted": "<mark>Tea</mark>",
         "amount": 0.1,
         "created_at": "2026-01-31T12:00:00Z",
-        "score": 0.75,
+        "score": 0.875,
     }
     assert '"amount":0.10' in answer.text
 

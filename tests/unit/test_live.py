@@ -1,6 +1,7 @@
 """The live figures: who asks the stores and when, the rates, and what is said of a store away."""
 
 import asyncio
+import gc
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -182,3 +183,18 @@ async def test_what_is_kept_is_bounded(setup: Setup) -> None:
     kept = setup.flow.since(None)
     assert len(kept) == FIGURES_KEPT
     assert setup.flow.since(kept[-3].at) == kept[-2:]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+async def test_a_look_that_is_cancelled_early_leaves_nothing_unawaited(
+    setup: Setup, steps: int
+) -> None:
+    """Also before its questions have been asked; a coroutine that was never awaited is an error."""
+    setup.stores.may_answer.clear()
+    looking = asyncio.ensure_future(setup.flow.look())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    looking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await looking
+    gc.collect()

@@ -1,6 +1,7 @@
 """How near two words are, and what comparing them costs the event loop."""
 
 import asyncio
+import gc
 import string
 import time
 from collections.abc import Coroutine, Sequence
@@ -61,10 +62,14 @@ async def longest_callback_seconds(asking: Coroutine[Any, Any, object]) -> float
     """Return the most processor time that a turn of the event loop takes meanwhile."""
     longest = 0.0
     asked = asyncio.ensure_future(asking)
-    while not asked.done():
-        started = time.thread_time()
-        await asyncio.sleep(0)
-        longest = max(longest, time.thread_time() - started)
+    gc.disable()  # a collection looks at all that other tests have left
+    try:
+        while not asked.done():
+            started = time.thread_time()
+            await asyncio.sleep(0)
+            longest = max(longest, time.thread_time() - started)
+    finally:
+        gc.enable()
     await asked
     return longest
 
@@ -96,8 +101,8 @@ async def test_names_of_many_words_do_not_hold_the_event_loop(text: str) -> None
     ]
     flow = flow_over(names, are_hits=True)
     query = SearchQuery(parse_query(text), 100)
-    for asking in (flow.search(query), flow.suggest(text, 20)):
-        assert await longest_callback_seconds(asking) < CALLBACK_SECONDS_MAX
+    assert await longest_callback_seconds(flow.search(query)) < CALLBACK_SECONDS_MAX
+    assert await longest_callback_seconds(flow.suggest(text, 20)) < CALLBACK_SECONDS_MAX
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,6 @@ def server_error(sqlstate: str) -> Exception:
         ("57P01", UnavailableError),  # admin_shutdown
         ("57P03", UnavailableError),  # cannot_connect_now
         ("58030", UnavailableError),  # io_error
-        ("26000", UnavailableError),  # invalid_sql_statement_name
         ("P0001", UnexplainedError),  # raise_exception
         ("XX002", UnexplainedError),  # index_corrupted
         ("ZZZZZ", UnexplainedError),
@@ -60,6 +59,26 @@ def test_each_state_has_a_meaning(sqlstate: str, kind: type[PolyglotError]) -> N
     assert type(error) is kind
     assert sqlstate in str(error)
     assert "words" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "remedy"),
+    [
+        ("42P01", "run `polyglot migrate`"),
+        ("42703", "run `polyglot migrate`"),
+        ("3F000", "run `polyglot migrate`"),
+        ("26000", "set pool_mode=session in PgBouncer"),
+        ("42P05", "set pool_mode=session in PgBouncer"),
+        ("57P03", ""),
+    ],
+)
+def test_what_an_operator_can_do_is_said_last(sqlstate: str, remedy: str) -> None:
+    """By the error itself, so that nobody has to guess it."""
+    error = meaning(server_error(sqlstate))
+    assert isinstance(error, UnavailableError)
+    assert error.remedy.startswith(remedy)
+    assert bool(error.remedy) == bool(remedy)
+    assert str(error).endswith(error.remedy)
 
 
 @pytest.mark.parametrize(

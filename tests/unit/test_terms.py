@@ -98,6 +98,10 @@ def test_how_a_query_matches_a_name(query: str, name: str, tier: Tier | None) ->
     [
         ("wifi", "Wi-Fi Router", "<mark>Wi-Fi</mark> Router"),
         ("wi-fi", "WiFi Router", "<mark>WiFi</mark> Router"),
+        ("wi-fi", "Wi-Fi Router", "<mark>Wi</mark>-<mark>Fi</mark> Router"),
+        ("peanut butter", "Peanut butter", "<mark>Peanut</mark> <mark>butter</mark>"),
+        ("wifi router", "Wi-Fi Router", "<mark>Wi-Fi</mark> <mark>Router</mark>"),
+        ("m\u00fcsli", "M\u00fcslischale", "<mark>M\u00fcsli</mark>schale"),
         ("c++", "C & C++ Primer", "C &amp; <mark>C++</mark> Primer"),
         (".net", "Net .NET", "Net <mark>.NET</mark>"),
         ("maschine", "Kaffeemaschinen", "Kaffee<mark>maschine</mark>n"),

@@ -196,6 +196,15 @@ async def test_a_suspect_message_is_persisted_order_by_order() -> None:
     assert len(stand.flow.forgotten) == 1
 
 
+@pytest.mark.parametrize("messages", [6, 9, 12])
+async def test_suspect_messages_are_taken_in_the_order_of_arrival(messages: int) -> None:
+    """And not in that of a set of their names, which is another one in each process."""
+    suspects = [orders(2) for _ in range(messages)]
+    stand = Stand([delivery(one, redeliveries=2) for one in suspects])
+    await stand.persister.run(stand.stop)
+    assert stand.flow.suspects == [one.unit_id for suspect in suspects for one in suspect]
+
+
 async def test_what_only_came_again_and_again_is_persisted_in_batches() -> None:
     """As all messages do that were held while the record was away for long."""
     again = [delivery(orders(40), redeliveries=n) for n in (2, 3, 9, 2)]

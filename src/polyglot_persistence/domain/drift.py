@@ -19,4 +19,5 @@ class Drift(enum.Enum):
     STALE_ENTRY = "stale_entry"
     """A clean cache entry that says something else than the record."""
     LOST_ORDER = "lost_order"
-    """An order that the cache holds as persisted and the record does not know: it was restored."""
+    """An order that the cache holds as persisted or dead-lettered and the record does not know: it
+    was restored, or the cache lost a discard."""

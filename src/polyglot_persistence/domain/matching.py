@@ -2,7 +2,7 @@
 
 import functools
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from polyglot_persistence.domain.ranking import Counts, Ranking, Tier
@@ -96,21 +96,35 @@ def spans_of(name: str, query: tuple[QueryWord, ...]) -> Sequence[Span]:
     apart = _taken_apart(name)
     spans: set[Span] = set()
     for word in query:
-        tier = _tier(apart, word)
-        if tier is Tier.EXACT:
-            spans.update(Span(start, end) for term, start, end in apart.exact if term in word.exact)
-        elif tier is Tier.BEGINNING:
-            spans.update(_begun(apart, word))
-        elif tier is Tier.PART:
-            within = [(found, one, _part(one, word)) for found, one in apart.spelt]
-            spans.update(_of_name(found, one, span) for found, one, span in within if span)
-        else:
-            spans.update(
-                Span(start, end)
-                for term, start, end in apart.exact
-                if edits(term, word.stem, word.typos_max) <= word.typos_max
-            )
+        spans.update(_smallest(_matching(apart, word)))
     return sorted(spans)
+
+
+def _matching(name: _Name, word: QueryWord) -> Iterator[Span]:
+    """Yield what matches a query's word in the best way in which any does."""
+    tier = _tier(name, word)
+    if tier is Tier.EXACT:
+        yield from (Span(start, end) for term, start, end in name.exact if term in word.exact)
+    elif tier is Tier.BEGINNING:
+        yield from _begun(name, word)
+    elif tier is Tier.PART:
+        within = [(found, one, _part(one, word)) for found, one in name.spelt]
+        yield from (_of_name(found, one, span) for found, one, span in within if span)
+    else:
+        yield from (
+            Span(start, end)
+            for term, start, end in name.exact
+            if edits(term, word.stem, word.typos_max) <= word.typos_max
+        )
+
+
+def _smallest(spans: Iterable[Span]) -> Iterator[Span]:
+    """Yield those that contain no other: of words that match also joined, the words."""
+    start_max = -1
+    for span in sorted(spans, key=lambda span: (span.end, -span.start)):
+        if span.start > start_max:
+            start_max = span.start
+            yield span
 
 
 def _begun(name: _Name, word: QueryWord) -> Iterator[Span]:

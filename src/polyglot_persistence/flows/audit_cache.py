@@ -2,8 +2,11 @@
 
 A clean entry was written after its order's commit, and an order never changes. So a clean entry
 that the record contradicts is drift at any moment, and one whose order the record does not know
-means that the record was restored from an older backup: that order is persisted again. So is one
-that is dead-lettered without a dead letter.
+means that the record was restored from an older backup: that order is persisted again.
+
+A dead-lettered entry without a dead letter has two causes: such a restore, or a cache that lost the
+latest writes and with them a discard. So its order is not persisted but gets a letter again, with
+the unit that the entry names, and an operator decides.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +15,7 @@ from uuid import UUID
 
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.drift import Drift
-from polyglot_persistence.domain.entry import EntryState
+from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.errors import PoisonError
 from polyglot_persistence.flows.audit_tally import Pace, Tally
@@ -25,14 +28,19 @@ _log = logger("audit")
 
 SCAN_ENTRIES = 1_000
 
+WITHOUT_LETTER = (
+    "the cache holds it as a dead letter and the record does not: PostgreSQL was restored, or the"
+    " cache lost the discard"
+)
+
 _CLEAN, _DEAD = EntryState.CLEAN.value, EntryState.DEAD.value
 
 
 class _Differing(NamedTuple):
     stale: Sequence[StoredOrder]
     """Rows whose entry says something else."""
-    lost: Sequence[AcceptedOrder]
-    """Orders that the record does not know."""
+    lost: Sequence[Entry]
+    """Those whose order the record does not know."""
 
 
 class CacheAudit:
@@ -69,7 +77,7 @@ class CacheAudit:
         if differing.lost:
             _log.error("record_lost_orders", orders=len(differing.lost), repair=repair)
             if repair:
-                await self._persist_again(differing.lost, tally)
+                await self._decide_again(differing.lost, tally)
             tally.count(Drift.LOST_ORDER, len(differing.lost), len(differing.lost) * repair)
         if differing.stale:
             if repair:
@@ -90,9 +98,7 @@ class CacheAudit:
         ]
         return _Differing(stale, await self._lost(unknown, kept) if unknown else [])
 
-    async def _lost(
-        self, unknown: Sequence[UUID], kept: Mapping[UUID, bytes]
-    ) -> Sequence[AcceptedOrder]:
+    async def _lost(self, unknown: Sequence[UUID], kept: Mapping[UUID, bytes]) -> Sequence[Entry]:
         """Look again at orders that the record did not know.
 
         Whoever discards a dead letter forgets the entry first, so that it is gone by now.
@@ -105,21 +111,25 @@ class CacheAudit:
             if _is_known(order_id, raw, found):
                 continue
             try:
-                accepted = codec.decode_entry(raw).accepted
+                entry = codec.decode_entry(raw)
             except PoisonError as error:
                 _log.error("entry_unreadable", order_id=order_id, reason=str(error))
                 continue
-            if accepted.order.id == order_id:
-                lost.append(
-                    AcceptedOrder(accepted.order, accepted.accepted_at, order_id)
-                )  # alone: the others of its unit may be known
+            if entry.accepted.order.id == order_id:
+                lost.append(entry)
         return lost
 
-    async def _persist_again(self, lost: Sequence[AcceptedOrder], tally: Tally) -> None:
+    async def _decide_again(self, lost: Sequence[Entry], tally: Tally) -> None:
         if not tally.found[Drift.LOST_ORDER]:
             # The epoch is of the backup, too: an absence that it proves may be none.
             _log.warning("cache_marked_cold", epoch=await self._store.new_epoch())
-        await self._persist.persist(lost, "audit")
+        dead = [one.accepted for one in lost if one.state is EntryState.DEAD]
+        if dead:
+            await self._persist.bury(dead, WITHOUT_LETTER)
+        # Each alone: a clean entry does not name its unit, and was a row.
+        rows = [one.accepted for one in lost if one.state is EntryState.CLEAN]
+        alone = [AcceptedOrder(one.order, one.accepted_at, one.order.id) for one in rows]
+        await self._persist.persist(alone, "audit")
 
 
 def as_row(row: StoredOrder) -> AcceptedOrder:

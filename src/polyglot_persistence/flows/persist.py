@@ -300,7 +300,7 @@ class PersistFlow:
         raise refusal
 
     async def _condemn(self, unit: Sequence[AcceptedOrder], reason: str) -> None:
-        await self._bury(unit, reason)
+        await self.bury(unit, reason)
         await self._settle([Settled(EntryState.DEAD, accepted) for accepted in unit])
 
     async def _bury_conflicts(
@@ -313,7 +313,7 @@ class PersistFlow:
             if not taken or _is_the_stored_one(unit, persisted):
                 continue
             which = "this id" if len(unit) == 1 else taken[0]  # one reason for all, to be grouped
-            await self._bury(unit, f"the record holds another order under {which}")
+            await self.bury(unit, f"the record holds another order under {which}")
             for accepted in unit:
                 row = persisted.conflicts.get(accepted.order.id)
                 settled.append(
@@ -323,7 +323,11 @@ class PersistFlow:
                 )
         return settled
 
-    async def _bury(self, unit: Sequence[AcceptedOrder], reason: str) -> None:
+    async def bury(self, unit: Sequence[AcceptedOrder], reason: str) -> None:
+        """Write dead letters for orders whose entries are dead-lettered, or about to be.
+
+        Raises as `persist` does.
+        """
         await self._store.bury(
             [
                 DeadLetter(

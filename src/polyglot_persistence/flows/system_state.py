@@ -5,8 +5,9 @@ processes, and survives restarts.
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from polyglot_persistence.errors import PolyglotError
@@ -46,10 +47,10 @@ class SystemStateFlow:
         """Ask every store once; it never raises. A store that is away costs 2 s."""
         return SystemState(
             *await asyncio.gather(
-                _soon(self._cache.backlog()),
-                _soon(self._store.progress(dead_letters_max=DEAD_LETTERS_COUNTED_MAX)),
-                _soon(self._queue.ready()),
-                _soon(self._cold()),
+                _soon(self._cache.backlog),
+                _soon(partial(self._store.progress, dead_letters_max=DEAD_LETTERS_COUNTED_MAX)),
+                _soon(self._queue.ready),
+                _soon(self._cold),
                 self._health.check(),
             )
         )
@@ -65,9 +66,14 @@ def age_seconds(now: datetime, since: datetime | None) -> float:
     return 0.0 if since is None else max((now - since).total_seconds(), 0.0)
 
 
-async def _soon(answer: Awaitable[_T]) -> _T | None:
+async def _soon(ask: Callable[[], Awaitable[_T]]) -> _T | None:
+    """Ask a store; None if it does not answer in time.
+
+    Called from in here: a task that is cancelled before its first step asks nothing, and leaves no
+    coroutine behind that was never awaited.
+    """
     try:
         async with asyncio.timeout(ANSWER_SECONDS_MAX):
-            return await answer
+            return await ask()
     except (PolyglotError, TimeoutError):
         return None

@@ -91,6 +91,9 @@ class Cache(Protocol):
         entry, a clean one is made, and no dead-lettered one: its letter may be discarded by now.
         An entry in a state of a newer version stays as it is.
 
+        One step for neighbours of one unit: the rest of a condemned bulk must not be found dirty,
+        and be persisted. Several units may be settled one after another.
+
         Works at the memory limit. Idempotent.
         """
 
@@ -118,7 +121,8 @@ class Cache(Protocol):
         """Return whether what was accepted under this reign outlives the loss of the server.
 
         So it is if the server, asked now, is durable (`AcceptReply.durable`), and has no replica,
-        and had none within the last hour, or all of its replicas have confirmed it.
+        and had none within the last hour; or if all of its replicas have confirmed it, those
+        included that have left within the last hour, as far as a `ping` has counted them.
         """
 
     async def begin_warming(self, token: str) -> None:

@@ -264,8 +264,9 @@ class Persister:
         redelivered = partial(self._flow.persist_redelivered, messages, "queue")
         done = await self._insist(redelivered, deadline)
         to_index = list(done.to_index)
-        for name in done.deadly:
-            to_index += await self._persist_one_by_one(messages[name], deadline)
+        for name, orders in messages.items():
+            if name in done.deadly:
+                to_index += await self._persist_one_by_one(orders, deadline)
         if done.deadly:
             await self._insist(partial(self._flow.forget_deadly, done.deadly), deadline)
         return to_index

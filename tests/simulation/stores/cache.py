@@ -1,13 +1,15 @@
 """The cache port over a simulated Valkey: what the Lua scripts do, each in one step."""
 
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+from polyglot_persistence.adapters.redis.cache import pieces
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, from_micros, to_micros
-from polyglot_persistence.errors import PoisonError
+from polyglot_persistence.errors import PoisonError, UnavailableError
 from polyglot_persistence.ports import (
     AcceptReply,
     Backlog,
@@ -17,13 +19,25 @@ from polyglot_persistence.ports import (
     Unit,
 )
 from polyglot_persistence.ports.audit import CachePart
-from tests.simulation.stores.valkey import Session, ValkeyAddress, ValkeyServer, Value
+from tests.simulation.stores.valkey import (
+    ONLY,
+    REPLICATED_SECONDS,
+    Replicated,
+    Session,
+    ValkeyAddress,
+    ValkeyServer,
+    Value,
+)
 
 CLEAN_TTL_SECONDS = 86_400
 
 _SETTLED = (EntryState.CLEAN.value, EntryState.DEAD.value)
 _KNOWN = (EntryState.DIRTY.value, *_SETTLED)
 _TOKEN = "token"
+_FENCE = "fence"
+
+SETTLE_ORDERS_MAX = 500
+"""As the adapter does it: the end of a log may be lost between two pieces."""
 
 
 class SimulatedCache:
@@ -69,12 +83,11 @@ class SimulatedCache:
                     server.entries.put(one.order.id, self._expiring(server, EntryState.CLEAN, one))
 
     async def settle(self, settled: Sequence[Settled]) -> None:
-        """Overwrite what may be overwritten, and unmark what is dirty no more."""
-        if not settled:
-            return
-        with self._session.writing() as server:
-            for one in settled:
-                self._settle(server, one)
+        """Overwrite what may be overwritten, and unmark what is dirty no more; in pieces."""
+        for piece in pieces(settled, SETTLE_ORDERS_MAX):
+            with self._session.writing() as server:
+                for one in piece:
+                    self._settle(server, one)
 
     async def forget_dead(self, ids: Sequence[UUID]) -> None:
         """Remove dead-lettered entries."""
@@ -109,11 +122,19 @@ class SimulatedCache:
         return server.is_primary and server.reign == reign and not server.evicts_dirty
 
     async def survives_failover(self, reign: str) -> bool:
-        """Wait for a replica, if there are any."""
+        """Wait for all replicas, those included that were seen and have left."""
         server = self._session.server()
-        if not server.is_primary or server.reign != reign:
+        if not (server.is_primary and server.is_durable and server.reign == reign):
             return False
-        return server.is_alone or server.wait_for_replica()
+        seen, replicas = server.replicas_seen, server.connected_replicas
+        if not (seen or replicas or server.had_replicas):
+            return True
+        try:
+            with self._session.writing(takes_memory=True) as writable:
+                writable.tokens.put(_FENCE, "")
+        except UnavailableError:
+            return False
+        return server.wait() >= max(seen, replicas, 1)
 
     async def begin_warming(self, token: str) -> None:
         """Store the token and remove the copy."""
@@ -142,6 +163,7 @@ class SimulatedCache:
             with self._session.writing() as writable:
                 writable.tokens.remove(_TOKEN)
                 writable.copies.remove(self._session.reign)
+        self._note_replicas(server)
         warnings = []
         if server.fsync != "always":
             warnings.append(f"appendfsync is {server.fsync}; set it to always to be durable")
@@ -158,6 +180,20 @@ class SimulatedCache:
         return CachePart(
             following, [(i, raw) for i in page if (raw := server.entry(i)) is not None]
         )
+
+    def cut(self) -> None:
+        """End the connection: the next call goes to whatever the address means then."""
+        self._session.drop()
+
+    def _note_replicas(self, server: ValkeyServer) -> None:
+        replicas = server.connected_replicas
+        if replicas and replicas >= server.replicas_seen:  # else one has left
+            seen = Replicated(replicas, server.clock.monotonic() + REPLICATED_SECONDS)
+            with (
+                contextlib.suppress(UnavailableError),
+                self._session.writing(takes_memory=True) as writable,
+            ):
+                writable.replicated.put(ONLY, seen)
 
     def _settle(self, server: ValkeyServer, settled: Settled) -> None:
         state, accepted, decided = settled

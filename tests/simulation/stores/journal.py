@@ -4,7 +4,6 @@ An effect is what a real server would write to its log in one piece: all of it i
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 K = TypeVar("K")
@@ -33,20 +32,22 @@ class Journal:
         self.effects: list[Effect] = []
         self._open: list[Change] | None = None
 
-    @contextmanager
-    def effect(self) -> Iterator[None]:
+    def effect(self) -> "_OpenEffect":
         """Make one effect of all changes inside; an error undoes them."""
+        return _OpenEffect(self)
+
+    def begin(self) -> None:
+        """Begin an effect: what `effect` does on entering."""
         assert self._open is None, "an effect is one step and has none inside"
-        changes: list[Change] = []
-        self._open = changes
-        try:
-            yield
-        except BaseException:
+        self._open = []
+
+    def end(self, *, undo: bool) -> None:
+        """End the effect under way: what `effect` does on leaving."""
+        changes, self._open = self._open, None
+        assert changes is not None
+        if undo:
             self._undo(changes)
-            raise
-        finally:
-            self._open = None
-        if changes:
+        elif changes:
             self.effects.append(changes)
 
     def roll_back(self, effects: int) -> None:
@@ -76,6 +77,21 @@ class Journal:
     def _undo(self, effect: Effect) -> None:
         for table, key, before, _ in reversed(effect):
             self.tables[table].set_row(key, before)
+
+
+class _OpenEffect:
+    """The context of an effect: a class, for a generator takes three times as long."""
+
+    __slots__ = ("_journal",)
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def __enter__(self) -> None:
+        self._journal.begin()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._journal.end(undo=kind is not None)
 
 
 class Table(Mapping[K, V], Generic[K, V]):

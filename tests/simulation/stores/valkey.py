@@ -29,12 +29,22 @@ ONLY = "only"
 BACKLOG_SECONDS = 3_600.0
 """`repl-backlog-ttl`: for so long a server remembers that it had a replica."""
 
+REPLICATED_SECONDS = 3_600.0
+"""For so long the adapter remembers how many replicas it saw at once."""
+
 
 class Value(NamedTuple):
     """A value and when it expires, in seconds of the server's clock."""
 
     raw: bytes
     expires_at: float | None
+
+
+class Replicated(NamedTuple):
+    """How many replicas were seen at once, and until when that counts."""
+
+    replicas: int
+    expires_at: float
 
 
 class Pending(NamedTuple):
@@ -79,6 +89,8 @@ class ValkeyServer:
         self.primary: ValkeyServer | None = None
         self.link_is_up = True
         """Of a replica: whether effects of its primary reach it."""
+        self.stands_still = False
+        """Of a replica: it is connected, and takes nothing."""
         self.on_change: list[Callable[[], None]] = []
         self.journal = Journal()
         self.entries: Table[UUID, Value] = Table(self.journal)
@@ -90,7 +102,10 @@ class ValkeyServer:
         self.groups: Table[str, Certain | None] = Table(self.journal)
         """The stream's one group, once it is created."""
         self.last_ids: Table[str, int] = Table(self.journal)
+        self.replicated: Table[str, Replicated] = Table(self.journal)
         self._written_at: list[float] = []
+        self._synced = 0
+        """How many effects are certainly on its disk, since it was told to sync each."""
         self._replicas: list[ValkeyServer] = []
         self._had_replica_at = float("-inf")
         self._reigns = itertools.count(1)
@@ -150,10 +165,21 @@ class ValkeyServer:
         return self.policy.startswith("allkeys")
 
     @property
-    def is_alone(self) -> bool:
-        """Whether it has no replica, and had none lately."""
+    def had_replicas(self) -> bool:
+        """Whether it has a replica, or had one lately and since it began: it keeps a backlog."""
         passed = self.clock.monotonic() - self._had_replica_at
-        return not self._replicas and passed >= BACKLOG_SECONDS
+        return self.connected_replicas > 0 or passed < BACKLOG_SECONDS
+
+    @property
+    def connected_replicas(self) -> int:
+        """How many replicas get what it writes."""
+        return sum(one.is_up and one.link_is_up for one in self._replicas)
+
+    @property
+    def replicas_seen(self) -> int:
+        """How many replicas were noted to be there at once."""
+        seen = self.replicated.get(ONLY)
+        return 0 if seen is None or seen.expires_at <= self.clock.monotonic() else seen.replicas
 
     # --- what happens to it ------------------------------------------------------------------
 
@@ -172,15 +198,19 @@ class ValkeyServer:
         self.journal.roll_back(lost_effects)
         self._note_times()
         self.is_up = True
+        self._had_replica_at = float("-inf")
         self._reign_anew()
         self.changed()
 
     def lost_by_power_cut(self) -> int:
-        """Return how many effects are not known to be on its disk."""
-        safe = self.clock.monotonic() - FSYNC_SECONDS[self.fsync]
+        """Return how many effects are not known to be on its disk.
+
+        What was written while it had to sync each is there, whatever it is set to since.
+        """
         if self.fsync == "always":
             return 0
-        return sum(written_at > safe for written_at in self._written_at)
+        safe = self.clock.monotonic() - FSYNC_SECONDS[self.fsync]
+        return sum(written_at > safe for written_at in self._written_at[self._synced :])
 
     def wipe(self) -> None:
         """FLUSHALL: everything is gone, under the same reign; replicas get it as an effect."""
@@ -214,19 +244,31 @@ class ValkeyServer:
 
         The first replica of a server begins another reign of it (`syncCommand` in replication.c).
         """
-        if primary.is_alone:
+        if not primary.had_replicas:
             primary._reign_anew()
+        self.demote(primary)
+        self.link_is_up = True
+        primary.ship()
+        self.changed()
+
+    def demote(self, primary: "ValkeyServer") -> None:
+        """Become a replica that has its own data until its link is up (`replica-serve-stale-data`).
+
+        Its reads go on, its writes are refused.
+        """
         for server in list(self._replicas):
             server.primary = None
         self._replicas = []
         self.is_primary = False
         self.primary = primary
-        self.link_is_up = True
-        self.reign = primary.reign
-        self.journal.copy(primary.journal)
-        self._note_times()
+        self.link_is_up = False
         primary._replicas.append(self)
-        self.changed()
+
+    def cut_off(self) -> None:
+        """Let nothing more reach this replica."""
+        self.link_is_up = False
+        if self.primary is not None:
+            self.primary._had_replica_at = self.clock.monotonic()
 
     def ship(self) -> None:
         """Send to the replicas that can be reached what they do not have yet.
@@ -234,7 +276,7 @@ class ValkeyServer:
         One that knew the server under an earlier reign gets everything anew.
         """
         for replica in self._replicas:
-            if not (replica.is_up and replica.link_is_up):
+            if not (replica.is_up and replica.link_is_up) or replica.stands_still:
                 continue
             if replica.reign == self.reign:
                 replica.journal.take_over(self.journal.effects[len(replica.journal.effects) :])
@@ -243,14 +285,10 @@ class ValkeyServer:
                 replica.reign = self.reign
             replica._note_times()
 
-    def wait_for_replica(self) -> bool:
-        """WAIT: ship, and return whether one replica has everything."""
+    def wait(self) -> int:
+        """WAIT: ship, and return how many replicas have everything."""
         self.ship()
-        effects = len(self.journal.effects)
-        return any(
-            one.is_up and one.link_is_up and len(one.journal.effects) == effects
-            for one in self._replicas
-        )
+        return self.connected_replicas - sum(one.stands_still for one in self._replicas)
 
     def promote(self) -> None:
         """Make a replica a primary with what has reached it, under a new reign."""
@@ -273,6 +311,7 @@ class ValkeyServer:
     def _note_times(self) -> None:
         """Keep for each effect of the log when it was written."""
         effects = len(self.journal.effects)
+        self._synced = effects if self.fsync == "always" else min(self._synced, effects)
         del self._written_at[effects:]
         missing = effects - len(self._written_at)
         self._written_at += [self.clock.monotonic()] * missing

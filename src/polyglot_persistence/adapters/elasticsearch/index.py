@@ -332,12 +332,13 @@ class ElasticsearchIndex:
         forms = {meta.form if meta.owner == OWNER else None for meta in behind.values()}
         if any(isinstance(form, int) and form > FORM for form in forms):
             raise UnavailableError(
-                f"Elasticsearch: {', '.join(behind)} was made by a newer version (ours is {FORM})"
+                f"Elasticsearch: {', '.join(behind)} was made by a newer version (ours is {FORM})",
+                remedy="run the newer version of this program",
             )
         if self.alias in behind:
             raise UnavailableError(
-                f"Elasticsearch: an index is called {self.alias}, as our alias has to be; it may "
-                "be somebody's, so only its owner can delete it"
+                f"Elasticsearch: an index is called {self.alias}, as our alias has to be",
+                remedy="have its owner delete it: it may be somebody's",
             )
         form_min = READ_FORM_MIN if to_read else FORM
         if not forms or not all(isinstance(form, int) and form >= form_min for form in forms):

@@ -32,7 +32,8 @@ the year 9999 in an answer is an `OverflowError`).
 An `InternalClientError` is how it says that a connection's last word was a FATAL and its end has
 not arrived yet: test_a_last_word_without_an_end."""
 
-# By SQLSTATE or its class, the first two characters; the longer match counts.
+# By SQLSTATE or its class, the first two characters; the longer match counts. A remedy comes behind
+# a semicolon.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _MEANINGS: dict[str, tuple[type[PolyglotError], str]] = {
     "08": (UnavailableError, "the connection to PostgreSQL was lost"),
@@ -90,7 +91,9 @@ def meaning(error: Exception) -> PolyglotError:
         return shared_session()
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate:
         kind, words = _MEANINGS.get(error.sqlstate) or _MEANINGS.get(error.sqlstate[:2], _OTHER)
-        return kind(f"{words}: {_first_line(error)} ({error.sqlstate})")
+        words, _, remedy = words.partition("; ")
+        message = f"{words}: {_first_line(error)} ({error.sqlstate})"
+        return UnavailableError(message, remedy=remedy) if remedy else kind(message)
     kind, words = next((k, w) for of, k, w in _DRIVER_MEANINGS if isinstance(error, of))
     return kind(f"{words}: {_first_line(error)}")
 

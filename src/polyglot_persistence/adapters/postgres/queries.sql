@@ -1,8 +1,7 @@
 -- Every statement, each under `-- name:` and its purpose in a line.
 
 -- name: begin_session
--- Return the server's reign and this session's process; wait for the disk, and for no deadline but
--- our own. Fails on a standby.
+-- Return reign and process, on a primary only; set what a session needs beside our own deadlines.
 SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || ' ' || pg_postmaster_start_time()
            AS reign,
        pg_backend_pid() AS process,
@@ -14,7 +13,7 @@ SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || ' ' || pg_postmast
        END;
 
 -- name: look_at_process
--- Return whether a process is this session's own, whether it works, and since when it does what it does.
+-- Return whether a process is this session's own, whether it works, and when its query began.
 SELECT pg_backend_pid() = $1::int AS mine,
        coalesce(state NOT IN ('idle', 'disabled'), false) AS works,
        query_start AS since

@@ -92,7 +92,8 @@ class IndexDirectory:
         if current.form > FORM:
             raise UnavailableError(
                 f"search index: {self._path} was made by a newer version (form {current.form}, "
-                f"ours is {FORM})"
+                f"ours is {FORM})",
+                remedy="run the newer version of this program",
             )
         if current.form < (READ_FORM_MIN if to_read else FORM):
             raise MissingIndexError(
