@@ -60,4 +60,4 @@ def identity_at(data_dir: Path) -> Identity:
         ConfigurationError: root cannot.
     """
     with contextlib.closing(Directory.at(data_dir)) as data:
-        return identity_of(data.stat(SEARCH) or os.fstat(data.descriptor), needed())
+        return identity_of(data.stat(SEARCH) or os.fstat(data.descriptor), [data_dir, *needed()])

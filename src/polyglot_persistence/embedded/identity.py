@@ -21,7 +21,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from itertools import filterfalse, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,7 +134,10 @@ def initializer_for(servers: Identity, directory: Directory, needed: Sequence[Pa
 
 def account_uid(account: Account) -> int:
     """Return the account's number as a user and as a group: one that nobody else has."""
-    return next(islice(filterfalse(_has_entry, _UIDS), account, None))
+    unused = [uid for uid in _UIDS if not _has_entry(uid)]
+    if account >= len(unused):
+        raise ConfigurationError(f"the user database leaves no number of {_UIDS} for our users")
+    return unused[account]
 
 
 def nobody_entry() -> pwd.struct_passwd:
