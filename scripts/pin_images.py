@@ -1,6 +1,8 @@
 """Adds to each image of docker-compose.yml the digest that its registry has for its tag now.
 
-    python3 scripts/pin_images.py [--registry URL] [FILE]
+    python3 scripts/pin_images.py REGISTRY [FILE]
+
+REGISTRY is the address of the registry, or of a mirror of it, that has all images.
 
 Without a registry that answers for all of them the file stays as it is. A digest that is there
 already is replaced. No digest is taken on trust: each is that of the manifest that was read.
@@ -21,7 +23,6 @@ from pathlib import Path
 from typing import Final
 
 COMPOSE: Final = Path(__file__).parents[1] / "docker-compose.yml"
-DOCKER_HUB: Final = "https://registry-1.docker.io"
 TIMEOUT_SECONDS: Final = 20.0
 MANIFEST_BYTES_MAX: Final = 4 << 20
 """As registries limit it."""
@@ -122,7 +123,7 @@ def pinned(text: str, registry: Registry) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Pin, and say what was done; exit code 1 if nothing could be."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--registry", default=DOCKER_HUB)
+    parser.add_argument("registry", help="https://...")
     parser.add_argument("file", nargs="?", type=Path, default=COMPOSE)
     given = parser.parse_args(arguments)
     before = given.file.read_text()

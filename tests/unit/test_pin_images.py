@@ -104,7 +104,7 @@ def images(file: Path) -> dict[str, str]:
 
 def pin(file: Path, registry: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, pin_images.__file__, "--registry", registry, str(file)],
+        [sys.executable, pin_images.__file__, registry, str(file)],
         capture_output=True,
         text=True,
         check=False,
