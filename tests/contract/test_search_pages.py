@@ -266,7 +266,7 @@ async def test_suggestions_complete_what_is_typed(index: SearchIndex) -> None:
 
 
 async def test_a_query_that_finds_nothing_is_corrected(index: SearchIndex) -> None:
-    """By words that do stand together in a name; not if only the bounds exclude it."""
+    """By the longest words that stand together in a name; not if only the bounds exclude it."""
     names = ["STRAWBERRIES ORGANIC 16 OZ", "BLUEBERRIES 16 OZ", "CREAM CHEESE", "RYE BREAD"]
     await add(index, [Order(new_id(), name, Decimal(1), START) for name in names], 4)
     flow = SearchFlow(index, SystemClock())
@@ -274,6 +274,9 @@ async def test_a_query_that_finds_nothing_is_corrected(index: SearchIndex) -> No
         "strawbarrees": "strawberries",
         "organik strawbarrees": "organic strawberries",
         "strawberries cheese": "strawberries",
+        "rye strawberries": "strawberries",
+        "16 rye cheese": "cheese",
+        "oz qqqq cheese": "cheese",
         "rey": "rye",
         "qqqq": None,
         "strawberry": None,

@@ -82,6 +82,17 @@ def test_a_wrong_key_is_refused_without_repeating_it(tmp_path: Path) -> None:
     assert "pp_secret" not in f"{at.value}{in_file.value}{faults}"
 
 
+@pytest.mark.parametrize("written", ["{}", "{}\r\n", "\r\n# clients\r\n{}\r\n"])
+def test_a_byte_order_mark_costs_no_key(tmp_path: Path, written: str) -> None:
+    """Some Windows programs write it; so with every secret that a file holds."""
+    keys, address = tmp_path / "keys", tmp_path / "address"
+    keys.write_bytes(b"\xef\xbb\xbf" + written.format(OLD.line).encode())
+    assert read_api_keys(keys) == ([OLD], [])
+    address.write_bytes(b"\xef\xbb\xbfcache:6380\r\n")
+    settings = load({"API_KEYS_FILE": str(keys), "REDIS_ADDR_FILE": str(address)})
+    assert settings.redis_addr == "cache:6380"
+
+
 async def test_a_changed_file_changes_who_may_ask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

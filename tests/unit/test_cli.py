@@ -102,6 +102,16 @@ def test_wrong_usage_is_2(arguments: list[str]) -> None:
     assert "Usage: " in result.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments", [["up", "--data-dir", ""], ["demo", "--data-dir="], ["--stores-of", "", "doctor"]]
+)
+def test_no_directory_is_not_the_one_that_one_stands_in(arguments: list[str]) -> None:
+    """Where a variable was not set, nothing is strewn there, and its mode stays."""
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "it is empty" in result.stderr
+
+
 def test_up_takes_its_port_from_the_peers_variable() -> None:
     """API_PORT moves `make run` elsewhere, too."""
     result = CliRunner().invoke(app, ["up"], env={"API_PORT": "nonsense"})

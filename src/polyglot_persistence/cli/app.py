@@ -42,6 +42,21 @@ def _address(settings: "Settings", host: str | None, port: int | None) -> tuple[
     )
 
 
+class _Directory(click.Path):
+    """A directory; not none, for which a variable stands that is not set."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str | bytes | os.PathLike[str]:
+        """Return the path."""
+        if value == "":
+            self.fail("it is empty; the directory that you stand in is '.'", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @click.group(
     cls=Commands,
     sections=SECTIONS,
@@ -51,7 +66,7 @@ def _address(settings: "Settings", host: str | None, port: int | None) -> tuple[
 @click.version_option(__version__, message="polyglot %(version)s")
 @click.option(
     "--stores-of",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_Directory(file_okay=False, path_type=Path),
     metavar="DATA_DIR",
     help="Work on the stores of the `polyglot up` that has this data directory.",
 )
@@ -101,7 +116,7 @@ _port = click.option(
 )
 @click.option(
     "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_Directory(file_okay=False, path_type=Path),
     default=Path(".demo"),
     show_default=True,
     help="Where everything is kept; made if it is not there.",
@@ -152,7 +167,7 @@ def demo(port: int | None, rate: float, data_dir: Path, *, opens_page: bool) -> 
 @click.option("--host", show_default=f"API_HOST, or {LOOPBACK}", help="Address the API listens on.")
 @click.option(
     "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_Directory(file_okay=False, path_type=Path),
     default=Path(".data"),
     show_default=True,
     help="Where everything is kept; made if it is not there.",

@@ -15,13 +15,13 @@ _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def text_of(path: Path) -> str:
-    """Return the text of a secret's file, without white space around it.
+    """Return the text of a secret's file, without white space around it or a byte order mark.
 
     Raises:
         ValueError: it cannot be read, or is too long; caused by what the system said.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             text = file.read(_SECRET_FILE_BYTES_MAX).strip()
             is_cut = bool(file.read(1))
     except (OSError, ValueError) as error:

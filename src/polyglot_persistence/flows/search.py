@@ -193,11 +193,18 @@ async def _in_turns(compared: Sequence[T]) -> AsyncIterator[T]:
 
 
 def _choices(near: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yield all of the words, then all but one, the last left out first; then each alone."""
+    """Yield all of the words, then all but one, then each alone; of as many, the longest first.
+
+    A long word says more of what was meant than a short one.
+    """
     if near:
         yield near
     if len(near) > 1:
-        for left_out in reversed(range(len(near))):
-            yield [word for place, word in enumerate(near) if place != left_out]
+        shorter = [[*near[:place], *near[place + 1 :]] for place in reversed(range(len(near)))]
+        yield from sorted(shorter, key=_letters, reverse=True)
     if len(near) > 2:  # noqa: PLR2004  of two these were the pairs without one
-        yield from ([word] for word in near)
+        yield from sorted(([word] for word in near), key=_letters, reverse=True)
+
+
+def _letters(chosen: Sequence[str]) -> int:
+    return sum(map(len, chosen))
