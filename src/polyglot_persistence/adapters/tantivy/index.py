@@ -185,8 +185,8 @@ class TantivyIndex:
 
         def job() -> bool:
             try:
-                self.directory.current()
                 self._view(at_once=True)
+                self.directory.current()  # an older one is searched until another takes its place
             except MissingIndexError as error:
                 _log.debug("index_missing", error=str(error))
                 return False
