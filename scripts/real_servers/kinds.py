@@ -247,7 +247,8 @@ class Elasticsearch(Server):
     def server_pid(self) -> int | None:
         """Return the process that the script's own pid file names, if it is that server."""
         path = self.data / "elasticsearch.pid"
-        pid = int(path.read_text()) if path.exists() else 0
+        text = path.read_text().strip() if path.exists() else ""
+        pid = int(text) if text.isdigit() else 0  # a power loss leaves the file empty
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
