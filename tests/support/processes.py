@@ -48,12 +48,13 @@ def free_ports(number: int) -> int:
     while True:
         start = random.randrange(first, first + PORTS_OF_ONE - number)
         row = range(start, start + number)
-        if _given_ports.isdisjoint(row) and all(map(_is_free, row)):
+        if _given_ports.isdisjoint(row) and all(map(is_free, row)):
             _given_ports.update(row)
             return start
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Return whether a port of the loopback can be bound now."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", port))

@@ -1,6 +1,7 @@
 """The system as a whole: `deployment` is each of the two in turn."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -19,3 +20,11 @@ async def deployment(request: pytest.FixtureRequest) -> AsyncIterator[Deployment
     else:
         async with on_servers() as deployment:
             yield deployment
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory with a short path, which every user may enter."""
+    with short_directory() as path:
+        path.chmod(0o755)
+        yield path

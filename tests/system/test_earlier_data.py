@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,20 +12,12 @@ from tests.support.earlier import BEFORE_LEAST_PRIVILEGE, source_of
 from tests.support.eventually import eventually as once
 from tests.support.other_users import NEEDS_ROOT, as_user, interpreter_for_all, python_path
 from tests.support.processes import Up, free_port, started, up_command
-from tests.support.servers import short_directory
 
 pytestmark = [pytest.mark.timeout(240), NEEDS_ROOT]
 
 ORDERS = 5
 NOBODY = 65_534
 READY_SECONDS = 90.0
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with short_directory() as path:
-        path.chmod(0o755)
-        yield path
 
 
 @asynccontextmanager

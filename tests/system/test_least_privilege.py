@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from tests.support.processes import (
     descendants,
     eventually,
     free_port,
+    is_free,
     polyglot_up,
     started,
     up_command,
@@ -67,13 +67,6 @@ def used() -> Iterator[Path]:
             subprocess.run([*curl, "-H", "Content-Type: application/json"], check=True, timeout=30)
             up.send_signal(signal.SIGTERM)
         yield path / "data"
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with short_directory() as path:
-        path.chmod(0o755)
-        yield path
 
 
 @pytest.fixture
@@ -442,15 +435,6 @@ async def test_commands_of_root_do_not_work_as_root(up: Up, data: Path, director
     with started(command(data, "search", "rebuild")) as process:
         await process.ended()
     assert victims.harmed() == []
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 async def another_runs(up: Up, program: str, before: int) -> None:

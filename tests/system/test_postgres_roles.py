@@ -1,7 +1,7 @@
 """The roles of the operations page: API and worker run with no more rights than it grants."""
 
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -18,18 +18,11 @@ from tests.support.documents import ROOT, blocks
 from tests.support.eventually import eventually
 from tests.support.keys import ENVIRONMENT
 from tests.support.processes import free_port, started
-from tests.support.servers import running, short_directory
+from tests.support.servers import running
 
 pytestmark = pytest.mark.timeout(180)
 
 WITHIN_SECONDS = 60.0
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with short_directory() as path:
-        path.chmod(0o755)
-        yield path
 
 
 @pytest_asyncio.fixture
