@@ -177,15 +177,11 @@ def _query_word(word: LocatedWord, together: Iterable[str]) -> QueryWord:
     joined = list(together)[:JOINED_QUERY_TERMS_MAX]
     spellings = word.with_signs or word.spellings
     prefixes = [form for one in spellings for form in (one, singular(one))]
-    within = [] if word.with_signs else [*prefixes, *own]
+    within = [*prefixes, *own] if is_joinable(word) and not word.with_signs else []
     return QueryWord(
         tuple(dict.fromkeys((*own, *joined))),
         tuple(dict.fromkeys(prefixes)),
-        tuple(
-            dict.fromkeys(
-                one for one in within if len(one) >= PART_LETTERS_MIN and is_joinable(word)
-            )
-        ),
+        tuple(dict.fromkeys(one for one in within if len(one) >= PART_LETTERS_MIN)),
         _typos_max(own[0], word),
     )
 
@@ -213,10 +209,9 @@ def _neighbours(name: Sequence[LocatedWord]) -> Iterator[Sequence[LocatedWord]]:
 
 
 def _joined(run: Sequence[LocatedWord]) -> Iterator[str]:
-    joined = "".join([word.word for word in run])
-    if len(joined) <= JOINED_CHARACTERS_MAX:
-        yield stem(joined)
+    writings = ["".join([word.word for word in run])]
     if any(word.spelt_out for word in run):
-        joined = "".join([word.spelt_out or word.word for word in run])
+        writings.append("".join([word.spelt_out or word.word for word in run]))
+    for joined in writings:
         if len(joined) <= JOINED_CHARACTERS_MAX:
             yield stem(joined)
