@@ -20,7 +20,7 @@ from polyglot_persistence.bootstrap.doors import Doors
 from polyglot_persistence.bootstrap.front import front_of
 from polyglot_persistence.bootstrap.http_limits import http_limits
 from polyglot_persistence.bootstrap.observed import observed
-from polyglot_persistence.bootstrap.process import prepare, serve_itself, watch_stores
+from polyglot_persistence.bootstrap.process import prepare, serve_itself, serving, watch_stores
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.errors import PolyglotError
@@ -83,8 +83,8 @@ async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) ->
                 shutdown=stop,
                 graceful_seconds=settings.shutdown_timeout_seconds * GRACEFUL_SHARE,
                 notices=api.notices,
-                on_ready=lambda: _log.info(
-                    "serving",
+                on_ready=lambda: serving(
+                    _log,
                     host=settings.api_host,
                     port=settings.api_port,
                     process=doors.number,

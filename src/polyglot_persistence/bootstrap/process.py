@@ -25,7 +25,7 @@ from polyglot_persistence.flows.health import HealthFlow
 from polyglot_persistence.flows.shared_state import INTERVAL_SECONDS, SharedState
 from polyglot_persistence.flows.system_state import SystemStateFlow
 from polyglot_persistence.ports import Clock
-from polyglot_persistence.telemetry import logger, set_up_logging
+from polyglot_persistence.telemetry import ComponentLogger, logger, set_up_logging
 from polyglot_persistence.worker.repeat import Backoff, repeat
 
 _log = logger("bootstrap")
@@ -78,6 +78,16 @@ def run(
     return 0
 
 
+def serving(log: ComponentLogger, **where: Any) -> None:
+    """Log that an application is served from now on, and spare the collector what it consists of.
+
+    That is 40,000 objects that stay; looking at them took up to 13 ms of the event loop each time.
+    """
+    log.info("serving", **where)
+    gc.collect()
+    gc.freeze()
+
+
 async def serve_itself(
     health: HealthFlow,
     access: Access,
@@ -95,7 +105,7 @@ async def serve_itself(
         shutdown=stop,
         graceful_seconds=HANG_UP_SECONDS,
         front=front,
-        on_ready=lambda: _log.info("serving", port=listener.getsockname()[1]),
+        on_ready=lambda: serving(_log, port=listener.getsockname()[1]),
     )
 
 
