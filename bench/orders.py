@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from polyglot_persistence.cli import completejourney
+from polyglot_persistence.cli.demonstration import completejourney
 
 LINES = 50_000
 BODIES = 10_000

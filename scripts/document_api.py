@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, cast
 
 from polyglot_persistence import __version__
 from polyglot_persistence.api.openapi import describe
-from polyglot_persistence.api.replies import encode_json
 from polyglot_persistence.api.routes import Handlers, route_table
+from polyglot_persistence.api.web.replies import encode_json
 
 PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 SERVER = "http://localhost:8080"

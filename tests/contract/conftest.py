@@ -12,7 +12,8 @@ from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.adapters.postgres.migrate import migrate
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
-from polyglot_persistence.ports import OrderStore, SearchIndex
+from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.search import SearchIndex
 from tests.simulation.stores.record import RecordServer
 from tests.support.addresses import (
     ELASTICSEARCH,

@@ -14,11 +14,12 @@ from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.drift import Drift
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
-from polyglot_persistence.flows.audit import EVERYTHING, UNATTENDED
-from polyglot_persistence.flows.audit_cache import WITHOUT_LETTER
-from polyglot_persistence.flows.audit_tally import Tally
-from polyglot_persistence.ports import Settled, StoredOrder
+from polyglot_persistence.flows.watch.audit import EVERYTHING, UNATTENDED
+from polyglot_persistence.flows.watch.audit_cache import WITHOUT_LETTER
+from polyglot_persistence.flows.watch.audit_tally import Tally
 from polyglot_persistence.ports.audit import ID_MAX, ID_MIN
+from polyglot_persistence.ports.cache import Settled
+from polyglot_persistence.ports.orders import StoredOrder
 from tests.support.addresses import BUNDLED
 from tests.support.audit import AuditStand, new_orders
 from tests.support.cache import entry_of, make_warm, new_client

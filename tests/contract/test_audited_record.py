@@ -11,8 +11,8 @@ import pytest
 from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import AMOUNT_MAX, AcceptedOrder, Order, new_id
-from polyglot_persistence.ports import OrderStore
 from polyglot_persistence.ports.audit import ID_MAX, ID_MIN, AuditedRecord, Freshness, RangeSum
+from polyglot_persistence.ports.orders import OrderStore
 from tests.support.record import Onlooker
 from tests.support.records import RecordEngine
 

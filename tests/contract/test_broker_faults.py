@@ -9,7 +9,7 @@ import pytest
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.domain import codec
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports import Message
+from polyglot_persistence.ports.queue import Message
 from tests.simulation.stores.broker import Broker, SimulatedRabbitMQ
 from tests.support.orders import START
 

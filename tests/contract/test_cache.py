@@ -10,7 +10,7 @@ import pytest_asyncio
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import new_id
-from polyglot_persistence.ports import Cache, Settled
+from polyglot_persistence.ports.cache import Cache, Settled
 from tests.support.addresses import SIMULATED_REDIS_TOO
 from tests.support.cache import (
     LATER,

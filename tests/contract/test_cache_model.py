@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
-from polyglot_persistence.ports import Settled, Unit
+from polyglot_persistence.ports.cache import Settled, Unit
 from tests.support.addresses import SIMULATED_REDIS_TOO
 from tests.support.caches import cache_server
 from tests.support.orders import START, accepted, prepared, single

@@ -14,7 +14,7 @@ from polyglot_persistence.adapters.redis.cache import RedisCache
 from polyglot_persistence.adapters.redis.client import RedisClient
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import Cache
+from polyglot_persistence.ports.cache import Cache
 from tests.simulation.stores.cache import SimulatedCache
 from tests.simulation.stores.valkey import Fsync, ValkeyAddress, ValkeyServer
 from tests.support.addresses import SIMULATED

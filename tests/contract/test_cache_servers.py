@@ -15,7 +15,7 @@ from polyglot_persistence.adapters.redis.script import Script
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports import Cache, Settled, Unit
+from polyglot_persistence.ports.cache import Cache, Settled, Unit
 from tests.support.cache import (
     AWAY,
     LATER,

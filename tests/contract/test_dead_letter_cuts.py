@@ -11,10 +11,10 @@ from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.errors import PoisonError, UnavailableError
-from polyglot_persistence.flows import dead_letter_units
-from polyglot_persistence.flows.dead_letters import CutShortError, DeadLetterFlow
-from polyglot_persistence.flows.persist import PersistFlow
-from polyglot_persistence.ports import Persisted
+from polyglot_persistence.flows.behind import dead_letter_units
+from polyglot_persistence.flows.behind.dead_letters import CutShortError, DeadLetterFlow
+from polyglot_persistence.flows.behind.persist import PersistFlow
+from polyglot_persistence.ports.orders import Persisted
 from tests.support.addresses import BUNDLED
 from tests.support.dead_letters import ALL, ME, Stand, standing
 from tests.support.orders import accepted

@@ -18,15 +18,15 @@ from polyglot_persistence.domain.dead_letter import DeadLetter, LetterFilter, St
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.errors import NotFoundError, UnavailableError
-from polyglot_persistence.flows import dead_letter_units
-from polyglot_persistence.flows import dead_letters as module
-from polyglot_persistence.flows.dead_letters import (
+from polyglot_persistence.flows.behind import dead_letter_units
+from polyglot_persistence.flows.behind import dead_letters as module
+from polyglot_persistence.flows.behind.dead_letters import (
     DeadLetterFlow,
     Handled,
     Operator,
     Outcome,
 )
-from polyglot_persistence.flows.persist import PersistFlow
+from polyglot_persistence.flows.behind.persist import PersistFlow
 from tests.support.addresses import BUNDLED
 from tests.support.dead_letters import ALL, ME, Stand, bulk, outcomes, payload, standing
 from tests.support.orders import accepted, prepared, single

@@ -16,10 +16,10 @@ from polyglot_persistence.domain.drift import Drift
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.errors import NotFoundError
-from polyglot_persistence.flows.audit_cache import CacheAudit
-from polyglot_persistence.flows.audit_tally import Tally
-from polyglot_persistence.flows.dead_letters import Outcome
-from polyglot_persistence.ports import Settled, Unit
+from polyglot_persistence.flows.behind.dead_letters import Outcome
+from polyglot_persistence.flows.watch.audit_cache import CacheAudit
+from polyglot_persistence.flows.watch.audit_tally import Tally
+from polyglot_persistence.ports.cache import Settled, Unit
 from tests.support.addresses import BUNDLED
 from tests.support.cache import make_warm, new_client
 from tests.support.dead_letters import ALL, ME, Stand, bulk, outcomes, payload, standing

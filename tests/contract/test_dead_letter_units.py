@@ -12,9 +12,9 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetter, LetterFilter, Stage
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.flows import dead_letter_units
-from polyglot_persistence.flows.dead_letters import Handled, Outcome
-from polyglot_persistence.flows.read import Read
+from polyglot_persistence.flows.behind import dead_letter_units
+from polyglot_persistence.flows.behind.dead_letters import Handled, Outcome
+from polyglot_persistence.flows.reading.read import Read
 from tests.support.addresses import BUNDLED
 from tests.support.dead_letters import ALL, ME, Stand, bulk, outcomes, payload, standing
 from tests.support.orders import accepted, single

@@ -11,7 +11,8 @@ from polyglot_persistence.adapters.postgres.dead_letters import PostgresDeadLett
 from polyglot_persistence.domain.dead_letter import DeadLetter, DeadLetterRow, LetterFilter, Stage
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import DeadLetters, OrderStore
+from polyglot_persistence.ports.dead_letters import DeadLetters
+from polyglot_persistence.ports.orders import OrderStore
 from tests.support.orders import accepted
 from tests.support.record import Onlooker, pool_on
 from tests.support.records import RecordEngine, Tables

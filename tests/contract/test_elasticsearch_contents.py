@@ -9,8 +9,8 @@ import pytest_asyncio
 
 from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.domain.order import Order, new_id
-from polyglot_persistence.ports import StoredOrder
 from polyglot_persistence.ports.audit import ID_MAX, ID_MIN, RangeSum
+from polyglot_persistence.ports.orders import StoredOrder
 from tests.support.addresses import ELASTICSEARCH, address_of, needs
 from tests.support.eventually import eventually
 from tests.support.orders import START

@@ -25,7 +25,7 @@ from polyglot_persistence.bootstrap import doctor
 from polyglot_persistence.config import load
 from polyglot_persistence.domain.order import Order, new_id
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import StoredOrder
+from polyglot_persistence.ports.orders import StoredOrder
 from tests.support.certificates import certificate_for_loopback
 from tests.support.elasticsearch_stub import ALIAS, Answer, Request, Stub, bulk_answer, stubbed
 from tests.support.eventually import eventually, eventually_true

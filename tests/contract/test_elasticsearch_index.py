@@ -11,7 +11,7 @@ from polyglot_persistence.adapters.elasticsearch.documents import FORM, MAPPINGS
 from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
 from polyglot_persistence.domain.order import Order, new_id
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import StoredOrder
+from polyglot_persistence.ports.orders import StoredOrder
 from tests.support.addresses import ELASTICSEARCH, address_of, needs
 from tests.support.eventually import eventually
 from tests.support.orders import START

@@ -13,17 +13,17 @@ from typing import NamedTuple
 import pytest
 import pytest_asyncio
 
-from polyglot_persistence.api import fast_lane, server
-from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.api.connection import Connection
-from polyglot_persistence.api.hot import HotRoutes
-from polyglot_persistence.api.limits import HttpLimits
-from polyglot_persistence.api.rate_limits import RateLimits
-from polyglot_persistence.api.replies import Headers
+from polyglot_persistence.api.protocol import fast_lane, server
+from polyglot_persistence.api.protocol.connection import Connection
+from polyglot_persistence.api.protocol.hot import HotRoutes
+from polyglot_persistence.api.protocol.limits import HttpLimits
+from polyglot_persistence.api.web.access import Access
+from polyglot_persistence.api.web.rate_limits import RateLimits
+from polyglot_persistence.api.web.replies import Headers
 from polyglot_persistence.domain.access import ApiKey, Rate, digest_of, parse_scopes
 from polyglot_persistence.errors import NotFoundError, UnavailableError, UnknownOutcomeError
-from polyglot_persistence.flows.read import Read
+from polyglot_persistence.flows.reading.read import Read
 from tests.support.eventually import eventually
 from tests.support.http_limits import HTTP_LIMITS
 from tests.support.scripted import FakeClock

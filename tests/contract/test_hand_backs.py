@@ -16,9 +16,10 @@ from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.flows.persist import PersistFlow
-from polyglot_persistence.flows.sweep import QueueProgress
-from polyglot_persistence.ports import Consumer, OrderStore, Persisted, Queue
+from polyglot_persistence.flows.behind.persist import PersistFlow
+from polyglot_persistence.flows.behind.sweep import QueueProgress
+from polyglot_persistence.ports.orders import OrderStore, Persisted
+from polyglot_persistence.ports.queue import Consumer, Queue
 from polyglot_persistence.worker.persister import Persister, PersisterLimits
 from tests.support.addresses import BUNDLED_POSTGRES
 from tests.support.eventually import eventually

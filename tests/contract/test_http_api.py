@@ -24,19 +24,19 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.flows.accept import AcceptFlow
-from polyglot_persistence.flows.breaker import Breaker
-from polyglot_persistence.flows.cold_cache import ColdMark, found_epoch
-from polyglot_persistence.flows.dead_letters import DeadLetterFlow
-from polyglot_persistence.flows.group_commit import CommitLimits, GroupCommit
-from polyglot_persistence.flows.health import HealthFlow
-from polyglot_persistence.flows.live import LiveFlow
-from polyglot_persistence.flows.persist import PersistFlow
-from polyglot_persistence.flows.read import ReadFlow
-from polyglot_persistence.flows.recent import RecentOrders
-from polyglot_persistence.flows.sales import SalesFlow
-from polyglot_persistence.flows.search import SearchFlow
-from polyglot_persistence.flows.system_state import SystemStateFlow
+from polyglot_persistence.flows.behind.dead_letters import DeadLetterFlow
+from polyglot_persistence.flows.behind.persist import PersistFlow
+from polyglot_persistence.flows.intake.accept import AcceptFlow
+from polyglot_persistence.flows.intake.group_commit import CommitLimits, GroupCommit
+from polyglot_persistence.flows.projections.sales import SalesFlow
+from polyglot_persistence.flows.projections.search import SearchFlow
+from polyglot_persistence.flows.reading.cold_cache import ColdMark, found_epoch
+from polyglot_persistence.flows.reading.read import ReadFlow
+from polyglot_persistence.flows.reading.recent import RecentOrders
+from polyglot_persistence.flows.watch.health import HealthFlow
+from polyglot_persistence.flows.watch.live import LiveFlow
+from polyglot_persistence.flows.watch.system_state import SystemStateFlow
+from polyglot_persistence.runtime.breaker import Breaker
 from tests.support.addresses import BUNDLED
 from tests.support.servers import flush
 from tests.support.stub_flows import OPEN

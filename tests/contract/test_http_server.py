@@ -14,14 +14,14 @@ import pytest
 import pytest_asyncio
 from starlette.requests import Request
 
-from polyglot_persistence.api import server
-from polyglot_persistence.api.access import Access
-from polyglot_persistence.api.bodies import BodyReader
-from polyglot_persistence.api.connection import Connection
-from polyglot_persistence.api.endpoint import Endpoint, Method
-from polyglot_persistence.api.limits import HttpLimits
-from polyglot_persistence.api.replies import Reply, json_reply
-from polyglot_persistence.api.request_headers import check_json
+from polyglot_persistence.api.protocol import server
+from polyglot_persistence.api.protocol.connection import Connection
+from polyglot_persistence.api.protocol.limits import HttpLimits
+from polyglot_persistence.api.web.access import Access
+from polyglot_persistence.api.web.bodies import BodyReader
+from polyglot_persistence.api.web.endpoint import Endpoint, Method
+from polyglot_persistence.api.web.replies import Reply, json_reply
+from polyglot_persistence.api.web.request_headers import check_json
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.errors import ConfigurationError
 from tests.support.http_limits import HTTP_LIMITS
@@ -398,7 +398,7 @@ def test_a_server_that_is_cut_off_lets_the_process_end() -> None:
     """An event loop that listens on a socket that was closed beside it never closes."""
     code = """
 import asyncio, uvloop
-from polyglot_persistence.api import server
+from polyglot_persistence.api.protocol import server
 from tests.support.http_limits import HTTP_LIMITS
 
 async def main():

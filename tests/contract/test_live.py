@@ -13,15 +13,16 @@ from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.adapters.redis.cache import RedisCache
 from polyglot_persistence.adapters.redis.client import RedisClient
 from polyglot_persistence.adapters.valkey_streams.queue import ValkeyStreamsQueue
-from polyglot_persistence.api import live, server
 from polyglot_persistence.api.app import build_app
+from polyglot_persistence.api.protocol import server
+from polyglot_persistence.api.service import live
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import new_id
-from polyglot_persistence.flows.health import HealthFlow
-from polyglot_persistence.flows.live import LiveFlow
-from polyglot_persistence.flows.system_state import SystemStateFlow
-from polyglot_persistence.ports import OrderStore
-from polyglot_persistence.worker.repeat import repeat
+from polyglot_persistence.flows.watch.health import HealthFlow
+from polyglot_persistence.flows.watch.live import LiveFlow
+from polyglot_persistence.flows.watch.system_state import SystemStateFlow
+from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.runtime.repeat import repeat
 from tests.support.addresses import BUNDLED
 from tests.support.eventually import eventually
 from tests.support.http_limits import HTTP_LIMITS

@@ -15,7 +15,7 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import AcceptedOrder, Order, from_micros, new_id, to_micros
 from polyglot_persistence.errors import PoisonError
-from polyglot_persistence.ports import OrderStore, StoredOrder
+from polyglot_persistence.ports.orders import OrderStore, StoredOrder
 from tests.support.orders import accepted
 from tests.support.record import Onlooker, onlooker
 from tests.support.records import Tables

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import OrderStore, OutboxBatch
+from polyglot_persistence.ports.orders import OrderStore, OutboxBatch
 from tests.support.eventually import WAIT_SECONDS
 from tests.support.orders import accepted
 from tests.support.record import Onlooker

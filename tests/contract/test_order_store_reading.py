@@ -7,7 +7,7 @@ import pytest
 
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import new_id
-from polyglot_persistence.ports import OrderStore
+from polyglot_persistence.ports.orders import OrderStore
 from tests.support.orders import accepted
 from tests.support.records import Tables
 

@@ -16,7 +16,7 @@ from polyglot_persistence.adapters.postgres.migrate import migrate
 from polyglot_persistence.adapters.postgres.primary import TIDY_SECONDS
 from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.embedded.postgres import EmbeddedPostgres
-from polyglot_persistence.ports import OrderStore
+from polyglot_persistence.ports.orders import OrderStore
 from tests.support.eventually import eventually
 from tests.support.orders import accepted
 from tests.support.processes import descendants

@@ -26,7 +26,7 @@ from polyglot_persistence.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from polyglot_persistence.ports import OrderStore
+from polyglot_persistence.ports.orders import OrderStore
 from tests.support.addresses import BUNDLED_POSTGRES
 from tests.support.eventually import eventually
 from tests.support.orders import accepted

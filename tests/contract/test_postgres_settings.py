@@ -11,7 +11,7 @@ from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.embedded.postgres import _SETTINGS, EmbeddedPostgres
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import OrderStore
+from polyglot_persistence.ports.orders import OrderStore
 from tests.support.orders import accepted
 from tests.support.record import Onlooker, pool_on
 from tests.support.servers import copy_directory, running, short_directory

@@ -11,7 +11,7 @@ import pytest_asyncio
 from polyglot_persistence.domain import codec
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports import Consumer, Delivery, Queue
+from polyglot_persistence.ports.queue import Consumer, Delivery, Queue
 from tests.support.eventually import WAIT_SECONDS, eventually
 from tests.support.orders import accepted, message
 from tests.support.queue_adapters import ADAPTERS, serving, serving_alone, stalling

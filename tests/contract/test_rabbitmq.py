@@ -20,7 +20,7 @@ from polyglot_persistence.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from polyglot_persistence.ports import Consumer, Delivery, Message, Queue
+from polyglot_persistence.ports.queue import Consumer, Delivery, Message, Queue
 from tests.support.addresses import RABBITMQ, RABBITMQ4, address_of, needs
 from tests.support.eventually import eventually, eventually_true
 from tests.support.orders import START

@@ -9,7 +9,7 @@ import pytest_asyncio
 from polyglot_persistence.adapters.rabbitmq.queue import RabbitMQQueue
 from polyglot_persistence.domain import codec
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports import Delivery, Message
+from polyglot_persistence.ports.queue import Delivery, Message
 from tests.support.addresses import RABBITMQ, needs
 from tests.support.eventually import eventually
 from tests.support.orders import START

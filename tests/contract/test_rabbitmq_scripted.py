@@ -18,7 +18,7 @@ from polyglot_persistence.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from polyglot_persistence.ports import Message
+from polyglot_persistence.ports.queue import Message
 from tests.support.certificates import certificate_for_loopback
 from tests.support.eventually import eventually
 from tests.support.orders import START

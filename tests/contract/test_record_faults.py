@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports import OrderStore
+from polyglot_persistence.ports.orders import OrderStore
 from tests.support.addresses import SIMULATED
 from tests.support.eventually import eventually
 from tests.support.orders import accepted

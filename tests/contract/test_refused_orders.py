@@ -10,9 +10,9 @@ from polyglot_persistence.adapters.postgres.dead_letters import PostgresDeadLett
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.errors import UnexplainedError
-from polyglot_persistence.flows.dead_letters import DeadLetterFlow, Operator, Outcome
-from polyglot_persistence.flows.persist import PersistFlow
-from polyglot_persistence.ports import OrderStore
+from polyglot_persistence.flows.behind.dead_letters import DeadLetterFlow, Operator, Outcome
+from polyglot_persistence.flows.behind.persist import PersistFlow
+from polyglot_persistence.ports.orders import OrderStore
 from tests.support.orders import accepted
 from tests.support.record import Onlooker
 from tests.support.scripted import FakeClock, ScriptedCache

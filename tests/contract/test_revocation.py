@@ -11,16 +11,16 @@ import pytest
 import pytest_asyncio
 
 from polyglot_persistence.adapters.clock import SystemClock
-from polyglot_persistence.api import server
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.api.fast_lane import fast_lane
-from polyglot_persistence.api.hot import HotRoutes
+from polyglot_persistence.api.protocol import server
+from polyglot_persistence.api.protocol.fast_lane import fast_lane
+from polyglot_persistence.api.protocol.hot import HotRoutes
 from polyglot_persistence.bootstrap import access as bootstrap_access
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.config import load
 from polyglot_persistence.domain.access import ApiKey, Scope, new_api_key
 from polyglot_persistence.domain.order import new_id
-from polyglot_persistence.flows.accept import ImportLine, LineOutcome
+from polyglot_persistence.flows.intake.accept import ImportLine, LineOutcome
 from tests.support.http_limits import HTTP_LIMITS
 from tests.support.stub_flows import LIMITS, StubFlows
 

@@ -11,7 +11,7 @@ import pytest
 from polyglot_persistence.adapters.postgres.queries import QUERIES
 from polyglot_persistence.domain.order import AMOUNT_MAX, AcceptedOrder, Order, new_id
 from polyglot_persistence.domain.periods import Grain, bounds, zone_of
-from polyglot_persistence.ports import OrderStore
+from polyglot_persistence.ports.orders import OrderStore
 from polyglot_persistence.ports.sales import DaySales, ProductSales, Sales, SalesView
 from tests.support.eventually import WAIT_SECONDS
 from tests.support.record import Onlooker

@@ -8,7 +8,7 @@ import pytest
 
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports import OrderStore
+from polyglot_persistence.ports.orders import OrderStore
 from polyglot_persistence.ports.sales import DaySales, SalesView
 from tests.support.eventually import WAIT_SECONDS, eventually
 from tests.support.record import Onlooker, onlooker

@@ -10,8 +10,9 @@ import pytest
 from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.domain.order import AMOUNT_MAX, Order, new_id
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import SearchIndex, StoredOrder
 from polyglot_persistence.ports.audit import ID_MAX, ID_MIN, RangeSum, SearchContents
+from polyglot_persistence.ports.orders import StoredOrder
+from polyglot_persistence.ports.search import SearchIndex
 from tests.support.eventually import eventually
 from tests.support.orders import START
 from tests.support.search_indexes import SearchEngine

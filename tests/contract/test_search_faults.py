@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 
 from polyglot_persistence.domain.order import AcceptedOrder
-from polyglot_persistence.ports import StoredOrder
+from polyglot_persistence.ports.orders import StoredOrder
 from tests.support.addresses import SIMULATED
 from tests.support.orders import accepted
 from tests.support.search_indexes import ForgetfulEngine, Tantivy, visible

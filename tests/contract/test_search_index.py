@@ -9,10 +9,11 @@ from uuid import UUID
 import pytest
 
 from polyglot_persistence.domain.order import AMOUNT_MAX, Order, new_id
-from polyglot_persistence.domain.ranking import Ranking
-from polyglot_persistence.domain.search import COUNTED_ORDERS_MAX, SearchQuery, Sort, position
+from polyglot_persistence.domain.search.query import COUNTED_ORDERS_MAX, SearchQuery, Sort, position
+from polyglot_persistence.domain.search.ranking import Ranking
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import SearchIndex, StoredOrder
+from polyglot_persistence.ports.orders import StoredOrder
+from polyglot_persistence.ports.search import SearchIndex
 from tests.support.eventually import eventually
 from tests.support.orders import START
 from tests.support.search_indexes import (

@@ -9,7 +9,7 @@ import pytest
 
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.domain.order import Order, new_id, to_micros
-from polyglot_persistence.domain.search import (
+from polyglot_persistence.domain.search.query import (
     DAYS_MAX,
     NAMES_MAX,
     PRICE_BOUNDS_CENTS,
@@ -20,9 +20,10 @@ from polyglot_persistence.domain.search import (
     Sort,
     position,
 )
-from polyglot_persistence.domain.terms import parse_query
-from polyglot_persistence.flows.search import SearchFlow
-from polyglot_persistence.ports import SearchIndex, StoredOrder
+from polyglot_persistence.domain.search.terms import parse_query
+from polyglot_persistence.flows.projections.search import SearchFlow
+from polyglot_persistence.ports.orders import StoredOrder
+from polyglot_persistence.ports.search import SearchIndex
 from tests.support.orders import START
 from tests.support.search_indexes import REAL_ENGINES, asked, visible
 from tests.support.search_model import expected

@@ -12,12 +12,12 @@ import pytest
 
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
-from polyglot_persistence.domain.terms import parse_query
+from polyglot_persistence.domain.search.terms import parse_query
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.flows.first_index import FirstIndex
-from polyglot_persistence.flows.index import IndexFlow
-from polyglot_persistence.flows.persist import ToIndex
-from polyglot_persistence.flows.rebuild import (
+from polyglot_persistence.flows.behind.index import IndexFlow
+from polyglot_persistence.flows.behind.persist import ToIndex
+from polyglot_persistence.flows.projections.first_index import FirstIndex
+from polyglot_persistence.flows.projections.rebuild import (
     OLD_INDEX_SECONDS,
     Phase,
     RebuildFlow,
@@ -25,7 +25,8 @@ from polyglot_persistence.flows.rebuild import (
     Step,
     VerificationError,
 )
-from polyglot_persistence.ports import Clock, Progress, StoredOrder
+from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.ports.orders import Progress, StoredOrder
 from polyglot_persistence.ports.rebuild import RebuildRecord, RebuildTarget
 from polyglot_persistence.worker.rebuilder import make_first, rebuild_forever
 from tests.support.eventually import eventually

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import pytest
 
 from polyglot_persistence.domain.order import Order, new_id
-from polyglot_persistence.ports import SearchIndex, StoredOrder
+from polyglot_persistence.ports.orders import StoredOrder
+from polyglot_persistence.ports.search import SearchIndex
 from tests.support.orders import START
 from tests.support.search_indexes import REAL_ENGINES, asked, visible
 

@@ -1,6 +1,6 @@
 """Which names a text finds, over every adapter."""
 
-from polyglot_persistence.ports import SearchIndex
+from polyglot_persistence.ports.search import SearchIndex
 from tests.support.search_indexes import fill, names_found
 
 

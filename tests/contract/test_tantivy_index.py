@@ -16,7 +16,7 @@ import pytest_asyncio
 from polyglot_persistence.adapters.tantivy.index import TantivyIndex
 from polyglot_persistence.domain.order import Order, new_id
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import StoredOrder
+from polyglot_persistence.ports.orders import StoredOrder
 from tests.support.eventually import eventually
 from tests.support.orders import START
 from tests.support.processes import REPOSITORY

@@ -11,7 +11,7 @@ from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.domain.dead_letter import DeadLetter, LetterFilter, Stage
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import OrderStore
+from polyglot_persistence.ports.orders import OrderStore
 from tests.support.orders import accepted
 from tests.support.record import Onlooker
 

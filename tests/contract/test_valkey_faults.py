@@ -7,7 +7,7 @@ import pytest_asyncio
 
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports import Cache, CacheRead, Settled
+from polyglot_persistence.ports.cache import Cache, CacheRead, Settled
 from tests.support.addresses import REDIS, SIMULATED, bundled_or_real
 from tests.support.cache import AWAY, dirty_ids, entry_of
 from tests.support.eventually import eventually

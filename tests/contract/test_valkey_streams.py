@@ -13,7 +13,7 @@ from polyglot_persistence.adapters.valkey_streams.stream import GROUP, STREAM
 from polyglot_persistence.domain import codec
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports import Delivery, Message
+from polyglot_persistence.ports.queue import Delivery, Message
 from tests.support.eventually import WAIT_SECONDS, eventually
 from tests.support.orders import START
 from tests.support.servers import running, short_directory

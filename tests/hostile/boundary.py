@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 from starlette.types import ASGIApp
 
-from polyglot_persistence.api import server
-from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.api.connection import Connection
-from polyglot_persistence.api.fast_lane import fast_lane
-from polyglot_persistence.api.front import ANY_FRONT, Front
-from polyglot_persistence.api.hot import HotRoutes
-from polyglot_persistence.api.in_flight import Shared
+from polyglot_persistence.api.protocol import server
+from polyglot_persistence.api.protocol.connection import Connection
+from polyglot_persistence.api.protocol.fast_lane import fast_lane
+from polyglot_persistence.api.protocol.front import ANY_FRONT, Front
+from polyglot_persistence.api.protocol.hot import HotRoutes
+from polyglot_persistence.api.protocol.in_flight import Shared
+from polyglot_persistence.api.web.access import Access
 from tests.hostile.lanes import CountingFlows
 from tests.support.http_limits import HTTP_LIMITS
 from tests.support.scripted import FakeClock

@@ -16,14 +16,14 @@ from uuid import UUID
 import uvicorn
 from uvicorn.server import ServerState
 
-from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.api.connection import Connection
-from polyglot_persistence.api.fast_lane import fast_lane
-from polyglot_persistence.api.hot import HotRoutes
-from polyglot_persistence.api.in_flight import Shared
-from polyglot_persistence.api.limits import HttpLimits
-from polyglot_persistence.flows.accept import Acceptance, ImportLine, LineOutcome
+from polyglot_persistence.api.protocol.connection import Connection
+from polyglot_persistence.api.protocol.fast_lane import fast_lane
+from polyglot_persistence.api.protocol.hot import HotRoutes
+from polyglot_persistence.api.protocol.in_flight import Shared
+from polyglot_persistence.api.protocol.limits import HttpLimits
+from polyglot_persistence.api.web.access import Access
+from polyglot_persistence.flows.intake.accept import Acceptance, ImportLine, LineOutcome
 from tests.support.scripted import FakeClock
 from tests.support.stub_flows import ID, LIMITS, StubFlows
 

@@ -10,14 +10,14 @@ from collections.abc import Callable
 import pytest
 from starlette.requests import Request
 
-from polyglot_persistence.api.chunked import LINES_A_TURN, ChunkedBody
-from polyglot_persistence.api.connection import Connection
-from polyglot_persistence.api.front import FORWARDED_BYTES_MAX
-from polyglot_persistence.api.head_reader import HeadReader
-from polyglot_persistence.api.heads import BadHeadError, read_head
-from polyglot_persistence.api.held_writes import HeldTransport
-from polyglot_persistence.api.queries import check_query
-from polyglot_persistence.api.requests import parse_bulk
+from polyglot_persistence.api.orders.requests import parse_bulk
+from polyglot_persistence.api.protocol.chunked import LINES_A_TURN, ChunkedBody
+from polyglot_persistence.api.protocol.connection import Connection
+from polyglot_persistence.api.protocol.front import FORWARDED_BYTES_MAX
+from polyglot_persistence.api.protocol.head_reader import HeadReader
+from polyglot_persistence.api.protocol.heads import BadHeadError, read_head
+from polyglot_persistence.api.protocol.held_writes import HeldTransport
+from polyglot_persistence.api.web.queries import check_query
 from polyglot_persistence.bootstrap.front import front_of
 from polyglot_persistence.config import load
 from polyglot_persistence.errors import (

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from polyglot_persistence.api.access import Access
-from polyglot_persistence.api.front import Front
-from polyglot_persistence.api.rate_limits import RateLimits
+from polyglot_persistence.api.protocol.front import Front
+from polyglot_persistence.api.web.access import Access
+from polyglot_persistence.api.web.rate_limits import RateLimits
 from polyglot_persistence.bootstrap.front import front_of
 from polyglot_persistence.config import load
 from polyglot_persistence.domain.access import Rate

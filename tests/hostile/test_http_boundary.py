@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from polyglot_persistence.api import server
-from polyglot_persistence.api.access import Access
-from polyglot_persistence.api.front import Front
-from polyglot_persistence.api.in_flight import network_of
+from polyglot_persistence.api.protocol import server
+from polyglot_persistence.api.protocol.front import Front
+from polyglot_persistence.api.web.access import Access
+from polyglot_persistence.api.web.rate_limits import network_of
 from polyglot_persistence.domain.access import ApiKey, digest_of, parse_scopes
 from tests.hostile.boundary import served
 from tests.hostile.grammar import BULK, ONE, TEA

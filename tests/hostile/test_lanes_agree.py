@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from polyglot_persistence.api.access import Access
-from polyglot_persistence.api.rendering import CONTINUE
+from polyglot_persistence.api.protocol.rendering import CONTINUE
+from polyglot_persistence.api.web.access import Access
 from polyglot_persistence.domain.access import ApiKey, Scope, digest_of, parse_scopes
 from polyglot_persistence.errors import NotFoundError, UnavailableError, UnknownOutcomeError
-from polyglot_persistence.flows.read import Read
+from polyglot_persistence.flows.reading.read import Read
 from tests.hostile.grammar import Case, cases
 from tests.hostile.lanes import CountingFlows, Lane, Seen
 from tests.support.http_limits import HTTP_LIMITS

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from polyglot_persistence.api.hot import Pending
+from polyglot_persistence.api.protocol.hot import Pending
 from tests.simulation import steps
 from tests.simulation.history import Attempt, History, Reading
 from tests.simulation.plan import Operation

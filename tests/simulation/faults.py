@@ -8,7 +8,7 @@ from uuid import UUID
 
 from polyglot_persistence.domain.codec import SCHEMA_VERSION
 from polyglot_persistence.domain.order import to_micros
-from polyglot_persistence.ports import Message
+from polyglot_persistence.ports.queue import Message
 from tests.simulation.plan import Fault
 from tests.simulation.processes import Process
 from tests.simulation.stores.valkey import Value

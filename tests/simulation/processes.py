@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from polyglot_persistence.api.hot import HotRoutes
+from polyglot_persistence.api.protocol.hot import HotRoutes
 from polyglot_persistence.bootstrap.api import Api
 from polyglot_persistence.bootstrap.process import watch_stores
 from polyglot_persistence.bootstrap.stores import Stores

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from polyglot_persistence.errors import PoisonError, PolyglotError, UnavailableError
-from polyglot_persistence.ports import Message
+from polyglot_persistence.ports.queue import Message
 from tests.simulation import faults
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.network import Caller, Link, Network

@@ -13,14 +13,14 @@ from polyglot_persistence.adapters.redis.client import RedisClient
 from polyglot_persistence.adapters.redis.contents import RedisContents
 from polyglot_persistence.domain.drift import Drift
 from polyglot_persistence.domain.order import AcceptedOrder
-from polyglot_persistence.flows.audit import AuditFlow, Report
-from polyglot_persistence.flows.audit_cache import CacheAudit
-from polyglot_persistence.flows.audit_sales import SalesAudit
-from polyglot_persistence.flows.audit_search import SearchAudit
-from polyglot_persistence.flows.index import IndexFlow
-from polyglot_persistence.flows.persist import PersistFlow
-from polyglot_persistence.ports import SearchIndex
+from polyglot_persistence.flows.behind.index import IndexFlow
+from polyglot_persistence.flows.behind.persist import PersistFlow
+from polyglot_persistence.flows.watch.audit import AuditFlow, Report
+from polyglot_persistence.flows.watch.audit_cache import CacheAudit
+from polyglot_persistence.flows.watch.audit_sales import SalesAudit
+from polyglot_persistence.flows.watch.audit_search import SearchAudit
 from polyglot_persistence.ports.audit import SearchContents
+from polyglot_persistence.ports.search import SearchIndex
 from tests.support.drift import Projections
 from tests.support.orders import accepted
 

@@ -8,7 +8,8 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports import Cache, OrderStore, Unit
+from polyglot_persistence.ports.cache import Cache, Unit
+from polyglot_persistence.ports.orders import OrderStore
 from tests.support.orders import START
 
 TTL_SECONDS = 3_600

@@ -11,8 +11,8 @@ from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.adapters.redis import keys
 from polyglot_persistence.adapters.redis.cache import RedisCache
 from polyglot_persistence.adapters.redis.contents import RedisContents
-from polyglot_persistence.ports import Cache
 from polyglot_persistence.ports.audit import CacheContents
+from polyglot_persistence.ports.cache import Cache
 from tests.simulation.stores.cache import SimulatedCache
 from tests.simulation.stores.valkey import ValkeyAddress, ValkeyServer, Value
 from tests.support.addresses import SIMULATED

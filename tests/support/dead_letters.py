@@ -15,18 +15,18 @@ from polyglot_persistence.domain.dead_letter import DeadLetter, LetterFilter, St
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, new_id
 from polyglot_persistence.domain.units import whole_units
-from polyglot_persistence.flows.breaker import Breaker
-from polyglot_persistence.flows.dead_letters import (
+from polyglot_persistence.flows.behind.dead_letters import (
     DeadLetterFlow,
     Handled,
     Operator,
     Outcome,
     Slice,
 )
-from polyglot_persistence.flows.persist import PersistFlow
-from polyglot_persistence.flows.read import ReadFlow
-from polyglot_persistence.flows.recent import RecentOrders
-from polyglot_persistence.ports import Settled, Unit
+from polyglot_persistence.flows.behind.persist import PersistFlow
+from polyglot_persistence.flows.reading.read import ReadFlow
+from polyglot_persistence.flows.reading.recent import RecentOrders
+from polyglot_persistence.ports.cache import Settled, Unit
+from polyglot_persistence.runtime.breaker import Breaker
 from tests.support.cache import make_warm
 from tests.support.orders import accepted, prepared
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.cli import main
 from polyglot_persistence.domain.order import AcceptedOrder
-from polyglot_persistence.ports import Persisted
+from polyglot_persistence.ports.orders import Persisted
 
 _persist = PostgresOrderStore.persist
 

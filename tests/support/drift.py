@@ -13,8 +13,10 @@ from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.domain.drift import Drift
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
-from polyglot_persistence.ports import Cache, SearchIndex, Settled, StoredOrder
 from polyglot_persistence.ports.audit import SearchContents
+from polyglot_persistence.ports.cache import Cache, Settled
+from polyglot_persistence.ports.orders import StoredOrder
+from polyglot_persistence.ports.search import SearchIndex
 from tests.support.eventually import eventually
 from tests.support.orders import accepted
 

@@ -1,6 +1,6 @@
 """The bounds of the HTTP boundary in tests: the defaults of the settings."""
 
-from polyglot_persistence.api.limits import HttpLimits
+from polyglot_persistence.api.protocol.limits import HttpLimits
 from polyglot_persistence.config import load
 
 _SETTINGS = load({})

@@ -8,10 +8,10 @@ from uuid import UUID
 
 import httpx2
 
-from polyglot_persistence.api.access import Access
-from polyglot_persistence.api.bodies import SlowSenderError
-from polyglot_persistence.api.endpoint import Endpoint, Method
-from polyglot_persistence.api.importing import ImportRoute
+from polyglot_persistence.api.orders.importing import ImportRoute
+from polyglot_persistence.api.web.access import Access
+from polyglot_persistence.api.web.bodies import SlowSenderError
+from polyglot_persistence.api.web.endpoint import Endpoint, Method
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.errors import (
@@ -20,7 +20,7 @@ from polyglot_persistence.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from polyglot_persistence.flows.accept import AcceptFlow, ImportLine, LineOutcome
+from polyglot_persistence.flows.intake.accept import AcceptFlow, ImportLine, LineOutcome
 from tests.support.eventually import WAIT_SECONDS
 from tests.support.scripted import FakeClock
 

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.order import AcceptedOrder, Order, from_micros, new_id
-from polyglot_persistence.ports import Message, PreparedOrder, Unit
+from polyglot_persistence.ports.cache import PreparedOrder, Unit
+from polyglot_persistence.ports.queue import Message
 
 START = from_micros(1_763_863_562_123_456)
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
-from polyglot_persistence.ports import Queue
+from polyglot_persistence.ports.queue import Queue
 from tests.simulation.stores.broker import Broker, SimulatedRabbitMQ
 from tests.simulation.stores.streams import SimulatedStreams
 from tests.simulation.stores.valkey import ValkeyAddress, ValkeyServer

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from polyglot_persistence.domain import codec
-from polyglot_persistence.ports import Consumer, Delivery, Message, Queue
+from polyglot_persistence.ports.queue import Consumer, Delivery, Message, Queue
 from tests.support.orders import START
 
 

@@ -25,7 +25,7 @@ from polyglot_persistence.adapters.rabbitmq.queue import RabbitMQQueue
 from polyglot_persistence.adapters.redis.client import RedisClient
 from polyglot_persistence.adapters.valkey_streams.queue import ValkeyStreamsQueue
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
-from polyglot_persistence.ports import Queue
+from polyglot_persistence.ports.queue import Queue
 from tests.support.addresses import RABBITMQ, RABBITMQ4, needs
 from tests.support.eventually import WAIT_SECONDS, eventually
 from tests.support.patience import patiently

@@ -8,7 +8,7 @@ from pathlib import Path
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
-from polyglot_persistence.ports import OrderStore
+from polyglot_persistence.ports.orders import OrderStore
 from tests.simulation.stores.orders import SimulatedOrderStore
 from tests.simulation.stores.record import RecordServer
 from tests.support.record import onlooker, pool_on

@@ -17,8 +17,9 @@ from polyglot_persistence.adapters.postgres.rebuild import PostgresRebuildRecord
 from polyglot_persistence.adapters.postgres.sales import PostgresSalesView
 from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.domain.order import Order
-from polyglot_persistence.ports import DeadLetters, OrderStore, StoredOrder
 from polyglot_persistence.ports.audit import AuditedRecord
+from polyglot_persistence.ports.dead_letters import DeadLetters
+from polyglot_persistence.ports.orders import OrderStore, StoredOrder
 from polyglot_persistence.ports.rebuild import RebuildRecord
 from polyglot_persistence.ports.sales import Sales, SalesView
 from tests.simulation.stores.letters import SimulatedDeadLetters

@@ -11,7 +11,8 @@ from uuid import UUID
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
-from polyglot_persistence.ports import AcceptReply, Backlog, CacheRead, Message, Settled, Unit
+from polyglot_persistence.ports.cache import AcceptReply, Backlog, CacheRead, Settled, Unit
+from polyglot_persistence.ports.queue import Message
 
 
 class FakeClock:

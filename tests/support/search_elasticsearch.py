@@ -21,8 +21,8 @@ from polyglot_persistence.adapters.elasticsearch.documents import (
 from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
 from polyglot_persistence.adapters.elasticsearch.rebuild import ElasticsearchTarget
 from polyglot_persistence.domain.order import Order
-from polyglot_persistence.ports import SearchIndex
 from polyglot_persistence.ports.audit import SearchContents
+from polyglot_persistence.ports.search import SearchIndex
 from tests.support.orders import START
 from tests.support.search_indexes import (
     INDEX_TIMEOUT_SECONDS,

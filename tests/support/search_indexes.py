@@ -23,11 +23,12 @@ from polyglot_persistence.adapters.tantivy.contents import TantivyContents
 from polyglot_persistence.adapters.tantivy.index import TantivyIndex
 from polyglot_persistence.adapters.tantivy.rebuild import TantivyTarget
 from polyglot_persistence.domain.order import Order, new_id
-from polyglot_persistence.domain.search import SearchQuery
-from polyglot_persistence.domain.terms import parse_query
-from polyglot_persistence.ports import SearchIndex, StoredOrder
+from polyglot_persistence.domain.search.query import SearchQuery
+from polyglot_persistence.domain.search.terms import parse_query
 from polyglot_persistence.ports.audit import SearchContents
+from polyglot_persistence.ports.orders import StoredOrder
 from polyglot_persistence.ports.rebuild import RebuildTarget
+from polyglot_persistence.ports.search import SearchIndex
 from tests.support.addresses import ELASTICSEARCH, needs
 from tests.support.eventually import eventually
 from tests.support.orders import START

@@ -9,8 +9,8 @@ from typing import Any
 from uuid import UUID
 
 from polyglot_persistence.domain.order import Order, to_micros
-from polyglot_persistence.domain.search import Bounds, Sort
-from polyglot_persistence.domain.terms import QueryWord, name_terms, parse_query
+from polyglot_persistence.domain.search.query import Bounds, Sort
+from polyglot_persistence.domain.search.terms import QueryWord, name_terms, parse_query
 
 EVERYTHING = Bounds()
 

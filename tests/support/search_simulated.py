@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.domain.order import Order
-from polyglot_persistence.ports import SearchIndex
 from polyglot_persistence.ports.audit import SearchContents
 from polyglot_persistence.ports.rebuild import RebuildTarget
+from polyglot_persistence.ports.search import SearchIndex
 from tests.simulation.stores.search import (
     SearchEngineServer,
     SimulatedContents,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from polyglot_persistence.adapters.tantivy.index import TantivyIndex
 from polyglot_persistence.domain.order import Order, new_id
-from polyglot_persistence.ports import StoredOrder
+from polyglot_persistence.ports.orders import StoredOrder
 from tests.support.orders import START
 
 

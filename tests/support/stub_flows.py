@@ -7,21 +7,22 @@ from decimal import Decimal
 from typing import Any, cast
 from uuid import UUID
 
-from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.app import ApiLimits, Flows
 from polyglot_persistence.api.routes import Handlers
+from polyglot_persistence.api.web.access import Access
 from polyglot_persistence.domain.access import Scope
-from polyglot_persistence.domain.matching import spans_of
 from polyglot_persistence.domain.order import derived_id, new_id
-from polyglot_persistence.domain.search import NameOrders, SearchQuery
-from polyglot_persistence.domain.terms import QueryWord
+from polyglot_persistence.domain.search.matching import spans_of
+from polyglot_persistence.domain.search.query import NameOrders, SearchQuery
+from polyglot_persistence.domain.search.terms import QueryWord
 from polyglot_persistence.errors import ConflictError
-from polyglot_persistence.flows.accept import Acceptance
-from polyglot_persistence.flows.health import Health
-from polyglot_persistence.flows.read import OrderStatus, Read
-from polyglot_persistence.flows.search import SearchFlow
-from polyglot_persistence.ports import SearchResult, StoredOrder
+from polyglot_persistence.flows.intake.accept import Acceptance
+from polyglot_persistence.flows.projections.search import SearchFlow
+from polyglot_persistence.flows.reading.read import OrderStatus, Read
+from polyglot_persistence.flows.watch.health import Health
+from polyglot_persistence.ports.orders import StoredOrder
 from polyglot_persistence.ports.sales import DaySales, LatestDays
+from polyglot_persistence.ports.search import SearchResult
 from tests.support.scripted import FakeClock
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)

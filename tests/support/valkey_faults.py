@@ -16,7 +16,8 @@ from polyglot_persistence.adapters.redis.cache import RedisCache
 from polyglot_persistence.adapters.redis.client import RedisClient
 from polyglot_persistence.adapters.valkey_streams.queue import ValkeyStreamsQueue
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
-from polyglot_persistence.ports import Cache, Queue
+from polyglot_persistence.ports.cache import Cache
+from polyglot_persistence.ports.queue import Queue
 from tests.simulation.stores.cache import SimulatedCache
 from tests.simulation.stores.streams import SimulatedStreams
 from tests.simulation.stores.valkey import Fsync, ValkeyAddress, ValkeyServer

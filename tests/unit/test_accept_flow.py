@@ -20,13 +20,14 @@ from polyglot_persistence.domain.order import (
     new_id,
 )
 from polyglot_persistence.errors import ConflictError, InvalidError, UnavailableError
-from polyglot_persistence.flows.accept import AcceptFlow, ImportLine
-from polyglot_persistence.flows.breaker import Breaker
-from polyglot_persistence.flows.cold_cache import ColdMark
-from polyglot_persistence.flows.group_commit import CommitLimits, GroupCommit
-from polyglot_persistence.flows.read import ReadFlow
-from polyglot_persistence.flows.recent import RecentOrders
-from polyglot_persistence.ports import Found, PreparedOrder, Settled, StoredOrder, Unit
+from polyglot_persistence.flows.intake.accept import AcceptFlow, ImportLine
+from polyglot_persistence.flows.intake.group_commit import CommitLimits, GroupCommit
+from polyglot_persistence.flows.reading.cold_cache import ColdMark
+from polyglot_persistence.flows.reading.read import ReadFlow
+from polyglot_persistence.flows.reading.recent import RecentOrders
+from polyglot_persistence.ports.cache import PreparedOrder, Settled, Unit
+from polyglot_persistence.ports.orders import Found, StoredOrder
+from polyglot_persistence.runtime.breaker import Breaker
 from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue
 
 ONE = Decimal("1.00")

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyglot_persistence.api import rate_limits
-from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.api.failed_authentication import FailedAuthentication
-from polyglot_persistence.api.rate_limits import RateLimits
 from polyglot_persistence.api.routes import Route, route_table
+from polyglot_persistence.api.web import rate_limits
+from polyglot_persistence.api.web.access import Access
+from polyglot_persistence.api.web.failed_authentication import FailedAuthentication
+from polyglot_persistence.api.web.rate_limits import RateLimits
 from polyglot_persistence.domain.access import (
     ApiKey,
     Rate,

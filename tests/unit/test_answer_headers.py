@@ -7,8 +7,8 @@ import httpx2
 import pytest
 
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.api.dashboard.page import PARTS
 from polyglot_persistence.api.routes import Route, route_table
+from polyglot_persistence.api.service.dashboard.page import PARTS
 from polyglot_persistence.bootstrap.front import front_of
 from polyglot_persistence.config import load
 from polyglot_persistence.domain.access import Scope

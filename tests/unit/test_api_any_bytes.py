@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from polyglot_persistence.api.app import build_app
 from polyglot_persistence.domain.order import new_id
-from polyglot_persistence.flows.accept import ImportLine, LineOutcome
+from polyglot_persistence.flows.intake.accept import ImportLine, LineOutcome
 from tests.support.scripted import FakeClock
 from tests.support.stub_flows import LIMITS, OPEN, StubFlows
 

@@ -11,9 +11,9 @@ import httpx2
 import pytest
 import pytest_asyncio
 
-from polyglot_persistence.api import dead_letters as module
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.api.dead_letters import parse_choice
+from polyglot_persistence.api.dead_letters import handlers as module
+from polyglot_persistence.api.dead_letters.handlers import parse_choice
 from polyglot_persistence.domain.dead_letter import (
     DeadLetter,
     DeadLetterRow,
@@ -30,7 +30,7 @@ from polyglot_persistence.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from polyglot_persistence.flows.dead_letters import (
+from polyglot_persistence.flows.behind.dead_letters import (
     CutShortError,
     Handled,
     Operator,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from polyglot_persistence.api.request_headers import (
+from polyglot_persistence.api.web.request_headers import (
     Preference,
     check_json,
     check_ndjson,

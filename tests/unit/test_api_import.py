@@ -10,8 +10,8 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyglot_persistence.api import bodies
-from polyglot_persistence.api.importing import ERRORS_MAX, FIRST_LINE_MAX
+from polyglot_persistence.api.orders.importing import ERRORS_MAX, FIRST_LINE_MAX
+from polyglot_persistence.api.web import bodies
 from polyglot_persistence.domain.access import ApiKey, Scope, digest_of
 from polyglot_persistence.domain.order import derived_id, new_id
 from polyglot_persistence.errors import (
@@ -20,7 +20,7 @@ from polyglot_persistence.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from polyglot_persistence.flows.accept import LineOutcome
+from polyglot_persistence.flows.intake.accept import LineOutcome
 from tests.support.import_route import (
     CHUNK,
     FULL,

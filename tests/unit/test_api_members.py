@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyglot_persistence.api.requests import parse_bulk, parse_import_line, parse_order
+from polyglot_persistence.api.orders.requests import parse_bulk, parse_import_line, parse_order
 from polyglot_persistence.errors import InvalidError
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)

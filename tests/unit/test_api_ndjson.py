@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyglot_persistence.api.ndjson import Line, LineSplitter
+from polyglot_persistence.api.orders.ndjson import Line, LineSplitter
 
 LIMIT = 8
 BOM = b"\xef\xbb\xbf"

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyglot_persistence.api.problems import VIOLATIONS_MAX
-from polyglot_persistence.api.requests import parse_bulk, parse_import_line, parse_order
+from polyglot_persistence.api.orders.requests import parse_bulk, parse_import_line, parse_order
+from polyglot_persistence.api.web.problems import VIOLATIONS_MAX
 from polyglot_persistence.domain.order import AMOUNT_MAX
 from polyglot_persistence.errors import InvalidError, MalformedError
-from polyglot_persistence.flows.accept import ImportLine
+from polyglot_persistence.flows.intake.accept import ImportLine
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ID = UUID("0199f0c1-7a42-7c31-9d0e-3f5b8c2a1e04")

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.api.dashboard.page import PARTS
+from polyglot_persistence.api.service.dashboard.page import PARTS
 from polyglot_persistence.domain.dead_letter import DeadLetter, DeadLetterRow, Stage
 from polyglot_persistence.domain.order import Order
 from polyglot_persistence.errors import (
@@ -25,10 +25,8 @@ from polyglot_persistence.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from polyglot_persistence.flows.read import OrderStatus, Read
-from polyglot_persistence.ports import (
-    StoredOrder,
-)
+from polyglot_persistence.flows.reading.read import OrderStatus, Read
+from polyglot_persistence.ports.orders import StoredOrder
 from polyglot_persistence.ports.sales import DaySales
 from tests.support.scripted import FakeClock
 from tests.support.stub_flows import ID, LIMITS, NOW, OPEN, StubFlows
@@ -450,7 +448,7 @@ async def test_the_live_page_has_all_of_its_parts(setup: Setup) -> None:
 @pytest.mark.parametrize("folder", ["assets/swagger-ui", "dashboard/static/vendor"])
 def test_what_is_vendored_is_what_was_published(folder: str) -> None:
     """Each file has the sum that stands in the manifest."""
-    directory = files("polyglot_persistence.api").joinpath(folder)
+    directory = files("polyglot_persistence.api.service").joinpath(folder)
     lines = directory.joinpath("SHA256SUMS").read_text().splitlines()
     sums = {
         name: expected

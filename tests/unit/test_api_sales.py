@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.flows.sales import SalesFlow
+from polyglot_persistence.flows.projections.sales import SalesFlow
 from polyglot_persistence.ports.sales import (
     DaySales,
     LatestDays,

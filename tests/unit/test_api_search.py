@@ -11,8 +11,7 @@ import pytest_asyncio
 
 from polyglot_persistence.api.app import build_app
 from polyglot_persistence.domain.order import Order
-from polyglot_persistence.domain.ranking import Ranking, Tier
-from polyglot_persistence.domain.search import (
+from polyglot_persistence.domain.search.query import (
     Bounds,
     DayOrders,
     Facets,
@@ -22,8 +21,9 @@ from polyglot_persistence.domain.search import (
     Sort,
     position,
 )
+from polyglot_persistence.domain.search.ranking import Ranking, Tier
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import Hit, SearchResult
+from polyglot_persistence.ports.search import Hit, SearchResult
 from tests.support.scripted import FakeClock
 from tests.support.stub_flows import ID, LIMITS, NOW, OPEN, StubFlows
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.flows.freshness import FreshnessCount, nines, shares
+from polyglot_persistence.flows.behind.freshness import FreshnessCount, nines, shares
 from polyglot_persistence.ports.audit import Freshness
 from polyglot_persistence.worker import auditor
 from polyglot_persistence.worker.auditor import Throttle

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.flows.batching import Batcher, Coalescer
+from polyglot_persistence.runtime.batching import Batcher, Coalescer
 
 
 class Gate:

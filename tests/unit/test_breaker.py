@@ -1,7 +1,7 @@
 """A breaker: what opens it, what closes it, and what is said of it."""
 
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.flows.breaker import FIRST_LOOKS_IN_VAIN_MAX, Breaker
+from polyglot_persistence.runtime.breaker import FIRST_LOOKS_IN_VAIN_MAX, Breaker
 from polyglot_persistence.telemetry import STORE_UP
 
 

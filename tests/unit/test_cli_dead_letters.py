@@ -23,7 +23,7 @@ from polyglot_persistence.domain.dead_letter import (
     Stage,
 )
 from polyglot_persistence.errors import NotFoundError, UnavailableError
-from polyglot_persistence.flows.dead_letters import (
+from polyglot_persistence.flows.behind.dead_letters import (
     CutShortError,
     Handled,
     Operator,

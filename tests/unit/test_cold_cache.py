@@ -10,8 +10,7 @@ import pytest
 
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.errors import NotFoundError, UnavailableError
-from polyglot_persistence.flows.breaker import Breaker
-from polyglot_persistence.flows.cold_cache import (
+from polyglot_persistence.flows.reading.cold_cache import (
     COMMIT_SECONDS_MAX,
     EPOCH_SECONDS_MAX,
     FOUNDER_SECONDS_MAX,
@@ -21,9 +20,11 @@ from polyglot_persistence.flows.cold_cache import (
     end_warming,
     found_epoch,
 )
-from polyglot_persistence.flows.read import ReadFlow
-from polyglot_persistence.flows.recent import RecentOrders
-from polyglot_persistence.ports import CacheRead, Found
+from polyglot_persistence.flows.reading.read import ReadFlow
+from polyglot_persistence.flows.reading.recent import RecentOrders
+from polyglot_persistence.ports.cache import CacheRead
+from polyglot_persistence.ports.orders import Found
+from polyglot_persistence.runtime.breaker import Breaker
 from tests.support.orders import accepted, single
 from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue
 

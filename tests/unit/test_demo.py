@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from polyglot_persistence.cli import demo
-from polyglot_persistence.cli.demo import Demo
+from polyglot_persistence.cli.demonstration import demo
+from polyglot_persistence.cli.demonstration.demo import Demo
 from polyglot_persistence.domain.order import parse_amount, parse_name
 from polyglot_persistence.errors import ConfigurationError
 from tests.support.processes import eventually

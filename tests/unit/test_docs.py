@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from polyglot_persistence.api.problems import KINDS, type_uri
 from polyglot_persistence.api.routes import route_table
+from polyglot_persistence.api.web.problems import KINDS, type_uri
 from polyglot_persistence.telemetry import REGISTRY
 from tests.support.documents import PAGES, ROOT, alike, blocks, examples, without_code
 from tests.support.stub_flows import HANDLERS

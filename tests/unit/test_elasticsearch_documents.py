@@ -14,7 +14,7 @@ from polyglot_persistence.adapters.elasticsearch.documents import (
 )
 from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.domain.order import AMOUNT_MAX, Order, from_micros, to_micros
-from polyglot_persistence.domain.terms import name_terms
+from polyglot_persistence.domain.search.terms import name_terms
 
 ORDERS = st.builds(
     Order,

@@ -8,8 +8,8 @@ import httpx2
 import pytest
 
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.api.front import Front
-from polyglot_persistence.api.heads import BadHeadError
+from polyglot_persistence.api.protocol.front import Front
+from polyglot_persistence.api.protocol.heads import BadHeadError
 from polyglot_persistence.bootstrap.front import front_of
 from polyglot_persistence.config import load
 from polyglot_persistence.domain.origin import Origin, parse_origin

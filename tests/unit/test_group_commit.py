@@ -12,10 +12,10 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import PolyglotError, UnavailableError, UnknownOutcomeError
-from polyglot_persistence.flows.breaker import Breaker
-from polyglot_persistence.flows.cold_cache import COMMIT_SECONDS_MAX, ColdMark
-from polyglot_persistence.flows.group_commit import CommitLimits, GroupCommit
-from polyglot_persistence.ports import PreparedOrder, Settled, Unit
+from polyglot_persistence.flows.intake.group_commit import CommitLimits, GroupCommit
+from polyglot_persistence.flows.reading.cold_cache import COMMIT_SECONDS_MAX, ColdMark
+from polyglot_persistence.ports.cache import PreparedOrder, Settled, Unit
+from polyglot_persistence.runtime.breaker import Breaker
 from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue
 
 REFUSED = UnavailableError("refused")

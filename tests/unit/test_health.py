@@ -5,13 +5,13 @@ import asyncio
 import httpx2
 import pytest
 
-from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.app import build_app
+from polyglot_persistence.api.web.access import Access
 from polyglot_persistence.domain.access import ApiKey, Scope, digest_of
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.flows import health
-from polyglot_persistence.flows.health import Health, HealthFlow, SharedHealth, StoreHealth
-from polyglot_persistence.ports import StoreState
+from polyglot_persistence.flows.watch import health
+from polyglot_persistence.flows.watch.health import Health, HealthFlow, SharedHealth, StoreHealth
+from polyglot_persistence.ports.state import StoreState
 from tests.support.eventually import eventually
 from tests.support.scripted import FakeClock
 from tests.support.stub_flows import LIMITS, StubFlows

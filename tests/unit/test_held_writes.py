@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from polyglot_persistence.api.held_writes import HELD_BYTES_MAX, HeldTransport, Turn
+from polyglot_persistence.api.protocol.held_writes import HELD_BYTES_MAX, HeldTransport, Turn
 
 
 class Wire(asyncio.Transport):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.flows.persist import ToIndex
+from polyglot_persistence.flows.behind.persist import ToIndex
 from polyglot_persistence.worker.indexer import GATHER_ORDERS, Indexer, IndexerLimits
 
 

@@ -8,10 +8,11 @@ from typing import Any, cast
 import pytest
 
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.flows.health import HealthFlow
-from polyglot_persistence.flows.live import FIGURES_KEPT, LiveFlow
-from polyglot_persistence.flows.system_state import SystemStateFlow
-from polyglot_persistence.ports import Backlog, CacheRead, Found, Progress
+from polyglot_persistence.flows.watch.health import HealthFlow
+from polyglot_persistence.flows.watch.live import FIGURES_KEPT, LiveFlow
+from polyglot_persistence.flows.watch.system_state import SystemStateFlow
+from polyglot_persistence.ports.cache import Backlog, CacheRead
+from polyglot_persistence.ports.orders import Found, Progress
 from tests.support.scripted import FakeClock
 
 

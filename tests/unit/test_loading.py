@@ -9,9 +9,9 @@ from uuid import UUID
 import pytest
 from click.testing import CliRunner, Result
 
-from polyglot_persistence.cli import completejourney, loading
 from polyglot_persistence.cli.app import app
-from polyglot_persistence.cli.loading import Day, Difference, compare
+from polyglot_persistence.cli.demonstration import completejourney, loading
+from polyglot_persistence.cli.demonstration.loading import Day, Difference, compare
 from tests.support.import_api import ImportApi, import_api
 
 

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyglot_persistence.domain.matching import edits
 from polyglot_persistence.domain.order import Order, new_id
-from polyglot_persistence.domain.search import NameOrders, SearchQuery
-from polyglot_persistence.domain.terms import QueryWord, parse_query
-from polyglot_persistence.flows.search import SearchFlow
-from polyglot_persistence.ports import Hit, SearchIndex, SearchResult
+from polyglot_persistence.domain.search.matching import edits
+from polyglot_persistence.domain.search.query import NameOrders, SearchQuery
+from polyglot_persistence.domain.search.terms import QueryWord, parse_query
+from polyglot_persistence.flows.projections.search import SearchFlow
+from polyglot_persistence.ports.search import Hit, SearchIndex, SearchResult
 from tests.support.orders import START
 from tests.support.scripted import FakeClock
 from tests.support.search_model import edits as edits_of_the_table

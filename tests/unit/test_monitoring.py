@@ -14,7 +14,7 @@ import pytest
 import yaml
 from prometheus_client.exposition import generate_latest
 
-from polyglot_persistence.api.measuring import observe_request
+from polyglot_persistence.api.web.measuring import observe_request
 from polyglot_persistence.telemetry import REGISTRY
 from scripts import grafana
 from tests.support.documents import ROOT

@@ -14,8 +14,8 @@ from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import PoisonError, UnavailableError, UnexplainedError
-from polyglot_persistence.flows.persist import REPLAY, PersistFlow
-from polyglot_persistence.ports import Persisted, StoredOrder
+from polyglot_persistence.flows.behind.persist import REPLAY, PersistFlow
+from polyglot_persistence.ports.orders import Persisted, StoredOrder
 from tests.support.scripted import FakeClock, ScriptedCache
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

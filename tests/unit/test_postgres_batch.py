@@ -13,7 +13,7 @@ from polyglot_persistence.adapters.postgres.batch import candidates, contradicte
 from polyglot_persistence.domain.order import AcceptedOrder, Order
 from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import PoisonError
-from polyglot_persistence.ports import StoredOrder
+from polyglot_persistence.ports.orders import StoredOrder
 from tests.support.orders import START
 
 Unit = Sequence[AcceptedOrder]

@@ -11,8 +11,8 @@ import pytest
 from starlette.requests import Request
 
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.api.queries import parse_moment
 from polyglot_persistence.api.routes import Route, route_table
+from polyglot_persistence.api.web.queries import parse_moment
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.domain.order import to_micros
 from polyglot_persistence.errors import MalformedError

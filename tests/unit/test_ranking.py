@@ -2,8 +2,8 @@
 
 from itertools import combinations_with_replacement, product
 
-from polyglot_persistence.domain.ranking import Counts, Ranking, Tier
-from polyglot_persistence.domain.terms import QUERY_WORDS_MAX
+from polyglot_persistence.domain.search.ranking import Counts, Ranking, Tier
+from polyglot_persistence.domain.search.terms import QUERY_WORDS_MAX
 
 
 def test_a_rank_is_the_sum_of_its_words() -> None:

@@ -1,6 +1,6 @@
 """The memory of orders that were read lately: bounded in number and in time."""
 
-from polyglot_persistence.flows.recent import RecentOrders
+from polyglot_persistence.flows.reading.recent import RecentOrders
 from tests.support.scripted import FakeClock
 
 

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import cast
 
-from polyglot_persistence.domain.search import NameOrders
-from polyglot_persistence.domain.terms import QueryWord
-from polyglot_persistence.flows.search import (
+from polyglot_persistence.domain.search.query import NameOrders
+from polyglot_persistence.domain.search.terms import QueryWord
+from polyglot_persistence.flows.projections.search import (
     LOOKED_THROUGH_MAX,
     SUGGESTIONS_REMEMBERED_SECONDS,
     SearchFlow,
 )
-from polyglot_persistence.ports import SearchIndex
+from polyglot_persistence.ports.search import SearchIndex
 from tests.support.scripted import FakeClock
 
 

@@ -5,7 +5,7 @@ import pytest
 from polyglot_persistence.adapters.redis.cache import pieces
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
-from polyglot_persistence.ports import Settled
+from polyglot_persistence.ports.cache import Settled
 from tests.support.orders import accepted, bulk
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyglot_persistence.domain.stems import singular, stem
-from polyglot_persistence.domain.text import words
+from polyglot_persistence.domain.search.stems import singular, stem
+from polyglot_persistence.domain.search.text import words
 
 
 @pytest.mark.parametrize(

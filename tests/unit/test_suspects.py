@@ -15,9 +15,9 @@ from polyglot_persistence.domain.dead_letter import DeadLetter, DeadLetterRow
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.flows.persist import SWEEP, PersistFlow
-from polyglot_persistence.flows.suspects import DEATHS_MAX, Suspects
-from polyglot_persistence.ports import Found, Persisted, StoredOrder
+from polyglot_persistence.flows.behind.persist import SWEEP, PersistFlow
+from polyglot_persistence.flows.behind.suspects import DEATHS_MAX, Suspects
+from polyglot_persistence.ports.orders import Found, Persisted, StoredOrder
 from tests.support.scripted import FakeClock, ScriptedCache
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

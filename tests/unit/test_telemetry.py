@@ -14,12 +14,14 @@ from prometheus_client.exposition import generate_latest
 
 from polyglot_persistence.bootstrap.observed import Observed
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.flows.health import HealthFlow
-from polyglot_persistence.flows.shared_state import SharedState
-from polyglot_persistence.flows.system_state import SystemStateFlow
-from polyglot_persistence.ports import Backlog, CacheRead, Found, Progress, StoreState
+from polyglot_persistence.flows.watch.health import HealthFlow
+from polyglot_persistence.flows.watch.shared_state import SharedState
+from polyglot_persistence.flows.watch.system_state import SystemStateFlow
+from polyglot_persistence.ports.cache import Backlog, CacheRead
+from polyglot_persistence.ports.orders import Found, Progress
+from polyglot_persistence.ports.state import StoreState
+from polyglot_persistence.runtime.repeat import repeat
 from polyglot_persistence.telemetry import REGISTRY, BatchHistogram
-from polyglot_persistence.worker.repeat import repeat
 from tests.support.scripted import FakeClock
 
 BASE_UNITS = (

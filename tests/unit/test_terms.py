@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyglot_persistence.domain.matching import highlighted, rank_of
-from polyglot_persistence.domain.ranking import Ranking, Tier
-from polyglot_persistence.domain.terms import (
+from polyglot_persistence.domain.search.matching import highlighted, rank_of
+from polyglot_persistence.domain.search.ranking import Ranking, Tier
+from polyglot_persistence.domain.search.terms import (
     JOINED_QUERY_TERMS_MAX,
     QUERY_WORDS_MAX,
     name_terms,

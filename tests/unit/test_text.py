@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyglot_persistence.domain.text import WORD_CHARACTERS_MAX, located_words, words
+from polyglot_persistence.domain.search.text import WORD_CHARACTERS_MAX, located_words, words
 
 
 @pytest.mark.parametrize(

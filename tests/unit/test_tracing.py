@@ -32,20 +32,15 @@ from polyglot_persistence.bootstrap.observed import Observed, _system
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import ConfigurationError, UnavailableError
-from polyglot_persistence.flows.breaker import Breaker
-from polyglot_persistence.flows.cold_cache import ColdMark
-from polyglot_persistence.flows.group_commit import CommitLimits, GroupCommit
-from polyglot_persistence.flows.index import IndexFlow
-from polyglot_persistence.flows.persist import PersistFlow, ToIndex
-from polyglot_persistence.flows.sweep import QueueProgress
-from polyglot_persistence.ports import (
-    Delivery,
-    Message,
-    Persisted,
-    PreparedOrder,
-    StoredOrder,
-    Unit,
-)
+from polyglot_persistence.flows.behind.index import IndexFlow
+from polyglot_persistence.flows.behind.persist import PersistFlow, ToIndex
+from polyglot_persistence.flows.behind.sweep import QueueProgress
+from polyglot_persistence.flows.intake.group_commit import CommitLimits, GroupCommit
+from polyglot_persistence.flows.reading.cold_cache import ColdMark
+from polyglot_persistence.ports.cache import PreparedOrder, Unit
+from polyglot_persistence.ports.orders import Persisted, StoredOrder
+from polyglot_persistence.ports.queue import Delivery, Message
+from polyglot_persistence.runtime.breaker import Breaker
 from polyglot_persistence.telemetry import JsonFormatter, logger
 from polyglot_persistence.worker.persister import Persister, PersisterLimits
 from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue

@@ -14,9 +14,10 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.flows.persist import Redelivered, ToIndex
-from polyglot_persistence.flows.sweep import QueueProgress, SweepFlow
-from polyglot_persistence.ports import Backlog, Delivery
+from polyglot_persistence.flows.behind.persist import Redelivered, ToIndex
+from polyglot_persistence.flows.behind.sweep import QueueProgress, SweepFlow
+from polyglot_persistence.ports.cache import Backlog
+from polyglot_persistence.ports.queue import Delivery
 from polyglot_persistence.worker.persister import Persister, PersisterLimits
 from tests.support.scripted import FakeClock, ScriptedQueue
 
@@ -348,7 +349,7 @@ async def test_no_pause_before_another_attempt_is_longer_than_a_delivery_may_be_
     async def paused(stop: asyncio.Event, seconds: float) -> None:
         stand.clock.advance(seconds)
 
-    monkeypatch.setattr("polyglot_persistence.worker.repeat.pause", paused)
+    monkeypatch.setattr("polyglot_persistence.runtime.repeat.pause", paused)
     stand.flow.failures = [UnavailableError("read-only")] * 1000
     handed_back_at: list[float] = []
 
@@ -381,7 +382,7 @@ async def test_a_queue_that_ends_each_consumer_at_once_is_asked_ever_more_rarely
     async def paused(stop: asyncio.Event, seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr("polyglot_persistence.worker.repeat.pause", paused)
+    monkeypatch.setattr("polyglot_persistence.runtime.repeat.pause", paused)
     stand = Stand([])
     stand.consumer.failures = [UnavailableError("the channel was closed")] * 8
     await stand.persister.run(stand.stop)

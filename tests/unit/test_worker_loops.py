@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.worker.repeat import (
+from polyglot_persistence.runtime.repeat import (
     ERRORS_TOLD_MAX,
     Backoff,
     repeat,

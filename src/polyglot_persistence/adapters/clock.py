@@ -7,7 +7,7 @@ from typing import Final
 
 _MONOTONIC: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Linux stops CLOCK_MONOTONIC while the machine is suspended; macOS does not (clock_gettime(2) of
-both). Proofs of absence rest on these seconds (`flows/cold_cache.py`)."""
+both). Proofs of absence rest on these seconds (`flows/reading/cold_cache.py`)."""
 
 
 class SystemClock:

@@ -11,31 +11,31 @@ from starlette.types import ASGIApp
 
 from polyglot_persistence import tracing
 from polyglot_persistence.api import descriptions as about
-from polyglot_persistence.api.access import Access
-from polyglot_persistence.api.dashboard.page import PageRoutes
-from polyglot_persistence.api.dead_letters import DeadLetterRoutes
-from polyglot_persistence.api.endpoint import Endpoint, Method, no_route
-from polyglot_persistence.api.entrance import Entrance
-from polyglot_persistence.api.front import ANY_FRONT, Front
-from polyglot_persistence.api.importing import ImportRoute
-from polyglot_persistence.api.live import LiveRoute
+from polyglot_persistence.api.dead_letters.handlers import DeadLetterRoutes
 from polyglot_persistence.api.openapi import describe
-from polyglot_persistence.api.orders import OrderRoutes
-from polyglot_persistence.api.replies import encode_json
+from polyglot_persistence.api.orders.handlers import OrderRoutes
+from polyglot_persistence.api.orders.importing import ImportRoute
+from polyglot_persistence.api.protocol.entrance import Entrance
+from polyglot_persistence.api.protocol.front import ANY_FRONT, Front
 from polyglot_persistence.api.routes import Handlers, Route, route_table
-from polyglot_persistence.api.sales import SalesRoutes
-from polyglot_persistence.api.search import SearchRoutes
-from polyglot_persistence.api.server_spans import Traced
-from polyglot_persistence.api.service import ServiceRoutes
+from polyglot_persistence.api.sales.handlers import SalesRoutes
+from polyglot_persistence.api.search.handlers import SearchRoutes
+from polyglot_persistence.api.service.dashboard.page import PageRoutes
+from polyglot_persistence.api.service.handlers import ServiceRoutes
+from polyglot_persistence.api.service.live import LiveRoute
+from polyglot_persistence.api.web.access import Access
+from polyglot_persistence.api.web.endpoint import Endpoint, Method, no_route
+from polyglot_persistence.api.web.replies import encode_json
+from polyglot_persistence.api.web.server_spans import Traced
 from polyglot_persistence.domain.access import Scope
-from polyglot_persistence.flows.accept import AcceptFlow
-from polyglot_persistence.flows.dead_letters import DeadLetterFlow
-from polyglot_persistence.flows.health import HealthFlow
-from polyglot_persistence.flows.live import LiveFlow
-from polyglot_persistence.flows.read import ReadFlow
-from polyglot_persistence.flows.sales import SalesFlow
-from polyglot_persistence.flows.search import SearchFlow
-from polyglot_persistence.ports import Clock
+from polyglot_persistence.flows.behind.dead_letters import DeadLetterFlow
+from polyglot_persistence.flows.intake.accept import AcceptFlow
+from polyglot_persistence.flows.projections.sales import SalesFlow
+from polyglot_persistence.flows.projections.search import SearchFlow
+from polyglot_persistence.flows.reading.read import ReadFlow
+from polyglot_persistence.flows.watch.health import HealthFlow
+from polyglot_persistence.flows.watch.live import LiveFlow
+from polyglot_persistence.ports.clock import Clock
 
 
 class Flows(NamedTuple):

@@ -2,14 +2,14 @@
 
 from typing import Any, NamedTuple
 
-from polyglot_persistence.api import problems as p
-from polyglot_persistence.api import schemas as s
-from polyglot_persistence.api.dashboard.page import PARTS
-from polyglot_persistence.api.importing import FIRST_LINE_MAX
-from polyglot_persistence.api.orders import PAGE_ORDERS, PAGE_ORDERS_MAX
-from polyglot_persistence.api.problems import Kind, Problem
-from polyglot_persistence.api.request_headers import KEY_CHARACTERS_MAX, NDJSON_TYPES
-from polyglot_persistence.api.service import ASSETS
+from polyglot_persistence.api.orders.handlers import PAGE_ORDERS, PAGE_ORDERS_MAX
+from polyglot_persistence.api.orders.importing import FIRST_LINE_MAX
+from polyglot_persistence.api.service.dashboard.page import PARTS
+from polyglot_persistence.api.service.handlers import ASSETS
+from polyglot_persistence.api.web import problems as p
+from polyglot_persistence.api.web import schemas as s
+from polyglot_persistence.api.web.problems import Kind, Problem
+from polyglot_persistence.api.web.request_headers import KEY_CHARACTERS_MAX, NDJSON_TYPES
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"

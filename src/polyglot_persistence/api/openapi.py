@@ -16,7 +16,8 @@ from polyglot_persistence.api.descriptions import (
     Operation,
     Parameter,
 )
-from polyglot_persistence.api.problems import (
+from polyglot_persistence.api.routes import Route
+from polyglot_persistence.api.web.problems import (
     FORBIDDEN,
     HEAD_TOO_LARGE,
     INTERNAL,
@@ -28,7 +29,6 @@ from polyglot_persistence.api.problems import (
     UNAVAILABLE,
     Kind,
 )
-from polyglot_persistence.api.routes import Route
 from polyglot_persistence.domain.access import Scope
 
 _PROBLEM_JSON = "application/problem+json"

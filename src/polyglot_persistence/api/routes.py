@@ -7,20 +7,20 @@ stand the same functions for every other request.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from polyglot_persistence.api import dead_letter_descriptions as about_letters
 from polyglot_persistence.api import descriptions as about
-from polyglot_persistence.api import sales_descriptions as about_sales
-from polyglot_persistence.api import search_descriptions as about_search
-from polyglot_persistence.api.dashboard.page import PageRoutes
-from polyglot_persistence.api.dead_letters import DeadLetterRoutes
+from polyglot_persistence.api.dead_letters import descriptions as about_letters
+from polyglot_persistence.api.dead_letters.handlers import DeadLetterRoutes
 from polyglot_persistence.api.descriptions import Operation
-from polyglot_persistence.api.endpoint import Handler
-from polyglot_persistence.api.importing import ImportRoute
-from polyglot_persistence.api.live import LiveRoute
-from polyglot_persistence.api.orders import OrderRoutes
-from polyglot_persistence.api.sales import SalesRoutes
-from polyglot_persistence.api.search import SearchRoutes
-from polyglot_persistence.api.service import ServiceRoutes
+from polyglot_persistence.api.orders.handlers import OrderRoutes
+from polyglot_persistence.api.orders.importing import ImportRoute
+from polyglot_persistence.api.sales import descriptions as about_sales
+from polyglot_persistence.api.sales.handlers import SalesRoutes
+from polyglot_persistence.api.search import descriptions as about_search
+from polyglot_persistence.api.search.handlers import SearchRoutes
+from polyglot_persistence.api.service.dashboard.page import PageRoutes
+from polyglot_persistence.api.service.handlers import ServiceRoutes
+from polyglot_persistence.api.service.live import LiveRoute
+from polyglot_persistence.api.web.endpoint import Handler
 from polyglot_persistence.domain.access import Scope
 
 _LETTERS = "/api/admin/dead-letters"

@@ -2,15 +2,15 @@
 
 import asyncio
 
-from polyglot_persistence.api.access import Access
-from polyglot_persistence.api.failed_authentication import LINES_RATE, FailedAuthentication
-from polyglot_persistence.api.rate_limits import RateLimits
+from polyglot_persistence.api.web.access import Access
+from polyglot_persistence.api.web.failed_authentication import LINES_RATE, FailedAuthentication
+from polyglot_persistence.api.web.rate_limits import RateLimits
 from polyglot_persistence.config import Settings, read_api_keys
 from polyglot_persistence.config.addresses import is_loopback
 from polyglot_persistence.domain.access import KeyList, Rate, Scope
-from polyglot_persistence.ports import Clock
+from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.runtime.repeat import repeat
 from polyglot_persistence.telemetry import API_KEYS_FAULTS, logger
-from polyglot_persistence.worker.repeat import repeat
 
 _log = logger("access")
 

@@ -9,11 +9,11 @@ from starlette.types import ASGIApp
 from polyglot_persistence import tracing
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.api.app import ApiLimits, Flows, build_app
-from polyglot_persistence.api.connection import Connection
-from polyglot_persistence.api.fast_lane import fast_lane
-from polyglot_persistence.api.hot import HotRoutes
-from polyglot_persistence.api.replies import Headers
-from polyglot_persistence.api.server import serve
+from polyglot_persistence.api.protocol.connection import Connection
+from polyglot_persistence.api.protocol.fast_lane import fast_lane
+from polyglot_persistence.api.protocol.hot import HotRoutes
+from polyglot_persistence.api.protocol.server import serve
+from polyglot_persistence.api.web.replies import Headers
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.dead_letters import dead_letter_flow
 from polyglot_persistence.bootstrap.doors import Doors
@@ -24,21 +24,21 @@ from polyglot_persistence.bootstrap.process import prepare, serve_itself, servin
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.errors import PolyglotError
-from polyglot_persistence.flows.accept import AcceptFlow
-from polyglot_persistence.flows.breaker import Breaker
-from polyglot_persistence.flows.cold_cache import ColdMark
-from polyglot_persistence.flows.group_commit import CommitLimits, GroupCommit
-from polyglot_persistence.flows.health import HealthFlow
-from polyglot_persistence.flows.live import INTERVAL_SECONDS as LIVE_INTERVAL_SECONDS
-from polyglot_persistence.flows.live import LiveFlow
-from polyglot_persistence.flows.read import ReadFlow
-from polyglot_persistence.flows.recent import RecentOrders
-from polyglot_persistence.flows.sales import SalesFlow
-from polyglot_persistence.flows.search import SearchFlow
-from polyglot_persistence.flows.system_state import SystemStateFlow
-from polyglot_persistence.ports import Clock
+from polyglot_persistence.flows.intake.accept import AcceptFlow
+from polyglot_persistence.flows.intake.group_commit import CommitLimits, GroupCommit
+from polyglot_persistence.flows.projections.sales import SalesFlow
+from polyglot_persistence.flows.projections.search import SearchFlow
+from polyglot_persistence.flows.reading.cold_cache import ColdMark
+from polyglot_persistence.flows.reading.read import ReadFlow
+from polyglot_persistence.flows.reading.recent import RecentOrders
+from polyglot_persistence.flows.watch.health import HealthFlow
+from polyglot_persistence.flows.watch.live import INTERVAL_SECONDS as LIVE_INTERVAL_SECONDS
+from polyglot_persistence.flows.watch.live import LiveFlow
+from polyglot_persistence.flows.watch.system_state import SystemStateFlow
+from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.runtime.breaker import Breaker
+from polyglot_persistence.runtime.repeat import repeat
 from polyglot_persistence.telemetry import logger
-from polyglot_persistence.worker.repeat import repeat
 
 _log = logger("api")
 

@@ -7,14 +7,14 @@ from typing import NamedTuple
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
-from polyglot_persistence.flows.audit import AuditFlow
-from polyglot_persistence.flows.audit_cache import CacheAudit
-from polyglot_persistence.flows.audit_sales import SalesAudit
-from polyglot_persistence.flows.audit_search import SearchAudit
-from polyglot_persistence.flows.index import IndexFlow
-from polyglot_persistence.flows.persist import PersistFlow
-from polyglot_persistence.ports import Clock
+from polyglot_persistence.flows.behind.index import IndexFlow
+from polyglot_persistence.flows.behind.persist import PersistFlow
+from polyglot_persistence.flows.watch.audit import AuditFlow
+from polyglot_persistence.flows.watch.audit_cache import CacheAudit
+from polyglot_persistence.flows.watch.audit_sales import SalesAudit
+from polyglot_persistence.flows.watch.audit_search import SearchAudit
 from polyglot_persistence.ports.audit import AuditedRecord
+from polyglot_persistence.ports.clock import Clock
 
 RANGE_ORDERS = 10_000
 """Compared by their sums together: some 40 ms of PostgreSQL's time."""

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
-from polyglot_persistence.flows.dead_letters import DeadLetterFlow
-from polyglot_persistence.flows.persist import PersistFlow
-from polyglot_persistence.ports import Clock
+from polyglot_persistence.flows.behind.dead_letters import DeadLetterFlow
+from polyglot_persistence.flows.behind.persist import PersistFlow
+from polyglot_persistence.ports.clock import Clock
 
 
 def dead_letter_flow(stores: Stores, clock: Clock) -> DeadLetterFlow:

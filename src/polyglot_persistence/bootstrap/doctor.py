@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from polyglot_persistence.bootstrap.stores import connect
 from polyglot_persistence.config import Settings
-from polyglot_persistence.flows.health import HealthFlow
+from polyglot_persistence.flows.watch.health import HealthFlow
 
 _SETTING_OF = {
     "cache": "REDIS_ADDR",

@@ -4,7 +4,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from polyglot_persistence.api.server import listen, listen_together
+from polyglot_persistence.api.protocol.server import listen, listen_together
 from polyglot_persistence.config import Settings
 
 

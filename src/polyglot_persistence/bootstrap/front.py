@@ -1,6 +1,6 @@
 """What stands in front of a process's HTTP servers, as the settings say it."""
 
-from polyglot_persistence.api.front import Front
+from polyglot_persistence.api.protocol.front import Front
 from polyglot_persistence.config import Settings
 from polyglot_persistence.config.addresses import is_loopback
 

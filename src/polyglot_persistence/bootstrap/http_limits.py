@@ -2,7 +2,7 @@
 
 import resource
 
-from polyglot_persistence.api.limits import HttpLimits
+from polyglot_persistence.api.protocol.limits import HttpLimits
 from polyglot_persistence.config import Settings
 from polyglot_persistence.telemetry import logger
 

@@ -15,7 +15,7 @@ from prometheus_client import Histogram
 from polyglot_persistence import tracing
 from polyglot_persistence.bootstrap.stores import Stores
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports import QUEUE_NAME, Message
+from polyglot_persistence.ports.queue import QUEUE_NAME, Message
 from polyglot_persistence.telemetry import STORE_CALL_SECONDS, STORE_ERRORS
 
 

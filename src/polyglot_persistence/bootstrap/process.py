@@ -12,21 +12,21 @@ from typing import Any
 import uvloop
 
 from polyglot_persistence import tracing
-from polyglot_persistence.api.access import Access
 from polyglot_persistence.api.app import build_process_app
-from polyglot_persistence.api.front import Front
-from polyglot_persistence.api.limits import HttpLimits
-from polyglot_persistence.api.server import serve
+from polyglot_persistence.api.protocol.front import Front
+from polyglot_persistence.api.protocol.limits import HttpLimits
+from polyglot_persistence.api.protocol.server import serve
+from polyglot_persistence.api.web.access import Access
 from polyglot_persistence.bootstrap.stores import Stores
 from polyglot_persistence.config import Settings
 from polyglot_persistence.errors import ConfigurationError, PolyglotError
-from polyglot_persistence.flows.cold_cache import found_epoch
-from polyglot_persistence.flows.health import HealthFlow
-from polyglot_persistence.flows.shared_state import INTERVAL_SECONDS, SharedState
-from polyglot_persistence.flows.system_state import SystemStateFlow
-from polyglot_persistence.ports import Clock
+from polyglot_persistence.flows.reading.cold_cache import found_epoch
+from polyglot_persistence.flows.watch.health import HealthFlow
+from polyglot_persistence.flows.watch.shared_state import INTERVAL_SECONDS, SharedState
+from polyglot_persistence.flows.watch.system_state import SystemStateFlow
+from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.runtime.repeat import Backoff, repeat
 from polyglot_persistence.telemetry import ComponentLogger, logger, set_up_logging
-from polyglot_persistence.worker.repeat import Backoff, repeat
 
 _log = logger("bootstrap")
 

@@ -7,8 +7,9 @@ from typing import NamedTuple
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
-from polyglot_persistence.flows.rebuild import RebuildFlow, RebuildLimits
-from polyglot_persistence.ports import Clock, OrderStore
+from polyglot_persistence.flows.projections.rebuild import RebuildFlow, RebuildLimits
+from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.ports.orders import OrderStore
 
 
 class Rebuilding(NamedTuple):

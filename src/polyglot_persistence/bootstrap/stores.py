@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from polyglot_persistence.config import Settings
 from polyglot_persistence.errors import ConfigurationError
-from polyglot_persistence.flows.health import Pingable
-from polyglot_persistence.ports import (
-    Cache,
-    DeadLetters,
-    OrderStore,
-    Queue,
-    SearchIndex,
-)
+from polyglot_persistence.flows.watch.health import Pingable
 from polyglot_persistence.ports.audit import AuditedRecord, CacheContents, SearchContents
+from polyglot_persistence.ports.cache import Cache
+from polyglot_persistence.ports.dead_letters import DeadLetters
+from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.queue import Queue
 from polyglot_persistence.ports.rebuild import RebuildRecord, RebuildTarget
 from polyglot_persistence.ports.sales import SalesView
+from polyglot_persistence.ports.search import SearchIndex
 
 if TYPE_CHECKING:
     from polyglot_persistence.adapters.redis.client import RedisClient

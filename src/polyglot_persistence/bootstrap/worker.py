@@ -5,7 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 from polyglot_persistence.adapters.clock import SystemClock
-from polyglot_persistence.api.server import listen
+from polyglot_persistence.api.protocol.server import listen
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.audit import audit_flow
 from polyglot_persistence.bootstrap.front import front_of
@@ -16,15 +16,15 @@ from polyglot_persistence.bootstrap.readiness import announce
 from polyglot_persistence.bootstrap.rebuild import rebuild_flow
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
-from polyglot_persistence.flows.cold_cache import Warming, end_warming
-from polyglot_persistence.flows.first_index import FirstIndex
-from polyglot_persistence.flows.freshness import FreshnessCount
-from polyglot_persistence.flows.health import HealthFlow
-from polyglot_persistence.flows.index import IndexFlow
-from polyglot_persistence.flows.persist import PersistFlow
-from polyglot_persistence.flows.sales import SalesFlow
-from polyglot_persistence.flows.sweep import QueueProgress, SweepFlow
-from polyglot_persistence.ports import Clock
+from polyglot_persistence.flows.behind.freshness import FreshnessCount
+from polyglot_persistence.flows.behind.index import IndexFlow
+from polyglot_persistence.flows.behind.persist import PersistFlow
+from polyglot_persistence.flows.behind.sweep import QueueProgress, SweepFlow
+from polyglot_persistence.flows.projections.first_index import FirstIndex
+from polyglot_persistence.flows.projections.sales import SalesFlow
+from polyglot_persistence.flows.reading.cold_cache import Warming, end_warming
+from polyglot_persistence.flows.watch.health import HealthFlow
+from polyglot_persistence.ports.clock import Clock
 from polyglot_persistence.telemetry import logger
 from polyglot_persistence.worker.auditor import Throttle, add_up_forever, audit_forever
 from polyglot_persistence.worker.indexer import Indexer, IndexerLimits

@@ -131,7 +131,7 @@ def demo(port: int | None, rate: float, data_dir: Path, *, opens_page: bool) -> 
     """
     import asyncio
 
-    from polyglot_persistence.cli.demo import Demo
+    from polyglot_persistence.cli.demonstration.demo import Demo
     from polyglot_persistence.embedded import supervisor
     from polyglot_persistence.telemetry import set_up_logging
 
@@ -359,7 +359,7 @@ def load(
     all are equal. What is there already is not stored again, so a load that was stopped goes on
     when it is run again.
     """
-    from polyglot_persistence.cli import loading
+    from polyglot_persistence.cli.demonstration import loading
 
     del dataset  # there is one
     ctx.exit(loading.run(url, limit, api_key, for_programs=as_json))

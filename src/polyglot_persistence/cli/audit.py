@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from polyglot_persistence.bootstrap.audit import Audit
-    from polyglot_persistence.flows.audit import Report
+    from polyglot_persistence.flows.watch.audit import Report
     from polyglot_persistence.ports.audit import SalesTotals
 
 
@@ -43,7 +43,7 @@ def audit(ctx: click.Context, *, repair: bool, as_json: bool) -> None:
     store could not be compared.
     """
     from polyglot_persistence.cli.progress import progress
-    from polyglot_persistence.flows.audit import EVERYTHING
+    from polyglot_persistence.flows.watch.audit import EVERYTHING
 
     async def run(opened: "Audit") -> "Report":
         async def work_off() -> int:
@@ -90,7 +90,7 @@ def rebuild(*, as_json: bool) -> None:
     """
     from polyglot_persistence.cli.progress import progress
     from polyglot_persistence.domain.drift import Drift
-    from polyglot_persistence.flows.audit_tally import Tally
+    from polyglot_persistence.flows.watch.audit_tally import Tally
 
     tally = Tally()
 
@@ -138,7 +138,7 @@ def _with_audit(work: "Callable[[Audit], Awaitable[Any]]", *, stopped: str) -> A
 def _json(report: "Report") -> str:
     from polyglot_persistence.cli import reports
     from polyglot_persistence.domain.drift import Drift
-    from polyglot_persistence.flows.freshness import nines, shares
+    from polyglot_persistence.flows.behind.freshness import nines, shares
 
     counts, tally = report.freshness, report.tally
     freshness = counts and {
@@ -164,7 +164,7 @@ def _json(report: "Report") -> str:
 def _text(report: "Report") -> str:
     from polyglot_persistence.cli import reports
     from polyglot_persistence.domain.drift import Drift
-    from polyglot_persistence.flows.freshness import nines, shares
+    from polyglot_persistence.flows.behind.freshness import nines, shares
 
     tally = report.tally
     rows = [

@@ -27,7 +27,7 @@ from polyglot_persistence.domain.dead_letter import (
 from polyglot_persistence.errors import NotFoundError, PolyglotError
 
 if TYPE_CHECKING:
-    from polyglot_persistence.flows.dead_letters import DeadLetterFlow, Handled, Slice
+    from polyglot_persistence.flows.behind.dead_letters import DeadLetterFlow, Handled, Slice
 
 REASON_SHOWN_MAX = 120
 KEPT_SHOWN_MAX = 20
@@ -329,7 +329,7 @@ class _Tally:
 
     def is_begun(self, error: PolyglotError) -> bool:
         """Whether anything was handled before an error; what it says to be done is counted."""
-        from polyglot_persistence.flows.dead_letters import CutShortError
+        from polyglot_persistence.flows.behind.dead_letters import CutShortError
 
         if isinstance(error, CutShortError):
             self.add(error.handled)
@@ -402,7 +402,7 @@ def _operator() -> Any:
     """Return who runs this command, as the log says it."""
     import getpass
 
-    from polyglot_persistence.flows.dead_letters import Operator
+    from polyglot_persistence.flows.behind.dead_letters import Operator
 
     try:
         return Operator("command", getpass.getuser())

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from polyglot_persistence.bootstrap.rebuild import Rebuilding
     from polyglot_persistence.cli.progress import Progress
     from polyglot_persistence.config import Settings
-    from polyglot_persistence.flows.rebuild import Rebuilt, Step
+    from polyglot_persistence.flows.projections.rebuild import Rebuilt, Step
 
 LOOK_SECONDS = 0.5
 
@@ -74,7 +74,7 @@ def rebuild(rate: int | None, *, as_json: bool) -> None:
 
 async def _rebuild(settings: "Settings", rate: int | None, *, quiet: bool) -> "Rebuilt | None":
     from polyglot_persistence.bootstrap.rebuild import opened
-    from polyglot_persistence.flows.rebuild import ROLE
+    from polyglot_persistence.flows.projections.rebuild import ROLE
 
     async with opened(settings, rate) as rebuilding:
         with _Shown(quiet=quiet) as shown:
@@ -93,7 +93,7 @@ async def _rebuild(settings: "Settings", rate: int | None, *, quiet: bool) -> "R
 async def _follow(rebuilding: "Rebuilding", shown: "_Shown") -> None:
     import asyncio
 
-    from polyglot_persistence.flows.rebuild import Phase, Step
+    from polyglot_persistence.flows.projections.rebuild import Phase, Step
 
     while (state := await rebuilding.flow.progress()) is not None:
         shown.step(Step(Phase.FILL, state.filled, max(state.total, state.filled)))

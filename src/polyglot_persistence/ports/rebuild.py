@@ -11,8 +11,9 @@ from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from polyglot_persistence.ports import SearchIndex, StoredOrder
 from polyglot_persistence.ports.audit import RangeSum, SearchContents
+from polyglot_persistence.ports.orders import StoredOrder
+from polyglot_persistence.ports.search import SearchIndex
 
 
 class Rebuild(NamedTuple):

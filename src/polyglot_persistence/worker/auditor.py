@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 
 from polyglot_persistence.errors import PolyglotError
-from polyglot_persistence.flows.audit import UNATTENDED, AuditFlow
-from polyglot_persistence.flows.freshness import FreshnessCount, observe
-from polyglot_persistence.ports import Clock, OrderStore
+from polyglot_persistence.flows.behind.freshness import FreshnessCount, observe
+from polyglot_persistence.flows.watch.audit import UNATTENDED, AuditFlow
 from polyglot_persistence.ports.audit import AuditedRecord
-from polyglot_persistence.worker.repeat import pause, repeat, repeat_as_leader
+from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.runtime.repeat import pause, repeat, repeat_as_leader
 
 FIRST_AFTER_SECONDS = 60.0
 """A process that starts has other things to do."""

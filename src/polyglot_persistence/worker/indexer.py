@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from polyglot_persistence.errors import PolyglotError
-from polyglot_persistence.flows.index import IndexFlow
-from polyglot_persistence.flows.persist import ToIndex
+from polyglot_persistence.flows.behind.index import IndexFlow
+from polyglot_persistence.flows.behind.persist import ToIndex
+from polyglot_persistence.runtime.repeat import Backoff, repeat
 from polyglot_persistence.telemetry import logger
-from polyglot_persistence.worker.repeat import Backoff, repeat
 
 _log = logger("indexer")
 

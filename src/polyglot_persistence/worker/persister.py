@@ -30,12 +30,14 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import PolyglotError, UnavailableError, UnknownOutcomeError
-from polyglot_persistence.flows.cold_cache import END_WARMING_SECONDS_MAX
-from polyglot_persistence.flows.persist import PersistFlow, ToIndex
-from polyglot_persistence.flows.sweep import QueueProgress
-from polyglot_persistence.ports import QUEUE_NAME, Clock, Consumer, Delivery, OrderStore, Queue
+from polyglot_persistence.flows.behind.persist import PersistFlow, ToIndex
+from polyglot_persistence.flows.behind.sweep import QueueProgress
+from polyglot_persistence.flows.reading.cold_cache import END_WARMING_SECONDS_MAX
+from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.queue import QUEUE_NAME, Consumer, Delivery, Queue
+from polyglot_persistence.runtime.repeat import Backoff, pause
 from polyglot_persistence.telemetry import LOOP_SUCCESS, QUEUE_WAIT_SECONDS, logger
-from polyglot_persistence.worker.repeat import Backoff, pause
 
 _log = logger("persister")
 

@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 
 from polyglot_persistence.errors import PolyglotError
-from polyglot_persistence.flows.first_index import FirstIndex
-from polyglot_persistence.flows.rebuild import ROLE, RebuildFlow, Step
-from polyglot_persistence.ports import OrderStore
-from polyglot_persistence.worker.repeat import pause, repeat
+from polyglot_persistence.flows.projections.first_index import FirstIndex
+from polyglot_persistence.flows.projections.rebuild import ROLE, RebuildFlow, Step
+from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.runtime.repeat import pause, repeat
 
 FIRST_INDEX_SECONDS = 15.0
 """The longest that the first orders of all wait for an index to be made."""

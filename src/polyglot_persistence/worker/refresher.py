@@ -3,9 +3,10 @@
 import asyncio
 
 from polyglot_persistence.domain.schedule import Schedule
-from polyglot_persistence.flows.sales import SalesFlow
-from polyglot_persistence.ports import Clock, OrderStore
-from polyglot_persistence.worker.repeat import repeat_as_leader
+from polyglot_persistence.flows.projections.sales import SalesFlow
+from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.runtime.repeat import repeat_as_leader
 
 LOOK_INTERVAL_SECONDS = 1.0
 

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from polyglot_persistence.flows.persist import ToIndex
-from polyglot_persistence.flows.sweep import SweepFlow
-from polyglot_persistence.ports import OrderStore
-from polyglot_persistence.worker.repeat import repeat_as_leader
+from polyglot_persistence.flows.behind.persist import ToIndex
+from polyglot_persistence.flows.behind.sweep import SweepFlow
+from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.runtime.repeat import repeat_as_leader
 
 
 async def sweep_forever(

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from polyglot_persistence.flows.cold_cache import Warming
-from polyglot_persistence.ports import OrderStore
-from polyglot_persistence.worker.repeat import repeat_as_leader
+from polyglot_persistence.flows.reading.cold_cache import Warming
+from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.runtime.repeat import repeat_as_leader
 
 LOOK_INTERVAL_SECONDS = 1.0
 

@@ -14,7 +14,9 @@ from typing import Final
 
 from polyglot_persistence.domain.codec import SCHEMA_VERSION, UNIT_SIZE_MAX
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports import Clock, Delivery, Message, StoreState
+from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.ports.queue import Delivery, Message
+from polyglot_persistence.ports.state import StoreState
 from tests.simulation.stores.journal import Journal, Table
 
 SILENCE_SECONDS: Final = 15.0

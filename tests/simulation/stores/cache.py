@@ -10,15 +10,9 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, from_micros, to_micros
 from polyglot_persistence.errors import PoisonError, UnavailableError
-from polyglot_persistence.ports import (
-    AcceptReply,
-    Backlog,
-    CacheRead,
-    Settled,
-    StoreState,
-    Unit,
-)
 from polyglot_persistence.ports.audit import CachePart
+from polyglot_persistence.ports.cache import AcceptReply, Backlog, CacheRead, Settled, Unit
+from polyglot_persistence.ports.state import StoreState
 from tests.simulation.stores.valkey import (
     ONLY,
     REPLICATED_SECONDS,

@@ -13,7 +13,7 @@ from polyglot_persistence.domain.dead_letter import (
     LetterGroup,
     Stage,
 )
-from polyglot_persistence.ports import Lead
+from polyglot_persistence.ports.leadership import Lead
 from tests.simulation.stores.orders import SimulatedLead
 from tests.simulation.stores.record import OutboxRow, RecordServer
 

@@ -13,15 +13,9 @@ from polyglot_persistence.domain.dead_letter import DeadLetter, DeadLetterRow, S
 from polyglot_persistence.domain.order import AMOUNT_MAX, AcceptedOrder, to_micros
 from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import PoisonError, UnavailableError
-from polyglot_persistence.ports import (
-    Found,
-    Lead,
-    OutboxBatch,
-    Persisted,
-    Progress,
-    StoredOrder,
-    StoreState,
-)
+from polyglot_persistence.ports.leadership import Lead
+from polyglot_persistence.ports.orders import Found, OutboxBatch, Persisted, Progress, StoredOrder
+from polyglot_persistence.ports.state import StoreState
 from tests.simulation.stores.record import (
     IDLE_SECONDS_MAX,
     ONLY,

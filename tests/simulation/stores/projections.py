@@ -12,7 +12,7 @@ from uuid import UUID
 from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.domain.dead_letter import Stage
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import StoredOrder, audit, rebuild
+from polyglot_persistence.ports import audit, rebuild
 from polyglot_persistence.ports.audit import (
     ID_MAX,
     Freshness,
@@ -21,6 +21,7 @@ from polyglot_persistence.ports.audit import (
     SalesTotals,
     Standing,
 )
+from polyglot_persistence.ports.orders import StoredOrder
 from polyglot_persistence.ports.rebuild import Rebuild
 from polyglot_persistence.ports.sales import (
     DaySales,

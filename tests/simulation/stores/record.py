@@ -15,8 +15,9 @@ from uuid import UUID
 
 from polyglot_persistence.domain.dead_letter import DeadLetterRow
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import Clock, StoredOrder
 from polyglot_persistence.ports.audit import Freshness
+from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.ports.orders import StoredOrder
 from polyglot_persistence.ports.rebuild import Rebuild
 from polyglot_persistence.ports.sales import Sales
 from tests.simulation.stores.journal import Journal, Table

@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple
 from uuid import UUID
 
 from polyglot_persistence.domain.checksum import checksum
-from polyglot_persistence.domain.matching import rank_of, spans_of
 from polyglot_persistence.domain.order import Order, to_micros
-from polyglot_persistence.domain.search import (
+from polyglot_persistence.domain.search.matching import rank_of, spans_of
+from polyglot_persistence.domain.search.query import (
     COUNTED_ORDERS_MAX,
     DAYS_MAX,
     NAMES_MAX,
@@ -26,18 +26,13 @@ from polyglot_persistence.domain.search import (
     position,
     price_range,
 )
-from polyglot_persistence.domain.terms import QueryWord
+from polyglot_persistence.domain.search.terms import QueryWord
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import (
-    Clock,
-    Hit,
-    IndexFailure,
-    SearchIndex,
-    SearchResult,
-    StoredOrder,
-    StoreState,
-)
 from polyglot_persistence.ports.audit import RangeSum, SearchContents
+from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.ports.orders import StoredOrder
+from polyglot_persistence.ports.search import Hit, IndexFailure, SearchIndex, SearchResult
+from polyglot_persistence.ports.state import StoreState
 
 SHOWN_SECONDS = 1.0
 FORM = 2

@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 
 from polyglot_persistence.domain.codec import SCHEMA_VERSION
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import Delivery, Message, StoreState
+from polyglot_persistence.ports.queue import Delivery, Message
+from polyglot_persistence.ports.state import StoreState
 from tests.simulation.stores.valkey import (
     ONLY,
     Certain,

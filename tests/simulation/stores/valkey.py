@@ -15,7 +15,8 @@ from uuid import UUID
 
 from polyglot_persistence.domain.order import to_micros
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import Clock, Message
+from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.ports.queue import Message
 from tests.simulation.stores.journal import Journal, Table
 
 Fsync = Literal["always", "everysec", "no"]

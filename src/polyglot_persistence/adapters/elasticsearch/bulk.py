@@ -20,7 +20,7 @@ from polyglot_persistence.adapters.elasticsearch.connection import (
     error_of,
 )
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import IndexFailure
+from polyglot_persistence.ports.search import IndexFailure
 
 BULK_DOCUMENTS_MAX = 2_000
 """As many as the worker persists together. A document costs the cluster a tenth to a fifth less of

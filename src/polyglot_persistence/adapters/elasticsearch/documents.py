@@ -21,7 +21,7 @@ import msgspec
 from polyglot_persistence.adapters.elasticsearch.answers import Columns
 from polyglot_persistence.domain.checksum import checksum_of
 from polyglot_persistence.domain.order import CENT, Order, from_micros, id_text, to_micros
-from polyglot_persistence.domain.terms import ANALYSIS_VERSION, name_terms
+from polyglot_persistence.domain.search.terms import ANALYSIS_VERSION, name_terms
 
 FORM = 6_000 + ANALYSIS_VERSION
 

@@ -43,16 +43,18 @@ from polyglot_persistence.adapters.elasticsearch.query import (
     words_of,
 )
 from polyglot_persistence.adapters.elasticsearch.searches import Searches
-from polyglot_persistence.domain.matching import rank_of
-from polyglot_persistence.domain.search import (
+from polyglot_persistence.domain.search.matching import rank_of
+from polyglot_persistence.domain.search.query import (
     COUNTED_ORDERS_MAX,
     Facets,
     NameOrders,
     SearchQuery,
 )
-from polyglot_persistence.domain.terms import QueryWord
+from polyglot_persistence.domain.search.terms import QueryWord
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import Hit, IndexFailure, SearchResult, StoredOrder, StoreState
+from polyglot_persistence.ports.orders import StoredOrder
+from polyglot_persistence.ports.search import Hit, IndexFailure, SearchResult
+from polyglot_persistence.ports.state import StoreState
 from polyglot_persistence.telemetry import logger
 
 _log = logger("search")

@@ -9,8 +9,7 @@ from typing import Any
 
 from polyglot_persistence.adapters.elasticsearch.documents import COLUMNS
 from polyglot_persistence.domain.order import from_micros
-from polyglot_persistence.domain.ranking import Ranking, Tier
-from polyglot_persistence.domain.search import (
+from polyglot_persistence.domain.search.query import (
     COUNTED_ORDERS_MAX,
     DAYS_MAX,
     NAMES_MAX,
@@ -23,7 +22,8 @@ from polyglot_persistence.domain.search import (
     Sort,
     price_range,
 )
-from polyglot_persistence.domain.terms import QueryWord
+from polyglot_persistence.domain.search.ranking import Ranking, Tier
+from polyglot_persistence.domain.search.terms import QueryWord
 
 Search = Mapping[str, Any]
 """The body of a search request."""

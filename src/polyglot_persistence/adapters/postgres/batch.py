@@ -11,7 +11,7 @@ from uuid import UUID
 
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.errors import PoisonError
-from polyglot_persistence.ports import StoredOrder
+from polyglot_persistence.ports.orders import StoredOrder
 
 Unit = Sequence[AcceptedOrder]
 

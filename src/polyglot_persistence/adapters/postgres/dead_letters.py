@@ -21,7 +21,7 @@ from polyglot_persistence.domain.dead_letter import (
     LetterGroup,
     Stage,
 )
-from polyglot_persistence.ports import Lead
+from polyglot_persistence.ports.leadership import Lead
 
 GROUPS_MAX: Final = 100
 """More kinds of reasons than anybody reads."""

@@ -14,8 +14,8 @@ import asyncpg
 
 from polyglot_persistence.adapters.postgres.pool import PostgresPool, Session
 from polyglot_persistence.adapters.postgres.store import stored
-from polyglot_persistence.ports import StoredOrder
 from polyglot_persistence.ports.audit import RangeSum
+from polyglot_persistence.ports.orders import StoredOrder
 from polyglot_persistence.ports.rebuild import Rebuild, RecordRange
 
 COUNT_TIMEOUT_SECONDS: Final = 60.0

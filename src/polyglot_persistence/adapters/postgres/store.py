@@ -32,15 +32,9 @@ from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import AcceptedOrder, Order
 from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import PoisonError, UnavailableError
-from polyglot_persistence.ports import (
-    Found,
-    Lead,
-    OutboxBatch,
-    Persisted,
-    Progress,
-    StoredOrder,
-    StoreState,
-)
+from polyglot_persistence.ports.leadership import Lead
+from polyglot_persistence.ports.orders import Found, OutboxBatch, Persisted, Progress, StoredOrder
+from polyglot_persistence.ports.state import StoreState
 
 REASON_CHARACTERS_MAX: Final = 2_000
 

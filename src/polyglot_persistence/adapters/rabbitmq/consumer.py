@@ -26,7 +26,7 @@ from polyglot_persistence.adapters.rabbitmq.channel import AmqpChannel, Content
 from polyglot_persistence.adapters.rabbitmq.connection import AmqpConnection
 from polyglot_persistence.domain.codec import SCHEMA_VERSION, UNIT_SIZE_MAX
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import Delivery
+from polyglot_persistence.ports.queue import Delivery
 
 PREFETCH_MESSAGES_MAX: Final = 64
 """Enough for a worker that persists small messages in batches; bounds what can come too many when

@@ -11,7 +11,7 @@ from pamqp.commands import Basic
 
 from polyglot_persistence.adapters.rabbitmq.channel import AmqpChannel, Content
 from polyglot_persistence.domain.order import moment_or_none, to_micros
-from polyglot_persistence.ports import TRACE_HEADERS, Delivery, Message
+from polyglot_persistence.ports.queue import TRACE_HEADERS, Delivery, Message
 
 _PERSISTENT: Final = 2
 

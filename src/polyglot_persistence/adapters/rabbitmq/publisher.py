@@ -13,7 +13,7 @@ from polyglot_persistence.adapters.rabbitmq import messages
 from polyglot_persistence.adapters.rabbitmq.channel import AmqpChannel, Content
 from polyglot_persistence.adapters.rabbitmq.connection import AmqpConnection
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports import Message
+from polyglot_persistence.ports.queue import Message
 
 IN_FLIGHT_BYTES_MAX: Final = 64 * 1024 * 1024
 """Far above what the group commit keeps in flight (a few MB)."""

@@ -26,7 +26,8 @@ from polyglot_persistence.adapters.rabbitmq.consumer import RabbitMQConsumer
 from polyglot_persistence.adapters.rabbitmq.control import Control
 from polyglot_persistence.adapters.rabbitmq.publisher import Publisher, ReturnedError
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import Message, StoreState
+from polyglot_persistence.ports.queue import Message
+from polyglot_persistence.ports.state import StoreState
 from polyglot_persistence.telemetry import logger
 
 QUEUE_DEFAULT: Final = "order_queue"

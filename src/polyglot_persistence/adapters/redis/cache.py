@@ -20,14 +20,8 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, from_micros, to_micros
 from polyglot_persistence.errors import PoisonError, UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports import (
-    AcceptReply,
-    Backlog,
-    CacheRead,
-    Settled,
-    StoreState,
-    Unit,
-)
+from polyglot_persistence.ports.cache import AcceptReply, Backlog, CacheRead, Settled, Unit
+from polyglot_persistence.ports.state import StoreState
 from polyglot_persistence.telemetry import logger
 
 CLEAN_TTL_SECONDS_DEFAULT: Final = 86_400

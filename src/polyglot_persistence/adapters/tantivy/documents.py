@@ -24,7 +24,7 @@ import tantivy
 
 from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.domain.order import CENT, Order, from_micros, to_micros
-from polyglot_persistence.domain.terms import ANALYSIS_VERSION, name_terms
+from polyglot_persistence.domain.search.terms import ANALYSIS_VERSION, name_terms
 
 FORM = 5_000 + ANALYSIS_VERSION
 

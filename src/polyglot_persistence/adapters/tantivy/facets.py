@@ -6,7 +6,7 @@ from typing import Any
 from tantivy import Query, Searcher
 
 from polyglot_persistence.domain.order import from_micros
-from polyglot_persistence.domain.search import (
+from polyglot_persistence.domain.search.query import (
     DAYS_MAX,
     NAMES_MAX,
     PRICE_BOUNDS_CENTS,

@@ -29,16 +29,18 @@ from polyglot_persistence.adapters.tantivy.facets import facets_of, most_ordered
 from polyglot_persistence.adapters.tantivy.lane import Lane
 from polyglot_persistence.adapters.tantivy.query import OrderQuery
 from polyglot_persistence.domain.order import from_micros
-from polyglot_persistence.domain.search import (
+from polyglot_persistence.domain.search.query import (
     COUNTED_ORDERS_MAX,
     Facets,
     NameOrders,
     SearchQuery,
     position,
 )
-from polyglot_persistence.domain.terms import QueryWord
+from polyglot_persistence.domain.search.terms import QueryWord
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import Hit, IndexFailure, SearchResult, StoredOrder, StoreState
+from polyglot_persistence.ports.orders import StoredOrder
+from polyglot_persistence.ports.search import Hit, IndexFailure, SearchResult
+from polyglot_persistence.ports.state import StoreState
 from polyglot_persistence.telemetry import logger
 
 T = TypeVar("T")

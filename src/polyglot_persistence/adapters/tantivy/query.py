@@ -15,10 +15,10 @@ from uuid import UUID
 from tantivy import DocAddress, FieldType, Occur, Order, Query, Schema, Searcher, SearchResult
 
 from polyglot_persistence.adapters.tantivy.documents import halves, has_parts, source
-from polyglot_persistence.domain.matching import rank_of
-from polyglot_persistence.domain.ranking import Ranking, Tier
-from polyglot_persistence.domain.search import COUNTED_ORDERS_MAX, Bounds, SearchQuery, Sort
-from polyglot_persistence.domain.terms import QueryWord
+from polyglot_persistence.domain.search.matching import rank_of
+from polyglot_persistence.domain.search.query import COUNTED_ORDERS_MAX, Bounds, SearchQuery, Sort
+from polyglot_persistence.domain.search.ranking import Ranking, Tier
+from polyglot_persistence.domain.search.terms import QueryWord
 
 
 class Match(NamedTuple):

@@ -24,7 +24,7 @@ from polyglot_persistence.adapters.valkey_streams.stream import (
 from polyglot_persistence.domain.codec import SCHEMA_VERSION
 from polyglot_persistence.domain.order import moment_or_none
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports import TRACE_HEADERS, Delivery
+from polyglot_persistence.ports.queue import TRACE_HEADERS, Delivery
 
 BLOCK_SECONDS_MAX: Final = 0.25
 """How long a released message waits at most before an idle worker looks for it."""

@@ -27,7 +27,8 @@ from polyglot_persistence.adapters.valkey_streams.stream import (
 )
 from polyglot_persistence.domain.order import to_micros
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports import Message, StoreState
+from polyglot_persistence.ports.queue import Message
+from polyglot_persistence.ports.state import StoreState
 
 CLAIM_IDLE_SECONDS_DEFAULT: Final = 30.0
 """No worker holds a delivery for longer without acknowledging it or leaving (the cold cache)."""

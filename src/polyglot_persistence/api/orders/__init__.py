@@ -1,0 +1,1 @@
+"""The routes of orders: one, many, and imports."""

@@ -1,0 +1,1 @@
+"""HTTP over sockets: heads, framing, limits, and the fast lane for the hot routes."""

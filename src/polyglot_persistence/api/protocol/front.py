@@ -1,0 +1,320 @@
+"""What stands between clients and this server, and by which names they call it.
+
+Invariant: what a request says of its client, scheme, host or path prefix counts only if it comes
+from a trusted proxy. Of a chain of them each hop counts as far as the one before it is trusted, so
+that nothing that a client wrote itself does.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import NamedTuple, TypeVar
+
+from polyglot_persistence.api.protocol.heads import HOST_BYTES_MAX, BadHeadError, is_host
+from polyglot_persistence.api.web.problems import HEAD_TOO_LARGE
+from polyglot_persistence.api.web.replies import Headers
+from polyglot_persistence.domain.origin import (
+    DEFAULT_PORTS,
+    Origin,
+    parse_authority,
+    parse_origin,
+)
+from polyglot_persistence.errors import ForbiddenError, MisdirectedError
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_SHOWN_MAX = 200
+
+FORWARDED_BYTES_MAX = 8 * 1024
+"""Of all that proxies say of one request; as long as the longest header that nginx passes on."""
+HOPS_MAX = 32
+"""Trusted proxies that are followed from one to the next."""
+ORIGIN_BYTES_MAX = len("https://") + HOST_BYTES_MAX
+PREFIX_CHARACTERS_MAX = 256
+
+_FORWARDED = b"forwarded"
+_FOR, _PROTO, _HOST, _PREFIX = (
+    b"x-forwarded-" + name for name in (b"for", b"proto", b"host", b"prefix")
+)
+_OF_PROXIES = frozenset({_FORWARDED, _FOR, _PROTO, _HOST, _PREFIX})
+
+# One parameter of an element, or none, and what separates it from the next (RFC 7239, section 4).
+# Possessive, so that nothing is looked at twice: what does not match ends the reading.
+_PAIR = re.compile(
+    r"[ \t]*+(?:([!#$%&'*+.^_`|~0-9A-Za-z-]++)=(?:\"((?:[^\"\\]|\\.)*+)\"|([^\",;\s]*+)))?+"
+    r"[ \t]*+([,;]|\Z)"
+)
+_ESCAPED = re.compile(r"\\(.)")
+_NODE = re.compile(r"\[([^\]]+)\](?::[^:]*)?|([^:]+):[^:]*")
+_Value = TypeVar("_Value")
+
+_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
+
+
+class Seen(NamedTuple):
+    """A request as the proxies in between saw it."""
+
+    client: str
+    scheme: str | None
+    """None: it was not said."""
+    host: bytes | None
+    prefix: str | None
+
+
+class Front:
+    """The proxies, hosts, origins and the path prefix that the settings name."""
+
+    def __init__(
+        self,
+        *,
+        hosts: frozenset[str] | None = None,
+        origins: frozenset[Origin] = frozenset(),
+        proxies: Sequence[IPv4Network | IPv6Network] = (),
+        prefix: str = "",
+    ) -> None:
+        self._hosts = hosts
+        self._origins = origins
+        self._proxies = proxies
+        self.prefix = prefix
+
+    def trusts(self, address: str) -> bool:
+        """Whether an address is a trusted proxy's."""
+        if not self._proxies:
+            return False
+        try:
+            ip = ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        return any(ip in network for network in self._proxies)
+
+    # --- which host ---
+
+    def knows_host(self, host: bytes, own: str) -> bool:
+        """Whether requests that came in on the address `own` may be for a host.
+
+        Names of the loopback and the address itself always may: no page of elsewhere can make a
+        browser send them (DNS rebinding), and probes do.
+        """
+        return self._hosts is None or _is_own(host, own) or _host_of(host) in self._hosts
+
+    def check_host(self, headers: Headers, own: str) -> None:
+        """Refuse a request for another host.
+
+        Raises:
+            MisdirectedError: the host is none of those that requests may be for.
+        """
+        host = header(headers, b"host")
+        if host and not self.knows_host(host, own):
+            raise MisdirectedError(
+                f"this server does not answer for {_shown(host)}; if it is one of its names, "
+                f"set ALLOWED_HOSTS={_host_of(host)}"
+            )
+
+    # --- which origin ---
+
+    def trusts_origin(self, origin: bytes) -> bool:
+        """Whether an origin is one of those that may call from elsewhere."""
+        return bool(self._origins) and _origin_of(origin) in self._origins
+
+    def check_origin(self, method: str, headers: Headers, scheme: str | None = None) -> None:
+        """Refuse what a browser sends for a page of another origin, unless it changes nothing.
+
+        `scheme` is the one that the client used, if that is known.
+
+        Raises:
+            ForbiddenError: the page's origin is neither the host that is asked nor trusted.
+        """
+        sent = header(headers, b"origin")
+        if sent is None or method in _SAFE_METHODS:
+            return  # no browser: each sends it with all that is neither GET nor HEAD
+        origin = _origin_of(sent)
+        host = header(headers, b"host") or b""
+        if origin is not None:
+            if origin in self._origins or _same(origin, host, scheme):
+                return
+            advice = f"set TRUSTED_ORIGINS={origin} to let it"
+        else:
+            advice = "only origins of http and https can be trusted"
+        asked = f"{scheme}://{_shown(host)}" if scheme else _shown(host)
+        raise ForbiddenError(
+            f"a page of another origin ({_shown(sent)}) may not change anything at {asked}; if it "
+            "is this service's own page, have the proxy pass the Host header on unchanged, else "
+            f"{advice}"
+        )
+
+    # --- what proxies say ---
+
+    def seen(self, peer: str, headers: Headers) -> Seen:
+        """Return what a trusted proxy, the peer, and those before it say of a request.
+
+        Raises:
+            BadHeadError: it cannot be read, or contradicts itself: a proxy passed on what it
+                should have dropped.
+        """
+        said = _said(headers)
+        elements = _elements(said.get(_FORWARDED, ""))
+        hops = _listed(said, _FOR)
+        client, used = self._client(peer, [one.get("for", "") for one in elements])
+        if hops or not elements:
+            by_hops = self._client(peer, hops)
+            if elements and by_hops[0] != client:
+                raise BadHeadError(
+                    "Forwarded and X-Forwarded-For name different clients; the proxy has to drop "
+                    "the one that it does not set"
+                )
+            client, used = by_hops
+        if elements:
+            element = _at(elements, used) or {}
+            scheme, host = element.get("proto", ""), element.get("host", "")
+        else:
+            scheme = _at(_listed(said, _PROTO), used) or ""
+            host = _at(_listed(said, _HOST), used) or ""
+        prefix = _at(_listed(said, _PREFIX), used)
+        if prefix is not None and (prefix := prefix.rstrip("/")):
+            _check_prefix(prefix)
+        encoded = host.encode("latin-1", "replace")
+        if not is_host(encoded):
+            raise BadHeadError("the forwarded host is none")
+        known = scheme.lower() if scheme.lower() in DEFAULT_PORTS else None
+        return Seen(client, known, encoded or None, prefix)
+
+    def _client(self, peer: str, hops: Sequence[str]) -> tuple[str, int]:
+        """Return the nearest address that is no trusted proxy's, and by how many hops it is told.
+
+        What is no address (`unknown`, `_hidden`) ends the search: the proxy that wrote it counts.
+        """
+        client = peer
+        for used, hop in enumerate(reversed(hops), 1):
+            if used > HOPS_MAX:
+                raise BadHeadError(f"it names more than {HOPS_MAX} trusted proxies in a row")
+            address = _address_of(hop)
+            if address is None:
+                return client, used
+            client = address
+            if not self.trusts(client):
+                return client, used
+        return client, len(hops)
+
+
+ANY_FRONT = Front()
+"""No proxy is trusted, and every host is answered for."""
+
+
+def header(headers: Headers, wanted: bytes) -> bytes | None:
+    """Return the value of the first header of a name."""
+    return next((value for name, value in headers if name == wanted), None)
+
+
+def _said(headers: Headers) -> Mapping[bytes, str]:
+    """Return what proxies say, by header; of several headers of one name, all of it."""
+    said: dict[bytes, str] = {}
+    size = 0
+    for name, value in headers:
+        if name in _OF_PROXIES:
+            size += len(value)
+            if size > FORWARDED_BYTES_MAX:
+                detail = f"what proxies say may have {FORWARDED_BYTES_MAX} bytes"
+                raise BadHeadError(detail, HEAD_TOO_LARGE)
+            text = value.decode("latin-1")
+            said[name] = f"{said[name]},{text}" if name in said else text
+    return said
+
+
+def _listed(said: Mapping[bytes, str], name: bytes) -> Sequence[str]:
+    text = said.get(name)
+    return [one.strip() for one in text.split(",")] if text else []
+
+
+def _elements(text: str) -> Sequence[Mapping[str, str]]:
+    """Return the elements of `Forwarded`, each as its parameters; empty ones are left out.
+
+    Raises:
+        BadHeadError: it is no such list. What a client began and did not end would swallow what
+            the proxy says.
+    """
+    elements: list[Mapping[str, str]] = []
+    element: dict[str, str] = {}
+    place = 0
+    separator = "," if text else ""
+    while separator:
+        found = _PAIR.match(text, place)
+        if found is None or (found[1] and found[1].lower() in element):
+            raise BadHeadError("Forwarded is not as RFC 7239 has it")
+        name, quoted, bare, separator = found.groups()
+        if name:
+            element[name.lower()] = bare if quoted is None else _ESCAPED.sub(r"\1", quoted)
+        if separator != ";" and element:
+            elements.append(element)
+            element = {}
+        place = found.end()
+    return elements
+
+
+def _check_prefix(prefix: str) -> None:
+    if len(prefix) > PREFIX_CHARACTERS_MAX:
+        raise BadHeadError(f"X-Forwarded-Prefix may have {PREFIX_CHARACTERS_MAX} characters")
+    if not _PATH.fullmatch(prefix):
+        raise BadHeadError("X-Forwarded-Prefix is not a path like /polyglot")
+
+
+def _at(values: Sequence[_Value], used: int) -> _Value | None:
+    """Return what the proxy said that told of the client: so many from the end, if there are."""
+    return values[-min(max(used, 1), len(values))] if values else None
+
+
+def _address_of(node: str) -> str | None:
+    found = _NODE.fullmatch(node) if node.count(":") == 1 or node[:1] == "[" else None
+    try:
+        return str(ip_address((found[1] or found[2]) if found else node))
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=256)
+def _host_of(host: bytes) -> str:
+    """Return a host without its port; empty if it is none."""
+    try:
+        return parse_authority(host.decode("latin-1"))[0]
+    except ValueError:
+        return ""
+
+
+@lru_cache(maxsize=256)
+def _is_own(host: bytes, own: str) -> bool:
+    name = _host_of(host)
+    if name == "localhost":
+        return True
+    try:
+        ip = ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return ip.is_loopback or str(ip) == own.partition("%")[0].removeprefix("::ffff:")
+
+
+def _origin_of(origin: bytes) -> Origin | None:
+    """Return an origin; None if it is none, or too long to be one, which is not remembered."""
+    return _parsed_origin(origin) if len(origin) <= ORIGIN_BYTES_MAX else None
+
+
+@lru_cache(maxsize=256)
+def _parsed_origin(origin: bytes) -> Origin | None:
+    try:
+        return parse_origin(origin.decode("latin-1"))
+    except ValueError:
+        return None
+
+
+def _same(origin: Origin, host: bytes, scheme: str | None) -> bool:
+    """Whether an origin is that of a host; of one without a port, its scheme's default counts."""
+    try:
+        name, port = parse_authority(host.decode("latin-1"))
+    except ValueError:
+        return False
+    known = scheme or origin.scheme
+    return origin == (known, name, DEFAULT_PORTS[known] if port is None else port)
+
+
+def _shown(value: bytes) -> str:
+    return value[:_SHOWN_MAX].decode("ascii", "backslashreplace")

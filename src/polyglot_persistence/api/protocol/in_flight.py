@@ -1,0 +1,102 @@
+"""A bound over everything that all clients together have sent and that is not answered yet.
+
+A limit for one body is none for all: a hundred unfinished bulks of 1 MB are 100 MB. When the bound
+is reached, the connection that has kept bytes for the longest is told to let go of them, which
+is the one that sends slowest, so a client that is quick is not refused for one that is not.
+
+Invariant: at most `bytes_max` are kept, but for what a connection was just read.
+"""
+
+from typing import Protocol
+
+from polyglot_persistence.api.protocol.front import ANY_FRONT, Front
+from polyglot_persistence.api.protocol.held_writes import Turn
+from polyglot_persistence.api.protocol.limits import HttpLimits
+
+
+class Holder(Protocol):
+    """A connection that keeps bytes."""
+
+    held_bytes: int
+
+    def crowded_out(self) -> None:
+        """Let go of what need not be kept, and release it."""
+
+
+class InFlight:
+    """The bytes that connections keep, and whose can be taken back, the oldest first."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._waiting: dict[Holder, None] = {}
+        self.bytes = 0
+
+    def hold(self, holder: Holder, size: int) -> None:
+        """Count bytes that a connection keeps, and make room if they are too many."""
+        holder.held_bytes += size
+        self.bytes += size
+        self._waiting[holder] = None
+        while self.bytes > self._bytes_max and self._waiting:
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            oldest.crowded_out()
+
+    def settle(self, holder: Holder) -> None:
+        """Leave a connection what it holds: its request is complete, and being answered."""
+        self._waiting.pop(holder, None)
+
+    def release(self, holder: Holder, size: int) -> None:
+        """Count bytes no more."""
+        holder.held_bytes -= size
+        self.bytes -= size
+        if not holder.held_bytes:
+            self._waiting.pop(holder, None)
+
+
+class Crowd:
+    """The open connections of a server, by the network that they come from."""
+
+    def __init__(self, connections_max: int, address_connections_max: int) -> None:
+        self._connections_max = connections_max
+        self._address_connections_max = address_connections_max
+        self._by_network: dict[str, int] = {}
+        self.open = 0
+        self.refused = 0
+        """Connections that were one too many, since `take_refused`."""
+
+    def enter(self, network: str) -> str:
+        """Count a connection; return why it may not stay, or nothing."""
+        self.open += 1
+        here = self._by_network[network] = self._by_network.get(network, 0) + 1
+        if self.open > self._connections_max:
+            self.refused += 1
+            return "too many connections are open"
+        if network and here > self._address_connections_max:
+            self.refused += 1
+            return "too many connections are open from this address"
+        return ""
+
+    def leave(self, network: str) -> None:
+        """Count a connection no more."""
+        self.open -= 1
+        here = self._by_network[network] - 1
+        if here:
+            self._by_network[network] = here
+        else:
+            del self._by_network[network]
+
+    def take_refused(self) -> int:
+        """Return how many were refused since this was called last."""
+        refused, self.refused = self.refused, 0
+        return refused
+
+
+class Shared:
+    """What all connections of one server have in common."""
+
+    def __init__(self, limits: HttpLimits, front: Front = ANY_FRONT) -> None:
+        self.limits = limits
+        self.front = front
+        self.turn = Turn()
+        self.in_flight = InFlight(limits.in_flight_bytes_max)
+        self.crowd = Crowd(limits.connections_max, limits.address_connections_max)

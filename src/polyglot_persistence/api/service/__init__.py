@@ -1,0 +1,1 @@
+"""The routes of the service itself: health, metrics, live figures and documents."""

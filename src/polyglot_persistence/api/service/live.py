@@ -1,0 +1,96 @@
+"""The live figures as server-sent events (WHATWG HTML, 9.2).
+
+Events: `figures` (a JSON array, the oldest first; the first one brings what is kept), `health`
+(whenever it changes). An event of figures has the last one's moment as its id, in microseconds, and
+any API process can go on after it.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+
+from starlette.requests import Request
+
+from polyglot_persistence.api.service.handlers import stores_out
+from polyglot_persistence.api.web.bodies import BodyReader
+from polyglot_persistence.api.web.endpoint import may_look_inside, until_revoked
+from polyglot_persistence.api.web.replies import COMMON_HEADERS, Headers, encode_json
+from polyglot_persistence.api.web.schemas import FiguresOut
+from polyglot_persistence.api.web.streams import Stream
+from polyglot_persistence.domain.order import from_micros, to_micros
+from polyglot_persistence.errors import MalformedError
+from polyglot_persistence.flows.watch.live import LiveFlow
+
+PING_SECONDS = 15.0
+"""A comment after so much silence, for proxies that end what is idle."""
+RETRY_MILLISECONDS = 2_000
+
+_ID = re.compile(r"[0-9]{1,16}", re.ASCII)
+_HEADERS: Headers = (
+    (b"content-type", b"text/event-stream"),
+    *COMMON_HEADERS,
+    (b"x-accel-buffering", b"no"),  # nginx would hold events back
+)
+
+
+class LiveRoute:
+    """GET /api/live."""
+
+    def __init__(self, flow: LiveFlow, *, stopping: asyncio.Event) -> None:
+        self._flow = flow
+        self._stopping = stopping
+
+    async def stream(self, request: Request, _body: BodyReader) -> Stream:
+        """Stream until the client hangs up, its key is revoked or the server is to stop."""
+        after = _parse_id(request.headers.get("last-event-id", ""))
+        ends = self._stopping, until_revoked(request)
+        news = self._flow.watch()
+        return Stream(
+            _HEADERS,
+            lambda gone: self._events(after, news, may_look_inside(request), (gone, *ends)),
+            lambda: self._flow.unwatch(news),
+        )
+
+    async def _events(
+        self,
+        after: datetime | None,
+        news: asyncio.Event,
+        is_operator: bool,
+        ends: Sequence[asyncio.Event],
+    ) -> AsyncIterator[bytes]:
+        yield b"retry: %d\n\n" % RETRY_MILLISECONDS
+        health = b""
+        await self._flow.look()
+        while not any(end.is_set() for end in ends):
+            news.clear()
+            if self._flow.health is not None:
+                told, health = health, encode_json(stores_out(self._flow.health, is_operator))
+                if health != told:
+                    yield b"event: health\ndata: %b\n\n" % health
+            if figures := self._flow.since(after):
+                after = figures[-1].at
+                data = encode_json([FiguresOut(*one) for one in figures])
+                yield b"id: %d\nevent: figures\ndata: %b\n\n" % (to_micros(after), data)
+            if not await _first_of(news, *ends, seconds=PING_SECONDS):
+                yield b": still here\n\n"
+
+
+async def _first_of(*events: asyncio.Event, seconds: float) -> bool:
+    """Return whether one of the events is set within so many seconds."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        done, _ = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return bool(done)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+
+def _parse_id(text: str) -> datetime | None:
+    if not text:
+        return None
+    if not _ID.fullmatch(text):
+        raise MalformedError("this Last-Event-ID was not given out by this API")
+    return from_micros(int(text))

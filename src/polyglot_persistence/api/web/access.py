@@ -1,0 +1,169 @@
+"""Who is asking, and whether they may: API keys and rates.
+
+One object for a process, asked by both ways to a route: the framework's and the hot one.
+
+What clients without a key may do is decided in one place, the scopes that are given to
+`Access`. Operating is never among them outside of tests: neither an address of the loopback nor the
+Host header proves that a client is on this machine, since a proxy on the same machine has the one
+and, by default, sends the other.
+
+Invariant: a key is looked up by its hash, and hashes are compared in constant time. Time tells at
+most something about the hash of what was sent, from which no key can be made.
+Invariant: of what was sent as a key at most its public prefix is in an error, a log line or a
+metric.
+"""
+
+import asyncio
+import hmac
+from collections.abc import Sequence
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from polyglot_persistence.api.web.failed_authentication import FailedAuthentication
+from polyglot_persistence.api.web.rate_limits import RateLimits
+from polyglot_persistence.api.web.replies import Headers
+from polyglot_persistence.domain.access import ApiKey, Scope, digest_of, public_prefix
+from polyglot_persistence.errors import ForbiddenError, UnauthenticatedError
+
+_BEARER = b"bearer "
+
+
+class Admission(NamedTuple):
+    """A request that may be answered."""
+
+    client: str
+    """The name of its key; empty without one. It makes idempotency keys the client's own."""
+    headers: Headers = ()
+    """What every answer to it carries."""
+
+
+_ANYBODY = Admission("")
+
+
+class Access:
+    """The keys that are valid now, what is allowed without one, and the rates."""
+
+    def __init__(
+        self,
+        keys: Sequence[ApiKey] = (),
+        *,
+        without_key: frozenset[Scope] = frozenset({Scope.READ, Scope.WRITE}),
+        rate_limits: RateLimits | None = None,
+        failures: FailedAuthentication | None = None,
+    ) -> None:
+        self._without_key = without_key
+        self._rate_limits = rate_limits
+        self._failures = failures
+        self._going_on: WeakKeyDictionary[asyncio.Event, tuple[Scope, Headers]] = (
+            WeakKeyDictionary()
+        )
+        self._keys: dict[bytes, ApiKey] = {}
+        self.revision = 0
+        """Another one whenever the keys are others."""
+        everybody = {Scope.READ, Scope.WRITE} <= without_key
+        self.unrestricted = everybody and rate_limits is None
+        """Whether requests without a key that place or read an order need not be looked at."""
+        self.replace_keys(keys)
+
+    def replace_keys(self, keys: Sequence[ApiKey]) -> None:
+        """Know these keys, and no others, from the next request on.
+
+        Requests that go on (`until_revoked`) and would not be admitted any more end.
+        """
+        self._keys = {key.digest: key for key in keys}
+        self.revision += 1
+        for revoked, (scope, headers) in list(self._going_on.items()):
+            if not self.may(scope, headers):
+                revoked.set()
+
+    def until_revoked(self, scope: Scope, headers: Headers) -> asyncio.Event:
+        """Return what is set once a request that goes on would not be admitted any more.
+
+        It is known for as long as the caller keeps it.
+        """
+        revoked = asyncio.Event()
+        self._going_on[revoked] = scope, headers
+        if not self.may(scope, headers):  # already, while its body was read
+            revoked.set()
+        return revoked
+
+    def check_again(self, scope: Scope, headers: Headers, revision: int) -> None:
+        """Raise as `admit` does, if a request is admitted no more that was at a revision.
+
+        For when its body is complete, which may be an hour later; it counts for no rate.
+        """
+        if revision != self.revision and scope is not Scope.PUBLIC:
+            self._check(scope, headers)
+
+    def failed(
+        self, error: UnauthenticatedError, headers: Headers, address: str, route: str
+    ) -> None:
+        """Log and count a request that `admit` refused, once.
+
+        Raises:
+            TooManyRequestsError: its address failed too often.
+        """
+        if self._failures is not None:
+            prefix = public_prefix(_secret(headers) or b"")
+            self._failures.count(address, route, error.code or "no_key", prefix)
+
+    def admit(self, scope: Scope, headers: Headers, address: str) -> Admission:
+        """Return who asks, if they may.
+
+        Raises:
+            UnauthenticatedError: a valid key is needed.
+            ForbiddenError: the key is valid and its scopes are others.
+            TooManyRequestsError: the client is over its rate.
+        """
+        if scope is Scope.PUBLIC:
+            return _ANYBODY
+        key = self._check(scope, headers)
+        if self._rate_limits is None:
+            return _ANYBODY if key is None else Admission(key.name)
+        # A key's name holds no space, so that no address can be one.
+        client = f"address {address}" if key is None else key.name
+        return Admission("" if key is None else key.name, self._rate_limits.take(client))
+
+    def may(self, scope: Scope, headers: Headers) -> bool:
+        """Whether a request with these headers would be admitted now; it counts for no rate."""
+        try:
+            self._check(scope, headers)
+        except (UnauthenticatedError, ForbiddenError):
+            return False
+        return True
+
+    def _check(self, scope: Scope, headers: Headers) -> ApiKey | None:
+        """Return the request's key, if it has one; raise as `admit` does."""
+        secret = _secret(headers)
+        key = self._known(secret) if secret is not None and self._keys else None
+        if key is None:
+            self._check_anybody(scope, known=secret is None or not self._keys)
+        elif scope not in key.scopes and (scope is Scope.ADMIN or scope not in self._without_key):
+            raise ForbiddenError(f"this needs an API key with the scope {scope.value}", scope.value)
+        return key
+
+    def _known(self, secret: bytes) -> ApiKey | None:
+        digest = digest_of(secret)
+        key = self._keys.get(digest)
+        return key if key is not None and hmac.compare_digest(key.digest, digest) else None
+
+    def _check_anybody(self, scope: Scope, *, known: bool) -> None:
+        """Raise unless a client without a key may ask; one with a wrong key may not."""
+        if not known:
+            raise UnauthenticatedError("this API key is not valid", "invalid_token")
+        if scope not in self._without_key:
+            detail = f"this needs an API key with the scope {scope.value}"
+            if not self._keys:
+                detail += "; none is set up (API_KEYS)"
+            raise UnauthenticatedError(detail)
+
+
+def _secret(headers: Headers) -> bytes | None:
+    """Return the key that came with a request: `X-API-Key`, or else `Authorization: Bearer`."""
+    secret: bytes | None = None
+    for name, value in headers:
+        if name == b"x-api-key":
+            return value.strip()
+        if name == b"authorization" and value[: len(_BEARER)].lower() == _BEARER:
+            secret = value[len(_BEARER) :].strip()
+    return secret

@@ -1,0 +1,90 @@
+"""Answers as CSV (RFC 4180), safe to open in a spreadsheet.
+
+Invariant: no cell that a user wrote is taken for a formula, whatever it begins with, and whichever
+separator of lists the reader's spreadsheet parts it at: with `;` as separator, as in much of
+Europe, the quotes of this file do not hold a cell together (OWASP, "CSV Injection"). Numbers and
+moments are ours; they stay as they are.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from starlette.requests import Request
+
+from polyglot_persistence.api.web.queries import parse_flag
+from polyglot_persistence.api.web.replies import COMMON_HEADERS, Headers, Reply
+from polyglot_persistence.errors import MalformedError
+
+_SEPARATORS = r",;|:^~\t\r\n"
+"""What may part a line into cells, by the reader's country or by choice when a file is opened."""
+
+_FORMULA = re.compile(rf"(^[\t\r\n]|(?:^|[{_SEPARATORS}])\"*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])")
+"""Before what begins a formula, also in full width, which some spreadsheets take for the same."""
+
+
+class CsvForm(NamedTuple):
+    """How a client wants its CSV."""
+
+    has_mark: bool
+    """With a byte order mark, without which Excel takes UTF-8 for the encoding of its country.
+    Programs rather take the mark for a part of the first column's name."""
+
+
+def wanted_csv(request: Request) -> CsvForm | None:
+    """Return the form of CSV that `format=csv` or the `Accept` header asks for; None for JSON.
+
+    Raises:
+        MalformedError: another format, or `bom` is neither true nor false.
+    """
+    wanted = CsvForm(parse_flag(request, "bom"))
+    form = request.query_params.get("format")
+    if form is not None:
+        if form not in ("csv", "json"):
+            raise MalformedError("the query parameter format must be csv or json")
+        return wanted if form == "csv" else None
+    accept = request.headers.get("accept", "")
+    is_better = _quality(accept, "text/csv") > _quality(accept, "application/json")
+    return wanted if is_better else None
+
+
+def csv_reply(
+    form: CsvForm,
+    file_name: str,
+    head: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    headers: Headers,
+) -> Reply:
+    """Return rows as a file; None is an empty cell."""
+    text = io.StringIO(newline="")
+    if form.has_mark:
+        text.write("\ufeff")
+    writer = csv.writer(text)
+    writer.writerow(head)
+    writer.writerows([_cell(cell) for cell in row] for row in rows)
+    types: Headers = (
+        (b"content-type", b"text/csv; charset=utf-8; header=present"),
+        (b"content-disposition", f'attachment; filename="{file_name}"'.encode()),
+        (b"vary", b"accept"),
+    )
+    return 200, (*types, *COMMON_HEADERS, *headers), text.getvalue().encode()
+
+
+def _cell(cell: object) -> object:
+    return _FORMULA.sub(r"\1'", cell) if isinstance(cell, str) else cell
+
+
+def _quality(accept: str, media_type: str) -> float:
+    """Return how much a media type is wanted: by its own name, else as one of `*/*`."""
+    wanted = {"*/*": 0.0 if accept else 1.0}
+    for part in accept.lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        weights = [p.removeprefix("q=") for p in parameters if p.startswith("q=")]
+        try:
+            wanted[name] = float(weights[0]) if weights else 1.0
+        except ValueError:
+            wanted[name] = 0.0
+    main_type = media_type.partition("/")[0]
+    return wanted.get(media_type, wanted.get(f"{main_type}/*", wanted["*/*"]))

@@ -1,0 +1,50 @@
+"""Requests without a valid API key: counted for each network address, and logged.
+
+Counted and logged in this process alone: several API processes allow and log as many times as much.
+
+Invariant: a request with a valid key is never refused for what others of its address do, who may
+be strangers behind the same proxy. Keys are 256 random bits, so there is no guessing to slow down;
+the limit bounds what a flood costs, and the log what it writes.
+"""
+
+from polyglot_persistence.api.web.rate_limits import RateLimits, network_of
+from polyglot_persistence.domain.access import Rate
+from polyglot_persistence.errors import TooManyRequestsError
+from polyglot_persistence.telemetry import logger
+
+_log = logger("access")
+
+LINES_RATE = Rate(20, 60)
+"""Of log lines: enough to see who knocks, too few to fill a disk."""
+
+
+class FailedAuthentication:
+    """The addresses that failed within the last window."""
+
+    def __init__(self, rate_limits: RateLimits | None, lines: RateLimits) -> None:
+        self._rate_limits = rate_limits
+        self._lines = lines
+        self._not_logged = 0
+
+    def count(self, address: str, route: str, reason: str, key_prefix: str) -> None:
+        """Log one failure, and count it.
+
+        Raises:
+            TooManyRequestsError: it is one too many of its address.
+        """
+        try:
+            self._lines.take("")
+        except TooManyRequestsError:
+            self._not_logged += 1
+        else:
+            _log.warning(
+                "authentication_failed",
+                address=address,
+                route=route,
+                reason=reason,
+                key_prefix=key_prefix,
+                not_logged=self._not_logged,
+            )
+            self._not_logged = 0
+        if self._rate_limits is not None:
+            self._rate_limits.take(network_of(address))

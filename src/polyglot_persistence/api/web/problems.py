@@ -1,0 +1,344 @@
+"""Errors as RFC 9457 problems: one table says which error is which status.
+
+Invariant: neither an unexpected error nor a store's tells the client anything about the inside;
+the log has it.
+Invariant: 503 means refused: the request that it answers stored nothing. 504 means that it cannot
+be known. Neither speaks of another request, also not of an earlier one with the same key.
+"""
+
+from typing import Annotated, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from polyglot_persistence import tracing
+from polyglot_persistence.api.web.replies import COMMON_HEADERS, Headers, Reply, encode_json
+from polyglot_persistence.api.web.schemas import ActionOut, LineErrorOut
+from polyglot_persistence.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    MalformedError,
+    MisdirectedError,
+    NotFoundError,
+    TooLargeError,
+    TooManyRequestsError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnknownOutcomeError,
+    UnsupportedMediaError,
+    Violation,
+)
+
+VIOLATIONS_MAX = 100
+"""Most broken rules that one answer lists: enough to mend a request, bounded for a hostile one."""
+
+
+class Kind(NamedTuple):
+    """A kind of problem: its status, the fragment of its `type`, its title and what it means."""
+
+    status: int
+    name: str
+    title: str
+    meaning: str
+
+
+MALFORMED = Kind(
+    400,
+    "malformed",
+    "The request cannot be read",
+    "The body is no JSON, or a path, query parameter or header has no readable value. "
+    "Nothing was stored.",
+)
+UNAUTHENTICATED = Kind(
+    401,
+    "unauthenticated",
+    "This needs a valid API key",
+    "Send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`. Nothing was stored.",
+)
+FORBIDDEN = Kind(
+    403,
+    "forbidden",
+    "This client may not do that",
+    "The API key's scopes are others, or a browser asks for a page of another origin. "
+    "Nothing was stored.",
+)
+NOT_FOUND = Kind(
+    404,
+    "not-found",
+    "There is no such order or dead letter",
+    "Certain: an order that was acknowledged is never answered with this, unless an operator "
+    "discarded it. A dead letter that was replayed or discarded is no more.",
+)
+NO_ROUTE = Kind(404, "no-route", "There is no such route", "See the API's description.")
+WRONG_METHOD = Kind(
+    405,
+    "method-not-allowed",
+    "The route does not take this method",
+    "The `Allow` header lists those that it takes.",
+)
+TOO_SLOW = Kind(
+    408,
+    "too-slow",
+    "The request's body came too slowly",
+    "Nothing was stored, but for the lines of an import that the answer counts as accepted.",
+)
+TOO_LARGE = Kind(413, "too-large", "The body is over the limit", "Nothing was stored.")
+UNSUPPORTED_MEDIA = Kind(
+    415,
+    "unsupported-media",
+    "The route does not take this content type",
+    "Send `application/json`, or `application/x-ndjson` to the import. Nothing was stored.",
+)
+MISDIRECTED = Kind(
+    421,
+    "misdirected",
+    "The request is for another host",
+    "The server does not answer for the host in the request (`ALLOWED_HOSTS`). Nothing was stored.",
+)
+INVALID = Kind(
+    422,
+    "invalid",
+    "The request breaks a rule",
+    "`errors` names each field by a JSON pointer, with the rule. Nothing was stored.",
+)
+CONFLICT = Kind(
+    422,
+    "conflict",
+    "The key or id stands for an order with other content",
+    "The first order with an idempotency key or id stays as it is; use a new one for another. "
+    "Nothing was stored.",
+)
+LINES_REJECTED = Kind(
+    422,
+    "lines-rejected",
+    "Lines of the import were rejected",
+    "`lines_rejected` names them, each with its rule. What is counted as accepted is stored. Mend "
+    "those lines and send them alone, or the whole body again if it has a key.",
+)
+HEAD_TOO_LARGE = Kind(
+    431, "head-too-large", "The request's headers are over the limit", "Nothing was stored."
+)
+TOO_MANY_REQUESTS = Kind(
+    429,
+    "quota-exceeded",
+    "The client is over its rate",
+    "Refused: this request stored nothing and never will. Retry after `Retry-After` seconds.",
+)
+INTERNAL = Kind(
+    500,
+    "internal",
+    "The server failed",
+    "An error that nobody foresaw; the server's log has it. Retry with the same idempotency key.",
+)
+UNAVAILABLE = Kind(
+    503,
+    "unavailable",
+    "Not possible now",
+    "Refused: this request stored nothing and never will, but for what the answer counts as done. "
+    "Retry after `Retry-After` seconds. An earlier attempt that was answered 504, or not at all, "
+    "may still be stored: retry with its idempotency key.",
+)
+UNKNOWN_OUTCOME = Kind(
+    504,
+    "unknown-outcome",
+    "The outcome is not known",
+    "The order may have been stored. A retry with the same idempotency key is safe; without a "
+    "key it may make a second order.",
+)
+
+KINDS = (
+    MALFORMED,
+    UNAUTHENTICATED,
+    FORBIDDEN,
+    NOT_FOUND,
+    NO_ROUTE,
+    WRONG_METHOD,
+    TOO_SLOW,
+    TOO_LARGE,
+    UNSUPPORTED_MEDIA,
+    MISDIRECTED,
+    INVALID,
+    CONFLICT,
+    LINES_REJECTED,
+    HEAD_TOO_LARGE,
+    TOO_MANY_REQUESTS,
+    INTERNAL,
+    UNAVAILABLE,
+    UNKNOWN_OUTCOME,
+)
+
+_KIND_OF: dict[type[BaseException], Kind] = {
+    MalformedError: MALFORMED,
+    MisdirectedError: MISDIRECTED,
+    InvalidError: INVALID,
+    ConflictError: CONFLICT,
+    NotFoundError: NOT_FOUND,
+    TooLargeError: TOO_LARGE,
+    UnsupportedMediaError: UNSUPPORTED_MEDIA,
+    UnauthenticatedError: UNAUTHENTICATED,
+    ForbiddenError: FORBIDDEN,
+    TooManyRequestsError: TOO_MANY_REQUESTS,
+    UnavailableError: UNAVAILABLE,
+    UnknownOutcomeError: UNKNOWN_OUTCOME,
+}
+
+
+class ProblemViolation(msgspec.Struct, frozen=True):
+    """One broken rule: the field as a JSON pointer (RFC 6901), and the rule in words."""
+
+    detail: str
+    pointer: str
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A problem (RFC 9457). `type` is a reference into this API's page of problems."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    """The path that was asked."""
+    errors: list[ProblemViolation] = []
+    errors_truncated: bool = False
+    """Whether more rules are broken than are listed."""
+    trace_id: str = ""
+    """Of the request's trace, if it is traced."""
+
+
+class ImportProblem(Problem, frozen=True):
+    """A problem of an import that is stored in part, with what was done.
+
+    Numbers of lines count from `first_line`, blank lines included.
+    """
+
+    accepted: Annotated[int, Meta(description="New and durable.")] = 0
+    unchanged: Annotated[int, Meta(description="There before, with the same content.")] = 0
+    rejected: int = 0
+    first_line_not_accepted: Annotated[
+        int,
+        Meta(
+            description="Every line before it was accepted or rejected. With an `Idempotency-Key`, "
+            "send it and the rest with the same key and this number as `first_line`. Absent if the "
+            "body was read to its end."
+        ),
+    ] = 0
+    lines_read: Annotated[int, Meta(description="No later line was looked at.")] = 0
+    lines_not_accepted: Annotated[
+        list[int],
+        Meta(
+            description="All of the lines up to `lines_read` that were neither accepted nor "
+            "rejected. Without a key, send them and all lines after `lines_read`."
+        ),
+    ] = []
+    lines_unknown: Annotated[
+        list[int],
+        Meta(
+            description="Those of them that may be stored; the others were refused. If there is "
+            "any, the status is 504. Sent again they are stored once, if they have an `id` or the "
+            "import has a key."
+        ),
+    ] = []
+    lines_rejected: Annotated[
+        list[LineErrorOut], Meta(description="The first rejected lines.")
+    ] = []
+    lines_rejected_omitted: Annotated[
+        int, Meta(description="Rejected lines that are not listed.")
+    ] = 0
+
+
+class ActionProblem(Problem, frozen=True):
+    """A problem that cut an action on dead letters short, with what was done until then."""
+
+    done: Annotated[
+        ActionOut | None,
+        Meta(
+            description="What is certain; more letters may have been handled. Doing it again, with "
+            "`next_cursor` as `cursor` if there is one, changes nothing that is done."
+        ),
+    ] = None
+
+
+PROBLEM_HEADERS: Headers = ((b"content-type", b"application/problem+json"), *COMMON_HEADERS)
+
+
+def kind_of(error: BaseException) -> Kind:
+    """Return the kind of problem that an error is; `INTERNAL` if nobody foresaw it."""
+    for cls in type(error).__mro__:
+        if kind := _KIND_OF.get(cls):
+            return kind
+    return INTERNAL
+
+
+def type_uri(kind: Kind) -> str:
+    """Return the problem's `type`: a relative reference, resolved against the request's URI."""
+    return f"/problems#{kind.name}"
+
+
+def problem(kind: Kind, detail: str, instance: str, headers: Headers = ()) -> Reply:
+    """Return a problem that no error class stands for."""
+    body = Problem(
+        *(type_uri(kind), kind.title, kind.status, detail, instance), trace_id=tracing.trace_id()
+    )
+    return kind.status, (*PROBLEM_HEADERS, *headers), encode_json(body)
+
+
+def problem_reply(error: BaseException, instance: str) -> Reply:
+    """Return the problem that an error is. The caller logs what `is_unexpected`."""
+    kind = kind_of(error)
+    if isinstance(error, InvalidError):
+        body = Problem(
+            type_uri(kind),
+            kind.title,
+            kind.status,
+            _summary(error.violations),
+            instance,
+            [ProblemViolation(v.detail, v.pointer) for v in error.violations[:VIOLATIONS_MAX]],
+            len(error.violations) > VIOLATIONS_MAX,
+            tracing.trace_id(),
+        )
+        return kind.status, PROBLEM_HEADERS, encode_json(body)
+    return problem(kind, detail_of(error), instance, error_headers(error))
+
+
+def detail_of(error: BaseException) -> str:
+    """Return what a client may read about an error: no address, no word of a store or driver."""
+    kind = kind_of(error)
+    if isinstance(error, UnavailableError):
+        return error.public or "a store that this needs does not answer; the server's log says more"
+    if kind in (INTERNAL, UNKNOWN_OUTCOME):
+        return kind.meaning
+    return str(error)
+
+
+def error_headers(error: BaseException) -> Headers:
+    """Return the headers of an error's answer: when to come again, or how to say who one is."""
+    if isinstance(error, UnavailableError):
+        return ((b"retry-after", b"%d" % error.retry_after_seconds),)
+    if isinstance(error, TooManyRequestsError):
+        return ((b"retry-after", b"%d" % error.retry_after_seconds), *error.headers)
+    if isinstance(error, UnauthenticatedError):
+        return ((b"www-authenticate", _challenge(error.code)),)
+    if isinstance(error, ForbiddenError) and error.scope:
+        return ((b"www-authenticate", _challenge("insufficient_scope", error.scope)),)
+    return ()
+
+
+def _challenge(code: str, scope: str = "") -> bytes:
+    """Return the challenge of RFC 6750, section 3."""
+    parts = ['Bearer realm="polyglot-persistence"']
+    parts += [f'error="{code}"'] if code else []
+    parts += [f'scope="{scope}"'] if scope else []
+    return ", ".join(parts).encode()
+
+
+def is_unexpected(error: BaseException) -> bool:
+    """Whether the error is nobody's fault but the server's, and belongs into the log."""
+    return kind_of(error) is INTERNAL
+
+
+def _summary(violations: tuple[Violation, ...]) -> str:
+    first = violations[0]
+    more = " (and more)" if len(violations) > 1 else ""
+    return f"{first.pointer or 'the body'} {first.detail}{more}"

@@ -1,0 +1,44 @@
+"""Answers that go on: the head at once, then chunks until either side ends it.
+
+Invariant: a stream ends soon after its client has hung up, and `close` is called exactly once.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
+
+from starlette.types import Receive, Scope, Send
+
+from polyglot_persistence.api.web.replies import Headers
+
+
+class Stream(NamedTuple):
+    """A 200 whose body comes bit by bit."""
+
+    headers: Headers
+    chunks: Callable[[asyncio.Event], AsyncIterator[bytes]]
+    """Yields the body; ends soon after the event is set, for then the client is gone."""
+    close: Callable[[], None]
+    """Gives back what the stream holds."""
+
+
+async def send_stream(scope: Scope, receive: Receive, send: Send, stream: Stream) -> None:
+    """Send until the stream ends or the client is gone; HEAD gets the head only."""
+    gone = asyncio.Event()
+    watching = asyncio.ensure_future(_wait_until_gone(receive, gone))
+    try:
+        await send({"type": "http.response.start", "status": 200, "headers": stream.headers})
+        if scope["method"] != "HEAD":
+            async for chunk in stream.chunks(gone):
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        stream.close()
+
+
+async def _wait_until_gone(receive: Receive, gone: asyncio.Event) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    gone.set()

@@ -1,0 +1,217 @@
+"""What an index holds of a name, and what a query looks for: the same for every search engine.
+
+    "Wi-Fi Router"     words  wi fi router      exact  wi fi router wifi firouter wifirouter
+    "Kaffeemaschinen"  words  kaffeemaschinen   exact  kaffeemaschinen   parts  feemaschinen ...
+                                                                         maschinen ... inen
+    "Müsli"            words  musli muesli      exact  musli muesli
+    "C++ Primer"       words  c c++ primer      exact  c c++ primer cprimer
+
+A query word matches a name, best first (`ranking.Tier`):
+
+    exactly      one of its terms is a term of the name: a stem (`stems.stem`), in either spelling
+                 of an umlaut; with its signs, if it has any; or neighbours written together. The
+                 neighbours may be the name's or the query's: `wifi` and `wi-fi` find each other
+    beginning    a word of the name begins with the query's word, or with its singular
+    part         a word of the name has the query's word within
+    with a typo  a term of the name is within one (from 4 letters) or two (from 8) edits: a letter
+                 added, dropped, changed, or swapped with its neighbour. The lengths are those of
+                 Algolia, https://www.algolia.com/doc/guides/managing-results/optimize-search-results/typo-tolerance
+                 A sign is a letter here: `disney+` finds Disney so, `c++` neither C nor C#
+
+Bounds: of its first `JOINED_AMONG_WORDS_MAX` words a name has at most 29 joined terms, and of n
+letters parts of less than 20 n.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from polyglot_persistence.domain.search.stems import singular, stem
+from polyglot_persistence.domain.search.text import (
+    LocatedWord,
+    is_spelt,
+    is_unspaced,
+    located_words,
+)
+
+ANALYSIS_VERSION = 2
+"""Grows with every change of what a name's terms are: an index that was built with others has to be
+built anew."""
+
+QUERY_WORDS_MAX = 16
+"""Distinct words of a query that count; each costs an engine several look-ups."""
+
+TYPO_LETTERS_MIN = 4
+TYPOS_LETTERS_MIN = 8
+
+JOINED_WORDS_MAX = 3
+"""Neighbours written as one: headphones, rock'n'roll, t-shirt."""
+JOINED_CHARACTERS_MAX = 32
+JOINED_AMONG_WORDS_MAX = 16
+"""Of a name or a query, the first: what is written in two ways is seldom its seventeenth word."""
+JOINED_QUERY_TERMS_MAX = 12
+"""For each word of a query. A word that is not repeated has ten at most: five, in two spellings."""
+
+PART_LETTERS_MIN = 4
+"""Shorter ones are within too many words: `red` within powdered, `ice` within juice and office."""
+PART_PLACE_MIN = 3
+"""Letters before a part: fewer are no word, and `rice` is no part of price."""
+PART_WORD_CHARACTERS_MAX = 40
+"""Longer ones are no compounds."""
+
+_HANGUL_LETTERS = "\u1100\u11ff"
+_HANGUL_FIRST = "\u1100\u1112"
+
+
+class Term(NamedTuple):
+    """A term, and the characters of the name that it was made of; the end is not in it."""
+
+    term: str
+    start: int
+    end: int
+
+
+def exact_terms(name: Sequence[LocatedWord]) -> Iterator[Term]:
+    """Yield what is found exactly: stems, words with their signs, and joined neighbours."""
+    for word in name:
+        for spelling in word.spellings:
+            yield Term(stem(spelling), word.start, word.end)
+        for spelling in word.with_signs:
+            yield Term(spelling, word.start - len(word.before), word.end + len(word.behind))
+    for run in _neighbours(name):
+        for joined in _joined(run):
+            yield Term(joined, run[0].start, run[-1].end)
+
+
+def beginnings(word: LocatedWord) -> Iterator[str]:
+    """Yield what a query's word may be the beginning of."""
+    for spelling in word.spellings:
+        yield spelling
+        if not spelling.isascii() and not spelling.startswith(bare := singular(spelling)):
+            yield bare  # an article is gone, which stood before it
+    yield from word.with_signs
+
+
+def part_places(word: str) -> Iterator[int]:
+    """Yield where a part of a word may begin."""
+    if len(word) > PART_WORD_CHARACTERS_MAX:
+        return
+    places = range(1, len(word) - PART_LETTERS_MIN + 1)
+    if word.isascii():
+        yield from places[PART_PLACE_MIN - 1 :] if word.isalpha() else ()
+    elif is_spelt(word) and not is_unspaced(word):
+        yield from (place for place in places if _is_part_place(word, place))
+
+
+def _is_part_place(word: str, place: int) -> bool:
+    letter = word[place]
+    if _HANGUL_LETTERS[0] <= letter <= _HANGUL_LETTERS[1]:  # a syllable stays whole
+        return _HANGUL_FIRST[0] <= letter <= _HANGUL_FIRST[1]
+    return place >= PART_PLACE_MIN and letter.isalpha()
+
+
+class NameTerms(NamedTuple):
+    """What an index holds of a name: each distinct term once, in the order of the name."""
+
+    words: Sequence[str]
+    exact: Sequence[str]
+    parts: Sequence[str]
+
+
+def name_terms(name: str) -> NameTerms:
+    """Return what an index holds of a name."""
+    located = located_words(name)
+    parts = (
+        spelling[place:]
+        for word in located
+        for spelling in word.spellings
+        for place in part_places(spelling)
+    )
+    return NameTerms(
+        list(dict.fromkeys(one for word in located for one in beginnings(word))),
+        list(dict.fromkeys(term for term, *_ in exact_terms(located))),
+        list(dict.fromkeys(parts)),
+    )
+
+
+class QueryWord(NamedTuple):
+    """One word of a query, as an engine has to look for it."""
+
+    exact: tuple[str, ...]
+    """Terms of which one has to be a name's. The first is the word's own: typos are of it."""
+    prefixes: tuple[str, ...]
+    parts: tuple[str, ...]
+    typos_max: int
+
+    @property
+    def stem(self) -> str:
+        """The word's own term."""
+        return self.exact[0]
+
+
+@functools.lru_cache(maxsize=256)
+def parse_query(text: str) -> tuple[QueryWord, ...]:
+    """Return the first `QUERY_WORDS_MAX` distinct words of a query; none if it has no word."""
+    found: dict[str, LocatedWord] = {}
+    counted: list[LocatedWord] = []
+    for word in located_words(text):
+        own = _own_terms(word)[0]
+        if own not in found and len(found) == QUERY_WORDS_MAX:
+            break
+        found.setdefault(own, word)
+        counted.append(word)
+    together: dict[str, dict[str, None]] = {own: {} for own in found}
+    for run in _neighbours(counted):
+        if not any(word.with_signs for word in run):
+            for word in run:
+                together[_own_terms(word)[0]].update(dict.fromkeys(_joined(run)))
+    return tuple(_query_word(word, together[own]) for own, word in found.items())
+
+
+def _own_terms(word: LocatedWord) -> Sequence[str]:
+    return word.with_signs or [stem(spelling) for spelling in word.spellings]
+
+
+def _query_word(word: LocatedWord, together: Iterable[str]) -> QueryWord:
+    own = _own_terms(word)
+    joined = list(together)[:JOINED_QUERY_TERMS_MAX]
+    spellings = word.with_signs or word.spellings
+    prefixes = [form for one in spellings for form in (one, singular(one))]
+    within = [*prefixes, *own] if is_joinable(word) and not word.with_signs else []
+    return QueryWord(
+        tuple(dict.fromkeys((*own, *joined))),
+        tuple(dict.fromkeys(prefixes)),
+        tuple(dict.fromkeys(one for one in within if len(one) >= PART_LETTERS_MIN)),
+        _typos_max(own[0], word),
+    )
+
+
+def _typos_max(own: str, word: LocatedWord) -> int:
+    if len(own) < TYPO_LETTERS_MIN or not is_spelt(word.word):
+        return 0
+    return 1 if len(own) < TYPOS_LETTERS_MIN else 2
+
+
+def is_joinable(word: LocatedWord) -> bool:
+    """Return whether a word could be a part of another: numbers and single signs are not."""
+    return is_spelt(word.word) and not is_unspaced(word.word)
+
+
+def _neighbours(name: Sequence[LocatedWord]) -> Iterator[Sequence[LocatedWord]]:
+    """Yield each run of two or three words that could be written as one."""
+    joinable = [is_joinable(word) for word in name[:JOINED_AMONG_WORDS_MAX]]
+    for first in range(len(joinable)):
+        for end in range(first + 1, min(first + JOINED_WORDS_MAX, len(joinable)) + 1):
+            if not joinable[end - 1]:
+                break
+            if end - first > 1:
+                yield name[first:end]
+
+
+def _joined(run: Sequence[LocatedWord]) -> Iterator[str]:
+    writings = ["".join([word.word for word in run])]
+    if any(word.spelt_out for word in run):
+        writings.append("".join([word.spelt_out or word.word for word in run]))
+    for joined in writings:
+        if len(joined) <= JOINED_CHARACTERS_MAX:
+            yield stem(joined)

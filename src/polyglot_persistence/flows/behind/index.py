@@ -1,0 +1,115 @@
+"""From persisted to searchable, from memory or from the outbox.
+
+The persist transaction wrote one outbox row with the ids that it inserted. The row is deleted once
+the index holds them, so search is always a subset of the record and no wipe of a queue loses
+indexing work.
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+
+from polyglot_persistence import tracing
+from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
+from polyglot_persistence.domain.order import AcceptedOrder
+from polyglot_persistence.flows.behind.freshness import FreshnessCount
+from polyglot_persistence.flows.behind.persist import ToIndex
+from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.ports.orders import OrderStore, StoredOrder
+from polyglot_persistence.ports.search import IndexFailure, SearchIndex
+from polyglot_persistence.telemetry import (
+    DEAD_LETTERED,
+    INDEX_LAG_SECONDS,
+    INDEX_SECONDS,
+    INDEXED,
+    logger,
+)
+
+_log = logger("index")
+
+
+class IndexFlow:
+    """Keeps the search index a subset of the record that is only briefly behind."""
+
+    def __init__(
+        self,
+        store: OrderStore,
+        search: SearchIndex,
+        clock: Clock,
+        *,
+        freshness: FreshnessCount | None = None,
+    ) -> None:
+        self._freshness = freshness
+        self._store = store
+        self._search = search
+        self._clock = clock
+
+    async def index(self, batches: Sequence[ToIndex]) -> None:
+        """Index what was just persisted and delete its outbox rows.
+
+        Raises:
+            UnavailableError: index or record is away; the outbox still has all of it.
+        """
+        orders = list(chain.from_iterable(batch.orders for batch in batches))
+        origins = [batch.origin for batch in batches]
+        with tracing.batch_span("index orders", origins, {"polyglot.batch.units": len(batches)}):
+            await self._index(orders)
+            done = set(await self._store.outbox_done([batch.outbox_id for batch in batches]))
+        # What waited long was worked off meanwhile, and counted there.
+        counted = (batch.orders for batch in batches if batch.outbox_id in done)
+        self._note(list(chain.from_iterable(counted)))
+
+    async def work_off_outbox(self, older_than_seconds: float, orders_max: int) -> int:
+        """Index one batch of what was left behind (a crash, an outage); return how many orders.
+
+        Raises:
+            UnavailableError: index or record is away.
+        """
+        async with self._store.claim_outbox(older_than_seconds, orders_max) as batch:
+            await self._index(batch.orders)
+            await self._search.remove(batch.gone)
+        self._note([row for row in batch.orders if row.order.id in batch.new])
+        worked_off = len(batch.orders) + len(batch.gone)
+        if worked_off:
+            _log.info("outbox_worked_off", orders=len(batch.orders), removed=len(batch.gone))
+        return worked_off
+
+    def _note(self, orders: Sequence[StoredOrder]) -> None:
+        if self._freshness is not None and orders:
+            self._freshness.note([row.accepted_at for row in orders], self._clock.now())
+
+    async def _index(self, orders: Sequence[StoredOrder]) -> None:
+        if not orders:
+            return
+        started = self._clock.monotonic()
+        failures = await self._search.index(orders)
+        INDEX_SECONDS.observe(self._clock.monotonic() - started)
+        await bury_failures(self._store, orders, failures)
+        INDEXED.inc(len(orders) - len(failures))
+        now = self._clock.now()
+        INDEX_LAG_SECONDS.observe_all(
+            [max((now - row.accepted_at).total_seconds(), 0.0) for row in orders]
+        )
+
+
+async def bury_failures(
+    store: OrderStore, orders: Sequence[StoredOrder], failures: Sequence[IndexFailure]
+) -> None:
+    """Make dead letters of the orders that an index can never take.
+
+    Raises:
+        UnavailableError: the record is away.
+    """
+    if not failures:
+        return
+    rows = {row.order.id: row for row in orders}
+    await store.bury([_dead_letter(rows[f.order_id], f.reason) for f in failures])
+    DEAD_LETTERED.labels(Stage.INDEX.value).inc(len(failures))
+    for failure in failures:
+        _log.error("dead_lettered", stage="index", order_id=failure.order_id, reason=failure.reason)
+
+
+def _dead_letter(row: StoredOrder, reason: str) -> DeadLetter:
+    accepted = AcceptedOrder(row.order, row.accepted_at, row.order.id)
+    payload = codec.encode_item(accepted, codec.encode_order(row.order))
+    return DeadLetter(row.order.id, row.order.id, payload, reason, Stage.INDEX, attempts=1)

@@ -1,0 +1,365 @@
+"""The write path: give orders their identity, look for what is there already, commit.
+
+An order without an idempotency key or id of its own gets a new UUIDv7 and goes straight to the
+group commit. One with an identity is first looked for in cache and record:
+
+```
+  in the record or clean -> same content: a replay, nothing to do
+                            other content: ConflictError
+  dirty or unknown       -> group commit: stored if absent, else what is there is compared
+  record away            -> accepted unchecked; the worker compares at persist and makes a
+                            dead letter of a conflict, never a silent skip
+  a part of a bulk       -> ConflictError if it is another bulk's, else refused: nothing was stored
+```
+
+Versions up to 0.1 derived other ids for the members of a keyed bulk, but for the first. So where
+only the first one is known, the bulk is looked for under those ids, too. If the record is away the
+worker finds it out, by the first one.
+
+Invariant: the first stored order of an identity wins, with its `created_at`; there is no update.
+Invariant: the ids of an `Acceptance` are all stored.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+from uuid import UUID
+
+from polyglot_persistence.domain import codec
+from polyglot_persistence.domain.dead_letter import DeadLetterRow
+from polyglot_persistence.domain.entry import Entry, EntryState
+from polyglot_persistence.domain.order import (
+    AcceptedOrder,
+    Order,
+    bulk_ids,
+    derived_id,
+    earlier_bulk_ids,
+    new_id,
+)
+from polyglot_persistence.errors import (
+    ConflictError,
+    InvalidError,
+    PoisonError,
+    PolyglotError,
+    Violation,
+    refused,
+)
+from polyglot_persistence.flows.intake.group_commit import GroupCommit
+from polyglot_persistence.flows.reading.read import Known, ReadFlow
+from polyglot_persistence.ports.cache import PreparedOrder, Unit
+from polyglot_persistence.ports.clock import Clock
+
+_RESERVED = (
+    "is of version 8, which stands for idempotency keys; it can only repeat a stored order as it "
+    "was read, with its created_at. Give a UUID of another version, or a key with the scope admin"
+)
+
+
+class Acceptance(NamedTuple):
+    """What is durable now, in the order in which it was asked for."""
+
+    ids: Sequence[UUID]
+    replayed: bool
+    """Whether it was there before: the same identity with the same content."""
+
+
+class ImportLine(NamedTuple):
+    """One order of an import; without `id` (given, or derived from a key) it gets a new one."""
+
+    product_name: str
+    amount: Decimal
+    id: UUID | None = None
+    created_at: datetime | None = None
+    must_be_there: bool = False
+    """Whether it may only repeat an order that is stored, `created_at` included."""
+
+
+class LineOutcome(NamedTuple):
+    """What became of a line: neither `unchanged` nor an error means newly accepted."""
+
+    id: UUID
+    unchanged: bool = False
+    error: PolyglotError | None = None
+
+
+class AcceptFlow:
+    """Accepts orders; every method returns only once they are durable."""
+
+    def __init__(self, commit: GroupCommit, reads: ReadFlow, clock: Clock) -> None:
+        self._commit = commit
+        self._reads = reads
+        self._clock = clock
+
+    def accept_new(
+        self, product_name: str, amount: Decimal
+    ) -> tuple[UUID, "asyncio.Future[Sequence[Entry]]"]:
+        """Take one order without an identity; it is accepted once the future resolves.
+
+        Raises:
+            UnavailableError: refused, at once or through the future.
+            UnknownOutcomeError: through the future.
+        """
+        now = self._clock.now()
+        order = Order(new_id(), product_name, amount, now)
+        unit = Unit((_prepare(AcceptedOrder(order, now, order.id)),))
+        return order.id, self._commit.submit(unit, has_identity=False)
+
+    async def accept_keyed(
+        self, client: str, key: str, product_name: str, amount: Decimal
+    ) -> Acceptance:
+        """Accept the one order that this client's idempotency key stands for.
+
+        Raises:
+            ConflictError: the key stands for an order with other content.
+        """
+        now = self._clock.now()
+        order = Order(derived_id(client, key), product_name, amount, now)
+        unit = Unit((_prepare(AcceptedOrder(order, now, order.id)),))
+        known = await self._reads.known([order.id])
+        replayed = await self._accept_identified(unit, known)
+        return Acceptance([order.id], replayed)
+
+    async def accept_bulk(
+        self, client: str, key: str | None, items: Sequence[tuple[str, Decimal]]
+    ) -> Acceptance:
+        """Accept 1 to 1,000 orders as one unit: all or nothing, now and at persist.
+
+        Raises:
+            ConflictError: the key stands for a bulk with other content.
+        """
+        now = self._clock.now()
+        if key is not None:
+            return await self._accept_keyed_bulk(client, key, items, now)
+        ids = [new_id() for _ in items]
+        unit = _bulk(ids, new_id(), items, now)
+        await asyncio.shield(self._commit.submit(unit, has_identity=False))
+        return Acceptance(ids, replayed=False)
+
+    async def _accept_keyed_bulk(
+        self, client: str, key: str, items: Sequence[tuple[str, Decimal]], now: datetime
+    ) -> Acceptance:
+        # Were the first bulk of this key longer, a member past our last one would exist.
+        *ids, beyond = bulk_ids(client, key, len(items) + 1)
+        known = await self._reads.known([*ids, beyond])
+        unit_id = ids[0]
+        if _is_there(ids[0], known) and not any(_is_alive(i, known) for i in [*ids[1:], beyond]):
+            *earlier, earlier_beyond = earlier_bulk_ids(client, key, len(items) + 1)
+            also_known = await self._reads.known([*earlier, earlier_beyond])
+            if any(_is_there(i, also_known) for i in earlier[1:]):
+                ids, beyond, known = earlier, earlier_beyond, also_known
+                unit_id = derived_id(client, key)
+        if _is_there(beyond, known):
+            raise ConflictError("this idempotency key was used for a longer bulk")
+        unit = _bulk(ids, unit_id, items, now)
+        return Acceptance(ids, await self._accept_identified(unit, known))
+
+    async def accept_lines(self, lines: Sequence[ImportLine]) -> Sequence[LineOutcome]:
+        """Accept import lines one by one, each a unit of its own.
+
+        Returns one outcome a line. An error of the stores (503, 504) is that line's outcome too.
+        """
+        now = self._clock.now()
+        new: list[Unit] = []
+        identified: list[Unit] = []
+        for line in lines:
+            order = Order(
+                line.id or new_id(), line.product_name, line.amount, line.created_at or now
+            )
+            accepted = AcceptedOrder(order, now, order.id, 1, line.created_at is not None)
+            (new if line.id is None else identified).append(Unit((_prepare(accepted),)))
+        known = await self._reads.known([_id_of(unit) for unit in identified])
+        again = {line.id for line in lines if line.must_be_there}
+        taken = [
+            (self._take_again if _id_of(unit) in again else self._take)(unit, known)
+            for unit in identified
+        ]
+        fate = self._take_new(new)
+        # A future each and no task: this is half of the cost of an import with ids.
+        if waiting := [one for one in (fate, *taken) if isinstance(one, asyncio.Future)]:
+            await asyncio.wait(waiting)
+        error = fate if fate is None or isinstance(fate, PolyglotError) else _error_of(fate)
+        outcomes_new = iter([LineOutcome(_id_of(unit), error=error) for unit in new])
+        outcomes_identified = iter(
+            one if isinstance(one, LineOutcome) else _line_outcome(unit, one)
+            for unit, one in zip(identified, taken, strict=True)
+        )
+        return [next(outcomes_new if line.id is None else outcomes_identified) for line in lines]
+
+    def _take_new(
+        self, units: Sequence[Unit]
+    ) -> "asyncio.Future[Sequence[Entry]] | PolyglotError | None":
+        if not units:
+            return None
+        try:
+            return self._commit.submit_new(units)
+        except PolyglotError as error:
+            return error
+
+    def _take(self, unit: Unit, known: Known) -> "LineOutcome | asyncio.Future[Sequence[Entry]]":
+        try:
+            if _is_settled(unit, known):
+                return LineOutcome(_id_of(unit), unchanged=True)
+            return self._commit.submit(unit, has_identity=True)
+        except PolyglotError as error:
+            return LineOutcome(_id_of(unit), error=error)
+
+    def _take_again(
+        self, unit: Unit, known: Known
+    ) -> "LineOutcome | asyncio.Future[Sequence[Entry]]":
+        """Take a line that may only repeat what is stored.
+
+        Whatever else is the matter gets one answer, which says nothing of what is stored.
+        """
+        order_id = _id_of(unit)
+        if not (known.checked or order_id in known.entries):
+            return LineOutcome(order_id, error=refused("whether this id is stored is not certain"))
+        if _is_there(order_id, known) and unit.members[0].accepted.created_at_given:
+            taken = self._take(unit, known)
+            if not (isinstance(taken, LineOutcome) and isinstance(taken.error, ConflictError)):
+                return taken
+        return LineOutcome(order_id, error=InvalidError(Violation("/id", _RESERVED)))
+
+    async def _accept_identified(self, unit: Unit, known: Known) -> bool:
+        """Return whether it was there before."""
+        if _is_settled(unit, known):
+            return True
+        before = await asyncio.shield(self._commit.submit(unit, has_identity=True))
+        return _was_there(unit, before)
+
+
+def _prepare(accepted: AcceptedOrder) -> PreparedOrder:
+    return PreparedOrder(accepted, codec.encode_order(accepted.order))
+
+
+def _bulk(
+    ids: Sequence[UUID], unit_id: UUID, items: Sequence[tuple[str, Decimal]], now: datetime
+) -> Unit:
+    return Unit(
+        [
+            _prepare(AcceptedOrder(Order(i, name, amount, now), now, unit_id, len(items)))
+            for i, (name, amount) in zip(ids, items, strict=True)
+        ]
+    )
+
+
+def _is_there(order_id: UUID, known: Known) -> bool:
+    return order_id in known.entries or order_id in known.rows or order_id in known.dead
+
+
+def _is_alive(order_id: UUID, known: Known) -> bool:
+    """Whether an order is there, and not as a dead letter."""
+    raw = known.entries.get(order_id)
+    return order_id in known.rows or (
+        raw is not None and codec.entry_state(raw) is not EntryState.DEAD
+    )
+
+
+def _id_of(unit: Unit) -> UUID:
+    """Return the id of a unit's only order."""
+    return unit.members[0].accepted.order.id
+
+
+def _error_of(done: "asyncio.Future[Sequence[Entry]]") -> PolyglotError | None:
+    try:
+        done.result()
+    except PolyglotError as error:
+        return error
+    return None
+
+
+def _line_outcome(unit: Unit, done: "asyncio.Future[Sequence[Entry]]") -> LineOutcome:
+    try:
+        return LineOutcome(_id_of(unit), unchanged=_was_there(unit, done.result()))
+    except PolyglotError as error:
+        return LineOutcome(_id_of(unit), error=error)
+
+
+class _There(NamedTuple):
+    """An order that was there before, under the id of one of a unit's members."""
+
+    accepted: AcceptedOrder | None
+    """None: a dead letter that cannot be read, so that nothing can be compared."""
+    is_dirty: bool = False
+    """Then its unit is known, too."""
+
+
+def _is_settled(unit: Unit, known: Known) -> bool:
+    """Whether the unit's fate is committed in the record already, with the same content.
+
+    Raises:
+        ConflictError: with other content, or as a shorter bulk.
+        UnavailableError: only a part of it is known, and what the rest is cannot be asked.
+    """
+    there: dict[UUID, _There] = {}
+    for member in unit.members:
+        order_id = member.accepted.order.id
+        if (raw := known.entries.get(order_id)) is not None:
+            there[order_id] = _in_cache(_decoded(raw))
+        elif (row := known.rows.get(order_id)) is not None:
+            there[order_id] = _There(AcceptedOrder(row.order, row.accepted_at, order_id))
+        elif (dead := known.dead.get(order_id)) is not None:
+            there[order_id] = _There(_dead(dead))
+    _check(unit, there, checked=known.checked)
+    return any(not one.is_dirty and one.accepted is not None for one in there.values())
+
+
+def _was_there(unit: Unit, before: Sequence[Entry]) -> bool:
+    """Whether a commit stored nothing of a unit, since all of it was there before.
+
+    Raises as `_is_settled` does.
+    """
+    there = {entry.accepted.order.id: _in_cache(entry) for entry in before}
+    _check(unit, there, checked=False)
+    return bool(there)
+
+
+def _in_cache(entry: Entry) -> _There:
+    return _There(entry.accepted, entry.state is EntryState.DIRTY)
+
+
+def _decoded(raw: bytes) -> Entry:
+    try:
+        return codec.decode_entry(raw)
+    except PoisonError as error:
+        raise refused("a newer version holds an order under this key or id") from error
+
+
+def _dead(row: DeadLetterRow) -> AcceptedOrder | None:
+    try:
+        return codec.decode_item(row.letter.payload)
+    except PoisonError:
+        return None  # persisting the order removes the letter
+
+
+def _check(unit: Unit, there: Mapping[UUID, _There], *, checked: bool) -> None:
+    """Return if nothing or all of the unit is there, with its content.
+
+    `checked` says that the record was asked for what the cache does not hold.
+    """
+    for position, member in enumerate(unit.members):
+        other = there.get(member.accepted.order.id)
+        if other is not None and not _same(member.accepted, other):
+            where = f" (order {position})" if len(unit.members) > 1 else ""
+            raise ConflictError(
+                f"the id or idempotency key of {member.accepted.order.id}{where} already stands "
+                "for an order with other content"
+            )
+    if not there or len(there) == len(unit.members):
+        return
+    # A dirty bulk is stored whole, so what lacks a part is another bulk, or was damaged.
+    if checked and not any(one.is_dirty for one in there.values()):
+        raise ConflictError("this idempotency key was used for a shorter bulk")
+    raise refused("only a part of this bulk is known; whether it is a shorter one's is not certain")
+
+
+def _same(accepted: AcceptedOrder, other: _There) -> bool:
+    """Whether an order may be what is there; of a bulk's, the dirty one must be the same bulk's."""
+    there = other.accepted
+    if there is None:
+        return True
+    unit, unit_there = (accepted.unit_id, accepted.unit_size), (there.unit_id, there.unit_size)
+    if other.is_dirty and accepted.unit_size > 1 and unit != unit_there:
+        return False
+    return accepted.order.same_content(there.order, created_at_given=accepted.created_at_given)

@@ -1,0 +1,1 @@
+"""What is derived from the record: search and sales, and how they are rebuilt."""

@@ -1,0 +1,247 @@
+"""When the cache is known to be complete, so that a 404 can be certain.
+
+PostgreSQL holds the epoch, the cache holds a copy of it. A reader answers 404 only if it read both
+and they are equal. A cache with such a copy is *warm*: each order that was accepted is in it, or is
+in the record or among the dead letters. Otherwise it is *cold*: hits and rows are served as always,
+and an unknown order is 503.
+
+```
+         bypassed, emptied, restarted, failed over
+  warm ---------------------------------------------------> cold
+    ^                                                        |  a token is put into the cache
+    |   the queue has passed everything from before          |  (gone if it is emptied, or if a
+    +----------- copy := epoch, if the token is there <------+   worker was handed something back)
+```
+
+*What ends the warm time.*
+
+- The copy's name holds the *reign* of its server (`CacheRead.reign`). So it is out of reach after a
+  restart, which may lose the end of a log or begin with a backup, and after a failover, which may
+  lose what was not replicated. A reader also asks after the reign when it has read the record.
+- A process that accepts past the cache raises the epoch before it publishes, and has raised it
+  within a second when it answers. A commit that took longer than `COMMIT_SECONDS_MAX` does so too:
+  the cache may have been emptied since it stored the orders.
+- The epoch names the timeline of PostgreSQL: a promoted standby that lacks the last epoch has
+  another one nevertheless.
+
+*What proves that everything from before is persisted.* Let the token be stored at `t`. Every order
+that is accepted and not in the cache then was published before `t + COMMIT_SECONDS_MAX`. After that
+two looks see no message ready; what is ready between them makes no difference. A message from
+before was with a worker at the first look. At the last one it is persisted, or it was handed back:
+
+- A worker that hands anything back first removes the token, or raises the epoch if it cannot.
+- Of a worker that dies or stands still the broker takes it back. Then it is ready, or it comes for
+  the second time to another worker, which removes the token before it does anything with it, or
+  hands it back. So the looks are apart by the longest time for which a message can be neither ready
+  nor received again (`Queue.unseen_seconds_max`).
+
+Assumptions: one server at a time is the primary of all processes (a worker notices a second one
+within a second); a process that is suspended has a clock that goes on (`Clock.monotonic`); of the
+workers that one message is delivered to in turn, no two die or stand still in one quiet time.
+
+Invariant: only one worker at a time (advisory lock) ends a cold time.
+"""
+
+import contextlib
+import uuid
+from typing import Final, NamedTuple
+
+from polyglot_persistence.errors import PolyglotError
+from polyglot_persistence.ports.cache import Cache
+from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.queue import Queue
+from polyglot_persistence.telemetry import logger
+
+_log = logger("cold_cache")
+
+MARK_INTERVAL_SECONDS = 1.0
+"""A bypass that goes on raises the epoch this often."""
+
+COMMIT_SECONDS_MAX = 10.0
+"""From a commit's script to its answer, or the cache counts as bypassed. Cache and queue have 2 and
+3 seconds by default, and a mark takes as long as a statement may."""
+
+TIDY_SECONDS_MAX = 8.0
+"""From the moment at which a worker has held a delivery for long enough until the queue has it
+back: to cut off what is under way, to remove the token, and to close its channel."""
+
+END_WARMING_SECONDS_MAX = 5.0
+"""Of that, to remove the token, or to raise the epoch."""
+
+FOUNDER: Final = "founder"
+"""The role of the one process that creates the epoch."""
+
+FOUNDER_LOOK_SECONDS = 0.05
+FOUNDER_SECONDS_MAX = 2.0
+"""How long another process waits for the copy that follows the epoch: a worker that looked in
+between would begin a cold time."""
+
+EPOCH_SECONDS_MAX = 10.0
+"""How long it waits for the epoch. A founder that stands still holds nobody up for longer: then the
+epoch comes without a copy."""
+
+
+class ColdMark:
+    """Raises the epoch on behalf of one process that accepts without the cache."""
+
+    def __init__(self, store: OrderStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._marked_at = float("-inf")
+
+    async def ensure(self) -> None:
+        """Return once the epoch was raised within the last second.
+
+        Raises:
+            UnavailableError: it could not be; the caller must not accept without the cache.
+            UnknownOutcomeError: likewise.
+        """
+        asked_at = self._clock.monotonic()
+        if asked_at - self._marked_at < MARK_INTERVAL_SECONDS:
+            return
+        epoch = await self._store.new_epoch()
+        self._marked_at = asked_at
+        _log.warning("cache_marked_cold", epoch=epoch)
+
+
+async def found_epoch(store: OrderStore, cache: Cache, queue: Queue, clock: Clock) -> None:
+    """Create the epoch if there is none, and the copy if nothing was accepted before.
+
+    No worker takes a message before there is an epoch. So where this call creates it, an order that
+    was accepted earlier is in the queue, or dirty in the cache. What is accepted after the look is
+    in the cache as long as the token is there.
+
+    Raises:
+        UnavailableError: the record is away.
+        UnknownOutcomeError: likewise.
+    """
+    began_at = clock.monotonic()
+    while (waited := clock.monotonic() - began_at) < EPOCH_SECONDS_MAX:
+        async with store.lead(FOUNDER) as lead:
+            if lead is not None:
+                if await store.epoch() is None:
+                    await _found_epoch(store, cache, queue)
+                return
+        if waited >= FOUNDER_SECONDS_MAX and await store.epoch() is not None:
+            return
+        await clock.sleep(FOUNDER_LOOK_SECONDS)
+    await store.found_epoch()
+
+
+async def _found_epoch(store: OrderStore, cache: Cache, queue: Queue) -> None:
+    token = uuid.uuid4().hex
+    reign = await _pristine_reign(cache, queue, token)
+    epoch, is_created = await store.found_epoch()
+    if reign and is_created:
+        with contextlib.suppress(PolyglotError):  # the cache is cold then
+            await cache.copy_epoch(epoch, token, reign)
+
+
+async def _pristine_reign(cache: Cache, queue: Queue, token: str) -> str:
+    """Return the reign of a cache that holds a token and nothing dirty, if the queue is empty."""
+    try:
+        await cache.begin_warming(token)
+        reign = (await cache.read([])).reign
+        is_empty = (await cache.backlog()).orders == 0 and await queue.ready() == 0
+        return reign if is_empty and await cache.reigns(reign) else ""
+    except PolyglotError:
+        return ""
+
+
+async def end_warming(cache: Cache, store: OrderStore) -> None:
+    """Have the quiet time begin anew, since a message was handed back that may be unpersisted.
+
+    Raises:
+        UnavailableError: cache and record are away; the caller must not consume.
+        UnknownOutcomeError: likewise.
+    """
+    try:
+        await cache.end_warming()
+    except PolyglotError:
+        await store.new_epoch()
+
+
+class _Round(NamedTuple):
+    """One attempt to end a cold time."""
+
+    epoch: str
+    reign: str
+    token: str
+    began_at: float
+    empty_at: float | None = None
+    """When the first look that counts had seen nothing ready."""
+
+
+class Warming:
+    """Ends a cold time; one `look` after another, by the one process that leads."""
+
+    def __init__(
+        self,
+        store: OrderStore,
+        cache: Cache,
+        queue: Queue,
+        clock: Clock,
+        *,
+        quiet_seconds: float,
+        hold_seconds_max: float,
+    ) -> None:
+        self._store = store
+        self._cache = cache
+        self._queue = queue
+        self._clock = clock
+        self._quiet_seconds = quiet_seconds
+        self._unseen_seconds = queue.unseen_seconds_max(hold_seconds_max) + TIDY_SECONDS_MAX
+        self._round: _Round | None = None
+
+    async def look(self) -> bool:
+        """Take one step and return whether the cache is warm now.
+
+        Raises:
+            UnavailableError: cache or record is away.
+            UnknownOutcomeError: likewise.
+        """
+        epoch, _ = await self._store.found_epoch()
+        read = await self._cache.read([])
+        if not await self._cache.reigns(read.reign):
+            self._round = None
+            if read.epoch is not None:  # it may evict what is dirty, and be set back
+                await self._cache.begin_warming(uuid.uuid4().hex)
+            return False
+        if read.epoch == epoch:
+            self._round = None
+            return True
+        current = self._round
+        if current is None or (current.epoch, current.reign) != (epoch, read.reign):
+            await self._begin(read.reign)
+            return False
+        now = self._clock.monotonic()  # before the look: it may be late, and this process stopped
+        if not await self._is_queue_empty():
+            return False
+        if current.empty_at is None:
+            if now - current.began_at >= COMMIT_SECONDS_MAX:  # and after this one, likewise
+                self._round = current._replace(empty_at=self._clock.monotonic())
+        elif (
+            now - current.empty_at >= self._unseen_seconds
+            and now - current.began_at >= self._quiet_seconds
+        ):
+            self._round = None  # without the token: begin again
+            if await self._cache.copy_epoch(epoch, current.token, current.reign):
+                _log.warning("cache_warm", epoch=epoch)
+                return True
+        return False
+
+    async def _begin(self, reign: str) -> None:
+        """Begin to wait for an epoch of this round: a server may come back with an older one."""
+        epoch = await self._store.new_epoch()
+        token = uuid.uuid4().hex
+        await self._cache.begin_warming(token)
+        if self._round is None:
+            _log.warning("cache_cold", epoch=epoch)
+        self._round = _Round(epoch, reign, token, self._clock.monotonic())
+
+    async def _is_queue_empty(self) -> bool:
+        try:
+            return await self._queue.ready() == 0
+        except PolyglotError:
+            return False  # what cannot be counted proves nothing

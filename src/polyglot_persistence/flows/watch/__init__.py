@@ -1,0 +1,1 @@
+"""Watching the system: health, live figures, and the audit of all copies."""

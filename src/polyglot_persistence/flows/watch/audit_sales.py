@@ -1,0 +1,79 @@
+"""Whether the sales add up, day by day, and how they are rebuilt.
+
+The rollups are fed in the transaction that inserts the orders, so that a day's cells and the sums
+over its orders agree in every snapshot. A rebuild is that comparison with every difference put
+right, day after day while orders come in: a day is right before or right after, and no answer in
+between is wrong that was not wrong before.
+"""
+
+from collections.abc import Callable
+from datetime import date, timedelta
+
+from polyglot_persistence.domain.drift import Drift
+from polyglot_persistence.errors import UnavailableError
+from polyglot_persistence.flows.watch.audit_tally import Pace, Tally
+from polyglot_persistence.ports.audit import AuditedRecord, SalesTotals
+from polyglot_persistence.ports.sales import SalesView
+from polyglot_persistence.telemetry import logger
+
+_log = logger("audit")
+
+_FIRST_DAY = date(1, 1, 2)
+_DAY = timedelta(days=1)
+
+
+class SalesAudit:
+    """Compares the rollups with the record."""
+
+    def __init__(self, record: AuditedRecord, view: SalesView) -> None:
+        self._record = record
+        self._view = view
+
+    async def run(self, tally: Tally, pace: Pace, *, repair: bool) -> None:
+        """Compare every day; with `repair` put it right, and then refresh the view.
+
+        Raises:
+            UnavailableError: the record is away.
+            UnknownOutcomeError: a repair's answer was lost; repair again.
+        """
+        day = await self._record.next_day(_FIRST_DAY)
+        while day is not None:
+            orders = await self._compare(day, tally, repair=repair)
+            if not await pace(orders):
+                break
+            day = await self._record.next_day(day + _DAY)
+        if tally.repaired[Drift.WRONG_QUARTER_HOUR]:
+            await self._view.refresh()
+
+    async def rebuild(self, tally: Tally, advance: Callable[[int], None]) -> SalesTotals:
+        """Put every day right, refresh the view, and return what it all adds up to.
+
+        One that was cut short within the hour is gone on with, behind its last day.
+
+        Raises:
+            UnavailableError: the record is away, or it does not add up after all.
+            UnknownOutcomeError: the answer to a day's correction was lost; run it again.
+        """
+        done = await self._record.rebuild_position()
+        _log.info("sales_rebuild_begun", behind=done)
+        day = await self._record.next_day(_FIRST_DAY if done is None else done + _DAY)
+        while day is not None:
+            advance(await self._compare(day, tally, repair=True))
+            await self._record.keep_rebuild_position(day)
+            day = await self._record.next_day(day + _DAY)
+        await self._record.keep_rebuild_position(None)
+        totals = await self._record.sales_totals()
+        if not totals.equal:
+            raise UnavailableError(
+                "the sales do not add up to the orders: somebody else changed them; run it again"
+            )
+        await self._view.refresh()
+        _log.info("sales_rebuilt", orders=totals.orders)
+        return totals
+
+    async def _compare(self, day: date, tally: Tally, *, repair: bool) -> int:
+        found = await self._record.compare_day(day, repair=repair)
+        hours, products = found.quarter_hours, found.product_days
+        tally.count(Drift.WRONG_QUARTER_HOUR, hours, hours * found.repaired)
+        tally.count(Drift.WRONG_PRODUCT_DAY, products, products * found.repaired)
+        return found.orders

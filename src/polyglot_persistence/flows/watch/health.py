@@ -1,0 +1,98 @@
+"""What each store says of itself, and what that means for the service."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+from polyglot_persistence.errors import PolyglotError, UnavailableError
+from polyglot_persistence.ports.state import StoreState
+from polyglot_persistence.telemetry import STORE_UP
+
+PING_SECONDS_MAX = 2.0
+"""Whoever asks for health decides by it, and does not wait as long as a batch may."""
+
+
+FRESH_SECONDS = 1.0
+
+
+class Pingable(Protocol):
+    """Every port."""
+
+    async def ping(self) -> StoreState:
+        """Raise `UnavailableError`, or tell about the store."""
+
+
+class StoreHealth(NamedTuple):
+    """One store's answer: its state, or why there is none, in words that are for operators."""
+
+    state: StoreState | None
+    error: str | None
+    remedy: str = ""
+    """What to do, with which the error ends, if that is known."""
+
+
+class Health(NamedTuple):
+    """The service as a whole."""
+
+    stores: Mapping[str, StoreHealth]
+    accepting: bool
+    """Whether an order can be made durable (cache or queue is there)."""
+    mode: str
+    """`normal`, or what is missing: `degraded: queue away, not consuming`."""
+
+
+class HealthFlow:
+    """Asks every store at once, and a worker whether it consumes."""
+
+    def __init__(
+        self, stores: Mapping[str, Pingable], consumes: Callable[[], bool] | None = None
+    ) -> None:
+        self._stores = stores
+        self._consumes = consumes
+
+    async def check(self) -> Health:
+        """Return every store's state; it never raises."""
+        answers = await asyncio.gather(*[_ask(store) for store in self._stores.values()])
+        stores = dict(zip(self._stores, answers, strict=True))
+        for name, health in stores.items():
+            STORE_UP.labels(name).set(health.state is not None)
+        away = [name for name, health in stores.items() if health.state is None]
+        accepting = not {"cache", "queue"} <= set(away)
+        missing = [f"{', '.join(away)} away"] if away else []
+        if self._consumes is not None and not self._consumes():
+            missing.append("not consuming")
+        return Health(stores, accepting, f"degraded: {', '.join(missing)}" if missing else "normal")
+
+
+class SharedHealth:
+    """One check for all who ask at about the same time, so that nobody makes the stores busy."""
+
+    def __init__(self, health: HealthFlow) -> None:
+        self._health = health
+        self._checking: asyncio.Future[Health] | None = None
+        self._fresh_until = 0.0
+
+    async def check(self) -> Health:
+        """Return the state of all stores, at most `FRESH_SECONDS` old; it never raises."""
+        checking = self._checking
+        now = asyncio.get_running_loop().time()
+        if checking is None or (checking.done() and now >= self._fresh_until):
+            checking = self._checking = asyncio.ensure_future(self._check())
+        return await asyncio.shield(checking)  # whoever hangs up takes it from nobody else
+
+    async def _check(self) -> Health:
+        health = await self._health.check()
+        self._fresh_until = asyncio.get_running_loop().time() + FRESH_SECONDS
+        return health
+
+
+async def _ask(store: Pingable) -> StoreHealth:
+    try:
+        async with asyncio.timeout(PING_SECONDS_MAX):
+            return StoreHealth(await store.ping(), None)
+    except UnavailableError as error:
+        return StoreHealth(None, str(error), error.remedy)
+    except PolyglotError as error:
+        return StoreHealth(None, str(error))
+    except TimeoutError:
+        return StoreHealth(None, f"no answer within {PING_SECONDS_MAX:g} s")

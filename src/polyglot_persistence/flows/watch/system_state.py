@@ -1,0 +1,81 @@
+"""What the stores say of the whole system at one moment, for the gauges and for the live page.
+
+It is asked of the stores and not counted by a process, so it is the state of all API and worker
+processes, and survives restarts.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+from polyglot_persistence.errors import PolyglotError
+from polyglot_persistence.flows.watch.health import Health, HealthFlow
+from polyglot_persistence.ports.cache import Backlog, Cache
+from polyglot_persistence.ports.orders import OrderStore, Progress
+from polyglot_persistence.ports.queue import Queue
+
+ANSWER_SECONDS_MAX = 2.0
+"""As long as a ping may take; the stores are asked at the same time."""
+DEAD_LETTERS_COUNTED_MAX = 10_000
+
+_T = TypeVar("_T")
+
+
+class SystemState(NamedTuple):
+    """What a store that did not answer would have said is None."""
+
+    backlog: Backlog | None
+    progress: Progress | None
+    """Dead letters are counted up to `DEAD_LETTERS_COUNTED_MAX`."""
+    queue_messages: int | None
+    """Messages that no worker holds."""
+    cold: bool | None
+    """Whether the cache may lack accepted orders, so that an unknown id is answered 503."""
+    health: Health
+
+
+class SystemStateFlow:
+    """Asks the stores."""
+
+    def __init__(self, cache: Cache, queue: Queue, store: OrderStore, health: HealthFlow) -> None:
+        self._cache = cache
+        self._queue = queue
+        self._store = store
+        self._health = health
+
+    async def look(self) -> SystemState:
+        """Ask every store once; it never raises. A store that is away costs 2 s."""
+        return SystemState(
+            *await asyncio.gather(
+                _soon(self._cache.backlog),
+                _soon(partial(self._store.progress, dead_letters_max=DEAD_LETTERS_COUNTED_MAX)),
+                _soon(self._queue.ready),
+                _soon(self._cold),
+                self._health.check(),
+            )
+        )
+
+    async def _cold(self) -> bool:
+        # The copy first, as a reader does it: it cannot be newer than the original then.
+        copy = (await self._cache.read([])).epoch
+        return copy != (await self._store.find([])).epoch
+
+
+def age_seconds(now: datetime, since: datetime | None) -> float:
+    """Return 0 if there is nothing; a store whose clock is ahead of ours makes it no less."""
+    return 0.0 if since is None else max((now - since).total_seconds(), 0.0)
+
+
+async def _soon(ask: Callable[[], Awaitable[_T]]) -> _T | None:
+    """Ask a store; None if it does not answer in time.
+
+    Called from in here: a task that is cancelled before its first step asks nothing, and leaves no
+    coroutine behind that was never awaited.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS_MAX):
+            return await ask()
+    except (PolyglotError, TimeoutError):
+        return None

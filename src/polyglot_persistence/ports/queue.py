@@ -1,0 +1,98 @@
+"""The durable queue between API and worker."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from polyglot_persistence.ports.state import StoreState
+
+QUEUE_NAME = "order_queue"
+"""As the Go peer calls it, in every broker."""
+
+TRACE_HEADERS = ("traceparent", "tracestate")
+"""W3C Trace Context, Level 1."""
+
+
+class Message(NamedTuple):
+    """A batch of orders on its way to a worker."""
+
+    body: bytes
+    orders: int
+    accepted_at: datetime
+    """Of its oldest order."""
+    schema: int
+    """`codec.SCHEMA_VERSION` of the writer."""
+    trace: Mapping[str, str] = {}
+    """The publisher's `tracing.carrier()`: headers beside the body, which older workers ignore."""
+
+
+class Delivery(NamedTuple):
+    """A message handed to this consumer until it is acknowledged, released, or its channel dies."""
+
+    tag: object
+    """The adapter's own handle."""
+    body: bytes
+    orders: int
+    """As the header says; 0 if it says none. Only a hint."""
+    accepted_at: datetime | None
+    schema: int
+    redeliveries: int
+    """How often it was delivered before: a lower bound, and 0 only if it certainly never was."""
+    trace: Mapping[str, str] = {}
+    """As the publisher gave it."""
+
+
+class Consumer(Protocol):
+    """One worker's end of the queue, valid until it raises."""
+
+    async def receive(self, wait_seconds: float) -> Sequence[Delivery]:
+        """Return what is there, at least one delivery unless `wait_seconds` pass without.
+
+        Held deliveries are bounded in orders by what was given to `consume`.
+
+        Raises:
+            UnavailableError: the channel is gone; all unacknowledged deliveries will come again.
+        """
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Remove them from the queue. On a dead channel it does nothing: they come again."""
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Hand them back for any worker to take at once."""
+
+
+class Queue(Protocol):
+    """The durable queue between API and worker: at-least-once, roughly first in, first out."""
+
+    async def publish(self, message: Message) -> None:
+        """Return when the queue has made the message durable (publisher confirm).
+
+        Raises:
+            UnavailableError: not sent, or refused: it will never be delivered.
+            UnknownOutcomeError: sent and not confirmed in time.
+        """
+
+    def consume(self, *, orders_max: int) -> AbstractAsyncContextManager[Consumer]:
+        """Open a channel that holds at most about `orders_max` unacknowledged orders.
+
+        Leaving the context closes the channel and hands back whatever is unacknowledged.
+        """
+
+    def unseen_seconds_max(self, hold_seconds: float) -> float:
+        """Return how long a message may be neither ready nor received, once it was delivered.
+
+        So long, at most, from its delivery until it is done, counted by `ready`, or received as one
+        that was delivered before; `hold_seconds` is how long workers hold what they received. One
+        worker may stand still or die meanwhile.
+        """
+
+    async def ready(self) -> int:
+        """Return how many messages no consumer holds.
+
+        Raises:
+            UnavailableError: the queue is away, or cannot count.
+        """
+
+    async def ping(self) -> StoreState:
+        """Ask for the broker's version."""

@@ -1,0 +1,91 @@
+"""The search index."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from polyglot_persistence.domain.order import Order
+from polyglot_persistence.domain.search.query import Facets, NameOrders, SearchQuery
+from polyglot_persistence.domain.search.terms import QueryWord
+from polyglot_persistence.ports.orders import StoredOrder
+from polyglot_persistence.ports.state import StoreState
+
+
+class Hit(NamedTuple):
+    """One order that matched."""
+
+    order: Order
+    rank: int
+    """How well its name matches (`ranking.Ranking`); 0 if no words were asked for."""
+
+
+class SearchResult(NamedTuple):
+    """A page of hits in the order that was asked for, and how many there are in all."""
+
+    total: int
+    hits: Sequence[Hit]
+    facets: Facets | None = None
+    total_is_exact: bool = True
+    """Else there are more than that."""
+
+
+class IndexFailure(NamedTuple):
+    """One document that the index can never take."""
+
+    order_id: UUID
+    reason: str
+
+
+class SearchIndex(Protocol):
+    """A projection of the record for full-text search. Disposable: rebuilt from the record."""
+
+    async def index(self, orders: Sequence[StoredOrder]) -> Sequence[IndexFailure]:
+        """Add or replace the documents durably; return those that can never be indexed.
+
+        Idempotent by order id. They become visible to `search` within about a second.
+
+        Raises:
+            UnavailableError: any of them may be missing; index all of them again.
+        """
+
+    async def remove(self, ids: Sequence[UUID]) -> None:
+        """Remove documents durably, whether they are there or not.
+
+        Raises:
+            UnavailableError: any of them may be there still; remove all of them again.
+        """
+
+    async def search(self, query: SearchQuery) -> SearchResult:
+        """Return a page of the matches; any text is a query, none is syntax.
+
+        Every word must match: exactly, as a beginning, as a part of a word, or with a typo, in that
+        order of preference (`ranking.Tier`).
+
+        Raises:
+            UnavailableError: the index is missing or away (never an empty success).
+        """
+
+    async def names(self, words: Sequence[QueryWord], names_max: int) -> Sequence[NameOrders]:
+        """Return names that match every word, the most ordered first; none for no words.
+
+        Of a name that very many orders match, the counts may be those of a part of them.
+
+        Raises:
+            UnavailableError: the index is missing or away.
+        """
+
+    async def indexed_at(self, order_id: UUID) -> datetime | None:
+        """Return when the order was indexed if a search can find it now."""
+
+    async def count(self) -> int:
+        """Return how many orders a search can find."""
+
+    async def exists(self) -> bool:
+        """Return whether there is an index that this version can use."""
+
+    async def ensure(self) -> bool:
+        """Create the index, empty, if it is missing or unusable; return whether it was."""
+
+    async def ping(self) -> StoreState:
+        """Ask for the engine's version and the index's health."""

@@ -1,0 +1,128 @@
+"""How every loop of this project goes on: step, pause, step, until told to stop.
+
+Invariant: a step's error never ends a loop; it is logged, and the pause grows, with jitter.
+Invariant: an outage is logged once, and not at each retry, however long it lasts.
+Invariant: `stop` ends a pause at once and lets a step under way finish.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+from polyglot_persistence.errors import PolyglotError
+from polyglot_persistence.ports.leadership import Lead
+from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.telemetry import LOOP_SUCCESS, RETRIES, logger
+
+_log = logger("loop")
+
+BACKOFF_FIRST_SECONDS = 0.2
+BACKOFF_LAST_SECONDS = 5.0
+LEAD_RETRY_SECONDS = 5.0
+ERRORS_TOLD_MAX = 5
+"""Errors of one outage that are logged."""
+
+Step = Callable[[], Awaitable[bool]]
+"""One step; returns whether there is more to do at once."""
+
+
+class Backoff:
+    """A pause that doubles with each failure in a row, with full jitter in its upper half.
+
+    Each one is counted as a retry of what `of` names.
+
+    Jitter as in Brooker, "Exponential Backoff and Jitter" (AWS, 2015).
+    """
+
+    def __init__(self, stop: asyncio.Event, of: str) -> None:
+        self._stop = stop
+        self._of = of
+        self._retries = RETRIES.labels(of)
+        self._seconds = BACKOFF_FIRST_SECONDS
+        self._told: set[str] = set()
+
+    def succeeded(self) -> None:
+        """Begin again with the shortest pause, and log that the errors are over."""
+        self._seconds = BACKOFF_FIRST_SECONDS
+        if self._told:
+            _log.warning("recovered", what=self._of)
+            self._told.clear()
+
+    def is_news(self, error: Exception) -> bool:
+        """Return whether the caller shall log the error: the first of its text in an outage."""
+        if str(error) in self._told or len(self._told) >= ERRORS_TOLD_MAX:
+            return False
+        self._told.add(str(error))
+        return True
+
+    async def pause(self, seconds_max: float = BACKOFF_LAST_SECONDS) -> None:
+        """Wait longer than last time, but no longer than `seconds_max`, or until stopped."""
+        self._retries.inc()
+        seconds = self._seconds * random.uniform(0.5, 1.0)  # noqa: S311  jitter is no secret
+        self._seconds = min(self._seconds * 2, BACKOFF_LAST_SECONDS)
+        await pause(self._stop, min(seconds, seconds_max))
+
+
+async def pause(stop: asyncio.Event, seconds: float) -> None:
+    """Return after so many seconds, or as soon as `stop` is set."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return
+
+
+async def repeat(name: str, step: Step, stop: asyncio.Event, *, interval_seconds: float) -> None:
+    """Step again and again, with a pause whenever a step has no more to do."""
+    backoff = Backoff(stop, name)
+    succeeded = LOOP_SUCCESS.labels(name)
+    while not stop.is_set():
+        try:
+            more = await step()
+        except PolyglotError as error:
+            if backoff.is_news(error):
+                _log.warning("step_failed", loop=name, error=str(error))
+            await backoff.pause()
+        else:
+            backoff.succeeded()
+            succeeded.set_to_current_time()
+            if not more:
+                await pause(stop, interval_seconds)
+
+
+async def repeat_as_leader(
+    store: OrderStore, role: str, step: Step, stop: asyncio.Event, *, interval_seconds: float
+) -> None:
+    """Repeat a step in the one process that has the role; the others stand by."""
+    backoff = Backoff(stop, role)
+    succeeded = LOOP_SUCCESS.labels(role)
+
+    async def counted() -> bool:
+        more = await step()
+        succeeded.set_to_current_time()
+        return more
+
+    while not stop.is_set():
+        try:
+            async with store.lead(role) as lead:
+                if lead is None:
+                    backoff.succeeded()
+                else:
+                    await _repeat_while_leading(lead, counted, stop, interval_seconds, backoff)
+        except PolyglotError as error:
+            if backoff.is_news(error):
+                _log.warning("step_failed", loop=role, error=str(error))
+            await backoff.pause()
+        else:
+            await pause(stop, LEAD_RETRY_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311
+
+
+async def _repeat_while_leading(
+    lead: Lead, step: Step, stop: asyncio.Event, interval_seconds: float, backoff: Backoff
+) -> None:
+    while not stop.is_set():
+        await lead.confirm()
+        more = await step()
+        backoff.succeeded()
+        if not more:
+            await pause(stop, interval_seconds)
