@@ -9,8 +9,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from elasticsearch import AsyncElasticsearch
 
-from polyglot_persistence.adapters.rabbitmq.queue import QUEUE_DEFAULT
 from polyglot_persistence.bootstrap.stores import SEARCH_ALIAS
+from polyglot_persistence.ports.queue import QUEUE_NAME
 from tests.fault import contents
 from tests.fault.disks import Disk, move_back, move_onto_disk
 from tests.fault.messages import FuzzedMessage, put_into_rabbitmq
@@ -92,14 +92,14 @@ class ServersSystem(System):
 
     async def delete_queue(self) -> None:
         """Delete the queue while everything runs."""
-        await delete_queue(self._addresses["RABBITMQ_URL"], QUEUE_DEFAULT)
+        await delete_queue(self._addresses["RABBITMQ_URL"], QUEUE_NAME)
 
     async def mend(self, role: str) -> None:
         """Delete a queue whose log is damaged, as RabbitMQ 3.10 leaves it: no start mends it."""
         if role == "queue":
             tool = ("rabbitmqctl", "--quiet", "list_queues", "name", "state")
             listed = await patiently(partial(asyncio.to_thread, servers, "run", "rabbitmq", *tool))
-            if [QUEUE_DEFAULT, "down"] in map(str.split, listed.splitlines()):
+            if [QUEUE_NAME, "down"] in map(str.split, listed.splitlines()):
                 await self.delete_queue()
 
     async def target(self, role: str) -> tuple[str, int] | Path:
@@ -132,7 +132,7 @@ class ServersSystem(System):
             await asyncio.gather(*(store.up() for store in stores))
 
     async def queued(self) -> int:
-        return await contents.queue_ready(self._addresses["RABBITMQ_URL"], QUEUE_DEFAULT)
+        return await contents.queue_ready(self._addresses["RABBITMQ_URL"], QUEUE_NAME)
 
     async def put(self, messages: Sequence[FuzzedMessage]) -> None:
         await put_into_rabbitmq(self._addresses["RABBITMQ_URL"], messages)

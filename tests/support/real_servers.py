@@ -14,8 +14,8 @@ import asyncpg
 import pytest
 from elasticsearch import AsyncElasticsearch
 
-from polyglot_persistence.adapters.rabbitmq.queue import QUEUE_DEFAULT
 from polyglot_persistence.bootstrap.stores import SEARCH_ALIAS
+from polyglot_persistence.ports.queue import QUEUE_NAME
 from tests.support.addresses import (
     ELASTICSEARCH,
     POSTGRES,
@@ -52,7 +52,7 @@ async def empty_stores() -> AsyncIterator[dict[str, str]]:
 
 async def _wipe(redis: str, rabbitmq: str, elasticsearch: str) -> None:
     await flush(redis)
-    await delete_queue(rabbitmq, QUEUE_DEFAULT)
+    await delete_queue(rabbitmq, QUEUE_NAME)
     await patiently(partial(delete_indexes, elasticsearch))
 
 

@@ -1,16 +1,12 @@
 """The queue over RabbitMQ.
 
-One connection publishes and is kept alive here: lazily opened, opened again when it is lost. Each
-consumer has its own, for the broker blocks a connection that publishes while an alarm lasts, and
-consuming is what ends the alarm; it is not kept alive: its owner hears that it died, and consumes
-anew.
+One connection publishes and is kept alive (`runtime.link`). Each consumer has its own, for the
+broker blocks a connection that publishes while an alarm lasts, and consuming is what ends the
+alarm; it is not kept alive: its owner consumes anew once it is lost.
 
-Invariant: while the broker is away calls fail at once; one background task tries to connect.
 Invariant: connect, declare, then use: a broker that lost the queue has it again.
 """
 
-import asyncio
-import random
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,15 +21,12 @@ from polyglot_persistence.adapters.rabbitmq.connection import (
 from polyglot_persistence.adapters.rabbitmq.consumer import RabbitMQConsumer
 from polyglot_persistence.adapters.rabbitmq.control import Control
 from polyglot_persistence.adapters.rabbitmq.publisher import Publisher, ReturnedError
-from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports.queue import Message
+from polyglot_persistence.ports.queue import QUEUE_NAME, Message
 from polyglot_persistence.ports.state import StoreState
+from polyglot_persistence.runtime.link import KeepAlive
 from polyglot_persistence.telemetry import logger
 
-QUEUE_DEFAULT: Final = "order_queue"
-
-_BACKOFF_FIRST_SECONDS: Final = 0.05
-_BACKOFF_MAX_SECONDS: Final = 1.0
+_PAUSE_SECONDS_MAX: Final = 1.0
 
 _SILENT_HEARTBEATS_MAX: Final = 3
 _HAND_BACK_SECONDS_MAX: Final = 1.0
@@ -54,6 +47,10 @@ class _Link:
         """Why it can no longer be used; empty while it can."""
         return self.publisher.closed_because or self.control.closed_because
 
+    def close(self, reason: str) -> None:
+        """End the connection at once."""
+        self.connection.fail(reason)
+
     async def open(self) -> None:
         """Open both channels and declare the queue."""
         await self.control.open()
@@ -67,7 +64,7 @@ class RabbitMQQueue:
         self,
         url: str,
         *,
-        queue: str = QUEUE_DEFAULT,
+        queue: str = QUEUE_NAME,
         authority: ssl.SSLContext | None = None,
         connect_timeout_seconds: float,
         publish_timeout_seconds: float,
@@ -77,11 +74,9 @@ class RabbitMQQueue:
         self._authority = authority
         self._connect_timeout_seconds = connect_timeout_seconds
         self._publish_timeout_seconds = publish_timeout_seconds
-        self._link: _Link | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._first_attempt = asyncio.Event()
-        self._reason = "never connected"
-        self._closed = False
+        self._link = KeepAlive(
+            f"RabbitMQ at {self._address}", self._open_link, pause_seconds_max=_PAUSE_SECONDS_MAX
+        )
 
     async def publish(self, message: Message) -> None:
         """Return when the broker confirmed the message.
@@ -89,7 +84,7 @@ class RabbitMQQueue:
         A queue that is missing is declared again: the publish that found out is refused, the next
         is not.
         """
-        link = await self._linked()
+        link = await self._link.get()
         try:
             await link.publisher.publish(message, timeout_seconds=self._publish_timeout_seconds)
         except ReturnedError:
@@ -131,7 +126,7 @@ class RabbitMQQueue:
             UnavailableError: the broker is away, takes no messages, or cannot count, because the
                 queue has no quorum.
         """
-        return await (await self._linked()).control.ready()
+        return await (await self._link.get()).control.ready()
 
     async def ping(self) -> StoreState:
         """Ask for the broker's version.
@@ -139,53 +134,16 @@ class RabbitMQQueue:
         A broker that takes no messages is unavailable, and so is a queue without a quorum, as far
         as that can be seen without a publish: if it says that nothing is ready.
         """
-        link = await self._linked()
+        link = await self._link.get()
         await link.control.ready()
         properties = link.connection.server_properties
         return StoreState(f"{properties.get('product')} {properties.get('version')}")
 
     async def close(self) -> None:
         """Close the publishing connection for good. Idempotent."""
-        self._closed = True
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.wait({self._connecting})
-        self._first_attempt.set()
-        if self._link is not None:
-            await self._link.connection.close()
-
-    async def _linked(self) -> _Link:
-        """Return the link, waiting for one attempt at most, and not if the last one failed."""
-        if self._link is not None and not self._link.closed_because:
-            return self._link
-        if self._closed:
-            raise UnavailableError("this queue is closed")
-        if self._connecting is None or self._connecting.done():
-            self._first_attempt.clear()
-            self._connecting = asyncio.create_task(self._connect_with_backoff())
-        await self._first_attempt.wait()
-        if self._link is None or self._link.closed_because:
-            reason = self._link.closed_because if self._link else self._reason
-            raise UnavailableError(f"RabbitMQ at {self._address} is away: {reason}")
-        return self._link
-
-    async def _connect_with_backoff(self) -> None:
-        backoff_seconds = _BACKOFF_FIRST_SECONDS
-        if self._link is not None:
-            self._link.connection.fail("given up")  # one of its channels may have died alone
-            self._link = None
-        while True:
-            try:
-                self._link = await self._open_link()
-            except Exception as error:  # noqa: BLE001  # whatever it is, callers wait to hear it
-                self._reason = str(error) or type(error).__name__
-            else:
-                return
-            finally:
-                self._first_attempt.set()
-            jitter = random.uniform(0.5, 1.0)  # noqa: S311  # no secret
-            await asyncio.sleep(backoff_seconds * jitter)
-            backoff_seconds = min(2 * backoff_seconds, _BACKOFF_MAX_SECONDS)
+        await self._link.close()
+        if self._link.latest is not None:
+            await self._link.latest.connection.close()
 
     async def _open_link(self) -> _Link:
         connection = await self._open_connection()

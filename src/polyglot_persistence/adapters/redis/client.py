@@ -1,11 +1,9 @@
-"""A client that keeps one connection to Redis alive: lazily opened, reopened when it is lost.
+"""A client over one connection to Redis, which is kept alive (`runtime.link`).
 
-Invariant: while the server is away calls fail at once; one background task tries to connect.
 Invariant: no command passes over a new connection before every hook has seen it.
 """
 
 import asyncio
-import random
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -18,12 +16,12 @@ from polyglot_persistence.adapters.redis.connection import (
     ReplyError,
 )
 from polyglot_persistence.errors import UnavailableError
+from polyglot_persistence.runtime.link import KeepAlive
 
 IN_FLIGHT_BYTES_MAX: Final = 64 * 1024 * 1024
 """Far above what the group commit and the coalesced reads keep in flight (a few MB)."""
 
-_BACKOFF_FIRST_SECONDS: Final = 0.05
-_BACKOFF_MAX_SECONDS: Final = 0.5
+_PAUSE_SECONDS_MAX: Final = 0.5
 
 Hook = Callable[[RedisConnection], Awaitable[None]]
 
@@ -49,11 +47,9 @@ class RedisClient:
         self._in_flight_bytes_max = in_flight_bytes_max
         self._tls = (authority or ssl.create_default_context()) if self._address.tls else None
         self._hooks: list[Hook] = []
-        self._connection: RedisConnection | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._first_attempt = asyncio.Event()
-        self._reason = "never connected"
-        self._closed = False
+        self._link = KeepAlive(
+            f"Redis at {self._address}", self._open, pause_seconds_max=_PAUSE_SECONDS_MAX
+        )
 
     def on_connect(self, hook: Hook) -> None:
         """Have `hook` look at each new connection before any command passes over it.
@@ -70,9 +66,7 @@ class RedisClient:
             UnavailableError: not sent.
             UnknownOutcomeError: sent, and the connection was lost or silent before the reply.
         """
-        connection = self._connection
-        if connection is None or connection.closed:
-            connection = await self.connection()
+        connection = await self._link.get()
         return await connection.execute(*arguments)
 
     async def pipeline(self, *commands: Command) -> list[Any]:
@@ -83,9 +77,7 @@ class RedisClient:
             UnavailableError: none was sent.
             UnknownOutcomeError: sent, and the connection was lost or silent before the replies.
         """
-        connection = self._connection
-        if connection is None or connection.closed:
-            connection = await self.connection()
+        connection = await self._link.get()
         replies = await connection.request(commands)
         for reply in replies:
             if isinstance(reply, ReplyError):
@@ -98,46 +90,13 @@ class RedisClient:
         Raises:
             UnavailableError: there is none.
         """
-        connection = self._connection
-        if connection is not None and not connection.closed:
-            return connection
-        if self._closed:
-            raise UnavailableError("this Redis client is closed")
-        if self._connecting is None or self._connecting.done():
-            self._first_attempt.clear()
-            self._connecting = asyncio.create_task(self._connect_with_backoff())
-        await self._first_attempt.wait()
-        connection = self._connection
-        if connection is None or connection.closed:
-            reason = connection.closed_because if connection else self._reason
-            raise UnavailableError(f"Redis at {self._address} is away: {reason}")
-        return connection
+        return await self._link.get()
 
     async def close(self) -> None:
         """Close the connection for good. Idempotent; calls in flight have an unknown outcome."""
-        self._closed = True
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.wait({self._connecting})
-        self._first_attempt.set()
-        if self._connection is not None:
-            self._connection.close("this client was closed")
-
-    async def _connect_with_backoff(self) -> None:
-        backoff_seconds = _BACKOFF_FIRST_SECONDS
-        while True:
-            self._connection = None
-            try:
-                self._connection = await self._open()
-            except Exception as error:  # noqa: BLE001  # whatever it is, callers wait to hear it
-                self._reason = str(error) or type(error).__name__
-            else:
-                return
-            finally:
-                self._first_attempt.set()
-            jitter = random.uniform(0.5, 1.0)  # noqa: S311  # no secret
-            await asyncio.sleep(backoff_seconds * jitter)
-            backoff_seconds = min(2 * backoff_seconds, _BACKOFF_MAX_SECONDS)
+        await self._link.close()
+        if self._link.latest is not None:
+            self._link.latest.close("this client was closed")
 
     async def _open(self) -> RedisConnection:
         connection = RedisConnection(

@@ -115,7 +115,7 @@ class RedisConnection(asyncio.Protocol):
         if self.closed:
             return
         self.closed = True
-        self.closed_because = reason
+        self.closed_because = reason or "lost"
         if self._transport is not None:
             self._transport.abort()
         if self._watch is not None:

@@ -3,10 +3,12 @@
 from importlib import resources
 from typing import Final
 
-STREAM: Final = "order_queue"
+from polyglot_persistence.ports.queue import QUEUE_NAME
+
+STREAM: Final = QUEUE_NAME
 GROUP: Final = "workers"
 
-CERTAIN_AFTER: Final = "order_queue:certain"
+CERTAIN_AFTER: Final = f"{STREAM}:certain"
 """Where `CERTAIN` keeps what it found."""
 
 RELEASED_OWNER: Final = "released"

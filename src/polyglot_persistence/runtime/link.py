@@ -1,0 +1,90 @@
+"""A link to a server that is kept alive: opened at its first use, and again when it is lost.
+
+Invariant: while the server is away calls fail at once; one background task tries to connect.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, Protocol, TypeVar
+
+from polyglot_persistence.errors import UnavailableError
+
+PAUSE_FIRST_SECONDS: Final = 0.05
+
+
+class Link(Protocol):
+    """What is kept alive; once it is closed it never comes back."""
+
+    @property
+    def closed_because(self) -> str:
+        """Why it can no longer be used; empty while it can."""
+
+    def close(self, reason: str) -> None:
+        """End it at once."""
+
+
+AnyLink = TypeVar("AnyLink", bound=Link)
+
+
+class KeepAlive(Generic[AnyLink]):
+    """The link to one server; pauses between attempts double up to `pause_seconds_max`."""
+
+    def __init__(
+        self, server: str, open_link: Callable[[], Awaitable[AnyLink]], *, pause_seconds_max: float
+    ) -> None:
+        self.latest: AnyLink | None = None
+        """The link that was opened last; it may be closed."""
+        self._server = server
+        self._open_link = open_link
+        self._pause_seconds_max = pause_seconds_max
+        self._connecting: asyncio.Task[None] | None = None
+        self._first_attempt = asyncio.Event()
+        self._reason = "never connected"
+        self._closed = False
+
+    async def get(self) -> AnyLink:
+        """Return the link, waiting for one attempt at most, and not if the last one failed.
+
+        Raises:
+            UnavailableError: there is none.
+        """
+        link = self.latest
+        if link is not None and not link.closed_because:
+            return link
+        if self._closed:
+            raise UnavailableError(f"the connection to {self._server} was closed")
+        if self._connecting is None or self._connecting.done():
+            self._first_attempt.clear()
+            self._connecting = asyncio.create_task(self._connect())
+        await self._first_attempt.wait()
+        link = self.latest
+        if link is None or link.closed_because:
+            reason = link.closed_because if link else self._reason
+            raise UnavailableError(f"{self._server} is away: {reason}")
+        return link
+
+    async def close(self) -> None:
+        """Open no further link; the latest one is its owner's to close. Idempotent."""
+        self._closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait({self._connecting})
+        self._first_attempt.set()
+
+    async def _connect(self) -> None:
+        pause_seconds = PAUSE_FIRST_SECONDS
+        if self.latest is not None:
+            self.latest.close("given up")  # a part of it may still be open
+            self.latest = None
+        while True:
+            try:
+                self.latest = await self._open_link()
+            except Exception as error:  # noqa: BLE001  # whatever it is, callers wait for it
+                self._reason = str(error) or type(error).__name__
+            else:
+                return
+            finally:
+                self._first_attempt.set()
+            await asyncio.sleep(pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
+            pause_seconds = min(2 * pause_seconds, self._pause_seconds_max)
