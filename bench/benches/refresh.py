@@ -14,7 +14,7 @@ from bench.figures import Figure, Goal
 from bench.stores import Record
 from polyglot_persistence.adapters.postgres.migrate import migrate
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
+from polyglot_persistence.adapters.postgres.record import PostgresRecord
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 
 FEW, MANY = 150_000, 1_500_000
@@ -78,7 +78,7 @@ async def _persist(record: Record, first: int, last: int) -> None:
     pool = PostgresPool(
         record.dsn, size_max=WRITERS, connect_timeout_seconds=10, statement_timeout_seconds=60
     )
-    store = PostgresOrderStore(pool)
+    store = PostgresRecord(pool)
     batches = (_batch(n) for n in range(first, last, BATCH))
 
     async def write(batches: Iterator[list[AcceptedOrder]]) -> None:

@@ -12,7 +12,7 @@ from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.adapters.postgres.migrate import migrate
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.record import Record
 from polyglot_persistence.ports.search import SearchIndex
 from tests.simulation.stores.record import RecordServer
 from tests.support.addresses import (
@@ -114,7 +114,7 @@ def tables(
 
 
 @pytest.fixture
-def store(record: RecordEngine) -> OrderStore:
+def store(record: RecordEngine) -> Record:
     """The record's orders."""
     return record.store()
 

@@ -12,7 +12,7 @@ from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import AMOUNT_MAX, AcceptedOrder, Order, new_id
 from polyglot_persistence.ports.audit import ID_MAX, ID_MIN, AuditedRecord, Freshness, RangeSum
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.record import Record
 from tests.support.record import Onlooker
 from tests.support.records import RecordEngine
 
@@ -36,7 +36,7 @@ def sale(
 
 
 async def test_the_record_computes_the_documents_checksum(
-    store: OrderStore, audited: AuditedRecord
+    store: Record, audited: AuditedRecord
 ) -> None:
     """Of every kind of id, name, amount and moment."""
     rng = random.Random(5)
@@ -60,7 +60,7 @@ async def test_the_record_computes_the_documents_checksum(
     )
 
 
-async def test_ranges_cover_every_id_once(store: OrderStore, audited: AuditedRecord) -> None:
+async def test_ranges_cover_every_id_once(store: Record, audited: AuditedRecord) -> None:
     """From the lowest to the highest possible, whatever their number."""
     await store.persist([sale() for _ in range(25)])
     for size in (1, 7, 25, 26):
@@ -76,7 +76,7 @@ async def test_ranges_cover_every_id_once(store: OrderStore, audited: AuditedRec
         assert lasts == sorted(set(lasts), key=lambda last: last.int)
 
 
-async def test_what_waits_to_be_indexed_is_told(store: OrderStore, audited: AuditedRecord) -> None:
+async def test_what_waits_to_be_indexed_is_told(store: Record, audited: AuditedRecord) -> None:
     """By the outbox, or because it never can be; an unknown id has no checksum."""
     waiting, done, refused, unknown = sale(), sale(), sale(), new_id()
     await store.persist([waiting])
@@ -92,7 +92,7 @@ async def test_what_waits_to_be_indexed_is_told(store: OrderStore, audited: Audi
 
 
 async def test_ids_to_be_indexed_again_come_out_of_the_outbox(
-    store: OrderStore, audited: AuditedRecord
+    store: Record, audited: AuditedRecord
 ) -> None:
     """Orders as they are, what is none as gone, and none of them as new."""
     new, old, gone = sale(), sale(), new_id()
@@ -109,7 +109,7 @@ async def test_ids_to_be_indexed_again_come_out_of_the_outbox(
 
 
 async def test_days_are_found_by_orders_and_by_cells(
-    store: OrderStore, audited: AuditedRecord, seen: Onlooker
+    store: Record, audited: AuditedRecord, seen: Onlooker
 ) -> None:
     """A day of which only a cell is left is compared as well."""
     await store.persist([sale(NOON), sale(NOON - timedelta(days=40))])
@@ -136,7 +136,7 @@ PLANTED = {
 @pytest.mark.parametrize("planted", PLANTED.values(), ids=PLANTED.keys())
 @pytest.mark.parametrize("rollup", ["quarter_hours", "product_days"])
 async def test_a_wrong_cell_is_found_and_put_right(
-    store: OrderStore, audited: AuditedRecord, seen: Onlooker, rollup: str, planted: str
+    store: Record, audited: AuditedRecord, seen: Onlooker, rollup: str, planted: str
 ) -> None:
     """Found without being touched, then right to the cent, and right at another look."""
     await store.persist([sale(NOON + timedelta(minutes=7 * n), "2.50") for n in range(8)])
@@ -154,7 +154,7 @@ async def test_a_wrong_cell_is_found_and_put_right(
 
 
 async def test_a_cell_of_no_order_is_removed(
-    store: OrderStore, audited: AuditedRecord, seen: Onlooker
+    store: Record, audited: AuditedRecord, seen: Onlooker
 ) -> None:
     """In all of its slots, also one that adds up to nothing."""
     await store.persist([sale()])
@@ -169,7 +169,7 @@ async def test_a_cell_of_no_order_is_removed(
 
 
 async def test_cells_are_put_right_while_orders_come_in(
-    store: OrderStore, audited: AuditedRecord, seen: Onlooker
+    store: Record, audited: AuditedRecord, seen: Onlooker
 ) -> None:
     """Whatever is persisted meanwhile, no drift is invented and none is left."""
     for n in range(4):
@@ -214,7 +214,7 @@ async def test_cells_are_put_right_while_orders_come_in(
 
 
 async def test_orders_that_are_under_way_are_no_drift(
-    store: OrderStore, audited: AuditedRecord, seen: Onlooker
+    store: Record, audited: AuditedRecord, seen: Onlooker
 ) -> None:
     """A transaction that has written and not committed is in neither sum."""
     await store.persist([sale()])
@@ -254,7 +254,7 @@ async def test_freshness_adds_up_over_processes_and_a_day(
     assert await audited.freshness() == Freshness(10, 2, 6, 8)
 
 
-async def test_an_outbox_row_is_done_once(store: OrderStore) -> None:
+async def test_an_outbox_row_is_done_once(store: Record) -> None:
     """Whoever deletes it is told so; who comes later, or finds it claimed, is not."""
     claimed = (await store.persist([sale()])).outbox_id
     assert claimed is not None

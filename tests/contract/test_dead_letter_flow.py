@@ -12,7 +12,7 @@ import pytest_asyncio
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.adapters.postgres.dead_letters import PostgresDeadLetters
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
+from polyglot_persistence.adapters.postgres.record import PostgresRecord
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetter, LetterFilter, Stage
 from polyglot_persistence.domain.entry import EntryState
@@ -307,7 +307,7 @@ async def test_two_operators_at_once_do_everything_once(
     orders = [accepted() for _ in range(200)]
     await stand.bury(orders)
     other = DeadLetterFlow(
-        PostgresDeadLetters(pool), PostgresOrderStore(pool), stand.cache, stand.persist
+        PostgresDeadLetters(pool), PostgresRecord(pool), stand.cache, stand.persist
     )
     replayed, discarded = await asyncio.gather(
         stand.whole_run(stand.flow.replay_slice, ALL),

@@ -12,7 +12,7 @@ from polyglot_persistence.domain.dead_letter import DeadLetter, DeadLetterRow, L
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports.dead_letters import DeadLetters
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.record import Record
 from tests.support.orders import accepted
 from tests.support.record import Onlooker, pool_on
 from tests.support.records import RecordEngine, Tables
@@ -43,7 +43,7 @@ async def ids(letters: DeadLetters, chosen: LetterFilter = ALL) -> Sequence[int]
 
 
 async def test_pages_hold_every_letter_once_latest_first(
-    store: OrderStore, letters: DeadLetters
+    store: Record, letters: DeadLetters
 ) -> None:
     """Strictly below the last id, so that letters that come or go meanwhile repeat nothing."""
     buried = [letter(payload=b"%d" % number) for number in range(7)]
@@ -61,7 +61,7 @@ async def test_pages_hold_every_letter_once_latest_first(
     assert abs(walked[0].first_at - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-async def test_a_page_has_payloads_only_in_part(store: OrderStore, letters: DeadLetters) -> None:
+async def test_a_page_has_payloads_only_in_part(store: Record, letters: DeadLetters) -> None:
     """A payload can be a whole message; `read` has all of it."""
     payload = b"\x00\xff" * 500_000
     await store.bury([letter(payload=payload)])
@@ -73,7 +73,7 @@ async def test_a_page_has_payloads_only_in_part(store: OrderStore, letters: Dead
     assert whole == row._replace(letter=row.letter._replace(payload=payload))
 
 
-async def test_every_filter_says_what_is_meant(store: OrderStore, letters: DeadLetters) -> None:
+async def test_every_filter_says_what_is_meant(store: Record, letters: DeadLetters) -> None:
     """Each alone, and all together; upper and lower case are equal, and nothing is syntax."""
     order_id, unit_id = new_id(), new_id()
     meant = letter(order_id, unit_id=unit_id, reason="100 % OUT of _range_", stage=Stage.INDEX)
@@ -106,7 +106,7 @@ async def test_every_filter_says_what_is_meant(store: OrderStore, letters: DeadL
 
 
 async def test_letters_are_counted_by_stage_and_kind_of_reason(
-    store: OrderStore, letters: DeadLetters
+    store: Record, letters: DeadLetters
 ) -> None:
     """Ids and positions in a reason make no kind of their own; codes do."""
     await store.bury(
@@ -126,7 +126,7 @@ async def test_letters_are_counted_by_stage_and_kind_of_reason(
 
 
 async def test_more_kinds_than_anybody_reads_are_counted_all_the_same(
-    store: OrderStore, letters: DeadLetters
+    store: Record, letters: DeadLetters
 ) -> None:
     """The list is bounded, the total is not."""
     await store.bury([letter(reason=f"reason {number:03}") for number in range(150)])
@@ -134,7 +134,7 @@ async def test_more_kinds_than_anybody_reads_are_counted_all_the_same(
     assert (counts.letters, len(counts.groups)) == (150, 100)
 
 
-async def test_letters_are_read_by_id_and_unit(store: OrderStore, letters: DeadLetters) -> None:
+async def test_letters_are_read_by_id_and_unit(store: Record, letters: DeadLetters) -> None:
     """What is not there is left out; a unit's letters are all found."""
     unit_id = new_id()
     members = [letter(unit_id=unit_id, stage=stage) for stage in (Stage.DECODE, Stage.PERSIST)]
@@ -148,7 +148,7 @@ async def test_letters_are_read_by_id_and_unit(store: OrderStore, letters: DeadL
 
 
 async def test_discarded_letters_are_gone_and_no_others(
-    store: OrderStore, letters: DeadLetters
+    store: Record, letters: DeadLetters
 ) -> None:
     """Twice is as good as once."""
     await store.bury([letter(), letter(), letter()])
@@ -159,7 +159,7 @@ async def test_discarded_letters_are_gone_and_no_others(
 
 
 async def test_a_letter_that_is_being_replayed_is_not_waited_for(
-    store: OrderStore, letters: DeadLetters, seen: Onlooker
+    store: Record, letters: DeadLetters, seen: Onlooker
 ) -> None:
     """The transaction that persists its order deletes it, or does not."""
     await store.bury([letter()])
@@ -171,7 +171,7 @@ async def test_a_letter_that_is_being_replayed_is_not_waited_for(
 
 
 async def test_a_letter_of_the_index_goes_into_the_outbox(
-    store: OrderStore, letters: DeadLetters, tables: Tables
+    store: Record, letters: DeadLetters, tables: Tables
 ) -> None:
     """In its place, once for each order; letters of other stages stay where they are."""
     orders = [accepted() for _ in range(2)]
@@ -232,7 +232,7 @@ async def test_a_turn_that_does_not_come_is_unavailable(
                 pytest.fail("two had the turn")
 
 
-async def test_attempts_are_counted_until_one_is_survived(store: OrderStore) -> None:
+async def test_attempts_are_counted_until_one_is_survived(store: Record) -> None:
     """By subject; one that was cut short is taken back."""
     assert await store.begin_attempts(["a"]) == {"a": 1}
     assert await store.begin_attempts(["a"]) == {"a": 2}
@@ -245,7 +245,7 @@ async def test_attempts_are_counted_until_one_is_survived(store: OrderStore) -> 
     assert await store.begin_attempts(["b"]) == {"b": 2}
 
 
-async def test_several_attempts_are_counted_together(store: OrderStore) -> None:
+async def test_several_attempts_are_counted_together(store: Record) -> None:
     """In whatever order, once each; and only those that are not survived are told."""
     assert await store.begin_attempts(["b", "a"]) == {"a": 1, "b": 1}
     assert await store.begin_attempts(["c", "b"]) == {"b": 2, "c": 1}
@@ -255,7 +255,7 @@ async def test_several_attempts_are_counted_together(store: OrderStore) -> None:
     assert await store.attempted(["a", "b", "c"]) == {"c"}
 
 
-async def test_attempts_of_yesterday_are_forgotten(store: OrderStore, seen: Onlooker) -> None:
+async def test_attempts_of_yesterday_are_forgotten(store: Record, seen: Onlooker) -> None:
     """Of a suspect that never came again; those of today stay."""
     await store.begin_attempts(["old"])
     await store.begin_attempts(["young"])

@@ -12,14 +12,15 @@ import pytest
 import pytest_asyncio
 
 from polyglot_persistence.adapters.clock import SystemClock
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
+from polyglot_persistence.adapters.postgres.record import PostgresRecord
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.flows.behind.persist import PersistFlow
 from polyglot_persistence.flows.behind.sweep import QueueProgress
-from polyglot_persistence.ports.orders import OrderStore, Persisted
+from polyglot_persistence.ports.orders import Persisted
 from polyglot_persistence.ports.queue import Consumer, Queue
+from polyglot_persistence.ports.record import Record
 from polyglot_persistence.worker.persister import Persister, PersisterLimits
 from tests.support.addresses import BUNDLED_POSTGRES
 from tests.support.eventually import eventually
@@ -45,10 +46,10 @@ async def server(
         yield server
 
 
-class Record:
+class WatchedRecord:
     """The record, which answers pings and persists nothing for as long as it is told."""
 
-    def __init__(self, store: OrderStore) -> None:
+    def __init__(self, store: Record) -> None:
         self._store = store
         self.away = True
         self.batches: list[int] = []
@@ -89,12 +90,12 @@ async def test_what_an_outage_handed_back_is_persisted_in_batches(
     queue = await server.process()
     for number in range(MESSAGES):
         await queue.publish(message([accepted(number)]))
-    record, channels = Record(PostgresOrderStore(pool)), Channels(await server.process())
+    record, channels = WatchedRecord(PostgresRecord(pool)), Channels(await server.process())
     clock, cache = SystemClock(), ScriptedCache()
     persister = Persister(
         PersistFlow(cast("Any", record), cast("Any", cache), clock),
         queue=cast("Any", channels),
-        store=cast("Any", record),
+        record=cast("Any", record),
         end_warming=cache.end_warming,
         offer=lambda _: None,
         progress=QueueProgress(),

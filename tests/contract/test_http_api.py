@@ -14,8 +14,8 @@ import pytest_asyncio
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.adapters.postgres.dead_letters import PostgresDeadLetters
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
+from polyglot_persistence.adapters.postgres.record import PostgresRecord
 from polyglot_persistence.adapters.postgres.sales import PostgresSalesView
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.adapters.redis.cache import RedisCache
 from polyglot_persistence.adapters.redis.client import RedisClient
 from polyglot_persistence.adapters.valkey_streams.queue import ValkeyStreamsQueue
@@ -73,7 +73,7 @@ class Api:
     """One API process, and a worker's persist flow beside it."""
 
     def __init__(self, pool: PostgresPool, open_client: Callable[[], RedisClient]) -> None:
-        self.store = PostgresOrderStore(pool)
+        self.store = PostgresRecord(pool)
         self.cache = RedisCache(open_client(), clean_ttl_seconds=60, durable=None)
         self.queue = ValkeyStreamsQueue(open_client(), open_client, claim_idle_seconds=5.0)
         clock = SystemClock()

@@ -21,7 +21,7 @@ from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.flows.watch.health import HealthFlow
 from polyglot_persistence.flows.watch.live import LiveFlow
 from polyglot_persistence.flows.watch.system_state import SystemStateFlow
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.record import Record
 from polyglot_persistence.runtime.repeat import repeat
 from tests.support.addresses import BUNDLED
 from tests.support.eventually import eventually
@@ -124,7 +124,7 @@ class Serving:
 
 
 @pytest_asyncio.fixture
-async def serving(store: OrderStore, redis_url: str) -> AsyncIterator[Serving]:
+async def serving(store: Record, redis_url: str) -> AsyncIterator[Serving]:
     """A server that two pages may watch."""
 
     def open_client() -> RedisClient:
@@ -146,7 +146,7 @@ async def serving(store: OrderStore, redis_url: str) -> AsyncIterator[Serving]:
 
 
 @BUNDLED
-async def test_a_page_hears_of_the_stores(serving: Serving, store: OrderStore) -> None:
+async def test_a_page_hears_of_the_stores(serving: Serving, store: Record) -> None:
     """First health and figures, then figures whenever there are new ones."""
     await store.persist([accepted(), accepted()])
     await serving.cache.accept([single(accepted())])
@@ -225,7 +225,7 @@ async def test_silence_is_filled_with_comments(
     assert await listener.block() == {"": "still here"}
 
 
-async def test_progress_counts_each_order_once(store: OrderStore) -> None:
+async def test_progress_counts_each_order_once(store: Record) -> None:
     """An order that comes again adds nothing, and the outbox has what is not yet searchable."""
     batch = [accepted() for _ in range(3)]
     persisted = await store.persist(batch)
@@ -239,12 +239,12 @@ async def test_progress_counts_each_order_once(store: OrderStore) -> None:
     assert (progress.persisted, progress.outbox_orders) == (4, 1)
 
 
-async def test_progress_of_an_empty_record(store: OrderStore) -> None:
+async def test_progress_of_an_empty_record(store: Record) -> None:
     """Zeros, and nothing that is the oldest or the latest."""
     assert await store.progress(dead_letters_max=10) == (0, 0, None, 0, None, None)
 
 
-async def test_progress_counts_dead_letters_up_to_a_bound(store: OrderStore) -> None:
+async def test_progress_counts_dead_letters_up_to_a_bound(store: Record) -> None:
     """The latest one's id changes with each that comes."""
     seen = []
     for _ in range(3):

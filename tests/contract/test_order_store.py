@@ -1,4 +1,4 @@
-"""The contract of `OrderStore.persist`: whole units, once, with rollup, outbox and dead letters."""
+"""The contract of `Record.persist`: whole units, once, with rollup, outbox and dead letters."""
 
 import asyncio
 import random
@@ -15,7 +15,8 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import AcceptedOrder, Order, from_micros, new_id, to_micros
 from polyglot_persistence.errors import PoisonError
-from polyglot_persistence.ports.orders import OrderStore, StoredOrder
+from polyglot_persistence.ports.orders import StoredOrder
+from polyglot_persistence.ports.record import Record
 from tests.support.orders import accepted
 from tests.support.record import Onlooker, onlooker
 from tests.support.records import Tables
@@ -48,7 +49,7 @@ def letter(order_id: UUID, payload: bytes = b"{}", stage: Stage = Stage.PERSIST)
 
 
 async def test_persisted_orders_stand_in_the_record_as_they_were_accepted(
-    store: OrderStore, tables: Tables
+    store: Record, tables: Tables
 ) -> None:
     """Every field survives exactly: the cents, the microseconds, the text."""
     order = accepted(0.000001, name="Käse „alt“ 🧀 O'Hara", amount="9999999999.99")
@@ -69,7 +70,7 @@ async def test_persisted_orders_stand_in_the_record_as_they_were_accepted(
     assert str(persisted.stored[zero.order.id].order.amount) == "0.00"
 
 
-async def test_redelivery_counts_nothing_twice(store: OrderStore, tables: Tables) -> None:
+async def test_redelivery_counts_nothing_twice(store: Record, tables: Tables) -> None:
     """A batch that comes again is stored, as it stands, and feeds neither rollup nor outbox."""
     batch = [accepted(second, amount=f"{second}.01") for second in range(20)]
     first = await store.persist(batch)
@@ -81,7 +82,7 @@ async def test_redelivery_counts_nothing_twice(store: OrderStore, tables: Tables
     assert len(await tables.outbox()) == 1
 
 
-async def test_only_new_rows_feed_rollup_and_outbox(store: OrderStore, tables: Tables) -> None:
+async def test_only_new_rows_feed_rollup_and_outbox(store: Record, tables: Tables) -> None:
     """Of a batch that is partly there, the outbox row holds the rest, and so does the rollup."""
     old, new = [accepted() for _ in range(3)], [accepted(amount="0.05") for _ in range(4)]
     await store.persist(old)
@@ -93,7 +94,7 @@ async def test_only_new_rows_feed_rollup_and_outbox(store: OrderStore, tables: T
     await tables.assert_rollup_exact()
 
 
-async def test_an_id_twice_in_a_batch_is_one_order(store: OrderStore, tables: Tables) -> None:
+async def test_an_id_twice_in_a_batch_is_one_order(store: Record, tables: Tables) -> None:
     """The second is treated as if it came later: the same content counts once."""
     order, other = accepted(), accepted()
     persisted = await store.persist([order, other, order])
@@ -104,7 +105,7 @@ async def test_an_id_twice_in_a_batch_is_one_order(store: OrderStore, tables: Ta
 
 
 async def test_an_id_twice_with_other_content_is_a_conflict_with_the_first(
-    store: OrderStore, tables: Tables
+    store: Record, tables: Tables
 ) -> None:
     """The first of the batch wins; the second is reported with the row that it met."""
     first = accepted(amount="1.00")
@@ -115,7 +116,7 @@ async def test_an_id_twice_with_other_content_is_a_conflict_with_the_first(
     await tables.assert_rollup_exact()
 
 
-async def test_a_conflict_leaves_out_its_whole_unit(store: OrderStore, tables: Tables) -> None:
+async def test_a_conflict_leaves_out_its_whole_unit(store: Record, tables: Tables) -> None:
     """Nothing of the unit is stored or counted; the rest of the batch is."""
     taken = accepted(name="taken")
     await store.persist([taken])
@@ -142,7 +143,7 @@ async def test_a_conflict_leaves_out_its_whole_unit(store: OrderStore, tables: T
 @pytest.mark.parametrize("seconds", [-5.0, 0.0, 86_400.0])
 @pytest.mark.parametrize("stored", [[0], [1, 2], [0, 2]], ids=["first", "rest", "two"])
 async def test_a_keyed_bulk_of_which_a_part_is_stored(
-    store: OrderStore, tables: Tables, stored: Sequence[int], seconds: float
+    store: Record, tables: Tables, stored: Sequence[int], seconds: float
 ) -> None:
     """Its own part is completed; its first order from another moment is another bulk's."""
     first, other = new_id(), accepted(name="other")
@@ -163,7 +164,7 @@ async def test_a_keyed_bulk_of_which_a_part_is_stored(
     await tables.assert_rollup_exact()
 
 
-async def test_a_batch_of_conflicts_only_stores_nothing(store: OrderStore, tables: Tables) -> None:
+async def test_a_batch_of_conflicts_only_stores_nothing(store: Record, tables: Tables) -> None:
     """All left out: the rows as they stand, and no outbox row."""
     orders = [accepted() for _ in range(3)]
     first = await store.persist(orders)
@@ -175,7 +176,7 @@ async def test_a_batch_of_conflicts_only_stores_nothing(store: OrderStore, table
     assert len(await tables.outbox()) == 1
 
 
-async def test_what_met_only_a_left_out_unit_is_stored(store: OrderStore, tables: Tables) -> None:
+async def test_what_met_only_a_left_out_unit_is_stored(store: Record, tables: Tables) -> None:
     """A unit set aside for an earlier one is tried again once that one is left out itself."""
     taken = accepted(name="taken")
     await store.persist([taken])
@@ -193,7 +194,7 @@ async def test_what_met_only_a_left_out_unit_is_stored(store: OrderStore, tables
     await tables.assert_rollup_exact()
 
 
-async def test_created_at_counts_only_where_it_was_given(store: OrderStore) -> None:
+async def test_created_at_counts_only_where_it_was_given(store: Record) -> None:
     """A retried request has a new moment and is the same order; an imported one is not."""
     order = accepted()
     await store.persist([order])
@@ -206,7 +207,7 @@ async def test_created_at_counts_only_where_it_was_given(store: OrderStore) -> N
     assert (await store.persist([imported])).conflicts.keys() == {order.order.id}
 
 
-async def test_a_unit_that_contradicts_itself_is_poison(store: OrderStore, tables: Tables) -> None:
+async def test_a_unit_that_contradicts_itself_is_poison(store: Record, tables: Tables) -> None:
     """One id with two contents in one unit can never be stored whole."""
     unit = bulk("a", "b")
     unit[1] = changed(unit[0], product_name="b")
@@ -231,7 +232,7 @@ async def test_a_unit_that_contradicts_itself_is_poison(store: OrderStore, table
     ids=str,
 )
 async def test_what_postgres_can_never_hold_is_poison(
-    store: OrderStore, tables: Tables, content: dict[str, object]
+    store: Record, tables: Tables, content: dict[str, object]
 ) -> None:
     """It is refused for good, its batch is rolled back, and the next call is served."""
     good = accepted()
@@ -242,7 +243,7 @@ async def test_what_postgres_can_never_hold_is_poison(
 
 
 async def test_persisting_removes_the_dead_letters_of_what_it_inserts(
-    store: OrderStore, tables: Tables
+    store: Record, tables: Tables
 ) -> None:
     """A replayed order is dead no longer; the letters of others stay."""
     replayed, other = accepted(), accepted()
@@ -257,7 +258,7 @@ async def test_persisting_removes_the_dead_letters_of_what_it_inserts(
 
 
 async def test_persisting_keeps_the_dead_letters_of_another_order_under_its_id(
-    store: OrderStore, tables: Tables
+    store: Record, tables: Tables
 ) -> None:
     """That one was accepted, too: it must not vanish because the first one is persisted."""
     first = accepted()
@@ -272,7 +273,7 @@ async def test_persisting_keeps_the_dead_letters_of_another_order_under_its_id(
     assert not found.dead
 
 
-async def test_a_refused_unit_keeps_its_dead_letters(store: OrderStore, tables: Tables) -> None:
+async def test_a_refused_unit_keeps_its_dead_letters(store: Record, tables: Tables) -> None:
     """What is rolled back removes nothing."""
     taken = accepted()
     await store.persist([taken])
@@ -285,14 +286,14 @@ async def test_a_refused_unit_keeps_its_dead_letters(store: OrderStore, tables: 
     assert len(await tables.letters()) == 1
 
 
-async def test_an_empty_batch_is_nothing(store: OrderStore) -> None:
+async def test_an_empty_batch_is_nothing(store: Record) -> None:
     """There is nothing to store, so nothing is."""
     persisted = await store.persist([])
     assert persisted == ({}, frozenset(), None, {})
 
 
 async def test_overlapping_batches_at_once_neither_deadlock_nor_count_twice(
-    store: OrderStore, tables: Tables
+    store: Record, tables: Tables
 ) -> None:
     """Shuffled batches from six connections: every order goes in once, whoever brings it first."""
     random_numbers = random.Random(20_260_101)
@@ -316,7 +317,7 @@ async def test_overlapping_batches_at_once_neither_deadlock_nor_count_twice(
 
 
 async def test_a_conflict_that_commits_meanwhile_is_still_seen(
-    store: OrderStore, seen: Onlooker, record_dsn: str
+    store: Record, seen: Onlooker, record_dsn: str
 ) -> None:
     """An id that another transaction was just inserting: its content decides, once it committed."""
     unit = bulk("a", "b")
@@ -337,7 +338,7 @@ async def test_a_conflict_that_commits_meanwhile_is_still_seen(
 
 
 async def test_the_rollback_of_a_rival_lets_the_order_in(
-    store: OrderStore, seen: Onlooker, record_dsn: str
+    store: Record, seen: Onlooker, record_dsn: str
 ) -> None:
     """An id that another transaction inserted and took back is new."""
     order = accepted()
@@ -376,7 +377,7 @@ BATCHES = st.lists(
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batch=BATCHES)
 async def test_the_rollup_is_the_sum_over_the_orders(
-    store: OrderStore, tables: Tables, batch: Sequence[AcceptedOrder]
+    store: Record, tables: Tables, batch: Sequence[AcceptedOrder]
 ) -> None:
     """Whatever comes, however often, before 1970 or far ahead: rollup and record agree."""
     persisted = await store.persist(batch)
@@ -385,7 +386,7 @@ async def test_the_rollup_is_the_sum_over_the_orders(
     await tables.assert_rollup_exact()
 
 
-async def test_a_stored_order_is_what_a_later_reader_gets(store: OrderStore) -> None:
+async def test_a_stored_order_is_what_a_later_reader_gets(store: Record) -> None:
     """What persist returns and what find returns are equal, type by type."""
     order = accepted()
     stored = (await store.persist([order])).stored[order.order.id]

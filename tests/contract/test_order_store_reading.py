@@ -1,4 +1,4 @@
-"""The contract of `OrderStore`: finding, paging, and the dead letters."""
+"""The contract of `Record`: finding, paging, and the dead letters."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -7,7 +7,7 @@ import pytest
 
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import new_id
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.record import Record
 from tests.support.orders import accepted
 from tests.support.records import Tables
 
@@ -21,7 +21,7 @@ def letter(
     return DeadLetter(order_id, order_id, payload, reason, stage, 1)
 
 
-async def test_find_tells_rows_dead_letters_and_unknown_ids_apart(store: OrderStore) -> None:
+async def test_find_tells_rows_dead_letters_and_unknown_ids_apart(store: Record) -> None:
     """A row, a dead letter, nothing: each id is in the one place where it belongs."""
     stored, dead, unknown = accepted(), new_id(), new_id()
     await store.persist([stored])
@@ -34,7 +34,7 @@ async def test_find_tells_rows_dead_letters_and_unknown_ids_apart(store: OrderSt
     assert abs(found.dead[dead].first_at - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-async def test_a_row_counts_more_than_a_dead_letter(store: OrderStore) -> None:
+async def test_a_row_counts_more_than_a_dead_letter(store: Record) -> None:
     """Of an id with both (a refused second order) only the row is told."""
     stored = accepted()
     await store.persist([stored])
@@ -44,14 +44,14 @@ async def test_a_row_counts_more_than_a_dead_letter(store: OrderStore) -> None:
     assert found.dead == {}
 
 
-async def test_a_letter_of_the_index_is_no_dead_order(store: OrderStore) -> None:
+async def test_a_letter_of_the_index_is_no_dead_order(store: Record) -> None:
     """An order that cannot be indexed is persisted all the same."""
     order_id = new_id()
     await store.bury([letter(order_id, stage=Stage.INDEX)])
     assert (await store.find([order_id])).dead == {}
 
 
-async def test_the_latest_of_several_letters_is_told(store: OrderStore) -> None:
+async def test_the_latest_of_several_letters_is_told(store: Record) -> None:
     """Another payload under the same id is another letter."""
     order_id = new_id()
     await store.bury([letter(order_id, b"1", Stage.DECODE)])
@@ -61,7 +61,7 @@ async def test_the_latest_of_several_letters_is_told(store: OrderStore) -> None:
     assert (await store.find([order_id])).dead[order_id].letter.payload == b"1"
 
 
-async def test_find_reads_the_epoch_with_any_number_of_ids(store: OrderStore) -> None:
+async def test_find_reads_the_epoch_with_any_number_of_ids(store: Record) -> None:
     """Also for no ids, and for one without anything; before there is an epoch it is empty."""
     assert (await store.find([])) == ({}, {}, "")
     epoch = await store.new_epoch()
@@ -69,7 +69,7 @@ async def test_find_reads_the_epoch_with_any_number_of_ids(store: OrderStore) ->
     assert (await store.find([new_id(), new_id()])).epoch == epoch
 
 
-async def test_pages_hold_every_order_once_newest_first(store: OrderStore) -> None:
+async def test_pages_hold_every_order_once_newest_first(store: Record) -> None:
     """By creation and then id; equal moments are not lost between two pages."""
     orders = [accepted(second=i // 3) for i in range(20)]
     await store.persist(orders)
@@ -86,13 +86,13 @@ async def test_pages_hold_every_order_once_newest_first(store: OrderStore) -> No
     assert [row.order for row in await store.page(None, 100)] == expected
 
 
-async def test_a_page_of_an_empty_record_is_empty(store: OrderStore) -> None:
+async def test_a_page_of_an_empty_record_is_empty(store: Record) -> None:
     """There is nothing, before any position."""
     assert await store.page(None, 10) == []
     assert await store.page((datetime.now(UTC), new_id()), 10) == []
 
 
-async def test_burying_again_only_counts_up(store: OrderStore, tables: Tables) -> None:
+async def test_burying_again_only_counts_up(store: Record, tables: Tables) -> None:
     """The same order, stage and payload is the same letter, with its latest reason and moment."""
     order_id = new_id()
     await store.bury([letter(order_id)])
@@ -106,9 +106,7 @@ async def test_burying_again_only_counts_up(store: OrderStore, tables: Tables) -
     assert len(await tables.letters()) == 1
 
 
-async def test_another_stage_or_payload_is_another_letter(
-    store: OrderStore, tables: Tables
-) -> None:
+async def test_another_stage_or_payload_is_another_letter(store: Record, tables: Tables) -> None:
     """All three tell letters apart."""
     order_id = new_id()
     await store.bury(
@@ -122,7 +120,7 @@ async def test_another_stage_or_payload_is_another_letter(
     assert [row.attempts for row in await tables.letters()] == [1] * 4
 
 
-async def test_a_payload_without_an_id_is_one_letter_too(store: OrderStore, tables: Tables) -> None:
+async def test_a_payload_without_an_id_is_one_letter_too(store: Record, tables: Tables) -> None:
     """Unreadable bytes that come again and again do not fill the table."""
     unreadable = letter(None, b"\x00 not JSON", Stage.DECODE)
     await store.bury([unreadable, unreadable])
@@ -139,20 +137,20 @@ async def test_a_payload_without_an_id_is_one_letter_too(store: OrderStore, tabl
     ],
     ids=["nul", "surrogate", "long"],
 )
-async def test_any_reason_can_be_kept(store: OrderStore, reason: str, kept: str) -> None:
+async def test_any_reason_can_be_kept(store: Record, reason: str, kept: str) -> None:
     """A reason quotes what a stranger sent; that must not stop the burial."""
     order_id = new_id()
     await store.bury([letter(order_id, reason=reason)])
     assert (await store.find([order_id])).dead[order_id].letter.reason == kept
 
 
-async def test_burying_nothing_is_nothing(store: OrderStore, tables: Tables) -> None:
+async def test_burying_nothing_is_nothing(store: Record, tables: Tables) -> None:
     """An empty call writes no row."""
     await store.bury([])
     assert len(await tables.letters()) == 0
 
 
-async def test_the_nil_and_the_last_uuid_are_ids_like_others(store: OrderStore) -> None:
+async def test_the_nil_and_the_last_uuid_are_ids_like_others(store: Record) -> None:
     """An import may bring any UUID."""
     orders = [accepted(order_id=UUID(int=0)), accepted(order_id=UUID(int=2**128 - 1))]
     await store.persist(orders)
@@ -160,7 +158,7 @@ async def test_the_nil_and_the_last_uuid_are_ids_like_others(store: OrderStore) 
     assert {row.order.id for row in await store.page(None, 10)} == {one.order.id for one in orders}
 
 
-async def test_letters_carry_the_unit(store: OrderStore) -> None:
+async def test_letters_carry_the_unit(store: Record) -> None:
     """What is dead-lettered whole can be replayed whole: each letter names its unit."""
     order_id, unit_id = new_id(), new_id()
     await store.bury([DeadLetter(order_id, unit_id, b"{}", "because", Stage.PERSIST, 1)])

@@ -13,7 +13,7 @@ import pytest
 
 from polyglot_persistence.adapters.postgres.dead_letters import PostgresDeadLetters
 from polyglot_persistence.adapters.postgres.migrate import migrate
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
+from polyglot_persistence.adapters.postgres.record import PostgresRecord
 from polyglot_persistence.bootstrap import doctor
 from polyglot_persistence.config import load
 from polyglot_persistence.errors import UnavailableError
@@ -55,7 +55,7 @@ def _name(settings: object) -> str:
 
 async def ping(dsn: str) -> None:
     async with pool_on(dsn, connect_timeout_seconds=20) as pool:
-        await PostgresOrderStore(pool).ping()
+        await PostgresRecord(pool).ping()
 
 
 @asynccontextmanager
@@ -87,7 +87,7 @@ async def test_a_pooler_of_sessions_works(postgres_dsn: str, settings: dict[str,
             pool_on(dsn, connect_timeout_seconds=20) as pool,
             pool_on(dsn, connect_timeout_seconds=20) as other,
         ):
-            store = PostgresOrderStore(pool)
+            store = PostgresRecord(pool)
             orders = [accepted(n) for n in range(60)]
             await asyncio.gather(*[store.persist(orders[n : n + 20]) for n in range(0, 50, 2)])
             assert await seen.value("SELECT count(*) FROM orders") == 60
@@ -99,10 +99,10 @@ async def test_a_pooler_of_sessions_works(postgres_dsn: str, settings: dict[str,
                 assert await show("SHOW TimeZone") == "UTC"
             async with store.lead("refresh") as lead:
                 assert lead is not None
-                async with PostgresOrderStore(other).lead("refresh") as second:
+                async with PostgresRecord(other).lead("refresh") as second:
                     assert second is None
                 await lead.confirm()
-            async with PostgresOrderStore(other).lead("refresh") as lead:
+            async with PostgresRecord(other).lead("refresh") as lead:
                 assert lead is not None
             async with PostgresDeadLetters(pool).turn() as turn:
                 await turn.confirm()
@@ -125,10 +125,10 @@ async def test_a_full_pooler_of_sessions_is_away_and_not_refused(postgres_dsn: s
         pgbouncer(postgres_dsn, pool_mode="session", default_pool_size="1") as dsn,
         pool_on(dsn, size_max=1) as pool,
     ):
-        await PostgresOrderStore(pool).ping()  # holds the only one
+        await PostgresRecord(pool).ping()  # holds the only one
         async with pool_on(dsn) as other:
             with pytest.raises(UnavailableError, match=r"in time|within"):
-                await PostgresOrderStore(other).ping()
+                await PostgresRecord(other).ping()
 
 
 @pytest.mark.parametrize("settings", SHARING_POOLERS, ids=_name)

@@ -14,9 +14,9 @@ import pytest_asyncio
 
 from polyglot_persistence.adapters.postgres.migrate import migrate
 from polyglot_persistence.adapters.postgres.primary import TIDY_SECONDS
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
+from polyglot_persistence.adapters.postgres.record import PostgresRecord
 from polyglot_persistence.embedded.postgres import EmbeddedPostgres
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.record import Record
 from tests.support.eventually import eventually
 from tests.support.orders import accepted
 from tests.support.processes import descendants
@@ -51,7 +51,7 @@ async def cancelled(call: Coroutine[Any, Any, object], ready: Callable[[], Any] 
     return time.monotonic() - started
 
 
-async def duration(store: OrderStore) -> float:
+async def duration(store: Record) -> float:
     """Persist a batch; return how long it takes."""
     started = time.monotonic()
     await store.persist([accepted() for _ in range(20)])
@@ -66,7 +66,7 @@ async def test_a_persist_that_is_cut_off_anywhere_leaves_nothing_behind(
     The one connection serves the next call, whose reply is its own.
     """
     async with pool_on(record_dsn, size_max=1) as pool:
-        store = PostgresOrderStore(pool)
+        store = PostgresRecord(pool)
         seconds = min([await duration(store) for _ in range(5)])
         cut_off = 0
         for step in range(50):
@@ -122,7 +122,7 @@ async def test_a_call_that_a_frozen_server_does_not_answer_is_cut_off(
         onlooker(own_postgres.dsn) as rival,
         onlooker(own_postgres.dsn) as seen,
     ):
-        store = PostgresOrderStore(pool)
+        store = PostgresRecord(pool)
         await store.find([])
         await rival.execute(wait)
         order = accepted()
@@ -140,7 +140,7 @@ async def test_a_call_that_waits_for_a_frozen_server_is_cut_off(
 ) -> None:
     """At its BEGIN, and while it connects."""
     async with pool_on(own_postgres.dsn, size_max=1) as pool:
-        store = PostgresOrderStore(pool)
+        store = PostgresRecord(pool)
         await store.find([])
         with frozen(own_postgres):
             for _ in ("begin", "connect"):
@@ -159,7 +159,7 @@ async def turns(count: int) -> None:
         await asyncio.sleep(0.01)
 
 
-async def persists_again(store: OrderStore) -> None:
+async def persists_again(store: Record) -> None:
     """Wait until the one connection persists an order, and no reply is another's."""
 
     async def attempt() -> None:

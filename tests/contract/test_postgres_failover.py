@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from polyglot_persistence.adapters.postgres.migrate import migrate
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
+from polyglot_persistence.adapters.postgres.record import PostgresRecord
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from tests.support.eventually import eventually
@@ -60,7 +60,7 @@ async def is_late(pool: PostgresPool) -> None:
     assert pool._primary._late
 
 
-async def persists(store: PostgresOrderStore) -> None:
+async def persists(store: PostgresRecord) -> None:
     """Persist on every connection, as often as needed."""
 
     async def one() -> None:
@@ -75,7 +75,7 @@ async def persists(store: PostgresOrderStore) -> None:
 
 async def test_a_promoted_standby_is_used(pair: Pair, pool: PostgresPool) -> None:
     """After a kill: by reads and writes of every connection, and by what is new."""
-    store = PostgresOrderStore(pool)
+    store = PostgresRecord(pool)
     await persists(store)
     before = await store.new_epoch()
     await pair.caught_up()
@@ -94,7 +94,7 @@ async def test_a_promoted_standby_is_used(pair: Pair, pool: PostgresPool) -> Non
 async def test_an_epoch_that_a_failover_lost_is_not_handed_out_again(pair: Pair) -> None:
     """The new primary lacks the last ones, and still differs from each that was ever read."""
     primary = default_pool(pair.primary.dsn)
-    store = PostgresOrderStore(primary)
+    store = PostgresRecord(primary)
     replicated = [(await store.found_epoch())[0], await store.new_epoch()]
     await pair.caught_up()
     await pair.cut_off()
@@ -103,7 +103,7 @@ async def test_an_epoch_that_a_failover_lost_is_not_handed_out_again(pair: Pair)
     await pair.primary.killed()
     await pair.standby.promote()
     promoted = default_pool(pair.standby.dsn)
-    store = PostgresOrderStore(promoted)
+    store = PostgresRecord(promoted)
     found = await store.epoch()
     assert found is not None
     assert found == (await store.find([])).epoch
@@ -114,7 +114,7 @@ async def test_an_epoch_that_a_failover_lost_is_not_handed_out_again(pair: Pair)
 async def test_a_standby_alone_is_no_record(pair: Pair) -> None:
     """Health says so, and nothing is read from it: it may lack what was persisted."""
     pool = default_pool(pair.standby.dsn)
-    store = PostgresOrderStore(pool)
+    store = PostgresRecord(pool)
     order = accepted()
     for call in (store.ping, lambda: store.find([]), lambda: store.persist([order])):
         with pytest.raises(UnavailableError, match="standby"):
@@ -127,7 +127,7 @@ async def test_a_standby_alone_is_no_record(pair: Pair) -> None:
 async def test_a_standby_that_is_named_first_is_passed_over(pair: Pair) -> None:
     """The order of the servers does not matter, nor that one is named twice."""
     pool = default_pool(both(pair.standby.dsn, both(pair.standby.dsn, pair.primary.dsn)))
-    assert (await PostgresOrderStore(pool).persist([accepted()])).inserted
+    assert (await PostgresRecord(pool).persist([accepted()])).inserted
     await pool.close()
 
 
@@ -135,7 +135,7 @@ async def test_without_a_primary_each_server_has_its_reason(pair: Pair, pool: Po
     """One is a standby, the other is not there; no password is told."""
     await pair.primary.killed()
     with pytest.raises(UnavailableError) as caught:
-        await PostgresOrderStore(pool).ping()
+        await PostgresRecord(pool).ping()
     text = str(caught.value)
     assert "standby" in text
     assert "cannot be reached" in text
@@ -150,7 +150,7 @@ async def test_a_frozen_primary_is_left_once_another_is_promoted(
 
     The frozen server keeps its connections and accepts new ones; a deadline is not waited for.
     """
-    store = PostgresOrderStore(pool)
+    store = PostgresRecord(pool)
     async with store.lead("sweeper") as lead:
         assert lead is not None
         await persists(store)  # now each connection is there
@@ -179,7 +179,7 @@ async def test_after_a_restart_of_the_primary_all_connections_are_to_it(
     pair: Pair, pool: PostgresPool
 ) -> None:
     """The standby answers meanwhile, and is not what the pool is left with."""
-    store = PostgresOrderStore(pool)
+    store = PostgresRecord(pool)
     await persists(store)
     await pair.primary.stop()
     ended = time.monotonic() + 3.0

@@ -16,7 +16,7 @@ import pytest
 
 from polyglot_persistence.adapters.postgres.migrate import migrate
 from polyglot_persistence.adapters.postgres.pool import BACKOFF_FIRST_SECONDS, PostgresPool
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
+from polyglot_persistence.adapters.postgres.record import PostgresRecord
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.embedded.postgres import EmbeddedPostgres
 from polyglot_persistence.errors import (
@@ -26,7 +26,7 @@ from polyglot_persistence.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.record import Record
 from tests.support.addresses import BUNDLED_POSTGRES
 from tests.support.eventually import eventually
 from tests.support.orders import accepted
@@ -40,7 +40,7 @@ BLOCK_ORDERS = "BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE"
 @asynccontextmanager
 async def blocked_store(
     dsn: str, *, statement_timeout_seconds: float = 5.0, size_max: int = 1
-) -> AsyncIterator[tuple[OrderStore, Onlooker]]:
+) -> AsyncIterator[tuple[Record, Onlooker]]:
     """Give a record with one connection, and a rival that keeps everyone from its orders."""
     async with (
         pool_on(
@@ -48,7 +48,7 @@ async def blocked_store(
         ) as pool,
         onlooker(dsn) as rival,
     ):
-        store = PostgresOrderStore(pool)
+        store = PostgresRecord(pool)
         await store.find([])  # the connection is there, and used again
         await rival.execute(BLOCK_ORDERS)
         yield store, rival
@@ -86,7 +86,7 @@ FOR EACH ROW EXECUTE FUNCTION at_commit();
     ids=["terminated", "serialization", "constraint", "cancelled"],
 )
 async def test_only_a_certain_rollback_is_certain(
-    store: OrderStore, seen: Onlooker, what: str, error: type[PolyglotError]
+    store: Record, seen: Onlooker, what: str, error: type[PolyglotError]
 ) -> None:
     """A failure during COMMIT is an unknown outcome, unless the server surely undid it."""
     await seen.execute(AT_COMMIT.format(what=what))
@@ -116,7 +116,7 @@ async def test_a_late_statement_is_ended_by_the_server(record_dsn: str) -> None:
 async def test_a_mute_backend_is_given_up(record_dsn: str) -> None:
     """A server that says nothing at all (a cut cable) costs no more than the deadlines together."""
     async with pool_on(record_dsn, size_max=1, statement_timeout_seconds=0.2) as pool:
-        store = PostgresOrderStore(pool)
+        store = PostgresRecord(pool)
         async with pool.reading() as session:
             backend = await session._connection.fetchval("SELECT pg_backend_pid()")
         os.kill(backend, signal.SIGSTOP)
@@ -145,7 +145,7 @@ async def test_a_cancelled_call_leaves_nothing_behind(record_dsn: str) -> None:
         }
 
 
-async def test_a_cancelled_claim_frees_its_rows(store: OrderStore) -> None:
+async def test_a_cancelled_claim_frees_its_rows(store: Record) -> None:
     """Whatever is cancelled in the body: the rows wait for the next."""
     await store.persist([accepted()])
     inside = asyncio.Event()
@@ -164,7 +164,7 @@ async def test_a_cancelled_claim_frees_its_rows(store: OrderStore) -> None:
         assert len(batch.orders) == 1
 
 
-async def test_a_claim_whose_connection_died_is_not_done(store: OrderStore, seen: Onlooker) -> None:
+async def test_a_claim_whose_connection_died_is_not_done(store: Record, seen: Onlooker) -> None:
     """The rows are another's by then: leaving the context says so."""
     await store.persist([accepted()])
     with pytest.raises(UnavailableError):
@@ -184,7 +184,7 @@ async def test_waiting_for_a_connection_has_a_deadline(record_dsn: str) -> None:
     pool = PostgresPool(
         record_dsn, size_max=1, connect_timeout_seconds=0.2, statement_timeout_seconds=5
     )
-    store = PostgresOrderStore(pool)
+    store = PostgresRecord(pool)
     async with store.claim_outbox(0, 10):
         with pytest.raises(UnavailableError, match=r"within 0\.4 s"):
             await store.find([])
@@ -195,10 +195,10 @@ async def test_waiting_for_a_connection_has_a_deadline(record_dsn: str) -> None:
 async def test_a_closed_pool_is_unavailable(record_dsn: str) -> None:
     """After the end nothing connects again, and closing twice is nothing."""
     async with pool_on(record_dsn) as pool:
-        await PostgresOrderStore(pool).ping()
+        await PostgresRecord(pool).ping()
         await pool.close()
         with pytest.raises(UnavailableError, match="closed"):
-            await PostgresOrderStore(pool).ping()
+            await PostgresRecord(pool).ping()
 
 
 async def test_a_schema_that_is_not_there_is_unavailable(postgres_dsn: str) -> None:
@@ -207,9 +207,9 @@ async def test_a_schema_that_is_not_there_is_unavailable(postgres_dsn: str) -> N
         postgres_dsn, size_max=1, connect_timeout_seconds=2, statement_timeout_seconds=2
     )
     with pytest.raises(UnavailableError, match="polyglot migrate"):
-        await PostgresOrderStore(pool).persist([accepted()])
+        await PostgresRecord(pool).persist([accepted()])
     await migrate(postgres_dsn)
-    assert (await PostgresOrderStore(pool).persist([accepted()])).inserted
+    assert (await PostgresRecord(pool).persist([accepted()])).inserted
     await pool.close()
 
 
@@ -223,7 +223,7 @@ async def test_a_read_only_server_is_unavailable(record_dsn: str) -> None:
         statement_timeout_seconds=2,
     )
     with pytest.raises(UnavailableError, match="read-only"):
-        await PostgresOrderStore(pool).persist([accepted()])
+        await PostgresRecord(pool).persist([accepted()])
     await pool.close()
 
 
@@ -234,7 +234,7 @@ async def test_a_refused_login_keeps_the_password(record_dsn: str) -> None:
     assert wrong != record_dsn
     pool = PostgresPool(wrong, size_max=1, connect_timeout_seconds=2, statement_timeout_seconds=2)
     with pytest.raises(UnavailableError, match="refused the login") as refused:
-        await PostgresOrderStore(pool).ping()
+        await PostgresRecord(pool).ping()
     assert "not-the-secret" not in str(refused.value)
     await pool.close()
 
@@ -248,7 +248,7 @@ async def test_a_dsn_that_makes_no_sense_is_a_setting_at_fault() -> None:
         statement_timeout_seconds=2,
     )
     with pytest.raises(ConfigurationError):
-        await PostgresOrderStore(pool).ping()
+        await PostgresRecord(pool).ping()
     await pool.close()
 
 
@@ -272,7 +272,7 @@ async def test_a_mute_server_costs_the_connect_timeout() -> None:
         connect_timeout_seconds=0.3,
         statement_timeout_seconds=5,
     )
-    store = PostgresOrderStore(pool)
+    store = PostgresRecord(pool)
 
     async def call() -> None:
         with pytest.raises(UnavailableError):
@@ -302,7 +302,7 @@ async def test_while_away_one_call_tries_and_the_others_fail_at_once() -> None:
         connect_timeout_seconds=1,
         statement_timeout_seconds=5,
     )
-    store = PostgresOrderStore(pool)
+    store = PostgresRecord(pool)
     with pytest.raises(UnavailableError):
         await store.find([])  # until one has failed, each call tries
     calls = 0
@@ -326,7 +326,7 @@ async def test_a_server_that_is_away_is_noticed_at_once_and_found_again() -> Non
             dsn = server.dsn
             await migrate(dsn)
         pool = PostgresPool(dsn, size_max=4, connect_timeout_seconds=2, statement_timeout_seconds=2)
-        store = PostgresOrderStore(pool)
+        store = PostgresRecord(pool)
         order = accepted()
         for _ in range(2):
             with pytest.raises(UnavailableError):
@@ -347,7 +347,7 @@ async def test_a_last_word_without_an_end(record_dsn: str) -> None:
     """A backend's FATAL has arrived and its end has not: the driver's confusion is not ours."""
     async with swallowing_ends(record_dsn) as (dsn, ended), onlooker(record_dsn) as seen:
         pool = PostgresPool(dsn, size_max=1, connect_timeout_seconds=2, statement_timeout_seconds=2)
-        store = PostgresOrderStore(pool)
+        store = PostgresRecord(pool)
         for doomed in (lambda: store.persist([accepted()]), lambda: store.find([])):
             await store.find([])
             async with pool.reading() as session:
@@ -399,7 +399,7 @@ async def test_nothing_listens_there() -> None:
         connect_timeout_seconds=1,
         statement_timeout_seconds=1,
     )
-    store = PostgresOrderStore(pool)
+    store = PostgresRecord(pool)
     with pytest.raises(UnavailableError, match="cannot be reached"):
         await store.new_epoch()
     with pytest.raises(UnavailableError):

@@ -8,10 +8,10 @@ import pytest
 import pytest_asyncio
 
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
+from polyglot_persistence.adapters.postgres.record import PostgresRecord
 from polyglot_persistence.embedded.postgres import _SETTINGS, EmbeddedPostgres
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.record import Record
 from tests.support.orders import accepted
 from tests.support.record import Onlooker, pool_on
 from tests.support.servers import copy_directory, running, short_directory
@@ -51,7 +51,7 @@ async def test_what_a_session_is_set_to_by_default_does_not_count(
     preset: PostgresPool, seen: Onlooker
 ) -> None:
     """Batches at once, of which each two have orders in common: all are persisted, once."""
-    store = PostgresOrderStore(preset)
+    store = PostgresRecord(preset)
     orders = [accepted(n) for n in range(60)]
     await asyncio.gather(*[store.persist(orders[n : n + 20]) for n in range(0, 50, 2)])
     assert await seen.value("SELECT count(*) FROM orders") == 60
@@ -76,7 +76,7 @@ async def test_a_stricter_commit_stays_as_it_is(preset: PostgresPool) -> None:
 async def test_a_read_only_record_is_away(preset: PostgresPool) -> None:
     """A ping fails, so that nobody takes orders from the queue for it."""
     with pytest.raises(UnavailableError, match="read-only"):
-        await PostgresOrderStore(preset).ping()
+        await PostgresRecord(preset).ping()
 
 
 async def test_a_connection_that_turns_out_read_only_is_not_used_again(
@@ -84,7 +84,7 @@ async def test_a_connection_that_turns_out_read_only_is_not_used_again(
 ) -> None:
     """A pooler may have put another server behind it: the next call connects anew."""
     async with pool_on(record_dsn, size_max=1) as pool:
-        store = PostgresOrderStore(pool)
+        store = PostgresRecord(pool)
         async with pool.reading() as session:
             before = session._connection.get_server_pid()
             await session._connection.execute("SET default_transaction_read_only = on")
@@ -96,9 +96,7 @@ async def test_a_connection_that_turns_out_read_only_is_not_used_again(
     assert await seen.value("SELECT count(*) FROM orders") == 1
 
 
-async def test_a_policy_never_hides_a_row(
-    store: OrderStore, seen: Onlooker, record_dsn: str
-) -> None:
+async def test_a_policy_never_hides_a_row(store: Record, seen: Onlooker, record_dsn: str) -> None:
     """It would make an order one that does not exist; so reading fails."""
     order = accepted()
     await store.persist([order])
@@ -111,7 +109,7 @@ async def test_a_policy_never_hides_a_row(
     try:
         async with pool_on(record_dsn) as pool:
             with pytest.raises(UnavailableError, match="row-level security"):
-                await PostgresOrderStore(pool).find([order.order.id])
+                await PostgresRecord(pool).find([order.order.id])
     finally:
         await seen.execute(
             f"ALTER DATABASE {database} RESET ALL;"
@@ -132,5 +130,5 @@ async def test_a_ping_warns_of_what_only_the_server_can_set(
             running(EmbeddedPostgres(directory / "data")) as server,
             pool_on(server.dsn) as pool,
         ):
-            warnings = (await PostgresOrderStore(pool).ping()).warnings
+            warnings = (await PostgresRecord(pool).ping()).warnings
     assert [warning.split()[0] for warning in warnings] == ["fsync", "full_page_writes"]

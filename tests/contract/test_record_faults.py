@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.record import Record
 from tests.support.addresses import SIMULATED
 from tests.support.eventually import eventually
 from tests.support.orders import accepted
@@ -49,7 +49,7 @@ async def again(call: Callable[[], Awaitable[object]]) -> None:
     await eventually(call, within_seconds=BACK_SECONDS, retried=AWAY)
 
 
-def every_write(store: OrderStore) -> list[Callable[[], Awaitable[object]]]:
+def every_write(store: Record) -> list[Callable[[], Awaitable[object]]]:
     letter = DeadLetter(None, None, b"?", "because", Stage.DECODE, 1)
     return [
         lambda: store.persist([accepted()]),

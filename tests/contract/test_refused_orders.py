@@ -8,11 +8,11 @@ import pytest_asyncio
 
 from polyglot_persistence.adapters.postgres.dead_letters import PostgresDeadLetters
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
+from polyglot_persistence.adapters.postgres.record import PostgresRecord
 from polyglot_persistence.errors import UnexplainedError
 from polyglot_persistence.flows.behind.dead_letters import DeadLetterFlow, Operator, Outcome
 from polyglot_persistence.flows.behind.persist import PersistFlow
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.record import Record
 from tests.support.orders import accepted
 from tests.support.record import Onlooker
 from tests.support.scripted import FakeClock, ScriptedCache
@@ -33,7 +33,7 @@ async def clean(seen: Onlooker) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-def flow(store: OrderStore) -> PersistFlow:
+def flow(store: Record) -> PersistFlow:
     return PersistFlow(store, cast("Any", ScriptedCache()), FakeClock())
 
 
@@ -54,7 +54,7 @@ async def test_an_order_that_a_trigger_refuses_goes_alone(
     assert "we do not sell absinthe" in reason
     await seen.assert_rollup_exact()
     letters = PostgresDeadLetters(pool)
-    replays = DeadLetterFlow(letters, PostgresOrderStore(pool), cast("Any", ScriptedCache()), flow)
+    replays = DeadLetterFlow(letters, PostgresRecord(pool), cast("Any", ScriptedCache()), flow)
     (letter_id,) = [row[0] for row in await seen.rows("SELECT id FROM dead_letters")]
     operator = Operator("command", "tests")
     (kept,) = await replays.replay(letter_id, operator)

@@ -19,8 +19,8 @@ from hypothesis.stateful import (
 )
 
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
+from polyglot_persistence.adapters.postgres.record import PostgresRecord
 from polyglot_persistence.adapters.postgres.sales import PostgresSalesView
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import AcceptedOrder, Order
 from polyglot_persistence.domain.units import whole_units
@@ -61,7 +61,7 @@ class RollupAndRows(RuleBasedStateMachine):
         self.pool = PostgresPool(
             self.dsn, size_max=3, connect_timeout_seconds=60, statement_timeout_seconds=60
         )
-        self.store = PostgresOrderStore(self.pool)
+        self.store = PostgresRecord(self.pool)
         self.view = PostgresSalesView(self.pool)
         self.rows: dict[UUID, Order] = {}
 

@@ -11,7 +11,7 @@ import pytest
 from polyglot_persistence.adapters.postgres.queries import QUERIES
 from polyglot_persistence.domain.order import AMOUNT_MAX, AcceptedOrder, Order, new_id
 from polyglot_persistence.domain.periods import Grain, bounds, zone_of
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.record import Record
 from polyglot_persistence.ports.sales import DaySales, ProductSales, Sales, SalesView
 from tests.support.eventually import WAIT_SECONDS
 from tests.support.record import Onlooker
@@ -46,7 +46,7 @@ async def test_without_orders_every_period_is_empty(view: SalesView) -> None:
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Kathmandu", "Australia/Lord_Howe"])
 @pytest.mark.parametrize("grain", Grain)
 async def test_periods_of_any_zone_are_exact(
-    store: OrderStore, view: SalesView, grain: Grain, zone: str
+    store: Record, view: SalesView, grain: Grain, zone: str
 ) -> None:
     """Each sale in the period in which its moment lies, over changes of the clocks, to the cent."""
     rng = random.Random(11)
@@ -75,7 +75,7 @@ async def test_periods_of_any_zone_are_exact(
     assert sum(sums.orders for sums in found.sums) >= 300
 
 
-async def test_sums_of_the_largest_amounts_are_exact(store: OrderStore, view: SalesView) -> None:
+async def test_sums_of_the_largest_amounts_are_exact(store: Record, view: SalesView) -> None:
     """Beyond what a float can tell apart."""
     await store.persist([sale(NEW_YEAR, str(AMOUNT_MAX)) for _ in range(500)])
     await store.persist([sale(NEW_YEAR, "0.01")])
@@ -83,7 +83,7 @@ async def test_sums_of_the_largest_amounts_are_exact(store: OrderStore, view: Sa
     assert found.sums == [Sales(AMOUNT_MAX * 500 + Decimal("0.01"), 501)]
 
 
-async def test_what_is_persisted_is_in_the_next_answer(store: OrderStore, view: SalesView) -> None:
+async def test_what_is_persisted_is_in_the_next_answer(store: Record, view: SalesView) -> None:
     """A late order for a day long past as well; `as_of` is not before it was persisted."""
     days = [NEW_YEAR, NEW_YEAR + timedelta(days=1)]
     for n in range(1, 4):
@@ -93,7 +93,7 @@ async def test_what_is_persisted_is_in_the_next_answer(store: OrderStore, view: 
         assert all(row.persisted_at <= found.as_of for row in persisted.stored.values())
 
 
-async def test_a_product_has_its_own_days(store: OrderStore, view: SalesView) -> None:
+async def test_a_product_has_its_own_days(store: Record, view: SalesView) -> None:
     """By its whole name; UTC days, and months of them."""
     await store.persist(
         [
@@ -109,9 +109,7 @@ async def test_a_product_has_its_own_days(store: OrderStore, view: SalesView) ->
     assert found.sums == [Sales(Decimal("3.00"), 2), Sales(Decimal("4.00"), 1)]
 
 
-async def test_a_product_is_found_in_each_form_of_its_name(
-    store: OrderStore, view: SalesView
-) -> None:
+async def test_a_product_is_found_in_each_form_of_its_name(store: Record, view: SalesView) -> None:
     """Older versions stored a name as it came; asked for is the composed form (NFC)."""
     await store.persist(
         [
@@ -125,7 +123,7 @@ async def test_a_product_is_found_in_each_form_of_its_name(
     assert found.sums == [Sales(Decimal("3.00"), 2)]
 
 
-async def test_top_products_are_ranked_by_revenue(store: OrderStore, view: SalesView) -> None:
+async def test_top_products_are_ranked_by_revenue(store: Record, view: SalesView) -> None:
     """The highest first, of equal ones by name, within the days."""
     await store.persist(
         [
@@ -143,9 +141,7 @@ async def test_top_products_are_ranked_by_revenue(store: OrderStore, view: Sales
     ]
 
 
-async def test_live_days_are_the_view_and_what_came_since(
-    store: OrderStore, view: SalesView
-) -> None:
+async def test_live_days_are_the_view_and_what_came_since(store: Record, view: SalesView) -> None:
     """New days and late orders for old ones, as many of the latest days as asked for."""
     old = NEW_YEAR - timedelta(days=5)
     await store.persist([sale(NEW_YEAR + timedelta(days=n), "1.00") for n in range(3)])
@@ -167,7 +163,7 @@ async def test_live_days_are_the_view_and_what_came_since(
 
 
 async def test_no_answer_looks_at_the_orders(
-    store: OrderStore, view: SalesView, seen: Onlooker
+    store: Record, view: SalesView, seen: Onlooker
 ) -> None:
     """However many there are: a year costs its quarter hours, or its product days."""
     await store.persist([sale(NEW_YEAR, "1.00")])

@@ -8,7 +8,7 @@ import pytest
 
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.record import Record
 from polyglot_persistence.ports.sales import DaySales, SalesView
 from tests.support.eventually import WAIT_SECONDS, eventually
 from tests.support.record import Onlooker, onlooker
@@ -33,7 +33,7 @@ async def test_an_empty_record_has_no_days(view: SalesView) -> None:
     assert await view.latest_days(30) == []
 
 
-async def test_days_are_utc_days_newest_first(store: OrderStore, view: SalesView) -> None:
+async def test_days_are_utc_days_newest_first(store: Record, view: SalesView) -> None:
     """Only days with sales, the latest ones, and each sale on the day on which it was made."""
     midnight = datetime(2024, 3, 1, tzinfo=UTC)
     await store.persist(
@@ -56,7 +56,7 @@ async def test_days_are_utc_days_newest_first(store: OrderStore, view: SalesView
     assert await view.latest_days(2) == days[:2]
 
 
-async def test_revenue_is_exact_at_any_size(store: OrderStore, view: SalesView) -> None:
+async def test_revenue_is_exact_at_any_size(store: Record, view: SalesView) -> None:
     """Sums of the largest amounts stay exact to the cent, beyond what a float can tell apart."""
     moment = datetime(2024, 3, 1, tzinfo=UTC)
     await store.persist([sale(moment, "9999999999.99") for _ in range(1000)])
@@ -65,7 +65,7 @@ async def test_revenue_is_exact_at_any_size(store: OrderStore, view: SalesView) 
     assert await view.latest_days(1) == [DaySales(moment.date(), Decimal("9999999999990.01"), 1001)]
 
 
-async def test_the_view_is_as_of_the_last_refresh(store: OrderStore, view: SalesView) -> None:
+async def test_the_view_is_as_of_the_last_refresh(store: Record, view: SalesView) -> None:
     """What came later appears with the next refresh, and the moment says which is which."""
     moment = datetime(2024, 3, 1, tzinfo=UTC)
     persisted = await store.persist([sale(moment, "1.00")])
@@ -81,7 +81,7 @@ async def test_the_view_is_as_of_the_last_refresh(store: OrderStore, view: Sales
 
 
 async def test_the_moment_is_before_whatever_the_refresh_may_miss(
-    store: OrderStore, view: SalesView, seen: Onlooker, record_dsn: str
+    store: Record, view: SalesView, seen: Onlooker, record_dsn: str
 ) -> None:
     """An order that commits while the refresh waits its turn is not claimed to be in the view."""
     day = datetime(2024, 3, 1, tzinfo=UTC)
@@ -96,7 +96,7 @@ async def test_the_moment_is_before_whatever_the_refresh_may_miss(
 
 
 async def test_refreshes_at_once_run_one_after_another(
-    store: OrderStore, view: SalesView, seen: Onlooker
+    store: Record, view: SalesView, seen: Onlooker
 ) -> None:
     """None fails, each holds what was committed when it was called, their moments differ."""
     day = datetime(2024, 3, 1, tzinfo=UTC)
@@ -108,7 +108,7 @@ async def test_refreshes_at_once_run_one_after_another(
 
 
 async def test_readers_do_not_wait_for_a_refresh(
-    store: OrderStore, view: SalesView, seen: Onlooker, record_dsn: str
+    store: Record, view: SalesView, seen: Onlooker, record_dsn: str
 ) -> None:
     """CONCURRENTLY: while the view is being refreshed the days before are served."""
     day = datetime(2024, 3, 1, tzinfo=UTC)
@@ -150,7 +150,7 @@ async def test_a_refresh_that_dies_holds_up_nobody(
 
 
 async def test_a_refresh_that_is_not_recorded_is_no_refusal(
-    store: OrderStore, view: SalesView, seen: Onlooker
+    store: Record, view: SalesView, seen: Onlooker
 ) -> None:
     """The view holds what is new, and its moment is the one before."""
     first = await view.refresh()
@@ -166,7 +166,7 @@ async def test_a_refresh_that_is_not_recorded_is_no_refusal(
 
 
 async def test_a_refresh_that_the_server_refuses_changes_nothing(
-    store: OrderStore, view: SalesView, seen: Onlooker
+    store: Record, view: SalesView, seen: Onlooker
 ) -> None:
     """It reports an error of the statement, so the view is as it was."""
     await view.refresh()
@@ -203,7 +203,7 @@ async def test_a_cancelled_refresh_frees_its_lock(
 
 
 async def test_refreshing_costs_the_rollup_not_the_orders(
-    store: OrderStore, view: SalesView, seen: Onlooker
+    store: Record, view: SalesView, seen: Onlooker
 ) -> None:
     """The view never looks at the orders, however many there are."""
     definition = await seen.value("SELECT pg_get_viewdef('daily_sales_mv'::regclass)")

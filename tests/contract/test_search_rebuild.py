@@ -25,9 +25,11 @@ from polyglot_persistence.flows.projections.rebuild import (
     Step,
     VerificationError,
 )
+from polyglot_persistence.ports.audit import ID_MAX
 from polyglot_persistence.ports.clock import Clock
-from polyglot_persistence.ports.orders import Progress, StoredOrder
+from polyglot_persistence.ports.orders import StoredOrder
 from polyglot_persistence.ports.rebuild import RebuildRecord, RebuildTarget
+from polyglot_persistence.ports.record import Progress
 from polyglot_persistence.worker.rebuilder import make_first, rebuild_forever
 from tests.support.eventually import eventually
 from tests.support.orders import START
@@ -49,6 +51,7 @@ class System:
         self.engine = engine
         self.store = record.store()
         self.record = record.rebuild()
+        self.audited = record.audit()
         self.searching = engine.process()
         self.indexing = engine.process()
         self.index_flow = IndexFlow(self.store, self.indexing, CLOCK)
@@ -59,7 +62,9 @@ class System:
         """Return the flow of a new process."""
         target = self.engine.target()
         limits = RebuildLimits(batch, rate)
-        return RebuildFlow(self.record, target, self.store, clock, limits), target
+        return RebuildFlow(
+            self.record, self.audited, target, self.store, clock, limits=limits
+        ), target
 
     def first_index(self) -> FirstIndex:
         """Return what makes the first index in a new process."""
@@ -462,12 +467,14 @@ async def test_ranges_of_the_record_are_summed_as_the_index_does(
     await system.indexing.ensure()
     await system.indexing.index(list(persisted.stored.values()))
     await visible(system.searching, 200)
-    record, contents = system.record, system.engine.contents()
-    first, parts = UUID(int=0), 0
-    while (part := await record.sum_from(first, 77)) is not None:
-        assert await contents.sum_between(first, part.last) == part.sum
-        first, parts = UUID(int=part.last.int + 1), parts + 1
-    assert parts == 3
+    contents = system.engine.contents()
+    last, ranges = -1, 0
+    while last < ID_MAX.int:
+        first = UUID(int=last + 1)
+        part = await system.audited.range_from(first, 77)
+        assert await contents.sum_between(first, part.last) == part.sums
+        last, ranges = part.last.int, ranges + 1
+    assert ranges == 3
 
 
 async def test_a_rebuild_keeps_to_its_rate(system: System) -> None:

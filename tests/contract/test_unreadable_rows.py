@@ -11,7 +11,7 @@ from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.domain.dead_letter import DeadLetter, LetterFilter, Stage
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.record import Record
 from tests.support.orders import accepted
 from tests.support.record import Onlooker
 
@@ -36,7 +36,7 @@ async def of_newer_version(seen: Onlooker) -> AsyncIterator[None]:
 
 @pytest.mark.usefixtures("of_newer_version")
 async def test_a_letter_of_an_unknown_stage_harms_no_other(
-    store: OrderStore, pool: PostgresPool, seen: Onlooker
+    store: Record, pool: PostgresPool, seen: Onlooker
 ) -> None:
     """Its order is dead, and its neighbours are found; it is listed as any other, and stays."""
     persisted, dead, strange = accepted(), accepted(), accepted()
@@ -76,9 +76,7 @@ async def test_an_order_with_an_unreadable_moment_cannot_be_written(
 
 
 @pytest.mark.usefixtures("of_newer_version")
-async def test_an_answer_that_cannot_be_read_is_no_answer(
-    store: OrderStore, seen: Onlooker
-) -> None:
+async def test_an_answer_that_cannot_be_read_is_no_answer(store: Record, seen: Onlooker) -> None:
     """Loops and handlers go on as when the record is away, and the connection is well."""
     order = accepted()
     await store.persist([order])

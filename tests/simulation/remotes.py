@@ -227,7 +227,7 @@ class _Remotes:
         return Stores(
             cache=cache,
             queue=remote(self._queue, ports.queue, steps.QUEUE, consume=self._consume),
-            store=remote(
+            record=remote(
                 self._record,
                 ports.store,
                 steps.RECORD,

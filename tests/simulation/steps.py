@@ -132,7 +132,6 @@ REBUILD = _calls(
     {
         "current": "rebuild",
         "orders_after": "rebuild",
-        "sum_from": "rebuild",
         "orders_between": "rebuild",
         "outbox_end": "rebuild",
         "outbox_between": "rebuild",

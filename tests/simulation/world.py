@@ -39,7 +39,7 @@ from tests.simulation.steps import StoreName
 from tests.simulation.stores.broker import Broker, SimulatedRabbitMQ
 from tests.simulation.stores.cache import SimulatedCache
 from tests.simulation.stores.letters import SimulatedDeadLetters
-from tests.simulation.stores.orders import SimulatedLead, SimulatedOrderStore
+from tests.simulation.stores.orders import SimulatedLead, SimulatedOrders
 from tests.simulation.stores.projections import (
     SimulatedAudit,
     SimulatedRebuildRecord,
@@ -180,7 +180,7 @@ class World:
             )
         else:
             queue = SimulatedRabbitMQ(self.broker)
-        store = SimulatedOrderStore(self.record)
+        store = SimulatedOrders(self.record)
         cache: Any = SimulatedCache(self.address)
         cache.accept = self._named(cache.accept)
         queue.publish = self._counted(queue.publish)

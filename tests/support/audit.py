@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.adapters.postgres.audit import PostgresAudit
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
+from polyglot_persistence.adapters.postgres.record import PostgresRecord
 from polyglot_persistence.adapters.postgres.sales import PostgresSalesView
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.adapters.redis.cache import RedisCache
 from polyglot_persistence.adapters.redis.client import RedisClient
 from polyglot_persistence.adapters.redis.contents import RedisContents
@@ -38,7 +38,7 @@ class AuditStand:
         contents: SearchContents,
     ) -> None:
         clock = SystemClock()
-        self.store = PostgresOrderStore(pool)
+        self.store = PostgresRecord(pool)
         self.record = PostgresAudit(pool)
         self.client = client
         self.cache = RedisCache(client)

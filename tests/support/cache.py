@@ -9,7 +9,7 @@ from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports.cache import Cache, Unit
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.record import Record
 from tests.support.orders import START
 
 TTL_SECONDS = 3_600
@@ -36,7 +36,7 @@ async def dirty_ids(cache: Cache) -> list[UUID]:
     return [entry.accepted.order.id for entry in entries]
 
 
-async def make_warm(store: OrderStore, cache: Cache) -> None:
+async def make_warm(store: Record, cache: Cache) -> None:
     """Give the cache the epoch's copy, as if nothing could be missing from it."""
     epoch, _ = await store.found_epoch()
     await cache.begin_warming("test")

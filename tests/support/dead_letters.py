@@ -7,7 +7,7 @@ from typing import Any, cast
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.adapters.postgres.dead_letters import PostgresDeadLetters
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
+from polyglot_persistence.adapters.postgres.record import PostgresRecord
 from polyglot_persistence.adapters.redis.cache import RedisCache
 from polyglot_persistence.adapters.redis.client import RedisClient
 from polyglot_persistence.domain import codec
@@ -38,7 +38,7 @@ class Stand:
     """The flow, what it works on, and a reader's view of it."""
 
     def __init__(self, pool: PostgresPool, client: RedisClient) -> None:
-        self.store = PostgresOrderStore(pool)
+        self.store = PostgresRecord(pool)
         self.letters = PostgresDeadLetters(pool)
         self.cache = RedisCache(client)
         clock = SystemClock()

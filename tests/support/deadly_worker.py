@@ -8,15 +8,15 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
+from polyglot_persistence.adapters.postgres.record import PostgresRecord
 from polyglot_persistence.cli import main
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.ports.orders import Persisted
 
-_persist = PostgresOrderStore.persist
+_persist = PostgresRecord.persist
 
 
-async def _persist_or_die(self: PostgresOrderStore, batch: Sequence[AcceptedOrder]) -> Persisted:
+async def _persist_or_die(self: PostgresRecord, batch: Sequence[AcceptedOrder]) -> Persisted:
     if any(one.order.product_name == DEADLY for one in batch):
         os.kill(os.getpid(), signal.SIGKILL)
     return await _persist(self, batch)
@@ -24,6 +24,6 @@ async def _persist_or_die(self: PostgresOrderStore, batch: Sequence[AcceptedOrde
 
 if __name__ == "__main__":
     DEADLY = sys.argv[1]
-    PostgresOrderStore.persist = _persist_or_die  # type: ignore[method-assign]
+    PostgresRecord.persist = _persist_or_die  # type: ignore[method-assign]
     sys.argv[1:] = ["worker"]
     main()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
-from polyglot_persistence.ports.orders import OrderStore
-from tests.simulation.stores.orders import SimulatedOrderStore
+from polyglot_persistence.adapters.postgres.record import PostgresRecord
+from polyglot_persistence.ports.record import Record
+from tests.simulation.stores.orders import SimulatedOrders
 from tests.simulation.stores.record import RecordServer
 from tests.support.record import onlooker, pool_on
 from tests.support.standby import Pair, pair_of_servers
@@ -19,7 +19,7 @@ class FaultyRecord(ABC):
     """A migrated primary, and a standby that follows it."""
 
     @abstractmethod
-    def store(self) -> OrderStore:
+    def store(self) -> Record:
         """Return the record as another process would have it."""
 
     @abstractmethod
@@ -54,8 +54,8 @@ class RealRecord(FaultyRecord):
         self._pair = pair
         self._pool = pool
 
-    def store(self) -> OrderStore:
-        return PostgresOrderStore(self._pool)
+    def store(self) -> Record:
+        return PostgresRecord(self._pool)
 
     async def cut_off(self) -> None:
         await self._pair.caught_up()
@@ -92,8 +92,8 @@ class SimulatedFaultyRecord(FaultyRecord):
         self._server = RecordServer(SystemClock())
         self._standby_has = 0
 
-    def store(self) -> OrderStore:
-        return SimulatedOrderStore(self._server)
+    def store(self) -> Record:
+        return SimulatedOrders(self._server)
 
     async def cut_off(self) -> None:
         self._standby_has = len(self._server.journal.effects)

@@ -14,16 +14,17 @@ from polyglot_persistence.adapters.postgres.audit import PostgresAudit
 from polyglot_persistence.adapters.postgres.dead_letters import PostgresDeadLetters
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.adapters.postgres.rebuild import PostgresRebuildRecord
+from polyglot_persistence.adapters.postgres.record import PostgresRecord
 from polyglot_persistence.adapters.postgres.sales import PostgresSalesView
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.domain.order import Order
 from polyglot_persistence.ports.audit import AuditedRecord
 from polyglot_persistence.ports.dead_letters import DeadLetters
-from polyglot_persistence.ports.orders import OrderStore, StoredOrder
+from polyglot_persistence.ports.orders import StoredOrder
 from polyglot_persistence.ports.rebuild import RebuildRecord
+from polyglot_persistence.ports.record import Record
 from polyglot_persistence.ports.sales import Sales, SalesView
 from tests.simulation.stores.letters import SimulatedDeadLetters
-from tests.simulation.stores.orders import SimulatedOrderStore, quarter_hour, utc_day
+from tests.simulation.stores.orders import SimulatedOrders, quarter_hour, utc_day
 from tests.simulation.stores.projections import (
     SimulatedAudit,
     SimulatedRebuildRecord,
@@ -46,7 +47,7 @@ class RecordEngine(ABC):
     """One migrated record, empty at first."""
 
     @abstractmethod
-    def store(self) -> OrderStore:
+    def store(self) -> Record:
         """Return the orders."""
 
     @abstractmethod
@@ -104,8 +105,8 @@ class Postgres(RecordEngine):
     def __init__(self, pool: PostgresPool) -> None:
         self._pool = pool
 
-    def store(self) -> OrderStore:
-        return PostgresOrderStore(self._pool)
+    def store(self) -> Record:
+        return PostgresRecord(self._pool)
 
     def letters(self) -> DeadLetters:
         return PostgresDeadLetters(self._pool)
@@ -161,8 +162,8 @@ class SimulatedRecord(RecordEngine):
     def __init__(self, server: RecordServer) -> None:
         self.server = server
 
-    def store(self) -> OrderStore:
-        return taking_turns(SimulatedOrderStore(self.server))
+    def store(self) -> Record:
+        return taking_turns(SimulatedOrders(self.server))
 
     def letters(self) -> DeadLetters:
         return taking_turns(SimulatedDeadLetters(self.server))

@@ -13,7 +13,7 @@ import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, expect
 
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
+from polyglot_persistence.adapters.postgres.record import PostgresRecord
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.access import ApiKey, Scope, digest_of
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
@@ -101,7 +101,7 @@ async def searchable(api: Api, order_id: str) -> None:
 
 async def bury(system: System, *letters: DeadLetter) -> None:
     async with pool_on(system.postgres.dsn) as pool:
-        await PostgresOrderStore(pool).bury(letters)
+        await PostgresRecord(pool).bury(letters)
 
 
 def letter(reason: str, name: str = "Tea") -> DeadLetter:

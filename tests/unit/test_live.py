@@ -12,7 +12,8 @@ from polyglot_persistence.flows.watch.health import HealthFlow
 from polyglot_persistence.flows.watch.live import FIGURES_KEPT, LiveFlow
 from polyglot_persistence.flows.watch.system_state import SystemStateFlow
 from polyglot_persistence.ports.cache import Backlog, CacheRead
-from polyglot_persistence.ports.orders import Found, Progress
+from polyglot_persistence.ports.orders import Found
+from polyglot_persistence.ports.record import Progress
 from tests.support.scripted import FakeClock
 
 

@@ -132,7 +132,7 @@ class Stand:
         self.persister = Persister(
             cast("Any", self.flow),
             queue=cast("Any", self),
-            store=cast("Any", self),
+            record=cast("Any", self),
             end_warming=self.end_warming,
             offer=lambda _: None,
             progress=self.progress,

@@ -108,7 +108,7 @@ class Api:
         self.front = front_of(settings)
         self._cache_breaker = Breaker("cache", stores.cache.ping)
         self._queue_breaker = Breaker("queue", stores.queue.ping)
-        self._record_breaker = Breaker("record", stores.store.ping)
+        self._record_breaker = Breaker("record", stores.record.ping)
         self._search_breaker = Breaker("search", stores.search.ping)
         self._breakers = (
             self._cache_breaker,
@@ -118,7 +118,7 @@ class Api:
         )
         self._reads = ReadFlow(
             stores.cache,
-            stores.store,
+            stores.record,
             stores.search,
             cache_breaker=self._cache_breaker,
             clock=self._clock,
@@ -134,7 +134,7 @@ class Api:
             stores.queue,
             cache_breaker=self._cache_breaker,
             queue_breaker=self._queue_breaker,
-            cold_mark=ColdMark(stores.store, self._clock),
+            cold_mark=ColdMark(stores.record, self._clock),
             clock=self._clock,
             limits=CommitLimits(
                 settings.commit_orders_max,
@@ -146,7 +146,7 @@ class Api:
         self._accept = AcceptFlow(self._commit, self._reads, self._clock)
         self.health = HealthFlow(stores.pingable())
         self.live = LiveFlow(
-            SystemStateFlow(stores.cache, stores.queue, stores.store, self.health),
+            SystemStateFlow(stores.cache, stores.queue, stores.record, self.health),
             self._clock,
             watchers_max=settings.live_streams_max,
         )

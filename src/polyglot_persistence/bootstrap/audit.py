@@ -32,12 +32,12 @@ class Audit(NamedTuple):
 def audit_flow(stores: Stores, clock: Clock) -> AuditFlow:
     """Return the flow over the stores of a process."""
     record, contents, entries = stores.audit
-    persist = PersistFlow(stores.store, stores.cache, clock)
+    persist = PersistFlow(stores.record, stores.cache, clock)
     return AuditFlow(
         record,
-        stores.store,
+        stores.record,
         search=SearchAudit(record, contents, clock, range_orders=RANGE_ORDERS),
-        cache=CacheAudit(stores.cache, entries, stores.store, persist),
+        cache=CacheAudit(stores.cache, entries, stores.record, persist),
         sales=SalesAudit(record, stores.sales),
         clock=clock,
     )
@@ -54,7 +54,7 @@ async def opened(settings: Settings) -> AsyncIterator[Audit]:
             audit_flow(stores, clock),
             SalesAudit(stores.audit.record, stores.sales),
             stores.audit.record,
-            IndexFlow(stores.store, stores.search, clock),
+            IndexFlow(stores.record, stores.search, clock),
         )
     finally:
         await stores.close()

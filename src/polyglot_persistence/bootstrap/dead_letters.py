@@ -13,8 +13,8 @@ from polyglot_persistence.ports.clock import Clock
 
 def dead_letter_flow(stores: Stores, clock: Clock) -> DeadLetterFlow:
     """Return the flow over the stores of a process."""
-    persist = PersistFlow(stores.store, stores.cache, clock)
-    return DeadLetterFlow(stores.letters, stores.store, stores.cache, persist)
+    persist = PersistFlow(stores.record, stores.cache, clock)
+    return DeadLetterFlow(stores.letters, stores.record, stores.cache, persist)
 
 
 @asynccontextmanager

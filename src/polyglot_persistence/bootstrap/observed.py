@@ -38,7 +38,7 @@ def observed(stores: Stores) -> Stores:
     ports: dict[str, Any] = {
         "cache": Observed("cache", stores.cache),
         "queue": Observed("queue", stores.queue),
-        "store": Observed("record", stores.store),
+        "record": Observed("record", stores.record),
         "letters": Observed("record", stores.letters),
         "sales": Observed("record", stores.sales),
         "search": Observed("search", stores.search),

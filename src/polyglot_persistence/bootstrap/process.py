@@ -112,7 +112,7 @@ async def serve_itself(
 async def watch_stores(stores: Stores, clock: Clock, stop: asyncio.Event) -> None:
     """Keep the gauges of what all processes share up to date until stopped."""
     health = HealthFlow(stores.pingable())
-    state = SystemStateFlow(stores.cache, stores.queue, stores.store, health)
+    state = SystemStateFlow(stores.cache, stores.queue, stores.record, health)
     gauges = SharedState(state, clock)
     await repeat("shared_state", gauges.step, stop, interval_seconds=INTERVAL_SECONDS)
 
@@ -150,7 +150,7 @@ async def prepare(stores: Stores, clock: Clock, stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
             await stores.migrate()
-            await found_epoch(stores.store, stores.cache, stores.queue, clock)
+            await found_epoch(stores.record, stores.cache, stores.queue, clock)
         except PolyglotError as error:
             if backoff.is_news(error):
                 _log.warning("not_prepared", error=str(error))

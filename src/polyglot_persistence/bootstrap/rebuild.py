@@ -9,14 +9,14 @@ from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.flows.projections.rebuild import RebuildFlow, RebuildLimits
 from polyglot_persistence.ports.clock import Clock
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.leadership import Leadership
 
 
 class Rebuilding(NamedTuple):
     """The flow, and the record that gives its role."""
 
     flow: RebuildFlow
-    store: OrderStore
+    record: Leadership
 
 
 def rebuild_flow(
@@ -29,10 +29,11 @@ def rebuild_flow(
     rate = orders_per_second_max or settings.search_rebuild_orders_per_second
     return RebuildFlow(
         stores.rebuild_record,
+        stores.audit.record,
         stores.rebuild_target,
-        stores.store,
+        stores.record,
         clock,
-        RebuildLimits(settings.index_batch_orders, rate),
+        limits=RebuildLimits(settings.index_batch_orders, rate),
     )
 
 
@@ -44,7 +45,7 @@ async def opened(
     stores = connect(settings)
     try:
         yield Rebuilding(
-            rebuild_flow(settings, stores, SystemClock(), orders_per_second_max), stores.store
+            rebuild_flow(settings, stores, SystemClock(), orders_per_second_max), stores.record
         )
     finally:
         await stores.close()

@@ -12,9 +12,9 @@ from polyglot_persistence.flows.watch.health import Pingable
 from polyglot_persistence.ports.audit import AuditedRecord, CacheContents, SearchContents
 from polyglot_persistence.ports.cache import Cache
 from polyglot_persistence.ports.dead_letters import DeadLetters
-from polyglot_persistence.ports.orders import OrderStore
 from polyglot_persistence.ports.queue import Queue
 from polyglot_persistence.ports.rebuild import RebuildRecord, RebuildTarget
+from polyglot_persistence.ports.record import Record
 from polyglot_persistence.ports.sales import SalesView
 from polyglot_persistence.ports.search import SearchIndex
 
@@ -39,7 +39,7 @@ class Stores(NamedTuple):
 
     cache: Cache
     queue: Queue
-    store: OrderStore
+    record: Record
     letters: DeadLetters
     sales: SalesView
     search: SearchIndex
@@ -54,7 +54,7 @@ class Stores(NamedTuple):
         return {
             "cache": self.cache,
             "queue": self.queue,
-            "record": self.store,
+            "record": self.record,
             "search": self.search,
         }
 
@@ -72,8 +72,8 @@ def connect(settings: Settings) -> Stores:
     from polyglot_persistence.adapters.postgres.rebuild import (  # noqa: PLC0415
         PostgresRebuildRecord,
     )
+    from polyglot_persistence.adapters.postgres.record import PostgresRecord  # noqa: PLC0415
     from polyglot_persistence.adapters.postgres.sales import PostgresSalesView  # noqa: PLC0415
-    from polyglot_persistence.adapters.postgres.store import PostgresOrderStore  # noqa: PLC0415
     from polyglot_persistence.adapters.redis.cache import RedisCache  # noqa: PLC0415
     from polyglot_persistence.adapters.redis.contents import RedisContents  # noqa: PLC0415
 
@@ -95,7 +95,7 @@ def connect(settings: Settings) -> Stores:
             durable=settings.cache_durable,
         ),
         _queue(settings, resources),
-        PostgresOrderStore(pool),
+        PostgresRecord(pool),
         PostgresDeadLetters(pool),
         PostgresSalesView(pool),
         search,

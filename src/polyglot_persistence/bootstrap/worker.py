@@ -92,10 +92,10 @@ async def work_on(settings: Settings, stores: Stores, clock: Clock, stop: asynci
 
 def _persisting(settings: Settings, stores: Stores, clock: Clock) -> _Persisting:
     freshness = FreshnessCount(shown_after_seconds=stores.audit.contents.shown_after_seconds)
-    flow = PersistFlow(stores.store, stores.cache, clock)
+    flow = PersistFlow(stores.record, stores.cache, clock)
     progress = QueueProgress()
     indexer = Indexer(
-        IndexFlow(stores.store, stores.search, clock, freshness=freshness),
+        IndexFlow(stores.record, stores.search, clock, freshness=freshness),
         IndexerLimits(
             settings.index_batch_orders,
             settings.index_waiting_orders_max,
@@ -106,8 +106,8 @@ def _persisting(settings: Settings, stores: Stores, clock: Clock) -> _Persisting
     persister = Persister(
         flow,
         queue=stores.queue,
-        store=stores.store,
-        end_warming=partial(end_warming, stores.cache, stores.store),
+        record=stores.record,
+        end_warming=partial(end_warming, stores.cache, stores.record),
         offer=indexer.offer,
         progress=progress,
         clock=clock,
@@ -154,14 +154,14 @@ async def _persist(
     )
     sales = SalesFlow(stores.sales, clock)
     rebuild = rebuild_flow(settings, stores, clock)
-    first = FirstIndex(stores.store, stores.search)
-    await make_first(rebuild, first, stores.store, stop)
+    first = FirstIndex(stores.record, stores.search)
+    await make_first(rebuild, first, stores.record, stop)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(persisting.persister.run(stop))
         tasks.create_task(
             sweep_forever(
                 sweep,
-                stores.store,
+                stores.record,
                 persisting.indexer.offer,
                 stop,
                 interval_seconds=settings.sweep_interval_seconds,
@@ -171,21 +171,21 @@ async def _persist(
             rebuild_forever(
                 rebuild,
                 first,
-                stores.store,
+                stores.record,
                 stop,
                 interval_seconds=settings.outbox_interval_seconds,
             )
         )
-        tasks.create_task(warm_forever(_warming(settings, stores, clock), stores.store, stop))
+        tasks.create_task(warm_forever(_warming(settings, stores, clock), stores.record, stop))
         tasks.create_task(
-            refresh_forever(sales, settings.mv_refresh_schedule, stores.store, clock, stop)
+            refresh_forever(sales, settings.mv_refresh_schedule, stores.record, clock, stop)
         )
         if settings.audit_interval_seconds:
             throttle = Throttle(clock, stop, orders_per_second=settings.audit_orders_per_second)
             tasks.create_task(
                 audit_forever(
                     audit_flow(stores, clock),
-                    stores.store,
+                    stores.record,
                     throttle,
                     stop,
                     interval_seconds=settings.audit_interval_seconds,
@@ -195,7 +195,7 @@ async def _persist(
 
 def _warming(settings: Settings, stores: Stores, clock: Clock) -> Warming:
     return Warming(
-        stores.store,
+        stores.record,
         stores.cache,
         stores.queue,
         clock,

@@ -78,7 +78,7 @@ async def _rebuild(settings: "Settings", rate: int | None, *, quiet: bool) -> "R
 
     async with opened(settings, rate) as rebuilding:
         with _Shown(quiet=quiet) as shown:
-            async with rebuilding.store.lead(ROLE) as lead:
+            async with rebuilding.record.lead(ROLE) as lead:
                 if lead is not None:
 
                     async def show(step: "Step") -> None:

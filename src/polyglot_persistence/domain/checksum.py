@@ -1,8 +1,8 @@
 """What stands for the content of an order where stores are compared.
 
-PostgreSQL computes the same number (`queries.sql`); a search document carries it. Sums of it do not
-depend on an order of rows, and stay exact in a binary float for two million orders, which is how
-engines add.
+PostgreSQL computes the same number (its function `order_checksum`); a search document carries it.
+Sums of it do not depend on an order of rows, and stay exact in a binary float for two million
+orders, which is how engines add.
 
 Invariant: a change of what `checksum` returns is a change of the form of both search indexes.
 """

@@ -105,6 +105,10 @@ class AcceptedOrder(msgspec.Struct, frozen=True, gc=False):
     unit_size: int = 1
     created_at_given: bool = False
 
+    def agrees_with(self, other: Order) -> bool:
+        """Whether it may be this order; `created_at` counts only where the client gave it."""
+        return self.order.same_content(other, created_at_given=self.created_at_given)
+
 
 def parse_name(value: object, pointer: str) -> str:
     """Return the product name that a client gave: trimmed, in the composed form (NFC).

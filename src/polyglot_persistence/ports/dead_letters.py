@@ -14,7 +14,7 @@ from polyglot_persistence.ports.leadership import Lead
 
 
 class DeadLetters(Protocol):
-    """What operators do with the dead letters. `OrderStore.bury` writes them."""
+    """What operators do with the dead letters. `Orders.bury` writes them."""
 
     async def page(
         self, chosen: LetterFilter, before: int | None, letters_max: int

@@ -1,18 +1,12 @@
-"""The record of orders."""
+"""The orders in the record: rows, and the dead letters of what can never be one."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from polyglot_persistence.domain.dead_letter import (
-    DeadLetter,
-    DeadLetterRow,
-)
+from polyglot_persistence.domain.dead_letter import DeadLetter, DeadLetterRow
 from polyglot_persistence.domain.order import AcceptedOrder, Order
-from polyglot_persistence.ports.leadership import Lead
-from polyglot_persistence.ports.state import StoreState
 
 
 class StoredOrder(NamedTuple):
@@ -21,6 +15,10 @@ class StoredOrder(NamedTuple):
     order: Order
     accepted_at: datetime
     persisted_at: datetime
+
+    def accepted(self) -> AcceptedOrder:
+        """Return it as an order that was accepted alone: a row does not name its unit."""
+        return AcceptedOrder(self.order, self.accepted_at, self.order.id)
 
 
 class Found(NamedTuple):
@@ -47,32 +45,8 @@ class Persisted(NamedTuple):
     left out whole."""
 
 
-class OutboxBatch(NamedTuple):
-    """Persisted orders that are not known to be searchable."""
-
-    orders: Sequence[StoredOrder]
-    gone: Sequence[UUID] = ()
-    """Ids that are no orders: a document of one is to be removed."""
-    new: frozenset[UUID] = frozenset()
-    """Those of the orders that wait since they were persisted, and not to be indexed again."""
-
-
-class Progress(NamedTuple):
-    """How far the record is, read in one statement whose cost does not grow with the orders."""
-
-    persisted: int
-    """Orders in the record."""
-    outbox_orders: int
-    outbox_oldest: datetime | None
-    dead_letters: int
-    """At most as many as were to be counted."""
-    latest_dead_letter: int | None
-    """The highest id of one; it changes with every new letter."""
-    view_refreshed_at: datetime | None
-
-
-class OrderStore(Protocol):
-    """PostgreSQL, the system of record."""
+class Orders(Protocol):
+    """The orders in PostgreSQL, the system of record."""
 
     async def persist(self, batch: Sequence[AcceptedOrder]) -> Persisted:
         """Insert whole units with rollup and outbox row, in one transaction.
@@ -105,53 +79,3 @@ class OrderStore(Protocol):
 
         One that is there already (order, stage, payload) counts up and has the new reason.
         """
-
-    async def attempted(self, subjects: Sequence[str]) -> frozenset[str]:
-        """Return those of the subjects of which an attempt is not known to be survived."""
-
-    async def begin_attempts(self, subjects: Sequence[str]) -> Mapping[str, int]:
-        """Count one more attempt at what may kill its worker; return how many there are now.
-
-        It outlives the caller's death, but perhaps not one of PostgreSQL at the same moment.
-        """
-
-    async def take_back_attempts(self, subjects: Sequence[str]) -> None:
-        """Count one attempt less: whoever made it lives, and it was cut short all the same."""
-
-    async def end_attempts(self, subjects: Sequence[str]) -> None:
-        """Forget all attempts, for one was survived; and those of anything older than a day."""
-
-    def claim_outbox(
-        self, older_than_seconds: float, orders_max: int
-    ) -> AbstractAsyncContextManager[OutboxBatch]:
-        """Lock outbox rows that nobody else works on and yield their orders (maybe none).
-
-        Leaving the context normally deletes the rows; an exception leaves them.
-        """
-
-    async def outbox_done(self, outbox_ids: Sequence[int]) -> Sequence[int]:
-        """Delete outbox rows whose orders are searchable; return which were still there."""
-
-    async def progress(self, *, dead_letters_max: int) -> Progress:
-        """Return how far the record is, counting at most so many dead letters."""
-
-    async def epoch(self) -> str | None:
-        """Return the cache epoch, None if none was created.
-
-        It names the server's timeline: after a failover that lost the latest epoch it is another.
-        """
-
-    async def found_epoch(self) -> tuple[str, bool]:
-        """Return the cache epoch and whether this call created it."""
-
-    async def new_epoch(self) -> str:
-        """Raise the cache epoch: from its commit on, no older copy proves an absence."""
-
-    def lead(self, role: str) -> "AbstractAsyncContextManager[Lead | None]":
-        """Try to be the only process in a role (advisory lock); yield None if another is.
-
-        The role lasts as long as the context and the connection behind it.
-        """
-
-    async def ping(self) -> StoreState:
-        """Ask for the server's version and whether its commits are durable."""

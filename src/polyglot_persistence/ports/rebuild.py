@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from polyglot_persistence.ports.audit import RangeSum, SearchContents
+from polyglot_persistence.ports.audit import SearchContents
 from polyglot_persistence.ports.orders import StoredOrder
 from polyglot_persistence.ports.search import SearchIndex
 
@@ -26,13 +26,6 @@ class Rebuild(NamedTuple):
     filled: int
     total: int
     """How many orders there were when it began."""
-
-
-class RecordRange(NamedTuple):
-    """Consecutive orders of the record."""
-
-    last: UUID
-    sum: RangeSum
 
 
 class RebuildRecord(Protocol):
@@ -53,9 +46,6 @@ class RebuildRecord(Protocol):
 
     async def advance(self, position: UUID, orders: int) -> None:
         """Remember that so many more orders, up to this id, were indexed durably."""
-
-    async def sum_from(self, first: UUID, orders_max: int) -> RecordRange | None:
-        """Return the sum of the next orders from an id on; None if there are none."""
 
     async def orders_between(self, first: UUID, last: UUID) -> Sequence[StoredOrder]:
         """Return the orders of a range."""

@@ -10,8 +10,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 from polyglot_persistence.errors import PolyglotError
-from polyglot_persistence.ports.leadership import Lead
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.leadership import Lead, Leadership
 from polyglot_persistence.telemetry import LOOP_SUCCESS, RETRIES, logger
 
 _log = logger("loop")
@@ -91,7 +90,7 @@ async def repeat(name: str, step: Step, stop: asyncio.Event, *, interval_seconds
 
 
 async def repeat_as_leader(
-    store: OrderStore, role: str, step: Step, stop: asyncio.Event, *, interval_seconds: float
+    record: Leadership, role: str, step: Step, stop: asyncio.Event, *, interval_seconds: float
 ) -> None:
     """Repeat a step in the one process that has the role; the others stand by."""
     backoff = Backoff(stop, role)
@@ -104,7 +103,7 @@ async def repeat_as_leader(
 
     while not stop.is_set():
         try:
-            async with store.lead(role) as lead:
+            async with record.lead(role) as lead:
                 if lead is None:
                     backoff.succeeded()
                 else:

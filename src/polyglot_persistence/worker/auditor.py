@@ -8,7 +8,7 @@ from polyglot_persistence.flows.behind.freshness import FreshnessCount, observe
 from polyglot_persistence.flows.watch.audit import UNATTENDED, AuditFlow
 from polyglot_persistence.ports.audit import AuditedRecord
 from polyglot_persistence.ports.clock import Clock
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.leadership import Leadership
 from polyglot_persistence.runtime.repeat import pause, repeat, repeat_as_leader
 
 FIRST_AFTER_SECONDS = 60.0
@@ -36,7 +36,7 @@ class Throttle:
 
 async def audit_forever(
     flow: AuditFlow,
-    store: OrderStore,
+    record: Leadership,
     throttle: Throttle,
     stop: asyncio.Event,
     *,
@@ -52,7 +52,7 @@ async def audit_forever(
         return False
 
     await pause(stop, min(interval_seconds, FIRST_AFTER_SECONDS))
-    await repeat_as_leader(store, "auditor", step, stop, interval_seconds=interval_seconds)
+    await repeat_as_leader(record, "auditor", step, stop, interval_seconds=interval_seconds)
 
 
 async def add_up_forever(count: FreshnessCount, record: AuditedRecord, stop: asyncio.Event) -> None:

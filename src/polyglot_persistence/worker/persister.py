@@ -34,8 +34,8 @@ from polyglot_persistence.flows.behind.persist import PersistFlow, ToIndex
 from polyglot_persistence.flows.behind.sweep import QueueProgress
 from polyglot_persistence.flows.reading.cold_cache import END_WARMING_SECONDS_MAX
 from polyglot_persistence.ports.clock import Clock
-from polyglot_persistence.ports.orders import OrderStore
 from polyglot_persistence.ports.queue import QUEUE_NAME, Consumer, Delivery, Queue
+from polyglot_persistence.ports.record import RecordState
 from polyglot_persistence.runtime.repeat import Backoff, pause
 from polyglot_persistence.telemetry import LOOP_SUCCESS, QUEUE_WAIT_SECONDS, logger
 
@@ -93,7 +93,7 @@ class Persister:
         flow: PersistFlow,
         *,
         queue: Queue,
-        store: OrderStore,
+        record: RecordState,
         end_warming: Callable[[], Awaitable[None]],
         offer: Callable[[Sequence[ToIndex]], None],
         progress: QueueProgress,
@@ -101,7 +101,7 @@ class Persister:
         limits: PersisterLimits,
     ) -> None:
         self._queue = queue
-        self._store = store
+        self._record = record
         self._flow = flow
         self._end_warming = end_warming
         self._must_end_warming = False
@@ -315,7 +315,7 @@ class Persister:
         backoff = Backoff(stop, "record")
         while not stop.is_set():
             try:
-                await self._store.ping()
+                await self._record.ping()
             except PolyglotError:
                 await backoff.pause()
             else:

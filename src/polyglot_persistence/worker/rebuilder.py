@@ -6,7 +6,7 @@ import contextlib
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.projections.first_index import FirstIndex
 from polyglot_persistence.flows.projections.rebuild import ROLE, RebuildFlow, Step
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.leadership import Leadership
 from polyglot_persistence.runtime.repeat import pause, repeat
 
 FIRST_INDEX_SECONDS = 15.0
@@ -21,7 +21,7 @@ class _StoppedError(Exception):
 
 
 async def make_first(
-    flow: RebuildFlow, first: FirstIndex, store: OrderStore, stop: asyncio.Event
+    flow: RebuildFlow, first: FirstIndex, record: Leadership, stop: asyncio.Event
 ) -> None:
     """Return once an empty record has an index that answers, whichever worker makes it.
 
@@ -35,7 +35,7 @@ async def make_first(
         async with asyncio.timeout(FIRST_INDEX_SECONDS):
             while not stop.is_set():
                 with contextlib.suppress(PolyglotError):
-                    await _build_if_needed(flow, first, store, stop)
+                    await _build_if_needed(flow, first, record, stop)
                     if await first.answers():
                         return
                 await pause(stop, LOOK_SECONDS)
@@ -44,7 +44,7 @@ async def make_first(
 async def rebuild_forever(
     flow: RebuildFlow,
     first: FirstIndex,
-    store: OrderStore,
+    record: Leadership,
     stop: asyncio.Event,
     *,
     interval_seconds: float,
@@ -52,7 +52,7 @@ async def rebuild_forever(
     """Look at the index again and again, and build it in one process at a time, until stopped."""
 
     async def step() -> bool:
-        await _build_if_needed(flow, first, store, stop)
+        await _build_if_needed(flow, first, record, stop)
         return False
 
     with contextlib.suppress(_StoppedError):
@@ -60,11 +60,11 @@ async def rebuild_forever(
 
 
 async def _build_if_needed(
-    flow: RebuildFlow, first: FirstIndex, store: OrderStore, stop: asyncio.Event
+    flow: RebuildFlow, first: FirstIndex, record: Leadership, stop: asyncio.Event
 ) -> None:
     if not await flow.is_needed():
         return
-    async with store.lead(ROLE) as lead:
+    async with record.lead(ROLE) as lead:
         if lead is None or not await flow.is_needed() or await first.make():
             return
 

@@ -5,14 +5,14 @@ import asyncio
 from polyglot_persistence.domain.schedule import Schedule
 from polyglot_persistence.flows.projections.sales import SalesFlow
 from polyglot_persistence.ports.clock import Clock
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.leadership import Leadership
 from polyglot_persistence.runtime.repeat import repeat_as_leader
 
 LOOK_INTERVAL_SECONDS = 1.0
 
 
 async def refresh_forever(
-    flow: SalesFlow, schedule: Schedule, store: OrderStore, clock: Clock, stop: asyncio.Event
+    flow: SalesFlow, schedule: Schedule, record: Leadership, clock: Clock, stop: asyncio.Event
 ) -> None:
     """Refresh whenever it is due, until stopped.
 
@@ -27,4 +27,4 @@ async def refresh_forever(
             due = schedule.next_after(clock.now())
         return False
 
-    await repeat_as_leader(store, "refresher", step, stop, interval_seconds=LOOK_INTERVAL_SECONDS)
+    await repeat_as_leader(record, "refresher", step, stop, interval_seconds=LOOK_INTERVAL_SECONDS)

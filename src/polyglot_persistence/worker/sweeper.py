@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 
 from polyglot_persistence.flows.behind.persist import ToIndex
 from polyglot_persistence.flows.behind.sweep import SweepFlow
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.leadership import Leadership
 from polyglot_persistence.runtime.repeat import repeat_as_leader
 
 
 async def sweep_forever(
     flow: SweepFlow,
-    store: OrderStore,
+    record: Leadership,
     offer: Callable[[Sequence[ToIndex]], None],
     stop: asyncio.Event,
     *,
@@ -26,4 +26,4 @@ async def sweep_forever(
         offer(to_index)
         return True
 
-    await repeat_as_leader(store, "sweeper", step, stop, interval_seconds=interval_seconds)
+    await repeat_as_leader(record, "sweeper", step, stop, interval_seconds=interval_seconds)

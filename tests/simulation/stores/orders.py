@@ -14,7 +14,9 @@ from polyglot_persistence.domain.order import AMOUNT_MAX, AcceptedOrder, to_micr
 from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import PoisonError, UnavailableError
 from polyglot_persistence.ports.leadership import Lead
-from polyglot_persistence.ports.orders import Found, OutboxBatch, Persisted, Progress, StoredOrder
+from polyglot_persistence.ports.orders import Found, Persisted, StoredOrder
+from polyglot_persistence.ports.outbox import OutboxBatch
+from polyglot_persistence.ports.record import Progress
 from polyglot_persistence.ports.state import StoreState
 from tests.simulation.stores.record import (
     IDLE_SECONDS_MAX,
@@ -33,8 +35,8 @@ _INFINITE = (datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC))
 """What the driver sends as PostgreSQL's infinities."""
 
 
-class SimulatedOrderStore:
-    """`ports.OrderStore` of one process."""
+class SimulatedOrders:
+    """`ports.Record` of one process."""
 
     def __init__(self, record: RecordServer) -> None:
         self._record = record

@@ -12,11 +12,11 @@ from uuid import UUID
 from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.domain.dead_letter import Stage
 from polyglot_persistence.errors import UnavailableError
-from polyglot_persistence.ports import audit, rebuild
 from polyglot_persistence.ports.audit import (
     ID_MAX,
     Freshness,
     RangeSum,
+    RecordRange,
     SalesDay,
     SalesTotals,
     Standing,
@@ -87,11 +87,6 @@ class SimulatedRebuildRecord:
                 filled = current.filled + orders
                 self._record.rebuilds.put(ONLY, current._replace(position=position, filled=filled))
 
-    async def sum_from(self, first: UUID, orders_max: int) -> rebuild.RecordRange | None:
-        """Sum up the next by id."""
-        part = [row for row in self._by_id() if row.order.id >= first][:orders_max]
-        return rebuild.RecordRange(part[-1].order.id, sum_of(part)) if part else None
-
     async def orders_between(self, first: UUID, last: UUID) -> Sequence[StoredOrder]:
         """Return a range by id."""
         return [row for row in self._by_id() if first <= row.order.id <= last]
@@ -146,12 +141,12 @@ class SimulatedAudit:
     def __init__(self, record: RecordServer) -> None:
         self._record = record
 
-    async def range_from(self, first: UUID, orders_max: int) -> audit.RecordRange:
+    async def range_from(self, first: UUID, orders_max: int) -> RecordRange:
         """Sum up the next by id."""
         self._record.reading()
         part = [row for row in by_id(self._record) if row.order.id >= first][:orders_max]
         last = part[-1].order.id if len(part) == orders_max else ID_MAX
-        return audit.RecordRange(last, sum_of(part))
+        return RecordRange(last, sum_of(part))
 
     async def checksums_between(self, first: UUID, last: UUID) -> Mapping[UUID, int]:
         """Return those of a range."""

@@ -31,7 +31,6 @@ class ElasticsearchContents:
         self.shown_after_seconds = REFRESH_SECONDS
 
     async def sum_between(self, first: UUID, last: UUID) -> RangeSum:
-        """See `SearchContents.sum_between`."""
         answer = await self._index.read(
             query=_between(first, last), size=0, track_total_hits=False, aggregations=_SUMS
         )
@@ -41,7 +40,6 @@ class ElasticsearchContents:
     async def checksums_between(
         self, first: UUID, last: UUID, orders_max: int
     ) -> Mapping[UUID, int]:
-        """See `SearchContents.checksums_between`."""
         found: dict[UUID, int] = {}
         after: list[str] | None = None
         while len(found) < orders_max:
@@ -54,7 +52,6 @@ class ElasticsearchContents:
         return found
 
     async def checksums_of(self, ids: Sequence[UUID]) -> Mapping[UUID, int]:
-        """See `SearchContents.checksums_of`."""
         found: dict[UUID, int] = {}
         for start in range(0, len(ids), PAGE_DOCUMENTS_MAX):
             names = [str(order_id) for order_id in ids[start : start + PAGE_DOCUMENTS_MAX]]

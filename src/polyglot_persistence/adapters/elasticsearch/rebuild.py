@@ -38,15 +38,13 @@ class ElasticsearchTarget:
         self._current = current
 
     async def current_name(self) -> str | None:
-        """See `RebuildTarget.current_name`."""
         return await self._current.name()
 
     async def building_name(self) -> str | None:
-        """See `RebuildTarget.building_name`."""
         return await self.building.name()
 
     async def begin(self) -> str:
-        """See `RebuildTarget.begin`. A block that a death left on the current index is lifted."""
+        """A block that a death left on the current index is lifted."""
         left = await self.building.behind_alias()
         if left:
             await self._move([_removal(name, self.building.alias) for name in left])
@@ -64,12 +62,11 @@ class ElasticsearchTarget:
         return name
 
     async def show(self) -> None:
-        """See `RebuildTarget.show`."""
         await self._call(lambda client: client.indices.refresh(index=self.building.alias))
 
     @asynccontextmanager
     async def frozen(self) -> AsyncIterator[None]:
-        """See `RebuildTarget.frozen`. The block waits for what is being written."""
+        """The block waits for what is being written."""
         names = await self._current.behind_alias()
         await self._block(names, block=True)
         try:
@@ -79,7 +76,6 @@ class ElasticsearchTarget:
             await self._block(still, block=False)
 
     async def swap(self) -> None:
-        """See `RebuildTarget.swap`."""
         name = await self.building.name()
         if name is None:
             raise MissingIndexError("Elasticsearch: the index that was built is gone")
@@ -103,10 +99,9 @@ class ElasticsearchTarget:
         _log.warning("index_swapped", index=name, replaced=",".join(old))
 
     async def release(self) -> None:
-        """See `RebuildTarget.release`. Anybody may write to an alias."""
+        """Anybody may write to an alias."""
 
     async def clean_up(self) -> None:
-        """See `RebuildTarget.clean_up`."""
         pattern = f"{self._current.alias}-*"
         mappings = await self._ask(
             lambda client: client.indices.get_mapping(index=pattern, allow_no_indices=True),

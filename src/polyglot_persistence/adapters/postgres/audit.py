@@ -44,20 +44,17 @@ class PostgresAudit:
         self._pool = pool
 
     async def range_from(self, first: UUID, orders_max: int) -> RecordRange:
-        """See `AuditedRecord.range_from`."""
         async with self._pool.reading() as session:
             (row,) = await session.fetch("audit_range", first, orders_max)
         sums = RangeSum(row["orders"], row["checksum"])
         return RecordRange(ID_MAX if sums.orders < orders_max else row["last"], sums)
 
     async def checksums_between(self, first: UUID, last: UUID) -> Mapping[UUID, int]:
-        """See `AuditedRecord.checksums_between`."""
         async with self._pool.reading() as session:
             rows = await session.fetch("checksums_between", first, last)
         return {row["id"]: row["checksum"] for row in rows}
 
     async def standing(self, ids: Sequence[UUID]) -> Standing:
-        """See `AuditedRecord.standing`."""
         async with self._pool.reading() as session:
             rows = await session.fetch("standing", ids)
         return Standing(
@@ -66,25 +63,22 @@ class PostgresAudit:
         )
 
     async def index_again(self, ids: Sequence[UUID]) -> None:
-        """See `AuditedRecord.index_again`."""
         async with self._pool.transaction() as session:
             for start in range(0, len(ids), OUTBOX_ROW_IDS_MAX):
                 await session.fetch("index_again", ids[start : start + OUTBOX_ROW_IDS_MAX])
 
     async def count_orders(self) -> int:
-        """See `AuditedRecord.count_orders`."""
         async with self._pool.dedicated(timeout_seconds=DAY_TIMEOUT_SECONDS) as session:
             orders: int = await session.fetchval("count_orders")
         return orders
 
     async def next_day(self, first: date) -> date | None:
-        """See `AuditedRecord.next_day`."""
         async with self._pool.reading() as session:
             day: date | None = await session.fetchval("next_sales_day", _midnight(first))
         return day
 
     async def compare_day(self, day: date, *, repair: bool) -> SalesDay:
-        """See `AuditedRecord.compare_day`. A transaction for each rollup: no order of locks."""
+        """A transaction for each rollup: no order of locks."""
         midnight = _midnight(day)
         async with self._pool.dedicated(timeout_seconds=DAY_TIMEOUT_SECONDS) as session:
             orders = await session.fetchval("orders_of_day", midnight)
@@ -115,19 +109,16 @@ class PostgresAudit:
         return len(wrong)
 
     async def sales_totals(self) -> SalesTotals:
-        """See `AuditedRecord.sales_totals`."""
         async with self._pool.dedicated(timeout_seconds=DAY_TIMEOUT_SECONDS) as session:
             (row,) = await session.fetch("sales_totals")
         return SalesTotals(row["orders"], row["revenue"], row["equal"])
 
     async def rebuild_position(self) -> date | None:
-        """See `AuditedRecord.rebuild_position`."""
         async with self._pool.reading() as session:
             position: date | None = await session.fetchval("rebuild_position")
         return position
 
     async def keep_rebuild_position(self, done_until: date | None) -> None:
-        """See `AuditedRecord.keep_rebuild_position`."""
         async with self._pool.transaction() as session:
             if done_until is None:
                 await session.fetch("end_rebuild")
@@ -135,12 +126,10 @@ class PostgresAudit:
                 await session.fetch("keep_rebuild_position", done_until)
 
     async def count_freshness(self, counts: Freshness) -> None:
-        """See `AuditedRecord.count_freshness`."""
         async with self._pool.transaction() as session:
             await session.fetch("count_freshness", *counts)
 
     async def freshness(self) -> Freshness:
-        """See `AuditedRecord.freshness`."""
         async with self._pool.reading() as session:
             (row,) = await session.fetch("freshness")
         return Freshness(*row)

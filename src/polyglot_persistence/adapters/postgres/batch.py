@@ -64,8 +64,7 @@ def contradicted(
         against = {
             one.order.id: row
             for one in unit
-            if (row := existing.get(one.order.id)) is not None
-            and not one.order.same_content(row.order, created_at_given=one.created_at_given)
+            if (row := existing.get(one.order.id)) is not None and not one.agrees_with(row.order)
         } or {one.order.id: existing[one.order.id] for one in _taken_first(unit, existing)}
         if against:
             left_out.append(unit)
@@ -92,11 +91,7 @@ def _taken_first(
 
 
 def _agrees(one: AcceptedOrder, other: AcceptedOrder | None) -> bool:
-    return (
-        other is None
-        or one is other
-        or one.order.same_content(other.order, created_at_given=one.created_at_given)
-    )
+    return other is None or one is other or one.agrees_with(other.order)
 
 
 _by_id = attrgetter("order.id.int")

@@ -39,14 +39,14 @@ class PostgresDeadLetters:
     async def page(
         self, chosen: LetterFilter, before: int | None, letters_max: int
     ) -> Sequence[DeadLetterRow]:
-        """See `DeadLetters.page`. Of a payload come 1,000 bytes at most."""
+        """Of a payload come 1,000 bytes at most."""
         below = _ID_MAX if before is None else before
         async with self._pool.reading() as session:
             records = await session.fetch("dead_letters", below, *_arguments(chosen), letters_max)
         return [dead_letter_row(record) for record in records]
 
     async def count(self, chosen: LetterFilter) -> LetterCounts:
-        """See `DeadLetters.count`. Looks at every letter: about a second for a million."""
+        """Looks at every letter: about a second for a million."""
         async with self._pool.reading() as session:
             records = await session.fetch("dead_letter_groups", *_arguments(chosen), GROUPS_MAX)
         groups = [
@@ -55,30 +55,26 @@ class PostgresDeadLetters:
         return LetterCounts(records[0]["total"] if records else 0, groups)
 
     async def read(self, letter_ids: Sequence[int]) -> Sequence[DeadLetterRow]:
-        """See `DeadLetters.read`."""
         async with self._pool.reading() as session:
             records = await session.fetch("dead_letters_by_ids", letter_ids)
         return [dead_letter_row(record) for record in records]
 
     async def of_units(self, unit_ids: Sequence[UUID]) -> Sequence[int]:
-        """See `DeadLetters.of_units`."""
         async with self._pool.reading() as session:
             records = await session.fetch("dead_letters_of_units", unit_ids)
         return [record["id"] for record in records]
 
     async def discard(self, letter_ids: Sequence[int]) -> None:
-        """See `DeadLetters.discard`."""
         async with self._pool.transaction() as session:
             await session.fetch("discard", letter_ids)
 
     async def reindex(self, letter_ids: Sequence[int]) -> None:
-        """See `DeadLetters.reindex`."""
         async with self._pool.transaction() as session:
             await session.fetch("reindex", letter_ids)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Lead]:
-        """See `DeadLetters.turn`. Waits as a statement does; first come, first served."""
+        """Waits as a statement does; first come, first served."""
         async with self._pool.dedicated() as session:
             await session.fetch("take_turn", _TURN)
             yield SessionLead(session)

@@ -18,5 +18,5 @@ class SessionLead:
         self._session = session
 
     async def confirm(self) -> None:
-        """See `Lead.confirm`. The session that answers is the one that holds the lock."""
+        """The session that answers is the one that holds the lock."""
         await self._session.fetch("confirm_lead")

@@ -329,23 +329,6 @@ FROM orders
 WHERE id BETWEEN $1 AND $2
 ORDER BY id;
 
--- name: sum_orders_from
--- Return number, checksum (`domain/checksum.py`) and last id of the next orders.
-WITH part AS (
-    SELECT * FROM orders WHERE id >= $1 ORDER BY id LIMIT $2
-), summed AS (
-    SELECT id,
-           ('x' || encode(substring(sha256(convert_to(
-               concat_ws(' ', id, (amount * 100)::bigint,
-                         (extract(epoch FROM created_at) * 1000000)::bigint, product_name),
-               'UTF8'
-           )) FOR 4), 'hex'))::bit(32)::bigint AS checksum
-    FROM part
-)
-SELECT count(*) AS orders, coalesce(sum(checksum), 0)::bigint AS checksum,
-       (array_agg(id ORDER BY id DESC))[1] AS last
-FROM summed;
-
 -- name: claim_arrivals
 -- Lock arrivals for an index that is being built, and return the first with up to $1 orders in all.
 WITH claimed AS MATERIALIZED (

@@ -13,10 +13,9 @@ from uuid import UUID
 import asyncpg
 
 from polyglot_persistence.adapters.postgres.pool import PostgresPool, Session
-from polyglot_persistence.adapters.postgres.store import stored
-from polyglot_persistence.ports.audit import RangeSum
+from polyglot_persistence.adapters.postgres.record import stored
 from polyglot_persistence.ports.orders import StoredOrder
-from polyglot_persistence.ports.rebuild import Rebuild, RecordRange
+from polyglot_persistence.ports.rebuild import Rebuild
 
 COUNT_TIMEOUT_SECONDS: Final = 60.0
 """To count all orders: more than an ordinary statement gets."""
@@ -26,19 +25,17 @@ ROWS_MAX: Final = 10_000
 
 
 class PostgresRebuildRecord:
-    """See `RebuildRecord`."""
+    """`RebuildRecord` over a pool; beginning takes a connection of its own."""
 
     def __init__(self, pool: PostgresPool) -> None:
         self._pool = pool
 
     async def current(self) -> Rebuild | None:
-        """See `RebuildRecord.current`."""
         async with self._pool.reading() as session:
             record = await session.fetchrow("search_rebuild")
         return None if record is None else _rebuild(record)
 
     async def begin(self, index: str) -> Rebuild:
-        """See `RebuildRecord.begin`."""
         async with self._pool.dedicated(timeout_seconds=COUNT_TIMEOUT_SECONDS) as session:
             await session.fetch("forget_arrivals")
             record = await session.fetchrow("begin_search_rebuild", index)
@@ -46,32 +43,21 @@ class PostgresRebuildRecord:
         return _rebuild(record)
 
     async def orders_after(self, position: UUID | None, orders_max: int) -> Sequence[StoredOrder]:
-        """See `RebuildRecord.orders_after`."""
         async with self._pool.reading() as session:
             if position is None:
                 return await _orders(session, "orders_first", orders_max)
             return await _orders(session, "orders_after", position, orders_max)
 
     async def advance(self, position: UUID, orders: int) -> None:
-        """See `RebuildRecord.advance`."""
         async with self._pool.transaction() as session:
             await session.fetch("advance_search_rebuild", position, orders)
 
-    async def sum_from(self, first: UUID, orders_max: int) -> RecordRange | None:
-        """See `RebuildRecord.sum_from`."""
-        async with self._pool.reading() as session:
-            records = await session.fetch("sum_orders_from", first, orders_max)
-        orders, checksum, last = records[0]
-        return None if last is None else RecordRange(last, RangeSum(orders, checksum))
-
     async def orders_between(self, first: UUID, last: UUID) -> Sequence[StoredOrder]:
-        """See `RebuildRecord.orders_between`."""
         async with self._pool.reading() as session:
             return await _orders(session, "orders_between", first, last)
 
     @asynccontextmanager
     async def claim_arrivals(self, orders_max: int) -> AsyncIterator[Sequence[StoredOrder]]:
-        """See `RebuildRecord.claim_arrivals`."""
         async with self._pool.transaction() as session:
             claimed = await session.fetch("claim_arrivals", orders_max, ROWS_MAX)
             ids = [record["id"] for record in claimed]
@@ -80,7 +66,6 @@ class PostgresRebuildRecord:
                 await session.fetch("arrivals_done", ids)
 
     async def outbox_end(self) -> int:
-        """See `RebuildRecord.outbox_end`."""
         async with self._pool.reading() as session:
             end: int = await session.fetchval("outbox_end")
         return end
@@ -88,7 +73,6 @@ class PostgresRebuildRecord:
     async def outbox_between(
         self, after: int, end: int, orders_max: int
     ) -> tuple[Sequence[StoredOrder], int] | None:
-        """See `RebuildRecord.outbox_between`."""
         async with self._pool.reading() as session:
             rows = await session.fetch("outbox_rows_between", after, end, orders_max, ROWS_MAX)
             ids = [record["id"] for record in rows]
@@ -99,7 +83,6 @@ class PostgresRebuildRecord:
         return [stored(record) for record in waiting if record["id"] is not None], ids[-1]
 
     async def end(self) -> None:
-        """See `RebuildRecord.end`."""
         async with self._pool.transaction() as session:
             await session.fetch("end_search_rebuild")
             await session.fetch("forget_arrivals")

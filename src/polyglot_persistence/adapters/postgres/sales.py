@@ -55,19 +55,16 @@ class PostgresSalesView:
         return moment
 
     async def latest_days(self, days_max: int) -> Sequence[DaySales]:
-        """See `SalesView.latest_days`."""
         async with self._pool.reading() as session:
             records = await session.fetch("read_dashboard", days_max)
         return [DaySales(r["sale_date"], r["total_revenue"], r["orders"]) for r in records]
 
     async def refreshed_at(self) -> datetime | None:
-        """See `SalesView.refreshed_at`."""
         async with self._pool.reading() as session:
             moment: datetime | None = await session.fetchval("refreshed_at")
         return moment
 
     async def live_days(self, days_max: int) -> LatestDays:
-        """See `SalesView.live_days`."""
         async with self._pool.reading() as session:
             records = await session.fetch("live_dashboard", days_max)
         days = [
@@ -78,12 +75,10 @@ class PostgresSalesView:
         return LatestDays(records[0]["as_of"], days)
 
     async def periods(self, bounds: Sequence[datetime]) -> PeriodSums:
-        """See `SalesView.periods`."""
         async with self._pool.reading() as session:
             return _sums(await session.fetch("sales_periods", bounds))
 
     async def product_periods(self, product_name: str, bounds: Sequence[date]) -> PeriodSums:
-        """See `SalesView.product_periods`."""
         length = (bounds[-1] - bounds[0]).days
         days = [bounds[0] + timedelta(days=n) for n in range(length)]
         # Older versions stored a name in the form in which it came.
@@ -92,7 +87,7 @@ class PostgresSalesView:
             return _sums(await session.fetch("product_periods", names, days, bounds))
 
     async def top_products(self, first: date, end: date, products_max: int) -> TopProducts:
-        """See `SalesView.top_products`. The cost grows with days and products."""
+        """The cost grows with days and products."""
         async with self._pool.reading() as session:
             records = await session.fetch("top_products", first, end, products_max)
         products = [

@@ -15,7 +15,7 @@ class RedisContents:
         self._client = client
 
     async def scan(self, cursor: int, entries_max: int) -> CachePart:
-        """See `CacheContents.scan`. Each call holds the server up for about a millisecond."""
+        """Each call holds the server up for about a millisecond."""
         try:
             following, names = await self._client.execute(
                 "SCAN", cursor, "MATCH", keys.EVERY_ENTRY, "COUNT", entries_max

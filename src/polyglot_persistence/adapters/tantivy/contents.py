@@ -24,7 +24,7 @@ class TantivyContents:
         self.shown_after_seconds = RELOAD_SECONDS
 
     async def sum_between(self, first: UUID, last: UUID) -> RangeSum:
-        """See `SearchContents.sum_between`. It takes a millisecond for some ten thousand."""
+        """It takes a millisecond for some ten thousand."""
 
         def job(searcher: tantivy.Searcher, schema: tantivy.Schema) -> RangeSum:
             sums = searcher.aggregate(_between(schema, first, last), _SUMS)
@@ -35,7 +35,6 @@ class TantivyContents:
     async def checksums_between(
         self, first: UUID, last: UUID, orders_max: int
     ) -> Mapping[UUID, int]:
-        """See `SearchContents.checksums_between`."""
 
         def job(searcher: tantivy.Searcher, schema: tantivy.Schema) -> Mapping[UUID, int]:
             found = _checksums(searcher, _between(schema, first, last))
@@ -44,7 +43,6 @@ class TantivyContents:
         return await self._index.read(job)
 
     async def checksums_of(self, ids: Sequence[UUID]) -> Mapping[UUID, int]:
-        """See `SearchContents.checksums_of`."""
         names = [str(order_id) for order_id in ids]
 
         def job(searcher: tantivy.Searcher, schema: tantivy.Schema) -> Mapping[UUID, int]:

@@ -21,25 +21,21 @@ class TantivyTarget:
         self._timeout_seconds = building.index_timeout_seconds
 
     async def current_name(self) -> str | None:
-        """See `RebuildTarget.current_name`."""
         return await self._current.name()
 
     async def building_name(self) -> str | None:
-        """See `RebuildTarget.building_name`."""
         return await self.building.name()
 
     async def begin(self) -> str:
-        """See `RebuildTarget.begin`."""
         await self.building.release()
         return await self.building.manage(lambda: self._directory.begin(self._timeout_seconds))
 
     async def show(self) -> None:
-        """See `RebuildTarget.show`."""
         await self.building.show()
 
     @asynccontextmanager
     async def frozen(self) -> AsyncIterator[None]:
-        """See `RebuildTarget.frozen`. The lock waits for a write under way, and dies with us."""
+        """The lock waits for a write under way, and dies with us."""
         with ExitStack() as stack:
             await self.building.manage(
                 lambda: stack.enter_context(
@@ -49,15 +45,14 @@ class TantivyTarget:
             yield
 
     async def swap(self) -> None:
-        """See `RebuildTarget.swap`. The writer is let go of: the index is others' to write to."""
+        """The writer is let go of: the index is others' to write to."""
         await self.building.release()
         await self.building.manage(lambda: self._directory.swap(self._timeout_seconds))
         _log.warning("index_swapped")
 
     async def release(self) -> None:
-        """See `RebuildTarget.release`. Of an index there is one writer among all processes."""
+        """Of an index there is one writer among all processes."""
         await self.building.release()
 
     async def clean_up(self) -> None:
-        """See `RebuildTarget.clean_up`."""
         await self.building.manage(lambda: self._directory.clean_up(self._timeout_seconds))

@@ -53,7 +53,7 @@ from polyglot_persistence.flows.behind.dead_letter_units import (
 from polyglot_persistence.flows.behind.persist import REPLAY, PersistFlow
 from polyglot_persistence.ports.cache import Cache
 from polyglot_persistence.ports.dead_letters import DeadLetters
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.orders import Orders
 from polyglot_persistence.telemetry import DEAD_LETTERS_HANDLED, logger
 
 _log = logger("dead_letters")
@@ -133,10 +133,10 @@ class DeadLetterFlow:
     """
 
     def __init__(
-        self, letters: DeadLetters, store: OrderStore, cache: Cache, persist: PersistFlow
+        self, letters: DeadLetters, record: Orders, cache: Cache, persist: PersistFlow
     ) -> None:
         self._letters = letters
-        self._store = store
+        self._record = record
         self._cache = cache
         self._persist = persist
 
@@ -258,7 +258,7 @@ class DeadLetterFlow:
             await self._persist_again(batch, run)
         if unfit:
             # Another attempt in vain.
-            await self._store.bury([row.letter._replace(attempts=1) for row, _ in unfit])
+            await self._record.bury([row.letter._replace(attempts=1) for row, _ in unfit])
             run.done(_handled(row, Outcome.KEPT, why) for row, why in unfit)
 
     async def _persist_again(self, members: Sequence[Member], run: _Run) -> None:
@@ -266,14 +266,12 @@ class DeadLetterFlow:
         run.has_effect = True
         rows = [row for _, those in members for row in those]
         left = {row.id: row for row in await self._letters.read([row.id for row in rows])}
-        found = await self._store.find([accepted.order.id for accepted, _ in members])
+        found = await self._record.find([accepted.order.id for accepted, _ in members])
         persisted: list[Handled] = []
         in_vain: list[Member] = []
         for accepted, those in members:
             stored = found.orders.get(accepted.order.id)
-            if stored is not None and accepted.order.same_content(
-                stored.order, created_at_given=accepted.created_at_given
-            ):
+            if stored is not None and accepted.agrees_with(stored.order):
                 persisted += [_handled(row, Outcome.PERSISTED) for row in those]
             else:
                 in_vain.append((accepted, those))

@@ -7,18 +7,18 @@ indexing work.
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import Protocol
 
 from polyglot_persistence import tracing
-from polyglot_persistence.domain import codec
-from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
-from polyglot_persistence.domain.order import AcceptedOrder
+from polyglot_persistence.domain.dead_letter import Stage
+from polyglot_persistence.flows.behind.burial import bury, letter_of
 from polyglot_persistence.flows.behind.freshness import FreshnessCount
 from polyglot_persistence.flows.behind.persist import ToIndex
 from polyglot_persistence.ports.clock import Clock
-from polyglot_persistence.ports.orders import OrderStore, StoredOrder
+from polyglot_persistence.ports.orders import Orders, StoredOrder
+from polyglot_persistence.ports.outbox import Outbox
 from polyglot_persistence.ports.search import IndexFailure, SearchIndex
 from polyglot_persistence.telemetry import (
-    DEAD_LETTERED,
     INDEX_LAG_SECONDS,
     INDEX_SECONDS,
     INDEXED,
@@ -28,19 +28,23 @@ from polyglot_persistence.telemetry import (
 _log = logger("index")
 
 
+class _Record(Orders, Outbox, Protocol):
+    """What it needs of the record."""
+
+
 class IndexFlow:
     """Keeps the search index a subset of the record that is only briefly behind."""
 
     def __init__(
         self,
-        store: OrderStore,
+        record: _Record,
         search: SearchIndex,
         clock: Clock,
         *,
         freshness: FreshnessCount | None = None,
     ) -> None:
         self._freshness = freshness
-        self._store = store
+        self._record = record
         self._search = search
         self._clock = clock
 
@@ -54,7 +58,7 @@ class IndexFlow:
         origins = [batch.origin for batch in batches]
         with tracing.batch_span("index orders", origins, {"polyglot.batch.units": len(batches)}):
             await self._index(orders)
-            done = set(await self._store.outbox_done([batch.outbox_id for batch in batches]))
+            done = set(await self._record.outbox_done([batch.outbox_id for batch in batches]))
         # What waited long was worked off meanwhile, and counted there.
         counted = (batch.orders for batch in batches if batch.outbox_id in done)
         self._note(list(chain.from_iterable(counted)))
@@ -65,7 +69,7 @@ class IndexFlow:
         Raises:
             UnavailableError: index or record is away.
         """
-        async with self._store.claim_outbox(older_than_seconds, orders_max) as batch:
+        async with self._record.claim_outbox(older_than_seconds, orders_max) as batch:
             await self._index(batch.orders)
             await self._search.remove(batch.gone)
         self._note([row for row in batch.orders if row.order.id in batch.new])
@@ -84,7 +88,7 @@ class IndexFlow:
         started = self._clock.monotonic()
         failures = await self._search.index(orders)
         INDEX_SECONDS.observe(self._clock.monotonic() - started)
-        await bury_failures(self._store, orders, failures)
+        await bury_failures(self._record, orders, failures)
         INDEXED.inc(len(orders) - len(failures))
         now = self._clock.now()
         INDEX_LAG_SECONDS.observe_all(
@@ -93,7 +97,7 @@ class IndexFlow:
 
 
 async def bury_failures(
-    store: OrderStore, orders: Sequence[StoredOrder], failures: Sequence[IndexFailure]
+    orders: Orders, indexed: Sequence[StoredOrder], failures: Sequence[IndexFailure]
 ) -> None:
     """Make dead letters of the orders that an index can never take.
 
@@ -102,14 +106,6 @@ async def bury_failures(
     """
     if not failures:
         return
-    rows = {row.order.id: row for row in orders}
-    await store.bury([_dead_letter(rows[f.order_id], f.reason) for f in failures])
-    DEAD_LETTERED.labels(Stage.INDEX.value).inc(len(failures))
-    for failure in failures:
-        _log.error("dead_lettered", stage="index", order_id=failure.order_id, reason=failure.reason)
-
-
-def _dead_letter(row: StoredOrder, reason: str) -> DeadLetter:
-    accepted = AcceptedOrder(row.order, row.accepted_at, row.order.id)
-    payload = codec.encode_item(accepted, codec.encode_order(row.order))
-    return DeadLetter(row.order.id, row.order.id, payload, reason, Stage.INDEX, attempts=1)
+    rows = {row.order.id: row for row in indexed}
+    letters = [letter_of(rows[f.order_id].accepted(), f.reason, Stage.INDEX) for f in failures]
+    await bury(orders, letters)

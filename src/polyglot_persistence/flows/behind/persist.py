@@ -21,7 +21,7 @@ Invariant: nothing is dead-lettered because a store is away; that raises, and th
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from polyglot_persistence import tracing
 from polyglot_persistence.domain import codec
@@ -36,13 +36,14 @@ from polyglot_persistence.errors import (
     UnexplainedError,
     UnknownOutcomeError,
 )
+from polyglot_persistence.flows.behind.burial import bury, letter_of, payload_of
 from polyglot_persistence.flows.behind.refusals import Refusals
 from polyglot_persistence.flows.behind.suspects import DEATHS_MAX, Suspects
+from polyglot_persistence.ports.attempts import Attempts
 from polyglot_persistence.ports.cache import Cache, Settled
 from polyglot_persistence.ports.clock import Clock
-from polyglot_persistence.ports.orders import Found, OrderStore, Persisted, StoredOrder
+from polyglot_persistence.ports.orders import Found, Orders, Persisted, StoredOrder
 from polyglot_persistence.telemetry import (
-    DEAD_LETTERED,
     PERSIST_LAG_SECONDS,
     PERSIST_ORDERS,
     PERSIST_SECONDS,
@@ -83,14 +84,18 @@ class Redelivered(NamedTuple):
     """The names of those that were left out, since workers died of them."""
 
 
+class _Record(Orders, Attempts, Protocol):
+    """What it needs of the record."""
+
+
 class PersistFlow:
     """Persists batches, whoever brings them: the queue, the sweeper, or a replay."""
 
-    def __init__(self, store: OrderStore, cache: Cache, clock: Clock) -> None:
-        self._store = store
+    def __init__(self, record: _Record, cache: Cache, clock: Clock) -> None:
+        self._record = record
         self._cache = cache
         self._clock = clock
-        self._suspects = Suspects(store)
+        self._suspects = Suspects(record)
         self._refusals = Refusals()
         self._samples = 0
 
@@ -144,7 +149,7 @@ class PersistFlow:
 
         Raises as `persist` does.
         """
-        await self._store.end_attempts(sorted(names))
+        await self._record.end_attempts(sorted(names))
 
     async def persist_swept(self, batch: Sequence[AcceptedOrder]) -> Sequence[ToIndex]:
         """Persist what a sweep found; unit by unit, if the sweeps before died of theirs.
@@ -167,13 +172,13 @@ class PersistFlow:
         Raises:
             UnavailableError: the record is away.
         """
-        found = await self._store.find([one.order.id for unit in units for one in unit])
+        found = await self._record.find([one.order.id for unit in units for one in unit])
         left, settled = [], []
         for unit in units:
             if all(_is_row(one, found) for one in unit):
                 for one in unit:
                     row = found.orders[one.order.id]
-                    settled.append(Settled(EntryState.CLEAN, _as_row(row), _unlike(one, row)))
+                    settled.append(Settled(EntryState.CLEAN, row.accepted(), _unlike(one, row)))
             elif all(_is_dead(one, found) for one in unit):
                 settled += [Settled(EntryState.DEAD, one) for one in unit]
             else:
@@ -197,7 +202,7 @@ class PersistFlow:
     async def _try(self, batch: Sequence[AcceptedOrder], attempt: "_Attempt") -> None:
         started = self._clock.monotonic()
         try:
-            persisted = await self._store.persist(batch)
+            persisted = await self._record.persist(batch)
         except (PoisonError, UnexplainedError) as error:
             await self._isolate(batch, attempt, error)
             return
@@ -208,7 +213,7 @@ class PersistFlow:
         PERSIST_ORDERS.observe(len(batch))
         PERSISTED.labels(attempt.source).inc(len(persisted.inserted))
         settled = [
-            Settled(EntryState.CLEAN, _as_row(row), _unlike(one, row))
+            Settled(EntryState.CLEAN, row.accepted(), _unlike(one, row))
             for one in batch
             if (row := persisted.stored.get(one.order.id)) is not None
         ]
@@ -219,17 +224,11 @@ class PersistFlow:
 
     async def bury_unreadable(self, rejects: Sequence[codec.Reject]) -> None:
         """Write dead letters for message items that no worker can read."""
-        await self._store.bury(
-            [
-                DeadLetter(r.order_id, r.unit_id, r.payload, r.reason, Stage.DECODE, attempts=1)
-                for r in rejects
-            ]
-        )
-        DEAD_LETTERED.labels(Stage.DECODE.value).inc(len(rejects))
-        for reject in rejects:
-            _log.error(
-                "dead_lettered", stage="decode", order_id=reject.order_id, reason=reject.reason
-            )
+        letters = [
+            DeadLetter(r.order_id, r.unit_id, r.payload, r.reason, Stage.DECODE, attempts=1)
+            for r in rejects
+        ]
+        await bury(self._record, letters)
 
     def _to_index(self, persisted: Persisted) -> Sequence[ToIndex]:
         if persisted.outbox_id is None:
@@ -313,7 +312,7 @@ class PersistFlow:
                 settled.append(
                     Settled(EntryState.DEAD, accepted)
                     if row is None
-                    else Settled(EntryState.CLEAN, _as_row(row), accepted)
+                    else Settled(EntryState.CLEAN, row.accepted(), accepted)
                 )
         return settled
 
@@ -322,22 +321,8 @@ class PersistFlow:
 
         Raises as `persist` does.
         """
-        await self._store.bury(
-            [
-                DeadLetter(
-                    accepted.order.id,
-                    accepted.unit_id,
-                    _payload(accepted),
-                    reason,
-                    Stage.PERSIST,
-                    attempts=1,
-                )
-                for accepted in unit
-            ]
-        )
-        DEAD_LETTERED.labels(Stage.PERSIST.value).inc(len(unit))
-        for accepted in unit:
-            _log.error("dead_lettered", stage="persist", order_id=accepted.order.id, reason=reason)
+        letters = [letter_of(accepted, reason, Stage.PERSIST) for accepted in unit]
+        await bury(self._record, letters)
 
     async def _settle(self, settled: Sequence[Settled]) -> None:
         try:
@@ -362,24 +347,14 @@ def _unlike(accepted: AcceptedOrder, row: StoredOrder) -> AcceptedOrder | None:
     return accepted if accepted.order is not row.order and accepted.order != row.order else None
 
 
-def _as_row(row: StoredOrder) -> AcceptedOrder:
-    return AcceptedOrder(row.order, row.accepted_at, row.order.id)
-
-
-def _payload(accepted: AcceptedOrder) -> bytes:
-    return codec.encode_item(accepted, codec.encode_order(accepted.order))
-
-
 def _is_row(accepted: AcceptedOrder, found: Found) -> bool:
     row = found.orders.get(accepted.order.id)
-    return row is not None and accepted.order.same_content(
-        row.order, created_at_given=accepted.created_at_given
-    )
+    return row is not None and accepted.agrees_with(row.order)
 
 
 def _is_dead(accepted: AcceptedOrder, found: Found) -> bool:
     dead = found.dead.get(accepted.order.id)
-    return dead is not None and dead.letter.payload == _payload(accepted)
+    return dead is not None and dead.letter.payload == payload_of(accepted)
 
 
 def _is_the_stored_one(unit: Sequence[AcceptedOrder], persisted: Persisted) -> bool:
@@ -387,6 +362,6 @@ def _is_the_stored_one(unit: Sequence[AcceptedOrder], persisted: Persisted) -> b
     return all(
         (row := persisted.stored.get(one.order.id) or persisted.conflicts.get(one.order.id))
         is not None
-        and one.order.same_content(row.order, created_at_given=one.created_at_given)
+        and one.agrees_with(row.order)
         for one in unit
     )

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from polyglot_persistence.errors import PolyglotError, UnknownOutcomeError
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.attempts import Attempts
 
 DEATHS_MAX = 5
 """A unit that was alone as often as this when its worker died is condemned. Fewer may be chance: an
@@ -27,8 +27,8 @@ operator, or a machine out of memory, kills workers as well."""
 class Suspects:
     """The attempts of one process at whatever may kill it."""
 
-    def __init__(self, store: OrderStore) -> None:
-        self._store = store
+    def __init__(self, record: Attempts) -> None:
+        self._record = record
         self._entrance = asyncio.Lock()
         self._inside = 0
         self._empty = asyncio.Event()
@@ -61,7 +61,7 @@ class Suspects:
         Raises as `attempt` does.
         """
         await self._take_back()
-        return await self._store.attempted(subjects)
+        return await self._record.attempted(subjects)
 
     @asynccontextmanager
     async def attempt(self, subject: str) -> AsyncIterator[int]:
@@ -86,13 +86,13 @@ class Suspects:
         """
         await self._take_back()
         try:
-            attempts = await self._store.begin_attempts(subjects)
+            attempts = await self._record.begin_attempts(subjects)
         except (UnknownOutcomeError, asyncio.CancelledError):
             self._cut_short.update(subjects)
             raise
         try:
             yield {subject: count - 1 for subject, count in attempts.items()}
-            await self._store.end_attempts(subjects)
+            await self._record.end_attempts(subjects)
         except (PolyglotError, asyncio.CancelledError):
             self._cut_short.update(subjects)
             raise
@@ -102,7 +102,7 @@ class Suspects:
             return
         subjects, self._cut_short = self._cut_short, set()
         try:
-            await self._store.take_back_attempts(sorted(subjects))
+            await self._record.take_back_attempts(sorted(subjects))
         except (PolyglotError, asyncio.CancelledError):
             self._cut_short |= subjects
             raise

@@ -298,7 +298,7 @@ def _is_settled(unit: Unit, known: Known) -> bool:
         if (raw := known.entries.get(order_id)) is not None:
             there[order_id] = _in_cache(_decoded(raw))
         elif (row := known.rows.get(order_id)) is not None:
-            there[order_id] = _There(AcceptedOrder(row.order, row.accepted_at, order_id))
+            there[order_id] = _There(row.accepted())
         elif (dead := known.dead.get(order_id)) is not None:
             there[order_id] = _There(_dead(dead))
     _check(unit, there, checked=known.checked)
@@ -362,4 +362,4 @@ def _same(accepted: AcceptedOrder, other: _There) -> bool:
     unit, unit_there = (accepted.unit_id, accepted.unit_size), (there.unit_id, there.unit_size)
     if other.is_dirty and accepted.unit_size > 1 and unit != unit_there:
         return False
-    return accepted.order.same_content(there.order, created_at_given=accepted.created_at_given)
+    return accepted.agrees_with(there.order)

@@ -393,9 +393,7 @@ def _as_stored(units: Sequence[Unit], found: _Found) -> tuple[list[Unit], list[U
             if (entry := found.get(order_id)) is not None
             and entry.state is EntryState.DIRTY
             and (len(unit.members) == 1 or _is_of(unit, entry))
-            and entry.accepted.order.same_content(
-                member.accepted.order, created_at_given=member.accepted.created_at_given
-            )
+            and member.accepted.agrees_with(entry.accepted.order)
         ]
         if len(members) == len(unit.members):
             dirty.append(Unit(members))

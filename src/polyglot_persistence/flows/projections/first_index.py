@@ -6,15 +6,15 @@ If it is not, another process persisted meanwhile, and a rebuild has to compare 
 """
 
 from polyglot_persistence.errors import PolyglotError
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.record import RecordState
 from polyglot_persistence.ports.search import SearchIndex
 
 
 class FirstIndex:
     """Makes the index of an empty record."""
 
-    def __init__(self, store: OrderStore, search: SearchIndex) -> None:
-        self._store = store
+    def __init__(self, state: RecordState, search: SearchIndex) -> None:
+        self._state = state
         self._search = search
 
     async def is_due(self) -> bool:
@@ -47,4 +47,4 @@ class FirstIndex:
         return True
 
     async def _is_record_empty(self) -> bool:
-        return (await self._store.progress(dead_letters_max=0)).persisted == 0
+        return (await self._state.progress(dead_letters_max=0)).persisted == 0

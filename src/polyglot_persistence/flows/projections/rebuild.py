@@ -25,9 +25,9 @@ from uuid import UUID
 from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.behind.index import bury_failures
-from polyglot_persistence.ports.audit import ID_MAX, ID_MIN
+from polyglot_persistence.ports.audit import ID_MAX, ID_MIN, AuditedRecord
 from polyglot_persistence.ports.clock import Clock
-from polyglot_persistence.ports.orders import OrderStore, StoredOrder
+from polyglot_persistence.ports.orders import Orders, StoredOrder
 from polyglot_persistence.ports.rebuild import Rebuild, RebuildRecord, RebuildTarget
 from polyglot_persistence.telemetry import logger
 
@@ -96,14 +96,17 @@ class RebuildFlow:
     def __init__(
         self,
         record: RebuildRecord,
+        audited: AuditedRecord,
         target: RebuildTarget,
-        store: OrderStore,
+        orders: Orders,
         clock: Clock,
+        *,
         limits: RebuildLimits,
     ) -> None:
         self._record = record
+        self._audited = audited
         self._target = target
-        self._store = store
+        self._orders = orders
         self._clock = clock
         self._limits = limits
 
@@ -193,25 +196,14 @@ class RebuildFlow:
         await self._target.show()
         first, orders, mended = ID_MIN, 0, 0
         while True:
-            part = await self._record.sum_from(first, RANGE_ORDERS)
-            last = ID_MAX if part is None else part.last
-            expected = (0, 0) if part is None else part.sum
-            if await self._target.contents.sum_between(first, last) != expected:
-                mended += await self._mend(first, last)
-            if part is None:
-                return orders, mended
-            orders += part.sum.orders
+            part = await self._audited.range_from(first, RANGE_ORDERS)
+            if await self._target.contents.sum_between(first, part.last) != part.sums:
+                mended += await self._mend(first, part.last)
+            orders += part.sums.orders
             await show(Step(Phase.VERIFY, orders, max(total, orders)))
-            if last == ID_MAX:
+            if part.last == ID_MAX:
                 return orders, mended
-            if part.sum.orders < RANGE_ORDERS:  # the end of the record, at that moment
-                return orders, mended + await self._mend_from(UUID(int=last.int + 1))
-            first = UUID(int=last.int + 1)
-
-    async def _mend_from(self, first: UUID) -> int:
-        """Mend what lies after the record's end: documents of no order, or orders of just now."""
-        held = await self._target.contents.sum_between(first, ID_MAX)
-        return await self._mend(first, ID_MAX) if held.orders else 0
+            first = UUID(int=part.last.int + 1)
 
     async def _mend(self, first: UUID, last: UUID) -> int:
         """Make a range what the record says; return how many documents differed.
@@ -264,5 +256,5 @@ class RebuildFlow:
         if not rows:
             return set()
         failures = await self._target.building.index(rows)
-        await bury_failures(self._store, rows, failures)
+        await bury_failures(self._orders, rows, failures)
         return {failure.order_id for failure in failures}

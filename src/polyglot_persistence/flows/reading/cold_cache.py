@@ -44,12 +44,13 @@ Invariant: only one worker at a time (advisory lock) ends a cold time.
 
 import contextlib
 import uuid
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.ports.cache import Cache
 from polyglot_persistence.ports.clock import Clock
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.epoch import CacheEpoch
+from polyglot_persistence.ports.leadership import Leadership
 from polyglot_persistence.ports.queue import Queue
 from polyglot_persistence.telemetry import logger
 
@@ -85,8 +86,8 @@ epoch comes without a copy."""
 class ColdMark:
     """Raises the epoch on behalf of one process that accepts without the cache."""
 
-    def __init__(self, store: OrderStore, clock: Clock) -> None:
-        self._store = store
+    def __init__(self, record: CacheEpoch, clock: Clock) -> None:
+        self._record = record
         self._clock = clock
         self._marked_at = float("-inf")
 
@@ -100,12 +101,16 @@ class ColdMark:
         asked_at = self._clock.monotonic()
         if asked_at - self._marked_at < MARK_INTERVAL_SECONDS:
             return
-        epoch = await self._store.new_epoch()
+        epoch = await self._record.new_epoch()
         self._marked_at = asked_at
         _log.warning("cache_marked_cold", epoch=epoch)
 
 
-async def found_epoch(store: OrderStore, cache: Cache, queue: Queue, clock: Clock) -> None:
+class _Founding(CacheEpoch, Leadership, Protocol):
+    """What founding needs of the record."""
+
+
+async def found_epoch(record: _Founding, cache: Cache, queue: Queue, clock: Clock) -> None:
     """Create the epoch if there is none, and the copy if nothing was accepted before.
 
     No worker takes a message before there is an epoch. So where this call creates it, an order that
@@ -118,21 +123,21 @@ async def found_epoch(store: OrderStore, cache: Cache, queue: Queue, clock: Cloc
     """
     began_at = clock.monotonic()
     while (waited := clock.monotonic() - began_at) < EPOCH_SECONDS_MAX:
-        async with store.lead(FOUNDER) as lead:
+        async with record.lead(FOUNDER) as lead:
             if lead is not None:
-                if await store.epoch() is None:
-                    await _found_epoch(store, cache, queue)
+                if await record.epoch() is None:
+                    await _found_epoch(record, cache, queue)
                 return
-        if waited >= FOUNDER_SECONDS_MAX and await store.epoch() is not None:
+        if waited >= FOUNDER_SECONDS_MAX and await record.epoch() is not None:
             return
         await clock.sleep(FOUNDER_LOOK_SECONDS)
-    await store.found_epoch()
+    await record.found_epoch()
 
 
-async def _found_epoch(store: OrderStore, cache: Cache, queue: Queue) -> None:
+async def _found_epoch(record: CacheEpoch, cache: Cache, queue: Queue) -> None:
     token = uuid.uuid4().hex
     reign = await _pristine_reign(cache, queue, token)
-    epoch, is_created = await store.found_epoch()
+    epoch, is_created = await record.found_epoch()
     if reign and is_created:
         with contextlib.suppress(PolyglotError):  # the cache is cold then
             await cache.copy_epoch(epoch, token, reign)
@@ -149,7 +154,7 @@ async def _pristine_reign(cache: Cache, queue: Queue, token: str) -> str:
         return ""
 
 
-async def end_warming(cache: Cache, store: OrderStore) -> None:
+async def end_warming(cache: Cache, record: CacheEpoch) -> None:
     """Have the quiet time begin anew, since a message was handed back that may be unpersisted.
 
     Raises:
@@ -159,7 +164,7 @@ async def end_warming(cache: Cache, store: OrderStore) -> None:
     try:
         await cache.end_warming()
     except PolyglotError:
-        await store.new_epoch()
+        await record.new_epoch()
 
 
 class _Round(NamedTuple):
@@ -178,7 +183,7 @@ class Warming:
 
     def __init__(
         self,
-        store: OrderStore,
+        record: CacheEpoch,
         cache: Cache,
         queue: Queue,
         clock: Clock,
@@ -186,7 +191,7 @@ class Warming:
         quiet_seconds: float,
         hold_seconds_max: float,
     ) -> None:
-        self._store = store
+        self._record = record
         self._cache = cache
         self._queue = queue
         self._clock = clock
@@ -201,7 +206,7 @@ class Warming:
             UnavailableError: cache or record is away.
             UnknownOutcomeError: likewise.
         """
-        epoch, _ = await self._store.found_epoch()
+        epoch, _ = await self._record.found_epoch()
         read = await self._cache.read([])
         if not await self._cache.reigns(read.reign):
             self._round = None
@@ -233,7 +238,7 @@ class Warming:
 
     async def _begin(self, reign: str) -> None:
         """Begin to wait for an epoch of this round: a server may come back with an older one."""
-        epoch = await self._store.new_epoch()
+        epoch = await self._record.new_epoch()
         token = uuid.uuid4().hex
         await self._cache.begin_warming(token)
         if self._round is None:

@@ -23,7 +23,7 @@ from uuid import UUID
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetterRow
 from polyglot_persistence.domain.entry import Entry, EntryState
-from polyglot_persistence.domain.order import AcceptedOrder, id_text
+from polyglot_persistence.domain.order import id_text
 from polyglot_persistence.errors import (
     NotFoundError,
     PoisonError,
@@ -34,7 +34,7 @@ from polyglot_persistence.errors import (
 from polyglot_persistence.flows.reading.recent import RecentOrders
 from polyglot_persistence.ports.cache import Cache
 from polyglot_persistence.ports.clock import Clock
-from polyglot_persistence.ports.orders import OrderStore, StoredOrder
+from polyglot_persistence.ports.orders import Orders, StoredOrder
 from polyglot_persistence.ports.search import SearchIndex
 from polyglot_persistence.runtime.batching import Coalescer
 from polyglot_persistence.runtime.breaker import Breaker
@@ -106,7 +106,7 @@ class ReadFlow:
     def __init__(
         self,
         cache: Cache,
-        store: OrderStore,
+        record: Orders,
         search: SearchIndex,
         *,
         cache_breaker: Breaker,
@@ -116,7 +116,7 @@ class ReadFlow:
     ) -> None:
         self._record_timeout_seconds = record_timeout_seconds
         self._cache = cache
-        self._store = store
+        self._record = record
         self._search = search
         self._cache_breaker = cache_breaker
         self._clock = clock
@@ -221,7 +221,7 @@ class ReadFlow:
             return Known(entries, {}, {}, checked=True)
         try:
             async with asyncio.timeout(self._record_timeout_seconds):
-                found = await self._store.find(missing)
+                found = await self._record.find(missing)
         except (PolyglotError, TimeoutError) as error:
             _log.warning("unchecked", orders=len(missing), error=repr(error))
             return Known(entries, {}, {}, checked=False)
@@ -288,7 +288,7 @@ class ReadFlow:
         self, before: tuple[datetime, UUID] | None, orders_max: int
     ) -> Sequence[StoredOrder]:
         """Return persisted orders, newest first, strictly before a position."""
-        return await self._store.page(before, orders_max)
+        return await self._record.page(before, orders_max)
 
     async def drain(self) -> None:
         """Return once every look-up has been answered."""
@@ -346,13 +346,11 @@ class ReadFlow:
         return {reign: await self._cache.reigns(reign) for reign in reigns}
 
     async def _fetch_fates(self, ids: Sequence[UUID]) -> Mapping[UUID, Fate]:
-        found = await self._store.find(ids)
+        found = await self._record.find(ids)
         if found.orders and not self._cache_breaker.is_open:
             rows = found.orders.values()
             try:
-                await self._cache.backfill(
-                    [AcceptedOrder(row.order, row.accepted_at, row.order.id) for row in rows]
-                )
+                await self._cache.backfill([row.accepted() for row in rows])
             except PolyglotError as error:
                 self._cache_breaker.failed(error)
         return {i: Fate(found.orders.get(i), found.dead.get(i), found.epoch) for i in ids}

@@ -15,7 +15,7 @@ from polyglot_persistence.flows.watch.audit_search import SUSPECTS_MAX, SearchAu
 from polyglot_persistence.flows.watch.audit_tally import Pace, Tally
 from polyglot_persistence.ports.audit import AuditedRecord, Freshness
 from polyglot_persistence.ports.clock import Clock
-from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.ports.record import RecordState
 from polyglot_persistence.telemetry import AUDIT_SECONDS, AUDITED, logger
 
 _log = logger("audit")
@@ -55,7 +55,7 @@ class AuditFlow:
     def __init__(
         self,
         record: AuditedRecord,
-        store: OrderStore,
+        state: RecordState,
         *,
         search: SearchAudit,
         cache: CacheAudit,
@@ -63,7 +63,7 @@ class AuditFlow:
         clock: Clock,
     ) -> None:
         self._record = record
-        self._store = store
+        self._state = state
         self._search = search
         self._cache = cache
         self._sales = sales
@@ -98,7 +98,7 @@ class AuditFlow:
             entries = await self._cache.run(tally, pace, repair=repair)
 
         async def search() -> None:
-            waiting = (await self._store.progress(dead_letters_max=0)).outbox_orders
+            waiting = (await self._state.progress(dead_letters_max=0)).outbox_orders
             if waiting > BEHIND_ORDERS_MAX:
                 report.not_compared["search"] = f"{waiting} orders wait to be indexed"
                 return

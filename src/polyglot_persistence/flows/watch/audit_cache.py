@@ -10,7 +10,7 @@ the unit that the entry names, and an operator decides.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from polyglot_persistence.domain import codec
@@ -22,7 +22,8 @@ from polyglot_persistence.flows.behind.persist import PersistFlow
 from polyglot_persistence.flows.watch.audit_tally import Pace, Tally
 from polyglot_persistence.ports.audit import CacheContents
 from polyglot_persistence.ports.cache import Cache, Settled
-from polyglot_persistence.ports.orders import Found, OrderStore, StoredOrder
+from polyglot_persistence.ports.epoch import CacheEpoch
+from polyglot_persistence.ports.orders import Found, Orders, StoredOrder
 from polyglot_persistence.telemetry import logger
 
 _log = logger("audit")
@@ -37,6 +38,10 @@ WITHOUT_LETTER = (
 _CLEAN, _DEAD = EntryState.CLEAN.value, EntryState.DEAD.value
 
 
+class _Record(Orders, CacheEpoch, Protocol):
+    """What it needs of the record."""
+
+
 class _Differing(NamedTuple):
     stale: Sequence[StoredOrder]
     """Rows whose entry says something else."""
@@ -48,11 +53,11 @@ class CacheAudit:
     """Compares clean and dead-lettered cache entries with the record."""
 
     def __init__(
-        self, cache: Cache, contents: CacheContents, store: OrderStore, persist: PersistFlow
+        self, cache: Cache, contents: CacheContents, record: _Record, persist: PersistFlow
     ) -> None:
         self._cache = cache
         self._contents = contents
-        self._store = store
+        self._record = record
         self._persist = persist
 
     async def run(self, tally: Tally, pace: Pace, *, repair: bool) -> int:
@@ -83,12 +88,12 @@ class CacheAudit:
         if differing.stale:
             if repair:
                 await self._cache.settle(
-                    [Settled(EntryState.CLEAN, as_row(row)) for row in differing.stale]
+                    [Settled(EntryState.CLEAN, row.accepted()) for row in differing.stale]
                 )
             tally.count(Drift.STALE_ENTRY, len(differing.stale), len(differing.stale) * repair)
 
     async def _differing(self, kept: Mapping[UUID, bytes]) -> _Differing:
-        found = await self._store.find(list(kept))
+        found = await self._record.find(list(kept))
         stale = [
             row
             for order_id, row in found.orders.items()
@@ -106,7 +111,7 @@ class CacheAudit:
         """
         entries = (await self._cache.read(unknown)).entries
         still = {i: raw for i, raw in zip(unknown, entries, strict=True) if raw == kept[i]}
-        found = await self._store.find(list(still))
+        found = await self._record.find(list(still))
         lost = []
         for order_id, raw in still.items():
             if _is_known(order_id, raw, found):
@@ -123,7 +128,7 @@ class CacheAudit:
     async def _decide_again(self, lost: Sequence[Entry], tally: Tally) -> None:
         if not tally.found[Drift.LOST_ORDER]:
             # The epoch is of the backup, too: an absence that it proves may be none.
-            _log.warning("cache_marked_cold", epoch=await self._store.new_epoch())
+            _log.warning("cache_marked_cold", epoch=await self._record.new_epoch())
         dead = [one.accepted for one in lost if one.state is EntryState.DEAD]
         if dead:
             await self._persist.bury(dead, WITHOUT_LETTER)
@@ -131,11 +136,6 @@ class CacheAudit:
         rows = [one.accepted for one in lost if one.state is EntryState.CLEAN]
         alone = [AcceptedOrder(one.order, one.accepted_at, one.order.id) for one in rows]
         await self._persist.persist(alone, "audit")
-
-
-def as_row(row: StoredOrder) -> AcceptedOrder:
-    """Return a row as its clean entry has it."""
-    return AcceptedOrder(row.order, row.accepted_at, row.order.id)
 
 
 def _says(raw: bytes, row: StoredOrder) -> bool:

@@ -13,8 +13,8 @@ from typing import NamedTuple, TypeVar
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.watch.health import Health, HealthFlow
 from polyglot_persistence.ports.cache import Backlog, Cache
-from polyglot_persistence.ports.orders import OrderStore, Progress
 from polyglot_persistence.ports.queue import Queue
+from polyglot_persistence.ports.record import Progress, Record
 
 ANSWER_SECONDS_MAX = 2.0
 """As long as a ping may take; the stores are asked at the same time."""
@@ -39,10 +39,10 @@ class SystemState(NamedTuple):
 class SystemStateFlow:
     """Asks the stores."""
 
-    def __init__(self, cache: Cache, queue: Queue, store: OrderStore, health: HealthFlow) -> None:
+    def __init__(self, cache: Cache, queue: Queue, record: Record, health: HealthFlow) -> None:
         self._cache = cache
         self._queue = queue
-        self._store = store
+        self._record = record
         self._health = health
 
     async def look(self) -> SystemState:
@@ -50,7 +50,7 @@ class SystemStateFlow:
         return SystemState(
             *await asyncio.gather(
                 _soon(self._cache.backlog),
-                _soon(partial(self._store.progress, dead_letters_max=DEAD_LETTERS_COUNTED_MAX)),
+                _soon(partial(self._record.progress, dead_letters_max=DEAD_LETTERS_COUNTED_MAX)),
                 _soon(self._queue.ready),
                 _soon(self._cold),
                 self._health.check(),
@@ -60,7 +60,7 @@ class SystemStateFlow:
     async def _cold(self) -> bool:
         # The copy first, as a reader does it: it cannot be newer than the original then.
         copy = (await self._cache.read([])).epoch
-        return copy != (await self._store.find([])).epoch
+        return copy != (await self._record.find([])).epoch
 
 
 def age_seconds(now: datetime, since: datetime | None) -> float:

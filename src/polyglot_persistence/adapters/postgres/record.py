@@ -1,4 +1,4 @@
-"""The `OrderStore` port: PostgreSQL as the system of record.
+"""The `Record` port: PostgreSQL as the system of record.
 
 Invariant: rollup and outbox are fed by the rows that a transaction itself inserted, and by nothing
 else, so that redelivery counts nothing twice.
@@ -33,7 +33,9 @@ from polyglot_persistence.domain.order import AcceptedOrder, Order
 from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import PoisonError, UnavailableError
 from polyglot_persistence.ports.leadership import Lead
-from polyglot_persistence.ports.orders import Found, OutboxBatch, Persisted, Progress, StoredOrder
+from polyglot_persistence.ports.orders import Found, Persisted, StoredOrder
+from polyglot_persistence.ports.outbox import OutboxBatch
+from polyglot_persistence.ports.record import Progress
 from polyglot_persistence.ports.state import StoreState
 
 REASON_CHARACTERS_MAX: Final = 2_000
@@ -42,14 +44,14 @@ OUTBOX_ROWS_MAX: Final = 100
 """Rows locked by one claim; those beyond its `orders_max` are out of reach until it ends."""
 
 
-class PostgresOrderStore:
+class PostgresRecord:
     """The record over a pool. Cheap to make; several of them may share a pool."""
 
     def __init__(self, pool: PostgresPool) -> None:
         self._pool = pool
 
     async def persist(self, batch: Sequence[AcceptedOrder]) -> Persisted:
-        """See `OrderStore.persist`. A conflict costs a rollback and a second round."""
+        """A conflict costs a rollback and a second round."""
         units = whole_units(batch)
         conflicts: dict[UUID, StoredOrder] = {}
         while True:
@@ -68,7 +70,6 @@ class PostgresOrderStore:
             return persisted._replace(conflicts=conflicts)
 
     async def find(self, ids: Sequence[UUID]) -> Found:
-        """See `OrderStore.find`."""
         async with self._pool.reading() as session:
             records = await session.fetch("find", ids)
         return Found(
@@ -80,7 +81,7 @@ class PostgresOrderStore:
     async def page(
         self, before: tuple[datetime, UUID] | None, orders_max: int
     ) -> Sequence[StoredOrder]:
-        """See `OrderStore.page`. The cost does not depend on how far back the page is."""
+        """The cost does not depend on how far back the page is."""
         async with self._pool.reading() as session:
             if before is None:
                 records = await session.fetch("page_first", orders_max)
@@ -89,7 +90,7 @@ class PostgresOrderStore:
         return [stored(record) for record in records]
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
-        """See `OrderStore.bury`. A reason is cut to 2,000 characters."""
+        """A reason is cut to 2,000 characters."""
         rows: dict[tuple[str, str, bytes], DeadLetter] = {}
         for letter in letters:
             digest = hashlib.sha256(letter.payload).digest()
@@ -114,25 +115,22 @@ class PostgresOrderStore:
             )
 
     async def attempted(self, subjects: Sequence[str]) -> frozenset[str]:
-        """See `OrderStore.attempted`."""
         async with self._pool.transaction() as session:
             records = await session.fetch("attempted", subjects)
         return frozenset(record["subject"] for record in records)
 
     async def begin_attempts(self, subjects: Sequence[str]) -> Mapping[str, int]:
-        """See `OrderStore.begin_attempts`. Not waiting for the disk makes it ten times cheaper."""
+        """Not waiting for the disk makes it ten times cheaper."""
         async with self._pool.transaction() as session:
             await session.fetch("commit_lazily")
             records = await session.fetch("begin_attempts", subjects)
         return {record["subject"]: record["attempts"] for record in records}
 
     async def take_back_attempts(self, subjects: Sequence[str]) -> None:
-        """See `OrderStore.take_back_attempts`."""
         async with self._pool.transaction() as session:
             await session.fetch("take_back_attempts", subjects)
 
     async def end_attempts(self, subjects: Sequence[str]) -> None:
-        """See `OrderStore.end_attempts`."""
         async with self._pool.transaction() as session:
             await session.fetch("commit_lazily")
             await session.fetch("end_attempts", subjects)
@@ -141,7 +139,7 @@ class PostgresOrderStore:
     async def claim_outbox(
         self, older_than_seconds: float, orders_max: int
     ) -> AsyncIterator[OutboxBatch]:
-        """See `OrderStore.claim_outbox`. At least one row, then as many as fit `orders_max`.
+        """At least one row, then as many as fit `orders_max`.
 
         The claim ends with the transaction, and that at the latest after a minute without a word.
         """
@@ -159,7 +157,7 @@ class PostgresOrderStore:
                 await session.fetch("outbox_done", outbox_ids)
 
     async def outbox_done(self, outbox_ids: Sequence[int]) -> Sequence[int]:
-        """See `OrderStore.outbox_done`. A row that another process has claimed is left to it.
+        """A row that another process has claimed is left to it.
 
         A crash of the server may bring rows back, whose orders are then indexed once more.
         """
@@ -170,19 +168,16 @@ class PostgresOrderStore:
             return [record["id"] for record in await session.fetch("outbox_done", outbox_ids)]
 
     async def progress(self, *, dead_letters_max: int) -> Progress:
-        """See `OrderStore.progress`."""
         async with self._pool.reading() as session:
             records = await session.fetch("progress", dead_letters_max)
         return Progress(**records[0])
 
     async def epoch(self) -> str | None:
-        """See `OrderStore.epoch`."""
         async with self._pool.reading() as session:
             record = await session.fetchrow("epoch")
         return None if record is None else _epoch(record)
 
     async def found_epoch(self) -> tuple[str, bool]:
-        """See `OrderStore.found_epoch`."""
         epoch = await self.epoch()
         if epoch is not None:
             return epoch, False
@@ -196,20 +191,18 @@ class PostgresOrderStore:
         return epoch, False
 
     async def new_epoch(self) -> str:
-        """See `OrderStore.new_epoch`."""
         async with self._pool.transaction() as session:
             (record,) = await session.fetch("new_epoch")
         return _epoch(record)
 
     @asynccontextmanager
     async def lead(self, role: str) -> AsyncIterator[Lead | None]:
-        """See `OrderStore.lead`. A session lock on a connection of its own."""
+        """A session lock on a connection of its own."""
         async with self._pool.dedicated() as session:
             leads = await session.fetchval("try_lead", lock_key(f"lead {role}"))
             yield SessionLead(session) if leads else None
 
     async def ping(self) -> StoreState:
-        """See `OrderStore.ping`."""
         async with self._pool.reading() as session:
             (record,) = await session.fetch("ping")
         if record["read_only"] == "on":
@@ -272,7 +265,7 @@ async def _remove_answered(session: Session, letter_ids: Sequence[int], chosen: 
             answered.append(record["dead_id"])
             continue
         inserted = chosen.rows[record["order_id"]].order
-        if dead.order.same_content(inserted, created_at_given=dead.created_at_given):
+        if dead.agrees_with(inserted):
             answered.append(record["dead_id"])
     if answered:
         await session.fetch("discard", answered)
