@@ -12,13 +12,13 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.exposition import generate_latest
 
-from polyglot_persistence.bootstrap.observed import Observed
-from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
+from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.flows.watch.health import HealthFlow
 from polyglot_persistence.flows.watch.shared_state import SharedState
 from polyglot_persistence.flows.watch.system_state import SystemStateFlow
 from polyglot_persistence.ports.cache import Backlog, CacheRead
-from polyglot_persistence.ports.orders import Found, Progress
+from polyglot_persistence.ports.orders import Found
+from polyglot_persistence.ports.record import Progress
 from polyglot_persistence.ports.state import StoreState
 from polyglot_persistence.runtime.repeat import repeat
 from polyglot_persistence.telemetry import REGISTRY, BatchHistogram
@@ -93,47 +93,6 @@ def test_a_batch_is_observed_as_its_orders_would_be() -> None:
 def test_counters_begin_at_zero(name: str, labels: dict[str, str]) -> None:
     """A series that is there before its first event lets `increase` see that event."""
     assert value(name, **labels) is not None
-
-
-# --- calls of stores -------------------------------------------------------------------------
-
-
-class Adapter:
-    """A store that does what it is told."""
-
-    async def look(self, error: Exception | None = None) -> str:
-        if error is not None:
-            raise error
-        return "seen"
-
-    def consume(self) -> str:
-        return "a context"
-
-
-async def test_calls_are_timed_and_failures_counted() -> None:
-    """By store and method; what failed is counted by what it may have done, and not timed."""
-    store: Any = Observed("search", Adapter())
-    name = "polyglot_store_call_duration_seconds_count"
-    errors = "polyglot_store_errors_total"
-    before = [value(errors, store="search", outcome=x) or 0 for x in ("no_effect", "unknown")]
-    assert await store.look() == "seen"
-    assert store.consume() == "a context"
-    with pytest.raises(UnavailableError):
-        await store.look(UnavailableError("away"))
-    with pytest.raises(UnknownOutcomeError):
-        await store.look(error=UnknownOutcomeError("lost"))
-    assert value(name, store="search", operation="look") == 1
-    assert value(errors, store="search", outcome="no_effect") == before[0] + 1
-    assert value(errors, store="search", outcome="unknown") == before[1] + 1
-
-
-def test_methods_that_are_not_called_have_no_series() -> None:
-    """A process calls few of all methods, and each would be a histogram."""
-    Observed("record", Adapter())
-    assert (
-        value("polyglot_store_call_duration_seconds_count", store="record", operation="look")
-        is None
-    )
 
 
 async def test_failures_of_a_loop_are_counted_and_its_success_has_its_time() -> None:

@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanKind
 
 from polyglot_persistence import tracing
 from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
-from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
+from polyglot_persistence.adapters.postgres.record import PostgresRecord
 from polyglot_persistence.adapters.rabbitmq import messages
 from polyglot_persistence.adapters.rabbitmq.channel import Content
 from polyglot_persistence.adapters.rabbitmq.frames import Properties
@@ -28,7 +28,7 @@ from polyglot_persistence.adapters.redis.cache import RedisCache
 from polyglot_persistence.adapters.tantivy.index import TantivyIndex
 from polyglot_persistence.adapters.valkey_streams.queue import ValkeyStreamsQueue
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.bootstrap.observed import Observed, _system
+from polyglot_persistence.bootstrap.observed import _system, measured
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import ConfigurationError, UnavailableError
@@ -213,11 +213,11 @@ class System:
         self.queue = ScriptedQueue()
         self.record = Record()
         self.clock = FakeClock()
-        cache = cast("Any", Observed("cache", ScriptedCache()))
-        store = cast("Any", Observed("record", self.record))
+        cache = cast("Any", measured("cache", ScriptedCache()))
+        store = cast("Any", measured("record", self.record))
         self.commit = GroupCommit(
             cache,
-            cast("Any", Observed("queue", self.queue)),
+            cast("Any", measured("queue", self.queue)),
             cache_breaker=Breaker("cache", self._ping),
             queue_breaker=Breaker("queue", self._ping),
             cold_mark=ColdMark(store, self.clock),
@@ -228,14 +228,14 @@ class System:
         self.persister = Persister(
             PersistFlow(store, cache, self.clock),
             queue=cast("Any", self.queue),
-            store=store,
+            record=store,
             end_warming=cache.end_warming,
             offer=self.to_index.extend,
             progress=QueueProgress(),
             clock=self.clock,
             limits=PersisterLimits(100, 1000, 10.0),
         )
-        self.indexing = IndexFlow(store, cast("Any", Observed("search", Index())), self.clock)
+        self.indexing = IndexFlow(store, cast("Any", measured("search", Index())), self.clock)
 
     async def _ping(self) -> None: ...
 
@@ -324,7 +324,7 @@ async def test_untraced_requests_make_no_batch_span(spans: Spans) -> None:
 @pytest.mark.parametrize(
     ("adapter", "system"),
     [
-        (PostgresOrderStore, "postgresql"),
+        (PostgresRecord, "postgresql"),
         (RedisCache, "redis"),
         (RabbitMQQueue, "rabbitmq"),
         (ValkeyStreamsQueue, "valkey"),
