@@ -218,3 +218,40 @@ def test_pins_have_hashes_and_name_no_place() -> None:
         assert len(pins) == sum(map(len, _pins(profile).values())) > 0
         assert "://" not in text
         assert "--index-url" not in text
+
+
+# --- ports -----------------------------------------------------------------------------------
+
+
+def _port_methods() -> Iterator[tuple[str, str]]:
+    """Yield each port with the name of each of its methods."""
+    for path in _modules("src/polyglot_persistence/ports"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and "Protocol" in map(ast.unparse, node.bases):
+                for method in node.body:
+                    if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef):
+                        yield node.name, method.name
+
+
+def test_every_method_of_a_port_is_called() -> None:
+    """Every adapter would keep up for nothing what only tests call.
+
+    A module calls it if it names the port, or is handed all ports, and uses an attribute so named.
+    """
+    callers: dict[str, list[str]] = {}
+    for path in _modules("src"):
+        room = path.relative_to(ROOT / "src/polyglot_persistence").parts[0]
+        if room in {"adapters", "ports"}:
+            continue
+        text = path.read_text()
+        named = "*" if room in {"bootstrap", "cli"} else text
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Attribute):
+                callers.setdefault(node.attr, []).append(named)
+    uncalled = [
+        f"{port}.{method}"
+        for port, method in _port_methods()
+        if not any(named == "*" or port in named for named in callers.get(method, []))
+    ]
+    assert uncalled == []
+    assert len(list(_port_methods())) > 50
