@@ -14,13 +14,10 @@ class SystemClock:
     """`ports.Clock` over the operating system."""
 
     def now(self) -> datetime:
-        """Return the current moment in UTC, to the microsecond."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Return seconds on a clock that never jumps and goes on during a suspend."""
         return time.clock_gettime(_MONOTONIC)
 
     async def sleep(self, seconds: float) -> None:
-        """Return after so many seconds."""
         await asyncio.sleep(seconds)

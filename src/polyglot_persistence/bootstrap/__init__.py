@@ -32,10 +32,10 @@ def run_api(settings: Settings) -> int:
     Raises:
         ConfigurationError: a port is taken, or the address is none of this machine.
     """
-    from polyglot_persistence.bootstrap import api, process  # noqa: PLC0415
-    from polyglot_persistence.bootstrap.access import warn_of_strangers  # noqa: PLC0415
-    from polyglot_persistence.bootstrap.doors import Doors, open_doors  # noqa: PLC0415
-    from polyglot_persistence.bootstrap.prefork import run_several  # noqa: PLC0415
+    from polyglot_persistence.bootstrap import api, process
+    from polyglot_persistence.bootstrap.access import warn_of_strangers
+    from polyglot_persistence.bootstrap.doors import Doors, open_doors
+    from polyglot_persistence.bootstrap.prefork import run_several
 
     def serve(doors: Doors) -> int:
         return process.run(settings, "polyglot-api", partial(api.serve_orders, doors))
@@ -53,14 +53,14 @@ def run_worker(settings: Settings, ready_fd: int | None) -> int:
 
     Once it consumes, it writes a newline to the descriptor and closes it.
     """
-    from polyglot_persistence.bootstrap import process, worker  # noqa: PLC0415
+    from polyglot_persistence.bootstrap import process, worker
 
     return process.run(settings, "polyglot-worker", partial(worker.work, ready_fd))
 
 
 def migrate(settings: Settings) -> Sequence[str]:
     """Apply the migrations that are missing and return their names."""
-    from polyglot_persistence.adapters.postgres.migrate import migrate as apply  # noqa: PLC0415
+    from polyglot_persistence.adapters.postgres.migrate import migrate as apply
 
     return asyncio.run(apply(settings.postgres_dsn))
 
@@ -70,7 +70,7 @@ def migrate_with_roles(settings: Settings, worker_password: str) -> None:
 
     `POSTGRES_DSN` is a superuser's; the worker's role has the password afterwards.
     """
-    from polyglot_persistence.adapters.postgres.roles import migrate_with_roles  # noqa: PLC0415
+    from polyglot_persistence.adapters.postgres.roles import migrate_with_roles
 
     set_up_logging(settings.log_level, settings.log_format)
     asyncio.run(migrate_with_roles(settings.postgres_dsn, worker_password))

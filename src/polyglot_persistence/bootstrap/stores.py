@@ -61,21 +61,15 @@ class Stores(NamedTuple):
 
 def connect(settings: Settings) -> Stores:
     """Return the adapters that the settings name; nothing is connected before its first use."""
-    from polyglot_persistence.adapters.postgres.audit import PostgresAudit  # noqa: PLC0415
-    from polyglot_persistence.adapters.postgres.dead_letters import (  # noqa: PLC0415
-        PostgresDeadLetters,
-    )
-    from polyglot_persistence.adapters.postgres.migrate import (  # noqa: PLC0415
-        migrate as apply_migrations,
-    )
-    from polyglot_persistence.adapters.postgres.pool import PostgresPool  # noqa: PLC0415
-    from polyglot_persistence.adapters.postgres.rebuild import (  # noqa: PLC0415
-        PostgresRebuildRecord,
-    )
-    from polyglot_persistence.adapters.postgres.record import PostgresRecord  # noqa: PLC0415
-    from polyglot_persistence.adapters.postgres.sales import PostgresSalesView  # noqa: PLC0415
-    from polyglot_persistence.adapters.redis.cache import RedisCache  # noqa: PLC0415
-    from polyglot_persistence.adapters.redis.contents import RedisContents  # noqa: PLC0415
+    from polyglot_persistence.adapters.postgres.audit import PostgresAudit
+    from polyglot_persistence.adapters.postgres.dead_letters import PostgresDeadLetters
+    from polyglot_persistence.adapters.postgres.migrate import migrate as apply_migrations
+    from polyglot_persistence.adapters.postgres.pool import PostgresPool
+    from polyglot_persistence.adapters.postgres.rebuild import PostgresRebuildRecord
+    from polyglot_persistence.adapters.postgres.record import PostgresRecord
+    from polyglot_persistence.adapters.postgres.sales import PostgresSalesView
+    from polyglot_persistence.adapters.redis.cache import RedisCache
+    from polyglot_persistence.adapters.redis.contents import RedisContents
 
     resources = AsyncExitStack()
     pool = PostgresPool(
@@ -122,7 +116,7 @@ def _authority(ca_file: Path | None) -> ssl.SSLContext | None:
 
 
 def _redis_client(settings: Settings, address: str, ca_file: Path | None) -> "RedisClient":
-    from polyglot_persistence.adapters.redis.client import RedisClient  # noqa: PLC0415
+    from polyglot_persistence.adapters.redis.client import RedisClient
 
     return RedisClient(
         address,
@@ -135,9 +129,7 @@ def _redis_client(settings: Settings, address: str, ca_file: Path | None) -> "Re
 def _queue(settings: Settings, resources: AsyncExitStack) -> Queue:
     if settings.queue_adapter == "rabbitmq":
         return _rabbitmq(settings, resources)
-    from polyglot_persistence.adapters.valkey_streams.queue import (  # noqa: PLC0415
-        ValkeyStreamsQueue,
-    )
+    from polyglot_persistence.adapters.valkey_streams.queue import ValkeyStreamsQueue
 
     def connected() -> "RedisClient":
         return _redis_client(settings, settings.rabbitmq_url, settings.rabbitmq_ca_file)
@@ -153,7 +145,7 @@ def _queue(settings: Settings, resources: AsyncExitStack) -> Queue:
 
 def _rabbitmq(settings: Settings, resources: AsyncExitStack) -> Queue:
     with _extra("servers"):
-        from polyglot_persistence.adapters.rabbitmq.queue import RabbitMQQueue  # noqa: PLC0415
+        from polyglot_persistence.adapters.rabbitmq.queue import RabbitMQQueue
 
     queue = RabbitMQQueue(
         settings.rabbitmq_url,
@@ -185,9 +177,9 @@ def _search(
 ) -> tuple[SearchIndex, RebuildTarget, SearchContents]:
     if settings.search_directory is None:
         return _elasticsearch(settings, resources)
-    from polyglot_persistence.adapters.tantivy.contents import TantivyContents  # noqa: PLC0415
-    from polyglot_persistence.adapters.tantivy.index import TantivyIndex  # noqa: PLC0415
-    from polyglot_persistence.adapters.tantivy.rebuild import TantivyTarget  # noqa: PLC0415
+    from polyglot_persistence.adapters.tantivy.contents import TantivyContents
+    from polyglot_persistence.adapters.tantivy.index import TantivyIndex
+    from polyglot_persistence.adapters.tantivy.rebuild import TantivyTarget
 
     current, building = (
         TantivyIndex(
@@ -207,18 +199,10 @@ def _elasticsearch(
     settings: Settings, resources: AsyncExitStack
 ) -> tuple[SearchIndex, RebuildTarget, SearchContents]:
     with _extra("servers"):
-        from polyglot_persistence.adapters.elasticsearch.connection import (  # noqa: PLC0415
-            Credentials,
-        )
-        from polyglot_persistence.adapters.elasticsearch.contents import (  # noqa: PLC0415
-            ElasticsearchContents,
-        )
-        from polyglot_persistence.adapters.elasticsearch.index import (  # noqa: PLC0415
-            ElasticsearchIndex,
-        )
-        from polyglot_persistence.adapters.elasticsearch.rebuild import (  # noqa: PLC0415
-            ElasticsearchTarget,
-        )
+        from polyglot_persistence.adapters.elasticsearch.connection import Credentials
+        from polyglot_persistence.adapters.elasticsearch.contents import ElasticsearchContents
+        from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
+        from polyglot_persistence.adapters.elasticsearch.rebuild import ElasticsearchTarget
 
     authority = _authority(settings.elasticsearch_ca_file)
     current, building = (

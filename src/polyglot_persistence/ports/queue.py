@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from polyglot_persistence.domain.order import moment_or_none
 from polyglot_persistence.ports.state import StoreState
 
 QUEUE_NAME = "order_queue"
@@ -12,6 +13,13 @@ QUEUE_NAME = "order_queue"
 
 TRACE_HEADERS = ("traceparent", "tracestate")
 """W3C Trace Context, Level 1."""
+
+
+_SCHEMA_UNSTATED = 1
+"""Of a message that was put there by hand, without headers."""
+
+_ORDERS_MAX = 999_999
+"""More are not a count of orders: it would be held against this message's neighbors."""
 
 
 class Message(NamedTuple):
@@ -41,6 +49,27 @@ class Delivery(NamedTuple):
     """How often it was delivered before: a lower bound, and 0 only if it certainly never was."""
     trace: Mapping[str, str] = {}
     """As the publisher gave it."""
+
+    @classmethod
+    def read(
+        cls, tag: object, body: bytes, headers: Mapping[str, object], redeliveries: int
+    ) -> "Delivery":
+        """Return what headers say that anybody may have written; nonsense counts as not there."""
+        orders = _whole(headers.get("orders")) or 0
+        trace = {name: headers.get(name) for name in TRACE_HEADERS}
+        return cls(
+            tag,
+            body,
+            orders if orders <= _ORDERS_MAX else 0,
+            moment_or_none(_whole(headers.get("accepted_at"))),
+            _whole(headers.get("schema")) or _SCHEMA_UNSTATED,
+            redeliveries,
+            {name: value for name, value in trace.items() if isinstance(value, str)},
+        )
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None
 
 
 class Consumer(Protocol):

@@ -160,7 +160,6 @@ class ElasticsearchIndex:
         return names_in(answer.aggregations["names"])
 
     async def indexed_at(self, order_id: UUID) -> datetime | None:
-        """Return when the order was indexed if a search can find it now."""
         deadline = _after(self.search_timeout_seconds)
         await self._trust(deadline)
         by_id = {"ids": {"values": [str(order_id)]}}

@@ -10,8 +10,8 @@ from pamqp import commands
 from pamqp.commands import Basic
 
 from polyglot_persistence.adapters.rabbitmq.channel import AmqpChannel, Content
-from polyglot_persistence.domain.order import moment_or_none, to_micros
-from polyglot_persistence.ports.queue import TRACE_HEADERS, Delivery, Message
+from polyglot_persistence.domain.order import to_micros
+from polyglot_persistence.ports.queue import Delivery, Message
 
 _PERSISTENT: Final = 2
 
@@ -20,13 +20,6 @@ _QUEUE_ARGUMENTS: Final[dict[str, Any]] = {
     # Out of the way: 4.x drops a message after 20 deliveries, and what condemns one is ours to say.
     "x-delivery-limit": 1_000_000,
 }
-
-_SCHEMA_UNSTATED: Final = 1
-"""Of a message that was put there by hand, without headers."""
-
-
-_ORDERS_MAX: Final = 999_999
-"""More are not a count of orders: it would be held against this message's neighbors."""
 
 
 async def declare(channel: AmqpChannel, queue: str) -> int:
@@ -52,22 +45,9 @@ def properties_of(message: Message, message_id: int) -> Basic.Properties:
 
 
 def delivery_of(content: Content, tag: object, *, redelivered: bool) -> Delivery:
-    """Return what a worker gets; headers that are missing or no numbers count as not there."""
+    """Return what a worker gets."""
     headers = content.properties.headers
-    orders = _whole(headers.get("orders")) or 0
-    return Delivery(
-        tag=tag,
-        body=content.body,
-        orders=orders if orders <= _ORDERS_MAX else 0,
-        accepted_at=moment_or_none(_whole(headers.get("accepted_at"))),
-        schema=_whole(headers.get("schema")) or _SCHEMA_UNSTATED,
-        # A quorum queue counts; on the first delivery the header is not there.
-        redeliveries=max(_whole(headers.get("x-delivery-count")) or 0, int(redelivered)),
-        trace={
-            name: value for name in TRACE_HEADERS if isinstance(value := headers.get(name), str)
-        },
-    )
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None
+    # A quorum queue counts; on the first delivery the header is not there.
+    counted = headers.get("x-delivery-count")
+    redeliveries = max(counted if isinstance(counted, int) else 0, int(redelivered))
+    return Delivery.read(tag, content.body, headers, redeliveries)

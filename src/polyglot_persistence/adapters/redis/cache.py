@@ -128,7 +128,6 @@ class RedisCache:
         return CacheRead(entries, None if epoch is None else epoch.decode(), reign)
 
     async def backfill(self, orders: Sequence[AcceptedOrder]) -> None:
-        """Store clean entries where there are none."""
         if not orders:
             return
         ttl = self._clean_ttl_seconds
@@ -162,7 +161,6 @@ class RedisCache:
             await _SETTLE.run_each(self._client, commands)
 
     async def forget_dead(self, ids: Sequence[UUID]) -> None:
-        """Remove dead-lettered entries."""
         await _FORGET_DEAD.run(self._client, [keys.entry(order_id) for order_id in ids], ())
 
     async def dirty_before(self, bound: datetime, orders_max: int) -> Sequence[Entry]:
@@ -180,7 +178,6 @@ class RedisCache:
             low = b"(" + marks[-1][1]
 
     async def backlog(self) -> Backlog:
-        """Return the dirty set's size and its lowest score."""
         orders, oldest = await _reading(
             self._client.pipeline(("ZCARD", keys.DIRTY), ("ZRANGE", keys.DIRTY, 0, 0, "WITHSCORES"))
         )
@@ -217,7 +214,6 @@ class RedisCache:
         await _BEGIN_WARMING.run(self._client, names, [token])
 
     async def end_warming(self) -> None:
-        """Delete the token."""
         await self._client.execute("DEL", keys.WARM_TOKEN)
 
     async def copy_epoch(self, epoch: str, token: str, reign: str) -> bool:

@@ -163,7 +163,6 @@ class TantivyIndex:
         return await self._readers.run(job) if words else []
 
     async def indexed_at(self, order_id: UUID) -> datetime | None:
-        """Return when the order was indexed if a search can find it now."""
 
         def job() -> datetime | None:
             searcher, schema = self._view()

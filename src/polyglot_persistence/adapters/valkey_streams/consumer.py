@@ -22,9 +22,8 @@ from polyglot_persistence.adapters.valkey_streams.stream import (
     TAKE,
 )
 from polyglot_persistence.domain.codec import SCHEMA_VERSION
-from polyglot_persistence.domain.order import moment_or_none
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
-from polyglot_persistence.ports.queue import TRACE_HEADERS, Delivery
+from polyglot_persistence.ports.queue import Delivery
 
 BLOCK_SECONDS_MAX: Final = 0.25
 """How long a released message waits at most before an idle worker looks for it."""
@@ -34,12 +33,6 @@ _MESSAGES_MAX: Final = 500
 
 _DIGITS_MAX: Final = 18
 """Of a number in a field; more are no time and no version."""
-
-_ORDERS_DIGITS_MAX: Final = 6
-"""More are not a count of orders: it would be held against this message's neighbors."""
-
-_SCHEMA_UNSTATED: Final = 1
-"""Of a message that was put there by hand, without fields."""
 
 
 class StreamsConsumer:
@@ -187,21 +180,11 @@ class StreamsConsumer:
 
     def _delivery(self, entry_id: bytes, fields: list[bytes], redeliveries: int) -> Delivery:
         values = dict(zip(fields[::2], fields[1::2], strict=True))
-        orders = _whole(values.get(b"orders"), _ORDERS_DIGITS_MAX) or 0
-        self._held[entry_id] = max(orders, 1)
-        return Delivery(
-            tag=entry_id,
-            body=values.get(b"body", b""),
-            orders=orders,
-            accepted_at=moment_or_none(_whole(values.get(b"accepted_at"))),
-            schema=_whole(values.get(b"schema")) or _SCHEMA_UNSTATED,
-            redeliveries=redeliveries,
-            trace={
-                name: value.decode(errors="replace")
-                for name in TRACE_HEADERS
-                if (value := values.get(name.encode())) is not None
-            },
-        )
+        body = values.pop(b"body", b"")
+        headers = {name.decode(errors="replace"): _header(one) for name, one in values.items()}
+        delivery = Delivery.read(entry_id, body, headers, redeliveries)
+        self._held[entry_id] = max(delivery.orders, 1)
+        return delivery
 
     def _forget(self, deliveries: Sequence[Delivery]) -> list[Any]:
         ids = [delivery.tag for delivery in deliveries]
@@ -224,7 +207,8 @@ def _position(entry_id: bytes) -> tuple[int, int]:
     return int(milliseconds), int(sequence)
 
 
-def _whole(value: bytes | None, digits_max: int = _DIGITS_MAX) -> int | None:
-    """Return a field that someone may have written by hand as a whole number, if it is one."""
-    is_whole = value is not None and value.isdigit() and len(value) <= digits_max
-    return int(value) if is_whole and value is not None else None
+def _header(value: bytes) -> int | str:
+    """Return a field as a whole number if it is one."""
+    if value.isdigit() and len(value) <= _DIGITS_MAX:
+        return int(value)
+    return value.decode(errors="replace")
