@@ -34,7 +34,7 @@ from tests.support.records import (
     Tables,
 )
 from tests.support.search_elasticsearch import Elasticsearch
-from tests.support.search_indexes import REAL_ENGINES, SearchEngine, Tantivy
+from tests.support.search_indexes import REAL_ENGINES, SearchEngine, Tantivy, made
 from tests.support.search_simulated import Simulated
 from tests.support.servers import fresh_database, running, short_directory
 
@@ -146,6 +146,4 @@ async def engine(request: pytest.FixtureRequest) -> AsyncIterator[SearchEngine]:
 @pytest_asyncio.fixture
 async def index(engine: SearchEngine) -> SearchIndex:
     """An empty index."""
-    index = engine.process()
-    await index.ensure()
-    return index
+    return await made(engine)

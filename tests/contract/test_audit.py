@@ -27,7 +27,7 @@ from tests.support.drift import altered, plant, shown
 from tests.support.eventually import eventually
 from tests.support.orders import accepted, single
 from tests.support.record import Onlooker
-from tests.support.search_indexes import SearchEngine
+from tests.support.search_indexes import SearchEngine, made
 
 pytestmark = BUNDLED
 
@@ -41,8 +41,7 @@ async def stand(
 ) -> AsyncIterator[AuditStand]:
     """Empty stores with a warm cache."""
     client = new_client(redis_url)
-    index = engine.process()
-    await index.ensure()
+    index = await made(engine)
     stand = AuditStand(pool, client, index, engine.contents())
     await make_warm(stand.store, stand.cache)
     yield stand

@@ -15,6 +15,7 @@ from tests.support.addresses import ELASTICSEARCH, address_of, needs
 from tests.support.eventually import eventually
 from tests.support.orders import START
 from tests.support.search_elasticsearch import Elasticsearch
+from tests.support.search_indexes import made
 
 pytestmark = needs(ELASTICSEARCH)
 
@@ -43,8 +44,7 @@ async def test_an_edited_document_is_told_by_sum_and_by_checksum(
     engine: Elasticsearch, edit: dict[str, Any]
 ) -> None:
     """The checksum stays in the source, but the columns are not the ones that were sealed."""
-    index, contents = engine.process(), engine.contents()
-    await index.ensure()
+    index, contents = await made(engine), engine.contents()
     orders = [Order(new_id(), "Milk", Decimal("1.50"), START) for _ in range(3)]
     await index.index([StoredOrder(order, START, START) for order in orders])
     sums = RangeSum(3, sum(map(checksum, orders)))
@@ -62,8 +62,7 @@ async def test_an_edited_document_is_told_by_sum_and_by_checksum(
 
 async def test_an_edit_that_changes_nothing_of_an_order_is_no_drift(engine: Elasticsearch) -> None:
     """The source is whole, so an update in place keeps what it does not touch."""
-    index, contents = engine.process(), engine.contents()
-    await index.ensure()
+    index, contents = await made(engine), engine.contents()
     order = Order(new_id(), "Čaj 🫖 \ud7ff", Decimal("1.50"), START)
     await index.index([StoredOrder(order, START, START)])
     edit = {"indexed_at": "2020-01-01T00:00:00Z"}
@@ -77,8 +76,8 @@ def sums_of(orders: list[Order]) -> dict[Any, int]:
 
 async def test_a_document_that_is_no_order_is_told(engine: Elasticsearch) -> None:
     """Somebody's own document with an id like ours counts."""
-    index, contents = engine.process(), engine.contents()
-    await index.ensure()
+    await made(engine)
+    contents = engine.contents()
     stranger = new_id()
     await engine.client.index(
         index=engine.alias, id=str(stranger), document={"id": str(stranger)}, refresh=True

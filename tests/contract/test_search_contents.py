@@ -154,4 +154,4 @@ async def test_nothing_is_removed_from_a_missing_index(engine: SearchEngine) -> 
     index = engine.process()
     with pytest.raises(UnavailableError):
         await index.remove([new_id()])
-    assert await index.exists() is False
+    assert await engine.target().current_name() is None

@@ -21,6 +21,8 @@ from tests.support.search_indexes import (
     SearchEngine,
     asked,
     fill,
+    found,
+    made,
     names_found,
     row,
     visible,
@@ -43,39 +45,18 @@ async def refused(index: SearchIndex) -> None:
 async def test_a_missing_index_is_never_an_empty_success(engine: SearchEngine) -> None:
     """Whatever needs the index says that it is not there."""
     index = engine.process()
-    assert await index.exists() is False
+    target = engine.target()
+    assert await target.current_name() is None
     for call in (
         index.search(asked("milk", 10)),
         index.search(asked("", 10)),
         index.indexed_at(new_id()),
-        index.count(),
         index.index([row("Milk")]),
         index.ping(),
     ):
         with pytest.raises(UnavailableError):
             await call
-    assert await index.exists() is False  # nothing of this made one
-
-
-async def test_ensure_creates_what_is_missing_and_nothing_else(engine: SearchEngine) -> None:
-    """It says whether there was nothing, and leaves alone what there is."""
-    index = engine.process()
-    assert await index.ensure() is True
-    assert await index.exists() is True
-    assert (await index.search(asked("milk", 10))).total == 0
-    await fill(index, "Milk")
-    assert await index.ensure() is False
-    assert await index.count() == 1
-
-
-async def test_of_several_processes_one_creates_the_index(engine: SearchEngine) -> None:
-    """Two that start at the same moment end up with the same index."""
-    processes = [engine.process() for _ in range(4)]
-    created = await asyncio.gather(*(process.ensure() for process in processes))
-    assert sorted(created) == [False, False, False, True]
-    await processes[0].index([row("Milk")])
-    for process in processes:
-        await visible(process, 1)
+    assert await target.current_name() is None  # nothing of this made one
 
 
 async def test_a_wiped_index_is_noticed_and_made_anew(
@@ -88,10 +69,10 @@ async def test_a_wiped_index_is_noticed_and_made_anew(
     await engine.wipe()
 
     await eventually(lambda: refused(reader), within_seconds=VISIBLE_SECONDS)
-    assert await index.exists() is False
+    assert await engine.target().current_name() is None
     with pytest.raises(UnavailableError):
         await index.index([row("Butter")])
-    assert await index.ensure() is True
+    await made(engine)
     await fill(index, "Butter")
     await visible(reader, 1)
     assert await names_found(reader, "butter") == ["Butter"]
@@ -103,11 +84,11 @@ async def test_an_index_of_an_older_version_is_not_used_but_replaced(
     """Its words may be others, so its answers would be wrong."""
     await fill(index, "Milk")
     await engine.make_foreign(form=1)
+    assert await engine.target().current_name() is None
     for process in (index, engine.process()):
-        assert await process.exists() is False
         with pytest.raises(UnavailableError):
             await process.index([row("Bread")])
-    assert await index.ensure() is True
+    await made(engine)
     await fill(index, "Butter")
     assert await names_found(index, "milk") == []
 
@@ -118,7 +99,7 @@ async def test_an_index_of_a_newer_version_is_left_alone(
     """It is not missing: an old process in an upgrade must not replace what a new one made."""
     await fill(index, "Milk")
     await engine.make_foreign(form=1_000_000)
-    for call in (index.exists(), index.ensure(), index.index([row("Bread")]), index.ping()):
+    for call in (engine.target().current_name(), index.index([row("Bread")]), index.ping()):
         with pytest.raises(UnavailableError, match="newer version"):
             await call
     await eventually(lambda: refused(index), within_seconds=VISIBLE_SECONDS)
@@ -130,7 +111,7 @@ async def test_a_closed_index_refuses(engine: SearchEngine, index: SearchIndex) 
     await fill(index, "Milk")
     for _ in range(2):
         await engine.end(index)
-    for call in (index.search(asked("milk", 10)), index.index([row("Milk")]), index.count()):
+    for call in (index.search(asked("milk", 10)), index.index([row("Milk")])):
         with pytest.raises(UnavailableError):
             await call
     assert await other.index([row("Milk")]) == []
@@ -176,7 +157,7 @@ async def test_indexing_again_replaces(index: SearchIndex) -> None:
         assert "Milk bottle" in [hit.order.product_name for hit in found.hits]
 
     await eventually(replaced, within_seconds=VISIBLE_SECONDS)
-    assert await index.count() == 20
+    assert await found(index) == 20
 
 
 async def test_indexed_at_is_told_of_what_a_search_finds(index: SearchIndex) -> None:
@@ -196,7 +177,7 @@ async def test_other_processes_see_it_within_about_a_second(
     """Also those that looked just before."""
     reader = engine.process()
     for n in range(3):
-        assert await reader.count() == n
+        assert await found(reader) == n
         one = row("Milk", n)
         await index.index([one])
         await visible(reader, n + 1)
@@ -215,15 +196,15 @@ async def test_what_can_never_be_indexed_goes_alone(index: SearchIndex) -> None:
 async def test_large_batches_and_names_are_taken(index: SearchIndex) -> None:
     """Thousands of documents in a call, with names of as many words as fit."""
     rows = [row(" ".join(f"{n * 97 % 89:x}{k:x}" for k in range(50))[:200], n) for n in range(3000)]
-    for found in await asyncio.gather(*(index.index(rows[n::2]) for n in range(2))):
-        assert found == []
+    for failures in await asyncio.gather(*(index.index(rows[n::2]) for n in range(2))):
+        assert failures == []
     await visible(index, 3000)
 
 
 async def test_nothing_to_index_is_nothing_to_do(index: SearchIndex) -> None:
     """An empty batch succeeds."""
     assert await index.index([]) == []
-    assert await index.count() == 0
+    assert await found(index) == 0
 
 
 async def test_a_cancelled_caller_disturbs_no_other(index: SearchIndex) -> None:

@@ -16,9 +16,7 @@ from polyglot_persistence.domain.search.terms import parse_query
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.flows.behind.index import IndexFlow
 from polyglot_persistence.flows.behind.persist import ToIndex
-from polyglot_persistence.flows.projections.first_index import FirstIndex
 from polyglot_persistence.flows.projections.rebuild import (
-    OLD_INDEX_SECONDS,
     Phase,
     RebuildFlow,
     RebuildLimits,
@@ -29,13 +27,12 @@ from polyglot_persistence.ports.audit import ID_MAX
 from polyglot_persistence.ports.clock import Clock
 from polyglot_persistence.ports.orders import StoredOrder
 from polyglot_persistence.ports.rebuild import RebuildRecord, RebuildTarget
-from polyglot_persistence.ports.record import Progress
 from polyglot_persistence.worker.rebuilder import make_first, rebuild_forever
 from tests.support.eventually import eventually
 from tests.support.orders import START
 from tests.support.records import RecordEngine, Tables
 from tests.support.scripted import FakeClock
-from tests.support.search_indexes import REAL_ENGINES, SearchEngine, asked, visible
+from tests.support.search_indexes import REAL_ENGINES, SearchEngine, asked, made, visible
 
 CLOCK = SystemClock()
 
@@ -66,10 +63,6 @@ class System:
             self.record, self.audited, target, self.store, clock, limits=limits
         ), target
 
-    def first_index(self) -> FirstIndex:
-        """Return what makes the first index in a new process."""
-        return FirstIndex(self.store, self.engine.process())
-
     async def persist(self, count: int, name: str = "Milk") -> ToIndex:
         """Persist orders, and return what is to be indexed of them."""
         orders = [Order(new_id(), name, Decimal("1.50"), START) for _ in range(count)]
@@ -81,24 +74,13 @@ class System:
         """Persist orders and index them."""
         await self.index_flow.index([await self.persist(count, name)])
 
+    async def persisted(self) -> int:
+        """Return how many orders the record holds."""
+        return (await self.store.progress(dead_letters_max=0)).persisted
+
     async def total(self) -> int:
         """Return how many orders a search finds."""
         return (await self.searching.search(asked("milk", 1))).total
-
-
-class PersistsAtTheFirstLook:
-    """A record to which another process adds an order once it was seen empty."""
-
-    def __init__(self, system: System) -> None:
-        self._system = system
-        self._looked = False
-
-    async def progress(self, *, dead_letters_max: int) -> Progress:
-        progress = await self._system.store.progress(dead_letters_max=dead_letters_max)
-        if not self._looked:
-            self._looked = True
-            await self._system.persist(1)
-        return progress
 
 
 @pytest.fixture
@@ -138,10 +120,10 @@ async def test_an_empty_record_has_an_empty_index_at_once(system: System) -> Non
     await visible(system.searching, 1)
 
 
-async def test_the_first_index_is_made_without_a_rebuild(system: System) -> None:
-    """Of an empty record: it answers at once, and no rebuild is begun for it."""
+async def test_the_first_index_answers_once_it_is_made(system: System) -> None:
+    """A worker of an empty record takes orders only then."""
     flow, _ = system.process()
-    await make_first(flow, system.first_index(), system.store, asyncio.Event())
+    await make_first(flow, system.engine.process(), system.store, asyncio.Event())
     assert not await flow.is_needed()
     assert await system.total() == 0
     await system.add(1)
@@ -152,13 +134,13 @@ async def test_of_several_workers_one_makes_the_first_index_and_all_wait_for_it(
     system: System,
 ) -> None:
     """Each returns once a search is answered, and none replaces what another made."""
-    workers = [(system.process()[0], system.first_index()) for _ in range(4)]
 
-    async def start(flow: RebuildFlow, first: FirstIndex) -> None:
-        await make_first(flow, first, system.store, asyncio.Event())
+    async def start() -> None:
+        flow, _ = system.process()
+        await make_first(flow, system.engine.process(), system.store, asyncio.Event())
         await system.total()
 
-    await asyncio.gather(*(start(*worker) for worker in workers))
+    await asyncio.gather(*(start() for _ in range(4)))
     assert await system.engine.parts() == 1
 
 
@@ -166,15 +148,14 @@ async def test_no_order_waits_for_the_index_of_a_record_that_has_orders(system: 
     """To build it may take long, and goes on beside them."""
     await system.persist(1)
     flow, _ = system.process()
-    await make_first(flow, system.first_index(), system.store, asyncio.Event())
+    await make_first(flow, system.engine.process(), system.store, asyncio.Event())
     assert await flow.is_needed()
 
 
-async def test_orders_that_come_before_the_first_index_are_in_it(system: System) -> None:
-    """Where a worker persisted while the index was made, the record is compared with it."""
+async def test_a_worker_builds_an_index_that_is_missing(system: System) -> None:
+    """Beside its other work."""
+    await system.persist(1)
     flow, _ = system.process()
-    store = PersistsAtTheFirstLook(system)
-    first = FirstIndex(store, system.indexing)  # type: ignore[arg-type]  # what it asks for
     stop = asyncio.Event()
 
     async def built() -> None:
@@ -182,13 +163,29 @@ async def test_orders_that_come_before_the_first_index_are_in_it(system: System)
         assert await system.total() == 1
 
     rebuilding = asyncio.create_task(
-        rebuild_forever(flow, first, system.store, stop, interval_seconds=0.01)
+        rebuild_forever(flow, system.store, stop, interval_seconds=0.01)
     )
     try:
         await eventually(built, retried=(AssertionError, UnavailableError))
     finally:
         stop.set()
         await rebuilding
+
+
+@pytest.mark.parametrize("phase", [Phase.VERIFY, Phase.SWAP])
+async def test_orders_that_come_while_the_first_index_is_made_are_in_it(
+    system: System, phase: Phase
+) -> None:
+    """Another worker may persist at any step; it cannot index them yet."""
+    flow, _ = system.process()
+
+    async def persist(step: Step) -> None:
+        if step.phase is phase:
+            await system.persist(1)
+
+    await flow.run(persist)
+    await system.index_flow.work_off_outbox(0, 10)
+    await visible(system.searching, await system.persisted())
 
 
 @pytest.mark.timeout(180)
@@ -237,7 +234,6 @@ async def test_an_index_of_version_0_1_answers_until_another_takes_its_place(
     await system.engine.make_version_1([row.order for rows in batches for row in rows.orders])
     flow, _ = system.process(batch=15)
     assert await flow.is_needed()
-    assert not await system.searching.exists()
     with pytest.raises(UnavailableError, match="wanted is"):
         await system.searching.index(batches[0].orders)
     seen: list[Phase] = []
@@ -263,14 +259,6 @@ async def test_an_index_of_version_0_1_answers_until_another_takes_its_place(
 
 async def finds(system: System, text: str, total: int) -> None:
     assert (await system.searching.search(asked(text, 1))).total == total
-
-
-async def test_the_first_index_leaves_nothing_when_it_is_replaced(system: System) -> None:
-    """It was made by another way than those of rebuilds."""
-    assert await system.indexing.ensure()
-    await system.add(1)
-    await system.process()[0].run()
-    assert await system.engine.parts() == 1
 
 
 @pytest.mark.parametrize("phase", Phase)
@@ -464,7 +452,7 @@ async def test_ranges_of_the_record_are_summed_as_the_index_does(
         for _ in range(200)
     ]
     persisted = await system.store.persist([AcceptedOrder(o, START, o.id) for o in orders])
-    await system.indexing.ensure()
+    await made(system.engine)
     await system.indexing.index(list(persisted.stored.values()))
     await visible(system.searching, 200)
     contents = system.engine.contents()
@@ -485,4 +473,4 @@ async def test_a_rebuild_keeps_to_its_rate(system: System) -> None:
     flow, _ = system.process(rate=200, clock=clock)
     begun = clock.monotonic()
     await flow.run()
-    assert clock.monotonic() - begun == pytest.approx(60 / 200 + OLD_INDEX_SECONDS)
+    assert clock.monotonic() - begun == pytest.approx(60 / 200)

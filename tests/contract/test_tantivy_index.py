@@ -20,7 +20,7 @@ from polyglot_persistence.ports.orders import StoredOrder
 from tests.support.eventually import eventually
 from tests.support.orders import START
 from tests.support.processes import REPOSITORY
-from tests.support.search_indexes import Tantivy, asked
+from tests.support.search_indexes import Tantivy, asked, found, made
 from tests.support.servers import short_directory
 
 
@@ -40,9 +40,9 @@ def rows(count: int) -> list[StoredOrder]:
     return [StoredOrder(order, START, START) for order in orders]
 
 
-async def indexed(index: TantivyIndex, count: int) -> None:
-    """Index some orders, each in a segment of its own."""
-    await index.ensure()
+async def indexed(engine: Tantivy, index: TantivyIndex, count: int) -> None:
+    """Make an index and index some orders, each in a segment of its own."""
+    await made(engine)
     for one in rows(count):
         await index.index([one])
 
@@ -70,13 +70,13 @@ async def writing_process(directory: Path) -> AsyncIterator[asyncio.subprocess.P
 
 async def test_one_process_writes_and_its_death_frees_the_index(engine: Tantivy) -> None:
     """A second is refused at once; the first one's kill -9 loses nothing that it committed."""
-    index = engine.process()
+    index = await made(engine)
     async with writing_process(engine.directory) as process:
         assert process.stdout is not None
         lines = b"".join([await process.stdout.readline() for _ in range(30)])
         with pytest.raises(UnavailableError, match="another process writes"):
             await index.index(rows(1))
-        assert await index.count() >= 0  # reading needs no lock
+        assert await found(index) >= 0  # reading needs no lock
         process.kill()
         rest, _ = await process.communicate()
         complete, _, _ = (lines + rest).decode().rpartition("\n")
@@ -88,7 +88,7 @@ async def test_one_process_writes_and_its_death_frees_the_index(engine: Tantivy)
 async def test_closing_frees_the_index(engine: Tantivy) -> None:
     """The next process writes at once; the closed one only refuses."""
     first, second = engine.process(), engine.process()
-    await indexed(first, 1)
+    await indexed(engine, first, 1)
     await first.close()
     assert await second.index(rows(1)) == []
     for call in (first.index(rows(1)), first.search(asked("milk", 10))):
@@ -132,14 +132,14 @@ async def test_a_damaged_index_is_replaced(
 ) -> None:
     """It is disposable: known as missing, created anew, and what was left of it removed."""
     writer, reader = engine.process(), engine.process()
-    await indexed(writer, 3)
+    await indexed(engine, writer, 3)
     await writer.close()
     for path in files(engine, pattern):
         damage(path)
-    assert await reader.exists() is False
+    assert await reader.name() is None
     with pytest.raises(UnavailableError):
         await reader.search(asked("milk", 10))
-    assert await engine.process().ensure() is True
+    await made(engine)
     assert (await reader.search(asked("milk", 10))).total == 0
     assert await reader.index(rows(2)) == []
     assert len(list(engine.directory.glob("orders-*"))) == 1
@@ -148,23 +148,23 @@ async def test_a_damaged_index_is_replaced(
 async def test_an_index_is_not_given_up_for_want_of_handles(engine: Tantivy) -> None:
     """What the machine is short of says nothing about the index."""
     writer = engine.process()
-    await indexed(writer, 3)
+    await indexed(engine, writer, 3)
     late = engine.process()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
-        for call in (late.exists(), late.ensure(), late.count()):
+        for call in (late.name(), found(late)):
             with pytest.raises(UnavailableError, match=r"[Tt]oo ?[Mm]any ?[Oo]pen ?[Ff]iles"):
                 await call
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert await late.count() == 3
+    assert await found(late) == 3
 
 
 async def test_a_failed_commit_frees_the_index_at_once(engine: Tantivy) -> None:
     """Not only when garbage is collected: until then no process could write to it."""
     writer, other = engine.process(), engine.process()
-    await indexed(writer, 1)
+    await indexed(engine, writer, 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     gc.disable()
     try:
@@ -177,25 +177,25 @@ async def test_a_failed_commit_frees_the_index_at_once(engine: Tantivy) -> None:
         assert await other.index(rows(1)) == []
     finally:
         gc.enable()
-    assert await other.count() == 2
+    assert await found(other) == 2
 
 
 async def test_a_writer_outlived_by_its_index_leaves_the_next_alone(engine: Tantivy) -> None:
     """It writes to a directory that nobody reads, not into its successor."""
-    old, new = engine.process(), engine.process()
-    await indexed(old, 2)
+    old = engine.process()
+    await indexed(engine, old, 2)
     before = files(engine, "meta.json")
     await engine.make_foreign(form=1)
-    assert await new.ensure() is True
+    await made(engine)
     assert not set(before) & set(files(engine, "meta.json"))
     assert await old.index(rows(1)) == []  # follows to the new one
-    assert await old.count() == 1
+    assert await found(old) == 1
 
 
 async def test_files_do_not_pile_up(engine: Tantivy) -> None:
     """Merging and removing keeps pace with many small batches."""
     index = engine.process()
-    await indexed(index, 24)
+    await indexed(engine, index, 24)
 
     async def merged() -> None:
         await index.index(rows(1))
@@ -206,7 +206,7 @@ async def test_files_do_not_pile_up(engine: Tantivy) -> None:
 
 async def test_a_deadline_is_kept_and_the_event_loop_runs_on(engine: Tantivy) -> None:
     """A batch that takes longer than granted is an error in time, while other tasks run."""
-    await engine.process().ensure()
+    await made(engine)
     index = TantivyIndex(engine.directory, search_timeout_seconds=5, index_timeout_seconds=0.05)
     orders = rows(30_000)
     batch = asyncio.create_task(index.index(orders))

@@ -192,7 +192,9 @@ async def test_the_search_is_verified(certificate: Certificate, other: Certifica
             )
         )
         try:
-            await stores.search.exists()  # it answers, whether or not an index is there
+            await (
+                stores.rebuild_target.current_name()
+            )  # it answers, whether or not an index is there
         finally:
             await stores.close()
         for environment in ({"ELASTICSEARCH_CA_FILE": str(other.path)}, {}):

@@ -146,14 +146,12 @@ SEARCH = _calls(
         "search": "reports",
         "names": "reports",
         "indexed_at": "reports",
-        "count": "reports",
-        "exists": "reports",
         "ping": "ping",
         "sum_between": "audit",
         "checksums_between": "audit",
         "checksums_of": "audit",
     },
-    {"index": "index", "remove": "index", "ensure": "index"},
+    {"index": "index", "remove": "index"},
 )
 
 TARGET = _calls(

@@ -14,7 +14,6 @@ from tests.support.orders import START
 async def main(directory: Path) -> None:
     """Index batches of three."""
     index = TantivyIndex(directory, search_timeout_seconds=5, index_timeout_seconds=20)
-    await index.ensure()
     while True:
         orders = [Order(new_id(), "Milk", Decimal("1.00"), START) for _ in range(3)]
         await index.index([StoredOrder(order, START, START) for order in orders])

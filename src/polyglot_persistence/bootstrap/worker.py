@@ -20,7 +20,6 @@ from polyglot_persistence.flows.behind.freshness import FreshnessCount
 from polyglot_persistence.flows.behind.index import IndexFlow
 from polyglot_persistence.flows.behind.persist import PersistFlow
 from polyglot_persistence.flows.behind.sweep import QueueProgress, SweepFlow
-from polyglot_persistence.flows.projections.first_index import FirstIndex
 from polyglot_persistence.flows.projections.sales import SalesFlow
 from polyglot_persistence.flows.reading.cold_cache import Warming, end_warming
 from polyglot_persistence.flows.watch.health import HealthFlow
@@ -154,8 +153,7 @@ async def _persist(
     )
     sales = SalesFlow(stores.sales, clock)
     rebuild = rebuild_flow(settings, stores, clock)
-    first = FirstIndex(stores.record, stores.search)
-    await make_first(rebuild, first, stores.record, stop)
+    await make_first(rebuild, stores.search, stores.record, stop)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(persisting.persister.run(stop))
         tasks.create_task(
@@ -170,7 +168,6 @@ async def _persist(
         tasks.create_task(
             rebuild_forever(
                 rebuild,
-                first,
                 stores.record,
                 stop,
                 interval_seconds=settings.outbox_interval_seconds,

@@ -78,14 +78,5 @@ class SearchIndex(Protocol):
     async def indexed_at(self, order_id: UUID) -> datetime | None:
         """Return when the order was indexed if a search can find it now."""
 
-    async def count(self) -> int:
-        """Return how many orders a search can find."""
-
-    async def exists(self) -> bool:
-        """Return whether there is an index that this version can use."""
-
-    async def ensure(self) -> bool:
-        """Create the index, empty, if it is missing or unusable; return whether it was."""
-
     async def ping(self) -> StoreState:
         """Ask for the engine's version and the index's health."""

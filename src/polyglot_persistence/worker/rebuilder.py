@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 
 from polyglot_persistence.errors import PolyglotError
-from polyglot_persistence.flows.projections.first_index import FirstIndex
 from polyglot_persistence.flows.projections.rebuild import ROLE, RebuildFlow, Step
 from polyglot_persistence.ports.leadership import Leadership
+from polyglot_persistence.ports.search import SearchIndex
 from polyglot_persistence.runtime.repeat import pause, repeat
 
 FIRST_INDEX_SECONDS = 15.0
@@ -21,7 +21,7 @@ class _StoppedError(Exception):
 
 
 async def make_first(
-    flow: RebuildFlow, first: FirstIndex, record: Leadership, stop: asyncio.Event
+    flow: RebuildFlow, search: SearchIndex, record: Leadership, stop: asyncio.Event
 ) -> None:
     """Return once an empty record has an index that answers, whichever worker makes it.
 
@@ -30,20 +30,19 @@ async def make_first(
     of it if search is away: orders are persisted meanwhile. Returns at once if there are orders.
     """
     with contextlib.suppress(PolyglotError, TimeoutError, _StoppedError):
-        if not await first.is_due():
+        if not await flow.is_first():
             return
         async with asyncio.timeout(FIRST_INDEX_SECONDS):
             while not stop.is_set():
                 with contextlib.suppress(PolyglotError):
-                    await _build_if_needed(flow, first, record, stop)
-                    if await first.answers():
-                        return
+                    await _build_if_needed(flow, record, stop)
+                    await search.ping()  # a new index may take a moment to open
+                    return
                 await pause(stop, LOOK_SECONDS)
 
 
 async def rebuild_forever(
     flow: RebuildFlow,
-    first: FirstIndex,
     record: Leadership,
     stop: asyncio.Event,
     *,
@@ -52,20 +51,18 @@ async def rebuild_forever(
     """Look at the index again and again, and build it in one process at a time, until stopped."""
 
     async def step() -> bool:
-        await _build_if_needed(flow, first, record, stop)
+        await _build_if_needed(flow, record, stop)
         return False
 
     with contextlib.suppress(_StoppedError):
         await repeat("search rebuild", step, stop, interval_seconds=interval_seconds)
 
 
-async def _build_if_needed(
-    flow: RebuildFlow, first: FirstIndex, record: Leadership, stop: asyncio.Event
-) -> None:
+async def _build_if_needed(flow: RebuildFlow, record: Leadership, stop: asyncio.Event) -> None:
     if not await flow.is_needed():
         return
     async with record.lead(ROLE) as lead:
-        if lead is None or not await flow.is_needed() or await first.make():
+        if lead is None or not await flow.is_needed():
             return
 
         async def go_on(_step: Step) -> None:

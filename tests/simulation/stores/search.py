@@ -212,21 +212,6 @@ class SimulatedSearch:
         document = self._shown().get(order_id)
         return document.indexed_at if document else None
 
-    async def count(self) -> int:
-        """Count what a search finds."""
-        return len(self._shown())
-
-    async def exists(self) -> bool:
-        """Return whether there is an index of this form."""
-        return self._opened() is not None
-
-    async def ensure(self) -> bool:
-        """Create one if there is none."""
-        if self._opened() is not None:
-            return False
-        self._engine.create(self._role)
-        return True
-
     async def ping(self) -> StoreState:
         """See that there is an index."""
         self._shown()

@@ -1,9 +1,10 @@
 """The parts of Elasticsearch's answers that we read; an answer without them is none."""
 
 from typing import Any
-from uuid import UUID
 
 from msgspec import Struct, field
+
+from polyglot_persistence.adapters.elasticsearch.documents import Columns
 
 
 class Meta(Struct):
@@ -41,15 +42,6 @@ class Total(Struct):
     """`gte`: they were not counted further."""
 
 
-class Columns(Struct):
-    """What is shown of a document, out of its columns: each a list of one."""
-
-    id: list[UUID]
-    product_name: list[str]
-    amount_cents: list[int]
-    created_micros: list[int]
-
-
 class Found(Struct):
     """One document that matched, as it was asked for."""
 
@@ -85,19 +77,6 @@ class ManyAnswers(Struct):
     """Of several searches."""
 
     responses: list[AnswerOrError]
-
-
-class Shards(Struct):
-    """How many parts of the index did not answer."""
-
-    failed: int
-
-
-class CountAnswer(Struct):
-    """A count's."""
-
-    count: int
-    shards: Shards = field(name="_shards")
 
 
 class ItemResult(Struct):

@@ -54,14 +54,6 @@ class BusyError(UnavailableError):
     """The cluster has no room for this now (429)."""
 
 
-class RefusedError(UnavailableError):
-    """The cluster understood and will not; `kind` is its word for why."""
-
-    def __init__(self, message: str, kind: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-
-
 class _AsSent(CompatibilityModeJsonSerializer):
     """Leaves answers as they came: each is decoded once, into what is read of it."""
 
@@ -102,7 +94,7 @@ class Connection:
         """Return the answer to one request, by a deadline on the event loop's clock.
 
         Raises:
-            MissingIndexError, BusyError, RefusedError: what the cluster answered.
+            MissingIndexError, BusyError: what the cluster answered.
             UnavailableError: no answer, or none of Elasticsearch's.
         """
         if self._closed:
@@ -172,7 +164,7 @@ def meaning(status: int, body: Any) -> UnavailableError:
         return BusyError(message)
     if kind in _MISSING:
         return MissingIndexError(message)
-    return RefusedError(message, kind)
+    return UnavailableError(message)
 
 
 def error_of(body: Any) -> tuple[str, str]:

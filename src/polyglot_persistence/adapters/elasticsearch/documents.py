@@ -18,7 +18,6 @@ from uuid import UUID
 
 import msgspec
 
-from polyglot_persistence.adapters.elasticsearch.answers import Columns
 from polyglot_persistence.domain.checksum import checksum_of
 from polyglot_persistence.domain.order import CENT, Order, from_micros, id_text, to_micros
 from polyglot_persistence.domain.search.terms import ANALYSIS_VERSION, name_terms
@@ -90,8 +89,17 @@ return intact ? doc['checksum'].value : -1;
 An edit in place (`_update`) keeps the checksum, which is part of the source; a script cannot
 compute SHA-256 anew, but the seal."""
 
-COLUMNS = ["id", "product_name", "amount_cents", "created_micros"]
-"""What is shown of a hit, from where it is read without taking a whole document apart."""
+
+class Columns(msgspec.Struct):
+    """What is shown of a hit, read without taking a whole document apart: each a list of one."""
+
+    id: list[UUID]
+    product_name: list[str]
+    amount_cents: list[int]
+    created_micros: list[int]
+
+
+COLUMNS = list(Columns.__struct_fields__)
 
 
 class _Name(NamedTuple):

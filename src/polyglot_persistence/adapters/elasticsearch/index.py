@@ -20,15 +20,12 @@ from polyglot_persistence.adapters.elasticsearch.connection import (
     Connection,
     Credentials,
     MissingIndexError,
-    RefusedError,
 )
 from polyglot_persistence.adapters.elasticsearch.documents import (
     FORM,
     OWNER,
     READ_FORM_MIN,
-    SETTINGS,
     bulk_item,
-    mappings_of,
     order_of,
     removal_item,
 )
@@ -168,32 +165,18 @@ class ElasticsearchIndex:
             return datetime.fromisoformat(hit.source["indexed_at"])
         return None
 
-    async def count(self) -> int:
-        """Return how many orders a search can find."""
-        deadline = _after(self.search_timeout_seconds)
-        await self._trust(deadline)
-        answer = await self.connection.call(
-            lambda client: client.count(index=self.alias), answers.CountAnswer, deadline
-        )
-        if answer.shards.failed:
-            raise UnavailableError("Elasticsearch: a part of the index does not answer")
-        return answer.count
-
-    async def exists(self) -> bool:
-        """Return whether the alias leads to an index of this form.
+    async def name(self) -> str | None:
+        """Return the name of the index that the alias leads to; None if it is no usable one.
 
         Raises:
             UnavailableError: it cannot be told for now, the form is newer, or there is no alias but
                 an index.
         """
-        return await self._usable(_after(self.search_timeout_seconds))
-
-    async def name(self) -> str | None:
-        """Return the name of the index that the alias leads to; None if it is no usable one."""
-        deadline = _after(self.search_timeout_seconds)
-        return (
-            next(iter(await self._behind_alias(deadline))) if await self._usable(deadline) else None
-        )
+        try:
+            return next(iter(await self._look(_after(self.search_timeout_seconds))))
+        except MissingIndexError as error:
+            _log.debug("index_missing", error=str(error))
+            return None
 
     async def behind_alias(self) -> Mapping[str, answers.Meta]:
         """Return what the indexes that the alias leads to say of themselves, by name."""
@@ -215,41 +198,6 @@ class ElasticsearchIndex:
         deadline = _after(self.index_timeout_seconds)
         await self._trust(deadline)
         return await self._request(deadline, **request)
-
-    async def ensure(self) -> bool:
-        """Create the index, empty, if it is missing or of an older form; return whether it was.
-
-        Of several processes at once, one creates. The alias moves in one step; the older indexes
-        that this project made are deleted in it.
-
-        Raises:
-            UnavailableError: also if the form is newer, or if there is no alias but an index.
-        """
-        deadline = _after(self.index_timeout_seconds)
-        if await self._usable(deadline):
-            return False
-        name = f"{self.alias}-{FORM}"
-        created = await self._create(name, deadline)
-        actions: list[Mapping[str, Any]] = [{"add": {"index": name, "alias": self.alias}}]
-        for other, meta in (await self._behind_alias(deadline)).items():
-            if other != name:
-                _log.warning("index_given_up", index=other, deleted=meta.owner == OWNER)
-                actions.append(
-                    {"remove_index": {"index": other}}
-                    if meta.owner == OWNER
-                    else {"remove": {"index": other, "alias": self.alias}}
-                )
-        try:
-            await self.connection.call(
-                lambda client: client.indices.update_aliases(actions=actions),
-                answers.Done,
-                deadline,
-            )
-        except MissingIndexError:  # another process was faster with the same
-            await self._look(deadline)
-        if created:
-            _log.info("index_created", index=name)
-        return created
 
     async def ping(self) -> StoreState:
         """Return the cluster's version.
@@ -300,14 +248,6 @@ class ElasticsearchIndex:
             deadline,
         )
 
-    async def _usable(self, deadline: float) -> bool:
-        try:
-            await self._look(deadline)
-        except MissingIndexError as error:
-            _log.debug("index_missing", error=str(error))
-            return False
-        return True
-
     async def _trust(self, deadline: float) -> None:
         if time.monotonic() - self._looked_at <= FORM_TRUSTED_SECONDS:
             return
@@ -322,8 +262,8 @@ class ElasticsearchIndex:
         finally:
             self._looking.release()
 
-    async def _look(self, deadline: float, *, to_read: bool = False) -> None:
-        """Return if the alias leads to indexes of this form, to read perhaps of an older one.
+    async def _look(self, deadline: float, *, to_read: bool = False) -> Mapping[str, answers.Meta]:
+        """Return the indexes that the alias leads to, of this form, to read perhaps of an older.
 
         Raises:
             MissingIndexError: it does not.
@@ -349,6 +289,7 @@ class ElasticsearchIndex:
                 remedy=REMEDY,
             )
         self._looked_at = time.monotonic()
+        return behind
 
     async def _behind_alias(self, deadline: float) -> Mapping[str, answers.Meta]:
         """Return what the indexes that the alias leads to say of themselves, by name."""
@@ -361,21 +302,6 @@ class ElasticsearchIndex:
         except MissingIndexError:
             return {}
         return {name: of_index.mappings.meta for name, of_index in behind.items()}
-
-    async def _create(self, name: str, deadline: float) -> bool:
-        try:
-            await self.connection.call(
-                lambda client: client.indices.create(
-                    index=name, settings=SETTINGS, mappings=mappings_of(self.alias)
-                ),
-                answers.Done,
-                deadline,
-            )
-        except RefusedError as error:
-            if error.kind != "resource_already_exists_exception":
-                raise
-            return False  # another process has just made it, or the alias was lost
-        return True
 
 
 def _total(answer: SearchAnswer) -> int:

@@ -31,7 +31,7 @@ from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.errors import UnavailableError
 
 # How tantivy's messages tell a damaged index from a machine in need; each is provoked in the
-# contract test of `ensure`.
+# contract test of damage.
 _DAMAGED = (
     "Data corrupted",
     "FileDoesNotExist",
@@ -118,27 +118,22 @@ class IndexDirectory:
                 if self.current(to_read=to_read) == name:  # else it was replaced at that moment
                     raise
 
-    def create(self, timeout_seconds: float) -> bool:
-        """Create an empty index unless there is a usable one; return whether it was.
-
-        Of several processes at once, one creates. Whatever was there before is removed.
-        """
-        self._path.mkdir(parents=True, exist_ok=True)
-        with self._locked(timeout_seconds):
-            try:
-                self.open()
-            except MissingIndexError:
-                self._replace(f"orders-{new_id().hex}")
-                return True
-            return False
-
     def begin(self, timeout_seconds: float) -> str:
         """Create an empty index in this role, instead of any other; return its name."""
         self._path.mkdir(parents=True, exist_ok=True)
+        name = f"orders-{new_id().hex}"
         with self._locked(timeout_seconds):
-            name = f"orders-{new_id().hex}"
-            self._replace(name)
-            return name
+            (self._path / name).mkdir()
+            tantivy.Index(schema(), str(self._path / name), reuse=False)
+            temporary = self._path / f"{self.role}.new"
+            with temporary.open("wb") as file:
+                file.write(msgspec.json.encode(Current(name, FORM)))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path / self.role)
+            self._sync()
+            self._remove_unnamed()
+        return name
 
     def swap(self, timeout_seconds: float) -> None:
         """Let the index that was built be the one in use."""
@@ -159,18 +154,6 @@ class IndexDirectory:
             raise MissingIndexError(f"search index: none in {self._path}", remedy=REMEDY)
         with self._locked(timeout_seconds, "writing", kind):
             yield
-
-    def _replace(self, name: str) -> None:
-        (self._path / name).mkdir()
-        tantivy.Index(schema(), str(self._path / name), reuse=False)
-        temporary = self._path / f"{self.role}.new"
-        with temporary.open("wb") as file:
-            file.write(msgspec.json.encode(Current(name, FORM)))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path / self.role)
-        self._sync()
-        self._remove_unnamed()
 
     def _sync(self) -> None:
         directory = os.open(self._path, os.O_RDONLY)

@@ -2,7 +2,7 @@
 
 Invariant: the writer takes all of a call or nothing: after any failure it is dropped with what it
 holds, and the next call opens a new one.
-Invariant: a reader never creates; only `ensure` does.
+Invariant: nothing here creates an index; only a rebuild does (`directory.begin`).
 """
 
 import threading
@@ -173,31 +173,23 @@ class TantivyIndex:
 
         return await self._readers.run(job)
 
-    async def count(self) -> int:
-        """Return how many orders a search can find."""
-        return await self._readers.run(lambda: self._view()[0].num_docs)
-
-    async def exists(self) -> bool:
-        """Return whether there is an index of this form, and not damaged as far as opening tells.
+    async def name(self) -> str | None:
+        """Return the name of the index; None if it is missing or unusable, as far as opening tells.
 
         Raises:
             UnavailableError: it cannot be told for now.
         """
 
-        def job() -> bool:
+        def job() -> str | None:
             try:
                 self._view(at_once=True)
-                self.directory.current()  # an older one is searched until another takes its place
+                # An older one is searched until another takes its place.
+                return self.directory.current()
             except MissingIndexError as error:
                 _log.debug("index_missing", error=str(error))
-                return False
-            return True
+                return None
 
         return await self._readers.run(job)
-
-    async def name(self) -> str | None:
-        """Return the name of the index; None if it is missing or unusable."""
-        return await self._readers.run(self.directory.current) if await self.exists() else None
 
     async def show(self) -> None:
         """Let the next look see everything that was indexed until now."""
@@ -229,17 +221,6 @@ class TantivyIndex:
 
         if ids:
             await self._writer.run(lambda: self._commit(remove))
-
-    async def ensure(self) -> bool:
-        """Create the index, empty, if it is missing or unusable; return whether it was."""
-
-        def job() -> bool:
-            created = self.directory.create(self.index_timeout_seconds)
-            if created:
-                _log.info("index_created")
-            return created
-
-        return await self._writer.run(job)
 
     async def ping(self) -> StoreState:
         """Return the engine's version.

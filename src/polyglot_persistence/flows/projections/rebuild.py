@@ -13,8 +13,8 @@ Nothing that a search found before the swap is missing after it: whatever the ol
 either filled, has arrived, or waits in the outbox. A process that dies anywhere leaves what the
 next one goes on from.
 
-A missing index is built in the same way. Until the swap there is none, so a search says 503 instead
-of answering with a part of the orders.
+A missing index is built in the same way, the first index of all among them. Until the swap there is
+none, so a search says 503 instead of answering with a part of the orders.
 """
 
 import enum
@@ -120,6 +120,16 @@ class RebuildFlow:
             return True
         return await self._record.current() is not None
 
+    async def is_first(self) -> bool:
+        """Return whether there is no usable index, and no order that belongs into one.
+
+        Raises:
+            UnavailableError: index or record is away.
+        """
+        if await self._target.current_name() is not None:
+            return False
+        return not await self._record.orders_after(None, 1)
+
     async def progress(self) -> Rebuild | None:
         """Return how far the rebuild under way is, whoever does it."""
         return await self._record.current()
@@ -143,12 +153,13 @@ class RebuildFlow:
         current = await self._target.current_name()
         resumed = rebuild is not None
         if rebuild is not None and current == rebuild.index_name:  # died between swap and end
-            await self._end()
+            await self._end(replaced=True)
             return Rebuilt(rebuild.index_name, rebuild.filled, 0, resumed)
         if rebuild is None or await self._target.building_name() != rebuild.index_name:
             resumed = False
             rebuild = await self._record.begin(await self._target.begin())
-        _log.warning(
+        log = _log.warning if rebuild.total else _log.info  # the first index of all is nothing new
+        log(
             "rebuild_resumed" if resumed else "rebuild_begun",
             index=rebuild.index_name,
             orders=rebuild.total,
@@ -161,8 +172,8 @@ class RebuildFlow:
         orders, mended = await self._verify(rebuild.total, show)
         await show(Step(Phase.SWAP, orders, orders))
         await self._swap(replaces=current is not None)
-        await self._end()
-        _log.warning("rebuild_ended", index=rebuild.index_name, orders=orders, mended=mended)
+        await self._end(replaced=current is not None)
+        log("rebuild_ended", index=rebuild.index_name, orders=orders, mended=mended)
         return Rebuilt(rebuild.index_name, orders, mended, resumed)
 
     async def _fill(self, rebuild: Rebuild, show: Callable[[Step], Awaitable[None]]) -> None:
@@ -246,9 +257,10 @@ class RebuildFlow:
             rows, last = waiting
             await self._index(rows)
 
-    async def _end(self) -> None:
+    async def _end(self, *, replaced: bool) -> None:
         await self._record.end()
-        await self._clock.sleep(OLD_INDEX_SECONDS)
+        if replaced:
+            await self._clock.sleep(OLD_INDEX_SECONDS)
         await self._target.clean_up()
 
     async def _index(self, rows: Sequence[StoredOrder]) -> set[UUID]:
