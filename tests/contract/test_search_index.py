@@ -88,9 +88,12 @@ async def test_an_index_of_an_older_version_is_not_used_but_replaced(
     for process in (index, engine.process()):
         with pytest.raises(UnavailableError):
             await process.index([row("Bread")])
-    await made(engine)
-    await fill(index, "Butter")
-    assert await names_found(index, "milk") == []
+    await fill(await made(engine), "Butter")
+
+    async def replaced() -> None:
+        assert await names_found(index, "milk") == []
+
+    await eventually(replaced, within_seconds=VISIBLE_SECONDS)
 
 
 async def test_an_index_of_a_newer_version_is_left_alone(
