@@ -96,7 +96,7 @@ class ElasticsearchTarget:
                 {"add": {"index": name, "alias": self._current.alias}},
             ]
         )
-        _log.warning("index_swapped", index=name, replaced=",".join(old))
+        _log.info("index_swapped", index=name, replaced=",".join(old))
 
     async def release(self) -> None:
         """Anybody may write to an alias."""

@@ -48,7 +48,7 @@ class TantivyTarget:
         """The writer is let go of: the index is others' to write to."""
         await self.building.release()
         await self.building.manage(lambda: self._directory.swap(self._timeout_seconds))
-        _log.warning("index_swapped")
+        _log.info("index_swapped")
 
     async def release(self) -> None:
         """Of an index there is one writer among all processes."""
