@@ -116,13 +116,11 @@ def read_key_list(text: str) -> KeyList:
     A `#` after white space, or first on its line, begins a comment. Of two entries with one hash
     neither counts: its key would be two clients'.
     """
-    without_comments = re.sub(r"(?m)(?:^|(?<=\s))#.*$", "", text)
     keys: dict[bytes, ApiKey] = {}
     twice: set[bytes] = set()
     faults = []
-    for number, entry in enumerate(without_comments.split(), 1):
-        name, _, rest = entry.partition(":")
-        scopes, _, digest = rest.partition(":")
+    for number, entry in enumerate(_entries(text), 1):
+        name, scopes, digest = _parts(entry)
         if not (_NAME.fullmatch(name) and _DIGEST.fullmatch(digest)):
             faults.append(
                 f"entry {number} is not name:scopes:hash, with the SHA-256 of the key in "
@@ -138,6 +136,29 @@ def read_key_list(text: str) -> KeyList:
             twice.add(key.digest)
             faults.append(f"entry {number} has the hash of another entry, so that neither counts")
     return KeyList([key for key in keys.values() if key.digest not in twice], faults)
+
+
+def listed_entries(text: str) -> Sequence[str]:
+    """Return the entries of such a text, in order, with `?` for each that has no name and hash.
+
+    What `read_key_list` makes of both is the same, and the latter holds no secret of anybody.
+    """
+    return [
+        entry if _NAME.fullmatch(name) and _DIGEST.fullmatch(digest) else "?"
+        for entry in _entries(text)
+        for name, _, digest in [_parts(entry)]
+    ]
+
+
+def _entries(text: str) -> Sequence[str]:
+    return re.sub(r"(?m)(?:^|(?<=\s))#.*$", "", text).split()
+
+
+def _parts(entry: str) -> tuple[str, str, str]:
+    """Return name, scopes and hash, as far as there are any."""
+    name, _, rest = entry.partition(":")
+    scopes, _, digest = rest.partition(":")
+    return name, scopes, digest
 
 
 def parse_api_keys(text: str) -> Sequence[ApiKey]:

@@ -67,6 +67,10 @@ class Identity(NamedTuple):
                 confinement += [part for path in paths for part in (option, path)]
         return [self.argument, *confinement]
 
+    def reading(self, path: Path) -> "Identity":
+        """Return the same with one path more to read, if it is confined; else itself."""
+        return self._replace(reads=(*self.reads, path)) if self.reads else self
+
     def allowed(self, capability: int) -> "Identity":
         """Return the same with one capability more, if root becomes another user; else itself."""
         form, _, numbers = self.argument.partition(":")

@@ -29,6 +29,8 @@ from polyglot_persistence.embedded.addresses import write_addresses
 from polyglot_persistence.embedded.child import wait_until
 from polyglot_persistence.embedded.data_directory import DataDirectory
 from polyglot_persistence.embedded.directory import Directory
+from polyglot_persistence.embedded.handed_keys import SETTING as KEYS_SETTING
+from polyglot_persistence.embedded.handed_keys import HandedKeys
 from polyglot_persistence.embedded.identity import SAME
 from polyglot_persistence.embedded.operator_key import FILE as OPERATOR_KEY_FILE
 from polyglot_persistence.embedded.operator_key import operator_key
@@ -140,6 +142,7 @@ class _Deployment:
         self._valkey = EmbeddedValkey(files.path / "valkey")
         self._worker_password = new_password()
         self._identity = SAME
+        self._keys: HandedKeys | None = None
         programs = (
             files,
             lambda: self._identity,
@@ -154,10 +157,14 @@ class _Deployment:
         for program in (self._api, self._worker):
             await program.reap()
         self._identity = program_identity(self._files, self._port)  # nobody writes there any more
+        self._hand_keys_over()
         _refuse_taken_port(self._host, self._port)
         await _all(self._start_record(), self._valkey.start())
         _log.info("servers_started", postgres_pid=self._postgres.pid, valkey_pid=self._valkey.pid)
         write_addresses(self._files, self._addresses())
+        await _all(self._run_programs(), self._keep_keys())
+
+    async def _run_programs(self) -> None:
         await _all(self._worker.start(), self._api.start())
         await self._wait_until_ready()
         url = f"http://{_url_host(self._host)}:{self._port}"
@@ -165,6 +172,18 @@ class _Deployment:
         self._tell_operators(url)
         services = (self._postgres, self._valkey, self._api, self._worker)
         await _all(*(_keep(one) for one in services), self._companion(url))
+
+    def _hand_keys_over(self) -> None:
+        """Copy the file of API keys for API and worker, if they are another user than this one."""
+        keys = os.environ.get(KEYS_SETTING)
+        if keys and self._identity != SAME:
+            self._keys = HandedKeys(Path(keys), self._files, self._identity.gid)
+            self._keys.begin()
+            self._identity = self._identity.reading(self._keys.directory)
+
+    async def _keep_keys(self) -> None:
+        if self._keys is not None:
+            await self._keys.keep()
 
     async def _start_record(self) -> None:
         """Start PostgreSQL and bring schema and roles up to date, before anybody uses them."""
@@ -249,6 +268,7 @@ class _Deployment:
         set_here = {
             **self._addresses(),
             **self._operators(),
+            **({} if self._keys is None else {KEYS_SETTING: str(self._keys.copy)}),
             "API_HOST": self._host,
             "API_PORT": str(self._port),
         }
