@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -104,10 +103,10 @@ class Worker(Program):
         os.close(source)
 
 
-async def migrate(
-    files: Directory, environment: Mapping[str, str], *, worker_password: str
-) -> None:
+async def migrate(files: Directory, environment: Mapping[str, str]) -> None:
     """Bring roles and schema up to date, as the servers' user.
+
+    The environment names the superuser and the role of API and worker, as `polyglot migrate` wants.
 
     Raises:
         ConfigurationError: it failed; its own last line says why.
@@ -118,16 +117,12 @@ async def migrate(
         lock_name="migrate.lock",
         stops=[(signal.SIGTERM, MIGRATION_STOP_SECONDS)],
     )
-    with tempfile.TemporaryFile() as password:
-        password.write(worker_password.encode())
-        password.seek(0)
-        await child.run(
-            command("migrate", "--worker-password-fd", "0"),
-            environment,
-            timeout_seconds=MIGRATION_TIMEOUT_SECONDS,
-            identity=identity_for(Account.SERVERS, files, needed()),
-            stdin=password,
-        )
+    await child.run(
+        command("migrate", "--log"),
+        environment,
+        timeout_seconds=MIGRATION_TIMEOUT_SECONDS,
+        identity=identity_for(Account.SERVERS, files, needed()),
+    )
 
 
 def command(*arguments: str) -> list[str]:

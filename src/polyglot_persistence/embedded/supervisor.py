@@ -192,9 +192,9 @@ class _Deployment:
             self._files,
             {
                 **_environment_without(["POSTGRES_DSN", "API_KEYS"]),
-                "POSTGRES_DSN": self._postgres.dsn,
+                "POSTGRES_DSN": self._worker_dsn(),
+                "POSTGRES_SUPERUSER_DSN": self._postgres.dsn,
             },
-            worker_password=self._worker_password,
         )
 
     async def stop(self) -> None:
@@ -235,11 +235,14 @@ class _Deployment:
     def _addresses(self) -> Mapping[str, str]:
         """Return the settings that name the stores; known once they have been started."""
         return {
-            "POSTGRES_DSN": self._postgres.dsn_of(WORKER_ROLE, self._worker_password),
+            "POSTGRES_DSN": self._worker_dsn(),
             "REDIS_ADDR": self._valkey.url,
             "RABBITMQ_URL": self._valkey.url,
             "ELASTICSEARCH_URL": f"tantivy://{quote(str(self._files.path / SEARCH))}",
         }
+
+    def _worker_dsn(self) -> str:
+        return self._postgres.dsn_of(WORKER_ROLE, self._worker_password)
 
     def _operators(self) -> Mapping[str, str]:
         """Return the settings that let this deployment's owner operate it.
@@ -272,7 +275,7 @@ class _Deployment:
             "API_HOST": self._host,
             "API_PORT": str(self._port),
         }
-        return {**_environment_without(set_here), **set_here}
+        return {**_environment_without([*set_here, "POSTGRES_SUPERUSER_DSN"]), **set_here}
 
 
 def _environment_without(names: Iterable[str]) -> Mapping[str, str]:
