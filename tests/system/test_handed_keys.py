@@ -11,7 +11,12 @@ from polyglot_persistence.bootstrap.access import KEYS_INTERVAL_SECONDS
 from polyglot_persistence.domain.access import ApiKey, Scope, digest_of, read_key_list
 from polyglot_persistence.embedded.directory import Directory
 from polyglot_persistence.embedded.handed_keys import INTERVAL_SECONDS, HandedKeys
-from polyglot_persistence.embedded.identity import Account, Identity, account_uid, can_use
+from polyglot_persistence.embedded.identity import (
+    Account,
+    Identity,
+    account_uid,
+    first_that_can_use,
+)
 from polyglot_persistence.errors import ConfigurationError
 from tests.support.eventually import eventually
 from tests.support.other_users import NEEDS_ROOT
@@ -158,7 +163,8 @@ def test_the_copy_is_for_the_programs_alone(handed: HandedKeys) -> None:
     """Not for servers or others, and nobody but root changes it."""
     handed.begin()
     for uid, may in ((PROGRAMS, True), (SERVERS, False), (65_534, False)):
-        assert can_use(Identity(f"user:{uid}:{uid}:", uid, uid), [handed.copy]) is may
+        identity = Identity(f"user:{uid}:{uid}:", uid, uid)
+        assert (first_that_can_use([identity], [handed.copy]) == identity) is may
     for path in (handed.copy, handed.directory):
         assert path.stat().st_uid == 0
         assert path.stat().st_mode & 0o022 == 0
