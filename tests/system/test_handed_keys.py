@@ -1,8 +1,10 @@
 """As root, `polyglot up` hands its API the file of keys, whatever takes the place of that file."""
 
 import os
+import resource
+import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,19 @@ PROGRAMS, SERVERS = account_uid(Account.PROGRAMS), account_uid(Account.SERVERS)
 STATED_SECONDS = 2.0
 WITHIN_SECONDS = 10.0
 """Of a machine that does much else."""
+
+
+@contextmanager
+def resource_limit(*, file_bytes: int) -> Iterator[None]:
+    """Let this process write no file that is larger."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def line(secret: str) -> str:
@@ -200,6 +215,17 @@ def test_what_cannot_be_copied_ends_the_start(handed: HandedKeys, keys: Path) ->
     with pytest.raises(ConfigurationError, match=f"API_KEYS_FILE: cannot hand over {keys}: No "):
         handed.begin()
     assert not handed.copy.exists()
+
+
+def test_what_cannot_be_written_leaves_no_copy(handed: HandedKeys, keys: Path) -> None:
+    """A full disk must not keep a key valid that was taken out."""
+    handed.begin()
+    keys.write_text(line("second"))
+    with resource_limit(file_bytes=1), pytest.raises(ConfigurationError, match="File too large"):
+        handed.begin()
+    assert not handed.copy.exists()
+    handed.begin()
+    assert line("second") in handed.copy.read_text()
 
 
 def test_a_list_of_comments_is_one(handed: HandedKeys, keys: Path) -> None:
