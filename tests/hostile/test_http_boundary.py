@@ -392,6 +392,28 @@ BAD_HEADS = [
     (post(target=b"/api/orders#"), 400),
     (post(target=b"http://a@t/api/orders"), 400),
     (post(b"Content-Type: text/plain\r\n"), 400),
+    (post(JSON), 400),
+    *[
+        (request.replace(b"Host: t\r\n", b"Host: t\r\n%b\r\n%b\r\n" % (one, other)), 400)
+        for one, other in (
+            (b"Origin: http://t", b"Origin: https://evil.example"),
+            (b"origin: https://evil.example", b"ORIGIN: http://t"),
+            (b"Origin: http://t", b"Origin: http://t"),
+            (b"Authorization: Bearer a", b"Authorization: Bearer b"),
+            (b"Authorization: Basic eDp5", b"authorization: Bearer b"),
+            (b"X-API-Key: a", b"x-api-key: b"),
+            (b"Idempotency-Key: a", b"Idempotency-Key: b"),
+            (b"Last-Event-ID: 1", b"Last-Event-ID: 2"),
+            (b"Content-Encoding: identity", b"Content-Encoding: gzip"),
+            (b"Expect: x", b"Expect: 100-continue"),
+        )
+        for request in (post(), GET)
+    ],
+    *[
+        (request.replace(b"Host: t", b"Host: %b" % host), 400)
+        for host in (b"localhost:evil", b"t:99999", b"t:65536", b":80", b"::1", b"[t]", b"t:8:0")
+        for request in (post(), GET)
+    ],
     (post(b"Transfer-Encoding: chunked\r\n"), 400),
     (chunked(WHOLE + b"0\r\n\r\n").replace(b"HTTP/1.1", b"HTTP/1.0"), 400),
     (chunked(WHOLE + b"0\r\n\r\n").replace(b": chunked", b": gzip, chunked"), 501),
@@ -429,7 +451,8 @@ async def test_a_head_that_says_two_things_is_refused(lane: str, data: bytes, st
         post(target=b"http://t/api/orders"),
         post(target=b"HTTP://other:80/api/orders"),
         post(b"Content-Encoding: identity\r\n"),
-        post(JSON),
+        post(b"Prefer: x\r\nPrefer: y\r\nAccept: a/b\r\nAccept: */*\r\n"),
+        post().replace(b"Host: t", b"Host: [::1]:65535"),
         b"\r\n\r\n" + post(),
         post().replace(b"Host: t", b"Host:"),
     ],
