@@ -37,7 +37,8 @@ ProductName = Annotated[
     str,
     Meta(
         description="Stored without surrounding blanks and in Unicode's composed form (NFC). No "
-        "control characters, and none that turn the direction of text; at least one is visible.",
+        "control characters, none that turn the direction of text, and no noncharacters (U+FFFE); "
+        "at least one is visible.",
         examples=["Laptop"],
         extra_json_schema=_NAME_LIMITS,
     ),

@@ -34,8 +34,8 @@ stands after a name. The marks U+200E, U+200F and U+061C reach no further than t
 Arabic and Hebrew names need them beside digits and signs."""
 
 NONCHARACTERS = r"\ufdd0-\ufdef\ufffe\uffff"
-"""Code points of the basic plane that stand for no character, likewise: U+FFFE is what a byte order
-mark becomes that was read the wrong way round."""
+"""Unicode's noncharacters of the basic plane, likewise: U+FFFE is a byte order mark that was read the
+wrong way round."""
 
 INVISIBLE = (
     r"\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
@@ -132,7 +132,7 @@ def parse_name(value: object, pointer: str) -> str:
     if not 0 < len(name) <= NAME_CHARACTERS_MAX or _REFUSED.search(name):
         _check_name(name, pointer)
         if _NONCHARACTER.search(name):
-            raise InvalidError(Violation(pointer, "must not hold U+FFFE or others that are none"))
+            raise InvalidError(Violation(pointer, "must not hold noncharacters, as U+FFFE is one"))
         raise InvalidError(
             Violation(pointer, "must not hold controls that turn the direction of text")
         )
