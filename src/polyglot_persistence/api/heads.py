@@ -90,8 +90,6 @@ class Head:
     """Whether an API key may be among the headers."""
     host = b""
     """Of the Host header; empty without one, which only HTTP/1.0 may be."""
-    seen_once: frozenset[bytes] = frozenset()
-    """The headers so far of which there may be one."""
 
 
 def read_head(version: str, headers: Headers) -> Head:
@@ -102,6 +100,7 @@ def read_head(version: str, headers: Headers) -> Head:
     """
     head = Head() if version == "1.1" else _old_head(version)
     host: bytes | None = None
+    unusual = 0
     for name, value in headers:
         if name == b"host":
             if host is not None:
@@ -112,10 +111,12 @@ def read_head(version: str, headers: Headers) -> Head:
         elif name == b"content-type":
             _take_content_type(head, value)
         elif name in _UNUSUAL:
+            unusual += 1
             _read_unusual(head, name, value)
+    if unusual > 1:
+        _check_once(headers)
     if host is None:
-        if version == "1.1":
-            raise BadHeadError("there is no Host header")
+        _check_hostless(version)
     elif not is_host(host):
         raise BadHeadError(
             "the Host header is no host, with or without a port up to 65535; e.g. shop.example:8080"
@@ -123,6 +124,11 @@ def read_head(version: str, headers: Headers) -> Head:
     else:
         head.host = host
     return head
+
+
+def _check_hostless(version: str) -> None:
+    if version == "1.1":
+        raise BadHeadError("there is no Host header")
 
 
 def _old_head(version: str) -> Head:
@@ -163,17 +169,16 @@ def _is_host(value: bytes) -> bool:
     return True
 
 
-def _check_once(head: Head, name: bytes) -> None:
-    if name in _ONCE:
-        if name in head.seen_once:
+def _check_once(headers: Headers) -> None:
+    names = [name for name, _ in headers if name in _ONCE]
+    for place, name in enumerate(names):
+        if name in names[:place]:
             raise _twice(name)
-        head.seen_once |= {name}
 
 
 def _read_unusual(head: Head, name: bytes, value: bytes) -> None:
     if name == b"connection" and value.lower() == b"keep-alive":
         return
-    _check_once(head, name)
     if name in _KEYS:
         head.has_key = True
         return

@@ -34,8 +34,8 @@ stands after a name. The marks U+200E, U+200F and U+061C reach no further than t
 Arabic and Hebrew names need them beside digits and signs."""
 
 NONCHARACTERS = r"\ufdd0-\ufdef\ufffe\uffff"
-"""Unicode's noncharacters of the basic plane, likewise: U+FFFE is a byte order mark that was read the
-wrong way round."""
+"""Unicode's noncharacters of the basic plane, likewise: U+FFFE is a byte order mark that was read
+the wrong way round."""
 
 INVISIBLE = (
     r"\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
