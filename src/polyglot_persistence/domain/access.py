@@ -113,8 +113,8 @@ class KeyList(NamedTuple):
 def read_key_list(text: str) -> KeyList:
     """Return the keys of a text: `name:scopes:hash`, with white space in between.
 
-    A `#` after white space, or first on its line, begins a comment. Of two entries with one hash
-    neither counts: its key would be two clients'.
+    A `#` after white space, or first on its line, begins a comment. The same entry twice is
+    one key. Of two that differ and have one hash neither counts: its key would be two clients'.
     """
     keys: dict[bytes, ApiKey] = {}
     twice: set[bytes] = set()
@@ -132,9 +132,12 @@ def read_key_list(text: str) -> KeyList:
         except ValueError as error:
             faults.append(f"entry {number}: {error}")
             continue
-        if keys.setdefault(key.digest, key) is not key:
+        if keys.setdefault(key.digest, key) != key:
             twice.add(key.digest)
-            faults.append(f"entry {number} has the hash of another entry, so that neither counts")
+            faults.append(
+                f"entry {number} has the hash of another entry and another name or scopes, so that "
+                "neither counts"
+            )
     return KeyList([key for key in keys.values() if key.digest not in twice], faults)
 
 
