@@ -91,6 +91,8 @@ def test_umlauts_have_two_spellings(text: str, spellings: str) -> None:
         ("Grade A+", "a+"),
         ("Notepad++", "notepad++"),
         ("\u00d6l+", "ol+ oel+"),
+        ("C ++ Primer, c #, f # basics, g  ++", "c++ c# f# g++"),
+        ("size L # 5, a # b, notepad ++, vitamin c + d, cc #, b ++c", ""),
         ("+ # . ++ a + b # c", ""),
         ("salt+pepper item#5 ASP.NET node.js ...and .5 50+ #tag end.", ""),
         ("\u9152+ \U0001f353+", ""),
