@@ -33,6 +33,7 @@ SLEEPS = {
     "tests/support/elasticsearch_stub.py": "a server that takes a moment, so that requests meet",
     "tests/contract/test_http_server.py": "clients that send slowly",
     "tests/contract/test_redis_connection.py": "a process that does not get to its event loop",
+    "tests/system/test_hanging_children.py": "a machine that stands still for a while",
     "tests/fault/failing.py": "calls that are late",
     "tests/simulation/processes.py": "a loop whose time is simulated",
     "tests/simulation/test_loop.py": "a loop whose time is simulated",

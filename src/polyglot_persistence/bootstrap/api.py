@@ -1,8 +1,9 @@
 """An API process: its flows, its servers, and the loops in its background."""
 
 import asyncio
+import socket
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.types import ASGIApp
 
@@ -12,11 +13,10 @@ from polyglot_persistence.api.app import ApiLimits, Flows, build_app
 from polyglot_persistence.api.protocol.connection import Connection
 from polyglot_persistence.api.protocol.fast_lane import fast_lane
 from polyglot_persistence.api.protocol.hot import HotRoutes
-from polyglot_persistence.api.protocol.server import serve
+from polyglot_persistence.api.protocol.server import listen, listen_together, serve
 from polyglot_persistence.api.web.replies import Headers
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.dead_letters import dead_letter_flow
-from polyglot_persistence.bootstrap.doors import Doors
 from polyglot_persistence.bootstrap.front import front_of
 from polyglot_persistence.bootstrap.http_limits import http_limits
 from polyglot_persistence.bootstrap.observed import observed
@@ -48,6 +48,36 @@ WATCH_INTERVAL_SECONDS = 2.0
 
 GRACEFUL_SHARE = 0.6
 """Of the time to stop, for requests under way; the rest is for what they submitted."""
+
+
+class Doors(NamedTuple):
+    """The listening sockets of one API process."""
+
+    number: int
+    """Which of the processes it is, from 1 on."""
+    shared: socket.socket
+    own: socket.socket | None
+    """For its own metrics and health: any of the processes answers on the shared port."""
+
+    def close(self) -> None:
+        """Close the sockets, in this process."""
+        self.shared.close()
+        if self.own is not None:
+            self.own.close()
+
+
+def open_doors(settings: Settings) -> Sequence[Doors]:
+    """Return the doors of every API process.
+
+    Raises:
+        ConfigurationError: a port is taken, or the address is none of this machine.
+    """
+    shared = listen_together(settings.api_host, settings.api_port, settings.api_processes)
+    first = settings.api_process_port
+    return [
+        Doors(n + 1, one, listen(settings.api_host, first + n) if first else None)
+        for n, one in enumerate(shared)
+    ]
 
 
 async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) -> None:

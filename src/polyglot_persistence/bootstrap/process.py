@@ -25,6 +25,7 @@ from polyglot_persistence.flows.watch.health import HealthFlow
 from polyglot_persistence.flows.watch.shared_state import INTERVAL_SECONDS, SharedState
 from polyglot_persistence.flows.watch.system_state import SystemStateFlow
 from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.processes.heartbeat import Parent
 from polyglot_persistence.runtime.repeat import Backoff, repeat
 from polyglot_persistence.telemetry import ComponentLogger, logger, set_up_logging
 
@@ -49,10 +50,11 @@ def run(
     settings: Settings,
     service: str,
     process: Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]],
+    parent: Parent,
 ) -> int:
     """Run a process until SIGTERM or SIGINT sets its event and it has ended; return 0.
 
-    `service` is its name in traces.
+    It beats to its parent meanwhile. `service` is its name in traces.
     """
     set_up_logging(settings.log_level, settings.log_format)
     if settings.otel_traces_exporter == "otlp":
@@ -66,7 +68,9 @@ def run(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        beating = asyncio.create_task(parent.beat())
         await _in_time(process(settings, stop), stop, settings.shutdown_timeout_seconds)
+        beating.cancel()
 
     gc.freeze()  # what is there by now is code, and stays
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)

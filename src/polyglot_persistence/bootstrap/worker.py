@@ -12,7 +12,6 @@ from polyglot_persistence.bootstrap.front import front_of
 from polyglot_persistence.bootstrap.http_limits import http_limits
 from polyglot_persistence.bootstrap.observed import observed
 from polyglot_persistence.bootstrap.process import prepare, serve_itself, watch_stores
-from polyglot_persistence.bootstrap.readiness import announce
 from polyglot_persistence.bootstrap.rebuild import rebuild_flow
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
@@ -25,6 +24,7 @@ from polyglot_persistence.flows.projections.sales import SalesFlow
 from polyglot_persistence.flows.reading.cold_cache import Warming, end_warming
 from polyglot_persistence.flows.watch.health import HealthFlow
 from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.processes.heartbeat import Parent
 from polyglot_persistence.telemetry import logger
 from polyglot_persistence.worker.auditor import Throttle, add_up_forever, audit_forever
 from polyglot_persistence.worker.indexer import Indexer, IndexerLimits
@@ -47,11 +47,11 @@ class _Persisting(NamedTuple):
     freshness: FreshnessCount
 
 
-async def work(ready_fd: int | None, settings: Settings, stop: asyncio.Event) -> None:
+async def work(parent: Parent, settings: Settings, stop: asyncio.Event) -> None:
     """Persist, index, sweep, warm and refresh until told to stop.
 
     On `worker_port` it serves its metrics and health meanwhile, also while no store is there. Once
-    it consumes, it announces so on the descriptor.
+    it consumes, it announces so to its parent.
     """
     listener = listen(settings.api_host, settings.worker_port) if settings.worker_port else None
     stores = observed(connect(settings))
@@ -76,7 +76,7 @@ async def work(ready_fd: int | None, settings: Settings, stop: asyncio.Event) ->
                     )
                 )
             tasks.create_task(watch_stores(stores, clock, ended))
-            announcing = tasks.create_task(announce(consuming, ready_fd))
+            announcing = tasks.create_task(parent.announce(consuming))
             await _work(settings, stores, clock, persisting, stop)
             announcing.cancel()  # without effect if it is done
             ended.set()
