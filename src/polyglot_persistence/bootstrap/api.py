@@ -9,23 +9,22 @@ from starlette.types import ASGIApp
 
 from polyglot_persistence import tracing
 from polyglot_persistence.adapters.clock import SystemClock
-from polyglot_persistence.api.app import ApiLimits, Flows, build_app
+from polyglot_persistence.api.app import Flows, build_app
 from polyglot_persistence.api.protocol.connection import Connection
 from polyglot_persistence.api.protocol.fast_lane import fast_lane
 from polyglot_persistence.api.protocol.hot import HotRoutes
 from polyglot_persistence.api.protocol.server import listen, listen_together, serve
 from polyglot_persistence.api.web.replies import Headers
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
-from polyglot_persistence.bootstrap.dead_letters import dead_letter_flow
-from polyglot_persistence.bootstrap.front import front_of
-from polyglot_persistence.bootstrap.http_limits import http_limits
+from polyglot_persistence.bootstrap.boundary import front_of, http_limits
 from polyglot_persistence.bootstrap.observed import observed
+from polyglot_persistence.bootstrap.operating import Operating
 from polyglot_persistence.bootstrap.process import prepare, serve_itself, serving, watch_stores
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.intake.accept import AcceptFlow
-from polyglot_persistence.flows.intake.group_commit import CommitLimits, GroupCommit
+from polyglot_persistence.flows.intake.group_commit import GroupCommit
 from polyglot_persistence.flows.projections.sales import SalesFlow
 from polyglot_persistence.flows.projections.search import SearchFlow
 from polyglot_persistence.flows.reading.cold_cache import ColdMark
@@ -166,12 +165,7 @@ class Api:
             queue_breaker=self._queue_breaker,
             cold_mark=ColdMark(stores.store, self._clock),
             clock=self._clock,
-            limits=CommitLimits(
-                settings.commit_orders_max,
-                settings.waiting_orders_max,
-                settings.dirty_orders_max,
-                settings.queue_messages_max,
-            ),
+            limits=settings.commit,
         )
         self._accept = AcceptFlow(self._commit, self._reads, self._clock)
         self.health = HealthFlow(stores.pingable())
@@ -198,27 +192,23 @@ class Api:
 
     def app(self, stop: asyncio.Event) -> ASGIApp:
         """Return the application."""
-        settings, stores = self._settings, self._stores
+        stores = self._stores
         flows = Flows(
             self._accept,
             self._reads,
             SearchFlow(stores.search, self._clock),
             SalesFlow(stores.sales, self._clock),
-            dead_letter_flow(stores, self._clock),
+            Operating(self._settings, stores, self._clock).dead_letters,
             self.health,
             self.live,
         )
-        limits = ApiLimits(
-            order_body_bytes_max=settings.order_body_bytes_max,
-            body_bytes_max=settings.body_bytes_max,
-            import_line_bytes_max=settings.import_line_bytes_max,
-            import_rejected_in_a_row_max=settings.import_rejected_in_a_row_max,
-            import_chunk_orders=settings.import_chunk_orders,
-            import_wait_seconds=settings.import_wait_seconds,
-            prefer_wait_seconds_max=settings.prefer_wait_seconds_max,
-        )
         return build_app(
-            flows, limits, clock=self._clock, stopping=stop, access=self.access, front=self.front
+            flows,
+            self._settings.api,
+            clock=self._clock,
+            stopping=stop,
+            access=self.access,
+            front=self.front,
         )
 
     def hot_routes(self) -> HotRoutes:
@@ -226,7 +216,7 @@ class Api:
         return HotRoutes(
             self._accept,
             self._reads,
-            body_bytes_max=self._settings.order_body_bytes_max,
+            body_bytes_max=self._settings.api.order_body_bytes_max,
             access=self.access,
         )
 

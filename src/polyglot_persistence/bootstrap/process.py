@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -14,11 +15,11 @@ import uvloop
 from polyglot_persistence import tracing
 from polyglot_persistence.api.app import build_process_app
 from polyglot_persistence.api.protocol.front import Front
-from polyglot_persistence.api.protocol.limits import HttpLimits
 from polyglot_persistence.api.protocol.server import serve
 from polyglot_persistence.api.web.access import Access
 from polyglot_persistence.bootstrap.stores import Stores
 from polyglot_persistence.config import Settings
+from polyglot_persistence.config.http import HttpLimits
 from polyglot_persistence.errors import ConfigurationError, PolyglotError
 from polyglot_persistence.flows.reading.cold_cache import found_epoch
 from polyglot_persistence.flows.watch.health import HealthFlow
@@ -105,7 +106,7 @@ async def serve_itself(
     await serve(
         build_process_app(health, access, front),
         listener,
-        limits=limits._replace(connections_max=OWN_CONNECTIONS_MAX),
+        limits=replace(limits, connections_max=OWN_CONNECTIONS_MAX),
         shutdown=stop,
         graceful_seconds=HANG_UP_SECONDS,
         front=front,

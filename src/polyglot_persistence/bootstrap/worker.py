@@ -7,12 +7,10 @@ from typing import NamedTuple
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.api.protocol.server import listen
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
-from polyglot_persistence.bootstrap.audit import audit_flow
-from polyglot_persistence.bootstrap.front import front_of
-from polyglot_persistence.bootstrap.http_limits import http_limits
+from polyglot_persistence.bootstrap.boundary import front_of, http_limits
 from polyglot_persistence.bootstrap.observed import observed
+from polyglot_persistence.bootstrap.operating import Operating
 from polyglot_persistence.bootstrap.process import prepare, serve_itself, watch_stores
-from polyglot_persistence.bootstrap.rebuild import rebuild_flow
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.flows.behind.freshness import FreshnessCount
@@ -27,8 +25,8 @@ from polyglot_persistence.ports.clock import Clock
 from polyglot_persistence.processes.heartbeat import Parent
 from polyglot_persistence.telemetry import logger
 from polyglot_persistence.worker.auditor import Throttle, add_up_forever, audit_forever
-from polyglot_persistence.worker.indexer import Indexer, IndexerLimits
-from polyglot_persistence.worker.persister import Persister, PersisterLimits
+from polyglot_persistence.worker.indexer import Indexer
+from polyglot_persistence.worker.persister import Persister
 from polyglot_persistence.worker.rebuilder import make_first, rebuild_forever
 from polyglot_persistence.worker.refresher import refresh_forever
 from polyglot_persistence.worker.sweeper import sweep_forever
@@ -96,12 +94,7 @@ def _persisting(settings: Settings, stores: Stores, clock: Clock) -> _Persisting
     progress = QueueProgress()
     indexer = Indexer(
         IndexFlow(stores.store, stores.search, clock, freshness=freshness),
-        IndexerLimits(
-            settings.index_batch_orders,
-            settings.index_waiting_orders_max,
-            settings.outbox_age_seconds,
-            settings.outbox_interval_seconds,
-        ),
+        settings.index,
     )
     persister = Persister(
         flow,
@@ -111,11 +104,7 @@ def _persisting(settings: Settings, stores: Stores, clock: Clock) -> _Persisting
         offer=indexer.offer,
         progress=progress,
         clock=clock,
-        limits=PersisterLimits(
-            settings.persist_batch_orders,
-            settings.consume_orders_max,
-            settings.delivery_hold_seconds_max,
-        ),
+        limits=settings.persist,
     )
     return _Persisting(flow, progress, persister, indexer, freshness)
 
@@ -153,7 +142,8 @@ async def _persist(
         batch_orders_max=settings.sweep_batch_orders,
     )
     sales = SalesFlow(stores.sales, clock)
-    rebuild = rebuild_flow(settings, stores, clock)
+    operating = Operating(settings, stores, clock)
+    rebuild = operating.rebuild
     first = FirstIndex(stores.store, stores.search)
     await make_first(rebuild, first, stores.store, stop)
     async with asyncio.TaskGroup() as tasks:
@@ -173,7 +163,7 @@ async def _persist(
                 first,
                 stores.store,
                 stop,
-                interval_seconds=settings.outbox_interval_seconds,
+                interval_seconds=settings.index.outbox_interval_seconds,
             )
         )
         tasks.create_task(warm_forever(_warming(settings, stores, clock), stores.store, stop))
@@ -184,7 +174,7 @@ async def _persist(
             throttle = Throttle(clock, stop, orders_per_second=settings.audit_orders_per_second)
             tasks.create_task(
                 audit_forever(
-                    audit_flow(stores, clock),
+                    operating.audit,
                     stores.store,
                     throttle,
                     stop,
@@ -200,5 +190,5 @@ def _warming(settings: Settings, stores: Stores, clock: Clock) -> Warming:
         stores.queue,
         clock,
         quiet_seconds=settings.warm_quiet_seconds,
-        hold_seconds_max=settings.delivery_hold_seconds_max,
+        hold_seconds_max=settings.persist.delivery_hold_seconds_max,
     )

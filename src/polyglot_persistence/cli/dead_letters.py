@@ -385,15 +385,15 @@ def _with_flow(work: "Callable[[DeadLetterFlow], Awaitable[_Result]]") -> _Resul
     """Return what the work over the opened stores gives; log lines go to stderr."""
     import asyncio
 
-    from polyglot_persistence.bootstrap import dead_letters as stores
+    from polyglot_persistence.bootstrap import operating
     from polyglot_persistence.telemetry import set_up_logging
 
     settings = settings_in_effect()
     set_up_logging(settings.log_level, settings.log_format)
 
     async def run() -> _Result:
-        async with stores.opened(settings) as flow:
-            return await work(flow)
+        async with operating.opened(settings) as opened:
+            return await work(opened.dead_letters)
 
     return asyncio.run(run())
 
