@@ -4,6 +4,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,55 @@ def test_every_dependency_is_pinned() -> None:
         assert base | extras[extra] <= _pins(extra).keys(), extra
     assert base <= _pins("base").keys()
     assert {_name(r) for r in project["build-system"]["requires"]} <= _pins("build").keys()
+
+
+def test_every_dependency_of_the_product_is_imported() -> None:
+    """One that nothing imports only takes room and has faults of its own to be mended."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = (project["optional-dependencies"][name] for name in ("servers", "datasets", "traces"))
+    required = {_name(one) for part in (project["dependencies"], *extras) for one in part}
+    modules = {module for path in _modules("src") for module in _imported(path)}
+    imported = {
+        _name(distribution)
+        for module, distributions in packages_distributions().items()
+        if module in modules
+        for distribution in distributions
+    }
+    assert required - imported == {"tzdata"}  # the data of `zoneinfo`
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """Yield the top-level packages that a module imports, or looks for to run their programs."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("find_spec"):
+            yield ast.literal_eval(node.args[0])
+
+
+# The settings are read by `config`, by way of `cli.command`. The others prepare or inherit the
+# environment of processes that they start, or ask what only the shell knows.
+READS_ENVIRONMENT = {
+    "cli/command.py": "gives it to `load`, and heeds NO_COLOR",
+    "cli/app.py": "changes it for this process and those that it starts",
+    "cli/demonstration/demo.py": "whether there is a display",
+    "embedded/programs.py": "whether the file of API keys can be read by their user",
+    "embedded/server.py": "the little that bundled servers inherit",
+    "embedded/supervisor.py": "what API and worker inherit",
+}
+
+
+def test_nothing_else_reads_the_environment() -> None:
+    """A setting that is read elsewhere would be neither checked nor documented."""
+    package = ROOT / "src" / "polyglot_persistence"
+    reading = {
+        str(path.relative_to(package))
+        for path in _modules("src")
+        if re.search(r"\bos\.(environ|getenv)\b|import (environ|getenv)\b", path.read_text())
+    }
+    assert reading == READS_ENVIRONMENT.keys()
 
 
 def test_profiles_agree() -> None:

@@ -9,9 +9,10 @@ Looks are counted, not seconds. A parent that was suspended, or that gets as lit
 machine as its child, looks less often, and so waits longer.
 """
 
-import random
 import signal
 import time
+
+from polyglot_persistence.runtime.pauses import Pauses
 
 RESTART_PAUSE_SECONDS_MIN = 0.1
 RESTART_PAUSE_SECONDS_MAX = 10.0
@@ -31,7 +32,7 @@ class Supervision:
     """The policy for one child, its successors included."""
 
     def __init__(self) -> None:
-        self._pause_seconds = RESTART_PAUSE_SECONDS_MIN
+        self._pauses = Pauses(RESTART_PAUSE_SECONDS_MIN, RESTART_PAUSE_SECONDS_MAX)
         self.started()
 
     def started(self) -> None:
@@ -52,10 +53,8 @@ class Supervision:
     def pause_seconds(self) -> float:
         """Return how long to wait before the child, which has ended, is started again."""
         if time.monotonic() - self._started > RESTART_FORGIVEN_SECONDS:
-            self._pause_seconds = RESTART_PAUSE_SECONDS_MIN
-        pause_seconds = self._pause_seconds
-        self._pause_seconds = min(2 * pause_seconds, RESTART_PAUSE_SECONDS_MAX)
-        return pause_seconds * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
+            self._pauses.begin_again()
+        return self._pauses.next()
 
 
 def exit_text(code: int) -> str:
