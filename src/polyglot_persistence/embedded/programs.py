@@ -49,7 +49,7 @@ class Program:
         self._environment = environment
         self._owns = files.path / SEARCH
         self._heartbeats = Heartbeats()
-        self._has_been_ready = False
+        self._signs = b""
         self.child = Child(
             command,
             directory=lambda: files,
@@ -74,14 +74,14 @@ class Program:
 
     async def is_alive(self) -> bool:
         """Whether it has given a sign of life since the last call."""
-        signs = self._heartbeats.received()
-        self._has_been_ready |= READY in signs
-        return bool(signs)
+        signs = self._signs + self._heartbeats.received()
+        self._signs = b""
+        return signs != b""
 
-    async def has_been_ready(self) -> bool:
-        """Whether a process of it has announced that it does its work."""
-        await self.is_alive()
-        return self._has_been_ready
+    def is_ready(self) -> bool:
+        """Whether it has announced that it does its work; asked until so, and not again."""
+        self._signs += self._heartbeats.received()
+        return READY in self._signs
 
 
 async def migrate(

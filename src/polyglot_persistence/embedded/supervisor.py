@@ -198,7 +198,7 @@ class _Deployment:
         answer = await _answer(_url_host(self._host), self._port, "/health/ready")
         if not answer.startswith(b"HTTP/1.1 200 "):
             return False
-        if b'"mode":"normal"' in answer and await self._worker.has_been_ready():
+        if b'"mode":"normal"' in answer and self._worker.is_ready():
             return True
         now = asyncio.get_running_loop().time()
         self._degraded_since = self._degraded_since or now
@@ -271,10 +271,11 @@ async def _keep(service: _Service) -> None:
     supervision = Supervision()
     child = service.child
     while True:
-        while not await wait_until(lambda: not child.running, LOOK_SECONDS, WATCH_SECONDS):
+        while child.running:
             if supervision.hangs(is_alive=await service.is_alive()):
                 _log.error("hangs", service=service.name)
                 await child.kill()
+            await wait_until(lambda: not child.running, LOOK_SECONDS, WATCH_SECONDS)
         _log.error("ended_unasked", service=service.name, how=child.exit_text())
         await asyncio.sleep(supervision.pause_seconds())
         supervision.started()
