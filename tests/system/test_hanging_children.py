@@ -35,9 +35,12 @@ from pathlib import Path
 from polyglot_persistence.processes.heartbeat import Parent
 from polyglot_persistence.processes.prefork import run_several
 
-class Doors:
+class Program:
     number = 1
     def close(self): pass
+    def run(self, parent):
+        asyncio.run(work(parent))
+        return 0
 
 async def work(parent):
     beating = asyncio.create_task(parent.beat())
@@ -50,13 +53,7 @@ async def work(parent):
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await stop.wait()
 
-def serve(doors, parent):
-    asyncio.run(work(parent))
-    return 0
-
-sys.exit(run_several(
-    [Doors()], serve, parent=Parent(None), stop_seconds=5, look_seconds={FAST_LOOK_SECONDS}
-))
+sys.exit(run_several([Program()], Parent(None), stop_seconds=5, look_seconds={FAST_LOOK_SECONDS}))
 """
 
 

@@ -35,19 +35,16 @@ def run_api(settings: Settings, parent_fd: int | None) -> int:
     Raises:
         ConfigurationError: a port is taken, or the address is none of this machine.
     """
-    from polyglot_persistence.bootstrap import api, process  # noqa: PLC0415
     from polyglot_persistence.bootstrap.access import warn_of_strangers  # noqa: PLC0415
+    from polyglot_persistence.bootstrap.api import api_processes  # noqa: PLC0415
     from polyglot_persistence.processes.prefork import run_several  # noqa: PLC0415
 
-    def serve(doors: api.Doors, parent: Parent) -> int:
-        return process.run(settings, "polyglot-api", partial(api.serve_orders, doors), parent)
-
-    doors, parent = api.open_doors(settings), Parent(parent_fd)
+    processes, parent = api_processes(settings), Parent(parent_fd)
     set_up_logging(settings.log_level, settings.log_format)
     warn_of_strangers(settings)
-    if len(doors) == 1:
-        return serve(doors[0], parent)
-    return run_several(doors, serve, parent=parent, stop_seconds=settings.shutdown_timeout_seconds)
+    if len(processes) == 1:
+        return processes[0].run(parent)
+    return run_several(processes, parent, stop_seconds=settings.shutdown_timeout_seconds)
 
 
 def run_worker(settings: Settings, parent_fd: int | None) -> int:

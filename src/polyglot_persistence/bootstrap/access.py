@@ -78,4 +78,4 @@ async def keep_keys_current(settings: Settings, access: Access, stop: asyncio.Ev
                 )
         return False
 
-    await repeat("api keys", look, stop, interval_seconds=KEYS_INTERVAL_SECONDS)
+    await repeat("api_keys", look, stop, interval_seconds=KEYS_INTERVAL_SECONDS)

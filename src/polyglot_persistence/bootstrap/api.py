@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from starlette.types import ASGIApp
@@ -19,7 +20,7 @@ from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.boundary import front_of, http_limits
 from polyglot_persistence.bootstrap.observed import observed
 from polyglot_persistence.bootstrap.operating import Operating
-from polyglot_persistence.bootstrap.process import prepare, serve_itself, serving, watch_stores
+from polyglot_persistence.bootstrap.process import prepare, run, serve_itself, serving, watch_stores
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.errors import PolyglotError
@@ -35,6 +36,7 @@ from polyglot_persistence.flows.watch.live import INTERVAL_SECONDS as LIVE_INTER
 from polyglot_persistence.flows.watch.live import LiveFlow
 from polyglot_persistence.flows.watch.system_state import SystemStateFlow
 from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.processes.heartbeat import Parent
 from polyglot_persistence.runtime.breaker import Breaker
 from polyglot_persistence.runtime.repeat import repeat
 from polyglot_persistence.telemetry import logger
@@ -49,37 +51,41 @@ GRACEFUL_SHARE = 0.6
 """Of the time to stop, for requests under way; the rest is for what they submitted."""
 
 
-class Doors(NamedTuple):
-    """The listening sockets of one API process."""
+class ApiProcess(NamedTuple):
+    """One API process and the sockets that it listens on."""
 
+    settings: Settings
     number: int
     """Which of the processes it is, from 1 on."""
     shared: socket.socket
     own: socket.socket | None
     """For its own metrics and health: any of the processes answers on the shared port."""
 
+    def run(self, parent: Parent) -> int:
+        """Run it until it is stopped; return the exit code."""
+        return run(self.settings, "polyglot-api", partial(serve_orders, self), parent)
+
     def close(self) -> None:
-        """Close the sockets, in this process."""
+        """Close its sockets."""
         self.shared.close()
         if self.own is not None:
             self.own.close()
 
 
-def open_doors(settings: Settings) -> Sequence[Doors]:
-    """Return the doors of every API process.
+def api_processes(settings: Settings) -> Sequence[ApiProcess]:
+    """Return every API process, with open sockets.
 
     Raises:
         ConfigurationError: a port is taken, or the address is none of this machine.
     """
-    shared = listen_together(settings.api_host, settings.api_port, settings.api_processes)
-    first = settings.api_process_port
+    host, first = settings.api_host, settings.api_process_port
     return [
-        Doors(n + 1, one, listen(settings.api_host, first + n) if first else None)
-        for n, one in enumerate(shared)
+        ApiProcess(settings, n + 1, shared, listen(host, first + n) if first else None)
+        for n, shared in enumerate(listen_together(host, settings.api_port, settings.api_processes))
     ]
 
 
-async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) -> None:
+async def serve_orders(process: ApiProcess, settings: Settings, stop: asyncio.Event) -> None:
     """Serve until told to stop; then answer and commit everything that was taken."""
     stores = observed(connect(settings))
     clock = SystemClock()
@@ -92,12 +98,12 @@ async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) ->
             tasks.create_task(watch_stores(stores, clock, served))
             for loop in api.loops(served):
                 tasks.create_task(loop)
-            if doors.own is not None:
+            if process.own is not None:
                 tasks.create_task(
                     serve_itself(
                         api.health,
                         api.access,
-                        doors.own,
+                        process.own,
                         limits=limits,
                         front=api.front,
                         stop=served,
@@ -105,7 +111,7 @@ async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) ->
                 )
             await serve(
                 api.app(stop),
-                doors.shared,
+                process.shared,
                 limits=limits,
                 protocol=api.protocol(),
                 front=api.front,
@@ -116,7 +122,7 @@ async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) ->
                     _log,
                     host=settings.api_host,
                     port=settings.api_port,
-                    process=doors.number,
+                    process=process.number,
                 ),
             )
             await api.drain()

@@ -1,4 +1,4 @@
-"""A worker process: five loops and a small server, and the order in which they end."""
+"""A worker process: its loops, its small server, and the order in which they end."""
 
 import asyncio
 from functools import partial

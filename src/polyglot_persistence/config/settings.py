@@ -5,7 +5,8 @@ other; how limits depend on one another is in `_AT_MOST`. `docs/ops.md` lists th
 
 Invariant: a `Settings` that exists is valid; whoever gets a value from it need not check again.
 Invariant: no password that anybody set is in a `repr`, an error's text or a `Described`.
-Invariant: nothing else reads the environment; adapters and loops get values, never this object.
+Invariant: no setting is read anywhere else; flows and loops get values or their own section, never
+this object.
 """
 
 import dataclasses

@@ -19,8 +19,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Generic, NoReturn, Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import NoReturn, Protocol
 
 from polyglot_persistence.processes.heartbeat import BEAT, BEAT_SECONDS, Heartbeats, Parent
 from polyglot_persistence.processes.supervision import LOOK_SECONDS, Supervision, exit_text
@@ -35,99 +35,85 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _AWAITED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
 
-class Doors(Protocol):
-    """What one process listens on."""
+class Program(Protocol):
+    """What one of the processes does."""
 
     @property
     def number(self) -> int:
         """Which of the processes it is, from 1 on."""
 
+    def run(self, parent: Parent) -> int:
+        """Run until SIGTERM, beating to the parent; return the exit code."""
+
     def close(self) -> None:
-        """Close it, in this process."""
-
-
-_Doors = TypeVar("_Doors", bound=Doors)
+        """Close its sockets, in a process that does not use them."""
 
 
 def run_several(
-    doors: Sequence[_Doors],
-    serve: Callable[[_Doors, Parent], int],
-    *,
+    programs: Sequence[Program],
     parent: Parent,
+    *,
     stop_seconds: float,
     look_seconds: float = LOOK_SECONDS,
 ) -> int:
-    """Run `serve` in one process for each of the doors until SIGTERM or SIGINT; return 0.
+    """Run each program in a process of its own until SIGTERM or SIGINT; return 0.
 
-    `serve` beats to the parent that it is given, as this process does to its own. `stop_seconds` is
-    how long `serve` itself may take to stop; if one had to be killed, return 1.
+    This process beats to its own parent. `stop_seconds` is how long a program may take to stop; if
+    one had to be killed, return 1.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)  # they are waited for, one after the other
-    return _Family(doors, serve, parent, look_seconds).run(stop_seconds)
+    members = [_Member(one, programs) for one in programs]
+    look_due = 0.0
+    while True:
+        parent.write(BEAT)
+        now = time.monotonic()
+        for member in members:
+            if not member.pid and member.due <= now:
+                member.start()
+        if look_due <= now:
+            look_due = now + look_seconds
+            for member in members:
+                member.look()
+        waits = [member.due - now for member in members if not member.pid]
+        received = _wait(min([BEAT_SECONDS, look_due - now, *waits]))
+        if received is signal.SIGCHLD:
+            for member, how in _ended(members):
+                member.due = time.monotonic() + member.supervision.pause_seconds()
+                _log.error("process_ended_unasked", process=member.program.number, how=how)
+        elif received is not None:
+            return _stop(members, parent, stop_seconds)
 
 
-class _Member(Generic[_Doors]):
+class _Member:
     """One of the processes, its successors included."""
 
-    def __init__(self, doors: _Doors) -> None:
-        self.doors = doors
+    def __init__(self, program: Program, programs: Sequence[Program]) -> None:
+        self.program = program
         self.pid = 0
-        self.heartbeats = Heartbeats()
         self.supervision = Supervision()
         self.due = 0.0
         """When it is to be started (again), on the monotonic clock; only while it does not run."""
+        self._others = [one for one in programs if one is not program]
+        self._heartbeats = Heartbeats()
 
-
-class _Family(Generic[_Doors]):
-    def __init__(
-        self,
-        doors: Sequence[_Doors],
-        serve: Callable[[_Doors, Parent], int],
-        parent: Parent,
-        look_seconds: float,
-    ) -> None:
-        self._members = [_Member(one) for one in doors]
-        self._serve = serve
-        self._parent = parent
-        self._look_seconds = look_seconds
-        self._look_due = 0.0
-
-    def run(self, stop_seconds: float) -> int:
-        while True:
-            self._parent.write(BEAT)
-            now = time.monotonic()
-            for member in self._members:
-                if not member.pid and member.due <= now:
-                    self._start(member)
-            if self._look_due <= now:
-                self._look_due = now + self._look_seconds
-                self._kill_hanging()
-            waits = [one.due - now for one in self._members if not one.pid]
-            received = _wait(min([BEAT_SECONDS, self._look_due - now, *waits]))
-            if received is signal.SIGCHLD:
-                for member, how in self._ended():
-                    member.due = time.monotonic() + member.supervision.pause_seconds()
-                    _log.error("process_ended_unasked", process=member.doors.number, how=how)
-            elif received is not None:
-                return self._stop(stop_seconds)
-
-    def _start(self, member: _Member[_Doors]) -> None:
+    def start(self) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
-        member.heartbeats.received()  # what is left of the predecessor's
-        member.supervision.started()
-        member.pid = os.fork()
-        if not member.pid:
-            self._be(member, parent)
+        self._heartbeats.received()  # what is left of the predecessor's
+        self.supervision.started()
+        self.pid = os.fork()
+        if not self.pid:
+            self._be(parent)
 
-    def _be(self, member: _Member[_Doors], parent: int) -> NoReturn:
+    def _be(self, parent: int) -> NoReturn:
         code = 1
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _AWAITED)
             _end_with(parent)
-            self._close_doors(but=member)
-            code = self._serve(member.doors, Parent(member.heartbeats.descriptor))
+            for other in self._others:
+                other.close()
+            code = self.program.run(Parent(self._heartbeats.descriptor))
         except BaseException:  # noqa: BLE001  nothing of the parent's stack may go on in here
             traceback.print_exc()
         finally:
@@ -135,45 +121,40 @@ class _Family(Generic[_Doors]):
             sys.stderr.flush()
             os._exit(code)
 
-    def _close_doors(self, *, but: _Member[_Doors] | None = None) -> None:
-        for member in self._members:
-            if member is not but:
-                member.doors.close()
+    def look(self) -> None:
+        """Kill it if it hangs."""
+        is_alive = self._heartbeats.received() != b""
+        if self.pid and self.supervision.hangs(is_alive=is_alive):
+            _log.error("process_hangs", process=self.program.number)
+            os.kill(self.pid, signal.SIGKILL)
 
-    def _kill_hanging(self) -> None:
-        for member in self._members:
-            is_alive = bool(member.heartbeats.received())
-            if member.pid and member.supervision.hangs(is_alive=is_alive):
-                _log.error("process_hangs", process=member.doors.number)
-                os.kill(member.pid, signal.SIGKILL)
 
-    def _ended(self) -> Sequence[tuple[_Member[_Doors], str]]:
-        """Return which have ended since the last look, and how."""
-        ended = []
-        for member in self._members:
-            if member.pid:
-                pid, status = os.waitpid(member.pid, os.WNOHANG)
-                if pid:
-                    member.pid = 0
-                    ended.append((member, exit_text(os.waitstatus_to_exitcode(status))))
-        return ended
+def _ended(members: Sequence[_Member]) -> Iterator[tuple[_Member, str]]:
+    """Yield those that have ended since the last call, and how."""
+    for member in members:
+        if member.pid:
+            pid, status = os.waitpid(member.pid, os.WNOHANG)
+            if pid:
+                member.pid = 0
+                yield member, exit_text(os.waitstatus_to_exitcode(status))
 
-    def _stop(self, stop_seconds: float) -> int:
-        self._close_doors()
-        running = [one for one in self._members if one.pid]
-        for member in running:
+
+def _stop(members: Sequence[_Member], parent: Parent, stop_seconds: float) -> int:
+    for member in members:
+        member.program.close()
+        if member.pid:
             os.kill(member.pid, signal.SIGTERM)
-        deadline = time.monotonic() + stop_seconds + STOP_MARGIN_SECONDS
-        while any(one.pid for one in running) and (left := deadline - time.monotonic()) > 0:
-            self._parent.write(BEAT)
-            _wait(min(left, BEAT_SECONDS))
-            self._ended()
-        late = [one for one in running if one.pid]
-        for member in late:
-            _log.error("process_killed", process=member.doors.number)
-            os.kill(member.pid, signal.SIGKILL)
-            os.waitpid(member.pid, 0)
-        return 1 if late else 0
+    deadline = time.monotonic() + stop_seconds + STOP_MARGIN_SECONDS
+    while any(one.pid for one in members) and (left := deadline - time.monotonic()) > 0:
+        parent.write(BEAT)
+        _wait(min(left, BEAT_SECONDS))
+        list(_ended(members))
+    late = [one for one in members if one.pid]
+    for member in late:
+        _log.error("process_killed", process=member.program.number)
+        os.kill(member.pid, signal.SIGKILL)
+        os.waitpid(member.pid, 0)
+    return 1 if late else 0
 
 
 def _wait(seconds: float) -> signal.Signals | None:

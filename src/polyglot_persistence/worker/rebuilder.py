@@ -8,6 +8,9 @@ from polyglot_persistence.flows.projections.first_index import FirstIndex
 from polyglot_persistence.flows.projections.rebuild import ROLE, RebuildFlow, Step
 from polyglot_persistence.ports.orders import OrderStore
 from polyglot_persistence.runtime.repeat import pause, repeat
+from polyglot_persistence.telemetry import LOOP_SUCCESS
+
+LOOP = "search_rebuild"
 
 FIRST_INDEX_SECONDS = 15.0
 """The longest that the first orders of all wait for an index to be made."""
@@ -56,7 +59,7 @@ async def rebuild_forever(
         return False
 
     with contextlib.suppress(_StoppedError):
-        await repeat("search rebuild", step, stop, interval_seconds=interval_seconds)
+        await repeat(LOOP, step, stop, interval_seconds=interval_seconds)
 
 
 async def _build_if_needed(
@@ -72,5 +75,6 @@ async def _build_if_needed(
             await lead.confirm()
             if stop.is_set():
                 raise _StoppedError
+            LOOP_SUCCESS.labels(LOOP).set_to_current_time()  # a rebuild may take hours
 
         await flow.run(go_on)
