@@ -2,7 +2,6 @@
 
 import asyncio
 from functools import partial
-from typing import NamedTuple
 
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.api.protocol.server import listen
@@ -35,16 +34,6 @@ from polyglot_persistence.worker.warmer import warm_forever
 _log = logger("worker")
 
 
-class _Persisting(NamedTuple):
-    """What brings orders into the record: from the queue, and what it shares with the sweeper."""
-
-    flow: PersistFlow
-    progress: QueueProgress
-    persister: Persister
-    indexer: Indexer
-    freshness: FreshnessCount
-
-
 async def work(parent: Parent, settings: Settings, stop: asyncio.Event) -> None:
     """Persist, index, sweep, warm and refresh until told to stop.
 
@@ -54,8 +43,8 @@ async def work(parent: Parent, settings: Settings, stop: asyncio.Event) -> None:
     listener = listen(settings.api_host, settings.worker_port) if settings.worker_port else None
     stores = observed(connect(settings))
     clock = SystemClock()
-    persisting = _persisting(settings, stores, clock)
-    consuming = persisting.persister.consuming
+    worker = _Worker(settings, stores, clock)
+    consuming = worker.persister.consuming
     ended = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -75,7 +64,7 @@ async def work(parent: Parent, settings: Settings, stop: asyncio.Event) -> None:
                 )
             tasks.create_task(watch_stores(stores, clock, ended))
             announcing = tasks.create_task(parent.announce(consuming))
-            await _work(settings, stores, clock, persisting, stop)
+            await worker.run(stop)
             announcing.cancel()  # without effect if it is done
             ended.set()
     finally:
@@ -85,110 +74,104 @@ async def work(parent: Parent, settings: Settings, stop: asyncio.Event) -> None:
 
 async def work_on(settings: Settings, stores: Stores, clock: Clock, stop: asyncio.Event) -> None:
     """Do a worker's whole work on any stores, by any clock, until told to stop."""
-    await _work(settings, stores, clock, _persisting(settings, stores, clock), stop)
+    await _Worker(settings, stores, clock).run(stop)
 
 
-def _persisting(settings: Settings, stores: Stores, clock: Clock) -> _Persisting:
-    freshness = FreshnessCount(shown_after_seconds=stores.audit.contents.shown_after_seconds)
-    flow = PersistFlow(stores.store, stores.cache, clock)
-    progress = QueueProgress()
-    indexer = Indexer(
-        IndexFlow(stores.store, stores.search, clock, freshness=freshness),
-        settings.index,
-    )
-    persister = Persister(
-        flow,
-        queue=stores.queue,
-        store=stores.store,
-        end_warming=partial(end_warming, stores.cache, stores.store),
-        offer=indexer.offer,
-        progress=progress,
-        clock=clock,
-        limits=settings.persist,
-    )
-    return _Persisting(flow, progress, persister, indexer, freshness)
+class _Worker:
+    """The loops of a worker, wired: over any stores and any clock."""
 
+    def __init__(self, settings: Settings, stores: Stores, clock: Clock) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._clock = clock
+        self._freshness = FreshnessCount(
+            shown_after_seconds=stores.audit.contents.shown_after_seconds
+        )
+        self._indexer = Indexer(
+            IndexFlow(stores.store, stores.search, clock, freshness=self._freshness),
+            settings.index,
+        )
+        self._flow = PersistFlow(stores.store, stores.cache, clock)
+        self._progress = QueueProgress()
+        self.persister = Persister(
+            self._flow,
+            queue=stores.queue,
+            store=stores.store,
+            end_warming=partial(end_warming, stores.cache, stores.store),
+            offer=self._indexer.offer,
+            progress=self._progress,
+            clock=clock,
+            limits=settings.persist,
+        )
 
-async def _work(
-    settings: Settings,
-    stores: Stores,
-    clock: Clock,
-    persisting: _Persisting,
-    stop: asyncio.Event,
-) -> None:
-    persisted = asyncio.Event()
-    await prepare(stores, clock, stop)
-    async with asyncio.TaskGroup() as indexing:
-        indexing.create_task(persisting.indexer.run(persisted))
-        indexing.create_task(add_up_forever(persisting.freshness, stores.audit.record, persisted))
-        await _persist(settings, stores, clock, persisting, stop)
-        persisted.set()  # nothing more is offered: index what waits, and end
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run all of them until stopped; index what they persisted, and return."""
+        persisted = asyncio.Event()
+        await prepare(self._stores, self._clock, stop)
+        async with asyncio.TaskGroup() as indexing:
+            indexing.create_task(self._indexer.run(persisted))
+            indexing.create_task(
+                add_up_forever(self._freshness, self._stores.audit.record, persisted)
+            )
+            await self._persist(stop)
+            persisted.set()  # nothing more is offered: index what waits, and end
 
-
-async def _persist(
-    settings: Settings,
-    stores: Stores,
-    clock: Clock,
-    persisting: _Persisting,
-    stop: asyncio.Event,
-) -> None:
-    sweep = SweepFlow(
-        stores.cache,
-        stores.queue,
-        persisting.flow,
-        persisting.progress,
-        clock,
-        age_seconds=settings.sweep_age_seconds,
-        batch_orders_max=settings.sweep_batch_orders,
-    )
-    sales = SalesFlow(stores.sales, clock)
-    operating = Operating(settings, stores, clock)
-    rebuild = operating.rebuild
-    first = FirstIndex(stores.store, stores.search)
-    await make_first(rebuild, first, stores.store, stop)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(persisting.persister.run(stop))
-        tasks.create_task(
+    async def _persist(self, stop: asyncio.Event) -> None:
+        settings, stores, clock = self._settings, self._stores, self._clock
+        store = stores.store
+        operating = Operating(settings, stores, clock)
+        first = FirstIndex(store, stores.search)
+        await make_first(operating.rebuild, first, store, stop)
+        loops = [
+            self.persister.run(stop),
             sweep_forever(
-                sweep,
-                stores.store,
-                persisting.indexer.offer,
+                self._sweep(),
+                store,
+                self._indexer.offer,
                 stop,
                 interval_seconds=settings.sweep_interval_seconds,
-            )
-        )
-        tasks.create_task(
+            ),
             rebuild_forever(
-                rebuild,
+                operating.rebuild,
                 first,
-                stores.store,
+                store,
                 stop,
                 interval_seconds=settings.index.outbox_interval_seconds,
-            )
-        )
-        tasks.create_task(warm_forever(_warming(settings, stores, clock), stores.store, stop))
-        tasks.create_task(
-            refresh_forever(sales, settings.mv_refresh_schedule, stores.store, clock, stop)
-        )
+            ),
+            warm_forever(self._warming(), store, stop),
+            refresh_forever(
+                SalesFlow(stores.sales, clock), settings.mv_refresh_schedule, store, clock, stop
+            ),
+        ]
         if settings.audit_interval_seconds:
             throttle = Throttle(clock, stop, orders_per_second=settings.audit_orders_per_second)
-            tasks.create_task(
+            interval_seconds = settings.audit_interval_seconds
+            loops.append(
                 audit_forever(
-                    operating.audit,
-                    stores.store,
-                    throttle,
-                    stop,
-                    interval_seconds=settings.audit_interval_seconds,
+                    operating.audit, store, throttle, stop, interval_seconds=interval_seconds
                 )
             )
+        async with asyncio.TaskGroup() as tasks:
+            for loop in loops:
+                tasks.create_task(loop)
 
+    def _sweep(self) -> SweepFlow:
+        return SweepFlow(
+            self._stores.cache,
+            self._stores.queue,
+            self._flow,
+            self._progress,
+            self._clock,
+            age_seconds=self._settings.sweep_age_seconds,
+            batch_orders_max=self._settings.sweep_batch_orders,
+        )
 
-def _warming(settings: Settings, stores: Stores, clock: Clock) -> Warming:
-    return Warming(
-        stores.store,
-        stores.cache,
-        stores.queue,
-        clock,
-        quiet_seconds=settings.warm_quiet_seconds,
-        hold_seconds_max=settings.persist.delivery_hold_seconds_max,
-    )
+    def _warming(self) -> Warming:
+        return Warming(
+            self._stores.store,
+            self._stores.cache,
+            self._stores.queue,
+            self._clock,
+            quiet_seconds=self._settings.warm_quiet_seconds,
+            hold_seconds_max=self._settings.persist.delivery_hold_seconds_max,
+        )

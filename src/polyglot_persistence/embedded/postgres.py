@@ -14,6 +14,7 @@ Invariant: `fsync`, `full_page_writes` and `synchronous_commit` are on: a commit
 power.
 """
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -33,7 +34,12 @@ from polyglot_persistence.embedded.identity import (
     identity_for,
     initializer_for,
 )
-from polyglot_persistence.embedded.server import BundledServer, bare_environment, first_answer
+from polyglot_persistence.embedded.server import (
+    FIRST_BYTES_MAX,
+    BundledServer,
+    answer_of,
+    bare_environment,
+)
 from polyglot_persistence.embedded.socket_directory import SOCKET_MODE, open_socket_directory
 from polyglot_persistence.errors import ConfigurationError
 
@@ -144,7 +150,8 @@ class EmbeddedPostgres(BundledServer):
         """Whether it starts a backend for a new client, which says if it speaks TLS."""
         if self._socket_dir is None:
             return False
-        return await first_answer(self._socket_dir / f".s.PGSQL.{PORT}", _SSL_REQUEST) != b""
+        connecting = asyncio.open_unix_connection(self._socket_dir / f".s.PGSQL.{PORT}")
+        return await answer_of(connecting, _SSL_REQUEST, bytes_max=FIRST_BYTES_MAX) != b""
 
     async def _settle_cluster(self, install: Path, identity: Identity) -> None:
         """Leave a whole cluster of this version that can be started, and its password known."""

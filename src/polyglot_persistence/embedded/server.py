@@ -5,7 +5,8 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
 from polyglot_persistence.embedded.child import Child, wait_until
@@ -14,8 +15,9 @@ from polyglot_persistence.embedded.directory import Directory
 from polyglot_persistence.embedded.socket_directory import close_socket_directory
 from polyglot_persistence.errors import ConfigurationError
 
-ANSWER_SECONDS_MAX = 2.0
-_ANSWER_BYTES_MAX = 64
+ANSWER_SECONDS_MAX = 3.0
+"""The API waits for its stores for 2 s before it says how it is."""
+FIRST_BYTES_MAX = 64
 
 
 class BundledServer(abc.ABC):
@@ -114,14 +116,19 @@ class BundledServer(abc.ABC):
         return not self.running or await self._answers()
 
 
-async def first_answer(socket: Path, request: bytes) -> bytes:
-    """Return what a server first answers to a new client; empty if it does not answer in time."""
+async def answer_of(
+    connecting: Awaitable[tuple[StreamReader, StreamWriter]], request: bytes, *, bytes_max: int = -1
+) -> bytes:
+    """Return what a server answers to a new client; empty if it does not answer in time.
+
+    All of it until the server closes, or with `bytes_max` what comes first.
+    """
     try:
         async with asyncio.timeout(ANSWER_SECONDS_MAX):
-            reader, writer = await asyncio.open_unix_connection(socket)
+            reader, writer = await connecting
             try:
                 writer.write(request)
-                return await reader.read(_ANSWER_BYTES_MAX)
+                return await reader.read(bytes_max)
             finally:
                 writer.close()
                 await writer.wait_closed()

@@ -38,6 +38,7 @@ from polyglot_persistence.embedded.programs import (
     migrate,
     program_identity,
 )
+from polyglot_persistence.embedded.server import answer_of
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import ConfigurationError
 from polyglot_persistence.processes.supervision import LOOK_SECONDS, Supervision
@@ -54,8 +55,6 @@ SHUTDOWN_MARGIN_SECONDS = 10.0
 
 WATCH_SECONDS = 0.1
 """Between two looks at whether a service still runs."""
-
-REQUEST_TIMEOUT_SECONDS = 5.0
 
 Companion = Callable[[str], Coroutine[None, None, None]]
 """What is given the URL of the ready system."""
@@ -195,7 +194,11 @@ class _Deployment:
 
         What is only degraded after a while is ready, too: it says itself what is missing.
         """
-        answer = await _answer(_url_host(self._host), self._port, "/health/ready")
+        host = _url_host(self._host)
+        request = f"GET /health/ready HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        answer = await answer_of(
+            asyncio.open_connection(host.strip("[]"), self._port), request.encode()
+        )
         if not answer.startswith(b"HTTP/1.1 200 "):
             return False
         if b'"mode":"normal"' in answer and self._worker.is_ready():
@@ -346,20 +349,3 @@ def _url_host(host: str) -> str:
     """Return the host that a client on this machine writes into a URL."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- only compared
     return f"[{host}]" if ":" in host else host
-
-
-async def _answer(host: str, port: int, path: str) -> bytes:
-    """Return the whole answer to a GET; empty while nobody answers it."""
-    try:
-        async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
-            reader, writer = await asyncio.open_connection(host.strip("[]"), port)
-            try:
-                writer.write(
-                    f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
-                )
-                return await reader.read()
-            finally:
-                writer.close()
-                await writer.wait_closed()
-    except (OSError, TimeoutError):
-        return b""

@@ -11,6 +11,7 @@ Invariant: a reply to a write follows its fsync (`appendfsync always`), also whi
 rewritten; only entries with a TTL are ever evicted (`volatile-ttl`).
 """
 
+import asyncio
 import os
 import platform
 import signal
@@ -23,7 +24,12 @@ from urllib.parse import quote
 
 from polyglot_persistence.embedded.directory import Directory, hand_over
 from polyglot_persistence.embedded.identity import Account, Identity, identity_for
-from polyglot_persistence.embedded.server import BundledServer, bare_environment, first_answer
+from polyglot_persistence.embedded.server import (
+    FIRST_BYTES_MAX,
+    BundledServer,
+    answer_of,
+    bare_environment,
+)
 from polyglot_persistence.embedded.socket_directory import SOCKET_MODE, open_socket_directory
 from polyglot_persistence.errors import ConfigurationError
 
@@ -107,7 +113,8 @@ class EmbeddedValkey(BundledServer):
         return await self._ping() != b""
 
     async def _ping(self) -> bytes:
-        return await first_answer(self.socket_path, b"PING\r\n")
+        connecting = asyncio.open_unix_connection(self.socket_path)
+        return await answer_of(connecting, b"PING\r\n", bytes_max=FIRST_BYTES_MAX)
 
     def _configuration(self, data_dir: Path, socket: Path) -> str:
         lines = {
