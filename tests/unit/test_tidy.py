@@ -235,7 +235,6 @@ READS_ENVIRONMENT = {
     "cli/command.py": "gives it to `load`, and heeds NO_COLOR",
     "cli/app.py": "changes it for this process and those that it starts",
     "cli/demonstration/demo.py": "whether there is a display",
-    "embedded/programs.py": "whether the file of API keys can be read by their user",
     "embedded/server.py": "the little that bundled servers inherit",
     "embedded/supervisor.py": "what API and worker inherit",
 }
