@@ -10,7 +10,7 @@ import pytest
 from polyglot_persistence.api.app import build_app
 from polyglot_persistence.api.protocol.front import Front
 from polyglot_persistence.api.protocol.heads import BadHeadError
-from polyglot_persistence.bootstrap.front import front_of
+from polyglot_persistence.bootstrap.boundary import front_of
 from polyglot_persistence.config import load
 from polyglot_persistence.domain.origin import Origin, parse_origin
 from polyglot_persistence.errors import ConfigurationError, ForbiddenError, MisdirectedError
@@ -281,6 +281,10 @@ def test_scheme_and_host_are_those_of_the_same_hop(
         {"x-forwarded-for": "198.51.100.7", "x-forwarded-prefix": "//evil.example"},
         {"x-forwarded-prefix": "/a b"},
         {"x-forwarded-prefix": "polyglot"},
+        {"x-forwarded-prefix": "/../x"},
+        {"x-forwarded-prefix": "/a/./b"},
+        {"x-forwarded-host": "shop.example:evil"},
+        {"forwarded": "for=1.1.1.1;host=shop.example:99999"},
         {"x-forwarded-prefix": "/a/../b?"},
         {"x-forwarded-host": "shop.example/evil"},
         {"forwarded": 'for=1.1.1.1;host="a b"'},

@@ -14,9 +14,10 @@ from polyglot_persistence.telemetry import API_KEYS_FAULTS, logger
 
 _log = logger("access")
 
-KEYS_INTERVAL_SECONDS = 2.0
-"""A key that was taken out of the file is accepted, and a stream of its client open, for at most
-this long."""
+KEYS_INTERVAL_SECONDS = 1.0
+"""Between two looks at the file of keys. A key that was taken out is accepted, and a stream of its
+client open, for at most 2 s: under `polyglot up` of root what is looked at is a copy, which may be
+older (embedded/handed_keys.py)."""
 
 FAULTS_LOGGED_MAX = 10
 
@@ -32,7 +33,7 @@ def access_of(settings: Settings, clock: Clock) -> Access:
         without_key=settings.scopes_without_key,
         rate_limits=limits(settings.client_rate_limit, b"client"),
         failures=FailedAuthentication(
-            limits(settings.http_unauthenticated_rate_limit, b"unauthenticated"),
+            limits(settings.http.unauthenticated_rate_limit, b"unauthenticated"),
             RateLimits(LINES_RATE, clock.monotonic),
         ),
     )
@@ -78,4 +79,4 @@ async def keep_keys_current(settings: Settings, access: Access, stop: asyncio.Ev
                 )
         return False
 
-    await repeat("api keys", look, stop, interval_seconds=KEYS_INTERVAL_SECONDS)
+    await repeat("api_keys", look, stop, interval_seconds=KEYS_INTERVAL_SECONDS)

@@ -97,6 +97,8 @@ _port = click.option(
     show_default="API_PORT, or 8080",
     help="Port the API listens on.",
 )
+_parent_fd = click.option("--parent-fd", type=int, hidden=True)
+"""What `polyglot up` reads, see processes/heartbeat.py."""
 
 
 @app.command(
@@ -206,8 +208,9 @@ def up(port: int | None, host: str | None, data_dir: Path) -> None:
         "API_PROCESSES=4 API_PROCESS_PORT=9100 polyglot api",
     ),
 )
+@_parent_fd
 @click.pass_context
-def api(ctx: click.Context) -> None:
+def api(ctx: click.Context, parent_fd: int | None) -> None:
     """Run the HTTP API alone until SIGTERM.
 
     It starts without its stores, and connects to each when it is first needed. API_PROCESSES of
@@ -216,7 +219,7 @@ def api(ctx: click.Context) -> None:
     """
     from polyglot_persistence import bootstrap
 
-    ctx.exit(bootstrap.run_api(settings_in_effect()))
+    ctx.exit(bootstrap.run_api(settings_in_effect(), parent_fd))
 
 
 @app.command(
@@ -226,37 +229,51 @@ def api(ctx: click.Context) -> None:
         "POSTGRES_DSN=postgresql://record/orders RABBITMQ_URL=amqp://queue polyglot worker",
     ),
 )
-@click.option("--ready-fd", type=int, hidden=True)
+@_parent_fd
 @click.pass_context
-def worker(ctx: click.Context, ready_fd: int | None) -> None:
+def worker(ctx: click.Context, parent_fd: int | None) -> None:
     """Run a worker alone until SIGTERM: it persists, indexes, sweeps and refreshes.
 
     As many as you like may run at the same time.
     """
     from polyglot_persistence import bootstrap
 
-    ctx.exit(bootstrap.run_worker(settings_in_effect(), ready_fd))
+    ctx.exit(bootstrap.run_worker(settings_in_effect(), parent_fd))
 
 
 @app.command(
     short_help="Bring PostgreSQL's schema up to date.",
-    examples=("polyglot migrate", "POSTGRES_DSN=postgresql://record/orders polyglot migrate"),
+    examples=(
+        "polyglot migrate",
+        "POSTGRES_DSN=postgresql://record/orders polyglot migrate",
+        "POSTGRES_SUPERUSER_DSN=postgresql://postgres@record/orders polyglot migrate",
+    ),
 )
 @as_json
-@click.option("--worker-password-fd", type=int, hidden=True)
-def migrate(worker_password_fd: int | None, *, as_json: bool) -> None:
+@click.option("--log", "logs", is_flag=True, hidden=True)
+def migrate(*, as_json: bool, logs: bool) -> None:
     """Bring PostgreSQL's schema up to date.
 
     API and worker do so too when they start; any number may try at the same time.
+
+    With POSTGRES_SUPERUSER_DSN in the environment it also makes the role that POSTGRES_DSN names,
+    with its password and no more rights than API and worker use, and lets another role own the
+    schema. Before a new version starts, run it again.
     """
     from polyglot_persistence import bootstrap
     from polyglot_persistence.cli import reports
+    from polyglot_persistence.telemetry import set_up_logging
 
-    if worker_password_fd is not None:  # `polyglot up` asks for it
-        with os.fdopen(worker_password_fd) as file:
-            bootstrap.migrate_with_roles(settings_in_effect(), file.readline().strip())
+    settings = settings_in_effect()
+    if logs:  # as a part of `polyglot up`
+        set_up_logging(settings.log_level, settings.log_format)
+    superuser_dsn = os.environ.get(bootstrap.SUPERUSER_DSN, "").strip()
+    if superuser_dsn:
+        applied = bootstrap.migrate_with_roles(settings, superuser_dsn)
+    else:
+        applied = bootstrap.migrate(settings)
+    if logs:
         return
-    applied = bootstrap.migrate(settings_in_effect())
     if as_json:
         click.echo(reports.as_json({"applied": applied}))
         return

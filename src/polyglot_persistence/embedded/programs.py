@@ -1,24 +1,20 @@
 """The project's own processes in the embedded deployment: API and worker, as their own user."""
 
-import asyncio
 import os
 import signal
 import sys
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from polyglot_persistence.embedded.child import Child
 from polyglot_persistence.embedded.directory import Directory, hand_over
 from polyglot_persistence.embedded.identity import (
     CAP_NET_BIND_SERVICE,
-    SAME,
     Account,
     Identity,
-    can_use,
     identity_for,
 )
-from polyglot_persistence.errors import ConfigurationError
+from polyglot_persistence.processes.heartbeat import READY, Heartbeats
 
 SEARCH = "search"
 """The one directory that API and worker write."""
@@ -29,7 +25,6 @@ MIGRATION_TIMEOUT_SECONDS = 3_600.0
 MIGRATION_STOP_SECONDS = 5.0
 """Cut off, it leaves the migration under way undone."""
 
-_KEYS_SETTING = "API_KEYS_FILE"
 _UNPRIVILEGED_PORT_MIN = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
@@ -48,70 +43,46 @@ class Program:
         self._identity = identity
         self._environment = environment
         self._owns = files.path / SEARCH
-        self._child = Child(
+        self._heartbeats = Heartbeats()
+        self._signs = b""
+        self.child = Child(
             command,
             directory=lambda: files,
             lock_name=f"{command}.lock",
             stops=[(signal.SIGTERM, stop_timeout_seconds)],
         )
 
-    @property
-    def running(self) -> bool:
-        """Whether it has been started and has not ended."""
-        return self._child.running
-
-    def exit_text(self) -> str:
-        """Return in words how it ended."""
-        return self._child.exit_text()
-
-    async def reap(self) -> None:
-        """Return when nothing of it that an earlier owner has left behind runs any more."""
-        await self._child.reap()
-
     async def start(self) -> None:
         """Start it."""
-        await self._start()
-
-    async def stop(self) -> None:
-        """End it and wait for its end."""
-        await self._child.stop()
-
-    async def _start(self, *options: str, inherited: Sequence[int] = ()) -> None:
-        await self._child.start(
-            command(self.name, *options),
+        self._heartbeats.received()  # what is left of the predecessor's
+        await self.child.start(
+            command(self.name, "--parent-fd", str(self._heartbeats.descriptor)),
             self._environment(),
             identity=self._identity(),
             owns=[self._owns],
-            inherited=inherited,
+            inherited=[self._heartbeats.descriptor],
         )
 
+    async def stop(self) -> None:
+        """End it and wait for its end."""
+        await self.child.stop()
 
-class Worker(Program):
-    """The worker, which announces that it consumes (`--ready-fd`)."""
+    async def is_alive(self) -> bool:
+        """Whether it has given a sign of life since the last call."""
+        signs = self._signs + self._heartbeats.received()
+        self._signs = b""
+        return signs != b""
 
-    has_consumed = False
-    """Whether a process of it has announced so."""
-
-    async def start(self) -> None:
-        """Start it, and listen for what it announces."""
-        source, descriptor = os.pipe()
-        asyncio.get_running_loop().add_reader(source, self._hear, source)
-        try:
-            await self._start("--ready-fd", str(descriptor), inherited=[descriptor])
-        finally:
-            os.close(descriptor)
-
-    def _hear(self, source: int) -> None:
-        """Take the announcement, or the end of the process without one."""
-        self.has_consumed |= os.read(source, 1) != b""
-        asyncio.get_running_loop().remove_reader(source)
-        os.close(source)
+    def is_ready(self) -> bool:
+        """Whether it has announced that it does its work; asked until so, and not again."""
+        self._signs += self._heartbeats.received()
+        return READY in self._signs
 
 
-async def migrate(
-    files: Directory, environment: Mapping[str, str], *, worker_password: str
-) -> None:
+async def migrate(files: Directory, environment: Mapping[str, str]) -> None:
     """Bring roles and schema up to date, as the servers' user.
+
+    The environment names the superuser and the role of API and worker, as `polyglot migrate` wants.
 
     Raises:
         ConfigurationError: it failed; its own last line says why.
@@ -122,16 +93,12 @@ async def migrate(
         lock_name="migrate.lock",
         stops=[(signal.SIGTERM, MIGRATION_STOP_SECONDS)],
     )
-    with tempfile.TemporaryFile() as password:
-        password.write(worker_password.encode())
-        password.seek(0)
-        await child.run(
-            command("migrate", "--worker-password-fd", "0"),
-            environment,
-            timeout_seconds=MIGRATION_TIMEOUT_SECONDS,
-            identity=identity_for(Account.SERVERS, files, needed()),
-            stdin=password,
-        )
+    await child.run(
+        command("migrate", "--log"),
+        environment,
+        timeout_seconds=MIGRATION_TIMEOUT_SECONDS,
+        identity=identity_for(Account.SERVERS, files, needed()),
+    )
 
 
 def command(*arguments: str) -> list[str]:
@@ -149,26 +116,10 @@ def needed() -> list[Path]:
 
 
 def program_identity(files: Directory, port: int) -> Identity:
-    """Return as whom API and worker run, and give that user the directory that they write.
-
-    Raises:
-        ConfigurationError: that user cannot read the file of API keys.
-    """
+    """Return as whom API and worker run, and give that user the directory that they write."""
     identity = identity_for(Account.PROGRAMS, files, needed())
-    keys = os.environ.get(_KEYS_SETTING)
-    if keys:
-        identity = _with_keys(identity, Path(keys))
     files.make(SEARCH)
     hand_over(files, SEARCH, identity.uid, identity.gid)
     if _UNPRIVILEGED_PORT_MIN.exists() and port < int(_UNPRIVILEGED_PORT_MIN.read_text()):
         return identity.allowed(CAP_NET_BIND_SERVICE)
     return identity
-
-
-def _with_keys(identity: Identity, keys: Path) -> Identity:
-    if identity != SAME and keys.exists() and not can_use(identity, [keys]):
-        raise ConfigurationError(
-            f"{_KEYS_SETTING}: the API runs as user {identity.uid} and cannot read {keys}; "
-            f"give it to that user: chown {identity.uid} {keys}"
-        )
-    return identity._replace(reads=(*identity.reads, keys)) if identity.reads else identity

@@ -26,7 +26,6 @@ operate the service, and so restore what was exported.
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -38,7 +37,7 @@ import msgspec
 from starlette.requests import Request
 
 from polyglot_persistence.api.orders.ndjson import Line, LineSplitter
-from polyglot_persistence.api.orders.requests import parse_import_line
+from polyglot_persistence.api.orders.requests import is_import_line, parse_import_line
 from polyglot_persistence.api.web.bodies import BodyReader, BrokenBodyError, SlowSenderError
 from polyglot_persistence.api.web.endpoint import client_of, may, until_revoked
 from polyglot_persistence.api.web.json_text import foreign_form
@@ -72,6 +71,7 @@ from polyglot_persistence.errors import (
 )
 from polyglot_persistence.flows.intake.accept import AcceptFlow, ImportLine
 from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.runtime.pauses import Pauses
 
 ERRORS_MAX = 100
 """Rejected lines that the answer lists."""
@@ -302,7 +302,7 @@ class _Import:
             line = parse_import_line(text, now)
         except RejectedError as error:
             if number == 1:
-                _check_form(text)
+                _check_form(text, now)
             self.reject(number, str(error) + _hint(has_returns=b"\r" in text))
             return
         self.totals.lines_read = number
@@ -323,7 +323,7 @@ class _Import:
             ConflictError: the body begins with a line that its id contradicts; nothing is stored.
         """
         deadline = self._clock.monotonic() + self._wait_seconds
-        pause = PAUSE_FIRST_SECONDS
+        pauses = Pauses(PAUSE_FIRST_SECONDS, PAUSE_LAST_SECONDS)
         todo, self._pending = self._pending, []
         while todo or self.revoked.is_set():
             if self.revoked.is_set():
@@ -331,13 +331,12 @@ class _Import:
             todo, cause = await self._accept_once(todo)
             if cause is None:
                 return
+            pause = pauses.next()
             if self._clock.monotonic() + pause > deadline:
                 raise _StoppedError(cause, todo)
             if self._stopping.is_set():
                 raise _StoppedError(refused("the server is about to stop"), todo)
-            # Jitter, so that imports that were refused together do not come back together.
-            await self._clock.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
-            pause = min(pause * 2, PAUSE_LAST_SECONDS)
+            await self._clock.sleep(pause)
 
     async def _accept_once(
         self, todo: Sequence[_Pending]
@@ -374,8 +373,9 @@ class _Import:
         """Return the problem of an import that was read to its end and is not stored as a whole."""
         totals = self.totals
         lines = totals.accepted + totals.unchanged + totals.rejected
+        others = "none is" if totals.rejected == lines else "the others are"
         detail = (
-            f"{totals.rejected} of {lines} lines rejected, the others are stored: "
+            f"{totals.rejected} of {lines} lines rejected, {others} stored: "
             f"for example {totals.first_error}"
         )
         body = self._problem(LINES_REJECTED, detail, instance)
@@ -451,8 +451,13 @@ def _hint(*, has_returns: bool) -> str:
     return " (a carriage return alone ends no line, a line feed does)" if has_returns else ""
 
 
-def _check_form(text: bytes) -> None:
+def _check_form(text: bytes, now: datetime) -> None:
     """Look what a body is whose first line is no order."""
+    if b"\r" in text and is_import_line(text.partition(b"\r")[0], now):
+        raise MalformedError(
+            "the lines of the body end with carriage returns alone, and would all be one; send "
+            "line feeds (`tr '\\r' '\\n'` makes them)"
+        )
     if form := foreign_form(text):
         raise MalformedError(f"the body is {form}; send JSON in UTF-8, one object a line")
     if text.lstrip().startswith(b"["):

@@ -1,22 +1,30 @@
 """Serves the live page and its parts, under a policy that allows nothing from elsewhere."""
 
+import html
+
 from starlette.requests import Request
 
 from polyglot_persistence.api.web.bodies import BodyReader
+from polyglot_persistence.api.web.endpoint import prefix_of
 from polyglot_persistence.api.web.problems import NO_ROUTE, problem
 from polyglot_persistence.api.web.replies import COMMON_HEADERS, Headers, Reply
 from polyglot_persistence.api.web.static_files import file_reply, packaged_file
 
 _FOLDER = "dashboard/static"
-_HEADERS: Headers = (
-    (b"content-type", b"text/html; charset=utf-8"),
-    *COMMON_HEADERS,
-    (
-        b"content-security-policy",
-        b"default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    ),
-    (b"referrer-policy", b"same-origin"),
-)
+
+
+def _headers(base: bytes) -> Headers:
+    policy = b"default-src 'self'; base-uri %b; form-action 'self'; frame-ancestors 'none'" % base
+    return (
+        (b"content-type", b"text/html; charset=utf-8"),
+        *COMMON_HEADERS,
+        (b"content-security-policy", policy),
+        (b"referrer-policy", b"same-origin"),
+    )
+
+
+_HEADERS, _HEADERS_WITH_BASE = _headers(b"'none'"), _headers(b"'self'")
+_HEAD = b"<head>"
 
 _JAVASCRIPT = b"text/javascript; charset=utf-8"
 _STYLES = b"text/css; charset=utf-8"
@@ -51,9 +59,18 @@ PARTS = {
 class PageRoutes:
     """The routes of the live page."""
 
-    async def page(self, _request: Request, _body: BodyReader) -> Reply:
-        """GET /: the page."""
-        return 200, _HEADERS, packaged_file(f"{_FOLDER}/index.html")[0]
+    async def page(self, request: Request, _body: BodyReader) -> Reply:
+        """GET /: the page.
+
+        Below a prefix it says so to the browser, which may have asked without the slash at the end:
+        of proxies that strip the prefix nothing tells.
+        """
+        page, _ = packaged_file(f"{_FOLDER}/index.html")
+        prefix = prefix_of(request)
+        if not prefix:
+            return 200, _HEADERS, page
+        base = f'<base href="{html.escape(prefix)}/">'.encode()
+        return 200, _HEADERS_WITH_BASE, page.replace(_HEAD, _HEAD + base, 1)
 
     async def part(self, request: Request, _body: BodyReader) -> Reply:
         """GET /page/{part}: what it consists of."""
