@@ -33,7 +33,7 @@ def access_of(settings: Settings, clock: Clock) -> Access:
         without_key=settings.scopes_without_key,
         rate_limits=limits(settings.client_rate_limit, b"client"),
         failures=FailedAuthentication(
-            limits(settings.http_unauthenticated_rate_limit, b"unauthenticated"),
+            limits(settings.http.unauthenticated_rate_limit, b"unauthenticated"),
             RateLimits(LINES_RATE, clock.monotonic),
         ),
     )
@@ -79,4 +79,4 @@ async def keep_keys_current(settings: Settings, access: Access, stop: asyncio.Ev
                 )
         return False
 
-    await repeat("api keys", look, stop, interval_seconds=KEYS_INTERVAL_SECONDS)
+    await repeat("api_keys", look, stop, interval_seconds=KEYS_INTERVAL_SECONDS)

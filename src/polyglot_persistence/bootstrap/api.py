@@ -1,31 +1,31 @@
 """An API process: its flows, its servers, and the loops in its background."""
 
 import asyncio
+import socket
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from starlette.types import ASGIApp
 
 from polyglot_persistence import tracing
 from polyglot_persistence.adapters.clock import SystemClock
-from polyglot_persistence.api.app import ApiLimits, Flows, build_app
+from polyglot_persistence.api.app import Flows, build_app
 from polyglot_persistence.api.protocol.connection import Connection
 from polyglot_persistence.api.protocol.fast_lane import fast_lane
 from polyglot_persistence.api.protocol.hot import HotRoutes
-from polyglot_persistence.api.protocol.server import serve
+from polyglot_persistence.api.protocol.server import listen, listen_together, serve
 from polyglot_persistence.api.web.replies import Headers
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
-from polyglot_persistence.bootstrap.dead_letters import dead_letter_flow
-from polyglot_persistence.bootstrap.doors import Doors
-from polyglot_persistence.bootstrap.front import front_of
-from polyglot_persistence.bootstrap.http_limits import http_limits
+from polyglot_persistence.bootstrap.boundary import front_of, http_limits
 from polyglot_persistence.bootstrap.observed import observed
-from polyglot_persistence.bootstrap.process import prepare, serve_itself, serving, watch_stores
+from polyglot_persistence.bootstrap.operating import Operating
+from polyglot_persistence.bootstrap.process import prepare, run, serve_itself, serving, watch_stores
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.intake.accept import AcceptFlow
-from polyglot_persistence.flows.intake.group_commit import CommitLimits, GroupCommit
+from polyglot_persistence.flows.intake.group_commit import GroupCommit
 from polyglot_persistence.flows.projections.sales import SalesFlow
 from polyglot_persistence.flows.projections.search import SearchFlow
 from polyglot_persistence.flows.reading.cold_cache import ColdMark
@@ -36,6 +36,7 @@ from polyglot_persistence.flows.watch.live import INTERVAL_SECONDS as LIVE_INTER
 from polyglot_persistence.flows.watch.live import LiveFlow
 from polyglot_persistence.flows.watch.system_state import SystemStateFlow
 from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.processes.heartbeat import Parent
 from polyglot_persistence.runtime.breaker import Breaker
 from polyglot_persistence.runtime.repeat import repeat
 from polyglot_persistence.telemetry import logger
@@ -50,7 +51,41 @@ GRACEFUL_SHARE = 0.6
 """Of the time to stop, for requests under way; the rest is for what they submitted."""
 
 
-async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) -> None:
+class ApiProcess(NamedTuple):
+    """One API process and the sockets that it listens on."""
+
+    settings: Settings
+    number: int
+    """Which of the processes it is, from 1 on."""
+    shared: socket.socket
+    own: socket.socket | None
+    """For its own metrics and health: any of the processes answers on the shared port."""
+
+    def run(self, parent: Parent) -> int:
+        """Run it until it is stopped; return the exit code."""
+        return run(self.settings, "polyglot-api", partial(serve_orders, self), parent)
+
+    def close(self) -> None:
+        """Close its sockets."""
+        self.shared.close()
+        if self.own is not None:
+            self.own.close()
+
+
+def api_processes(settings: Settings) -> Sequence[ApiProcess]:
+    """Return every API process, with open sockets.
+
+    Raises:
+        ConfigurationError: a port is taken, or the address is none of this machine.
+    """
+    host, first = settings.api_host, settings.api_process_port
+    return [
+        ApiProcess(settings, n + 1, shared, listen(host, first + n) if first else None)
+        for n, shared in enumerate(listen_together(host, settings.api_port, settings.api_processes))
+    ]
+
+
+async def serve_orders(process: ApiProcess, settings: Settings, stop: asyncio.Event) -> None:
     """Serve until told to stop; then answer and commit everything that was taken."""
     stores = observed(connect(settings))
     clock = SystemClock()
@@ -63,12 +98,12 @@ async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) ->
             tasks.create_task(watch_stores(stores, clock, served))
             for loop in api.loops(served):
                 tasks.create_task(loop)
-            if doors.own is not None:
+            if process.own is not None:
                 tasks.create_task(
                     serve_itself(
                         api.health,
                         api.access,
-                        doors.own,
+                        process.own,
                         limits=limits,
                         front=api.front,
                         stop=served,
@@ -76,7 +111,7 @@ async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) ->
                 )
             await serve(
                 api.app(stop),
-                doors.shared,
+                process.shared,
                 limits=limits,
                 protocol=api.protocol(),
                 front=api.front,
@@ -87,7 +122,7 @@ async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) ->
                     _log,
                     host=settings.api_host,
                     port=settings.api_port,
-                    process=doors.number,
+                    process=process.number,
                 ),
             )
             await api.drain()
@@ -136,12 +171,7 @@ class Api:
             queue_breaker=self._queue_breaker,
             cold_mark=ColdMark(stores.record, self._clock),
             clock=self._clock,
-            limits=CommitLimits(
-                settings.commit_orders_max,
-                settings.waiting_orders_max,
-                settings.dirty_orders_max,
-                settings.queue_messages_max,
-            ),
+            limits=settings.commit,
         )
         self._accept = AcceptFlow(self._commit, self._reads, self._clock)
         self.health = HealthFlow(stores.pingable())
@@ -168,27 +198,23 @@ class Api:
 
     def app(self, stop: asyncio.Event) -> ASGIApp:
         """Return the application."""
-        settings, stores = self._settings, self._stores
+        stores = self._stores
         flows = Flows(
             self._accept,
             self._reads,
             SearchFlow(stores.search, self._clock),
             SalesFlow(stores.sales, self._clock),
-            dead_letter_flow(stores, self._clock),
+            Operating(self._settings, stores, self._clock).dead_letters,
             self.health,
             self.live,
         )
-        limits = ApiLimits(
-            order_body_bytes_max=settings.order_body_bytes_max,
-            body_bytes_max=settings.body_bytes_max,
-            import_line_bytes_max=settings.import_line_bytes_max,
-            import_rejected_in_a_row_max=settings.import_rejected_in_a_row_max,
-            import_chunk_orders=settings.import_chunk_orders,
-            import_wait_seconds=settings.import_wait_seconds,
-            prefer_wait_seconds_max=settings.prefer_wait_seconds_max,
-        )
         return build_app(
-            flows, limits, clock=self._clock, stopping=stop, access=self.access, front=self.front
+            flows,
+            self._settings.api,
+            clock=self._clock,
+            stopping=stop,
+            access=self.access,
+            front=self.front,
         )
 
     def hot_routes(self) -> HotRoutes:
@@ -196,7 +222,7 @@ class Api:
         return HotRoutes(
             self._accept,
             self._reads,
-            body_bytes_max=self._settings.order_body_bytes_max,
+            body_bytes_max=self._settings.api.order_body_bytes_max,
             access=self.access,
         )
 

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -14,17 +15,18 @@ import uvloop
 from polyglot_persistence import tracing
 from polyglot_persistence.api.app import build_process_app
 from polyglot_persistence.api.protocol.front import Front
-from polyglot_persistence.api.protocol.limits import HttpLimits
 from polyglot_persistence.api.protocol.server import serve
 from polyglot_persistence.api.web.access import Access
 from polyglot_persistence.bootstrap.stores import Stores
 from polyglot_persistence.config import Settings
+from polyglot_persistence.config.http import HttpLimits
 from polyglot_persistence.errors import ConfigurationError, PolyglotError
 from polyglot_persistence.flows.reading.cold_cache import found_epoch
 from polyglot_persistence.flows.watch.health import HealthFlow
 from polyglot_persistence.flows.watch.shared_state import INTERVAL_SECONDS, SharedState
 from polyglot_persistence.flows.watch.system_state import SystemStateFlow
 from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.processes.heartbeat import Parent
 from polyglot_persistence.runtime.repeat import Backoff, repeat
 from polyglot_persistence.telemetry import ComponentLogger, logger, set_up_logging
 
@@ -49,10 +51,11 @@ def run(
     settings: Settings,
     service: str,
     process: Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]],
+    parent: Parent,
 ) -> int:
     """Run a process until SIGTERM or SIGINT sets its event and it has ended; return 0.
 
-    `service` is its name in traces.
+    It beats to its parent meanwhile. `service` is its name in traces.
     """
     set_up_logging(settings.log_level, settings.log_format)
     if settings.otel_traces_exporter == "otlp":
@@ -66,7 +69,9 @@ def run(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        beating = asyncio.create_task(parent.beat())
         await _in_time(process(settings, stop), stop, settings.shutdown_timeout_seconds)
+        beating.cancel()
 
     gc.freeze()  # what is there by now is code, and stays
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
@@ -101,7 +106,7 @@ async def serve_itself(
     await serve(
         build_process_app(health, access, front),
         listener,
-        limits=limits._replace(connections_max=OWN_CONNECTIONS_MAX),
+        limits=replace(limits, connections_max=OWN_CONNECTIONS_MAX),
         shutdown=stop,
         graceful_seconds=HANG_UP_SECONDS,
         front=front,

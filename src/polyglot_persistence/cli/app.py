@@ -97,6 +97,8 @@ _port = click.option(
     show_default="API_PORT, or 8080",
     help="Port the API listens on.",
 )
+_parent_fd = click.option("--parent-fd", type=int, hidden=True)
+"""What `polyglot up` reads, see processes/heartbeat.py."""
 
 
 @app.command(
@@ -206,8 +208,9 @@ def up(port: int | None, host: str | None, data_dir: Path) -> None:
         "API_PROCESSES=4 API_PROCESS_PORT=9100 polyglot api",
     ),
 )
+@_parent_fd
 @click.pass_context
-def api(ctx: click.Context) -> None:
+def api(ctx: click.Context, parent_fd: int | None) -> None:
     """Run the HTTP API alone until SIGTERM.
 
     It starts without its stores, and connects to each when it is first needed. API_PROCESSES of
@@ -216,7 +219,7 @@ def api(ctx: click.Context) -> None:
     """
     from polyglot_persistence import bootstrap
 
-    ctx.exit(bootstrap.run_api(settings_in_effect()))
+    ctx.exit(bootstrap.run_api(settings_in_effect(), parent_fd))
 
 
 @app.command(
@@ -226,16 +229,16 @@ def api(ctx: click.Context) -> None:
         "POSTGRES_DSN=postgresql://record/orders RABBITMQ_URL=amqp://queue polyglot worker",
     ),
 )
-@click.option("--ready-fd", type=int, hidden=True)
+@_parent_fd
 @click.pass_context
-def worker(ctx: click.Context, ready_fd: int | None) -> None:
+def worker(ctx: click.Context, parent_fd: int | None) -> None:
     """Run a worker alone until SIGTERM: it persists, indexes, sweeps and refreshes.
 
     As many as you like may run at the same time.
     """
     from polyglot_persistence import bootstrap
 
-    ctx.exit(bootstrap.run_worker(settings_in_effect(), ready_fd))
+    ctx.exit(bootstrap.run_worker(settings_in_effect(), parent_fd))
 
 
 @app.command(

@@ -3,16 +3,14 @@
 They work on the stores that the settings name, so also while no API and no worker runs.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from polyglot_persistence.cli.command import Command, Commands, as_json, settings_in_effect
+from polyglot_persistence.cli.command import Command, Commands, as_json, over_stores
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from polyglot_persistence.bootstrap.audit import Audit
+    from polyglot_persistence.bootstrap.operating import Operating
     from polyglot_persistence.flows.watch.audit import Report
     from polyglot_persistence.ports.audit import SalesTotals
 
@@ -45,9 +43,11 @@ def audit(ctx: click.Context, *, repair: bool, as_json: bool) -> None:
     from polyglot_persistence.cli.progress import progress
     from polyglot_persistence.flows.watch.audit import EVERYTHING
 
-    async def run(opened: "Audit") -> "Report":
+    async def run(opened: "Operating") -> "Report":
+        await opened.stores.migrate()
+
         async def work_off() -> int:
-            return await opened.indexing.work_off_outbox(0.0, WORK_OFF_ORDERS)
+            return await opened.index.work_off_outbox(0.0, WORK_OFF_ORDERS)
 
         with progress(None) as shown:  # entries, documents and rows: how many, the end shows
 
@@ -56,10 +56,10 @@ def audit(ctx: click.Context, *, repair: bool, as_json: bool) -> None:
                 return True
 
             if not repair:
-                return await opened.flow.run(pace)
-            return await opened.flow.run(pace, repaired=EVERYTHING, work_off=work_off)
+                return await opened.audit.run(pace)
+            return await opened.audit.run(pace, repaired=EVERYTHING, work_off=work_off)
 
-    report = _with_audit(run, stopped="what was repaired stays repaired; run it again to see all")
+    report = over_stores(run, stopped="what was repaired stays repaired; run it again to see all")
     click.echo(_json(report) if as_json else _text(report))
     ctx.exit(0 if report.is_clean else 1)
 
@@ -94,11 +94,12 @@ def rebuild(*, as_json: bool) -> None:
 
     tally = Tally()
 
-    async def run(opened: "Audit") -> "SalesTotals":
-        with progress(await opened.record.count_orders()) as shown:
+    async def run(opened: "Operating") -> "SalesTotals":
+        await opened.stores.migrate()
+        with progress(await opened.stores.audit.record.count_orders()) as shown:
             return await opened.sales.rebuild(tally, shown.advance)
 
-    totals = _with_audit(run, stopped="what was put right stays so; run it again to go on")
+    totals = over_stores(run, stopped="what was put right stays so; run it again to go on")
     hours = tally.repaired[Drift.WRONG_QUARTER_HOUR]
     products = tally.repaired[Drift.WRONG_PRODUCT_DAY]
     if as_json:
@@ -112,27 +113,6 @@ def rebuild(*, as_json: bool) -> None:
         f"{totals.orders:,} orders add up to {totals.revenue:,.2f} in both rollups; "
         f"{hours:,} quarter hours and {products:,} product days put right"
     )
-
-
-def _with_audit(work: "Callable[[Audit], Awaitable[Any]]", *, stopped: str) -> Any:
-    """Return what the work over the opened stores gives; `stopped` is what a Ctrl-C leaves."""
-    import asyncio
-
-    from polyglot_persistence.bootstrap import audit as stores
-    from polyglot_persistence.telemetry import set_up_logging
-
-    settings = settings_in_effect()
-    set_up_logging(settings.log_level, settings.log_format)
-
-    async def run() -> Any:
-        async with stores.opened(settings) as opened:
-            return await work(opened)
-
-    try:
-        return asyncio.run(run())
-    except KeyboardInterrupt:
-        click.echo(f"\nstopped; {stopped}", err=True)
-        raise
 
 
 def _json(report: "Report") -> str:

@@ -5,15 +5,18 @@ Exit codes are `EXIT_CODES`, for every command. A group or command of another mo
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from polyglot_persistence.errors import ConfigurationError, PolyglotError
 
 if TYPE_CHECKING:
+    from polyglot_persistence.bootstrap.operating import Operating
     from polyglot_persistence.config import Settings
+
+_Result = TypeVar("_Result")
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells say it."""
@@ -47,6 +50,33 @@ def settings_in_effect() -> "Settings":
         os.environ.pop(name, None)
         os.environ.pop(f"{name}_FILE", None)
     return settings
+
+
+def over_stores(
+    work: "Callable[[Operating], Coroutine[Any, Any, _Result]]", *, stopped: str = ""
+) -> _Result:
+    """Return what the work gives over the stores that the settings name; logs go to stderr.
+
+    `stopped` is what a Ctrl-C leaves.
+    """
+    import asyncio
+
+    from polyglot_persistence.bootstrap import operating
+    from polyglot_persistence.telemetry import set_up_logging
+
+    settings = settings_in_effect()
+    set_up_logging(settings.log_level, settings.log_format)
+
+    async def run() -> _Result:
+        async with operating.opened(settings) as opened:
+            return await work(opened)
+
+    try:
+        return asyncio.run(run())
+    except KeyboardInterrupt:
+        if stopped:
+            click.echo(f"\nstopped; {stopped}", err=True)
+        raise
 
 
 class _Formatter(click.HelpFormatter):

@@ -11,13 +11,13 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from polyglot_persistence.cli.command import Commands, as_json, settings_in_effect
+from polyglot_persistence.cli.command import Commands, as_json, over_stores
 from polyglot_persistence.domain.dead_letter import (
     DeadLetterRow,
     LetterCounts,
@@ -27,6 +27,7 @@ from polyglot_persistence.domain.dead_letter import (
 from polyglot_persistence.errors import NotFoundError, PolyglotError
 
 if TYPE_CHECKING:
+    from polyglot_persistence.bootstrap.operating import Operating
     from polyglot_persistence.flows.behind.dead_letters import DeadLetterFlow, Handled, Slice
 
 REASON_SHOWN_MAX = 120
@@ -35,7 +36,6 @@ KEPT_LISTED_MAX = 1_000
 
 _REASON = re.compile(r"[^\x00\ud800-\udfff]+")
 
-_Result = TypeVar("_Result")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -131,10 +131,11 @@ def list_(limit: int, before: int | None, *, as_json: bool, **filters: Any) -> N
 
     chosen = _chosen(filters)
 
-    async def look(flow: "DeadLetterFlow") -> tuple[Sequence[DeadLetterRow], LetterCounts]:
+    async def look(opened: "Operating") -> tuple[Sequence[DeadLetterRow], LetterCounts]:
+        flow = opened.dead_letters
         return await flow.page(chosen, before, limit + 1), await flow.count(chosen)
 
-    rows, counts = _with_flow(look)
+    rows, counts = over_stores(look)
     shown = rows[:limit]
     next_before = shown[-1].id if len(rows) > limit else None
     if as_json:
@@ -176,10 +177,10 @@ def show(letter_id: int, *, as_json: bool) -> None:
     """Show one dead letter with its payload, the item of a message as it came."""
     from polyglot_persistence.cli import reports
 
-    async def look(flow: "DeadLetterFlow") -> DeadLetterRow:
-        return await flow.get(letter_id)
+    async def look(opened: "Operating") -> DeadLetterRow:
+        return await opened.dead_letters.get(letter_id)
 
-    row = _with_flow(look)
+    row = over_stores(look)
     payload = row.letter.payload
     try:
         text, encoded = payload.decode(), None
@@ -259,7 +260,8 @@ def _act(
     asks = not yes and _is_asked()
     tally = _Tally()
 
-    async def act(flow: "DeadLetterFlow") -> None:
+    async def act(opened: "Operating") -> None:
+        flow = opened.dead_letters
         if letter_ids:
             if asks:
                 _confirm(action, len(letter_ids))
@@ -271,14 +273,12 @@ def _act(
         if total:
             await _act_on_all(flow, action, chosen, total, tally)
 
+    done = "what was done stays done, run it again to go on"
     try:
-        _with_flow(act)
-    except KeyboardInterrupt:
-        click.echo("\nstopped; what was done stays done, run it again to go on", err=True)
-        raise
+        over_stores(act, stopped=done)
     except PolyglotError as error:
         if tally.is_begun(error):
-            click.echo("cut short; what was done stays done, run it again to go on", err=True)
+            click.echo(f"cut short; {done}", err=True)
             click.echo(tally.as_json() if as_json else tally.report())
         raise
     click.echo(tally.as_json() if as_json else tally.report())
@@ -379,23 +379,6 @@ class _Tally:
 
 _OUTCOMES = ("persisted", "reindexed", "discarded", "kept")
 _HEAD = ("ID", "STAGE", "ATTEMPTS", "LAST", "ORDER", "REASON")
-
-
-def _with_flow(work: "Callable[[DeadLetterFlow], Awaitable[_Result]]") -> _Result:
-    """Return what the work over the opened stores gives; log lines go to stderr."""
-    import asyncio
-
-    from polyglot_persistence.bootstrap import dead_letters as stores
-    from polyglot_persistence.telemetry import set_up_logging
-
-    settings = settings_in_effect()
-    set_up_logging(settings.log_level, settings.log_format)
-
-    async def run() -> _Result:
-        async with stores.opened(settings) as flow:
-            return await work(flow)
-
-    return asyncio.run(run())
 
 
 def _operator() -> Any:

@@ -1,6 +1,7 @@
 """`polyglot search`: the search index, built anew while everything runs."""
 
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import click
@@ -8,7 +9,7 @@ import click
 from polyglot_persistence.cli.command import Commands, as_json, settings_in_effect
 
 if TYPE_CHECKING:
-    from polyglot_persistence.bootstrap.rebuild import Rebuilding
+    from polyglot_persistence.bootstrap.operating import Operating
     from polyglot_persistence.cli.progress import Progress
     from polyglot_persistence.config import Settings
     from polyglot_persistence.flows.projections.rebuild import Rebuilt, Step
@@ -73,29 +74,32 @@ def rebuild(rate: int | None, *, as_json: bool) -> None:
 
 
 async def _rebuild(settings: "Settings", rate: int | None, *, quiet: bool) -> "Rebuilt | None":
-    from polyglot_persistence.bootstrap.rebuild import opened
+    from polyglot_persistence.bootstrap.operating import opened
     from polyglot_persistence.flows.projections.rebuild import ROLE
 
-    async with opened(settings, rate) as rebuilding:
+    if rate is not None:
+        limits = replace(settings.index, search_rebuild_orders_per_second=rate)
+        settings = replace(settings, index=limits)
+    async with opened(settings) as operating:
         with _Shown(quiet=quiet) as shown:
-            async with rebuilding.record.lead(ROLE) as lead:
+            async with operating.stores.record.lead(ROLE) as lead:
                 if lead is not None:
 
                     async def show(step: "Step") -> None:
                         await lead.confirm()
                         shown.step(step)
 
-                    return await rebuilding.flow.run(show)
-            await _follow(rebuilding, shown)
+                    return await operating.rebuild.run(show)
+            await _follow(operating, shown)
     return None
 
 
-async def _follow(rebuilding: "Rebuilding", shown: "_Shown") -> None:
+async def _follow(operating: "Operating", shown: "_Shown") -> None:
     import asyncio
 
     from polyglot_persistence.flows.projections.rebuild import Phase, Step
 
-    while (state := await rebuilding.flow.progress()) is not None:
+    while (state := await operating.rebuild.progress()) is not None:
         shown.step(Step(Phase.FILL, state.filled, max(state.total, state.filled)))
         await asyncio.sleep(LOOK_SECONDS)
 

@@ -51,6 +51,27 @@ def setting(
     return dataclasses.field(metadata={"spec": Spec(default, parse, doc, allowed, masked)})
 
 
+def section(kind: type[Any]) -> Any:
+    """Return a field for some of the settings, which belong to one part of the program."""
+    return dataclasses.field(metadata={"section": kind})
+
+
+def values_of(kind: type[Any], value: Callable[[str, Spec], Any]) -> dict[str, Any]:
+    """Return a value for each field of the settings, or of a section, by `value(variable, spec)`.
+
+    The variable is the field's name in upper case, behind the section's `PREFIX` if it has one.
+    """
+    values = {}
+    for field in dataclasses.fields(kind):
+        if "section" in field.metadata:
+            part = field.metadata["section"]
+            values[field.name] = part(**values_of(part, value))
+        elif "spec" in field.metadata:
+            name = getattr(kind, "PREFIX", "") + field.name.upper()
+            values[field.name] = value(name, field.metadata["spec"])
+    return values
+
+
 def hidden(text: str) -> str:
     """Show that a secret is set, and no more."""
     return text if text == "none" else "***"

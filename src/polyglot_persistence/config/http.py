@@ -8,6 +8,7 @@ among the other settings.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 from polyglot_persistence.config.fields import count as _count
 from polyglot_persistence.config.fields import seconds as _seconds
@@ -25,9 +26,9 @@ from polyglot_persistence.domain.origin import Origin
 _KIB = 1024
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
-class HttpSettings:
-    """What is trusted in front; bounds of connections, and of requests as bytes."""
+@dataclasses.dataclass(frozen=True)
+class FrontSettings:
+    """What stands in front of the API."""
 
     allowed_hosts: frozenset[str] | None = _setting(
         "auto",
@@ -57,74 +58,82 @@ class HttpSettings:
         "`Link` and `next` begin with it.",
         "a path like /polyglot, or none",
     )
-    http_connections_max: int = _count(
+
+
+@dataclasses.dataclass(frozen=True)
+class HttpLimits:
+    """Bounds of connections and of requests as bytes; each variable begins with `HTTP_`."""
+
+    PREFIX: ClassVar = "HTTP_"
+
+    connections_max: int = _count(
         4_096,
         16,
         1_000_000,
         "Most connections of one API process; above it: 503. Fewer if the process may open fewer "
         "files (RLIMIT_NOFILE, which is raised to its hard limit).",
     )
-    http_address_connections_max: int = _count(
+    address_connections_max: int = _count(
         1_024,
         1,
         1_000_000,
         "Most of them from one network address (of IPv6: from one /64), so that one client cannot "
         "take all; above it: 503. Behind a proxy, as many as the proxy opens.",
     )
-    http_head_bytes_max: int = _count(
+    head_bytes_max: int = _count(
         64 * _KIB, 1_024, 1_048_576, "Largest request line with headers; above it: 431."
     )
-    http_headers_max: int = _count(
+    headers_max: int = _count(
         100,
         10,
         1_000,
         "Most headers of a request; above it: 431. Browsers and proxies together send a third.",
     )
-    http_framing_bytes_max: int = _count(
+    framing_bytes_max: int = _count(
         16 * _KIB,
         256,
         1_048_576,
         "Most bytes of a chunked body between two of its content (extensions, trailers; all are "
         "dropped); above it: 400.",
     )
-    http_in_flight_bytes_max: int = _count(
+    in_flight_bytes_max: int = _count(
         32 * 1_024 * _KIB,
         64 * _KIB,
         65_536 * 1_024 * _KIB,
         "Most bytes of heads and bodies that one API process keeps for all clients together; above "
         "it, those that have been coming for the longest end with 408.",
     )
-    http_idle_seconds_max: float = _seconds(
+    idle_seconds_max: float = _seconds(
         30, 1, 3_600, "Longest a connection stays open after an answer without a new request."
     )
-    http_head_seconds_max: float = _seconds(
+    head_seconds_max: float = _seconds(
         10,
         0.1,
         600,
         "Longest from the first byte of a request to the end of its headers; then: 408. Also "
         "longest for a new connection to send anything.",
     )
-    http_body_patience_seconds: float = _seconds(
+    body_patience_seconds: float = _seconds(
         20,
         0.1,
         600,
         "How long a body may stand still in all; then: 408. What arrives wins time back.",
     )
-    http_body_bytes_per_second_min: int = _count(
+    body_bytes_per_second_min: int = _count(
         256,
         1,
         1_048_576,
         "So many bytes of a body win a second of patience back. A slow mobile link brings 1,000 a "
         "second, a connection that is held open on purpose one.",
     )
-    http_request_seconds_max: float = _seconds(
+    request_seconds_max: float = _seconds(
         86_400,
         1,
         31_536_000,
         "Longest a body takes in all, however steadily it comes; then: 408. An import can be "
         "resumed.",
     )
-    http_unauthenticated_rate_limit: Rate | None = _setting(  # noqa: RUF009  it gives a field
+    unauthenticated_rate_limit: Rate | None = _setting(
         "60/60",
         lambda text: None if text == "none" else parse_rate(text),
         "Most requests without a valid API key, where one is needed, that one API process answers "
@@ -132,6 +141,6 @@ class HttpSettings:
         "key are not counted, and never refused for it.",
         "requests/seconds, like 60/60, or none",
     )
-    http_write_seconds_max: float = _seconds(
+    write_seconds_max: float = _seconds(
         60, 1, 3_600, "Longest an answer waits for a client to read on; then it is cut off."
     )

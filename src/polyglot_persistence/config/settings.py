@@ -5,7 +5,8 @@ other; how limits depend on one another is in `_AT_MOST`. `docs/ops.md` lists th
 
 Invariant: a `Settings` that exists is valid; whoever gets a value from it need not check again.
 Invariant: no password that anybody set is in a `repr`, an error's text or a `Described`.
-Invariant: nothing else reads the environment; adapters and loops get values, never this object.
+Invariant: no setting is read anywhere else; flows and loops get values or their own section, never
+this object.
 """
 
 import dataclasses
@@ -22,14 +23,21 @@ from polyglot_persistence.config.addresses import (
     queue_url,
     search_url,
 )
-from polyglot_persistence.config.fields import IgnoredError, Spec, refuse_service_link
+from polyglot_persistence.config.fields import IgnoredError, Spec, refuse_service_link, values_of
 from polyglot_persistence.config.fields import choice as _choice
 from polyglot_persistence.config.fields import count as _count
 from polyglot_persistence.config.fields import hidden as _hidden
 from polyglot_persistence.config.fields import readable_file as _readable_file
 from polyglot_persistence.config.fields import seconds as _seconds
+from polyglot_persistence.config.fields import section as _section
 from polyglot_persistence.config.fields import setting as _setting
-from polyglot_persistence.config.http import HttpSettings
+from polyglot_persistence.config.http import FrontSettings, HttpLimits
+from polyglot_persistence.config.limits import (
+    ApiLimits,
+    CommitLimits,
+    IndexerLimits,
+    PersisterLimits,
+)
 from polyglot_persistence.config.secret_files import secret_of
 from polyglot_persistence.domain.access import (
     ApiKey,
@@ -39,7 +47,6 @@ from polyglot_persistence.domain.access import (
     parse_rate,
     shown_api_keys,
 )
-from polyglot_persistence.domain.codec import UNIT_SIZE_MAX
 from polyglot_persistence.domain.schedule import Schedule
 from polyglot_persistence.errors import ConfigurationError
 
@@ -47,7 +54,7 @@ _KIB = 1024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
-class Settings(HttpSettings):
+class Settings:
     """All settings, checked; made by `load`."""
 
     # --- stores ---
@@ -88,19 +95,19 @@ class Settings(HttpSettings):
         "text, or none",
         masked=_hidden,
     )
-    redis_ca_file: Path | None = _setting(  # noqa: RUF009  it gives a field
+    redis_ca_file: Path | None = _setting(
         "none",
         _readable_file,
         "Certificate authority to believe for a rediss or valkeys address.",
         "path of a PEM file, or none: the machine's own",
     )
-    rabbitmq_ca_file: Path | None = _setting(  # noqa: RUF009  it gives a field
+    rabbitmq_ca_file: Path | None = _setting(
         "none",
         _readable_file,
         "Certificate authority to believe for an amqps URL (or a rediss or valkeys one).",
         "path of a PEM file, or none: the machine's own",
     )
-    elasticsearch_ca_file: Path | None = _setting(  # noqa: RUF009  it gives a field
+    elasticsearch_ca_file: Path | None = _setting(
         "none",
         _readable_file,
         "Certificate authority to believe for an https URL of Elasticsearch.",
@@ -163,14 +170,14 @@ class Settings(HttpSettings):
         "What clients without an API key may do. auto: read and write if there are no keys, else "
         "nothing. Operating always needs a key.",
     )
-    client_rate_limit: Rate | None = _setting(  # noqa: RUF009  it gives a field
+    client_rate_limit: Rate | None = _setting(
         "none",
         lambda text: None if text == "none" else parse_rate(text),
         "Most requests of one client (API key; without one, network address) to one API process; "
         "above it: 429.",
         "requests/seconds, like 600/60, or none",
     )
-    mv_refresh_schedule: Schedule = _setting(  # noqa: RUF009  it gives a field
+    mv_refresh_schedule: Schedule = _setting(
         "@hourly",
         Schedule,
         "When `daily_sales_mv` is refreshed (UTC).",
@@ -203,52 +210,8 @@ class Settings(HttpSettings):
     )
 
     # --- accepting ---
-    commit_orders_max: int = _count(
-        2_000, 1, 20_000, "Most orders in one group commit (more gains nothing)."
-    )
-    waiting_orders_max: int = _count(
-        20_000,
-        UNIT_SIZE_MAX,
-        1_000_000,
-        "Most orders that wait in one API process for a group commit; above it: 503.",
-    )
-    dirty_orders_max: int = _count(
-        200_000,
-        UNIT_SIZE_MAX,
-        100_000_000,
-        "High watermark: with more accepted orders than this not yet persisted, the API says 503. "
-        "Redis needs about 1 KB for each.",
-    )
-    queue_messages_max: int = _count(
-        20_000,
-        1,
-        100_000_000,
-        "High watermark while Redis is away: with more messages than this waiting in the queue, "
-        "the API says 503. A message holds one order or, under load, hundreds.",
-    )
-    order_body_bytes_max: int = _count(
-        16 * _KIB, 1_024, 1_048_576, "Largest body of one order; above it: 413."
-    )
-    body_bytes_max: int = _count(
-        1_024 * _KIB, 1_024, 64 * 1_024 * _KIB, "Largest body of a bulk; above it: 413."
-    )
-    import_line_bytes_max: int = _count(
-        16 * _KIB, 1_024, 1_048_576, "Longest line of an import; a longer one is rejected alone."
-    )
-    import_rejected_in_a_row_max: int = _count(
-        1_000,
-        1,
-        1_000_000,
-        "Rejected lines in a row that end an import with 422. So many are no slips but another "
-        "kind of file, and a rejected line costs more than a good one.",
-    )
-    import_chunk_orders: int = _count(
-        500, 1, 10_000, "Lines of an import that are accepted together."
-    )
-    import_wait_seconds: float = _seconds(
-        60, 0, 3_600, "How long an import waits while orders are refused before it gives up."
-    )
-    prefer_wait_seconds_max: float = _seconds(30, 0, 300, "Longest `Prefer: wait=N` honoured.")
+    commit: CommitLimits = _section(CommitLimits)
+    api: ApiLimits = _section(ApiLimits)
 
     live_streams_max: int = _count(
         64, 1, 10_000, "Pages that one API process keeps up to date; above it: 503."
@@ -269,18 +232,7 @@ class Settings(HttpSettings):
     )
 
     # --- persisting ---
-    persist_batch_orders: int = _count(
-        2_000, 1, 20_000, "About how many orders one transaction takes; a bulk is never divided."
-    )
-    consume_orders_max: int = _count(
-        10_000, 1, 1_000_000, "About how many unacknowledged orders one worker holds."
-    )
-    delivery_hold_seconds_max: float = _seconds(
-        30,
-        1,
-        900,
-        "Longest a worker holds a delivery; what is not persisted by then is handed back.",
-    )
+    persist: PersisterLimits = _section(PersisterLimits)
     sweep_age_seconds: float = _seconds(
         10, 0.1, 3_600, "Age at which an order that is still dirty is persisted from the cache."
     )
@@ -297,22 +249,7 @@ class Settings(HttpSettings):
     )
 
     # --- indexing ---
-    index_batch_orders: int = _count(5_000, 1, 50_000, "Most orders in one index batch.")
-    index_waiting_orders_max: int = _count(
-        50_000,
-        1,
-        1_000_000,
-        "Most persisted orders that wait in a worker's memory to be indexed; the outbox has the "
-        "rest.",
-    )
-    index_timeout_seconds: float = _seconds(30, 0.1, 600, "Longest one index batch takes.")
-    outbox_age_seconds: float = _seconds(
-        10, 0.1, 3_600, "Age at which an outbox row is worked off by any worker."
-    )
-    outbox_interval_seconds: float = _seconds(2, 0.1, 600, "Time between two looks at the outbox.")
-    search_rebuild_orders_per_second: int = _count(
-        20_000, 1, 1_000_000, "Most orders a second that a rebuild of the search index reads."
-    )
+    index: IndexerLimits = _section(IndexerLimits)
 
     # --- auditing ---
     audit_interval_seconds: float = _seconds(
@@ -343,6 +280,10 @@ class Settings(HttpSettings):
         3, 0.1, 60, "Longest wait for RabbitMQ's confirm."
     )
     search_timeout_seconds: float = _seconds(2, 0.1, 60, "Longest one search takes; then: 503.")
+
+    # --- HTTP ---
+    front: FrontSettings = _section(FrontSettings)
+    http: HttpLimits = _section(HttpLimits)
 
     api_keys_file: Path | None = dataclasses.field(default=None, compare=False)
     """Where `api_keys` come from, if that is a file."""
@@ -401,35 +342,31 @@ def load(environ: Mapping[str, str]) -> Settings:
     Raises:
         ConfigurationError: one line that names the variable, the fault and an example.
     """
-    values: dict[str, Any] = {}
+    parsed: dict[str, Any] = {}
     described: list[Described] = []
     ignored: dict[str, str] = {}
-    # Those of the class itself first, then those that it inherits.
-    inherited = HttpSettings.__dataclass_fields__
-    for field in sorted(dataclasses.fields(Settings), key=lambda one: one.name in inherited):
-        if "spec" not in field.metadata:
-            continue
-        name, spec = field.name.upper(), field.metadata["spec"]
+
+    def value(name: str, spec: Spec) -> Any:
         text, source = _text(environ, name, spec)
         try:
             refuse_service_link(text)
-            values[field.name] = spec.parse(text)
+            parsed[name] = spec.parse(text)
         except IgnoredError as error:
             ignored[name] = str(error)
             text, source = spec.default, "default"
-            values[field.name] = spec.parse(text)
+            parsed[name] = spec.parse(text)
         except ValueError as error:
             example = "" if "e.g." in str(error) else f"; e.g. {spec.default}"
             raise ConfigurationError(f"{name}: {error}{example}") from None  # it may hold a secret
         shown = spec.masked(text) if spec.masked else text
         described.append(Described(name, shown, source, spec.default, spec.allowed, spec.doc))
+        return parsed[name]
+
+    values = values_of(Settings, value)
     sources = {setting.name: setting.source for setting in described}
     keys_file = Path(environ["API_KEYS_FILE"]) if sources["API_KEYS"] == "file" else None
-    settings = Settings(
-        **values, api_keys_file=keys_file, described=tuple(described), ignored=ignored
-    )
-    _check_relations(settings)
-    return settings
+    _check_relations(parsed)
+    return Settings(**values, api_keys_file=keys_file, described=tuple(described), ignored=ignored)
 
 
 def _text(
@@ -458,9 +395,9 @@ _AT_MOST = (
 )
 
 
-def _check_relations(settings: Settings) -> None:
+def _check_relations(parsed: Mapping[str, float]) -> None:
     for low, high, reason in _AT_MOST:
-        low_value, high_value = getattr(settings, low), getattr(settings, high)
+        low_value, high_value = parsed[low.upper()], parsed[high.upper()]
         if low_value > high_value:
             raise ConfigurationError(
                 f"{low.upper()}: {low_value:g} is more than {high.upper()} ({high_value:g}), "

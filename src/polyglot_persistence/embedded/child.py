@@ -24,6 +24,7 @@ from polyglot_persistence import telemetry
 from polyglot_persistence.embedded.directory import Directory
 from polyglot_persistence.embedded.identity import LAUNCH, SAME, Identity
 from polyglot_persistence.errors import ConfigurationError
+from polyglot_persistence.processes.supervision import exit_text
 
 LOG_BYTES_MAX = 4 * 1024 * 1024
 """A log larger than this at a start is set aside as `.1`, in the place of the one before."""
@@ -163,7 +164,7 @@ class Child:
         finally:
             await self.stop()
         if process.returncode:
-            raise self.failure(_exit_text(process.returncode))
+            raise self.failure(exit_text(process.returncode))
 
     async def stop(self) -> None:
         """End the program and wait for its end; without effect if it is not running."""
@@ -174,7 +175,11 @@ class Child:
                 break
             self.process.send_signal(number)
             await wait_until(lambda: not self.running, seconds)
-        if self.process.poll() is None:
+        await self.kill()
+
+    async def kill(self) -> None:
+        """Kill the program and wait for its end; without effect if it is not running."""
+        if self.process is not None and self.process.poll() is None:
             _log.warning("child_killed", child=self.name, pid=self.process.pid)
             self.process.kill()
             await wait_until(lambda: not self.running, KILLED_GONE_SECONDS)
@@ -194,7 +199,7 @@ class Child:
     def exit_text(self) -> str:
         """Return in words how the program ended."""
         code = self.process.poll() if self.process else None
-        return "has not ended" if code is None else _exit_text(code)
+        return "has not ended" if code is None else exit_text(code)
 
     def _open_log(self) -> IO[bytes]:
         if self._log_name is None:
@@ -260,12 +265,6 @@ class Child:
     def _recorded_pid(self) -> int | None:
         text = (self._directory().read(self._lock_name, _PID_BYTES) or b"").strip()
         return int(text) if text.isdigit() else None
-
-
-def _exit_text(code: int) -> str:
-    if code >= 0:
-        return f"ended with code {code}"
-    return f"was ended by {signal.Signals(-code).name}"
 
 
 def try_lock(descriptor: int) -> bool:

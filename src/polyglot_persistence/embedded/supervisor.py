@@ -3,7 +3,7 @@
 ```
   start   lock the directory ── PostgreSQL ─┬── API ────┬── ready: one line printed
                              └─ Valkey ─────┴── worker ─┘
-  keep    what ends unasked is started again, with growing pauses
+  keep    what ends unasked or hangs is started again, see processes/supervision.py
   stop    API ── worker ── PostgreSQL ── Valkey, each after the end of the one before
 ```
 
@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import random
 import signal
 import socket
 import sys
@@ -26,7 +25,7 @@ from urllib.parse import quote
 
 from polyglot_persistence import telemetry
 from polyglot_persistence.embedded.addresses import write_addresses
-from polyglot_persistence.embedded.child import wait_until
+from polyglot_persistence.embedded.child import Child, wait_until
 from polyglot_persistence.embedded.data_directory import DataDirectory
 from polyglot_persistence.embedded.directory import Directory
 from polyglot_persistence.embedded.handed_keys import SETTING as KEYS_SETTING
@@ -38,12 +37,13 @@ from polyglot_persistence.embedded.postgres import WORKER_ROLE, EmbeddedPostgres
 from polyglot_persistence.embedded.programs import (
     SEARCH,
     Program,
-    Worker,
     migrate,
     program_identity,
 )
+from polyglot_persistence.embedded.server import answer_of
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import ConfigurationError
+from polyglot_persistence.processes.supervision import LOOK_SECONDS, Supervision
 
 READY_TIMEOUT_SECONDS = 60.0
 """From the start of the API until it is ready; the stores answer by then."""
@@ -58,13 +58,6 @@ SHUTDOWN_MARGIN_SECONDS = 10.0
 WATCH_SECONDS = 0.1
 """Between two looks at whether a service still runs."""
 
-RESTART_PAUSE_SECONDS_MIN = 0.2
-RESTART_PAUSE_SECONDS_MAX = 10.0
-RESTART_FORGIVEN_SECONDS = 30.0
-"""Who ran this long starts again without a growing pause."""
-
-REQUEST_TIMEOUT_SECONDS = 5.0
-
 Companion = Callable[[str], Coroutine[None, None, None]]
 """What is given the URL of the ready system."""
 
@@ -75,15 +68,11 @@ class _Service(Protocol):
     """A bundled server or a process of ours."""
 
     name: str
-
-    @property
-    def running(self) -> bool: ...
-
-    def exit_text(self) -> str: ...
+    child: Child
 
     async def start(self) -> None: ...
 
-    async def stop(self) -> None: ...
+    async def is_alive(self) -> bool: ...
 
 
 async def up(
@@ -150,12 +139,12 @@ class _Deployment:
             shutdown_timeout_seconds + SHUTDOWN_MARGIN_SECONDS,
         )
         self._api = Program("api", *programs)
-        self._worker = Worker("worker", *programs)
+        self._worker = Program("worker", *programs)
 
     async def run(self) -> None:
         """Start everything, say so, and keep it running; it returns only by an error."""
         for program in (self._api, self._worker):
-            await program.reap()
+            await program.child.reap()
         self._identity = program_identity(self._files, self._port)  # nobody writes there any more
         self._hand_keys_over()
         _refuse_taken_port(self._host, self._port)
@@ -206,9 +195,10 @@ class _Deployment:
     async def _wait_until_ready(self) -> None:
         ready = await wait_until(self._ready_or_ended, READY_TIMEOUT_SECONDS)
         for program in (self._api, self._worker):
-            if not program.running:
+            if not program.child.running:
+                how = program.child.exit_text()
                 raise ConfigurationError(
-                    f"the {program.name} process {program.exit_text()}; its log above says why"
+                    f"the {program.name} process {how}; its log above says why"
                 )
         if not ready:  # asked once: of several API processes another one may answer next
             raise ConfigurationError(
@@ -216,17 +206,21 @@ class _Deployment:
             )
 
     async def _ready_or_ended(self) -> bool:
-        return not (self._api.running and self._worker.running) or await self._ready()
+        return not (self._api.child.running and self._worker.child.running) or await self._ready()
 
     async def _ready(self) -> bool:
         """Whether orders are accepted and persisted at once, and searches answered.
 
         What is only degraded after a while is ready, too: it says itself what is missing.
         """
-        answer = await _answer(_url_host(self._host), self._port, "/health/ready")
+        host = _url_host(self._host)
+        request = f"GET /health/ready HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        answer = await answer_of(
+            asyncio.open_connection(host.strip("[]"), self._port), request.encode()
+        )
         if not answer.startswith(b"HTTP/1.1 200 "):
             return False
-        if b'"mode":"normal"' in answer and self._worker.has_consumed:
+        if b'"mode":"normal"' in answer and self._worker.is_ready():
             return True
         now = asyncio.get_running_loop().time()
         self._degraded_since = self._degraded_since or now
@@ -299,17 +293,18 @@ async def _no_company(_url: str) -> None:
 
 
 async def _keep(service: _Service) -> None:
-    """Start the service again whenever it ends; for ever."""
-    loop = asyncio.get_running_loop()
-    pause_seconds = RESTART_PAUSE_SECONDS_MIN
+    """Start the service again whenever it ends or hangs; for ever."""
+    supervision = Supervision()
+    child = service.child
     while True:
-        started = loop.time()
-        await wait_until(lambda: not service.running, float("inf"), WATCH_SECONDS)
-        _log.error("ended_unasked", service=service.name, how=service.exit_text())
-        if loop.time() - started > RESTART_FORGIVEN_SECONDS:
-            pause_seconds = RESTART_PAUSE_SECONDS_MIN
-        await asyncio.sleep(pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311 -- jitter
-        pause_seconds = min(2 * pause_seconds, RESTART_PAUSE_SECONDS_MAX)
+        while child.running:
+            if supervision.hangs(is_alive=await service.is_alive()):
+                _log.error("hangs", service=service.name)
+                await child.kill()
+            await wait_until(lambda: not child.running, LOOK_SECONDS, WATCH_SECONDS)
+        _log.error("ended_unasked", service=service.name, how=child.exit_text())
+        await asyncio.sleep(supervision.pause_seconds())
+        supervision.started()
         try:
             await service.start()
         except ConfigurationError as error:
@@ -377,20 +372,3 @@ def _url_host(host: str) -> str:
     """Return the host that a client on this machine writes into a URL."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- only compared
     return f"[{host}]" if ":" in host else host
-
-
-async def _answer(host: str, port: int, path: str) -> bytes:
-    """Return the whole answer to a GET; empty while nobody answers it."""
-    try:
-        async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
-            reader, writer = await asyncio.open_connection(host.strip("[]"), port)
-            try:
-                writer.write(
-                    f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
-                )
-                return await reader.read()
-            finally:
-                writer.close()
-                await writer.wait_closed()
-    except (OSError, TimeoutError):
-        return b""

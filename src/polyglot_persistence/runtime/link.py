@@ -4,11 +4,11 @@ Invariant: while the server is away calls fail at once; one background task trie
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, Protocol, TypeVar
 
 from polyglot_persistence.errors import UnavailableError
+from polyglot_persistence.runtime.pauses import Pauses
 
 PAUSE_FIRST_SECONDS: Final = 0.05
 
@@ -73,7 +73,7 @@ class KeepAlive(Generic[AnyLink]):
         self._first_attempt.set()
 
     async def _connect(self) -> None:
-        pause_seconds = PAUSE_FIRST_SECONDS
+        pauses = Pauses(PAUSE_FIRST_SECONDS, self._pause_seconds_max)
         if self.latest is not None:
             self.latest.close("given up")  # a part of it may still be open
             self.latest = None
@@ -86,5 +86,4 @@ class KeepAlive(Generic[AnyLink]):
                 return
             finally:
                 self._first_attempt.set()
-            await asyncio.sleep(pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
-            pause_seconds = min(2 * pause_seconds, self._pause_seconds_max)
+            await asyncio.sleep(pauses.next())

@@ -6,11 +6,11 @@ Invariant: `stop` ends a pause at once and lets a step under way finish.
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.ports.leadership import Lead, Leadership
+from polyglot_persistence.runtime.pauses import Pauses, jittered
 from polyglot_persistence.telemetry import LOOP_SUCCESS, RETRIES, logger
 
 _log = logger("loop")
@@ -26,23 +26,18 @@ Step = Callable[[], Awaitable[bool]]
 
 
 class Backoff:
-    """A pause that doubles with each failure in a row, with full jitter in its upper half.
-
-    Each one is counted as a retry of what `of` names.
-
-    Jitter as in Brooker, "Exponential Backoff and Jitter" (AWS, 2015).
-    """
+    """Pauses after failures in a row; each one is counted as a retry of what `of` names."""
 
     def __init__(self, stop: asyncio.Event, of: str) -> None:
         self._stop = stop
         self._of = of
         self._retries = RETRIES.labels(of)
-        self._seconds = BACKOFF_FIRST_SECONDS
+        self._pauses = Pauses(BACKOFF_FIRST_SECONDS, BACKOFF_LAST_SECONDS)
         self._told: set[str] = set()
 
     def succeeded(self) -> None:
         """Begin again with the shortest pause, and log that the errors are over."""
-        self._seconds = BACKOFF_FIRST_SECONDS
+        self._pauses.begin_again()
         if self._told:
             _log.warning("recovered", what=self._of)
             self._told.clear()
@@ -57,9 +52,7 @@ class Backoff:
     async def pause(self, seconds_max: float = BACKOFF_LAST_SECONDS) -> None:
         """Wait longer than last time, but no longer than `seconds_max`, or until stopped."""
         self._retries.inc()
-        seconds = self._seconds * random.uniform(0.5, 1.0)  # noqa: S311  jitter is no secret
-        self._seconds = min(self._seconds * 2, BACKOFF_LAST_SECONDS)
-        await pause(self._stop, min(seconds, seconds_max))
+        await pause(self._stop, min(self._pauses.next(), seconds_max))
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> None:
@@ -113,7 +106,7 @@ async def repeat_as_leader(
                 _log.warning("step_failed", loop=role, error=str(error))
             await backoff.pause()
         else:
-            await pause(stop, LEAD_RETRY_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311
+            await pause(stop, jittered(LEAD_RETRY_SECONDS))
 
 
 async def _repeat_while_leading(

@@ -8,6 +8,9 @@ from polyglot_persistence.flows.projections.rebuild import ROLE, RebuildFlow, St
 from polyglot_persistence.ports.leadership import Leadership
 from polyglot_persistence.ports.search import SearchIndex
 from polyglot_persistence.runtime.repeat import pause, repeat
+from polyglot_persistence.telemetry import LOOP_SUCCESS
+
+LOOP = "search_rebuild"
 
 FIRST_INDEX_SECONDS = 15.0
 """The longest that the first orders of all wait for an index to be made."""
@@ -55,7 +58,7 @@ async def rebuild_forever(
         return False
 
     with contextlib.suppress(_StoppedError):
-        await repeat("search rebuild", step, stop, interval_seconds=interval_seconds)
+        await repeat(LOOP, step, stop, interval_seconds=interval_seconds)
 
 
 async def _build_if_needed(flow: RebuildFlow, record: Leadership, stop: asyncio.Event) -> None:
@@ -69,5 +72,6 @@ async def _build_if_needed(flow: RebuildFlow, record: Leadership, stop: asyncio.
             await lead.confirm()
             if stop.is_set():
                 raise _StoppedError
+            LOOP_SUCCESS.labels(LOOP).set_to_current_time()  # a rebuild may take hours
 
         await flow.run(go_on)

@@ -16,7 +16,6 @@ import http.client
 import itertools
 import json
 import os
-import random
 import sys
 import time
 import webbrowser
@@ -35,6 +34,7 @@ import click
 
 from polyglot_persistence.cli.demonstration import completejourney
 from polyglot_persistence.errors import ConfigurationError
+from polyglot_persistence.runtime.pauses import Pauses
 
 CONNECTIONS = 8
 """Orders under way at once; enough for 1,000 a second."""
@@ -135,7 +135,7 @@ class Demo:
         # The key is the order's identity: to send it again is not to order again.
         headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid4())}
         body = json.dumps(order._asdict())
-        pause = RETRY_PAUSE_SECONDS_MIN
+        pauses = Pauses(RETRY_PAUSE_SECONDS_MIN, RETRY_PAUSE_SECONDS_MAX)
         while True:
             started = time.monotonic()
             status, answer = await _finished(asyncio.to_thread(_post, connection, body, headers))
@@ -145,8 +145,7 @@ class Demo:
             if 400 <= status < 500 and status not in _RETRIED:  # noqa: PLR2004
                 raise ConfigurationError(f"the API refuses the orders: {status} {answer}")
             self.tally.retries += 1
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  jitter
-            pause = min(pause * 2, RETRY_PAUSE_SECONDS_MAX)
+            await asyncio.sleep(pauses.next())
 
     async def _report(self) -> None:
         """Tell on stderr how it goes: on a terminal in one line, elsewhere now and then."""
