@@ -22,10 +22,10 @@ INTERRUPTED = 130
 """128 + SIGINT, as shells say it."""
 
 EXIT_CODES = (
-    ("0", "Done."),
-    ("1", "It failed, or what was checked is not right."),
-    ("2", "Wrong usage or a wrong setting: nothing was done."),
-    (str(INTERRUPTED), "Stopped with Ctrl-C; what was done stays done."),
+    ("0", "Success."),
+    ("1", "The command failed, or a check did."),
+    ("2", "Wrong usage or an invalid setting; nothing was done."),
+    (str(INTERRUPTED), "Stopped with Ctrl-C; finished work is kept."),
 )
 
 _EXTRA_OF = {"pamqp": "servers", "elasticsearch": "servers"}

@@ -75,49 +75,49 @@ class Settings:
     rabbitmq_url: str = _setting(
         "amqp://guest:guest@rabbitmq:5672/",
         queue_url,
-        "The queue. The scheme picks the adapter: amqp, amqps: RabbitMQ; redis, rediss, valkey, "
-        "valkeys, unix: Valkey Streams.",
+        "The queue. The scheme selects the adapter: RabbitMQ for amqp and amqps; Valkey Streams "
+        "for redis, rediss, valkey, valkeys and unix.",
         "URL",
         masked=mask,
     )
     elasticsearch_url: str = _setting(
         "http://elasticsearch:9200",
         search_url,
-        "The search index. The scheme picks the adapter: http, https: Elasticsearch; "
-        "tantivy:///directory: tantivy.",
+        "The search index. The scheme selects the adapter: Elasticsearch for http and https; "
+        "tantivy for tantivy:///directory.",
         "URL",
         masked=mask,
     )
     elasticsearch_api_key: str | None = _setting(
         "none",
         lambda text: None if text == "none" else text,
-        "API key for Elasticsearch, encoded; a user and password go into the URL.",
+        "API key for Elasticsearch, encoded. A user and password go into the URL instead.",
         "text, or none",
         masked=_hidden,
     )
     redis_ca_file: Path | None = _setting(
         "none",
         _readable_file,
-        "Certificate authority to believe for a rediss or valkeys address.",
+        "CA certificate used to verify rediss:// and valkeys:// servers.",
         "path of a PEM file, or none: the machine's own",
     )
     rabbitmq_ca_file: Path | None = _setting(
         "none",
         _readable_file,
-        "Certificate authority to believe for an amqps URL (or a rediss or valkeys one).",
+        "CA certificate used to verify the server of an amqps://, rediss:// or valkeys:// queue.",
         "path of a PEM file, or none: the machine's own",
     )
     elasticsearch_ca_file: Path | None = _setting(
         "none",
         _readable_file,
-        "Certificate authority to believe for an https URL of Elasticsearch.",
+        "CA certificate used to verify an https:// Elasticsearch.",
         "path of a PEM file, or none: the machine's own",
     )
     cache_durable: bool | None = _choice(
         "auto",
         {"auto": None, "yes": True, "no": False},
-        "Whether Redis fsyncs before it answers; auto asks it on each connection. Say yes only "
-        "where CONFIG is forbidden and a provider promises it.",
+        "Whether Redis fsyncs before it replies. auto reads this from the server on each "
+        "connection; set yes only if the provider forbids CONFIG and guarantees durability.",
     )
 
     # --- process ---
@@ -132,29 +132,30 @@ class Settings:
         1,
         1,
         64,
-        "API processes that share `API_PORT`, best as many as there are cores to spare for them.",
+        "Number of API processes that share `API_PORT`. Use one for each core that is free for "
+        "them.",
     )
     api_process_port: int = _count(
         0,
         0,
         65535,
-        "Port, on `API_HOST`, on which the first API process serves its own metrics and health; "
-        "the second does on the next one, and so on; 0: none.",
+        "Port on `API_HOST` where the first API process serves its own metrics and health; each "
+        "further process uses the next port. 0: none.",
     )
     worker_port: int = _count(
-        0, 0, 65535, "Port on which a worker serves its metrics and health, on `API_HOST`; 0: none."
+        0, 0, 65535, "Port on `API_HOST` where a worker serves its metrics and health. 0: none."
     )
     api_fast_lane: bool = _choice(
         "yes",
         {"yes": True, "no": False},
-        "Whether plain requests that place or read one order pass before the web framework. The "
-        "answers are the same without; it takes about twice the time.",
+        "Whether plain requests that place or read one order bypass the web framework. The "
+        "answers are the same; without it they take about twice as long.",
     )
     api_keys: Sequence[ApiKey] = _setting(
         "none",
         lambda text: () if text == "none" else parse_api_keys(text),
-        "API keys that are valid, by their hashes; `polyglot api-keys new` makes one. A file "
-        "(`API_KEYS_FILE`) is read again when it changes.",
+        "Valid API keys, as hashes; `polyglot api-keys new` creates one. A file (`API_KEYS_FILE`) "
+        "is reread when it changes.",
         "name:scopes:hash, with white space between entries, or none",
         masked=lambda text: text if text == "none" else shown_api_keys(text),
     )
@@ -167,14 +168,14 @@ class Settings:
             "write": frozenset({Scope.WRITE}),
             "read,write": frozenset({Scope.READ, Scope.WRITE}),
         },
-        "What clients without an API key may do. auto: read and write if there are no keys, else "
-        "nothing. Operating always needs a key.",
+        "What clients without an API key may do. auto: read and write if no keys are set, "
+        "otherwise nothing. Operating always needs a key.",
     )
     client_rate_limit: Rate | None = _setting(
         "none",
         lambda text: None if text == "none" else parse_rate(text),
-        "Most requests of one client (API key; without one, network address) to one API process; "
-        "above it: 429.",
+        "Maximum request rate of one client (API key, or network address without one) per API "
+        "process; above it: 429.",
         "requests/seconds, like 600/60, or none",
     )
     mv_refresh_schedule: Schedule = _setting(
@@ -186,27 +187,27 @@ class Settings:
     otel_traces_exporter: str = _choice(
         "none",
         {exporter: exporter for exporter in ("none", "otlp")},
-        "Where traces go: nowhere, or by OTLP over HTTP to where the standard variable "
-        "`OTEL_EXPORTER_OTLP_ENDPOINT` says. Requests then pass through the web framework.",
+        "Trace exporter. otlp sends traces over HTTP to the endpoint in the standard variable "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT`; requests then pass through the web framework.",
         shared=True,
     )
     log_level: str = _choice(
         "info",
         {level: level for level in ("debug", "info", "warning", "error")},
-        "Least severe log line that is written; other programs' words for a level are understood.",
+        "Minimum severity of log lines. Other programs' names for a level are accepted.",
         aliases={"trace": "debug", "warn": "warning", "fatal": "error", "critical": "error"},
     )
     log_format: str = _choice(
         "auto",
         {form: form for form in ("auto", "json", "text")},
-        "Form of log lines; auto is text on a terminal and JSON elsewhere.",
+        "Format of log lines. auto: text on a terminal, JSON elsewhere.",
     )
     shutdown_timeout_seconds: float = _seconds(
         20,
         1,
         600,
-        "Longest time from being told to stop until a process has ended; whatever is not done by "
-        "then is cut off, and nothing is lost by it.",
+        "Maximum time from the stop signal to the end of a process. Unfinished work is cut off "
+        "then; no accepted order is lost.",
     )
 
     # --- accepting ---
@@ -214,21 +215,27 @@ class Settings:
     api: ApiLimits = _section(ApiLimits)
 
     live_streams_max: int = _count(
-        64, 1, 10_000, "Pages that one API process keeps up to date; above it: 503."
+        64, 1, 10_000, "Maximum live-page streams per API process; above it: 503."
     )
 
     # --- reading ---
     read_timeout_seconds: float = _seconds(
-        2, 0.1, 60, "Longest a read waits for the record; then: 503."
+        2, 0.1, 60, "Maximum time that a read waits for PostgreSQL; then: 503."
     )
     clean_ttl_seconds: int = _count(
-        86_400, 1, 31_536_000, "How long a persisted order stays in Redis. Dirty ones always stay."
+        86_400,
+        1,
+        31_536_000,
+        "How long a persisted order stays in Redis. Dirty orders do not expire.",
     )
     read_cache_orders: int = _count(
-        100_000, 0, 10_000_000, "Persisted orders kept in each API process's memory; 0: none."
+        100_000, 0, 10_000_000, "Maximum persisted orders in each API process's memory. 0: none."
     )
     read_cache_seconds: float = _seconds(
-        60, 0, 3_600, "How long they are kept there at most; one that is persisted never changes."
+        60,
+        0,
+        3_600,
+        "Maximum time that an order stays in that memory; a persisted order never changes.",
     )
 
     # --- persisting ---
@@ -236,16 +243,16 @@ class Settings:
     sweep_age_seconds: float = _seconds(
         10, 0.1, 3_600, "Age at which an order that is still dirty is persisted from the cache."
     )
-    sweep_interval_seconds: float = _seconds(2, 0.1, 600, "Time between two such sweeps.")
+    sweep_interval_seconds: float = _seconds(2, 0.1, 600, "Time between two sweeps.")
     sweep_batch_orders: int = _count(
-        2_000, 1, 20_000, "About how many orders one sweep step takes."
+        2_000, 1, 20_000, "Approximate number of orders in one sweep step."
     )
     warm_quiet_seconds: float = _seconds(
         60,
         0.1,
         3_600,
-        "Shortest time until a cold cache is warm again; an empty queue for a while longer than "
-        "`DELIVERY_HOLD_SECONDS_MAX` is needed as well.",
+        "Minimum time until a cold cache is warm again. The queue must also be empty for a little "
+        "longer than `DELIVERY_HOLD_SECONDS_MAX`.",
     )
 
     # --- indexing ---
@@ -256,30 +263,35 @@ class Settings:
         3_600,
         0,
         31_536_000,
-        "Time from the end of one audit of all stores to the beginning of the next, in one worker "
-        "at a time; 0: none.",
+        "Time between the end of one audit of all stores and the start of the next, in one worker "
+        "at a time. 0: none.",
     )
     audit_orders_per_second: int = _count(
-        20_000, 1, 10_000_000, "Most orders and cache entries that it compares in a second."
+        20_000, 1, 10_000_000, "Maximum orders and cache entries that an audit compares per second."
     )
 
     # --- connections ---
-    postgres_pool_size: int = _count(8, 1, 500, "Most PostgreSQL connections of one process.")
-    postgres_connect_timeout_seconds: float = _seconds(3, 0.1, 60, "Longest one connect takes.")
-    postgres_statement_timeout_seconds: float = _seconds(
-        10, 0.1, 600, "Longest one statement takes (refresh and migrations have their own)."
+    postgres_pool_size: int = _count(8, 1, 500, "Maximum PostgreSQL connections per process.")
+    postgres_connect_timeout_seconds: float = _seconds(
+        3, 0.1, 60, "Maximum time to connect to PostgreSQL."
     )
-    redis_connect_timeout_seconds: float = _seconds(2, 0.1, 60, "Longest one connect takes.")
+    postgres_statement_timeout_seconds: float = _seconds(
+        10,
+        0.1,
+        600,
+        "Maximum time for one statement; refreshes and migrations have their own limits.",
+    )
+    redis_connect_timeout_seconds: float = _seconds(2, 0.1, 60, "Maximum time to connect to Redis.")
     redis_command_timeout_seconds: float = _seconds(
-        2, 0.1, 60, "Longest wait for a reply before the connection counts as lost."
+        2, 0.1, 60, "Maximum wait for a reply; then the connection counts as lost."
     )
     queue_connect_timeout_seconds: float = _seconds(
-        3, 0.1, 60, "Longest one connect to RabbitMQ takes."
+        3, 0.1, 60, "Maximum time to connect to RabbitMQ."
     )
     queue_publish_timeout_seconds: float = _seconds(
-        3, 0.1, 60, "Longest wait for RabbitMQ's confirm."
+        3, 0.1, 60, "Maximum wait for RabbitMQ's publisher confirm."
     )
-    search_timeout_seconds: float = _seconds(2, 0.1, 60, "Longest one search takes; then: 503.")
+    search_timeout_seconds: float = _seconds(2, 0.1, 60, "Maximum time for one search; then: 503.")
 
     # --- HTTP ---
     front: FrontSettings = _section(FrontSettings)
