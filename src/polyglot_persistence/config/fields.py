@@ -77,8 +77,9 @@ def hidden(text: str) -> str:
     return text if text == "none" else "***"
 
 
-def count(default: int, low: int, high: int, doc: str) -> Any:
+def count(default: int, bounds: tuple[int, int], doc: str) -> Any:
     """Return a field for a whole number."""
+    low, high = bounds
 
     def parse(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,12}", text) or not low <= int(text) <= high:
@@ -88,8 +89,9 @@ def count(default: int, low: int, high: int, doc: str) -> Any:
     return setting(str(default), parse, doc, f"{low} to {high}")
 
 
-def seconds(default: float, low: float, high: float, doc: str) -> Any:
+def seconds(default: float, bounds: tuple[float, float], doc: str) -> Any:
     """Return a field for a time."""
+    low, high = bounds
 
     def parse(text: str) -> float:
         try:
