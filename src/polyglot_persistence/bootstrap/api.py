@@ -90,7 +90,6 @@ async def serve_orders(process: ApiProcess, settings: Settings, stop: asyncio.Ev
     stores = observed(connect(settings))
     clock = SystemClock()
     api = Api(settings, stores, clock)
-    limits = http_limits(settings)
     served = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -100,19 +99,12 @@ async def serve_orders(process: ApiProcess, settings: Settings, stop: asyncio.Ev
                 tasks.create_task(loop)
             if process.own is not None:
                 tasks.create_task(
-                    serve_itself(
-                        api.health,
-                        api.access,
-                        process.own,
-                        limits=limits,
-                        front=api.front,
-                        stop=served,
-                    )
+                    serve_itself(settings, api.health, api.access, process.own, served)
                 )
             await serve(
                 api.app(stop),
                 process.shared,
-                limits=limits,
+                limits=http_limits(settings),
                 protocol=api.protocol(),
                 front=api.front,
                 shutdown=stop,

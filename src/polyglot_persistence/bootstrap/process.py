@@ -14,12 +14,11 @@ import uvloop
 
 from polyglot_persistence import tracing
 from polyglot_persistence.api.app import build_process_app
-from polyglot_persistence.api.protocol.front import Front
 from polyglot_persistence.api.protocol.server import serve
 from polyglot_persistence.api.web.access import Access
+from polyglot_persistence.bootstrap.boundary import front_of
 from polyglot_persistence.bootstrap.stores import Stores
 from polyglot_persistence.config import Settings
-from polyglot_persistence.config.http import HttpLimits
 from polyglot_persistence.errors import ConfigurationError, PolyglotError
 from polyglot_persistence.flows.reading.cold_cache import found_epoch
 from polyglot_persistence.flows.watch.health import HealthFlow
@@ -94,19 +93,18 @@ def serving(log: ComponentLogger, **where: Any) -> None:
 
 
 async def serve_itself(
+    settings: Settings,
     health: HealthFlow,
     access: Access,
     listener: socket.socket,
-    *,
-    limits: HttpLimits,
-    front: Front,
     stop: asyncio.Event,
 ) -> None:
     """Serve this process's own metrics and health, also while no store is there, until stopped."""
+    front = front_of(settings)
     await serve(
         build_process_app(health, access, front),
         listener,
-        limits=replace(limits, connections_max=OWN_CONNECTIONS_MAX),
+        limits=replace(settings.http, connections_max=OWN_CONNECTIONS_MAX),
         shutdown=stop,
         graceful_seconds=HANG_UP_SECONDS,
         front=front,

@@ -1,6 +1,7 @@
 """The commands."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,13 @@ _port = click.option(
     show_default="API_PORT, or 8080",
     help="Port the API listens on.",
 )
+_data_dir = partial(
+    click.option,
+    "--data-dir",
+    type=_Directory(file_okay=False, path_type=Path),
+    show_default=True,
+    help="Data directory; created if missing.",
+)
 _parent_fd = click.option("--parent-fd", type=int, hidden=True)
 """What `polyglot up` reads, see processes/heartbeat.py."""
 
@@ -116,13 +124,7 @@ _parent_fd = click.option("--parent-fd", type=int, hidden=True)
     show_default=True,
     help="Orders per second.",
 )
-@click.option(
-    "--data-dir",
-    type=_Directory(file_okay=False, path_type=Path),
-    default=Path(".demo"),
-    show_default=True,
-    help="Data directory; created if missing.",
-)
+@_data_dir(default=Path(".demo"))
 @click.option("--open/--no-open", "opens_page", default=True, help="Open the page in a browser.")
 def demo(port: int | None, rate: float, data_dir: Path, *, opens_page: bool) -> None:
     """Run everything on this machine, send real orders to it, and open a page to watch them.
@@ -167,13 +169,7 @@ def demo(port: int | None, rate: float, data_dir: Path, *, opens_page: bool) -> 
 )
 @_port
 @click.option("--host", show_default=f"API_HOST, or {LOOPBACK}", help="Address the API listens on.")
-@click.option(
-    "--data-dir",
-    type=_Directory(file_okay=False, path_type=Path),
-    default=Path(".data"),
-    show_default=True,
-    help="Data directory; created if missing.",
-)
+@_data_dir(default=Path(".data"))
 def up(port: int | None, host: str | None, data_dir: Path) -> None:
     """Run everything on this machine until Ctrl-C or SIGTERM.
 

@@ -226,12 +226,8 @@ class EmbeddedPostgres(BundledServer):
             stdin.seek(0)
             await self.child.run(
                 [
-                    *(
-                        install / "bin" / "postgres",
-                        "--single",
-                        "-D",
-                        self._directory.path / cluster,
-                    ),
+                    *(install / "bin" / "postgres", "--single"),
+                    *("-D", self._directory.path / cluster),
                     *("-c", "exit_on_error=on", "-c", "log_checkpoints=off", "template1"),
                 ],
                 bare_environment(),
