@@ -61,7 +61,7 @@ async def keep_keys_current(settings: Settings, access: Access, stop: asyncio.Ev
         return
     known = KeyList(settings.api_keys, [])
 
-    async def look() -> bool:
+    async def look() -> None:
         nonlocal known
         before, known = known, read_api_keys(path)
         if known.keys != before.keys:
@@ -77,6 +77,5 @@ async def keep_keys_current(settings: Settings, access: Access, stop: asyncio.Ev
                     keys=len(known.keys),
                     faults=known.faults[:FAULTS_LOGGED_MAX],
                 )
-        return False
 
     await repeat("api_keys", look, stop, interval_seconds=KEYS_INTERVAL_SECONDS)

@@ -133,16 +133,10 @@ class Api:
         self._clock = clock
         self.access = access_of(settings, self._clock)
         self.front = front_of(settings)
-        self._cache_breaker = Breaker("cache", stores.cache.ping)
-        self._queue_breaker = Breaker("queue", stores.queue.ping)
-        self._record_breaker = Breaker("record", stores.store.ping)
-        self._search_breaker = Breaker("search", stores.search.ping)
-        self._breakers = (
-            self._cache_breaker,
-            self._queue_breaker,
-            self._record_breaker,
-            self._search_breaker,
-        )
+        self._breakers = {
+            name: Breaker(name, store.ping) for name, store in stores.pingable().items()
+        }
+        self._cache_breaker, self._queue_breaker = self._breakers["cache"], self._breakers["queue"]
         self._reads = ReadFlow(
             stores.cache,
             stores.store,
@@ -224,20 +218,19 @@ class Api:
             return Connection
         return fast_lane(self.hot_routes())
 
-    async def probe(self) -> bool:
+    async def probe(self) -> None:
         """Ask the stores that failed whether they are well again."""
         await self._cache_breaker.probe()
         await self._queue_breaker.probe()
-        return False
 
-    async def look_at_backlog(self) -> bool:
+    async def look_at_backlog(self) -> None:
         """See the backlog shrink although nobody commits, and the queue where it is what counts."""
         is_cached = not self._cache_breaker.is_open
         try:
             dirty = (await self._stores.cache.backlog()).orders if is_cached else None
         except PolyglotError as error:  # above its bound nobody commits, and so nobody else sees it
             self._cache_breaker.failed(error)
-            return False
+            return
         self._commit.backlog_seen(dirty)
         if is_cached and not self._commit.relies_on_queue:
             self._commit.queue_depth_seen(None)
@@ -246,16 +239,14 @@ class Api:
                 self._commit.queue_depth_seen(await self._stores.queue.ready())
             except PolyglotError as error:  # the bound stays as it was last seen
                 self._queue_breaker.failed(error)
-        return False
 
-    async def watch(self) -> bool:
-        """Look at the stores of which no order tells whether they are there."""
-        await asyncio.gather(self._record_breaker.look(), self._search_breaker.look())
-        return False
+    async def watch(self) -> None:
+        """Ping the stores whose absence no order would show."""
+        await asyncio.gather(self._breakers["record"].look(), self._breakers["search"].look())
 
     def notices(self) -> Headers:
         """Return the header that every answer carries while a store is away."""
-        away = [breaker.store for breaker in self._breakers if breaker.is_open]
+        away = [breaker.store for breaker in self._breakers.values() if breaker.is_open]
         return ((b"x-degraded", ", ".join(away).encode()),) if away else ()
 
     async def drain(self) -> None:

@@ -57,8 +57,8 @@ _FILTERS = (
     click.option(
         "--stage", type=click.Choice([stage.value for stage in Stage]), help="Failed in this stage."
     ),
-    click.option("--order", type=click.UUID, metavar="ID", help="Of the order ID."),
-    click.option("--unit", type=click.UUID, metavar="ID", help="Of the bulk ID."),
+    click.option("--order", "order_id", type=click.UUID, metavar="ID", help="Of the order ID."),
+    click.option("--unit", "unit_id", type=click.UUID, metavar="ID", help="Of the bulk ID."),
     click.option(
         "--since", callback=_moment, metavar="MOMENT", help="Last failed at or after MOMENT (UTC)."
     ),
@@ -78,14 +78,7 @@ def _chosen(filters: Mapping[str, Any]) -> LetterFilter:
     reason, stage = filters["reason"], filters["stage"]
     if reason is not None and not _REASON.fullmatch(reason):
         raise click.UsageError("--reason: empty, or with a character that no reason contains")
-    return LetterFilter(
-        reason,
-        None if stage is None else Stage(stage),
-        filters["order"],
-        filters["unit"],
-        filters["since"],
-        filters["until"],
-    )
+    return LetterFilter(**{**filters, "stage": None if stage is None else Stage(stage)})
 
 
 @click.group(

@@ -47,9 +47,8 @@ async def audit_forever(
     `interval_seconds` pass between the end of one audit and the beginning of the next.
     """
 
-    async def step() -> bool:
+    async def step() -> None:
         await flow.run(throttle, repaired=UNATTENDED)
-        return False
 
     await pause(stop, min(interval_seconds, FIRST_AFTER_SECONDS))
     await repeat_as_leader(store, "auditor", step, stop, interval_seconds=interval_seconds)
@@ -58,10 +57,9 @@ async def audit_forever(
 async def add_up_forever(count: FreshnessCount, record: AuditedRecord, stop: asyncio.Event) -> None:
     """Add this process's counts to those of all, until stopped."""
 
-    async def step() -> bool:
+    async def step() -> None:
         await count.add_up(record)
         observe(await record.freshness())
-        return False
 
     await repeat("freshness", step, stop, interval_seconds=ADD_UP_SECONDS)
     with contextlib.suppress(PolyglotError):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from functools import partial
 
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.projections.first_index import FirstIndex
@@ -53,11 +54,7 @@ async def rebuild_forever(
     interval_seconds: float,
 ) -> None:
     """Look at the index again and again, and build it in one process at a time, until stopped."""
-
-    async def step() -> bool:
-        await _build_if_needed(flow, first, store, stop)
-        return False
-
+    step = partial(_build_if_needed, flow, first, store, stop)
     with contextlib.suppress(_StoppedError):
         await repeat(LOOP, step, stop, interval_seconds=interval_seconds)
 

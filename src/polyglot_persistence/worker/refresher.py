@@ -20,11 +20,10 @@ async def refresh_forever(
     """
     due = clock.now()
 
-    async def step() -> bool:
+    async def step() -> None:
         nonlocal due
         if clock.now() >= due:
             await flow.refresh(trigger="schedule")
             due = schedule.next_after(clock.now())
-        return False
 
     await repeat_as_leader(store, "refresher", step, stop, interval_seconds=LOOK_INTERVAL_SECONDS)
