@@ -83,7 +83,7 @@ class BatchHistogram(Collector):
         self._sum += sum(ordered)
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
-        """Return the histogram as it is now."""
+        """Return the current histogram."""
         bounds = [*map(str, self._bounds), "+Inf"]
         buckets = list(zip(bounds, accumulate(self._counts), strict=True))
         yield HistogramMetricFamily(
@@ -122,7 +122,7 @@ class RequestHistogram(Collector):
         cell[-1] += value
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
-        """Return the histogram as it is now."""
+        """Return the current histogram."""
         family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
         bounds = [*map(str, self._bounds), "+Inf"]
         for labels, cell in self._cells.items():
@@ -192,7 +192,7 @@ INDEX_LAG_SECONDS = _batch_histogram(
 DEAD_LETTERED = _counter("polyglot_dead_letters", "Dead letters written, by stage.", ["stage"])
 DEAD_LETTERS_WAITING = _gauge(
     "polyglot_dead_letters_waiting",
-    "Dead letters that nobody has replayed or discarded; counted up to 10,000.",
+    "Dead letters neither replayed nor discarded; counted up to 10,000.",
 )
 DEAD_LETTERS_HANDLED = _counter(
     "polyglot_dead_letters_handled",
@@ -279,7 +279,7 @@ def logger(component: str) -> ComponentLogger:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; whatever a user wrote stays inside a JSON string, and is inert."""
+    """One JSON object per line; user input stays inside a JSON string, escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -287,7 +287,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TerminalFormatter(logging.Formatter):
-    """The same fields, for a person to read.
+    """The same fields as readable text.
 
     Lines of a traceback are indented, so that none of them can pass for a line of the log.
     """
@@ -313,7 +313,7 @@ _LIVE = re.compile(
 
 
 def _inert(text: str) -> str:
-    """Return a line that only shows on a terminal; what it would obey is written as in JSON."""
+    """Return the line with characters that control a terminal escaped as in JSON."""
     return _LIVE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -352,9 +352,9 @@ def set_up_logging(level: str, form: str, stream: TextIO | None = None) -> None:
 
 
 def drop_stdout() -> None:
-    """Let go of a standard output that cannot be written to: a full disk, a reader that has gone.
+    """Redirect an unwritable standard output (full disk, closed pipe) to the null device.
 
-    What is left to be written would be tried once more when the interpreter ends.
+    Otherwise the interpreter would try to flush it again when it ends.
     """
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())

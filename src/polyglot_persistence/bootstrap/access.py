@@ -1,4 +1,4 @@
-"""Who may ask a process, as the settings say it, and say it again when their file changes."""
+"""Access to a process by the settings, and again when their file of API keys changes."""
 
 import asyncio
 
@@ -40,7 +40,7 @@ def access_of(settings: Settings, clock: Clock) -> Access:
 
 
 def warn_of_strangers(settings: Settings) -> None:
-    """Log a warning if anybody who reaches the API from another machine may place orders."""
+    """Log a warning if any client on another machine may place orders without a key."""
     if Scope.WRITE in settings.scopes_without_key and not is_loopback(settings.api_host):
         _log.warning(
             "anybody_may_place_orders",
@@ -51,7 +51,7 @@ def warn_of_strangers(settings: Settings) -> None:
 
 
 async def keep_keys_current(settings: Settings, access: Access, stop: asyncio.Event) -> None:
-    """Accept the keys of the settings' file, if they come from one, as it is now.
+    """Keep the accepted keys those of the settings' file, if there is one, until stopped.
 
     Fails closed: an entry that cannot be read is no key, and a file that is missing or empty holds
     none. The other entries count all the same.

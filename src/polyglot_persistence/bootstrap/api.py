@@ -86,7 +86,7 @@ def api_processes(settings: Settings) -> Sequence[ApiProcess]:
 
 
 async def serve_orders(process: ApiProcess, settings: Settings, stop: asyncio.Event) -> None:
-    """Serve until told to stop; then answer and commit everything that was taken."""
+    """Serve until stopped; then answer and commit everything that was submitted."""
     stores = observed(connect(settings))
     clock = SystemClock()
     api = Api(settings, stores, clock)
@@ -168,7 +168,7 @@ class Api:
         )
 
     def loops(self, ended: asyncio.Event) -> Sequence[Coroutine[Any, Any, None]]:
-        """Return what runs in the background until the process has ended."""
+        """Return the background loops, which run until the process has ended."""
         return (
             prepare(self._stores, self._clock, ended),
             repeat("probe", self.probe, ended, interval_seconds=PROBE_INTERVAL_SECONDS),
@@ -204,7 +204,7 @@ class Api:
         )
 
     def hot_routes(self) -> HotRoutes:
-        """Return what answers plain requests for the two hot routes."""
+        """Return the handlers of plain requests for the two hot routes."""
         return HotRoutes(
             self._accept,
             self._reads,
@@ -213,22 +213,22 @@ class Api:
         )
 
     def protocol(self) -> type[Connection]:
-        """Return what speaks HTTP: with the lane for the hot routes, or without."""
+        """Return the HTTP protocol, with the fast lane for the hot routes if it is on."""
         if tracing.is_on() or not self._settings.api_fast_lane:
             return Connection
         return fast_lane(self.hot_routes())
 
     async def probe(self) -> None:
-        """Ask the stores that failed whether they are well again."""
+        """Ping the stores that failed."""
         await self._cache_breaker.probe()
         await self._queue_breaker.probe()
 
     async def look_at_backlog(self) -> None:
-        """See the backlog shrink although nobody commits, and the queue where it is what counts."""
+        """Measure the backlog, and the queue's depth where the bound depends on it."""
         is_cached = not self._cache_breaker.is_open
         try:
             dirty = (await self._stores.cache.backlog()).orders if is_cached else None
-        except PolyglotError as error:  # above its bound nobody commits, and so nobody else sees it
+        except PolyglotError as error:  # above its bound no commit would notice
             self._cache_breaker.failed(error)
             return
         self._commit.backlog_seen(dirty)

@@ -37,13 +37,13 @@ a worker, and of an API that takes bulks, at Python's own threshold of 700. This
 batches of 2,000 hold; 50,000 gain nothing more, and keep longer what is in cycles."""
 
 HANG_UP_SECONDS = 1.0
-"""For a look at the process's own metrics that is under way when all else has ended."""
+"""For a request to the process's own port that is under way when everything else has ended."""
 
 OWN_CONNECTIONS_MAX = 32
 """To that port, for Prometheus and probes."""
 
 CUT_SECONDS = 2.0
-"""How long a process that is cut off may take to close its connections."""
+"""Maximum time for a process that is cut off to close its connections."""
 
 
 def run(
@@ -123,15 +123,15 @@ async def watch_stores(stores: Stores, clock: Clock, stop: asyncio.Event) -> Non
 async def _in_time(
     process: Coroutine[Any, Any, None], stop: asyncio.Event, timeout_seconds: float
 ) -> None:
-    """Await a process; once it is told to stop, for so long, and then cut it off.
+    """Await a process; cut it off if it has not ended within the timeout after `stop`.
 
     Everything that was acknowledged is in a store that outlives the process, so a cut loses
-    nothing; and who was told to stop must have ended before it is killed.
+    nothing, and the process ends before its supervisor kills it.
     """
     running = asyncio.create_task(process)
-    told = asyncio.create_task(stop.wait())
-    await asyncio.wait((running, told), return_when=asyncio.FIRST_COMPLETED)
-    told.cancel()
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
     if not running.done():
         await asyncio.wait((running,), timeout=timeout_seconds)
     if not running.done():
@@ -145,7 +145,7 @@ async def _in_time(
 
 
 async def prepare(stores: Stores, clock: Clock, stop: asyncio.Event) -> None:
-    """Bring schema and cache epoch into being, as soon as the stores let us.
+    """Create schema and cache epoch as soon as the stores answer.
 
     A worker takes no message before: the epoch's proof of a fresh installation rests on that.
     """

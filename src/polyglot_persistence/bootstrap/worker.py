@@ -35,7 +35,7 @@ _log = logger("worker")
 
 
 async def work(parent: Parent, settings: Settings, stop: asyncio.Event) -> None:
-    """Persist, index, sweep, warm and refresh until told to stop.
+    """Persist, index, sweep, warm and refresh until stopped.
 
     On `worker_port` it serves its metrics and health meanwhile, also while no store is there. Once
     it consumes, it announces so to its parent.
@@ -65,7 +65,7 @@ async def work(parent: Parent, settings: Settings, stop: asyncio.Event) -> None:
 
 
 async def work_on(settings: Settings, stores: Stores, clock: Clock, stop: asyncio.Event) -> None:
-    """Do a worker's whole work on any stores, by any clock, until told to stop."""
+    """Do a worker's whole work on any stores, by any clock, until stopped."""
     await _Worker(settings, stores, clock).run(stop)
 
 

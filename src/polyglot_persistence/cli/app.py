@@ -25,7 +25,7 @@ SECTIONS = {
     "For operators": ("search", "audit", "sales", "dead-letters", "api-keys"),
     "About this program": ("config", "completion", "version"),
 }
-"""Every command, in the order in which somebody meets them."""
+"""Every command, in the order in which a new user needs them."""
 
 
 def _address(settings: "Settings", host: str | None, port: int | None) -> tuple[str, int]:
@@ -182,7 +182,7 @@ def up(port: int | None, host: str | None, data_dir: Path) -> None:
     from polyglot_persistence.embedded.supervisor import up as run
     from polyglot_persistence.telemetry import set_up_logging
 
-    settings = settings_in_effect()  # a wrong limit is better told now than by two processes
+    settings = settings_in_effect()  # report a wrong setting here, once, before two processes do
     set_up_logging(settings.log_level, settings.log_format)
     host, port = _address(settings, host, port)
     asyncio.run(

@@ -379,7 +379,7 @@ _HEAD = ("ID", "STAGE", "ATTEMPTS", "LAST", "ORDER", "REASON")
 
 
 def _operator() -> Any:
-    """Return who runs this command, as the log says it."""
+    """Return the operator for the log: the user who runs this command."""
     import getpass
 
     from polyglot_persistence.flows.behind.dead_letters import Operator
@@ -391,7 +391,7 @@ def _operator() -> Any:
 
 
 def _is_asked() -> bool:
-    """Whether somebody is there to be asked; a script has to know what it does."""
+    """Whether a person can be asked; a script is not asked."""
     return sys.stdin.isatty()
 
 

@@ -3,8 +3,8 @@
 A setting's environment variable is its field's name in upper case. A limit is a field like any
 other; how limits depend on one another is in `_AT_MOST`. `docs/ops.md` lists the same table.
 
-Invariant: a `Settings` that exists is valid; whoever gets a value from it need not check again.
-Invariant: no password that anybody set is in a `repr`, an error's text or a `Described`.
+Invariant: a `Settings` that exists is valid; its values need no further check.
+Invariant: no password is in a `repr`, an error's text or a `Described`.
 Invariant: no setting is read anywhere else; flows and loops get values or their own section, never
 this object.
 """
@@ -337,7 +337,7 @@ class Settings:
 
 
 class Described(NamedTuple):
-    """One setting, for people: never a secret in it."""
+    """One setting, for people; contains no secret."""
 
     name: str
     value: str

@@ -16,7 +16,7 @@ async def refresh_forever(
 ) -> None:
     """Refresh whenever it is due, until stopped.
 
-    The first refresh comes at once: what fell due while nobody was running is overdue.
+    The first refresh is immediate: a refresh that fell due while no worker ran is overdue.
     """
     due = clock.now()
 
