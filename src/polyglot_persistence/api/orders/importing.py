@@ -26,7 +26,6 @@ operate the service, and so restore what was exported.
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -72,6 +71,7 @@ from polyglot_persistence.errors import (
 )
 from polyglot_persistence.flows.intake.accept import AcceptFlow, ImportLine
 from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.runtime.pauses import Pauses
 
 ERRORS_MAX = 100
 """Rejected lines that the answer lists."""
@@ -323,7 +323,7 @@ class _Import:
             ConflictError: the body begins with a line that its id contradicts; nothing is stored.
         """
         deadline = self._clock.monotonic() + self._wait_seconds
-        pause = PAUSE_FIRST_SECONDS
+        pauses = Pauses(PAUSE_FIRST_SECONDS, PAUSE_LAST_SECONDS)
         todo, self._pending = self._pending, []
         while todo or self.revoked.is_set():
             if self.revoked.is_set():
@@ -331,13 +331,12 @@ class _Import:
             todo, cause = await self._accept_once(todo)
             if cause is None:
                 return
+            pause = pauses.next()
             if self._clock.monotonic() + pause > deadline:
                 raise _StoppedError(cause, todo)
             if self._stopping.is_set():
                 raise _StoppedError(refused("the server is about to stop"), todo)
-            # Jitter, so that imports that were refused together do not come back together.
-            await self._clock.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
-            pause = min(pause * 2, PAUSE_LAST_SECONDS)
+            await self._clock.sleep(pause)
 
     async def _accept_once(
         self, todo: Sequence[_Pending]
