@@ -10,8 +10,10 @@ from openapi_spec_validator import validate
 
 from polyglot_persistence.api.dead_letters.handlers import DeadLetterRoutes
 from polyglot_persistence.api.openapi import describe
-from polyglot_persistence.api.orders.handlers import OrderRoutes, accepted_reply
+from polyglot_persistence.api.orders.handlers import OrderRoutes
 from polyglot_persistence.api.orders.importing import ImportRoute
+from polyglot_persistence.api.orders.replies import accepted_reply
+from polyglot_persistence.api.orders.schemas import AcceptedOut
 from polyglot_persistence.api.routes import Handlers, Route, route_table
 from polyglot_persistence.api.sales.handlers import SalesRoutes
 from polyglot_persistence.api.search.handlers import SearchRoutes
@@ -19,7 +21,6 @@ from polyglot_persistence.api.service.dashboard.page import PageRoutes
 from polyglot_persistence.api.service.handlers import ServiceRoutes
 from polyglot_persistence.api.service.live import LiveRoute
 from polyglot_persistence.api.web.replies import encode_json
-from polyglot_persistence.api.web.schemas import AcceptedOut
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.domain.order import new_id
 

@@ -10,7 +10,6 @@ from starlette.routing import Router
 from starlette.types import ASGIApp
 
 from polyglot_persistence import tracing
-from polyglot_persistence.api import descriptions as about
 from polyglot_persistence.api.dead_letters.handlers import DeadLetterRoutes
 from polyglot_persistence.api.openapi import describe
 from polyglot_persistence.api.orders.handlers import OrderRoutes
@@ -20,13 +19,14 @@ from polyglot_persistence.api.protocol.front import ANY_FRONT, Front
 from polyglot_persistence.api.routes import Handlers, Route, route_table
 from polyglot_persistence.api.sales.handlers import SalesRoutes
 from polyglot_persistence.api.search.handlers import SearchRoutes
+from polyglot_persistence.api.service import descriptions as about_service
 from polyglot_persistence.api.service.dashboard.page import PageRoutes
 from polyglot_persistence.api.service.handlers import ServiceRoutes
 from polyglot_persistence.api.service.live import LiveRoute
 from polyglot_persistence.api.web.access import Access
 from polyglot_persistence.api.web.endpoint import Endpoint, Method, no_route
+from polyglot_persistence.api.web.measuring import Traced
 from polyglot_persistence.api.web.replies import encode_json
-from polyglot_persistence.api.web.server_spans import Traced
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.flows.behind.dead_letters import DeadLetterFlow
 from polyglot_persistence.flows.intake.accept import AcceptFlow
@@ -112,9 +112,9 @@ def build_process_app(health: HealthFlow, access: Access, front: Front = ANY_FRO
     service = ServiceRoutes(health)
     return _router(
         [
-            Route("GET", "/metrics", Scope.READ, service.metrics, about.METRICS),
-            Route("GET", "/health/live", Scope.PUBLIC, service.live, about.LIVE),
-            Route("GET", "/health/ready", Scope.PUBLIC, service.ready, about.READY),
+            Route("GET", "/metrics", Scope.READ, service.metrics, about_service.METRICS),
+            Route("GET", "/health/live", Scope.PUBLIC, service.live, about_service.LIVE),
+            Route("GET", "/health/ready", Scope.PUBLIC, service.ready, about_service.READY),
         ],
         access,
         front,

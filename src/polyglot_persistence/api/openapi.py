@@ -9,14 +9,14 @@ from typing import Any
 
 import msgspec
 
-from polyglot_persistence.api.descriptions import (
+from polyglot_persistence.api.routes import Route
+from polyglot_persistence.api.web.descriptions import (
     HEADERS,
     Answer,
     Content,
     Operation,
     Parameter,
 )
-from polyglot_persistence.api.routes import Route
 from polyglot_persistence.api.web.problems import (
     FORBIDDEN,
     HEAD_TOO_LARGE,

@@ -2,28 +2,37 @@
 
 from typing import Any
 
+from polyglot_persistence.api.dead_letters import schemas as s
 from polyglot_persistence.api.dead_letters.handlers import (
     ACTION_SECONDS,
     PAGE_LETTERS,
     PAGE_LETTERS_MAX,
     REASON_CHARACTERS_MAX,
 )
-from polyglot_persistence.api.descriptions import JSON, Answer, Content, Operation, Parameter
 from polyglot_persistence.api.web import problems as p
-from polyglot_persistence.api.web import schemas as s
+from polyglot_persistence.api.web.descriptions import (
+    BODY_PROBLEMS,
+    JSON,
+    MOMENT,
+    ORDER_ID,
+    READ_PROBLEMS,
+    WRITE_PROBLEMS,
+    Answer,
+    Content,
+    Operation,
+    Parameter,
+)
 
-_ID = "0199f0c1-7a42-7c31-9d0e-3f5b8c2a1e04"
-_MOMENT = "2026-01-31T12:00:00Z"
 _REASON = "PostgreSQL can never hold this value: numeric field overflow (22003)"
 _LETTER: dict[str, Any] = {
     "id": 17,
-    "order_id": _ID,
-    "unit_id": _ID,
+    "order_id": ORDER_ID,
+    "unit_id": ORDER_ID,
     "stage": "persist",
     "reason": _REASON,
     "attempts": 1,
-    "first_at": _MOMENT,
-    "last_at": _MOMENT,
+    "first_at": MOMENT,
+    "last_at": MOMENT,
 }
 _PERSISTED = {
     "persisted": 1,
@@ -47,8 +56,6 @@ _SOME = (
     f"{ACTION_SECONDS:g} s; then `next_cursor` is there, and the same body with it as `cursor` "
     "goes on. "
 )
-_ACTION_PROBLEMS = (p.UNAVAILABLE, p.UNKNOWN_OUTCOME)
-_BODY_PROBLEMS = (p.MALFORMED, p.TOO_SLOW, p.TOO_LARGE, p.UNSUPPORTED_MEDIA, p.INVALID)
 _LETTER_ID = Parameter(
     "id",
     "path",
@@ -104,13 +111,13 @@ LIST = Operation(
                     "letters": [_LETTER],
                     "total": 1,
                     "groups": [
-                        {"stage": "persist", "reason": _REASON, "letters": 1, "last_at": _MOMENT}
+                        {"stage": "persist", "reason": _REASON, "letters": 1, "last_at": MOMENT}
                     ],
                 },
             ),
         )
     },
-    (p.MALFORMED, p.UNAVAILABLE),
+    READ_PROBLEMS,
     parameters=(
         *_FILTERS,
         _filter(
@@ -154,8 +161,8 @@ REPLAY = Operation(
     f"Tries to persist, or to index, the order again. {_UNIT}What fails again is kept, with one "
     f"more attempt and the reason of now. {_AGAIN}",
     {200: Answer("What became of it.", Content(JSON, s.ActionOut, _PERSISTED))},
-    (p.MALFORMED, p.NOT_FOUND, *_ACTION_PROBLEMS),
-    problem_type=p.ActionProblem,
+    (p.MALFORMED, p.NOT_FOUND, *WRITE_PROBLEMS),
+    problem_type=s.ActionProblem,
     parameters=(_LETTER_ID,),
 )
 DISCARD = Operation(
@@ -166,8 +173,8 @@ DISCARD = Operation(
     f"{_UNIT}What the cache still has as "
     f"not yet persisted is kept. {_AGAIN}",
     {200: Answer("What became of it.", Content(JSON, s.ActionOut, _DISCARDED))},
-    (p.MALFORMED, p.NOT_FOUND, *_ACTION_PROBLEMS),
-    problem_type=p.ActionProblem,
+    (p.MALFORMED, p.NOT_FOUND, *WRITE_PROBLEMS),
+    problem_type=s.ActionProblem,
     parameters=(_LETTER_ID,),
 )
 REPLAY_SOME = Operation(
@@ -176,8 +183,8 @@ REPLAY_SOME = Operation(
     "Replay all dead letters that match",
     f"{_SOME}{_UNIT}{_AGAIN}",
     {200: Answer("What became of them.", Content(JSON, s.ActionOut, _PERSISTED))},
-    (*_BODY_PROBLEMS, *_ACTION_PROBLEMS),
-    problem_type=p.ActionProblem,
+    (*BODY_PROBLEMS, p.INVALID, *WRITE_PROBLEMS),
+    problem_type=s.ActionProblem,
     request=Content(JSON, s.DeadLetterChoiceIn, {"stage": "persist", "reason": "overflow"}),
 )
 DISCARD_SOME = Operation(
@@ -186,7 +193,7 @@ DISCARD_SOME = Operation(
     "Discard all dead letters that match",
     f"{_SOME}{_UNIT}{_AGAIN}",
     {200: Answer("What became of them.", Content(JSON, s.ActionOut, _DISCARDED))},
-    (*_BODY_PROBLEMS, *_ACTION_PROBLEMS),
-    problem_type=p.ActionProblem,
+    (*BODY_PROBLEMS, p.INVALID, *WRITE_PROBLEMS),
+    problem_type=s.ActionProblem,
     request=Content(JSON, s.DeadLetterChoiceIn, {"stage": "persist", "reason": "overflow"}),
 )

@@ -18,20 +18,9 @@ import msgspec
 from starlette.requests import Request
 
 from polyglot_persistence import tracing
-from polyglot_persistence.api.web.bodies import BodyReader
-from polyglot_persistence.api.web.endpoint import client_of, own_path, until_revoked
-from polyglot_persistence.api.web.json_text import plain_values, twice
-from polyglot_persistence.api.web.problems import (
-    PROBLEM_HEADERS,
-    UNKNOWN_OUTCOME,
-    ActionProblem,
-    type_uri,
-)
-from polyglot_persistence.api.web.queries import parse_count, parse_moment
-from polyglot_persistence.api.web.replies import Reply, encode_json, json_reply
-from polyglot_persistence.api.web.request_headers import check_json
-from polyglot_persistence.api.web.schemas import (
+from polyglot_persistence.api.dead_letters.schemas import (
     ActionOut,
+    ActionProblem,
     DeadLetterChoiceIn,
     DeadLetterGroupOut,
     DeadLetterOut,
@@ -39,6 +28,17 @@ from polyglot_persistence.api.web.schemas import (
     KeptOut,
     WholeDeadLetterOut,
 )
+from polyglot_persistence.api.web.bodies import BodyReader
+from polyglot_persistence.api.web.endpoint import client_of, own_path, until_revoked
+from polyglot_persistence.api.web.json_text import plain_values, twice
+from polyglot_persistence.api.web.problems import (
+    PROBLEM_HEADERS,
+    UNKNOWN_OUTCOME,
+    type_uri,
+)
+from polyglot_persistence.api.web.queries import parse_count, parse_moment
+from polyglot_persistence.api.web.replies import Reply, encode_json, json_reply
+from polyglot_persistence.api.web.request_headers import check_json
 from polyglot_persistence.domain.dead_letter import DeadLetterRow, LetterFilter, Stage
 from polyglot_persistence.errors import (
     InvalidError,

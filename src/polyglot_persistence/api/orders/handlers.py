@@ -1,41 +1,37 @@
-"""Accepting and reading single orders, bulks and pages of orders.
-
-The pure functions here (with `requests.parse_order` and `problems.problem_reply`) are what the hot
-routes are made of as well, so that the two ways to the same flow cannot answer differently.
-"""
+"""Handlers that accept and read single orders, bulks and pages of orders."""
 
 import asyncio
 import base64
 import binascii
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Literal
 from uuid import UUID
 
-import msgspec
 from starlette.requests import Request
 
-from polyglot_persistence.api.orders.requests import parse_bulk, parse_order
+from polyglot_persistence.api.orders.replies import Stage, accepted_reply, read_reply
+from polyglot_persistence.api.orders.requests import parse_bulk, parse_order, parse_order_id
+from polyglot_persistence.api.orders.schemas import (
+    BulkAcceptedOut,
+    OrderOut,
+    OrderPageOut,
+    OrderStatusOut,
+)
 from polyglot_persistence.api.web.bodies import BodyReader
 from polyglot_persistence.api.web.endpoint import client_of, own_path, prefix_of
 from polyglot_persistence.api.web.queries import parse_count
-from polyglot_persistence.api.web.replies import JSON_HEADERS, Headers, Reply, json_reply
+from polyglot_persistence.api.web.replies import Headers, Reply, json_reply
 from polyglot_persistence.api.web.request_headers import (
     Preference,
     check_json,
     parse_idempotency_key,
     parse_prefer,
 )
-from polyglot_persistence.api.web.schemas import (
-    BulkAcceptedOut,
-    OrderOut,
-    OrderPageOut,
-    OrderStatusOut,
-)
-from polyglot_persistence.domain.order import Order, from_micros, id_text, to_micros
+from polyglot_persistence.domain.order import Order, from_micros, to_micros
 from polyglot_persistence.errors import MalformedError, NotFoundError, UnavailableError
 from polyglot_persistence.flows.intake.accept import Acceptance, AcceptFlow
-from polyglot_persistence.flows.reading.read import OrderStatus, Read, ReadFlow
+from polyglot_persistence.flows.reading.read import OrderStatus, ReadFlow
 from polyglot_persistence.telemetry import logger
 
 _log = logger("api")
@@ -43,54 +39,6 @@ _log = logger("api")
 PAGE_ORDERS = 50
 PAGE_ORDERS_MAX = 200
 _MICROS_BYTES = 8
-_ID_CHARACTERS = 36
-
-Stage: TypeAlias = Literal["processing", "persisted", "dead-lettered"]
-
-HIT_HEADERS: Headers = (*JSON_HEADERS, (b"x-cache", b"HIT"))
-MISS_HEADERS: Headers = (*JSON_HEADERS, (b"x-cache", b"MISS"))
-
-
-def parse_order_id(text: str) -> UUID:
-    """Return the id in an order's path, in the canonical form of 36 characters only.
-
-    Raises:
-        MalformedError: it is no UUID.
-    """
-    if len(text) == _ID_CHARACTERS:
-        try:
-            order_id = msgspec.convert(text, UUID)  # a fifth of the time of UUID(text)
-        except msgspec.ValidationError:
-            pass
-        else:
-            if id_text(order_id) == text.lower().encode():
-                return order_id
-    raise MalformedError("an order's id is a UUID, like 01890a5d-ac96-774b-bcce-b302099a8057")
-
-
-def accepted_reply(
-    order_id: UUID, status: Stage = "processing", headers: Headers = (), prefix: str = ""
-) -> Reply:
-    """Return the answer to an order that is durable now: 201 if it is persisted, else 202."""
-    text = id_text(order_id)
-    location = b"/api/orders/" + text
-    if prefix:
-        location = prefix.encode() + location
-    return (
-        201 if status == "persisted" else 202,
-        (*JSON_HEADERS, (b"location", location), *headers),
-        b'{"order_id":"%b","status":"%b"}' % (text, status.encode()),
-    )
-
-
-def read_reply(read: Read) -> Reply:
-    """Return an order as it was read."""
-    return hit_reply(read.body) if read.hit else (200, MISS_HEADERS, read.body)
-
-
-def hit_reply(body: bytes) -> Reply:
-    """Return an order, given its JSON, that the cache or this process's memory had."""
-    return 200, HIT_HEADERS, body
 
 
 class OrderRoutes:

@@ -39,6 +39,7 @@ from starlette.requests import Request
 
 from polyglot_persistence.api.orders.ndjson import Line, LineSplitter
 from polyglot_persistence.api.orders.requests import parse_import_line
+from polyglot_persistence.api.orders.schemas import ImportOut, ImportProblem, LineErrorOut
 from polyglot_persistence.api.web.bodies import BodyReader, BrokenBodyError, SlowSenderError
 from polyglot_persistence.api.web.endpoint import client_of, may, until_revoked
 from polyglot_persistence.api.web.json_text import foreign_form
@@ -47,7 +48,6 @@ from polyglot_persistence.api.web.problems import (
     MALFORMED,
     PROBLEM_HEADERS,
     TOO_SLOW,
-    ImportProblem,
     Kind,
     detail_of,
     error_headers,
@@ -57,7 +57,6 @@ from polyglot_persistence.api.web.problems import (
 from polyglot_persistence.api.web.queries import parse_count
 from polyglot_persistence.api.web.replies import Reply, encode_json, json_reply
 from polyglot_persistence.api.web.request_headers import check_ndjson, parse_idempotency_key
-from polyglot_persistence.api.web.schemas import ImportOut, LineErrorOut
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.domain.order import derived_id, is_derived
 from polyglot_persistence.errors import (

@@ -18,17 +18,17 @@ from uuid import UUID
 
 import msgspec
 
-from polyglot_persistence.api.web.json_text import Number, plain_values, twice
-from polyglot_persistence.api.web.problems import VIOLATIONS_MAX
-from polyglot_persistence.api.web.schemas import (
+from polyglot_persistence.api.orders.schemas import (
     ORDERS_PER_BULK_MAX,
     BulkIn,
     ImportLineIn,
-    Moment,
     OrderIn,
 )
-from polyglot_persistence.domain.order import parse_amount, parse_name
-from polyglot_persistence.errors import InvalidError, Violation
+from polyglot_persistence.api.web.json_text import Number, plain_values, twice
+from polyglot_persistence.api.web.problems import VIOLATIONS_MAX
+from polyglot_persistence.api.web.schemas import Moment
+from polyglot_persistence.domain.order import id_text, parse_amount, parse_name
+from polyglot_persistence.errors import InvalidError, MalformedError, Violation
 from polyglot_persistence.flows.intake.accept import ImportLine
 
 NameAndAmount: TypeAlias = tuple[str, Decimal]
@@ -80,6 +80,25 @@ def _may_have_more(body: bytes, members: int) -> bool:
 
 
 _Value = TypeVar("_Value")
+
+_ID_CHARACTERS = 36
+
+
+def parse_order_id(text: str) -> UUID:
+    """Return the id in an order's path, in the canonical form of 36 characters only.
+
+    Raises:
+        MalformedError: it is no UUID.
+    """
+    if len(text) == _ID_CHARACTERS:
+        try:
+            order_id = msgspec.convert(text, UUID)  # a fifth of the time of UUID(text)
+        except msgspec.ValidationError:
+            pass
+        else:
+            if id_text(order_id) == text.lower().encode():
+                return order_id
+    raise MalformedError("an order's id is a UUID, like 01890a5d-ac96-774b-bcce-b302099a8057")
 
 
 def parse_order(body: bytes) -> NameAndAmount:

@@ -16,13 +16,8 @@ from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from polyglot_persistence.api.orders.handlers import (
-    accepted_reply,
-    hit_reply,
-    parse_order_id,
-    read_reply,
-)
-from polyglot_persistence.api.orders.requests import parse_order
+from polyglot_persistence.api.orders.replies import accepted_reply, hit_reply, read_reply
+from polyglot_persistence.api.orders.requests import parse_order, parse_order_id
 from polyglot_persistence.api.protocol.heads import Head
 from polyglot_persistence.api.protocol.remote import Remote
 from polyglot_persistence.api.web.access import Access

@@ -5,7 +5,7 @@ Names are written as the Go peer writes them, for people who grep for `X-Cache`.
 
 from http import HTTPStatus
 
-from polyglot_persistence.api.orders.handlers import HIT_HEADERS, MISS_HEADERS
+from polyglot_persistence.api.orders.replies import HIT_HEADERS, MISS_HEADERS
 from polyglot_persistence.api.web.replies import JSON_HEADERS, Headers
 
 STATUS_LINES = {

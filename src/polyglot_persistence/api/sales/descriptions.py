@@ -1,6 +1,6 @@
 """What is published about the routes over the sales."""
 
-from polyglot_persistence.api.descriptions import JSON, Answer, Content, Operation, Parameter
+from polyglot_persistence.api.sales import schemas as s
 from polyglot_persistence.api.sales.handlers import (
     DAYS,
     DAYS_MAX,
@@ -9,13 +9,21 @@ from polyglot_persistence.api.sales.handlers import (
     PRODUCTS,
     PRODUCTS_MAX,
 )
-from polyglot_persistence.api.web import problems as p
-from polyglot_persistence.api.web import schemas as s
+from polyglot_persistence.api.web.descriptions import (
+    JSON,
+    MOMENT,
+    READ_PROBLEMS,
+    WRITE_PROBLEMS,
+    Answer,
+    Content,
+    Operation,
+    Parameter,
+)
+from polyglot_persistence.api.web.schemas import PRODUCT_NAME_SCHEMA
 from polyglot_persistence.domain.periods import Grain
 
 CSV = "text/csv"
 
-_MOMENT = "2026-01-31T12:00:00Z"
 _PERIOD = {
     "start": "2026-01-31T00:00:00+01:00",
     "revenue": 1299.99,
@@ -55,7 +63,7 @@ DASHBOARD = Operation(
             ("X-As-Of",),
         )
     },
-    (p.MALFORMED, p.UNAVAILABLE),
+    READ_PROBLEMS,
     parameters=(
         Parameter(
             "days",
@@ -81,7 +89,7 @@ BY_PERIOD = Operation(
                 JSON,
                 s.SalesOut,
                 {
-                    "as_of": _MOMENT,
+                    "as_of": MOMENT,
                     "by": "day",
                     "tz": "Europe/Berlin",
                     "rows": [_PERIOD],
@@ -91,7 +99,7 @@ BY_PERIOD = Operation(
             alternative=Content(CSV),
         )
     },
-    (p.MALFORMED, p.UNAVAILABLE),
+    READ_PROBLEMS,
     parameters=(
         Parameter(
             "by",
@@ -121,7 +129,7 @@ BY_PERIOD = Operation(
             "product",
             "query",
             "One product only, by its whole name; with UTC days and months.",
-            s.PRODUCT_NAME_SCHEMA,
+            PRODUCT_NAME_SCHEMA,
         ),
         _FORMAT,
         _BOM,
@@ -139,7 +147,7 @@ TOP_PRODUCTS = Operation(
                 JSON,
                 s.TopProductsOut,
                 {
-                    "as_of": _MOMENT,
+                    "as_of": MOMENT,
                     "from": "2026-01-01",
                     "to": "2026-02-01",
                     "products": [_PRODUCT],
@@ -148,7 +156,7 @@ TOP_PRODUCTS = Operation(
             alternative=Content(CSV),
         )
     },
-    (p.MALFORMED, p.UNAVAILABLE),
+    READ_PROBLEMS,
     parameters=(
         Parameter(
             "from",
@@ -177,6 +185,6 @@ REFRESH = Operation(
     "admin",
     "Refresh the materialized view",
     "Concurrently: readers see the old view until the new one is there.",
-    {200: Answer("The view is fresh.", Content(JSON, s.RefreshedOut, {"refreshed_at": _MOMENT}))},
-    (p.UNAVAILABLE, p.UNKNOWN_OUTCOME),
+    {200: Answer("The view is fresh.", Content(JSON, s.RefreshedOut, {"refreshed_at": MOMENT}))},
+    WRITE_PROBLEMS,
 )

@@ -7,11 +7,7 @@ from zoneinfo import ZoneInfo
 
 from starlette.requests import Request
 
-from polyglot_persistence.api.web.bodies import BodyReader
-from polyglot_persistence.api.web.csv import csv_reply, wanted_csv
-from polyglot_persistence.api.web.queries import parse_count, parse_moment
-from polyglot_persistence.api.web.replies import Headers, Reply, json_reply
-from polyglot_persistence.api.web.schemas import (
+from polyglot_persistence.api.sales.schemas import (
     DaySalesOut,
     PeriodOut,
     ProductSalesOut,
@@ -20,6 +16,10 @@ from polyglot_persistence.api.web.schemas import (
     SalesTotalOut,
     TopProductsOut,
 )
+from polyglot_persistence.api.web.bodies import BodyReader
+from polyglot_persistence.api.web.csv import csv_reply, wanted_csv
+from polyglot_persistence.api.web.queries import parse_count, parse_moment
+from polyglot_persistence.api.web.replies import Headers, Reply, json_reply
 from polyglot_persistence.domain.order import parse_name
 from polyglot_persistence.domain.periods import Grain, back, bounds, zone_of
 from polyglot_persistence.errors import InvalidError, MalformedError

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from polyglot_persistence.api.descriptions import JSON, Answer, Content, Operation, Parameter
+from polyglot_persistence.api.search import schemas as s
 from polyglot_persistence.api.search.handlers import (
     HITS,
     HITS_MAX,
@@ -10,16 +10,24 @@ from polyglot_persistence.api.search.handlers import (
     SUGGESTIONS,
     SUGGESTIONS_MAX,
 )
-from polyglot_persistence.api.web import problems as p
-from polyglot_persistence.api.web import schemas as s
+from polyglot_persistence.api.web.descriptions import (
+    JSON,
+    MOMENT,
+    ORDER_ID,
+    READ_PROBLEMS,
+    Answer,
+    Content,
+    Operation,
+    Parameter,
+)
 from polyglot_persistence.domain.search.query import DAYS_MAX, NAMES_MAX, Sort
 
 _HIT = {
-    "id": "0199f0c1-7a42-7c31-9d0e-3f5b8c2a1e04",
+    "id": ORDER_ID,
     "product_name": "Laptop",
     "highlighted": "<mark>Laptop</mark>",
     "amount": 1299.99,
-    "created_at": "2026-01-31T12:00:00Z",
+    "created_at": MOMENT,
     "score": 1.0,
 }
 
@@ -71,7 +79,7 @@ SEARCH = Operation(
             ("Link",),
         )
     },
-    (p.MALFORMED, p.UNAVAILABLE),
+    READ_PROBLEMS,
     parameters=(
         _text("What to look for.", required=False),
         _moment("from", "Orders created then or later; a date is its beginning in UTC."),
@@ -121,7 +129,7 @@ SUGGEST = Operation(
             ),
         )
     },
-    (p.MALFORMED, p.UNAVAILABLE),
+    READ_PROBLEMS,
     parameters=(
         _text("What is typed so far.", required=True),
         Parameter(

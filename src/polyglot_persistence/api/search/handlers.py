@@ -12,11 +12,7 @@ from uuid import UUID
 import msgspec
 from starlette.requests import Request
 
-from polyglot_persistence.api.web.bodies import BodyReader
-from polyglot_persistence.api.web.endpoint import own_path
-from polyglot_persistence.api.web.queries import parse_count, parse_flag, parse_moment
-from polyglot_persistence.api.web.replies import Reply, json_reply
-from polyglot_persistence.api.web.schemas import (
+from polyglot_persistence.api.search.schemas import (
     DayOrdersOut,
     FacetsOut,
     HitOut,
@@ -26,6 +22,10 @@ from polyglot_persistence.api.web.schemas import (
     SuggestionOut,
     SuggestionsOut,
 )
+from polyglot_persistence.api.web.bodies import BodyReader
+from polyglot_persistence.api.web.endpoint import own_path
+from polyglot_persistence.api.web.queries import parse_count, parse_flag, parse_moment
+from polyglot_persistence.api.web.replies import Reply, json_reply
 from polyglot_persistence.domain.order import CENT, parse_amount, to_micros
 from polyglot_persistence.domain.search.query import Bounds, Facets, Position, SearchQuery, Sort
 from polyglot_persistence.domain.search.terms import parse_query

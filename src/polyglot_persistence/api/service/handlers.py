@@ -8,11 +8,11 @@ import msgspec
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 
+from polyglot_persistence.api.service.schemas import LiveOut, ReadyOut, StoreOut
 from polyglot_persistence.api.web.bodies import BodyReader
 from polyglot_persistence.api.web.endpoint import may_look_inside
 from polyglot_persistence.api.web.problems import KINDS, NO_ROUTE, problem
 from polyglot_persistence.api.web.replies import COMMON_HEADERS, Headers, Reply, json_reply
-from polyglot_persistence.api.web.schemas import LiveOut, ReadyOut, StoreOut
 from polyglot_persistence.api.web.static_files import file_reply, packaged_file
 from polyglot_persistence.flows.watch.health import Health, HealthFlow, SharedHealth
 from polyglot_persistence.telemetry import REGISTRY

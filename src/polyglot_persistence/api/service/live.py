@@ -13,10 +13,10 @@ from datetime import datetime
 from starlette.requests import Request
 
 from polyglot_persistence.api.service.handlers import stores_out
+from polyglot_persistence.api.service.schemas import FiguresOut
 from polyglot_persistence.api.web.bodies import BodyReader
 from polyglot_persistence.api.web.endpoint import may_look_inside, until_revoked
 from polyglot_persistence.api.web.replies import COMMON_HEADERS, Headers, encode_json
-from polyglot_persistence.api.web.schemas import FiguresOut
 from polyglot_persistence.api.web.streams import Stream
 from polyglot_persistence.domain.order import from_micros, to_micros
 from polyglot_persistence.errors import MalformedError

@@ -6,14 +6,12 @@ Invariant: 503 means refused: the request that it answers stored nothing. 504 me
 be known. Neither speaks of another request, also not of an earlier one with the same key.
 """
 
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import msgspec
-from msgspec import Meta
 
 from polyglot_persistence import tracing
 from polyglot_persistence.api.web.replies import COMMON_HEADERS, Headers, Reply, encode_json
-from polyglot_persistence.api.web.schemas import ActionOut, LineErrorOut
 from polyglot_persistence.errors import (
     ConflictError,
     ForbiddenError,
@@ -205,59 +203,6 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether more rules are broken than are listed."""
     trace_id: str = ""
     """Of the request's trace, if it is traced."""
-
-
-class ImportProblem(Problem, frozen=True):
-    """A problem of an import that is stored in part, with what was done.
-
-    Numbers of lines count from `first_line`, blank lines included.
-    """
-
-    accepted: Annotated[int, Meta(description="New and durable.")] = 0
-    unchanged: Annotated[int, Meta(description="There before, with the same content.")] = 0
-    rejected: int = 0
-    first_line_not_accepted: Annotated[
-        int,
-        Meta(
-            description="Every line before it was accepted or rejected. With an `Idempotency-Key`, "
-            "send it and the rest with the same key and this number as `first_line`. Absent if the "
-            "body was read to its end."
-        ),
-    ] = 0
-    lines_read: Annotated[int, Meta(description="No later line was looked at.")] = 0
-    lines_not_accepted: Annotated[
-        list[int],
-        Meta(
-            description="All of the lines up to `lines_read` that were neither accepted nor "
-            "rejected. Without a key, send them and all lines after `lines_read`."
-        ),
-    ] = []
-    lines_unknown: Annotated[
-        list[int],
-        Meta(
-            description="Those of them that may be stored; the others were refused. If there is "
-            "any, the status is 504. Sent again they are stored once, if they have an `id` or the "
-            "import has a key."
-        ),
-    ] = []
-    lines_rejected: Annotated[
-        list[LineErrorOut], Meta(description="The first rejected lines.")
-    ] = []
-    lines_rejected_omitted: Annotated[
-        int, Meta(description="Rejected lines that are not listed.")
-    ] = 0
-
-
-class ActionProblem(Problem, frozen=True):
-    """A problem that cut an action on dead letters short, with what was done until then."""
-
-    done: Annotated[
-        ActionOut | None,
-        Meta(
-            description="What is certain; more letters may have been handled. Doing it again, with "
-            "`next_cursor` as `cursor` if there is one, changes nothing that is done."
-        ),
-    ] = None
 
 
 PROBLEM_HEADERS: Headers = ((b"content-type", b"application/problem+json"), *COMMON_HEADERS)

@@ -1,95 +1,27 @@
-"""What is published about each route: parameters, bodies, and every status that it can give."""
+"""What is published about the routes of orders."""
 
-from typing import Any, NamedTuple
-
+from polyglot_persistence.api.orders import schemas as s
 from polyglot_persistence.api.orders.handlers import PAGE_ORDERS, PAGE_ORDERS_MAX
 from polyglot_persistence.api.orders.importing import FIRST_LINE_MAX
-from polyglot_persistence.api.service.dashboard.page import PARTS
-from polyglot_persistence.api.service.handlers import ASSETS
 from polyglot_persistence.api.web import problems as p
-from polyglot_persistence.api.web import schemas as s
-from polyglot_persistence.api.web.problems import Kind, Problem
+from polyglot_persistence.api.web.descriptions import (
+    BODY_PROBLEMS,
+    JSON,
+    MOMENT,
+    NDJSON,
+    ORDER_ID,
+    READ_PROBLEMS,
+    WRITE_PROBLEMS,
+    Answer,
+    Content,
+    Operation,
+    Parameter,
+)
 from polyglot_persistence.api.web.request_headers import KEY_CHARACTERS_MAX, NDJSON_TYPES
 
-JSON = "application/json"
-NDJSON = "application/x-ndjson"
-HTML = "text/html"
-TEXT = "text/plain"
-
-_ID = "0199f0c1-7a42-7c31-9d0e-3f5b8c2a1e04"
 _ID_2 = "0199f0c1-7a42-7c31-9d0e-4a6c9d3b2f15"
-_MOMENT = "2026-01-31T12:00:00Z"
 _ORDER = {"product_name": "Laptop", "amount": 1299.99}
-_STORED = {"id": _ID, **_ORDER, "created_at": _MOMENT}
-
-
-class Parameter(NamedTuple):
-    """A parameter in path, query or header."""
-
-    name: str
-    place: str
-    description: str
-    schema: dict[str, Any]
-    required: bool = False
-
-
-class Content(NamedTuple):
-    """A body: its content type, the type that stands for its schema, and an example.
-
-    A tuple of types means any of them.
-    """
-
-    media_type: str
-    type: Any = None
-    example: Any = None
-
-
-class Answer(NamedTuple):
-    """A status that is no problem."""
-
-    description: str
-    content: Content | None
-    headers: tuple[str, ...] = ()
-    alternative: Content | None = None
-    """The same in another form, for whoever accepts it."""
-
-
-class Operation(NamedTuple):
-    """One route's description."""
-
-    name: str
-    tag: str
-    summary: str
-    description: str
-    answers: dict[int, Answer]
-    problems: tuple[Kind, ...] = ()
-    problem_type: type[Problem] = Problem
-    parameters: tuple[Parameter, ...] = ()
-    request: Content | None = None
-
-
-HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "Location": ("Where the order is to be found.", {"type": "string", "format": "uri-reference"}),
-    "X-Cache": (
-        "HIT if the cache had the order, MISS if PostgreSQL was asked.",
-        {"type": "string", "enum": ["HIT", "MISS"]},
-    ),
-    "Retry-After": ("Seconds after which to ask again.", {"type": "integer", "minimum": 0}),
-    "WWW-Authenticate": ("How to say who one is (RFC 6750).", {"type": "string"}),
-    "RateLimit-Policy": ("The client's rate: `q` requests in `w` seconds.", {"type": "string"}),
-    "RateLimit": (
-        "Requests that the client has left now (`r`), and seconds until it has all again (`t`).",
-        {"type": "string"},
-    ),
-    "Preference-Applied": ("What of `Prefer` was heeded.", {"type": "string"}),
-    "Idempotent-Replayed": (
-        "Present if the order was there before.",
-        {"type": "string", "enum": ["true"]},
-    ),
-    "X-As-Of": ("The moment as of which the answer is exact.", {"type": "string"}),
-    "Link": ('The next page, with rel="next".', {"type": "string"}),
-    "ETag": ("The content's tag.", {"type": "string"}),
-}
+_STORED = {"id": ORDER_ID, **_ORDER, "created_at": MOMENT}
 
 _KEY = Parameter(
     "Idempotency-Key",
@@ -113,8 +45,6 @@ _PREFER = Parameter(
     {"type": "string", "examples": ["wait=5"]},
 )
 _ORDER_ID = Parameter("id", "path", "The order's id.", {"type": "string", "format": "uuid"}, True)
-_BODY_PROBLEMS = (p.MALFORMED, p.TOO_SLOW, p.TOO_LARGE, p.UNSUPPORTED_MEDIA)
-_COMMIT_PROBLEMS = (p.UNAVAILABLE, p.UNKNOWN_OUTCOME)
 _ACCEPTED_HEADERS = ("Location", "Preference-Applied", "Idempotent-Replayed")
 _BULK_HEADERS = ("Preference-Applied", "Idempotent-Replayed")
 
@@ -129,16 +59,16 @@ CREATE_ORDER = Operation(
     {
         201: Answer(
             "Accepted, and in PostgreSQL already (only with `Prefer: wait`).",
-            Content(JSON, s.AcceptedOut, {"order_id": _ID, "status": "persisted"}),
+            Content(JSON, s.AcceptedOut, {"order_id": ORDER_ID, "status": "persisted"}),
             _ACCEPTED_HEADERS,
         ),
         202: Answer(
             "Accepted: durable, and readable at once.",
-            Content(JSON, s.AcceptedOut, {"order_id": _ID, "status": "processing"}),
+            Content(JSON, s.AcceptedOut, {"order_id": ORDER_ID, "status": "processing"}),
             _ACCEPTED_HEADERS,
         ),
     },
-    (*_BODY_PROBLEMS, p.INVALID, p.CONFLICT, *_COMMIT_PROBLEMS),
+    (*BODY_PROBLEMS, p.INVALID, p.CONFLICT, *WRITE_PROBLEMS),
     parameters=(_KEY, _PREFER),
     request=Content(JSON, s.OrderIn, _ORDER),
 )
@@ -152,16 +82,20 @@ CREATE_BULK = Operation(
     {
         201: Answer(
             "Accepted, and in PostgreSQL already (only with `Prefer: wait`).",
-            Content(JSON, s.BulkAcceptedOut, {"order_ids": [_ID, _ID_2], "status": "persisted"}),
+            Content(
+                JSON, s.BulkAcceptedOut, {"order_ids": [ORDER_ID, _ID_2], "status": "persisted"}
+            ),
             _BULK_HEADERS,
         ),
         202: Answer(
             "Accepted; the ids stand in the order of the request.",
-            Content(JSON, s.BulkAcceptedOut, {"order_ids": [_ID, _ID_2], "status": "processing"}),
+            Content(
+                JSON, s.BulkAcceptedOut, {"order_ids": [ORDER_ID, _ID_2], "status": "processing"}
+            ),
             _BULK_HEADERS,
         ),
     },
-    (*_BODY_PROBLEMS, p.INVALID, p.CONFLICT, *_COMMIT_PROBLEMS),
+    (*BODY_PROBLEMS, p.INVALID, p.CONFLICT, *WRITE_PROBLEMS),
     parameters=(_KEY, _PREFER),
     request=Content(JSON, (s.BulkIn, s.PairIn), {"orders": [_ORDER, _ORDER]}),
 )
@@ -200,8 +134,8 @@ IMPORT_ORDERS = Operation(
             ),
         )
     },
-    (p.MALFORMED, p.TOO_SLOW, p.UNSUPPORTED_MEDIA, p.CONFLICT, p.LINES_REJECTED, *_COMMIT_PROBLEMS),
-    problem_type=p.ImportProblem,
+    (p.MALFORMED, p.TOO_SLOW, p.UNSUPPORTED_MEDIA, p.CONFLICT, p.LINES_REJECTED, *WRITE_PROBLEMS),
+    problem_type=s.ImportProblem,
     parameters=(
         _KEY,
         Parameter(
@@ -241,7 +175,7 @@ LIST_ORDERS = Operation(
     "List persisted orders, newest first",
     "Follow `next` (also in the `Link` header) until it is absent.",
     {200: Answer("A page.", Content(JSON, s.OrderPageOut, {"orders": [_STORED]}), ("Link",))},
-    (p.MALFORMED, p.UNAVAILABLE),
+    READ_PROBLEMS,
     parameters=(
         Parameter("cursor", "query", "`next_cursor` of the page before.", {"type": "string"}),
         Parameter(
@@ -264,10 +198,10 @@ ORDER_STATUS = Operation(
                 JSON,
                 s.OrderStatusOut,
                 {
-                    "order_id": _ID,
+                    "order_id": ORDER_ID,
                     "status": "persisted",
-                    "accepted_at": _MOMENT,
-                    "persisted_at": _MOMENT,
+                    "accepted_at": MOMENT,
+                    "persisted_at": MOMENT,
                     "searchable_at": None,
                     "dead_lettered_at": None,
                     "reason": None,
@@ -278,104 +212,4 @@ ORDER_STATUS = Operation(
     },
     (p.MALFORMED, p.NOT_FOUND, p.UNAVAILABLE),
     parameters=(_ORDER_ID,),
-)
-METRICS = Operation(
-    "metrics",
-    "service",
-    "Metrics for Prometheus",
-    "In the text format.",
-    {200: Answer("The metrics.", Content(TEXT))},
-)
-LIVE = Operation(
-    "live",
-    "service",
-    "Whether the process runs",
-    "Asks no store.",
-    {200: Answer("It does.", Content(JSON, s.LiveOut, {"status": "alive"}))},
-)
-READY = Operation(
-    "ready",
-    "service",
-    "Whether orders can be accepted",
-    "One store down is a degraded service, not an outage. The state of every store is only for "
-    "clients with the scope `admin` and on the server's own machine.",
-    {
-        200: Answer("They can.", Content(JSON, s.ReadyOut)),
-        503: Answer("They cannot.", Content(JSON, s.ReadyOut)),
-    },
-)
-OPENAPI = Operation(
-    "openapi",
-    "service",
-    "This description",
-    "OpenAPI 3.1.",
-    {200: Answer("The description.", Content(JSON, dict[str, Any]))},
-)
-DOCS = Operation(
-    "docs",
-    "service",
-    "This description as a page",
-    "Served without anything from elsewhere.",
-    {200: Answer("The page.", Content(HTML))},
-)
-DOCS_ASSET = Operation(
-    "docsAsset",
-    "service",
-    "A part of the page",
-    "Script or style sheet.",
-    {
-        200: Answer("The part.", Content("*/*"), ("ETag",)),
-        304: Answer("It is what `If-None-Match` names.", None, ("ETag",)),
-    },
-    (p.NO_ROUTE,),
-    parameters=(
-        Parameter("asset", "path", "Its name.", {"type": "string", "enum": list(ASSETS)}, True),
-    ),
-)
-PROBLEMS = Operation(
-    "problems",
-    "service",
-    "What each kind of problem means",
-    "The page that the `type` of a problem points to.",
-    {200: Answer("The page.", Content(HTML))},
-)
-PAGE = Operation(
-    "page",
-    "service",
-    "The live page",
-    "Orders on their way, rates and lag, the stores, search, sales and dead letters.",
-    {200: Answer("The page.", Content(HTML))},
-)
-PAGE_PART = Operation(
-    "pagePart",
-    "service",
-    "A part of the live page",
-    "Script, style sheet or icon.",
-    {
-        200: Answer("The part.", Content("*/*"), ("ETag",)),
-        304: Answer("It is what `If-None-Match` names.", None, ("ETag",)),
-    },
-    (p.NO_ROUTE,),
-    parameters=(
-        Parameter("part", "path", "Its name.", {"type": "string", "enum": list(PARTS)}, True),
-    ),
-)
-LIVE_FIGURES = Operation(
-    "liveFigures",
-    "reports",
-    "Rates, lag and health as they change",
-    "Server-sent events. `figures`: an array, the oldest first, of "
-    "`FiguresOut`; at first what was kept of the last minutes, then one about every second. "
-    "`health`: what `/health/ready` says, whenever it changes, and which stores are up. The stores "
-    "are asked once for all who listen. A stream ends once its API key is revoked.",
-    {200: Answer("The events.", Content("text/event-stream", s.FiguresOut))},
-    (p.MALFORMED, p.UNAVAILABLE),
-    parameters=(
-        Parameter(
-            "Last-Event-ID",
-            "header",
-            "Only figures after the event with this id.",
-            {"type": "string", "pattern": "^[0-9]{1,16}$"},
-        ),
-    ),
 )

@@ -1,0 +1,178 @@
+"""The JSON of orders, as types that decode, encode and describe it.
+
+Invariant: the types of requests are the fast path only; `requests.py` checks what they refuse
+again, rule by rule, and has the last word.
+"""
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from polyglot_persistence.api.web.problems import Problem
+from polyglot_persistence.api.web.schemas import AmountOut, Moment, NextPage, ProductName
+from polyglot_persistence.domain.order import AMOUNT_MAX
+
+ORDERS_PER_BULK_MAX = 1_000
+"""`codec.UNIT_SIZE_MAX`: a bulk is one unit, one message and one transaction."""
+# `Any`, because a number comes as its own text (`float_hook`) and a string as it is: neither ever
+# becomes a binary float.
+AmountIn = Annotated[
+    Any,
+    Meta(
+        description="A number, or a string that holds one; at most two decimals; taken exactly.",
+        examples=[1299.99],
+        extra_json_schema={
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": float(AMOUNT_MAX)},
+                {"type": "string", "pattern": r"^[0-9]{1,10}(\.[0-9]{1,2})?$"},
+            ]
+        },
+    ),
+]
+
+
+class OrderIn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """An order to be accepted."""
+
+    product_name: ProductName
+    amount: AmountIn
+
+
+class BulkIn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A bulk: accepted, persisted or dead-lettered as a whole."""
+
+    orders: Annotated[
+        list[OrderIn],
+        Meta(extra_json_schema={"minItems": 1, "maxItems": ORDERS_PER_BULK_MAX}),
+    ]
+
+
+class PairIn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """Two products, stored as a bulk of two orders over 100.00 and 50.00.
+
+    With `item_2` being `ERROR` nothing is stored, to show that a bulk is all or nothing.
+    """
+
+    item_1: ProductName
+    item_2: ProductName
+
+
+class ImportLineIn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One line of an import."""
+
+    product_name: ProductName
+    amount: AmountIn
+    id: Annotated[
+        UUID | None, Meta(description="Any UUID; the same line again changes nothing.")
+    ] = None
+    created_at: Annotated[
+        Moment | None,
+        Meta(
+            description="RFC 3339 with a zone, from 1970 until a day from now. A leap second is "
+            "the second after it."
+        ),
+    ] = None
+
+
+class AcceptedOut(msgspec.Struct, frozen=True, gc=False):
+    """An order is durable: acknowledged, or already in the system of record."""
+
+    order_id: UUID
+    status: Literal["processing", "persisted", "dead-lettered"]
+
+
+class BulkAcceptedOut(msgspec.Struct, frozen=True, gc=False):
+    """A bulk is durable; the ids stand in the order of the request."""
+
+    order_ids: list[UUID]
+    status: Literal["processing", "persisted", "dead-lettered"]
+
+
+class LineErrorOut(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A line that was not accepted, and why."""
+
+    line: Annotated[int, Meta(description="Counted from `first_line`, blank lines included.")]
+    detail: str
+    id: Annotated[str | None, Meta(description="The line's own id, where it could be read.")] = None
+
+
+class ImportOut(msgspec.Struct, frozen=True, gc=False):
+    """What became of the lines of an import."""
+
+    accepted: Annotated[int, Meta(description="New and durable.")]
+    unchanged: Annotated[int, Meta(description="There before, with the same content.")]
+    rejected: int
+    errors: Annotated[list[LineErrorOut], Meta(description="Of the first rejected lines.")]
+    errors_omitted: Annotated[int, Meta(description="Rejected lines that are not listed.")]
+
+
+class OrderOut(msgspec.Struct, frozen=True, gc=False):
+    """An order."""
+
+    id: UUID
+    product_name: ProductName
+    amount: AmountOut
+    created_at: Moment
+
+
+class OrderPageOut(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Persisted orders, newest first."""
+
+    orders: list[OrderOut]
+    next: NextPage = None
+    next_cursor: str | None = None
+
+
+class OrderStatusOut(msgspec.Struct, frozen=True, gc=False):
+    """The stages that an order has reached; a time that is not known is null."""
+
+    order_id: UUID
+    status: Literal["processing", "persisted", "searchable", "dead-lettered"]
+    accepted_at: Moment | None
+    persisted_at: Moment | None
+    searchable_at: Moment | None
+    dead_lettered_at: Moment | None
+    reason: Annotated[str | None, Meta(description="Why it was dead-lettered.")]
+
+
+class ImportProblem(Problem, frozen=True):
+    """A problem of an import that is stored in part, with what was done.
+
+    Numbers of lines count from `first_line`, blank lines included.
+    """
+
+    accepted: Annotated[int, Meta(description="New and durable.")] = 0
+    unchanged: Annotated[int, Meta(description="There before, with the same content.")] = 0
+    rejected: int = 0
+    first_line_not_accepted: Annotated[
+        int,
+        Meta(
+            description="Every line before it was accepted or rejected. With an `Idempotency-Key`, "
+            "send it and the rest with the same key and this number as `first_line`. Absent if the "
+            "body was read to its end."
+        ),
+    ] = 0
+    lines_read: Annotated[int, Meta(description="No later line was looked at.")] = 0
+    lines_not_accepted: Annotated[
+        list[int],
+        Meta(
+            description="All of the lines up to `lines_read` that were neither accepted nor "
+            "rejected. Without a key, send them and all lines after `lines_read`."
+        ),
+    ] = msgspec.field(default_factory=list)
+    lines_unknown: Annotated[
+        list[int],
+        Meta(
+            description="Those of them that may be stored; the others were refused. If there is "
+            "any, the status is 504. Sent again they are stored once, if they have an `id` or the "
+            "import has a key."
+        ),
+    ] = msgspec.field(default_factory=list)
+    lines_rejected: Annotated[list[LineErrorOut], Meta(description="The first rejected lines.")] = (
+        msgspec.field(default_factory=list)
+    )
+    lines_rejected_omitted: Annotated[
+        int, Meta(description="Rejected lines that are not listed.")
+    ] = 0

@@ -1,0 +1,88 @@
+"""What is published about a route, as types: its parameters, bodies and answers."""
+
+from typing import Any, NamedTuple
+
+from polyglot_persistence.api.web import problems as p
+from polyglot_persistence.api.web.problems import Kind, Problem
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+HTML = "text/html"
+TEXT = "text/plain"
+
+ORDER_ID = "0199f0c1-7a42-7c31-9d0e-3f5b8c2a1e04"
+MOMENT = "2026-01-31T12:00:00Z"
+"""Those of the examples."""
+
+
+class Parameter(NamedTuple):
+    """A parameter in path, query or header."""
+
+    name: str
+    place: str
+    description: str
+    schema: dict[str, Any]
+    required: bool = False
+
+
+class Content(NamedTuple):
+    """A body: its content type, the type that stands for its schema, and an example.
+
+    A tuple of types means any of them.
+    """
+
+    media_type: str
+    type: Any = None
+    example: Any = None
+
+
+class Answer(NamedTuple):
+    """A status that is no problem."""
+
+    description: str
+    content: Content | None
+    headers: tuple[str, ...] = ()
+    alternative: Content | None = None
+    """The same in another form, for whoever accepts it."""
+
+
+class Operation(NamedTuple):
+    """One route's description."""
+
+    name: str
+    tag: str
+    summary: str
+    description: str
+    answers: dict[int, Answer]
+    problems: tuple[Kind, ...] = ()
+    problem_type: type[Problem] = Problem
+    parameters: tuple[Parameter, ...] = ()
+    request: Content | None = None
+
+
+HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Location": ("Where the order is to be found.", {"type": "string", "format": "uri-reference"}),
+    "X-Cache": (
+        "HIT if the cache had the order, MISS if PostgreSQL was asked.",
+        {"type": "string", "enum": ["HIT", "MISS"]},
+    ),
+    "Retry-After": ("Seconds after which to ask again.", {"type": "integer", "minimum": 0}),
+    "WWW-Authenticate": ("How to say who one is (RFC 6750).", {"type": "string"}),
+    "RateLimit-Policy": ("The client's rate: `q` requests in `w` seconds.", {"type": "string"}),
+    "RateLimit": (
+        "Requests that the client has left now (`r`), and seconds until it has all again (`t`).",
+        {"type": "string"},
+    ),
+    "Preference-Applied": ("What of `Prefer` was heeded.", {"type": "string"}),
+    "Idempotent-Replayed": (
+        "Present if the order was there before.",
+        {"type": "string", "enum": ["true"]},
+    ),
+    "X-As-Of": ("The moment as of which the answer is exact.", {"type": "string"}),
+    "Link": ('The next page, with rel="next".', {"type": "string"}),
+    "ETag": ("The content's tag.", {"type": "string"}),
+}
+
+BODY_PROBLEMS = (p.MALFORMED, p.TOO_SLOW, p.TOO_LARGE, p.UNSUPPORTED_MEDIA)
+READ_PROBLEMS = (p.MALFORMED, p.UNAVAILABLE)
+WRITE_PROBLEMS = (p.UNAVAILABLE, p.UNKNOWN_OUTCOME)
