@@ -10,7 +10,8 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyglot_persistence.api.orders.importing import ERRORS_MAX, FIRST_LINE_MAX
+from polyglot_persistence.api.orders.importing import ERRORS_MAX
+from polyglot_persistence.api.orders.schemas import FIRST_LINE_MAX
 from polyglot_persistence.api.web import bodies
 from polyglot_persistence.domain.access import ApiKey, Scope, digest_of
 from polyglot_persistence.domain.order import derived_id, new_id

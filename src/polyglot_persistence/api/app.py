@@ -1,7 +1,7 @@
 """The ASGI application: handlers wired to flows, paths to handlers."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -16,10 +16,9 @@ from polyglot_persistence.api.orders.handlers import OrderRoutes
 from polyglot_persistence.api.orders.importing import ImportRoute
 from polyglot_persistence.api.protocol.entrance import Entrance
 from polyglot_persistence.api.protocol.front import ANY_FRONT, Front
-from polyglot_persistence.api.routes import Handlers, Route, route_table
+from polyglot_persistence.api.routes import ROUTES, Route
 from polyglot_persistence.api.sales.handlers import SalesRoutes
 from polyglot_persistence.api.search.handlers import SearchRoutes
-from polyglot_persistence.api.service import descriptions as about_service
 from polyglot_persistence.api.service.dashboard.page import PageRoutes
 from polyglot_persistence.api.service.handlers import ServiceRoutes
 from polyglot_persistence.api.service.live import LiveRoute
@@ -97,38 +96,37 @@ def build_app(
     letters = DeadLetterRoutes(
         flows.letters, clock, body_bytes_max=limits.order_body_bytes_max, stopping=stopping
     )
-    service = ServiceRoutes(flows.health)
-    searches = SearchRoutes(flows.search)
-    sales = SalesRoutes(flows.sales, clock)
-    live = LiveRoute(flows.live, stopping=stopping)
-    handlers = Handlers(orders, imports, searches, sales, letters, live, service, PageRoutes())
-    table = route_table(handlers)
-    service.describe(encode_json(describe(table, version("polyglot-persistence"))))
-    return _router(table, access, front)
+    description = encode_json(describe(ROUTES, version("polyglot-persistence")))
+    owners = (
+        orders,
+        imports,
+        letters,
+        SearchRoutes(flows.search),
+        SalesRoutes(flows.sales, clock),
+        LiveRoute(flows.live, stopping=stopping),
+        ServiceRoutes(flows.health, description),
+        PageRoutes(),
+    )
+    return _router(ROUTES, owners, access, front)
 
 
 def build_process_app(health: HealthFlow, access: Access, front: Front = ANY_FRONT) -> ASGIApp:
-    """Return what a process tells of itself, on a port of its own: its metrics and its health."""
-    service = ServiceRoutes(health)
-    return _router(
-        [
-            Route("GET", "/metrics", Scope.READ, service.metrics, about_service.METRICS),
-            Route("GET", "/health/live", Scope.PUBLIC, service.live, about_service.LIVE),
-            Route("GET", "/health/ready", Scope.PUBLIC, service.ready, about_service.READY),
-        ],
-        access,
-        front,
-    )
+    """Return the application that serves one process's metrics and health."""
+    handlers = (ServiceRoutes.metrics, ServiceRoutes.live, ServiceRoutes.ready)
+    served = [route for route in ROUTES if route.handler in handlers]
+    return _router(served, [ServiceRoutes(health)], access, front)
 
 
-def _router(table: Iterable[Route], access: Access, front: Front) -> ASGIApp:
+def _router(
+    table: Iterable[Route], owners: Sequence[object], access: Access, front: Front
+) -> ASGIApp:
     # One endpoint a path, so that it knows every method that the path takes; in the table's
     # order, in which fixed steps of a path stand before variable ones.
     paths: dict[str, dict[str, Method]] = {}
     for route in table:
         parameters = [one.name for one in route.about.parameters if one.place == "query"]
         paths.setdefault(route.path, {})[route.method] = Method(
-            route.scope, route.handler, None if route.scope is Scope.PUBLIC else parameters
+            route.scope, route.bound(owners), None if route.scope is Scope.PUBLIC else parameters
         )
     endpoints: dict[str, ASGIApp] = {
         path: Endpoint(path, handlers, access) for path, handlers in paths.items()

@@ -3,22 +3,16 @@
 from typing import Any
 
 from polyglot_persistence.api.dead_letters import schemas as s
-from polyglot_persistence.api.dead_letters.handlers import (
-    ACTION_SECONDS,
-    PAGE_LETTERS,
-    PAGE_LETTERS_MAX,
-    REASON_CHARACTERS_MAX,
-)
+from polyglot_persistence.api.dead_letters.handlers import ACTION_SECONDS
 from polyglot_persistence.api.web import problems as p
 from polyglot_persistence.api.web.descriptions import (
     BODY_PROBLEMS,
-    JSON,
     MOMENT,
     ORDER_ID,
     READ_PROBLEMS,
     WRITE_PROBLEMS,
     Answer,
-    Content,
+    Body,
     Operation,
     Parameter,
 )
@@ -65,135 +59,78 @@ _LETTER_ID = Parameter(
 )
 
 
-def _filter(name: str, description: str, schema: dict[str, Any]) -> Parameter:
-    return Parameter(name, "query", description, schema)
-
-
-_FILTERS = (
-    _filter(
-        "reason",
-        "Text that the reason holds, in upper or lower case.",
-        {
-            "type": "string",
-            "minLength": 1,
-            "maxLength": REASON_CHARACTERS_MAX,
-            "pattern": r"^[^\x00]*$",
-        },
-    ),
-    _filter(
-        "stage",
-        "Where it was condemned.",
-        {"type": "string", "enum": ["decode", "persist", "index"]},
-    ),
-    _filter("order_id", "Of this order.", {"type": "string", "format": "uuid"}),
-    _filter("unit_id", "Of this bulk.", {"type": "string", "format": "uuid"}),
-    _filter(
-        "since",
-        "Tried in vain at this moment or later.",
-        {"type": "string", "format": "date-time"},
-    ),
-    _filter("until", "And before this one.", {"type": "string", "format": "date-time"}),
-)
-
 LIST = Operation(
     "listDeadLetters",
     "admin",
     "List dead letters, the latest first",
     "Orders that can never be persisted or indexed, with the reason. The first page also counts "
     "them by stage and reason. Follow `next` until it is absent.",
-    {
-        200: Answer(
-            "A page.",
-            Content(
-                JSON,
-                s.DeadLetterPageOut,
-                {
-                    "letters": [_LETTER],
-                    "total": 1,
-                    "groups": [
-                        {"stage": "persist", "reason": _REASON, "letters": 1, "last_at": MOMENT}
-                    ],
-                },
-            ),
-        )
-    },
-    READ_PROBLEMS,
-    parameters=(
-        *_FILTERS,
-        _filter(
-            "cursor",
-            "`next_cursor` of the page before.",
-            {"type": "string", "pattern": "^[0-9]{1,18}$"},
-        ),
-        _filter(
-            "limit",
-            f"Letters a page; more than {PAGE_LETTERS_MAX} is taken as that.",
-            {"type": "integer", "minimum": 1, "default": PAGE_LETTERS},
-        ),
+    Answer(
+        "A page.",
+        s.DeadLetterPageOut,
+        {
+            "letters": [_LETTER],
+            "total": 1,
+            "groups": [{"stage": "persist", "reason": _REASON, "letters": 1, "last_at": MOMENT}],
+        },
     ),
+    READ_PROBLEMS,
+    s.LetterPageParameters.described,
 )
 READ = Operation(
     "readDeadLetter",
     "admin",
     "Read a dead letter",
     "With its payload, as it came.",
-    {
-        200: Answer(
-            "The dead letter.",
-            Content(
-                JSON,
-                s.WholeDeadLetterOut,
-                {
-                    **_LETTER,
-                    "payload": '{"accepted_at":1769860800000000,"order":{}}',
-                    "payload_base64": None,
-                },
-            ),
-        )
-    },
+    Answer(
+        "The dead letter.",
+        s.WholeDeadLetterOut,
+        {
+            **_LETTER,
+            "payload": '{"accepted_at":1769860800000000,"order":{}}',
+            "payload_base64": None,
+        },
+    ),
     (p.MALFORMED, p.NOT_FOUND, p.UNAVAILABLE),
-    parameters=(_LETTER_ID,),
+    (_LETTER_ID,),
 )
-REPLAY = Operation(
+
+
+def _action(name: str, summary: str, description: str, became: dict[str, Any]) -> Operation:
+    """Return the description of an action on one dead letter, or on those that a body chooses."""
+    is_on_one = not name.endswith("s")
+    about = Operation(
+        name,
+        "admin",
+        summary,
+        description + _AGAIN,
+        Answer(f"What became of {'it' if is_on_one else 'them'}.", s.ActionOut, became),
+        problem_type=s.ActionProblem,
+    )
+    if is_on_one:
+        problems = (p.MALFORMED, p.NOT_FOUND, *WRITE_PROBLEMS)
+        return about._replace(problems=problems, parameters=(_LETTER_ID,))
+    chosen = Body(s.DeadLetterChoiceIn, {"stage": "persist", "reason": "overflow"})
+    return about._replace(problems=(*BODY_PROBLEMS, p.INVALID, *WRITE_PROBLEMS), request=chosen)
+
+
+REPLAY = _action(
     "replayDeadLetter",
-    "admin",
     "Replay a dead letter",
     f"Tries to persist, or to index, the order again. {_UNIT}What fails again is kept, with one "
-    f"more attempt and the reason of now. {_AGAIN}",
-    {200: Answer("What became of it.", Content(JSON, s.ActionOut, _PERSISTED))},
-    (p.MALFORMED, p.NOT_FOUND, *WRITE_PROBLEMS),
-    problem_type=s.ActionProblem,
-    parameters=(_LETTER_ID,),
+    "more attempt and the reason of now. ",
+    _PERSISTED,
 )
-DISCARD = Operation(
+DISCARD = _action(
     "discardDeadLetter",
-    "admin",
     "Discard a dead letter",
     "From then on its order is 404, if it is not persisted and no other letter stands for it. "
-    f"{_UNIT}What the cache still has as "
-    f"not yet persisted is kept. {_AGAIN}",
-    {200: Answer("What became of it.", Content(JSON, s.ActionOut, _DISCARDED))},
-    (p.MALFORMED, p.NOT_FOUND, *WRITE_PROBLEMS),
-    problem_type=s.ActionProblem,
-    parameters=(_LETTER_ID,),
+    f"{_UNIT}What the cache still has as not yet persisted is kept. ",
+    _DISCARDED,
 )
-REPLAY_SOME = Operation(
-    "replayDeadLetters",
-    "admin",
-    "Replay all dead letters that match",
-    f"{_SOME}{_UNIT}{_AGAIN}",
-    {200: Answer("What became of them.", Content(JSON, s.ActionOut, _PERSISTED))},
-    (*BODY_PROBLEMS, p.INVALID, *WRITE_PROBLEMS),
-    problem_type=s.ActionProblem,
-    request=Content(JSON, s.DeadLetterChoiceIn, {"stage": "persist", "reason": "overflow"}),
+REPLAY_SOME = _action(
+    "replayDeadLetters", "Replay all dead letters that match", _SOME + _UNIT, _PERSISTED
 )
-DISCARD_SOME = Operation(
-    "discardDeadLetters",
-    "admin",
-    "Discard all dead letters that match",
-    f"{_SOME}{_UNIT}{_AGAIN}",
-    {200: Answer("What became of them.", Content(JSON, s.ActionOut, _DISCARDED))},
-    (*BODY_PROBLEMS, p.INVALID, *WRITE_PROBLEMS),
-    problem_type=s.ActionProblem,
-    request=Content(JSON, s.DeadLetterChoiceIn, {"stage": "persist", "reason": "overflow"}),
+DISCARD_SOME = _action(
+    "discardDeadLetters", "Discard all dead letters that match", _SOME + _UNIT, _DISCARDED
 )

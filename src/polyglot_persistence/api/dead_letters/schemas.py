@@ -1,13 +1,67 @@
-"""The JSON of dead letters, as types that decode, encode and describe it."""
+"""The query string and the JSON of dead letters, as types that parse, encode and describe them."""
 
+import re
 from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
 from msgspec import Meta
 
+from polyglot_persistence.api.web import queries as q
 from polyglot_persistence.api.web.problems import Problem
 from polyglot_persistence.api.web.schemas import Moment, NextPage
+from polyglot_persistence.domain.dead_letter import LetterFilter, Stage
+
+PAGE_LETTERS_MAX = 200
+REASON_CHARACTERS_MAX = 200
+REASON_LIMITS = {"minLength": 1, "maxLength": REASON_CHARACTERS_MAX, "pattern": r"^[^\x00]*$"}
+ID_PATTERN = "^[0-9]{1,18}$"
+"""Of a dead letter's id, and so of a cursor."""
+
+_ID = re.compile(ID_PATTERN, re.ASCII)
+
+
+def _parse_reason(text: str) -> str | None:
+    if "\x00" in text or not 1 <= len(text) <= REASON_CHARACTERS_MAX:
+        raise ValueError(text)
+    return text
+
+
+def parse_id(text: str) -> int:
+    """Return a dead letter's id.
+
+    Raises:
+        ValueError: it is not a whole number of at most 18 digits.
+    """
+    if not _ID.fullmatch(text):
+        raise ValueError("a dead letter's id is a whole number of at most 18 digits")
+    return int(text)
+
+
+class LetterPageParameters(q.QueryParameters):
+    """Which page of which dead letters to return."""
+
+    reason = q.QueryParameter(
+        "Text that the reason holds, in upper or lower case.",
+        {"type": "string", **REASON_LIMITS},
+        _parse_reason,
+        None,
+        f"must be a text of 1 to {REASON_CHARACTERS_MAX} characters",
+    )
+    stage = q.choice("Where it was condemned.", {one.value: one for one in Stage}, None)
+    order_id = q.uuid("Of this order.")
+    unit_id = q.uuid("Of this bulk.")
+    since = q.moment("Tried in vain at this moment or later.")
+    until = q.moment("And before this one.")
+    cursor = q.cursor(parse_id, pattern=ID_PATTERN)
+    limit = q.count("Letters a page.", 50, cap=PAGE_LETTERS_MAX)
+
+    def filter(self) -> LetterFilter:
+        """Return which letters are meant."""
+        return LetterFilter(
+            self.reason, self.stage, self.order_id, self.unit_id, self.since, self.until
+        )
+
 
 StageName = Literal["decode", "persist", "index"]
 
@@ -59,23 +113,18 @@ class DeadLetterChoiceIn(msgspec.Struct, forbid_unknown_fields=True):
     all: bool = False
     reason: Annotated[
         str | None,
-        Meta(
-            description="Text that the reason holds, in upper or lower case.",
-            extra_json_schema={"minLength": 1, "maxLength": 200, "pattern": r"^[^\x00]*$"},
-        ),
+        Meta(description=LetterPageParameters.reason.description, extra_json_schema=REASON_LIMITS),
     ] = None
     stage: StageName | None = None
     order_id: UUID | None = None
     unit_id: UUID | None = None
-    since: Annotated[Moment | None, Meta(description="Tried in vain at this moment or later.")] = (
-        None
-    )
-    until: Annotated[Moment | None, Meta(description="And before this one.")] = None
+    since: Annotated[Moment | None, Meta(description=LetterPageParameters.since.description)] = None
+    until: Annotated[Moment | None, Meta(description=LetterPageParameters.until.description)] = None
     cursor: Annotated[
         str | None,
         Meta(
             description="`next_cursor` of the answer before, to go on.",
-            extra_json_schema={"pattern": "^[0-9]{1,18}$"},
+            extra_json_schema={"pattern": ID_PATTERN},
         ),
     ] = None
 
@@ -88,7 +137,7 @@ class KeptOut(msgspec.Struct, frozen=True, gc=False):
     detail: str
 
 
-class ActionOut(msgspec.Struct, frozen=True, gc=False):
+class ActionOut(msgspec.Struct, gc=False):
     """What became of dead letters."""
 
     persisted: Annotated[int, Meta(description="The order is in the record.")]
@@ -97,8 +146,7 @@ class ActionOut(msgspec.Struct, frozen=True, gc=False):
     kept: Annotated[int, Meta(description="Still there.")]
     kept_letters: Annotated[list[KeptOut], Meta(description="The first 100 of these.")]
     next_cursor: Annotated[
-        str | None,
-        Meta(description="There are more: send the same body with this as `cursor`."),
+        str | None, Meta(description="There are more: send the same body with this as `cursor`.")
     ]
 
 

@@ -1,19 +1,16 @@
 """What is published about the routes of orders."""
 
 from polyglot_persistence.api.orders import schemas as s
-from polyglot_persistence.api.orders.handlers import PAGE_ORDERS, PAGE_ORDERS_MAX
-from polyglot_persistence.api.orders.importing import FIRST_LINE_MAX
 from polyglot_persistence.api.web import problems as p
 from polyglot_persistence.api.web.descriptions import (
     BODY_PROBLEMS,
-    JSON,
     MOMENT,
     NDJSON,
     ORDER_ID,
     READ_PROBLEMS,
     WRITE_PROBLEMS,
     Answer,
-    Content,
+    Body,
     Operation,
     Parameter,
 )
@@ -56,21 +53,25 @@ CREATE_ORDER = Operation(
     "Durable before the answer; persisted, searchable and counted soon after. 503: refused, this "
     "request stored nothing. 504: the outcome is not known; retry with the same key. A 503 to such "
     "a retry says nothing about the attempt that was answered 504: go on retrying.",
-    {
-        201: Answer(
-            "Accepted, and in PostgreSQL already (only with `Prefer: wait`).",
-            Content(JSON, s.AcceptedOut, {"order_id": ORDER_ID, "status": "persisted"}),
-            _ACCEPTED_HEADERS,
-        ),
-        202: Answer(
-            "Accepted: durable, and readable at once.",
-            Content(JSON, s.AcceptedOut, {"order_id": ORDER_ID, "status": "processing"}),
-            _ACCEPTED_HEADERS,
-        ),
-    },
+    Answer(
+        "Accepted: durable, and readable at once.",
+        s.AcceptedOut,
+        {"order_id": ORDER_ID, "status": "processing"},
+        headers=_ACCEPTED_HEADERS,
+        status=202,
+    ),
     (*BODY_PROBLEMS, p.INVALID, p.CONFLICT, *WRITE_PROBLEMS),
-    parameters=(_KEY, _PREFER),
-    request=Content(JSON, s.OrderIn, _ORDER),
+    (_KEY, _PREFER),
+    request=Body(s.OrderIn, _ORDER),
+    others=(
+        Answer(
+            "Accepted, and in PostgreSQL already (only with `Prefer: wait`).",
+            s.AcceptedOut,
+            {"order_id": ORDER_ID, "status": "persisted"},
+            headers=_ACCEPTED_HEADERS,
+            status=201,
+        ),
+    ),
 )
 CREATE_BULK = Operation(
     "createBulk",
@@ -79,25 +80,25 @@ CREATE_BULK = Operation(
     f"1 to {s.ORDERS_PER_BULK_MAX:,} orders as one unit: one invalid order refuses all, and the "
     "bulk is persisted in one transaction. The form with `item_1` and `item_2` stores two orders "
     "over 100.00 and 50.00; with `item_2` being `ERROR` it is refused.",
-    {
-        201: Answer(
-            "Accepted, and in PostgreSQL already (only with `Prefer: wait`).",
-            Content(
-                JSON, s.BulkAcceptedOut, {"order_ids": [ORDER_ID, _ID_2], "status": "persisted"}
-            ),
-            _BULK_HEADERS,
-        ),
-        202: Answer(
-            "Accepted; the ids stand in the order of the request.",
-            Content(
-                JSON, s.BulkAcceptedOut, {"order_ids": [ORDER_ID, _ID_2], "status": "processing"}
-            ),
-            _BULK_HEADERS,
-        ),
-    },
+    Answer(
+        "Accepted; the ids stand in the order of the request.",
+        s.BulkAcceptedOut,
+        {"order_ids": [ORDER_ID, _ID_2], "status": "processing"},
+        headers=_BULK_HEADERS,
+        status=202,
+    ),
     (*BODY_PROBLEMS, p.INVALID, p.CONFLICT, *WRITE_PROBLEMS),
-    parameters=(_KEY, _PREFER),
-    request=Content(JSON, (s.BulkIn, s.PairIn), {"orders": [_ORDER, _ORDER]}),
+    (_KEY, _PREFER),
+    request=Body((s.BulkIn, s.PairIn), {"orders": [_ORDER, _ORDER]}),
+    others=(
+        Answer(
+            "Accepted, and in PostgreSQL already (only with `Prefer: wait`).",
+            s.BulkAcceptedOut,
+            {"order_ids": [ORDER_ID, _ID_2], "status": "persisted"},
+            headers=_BULK_HEADERS,
+            status=201,
+        ),
+    ),
 )
 IMPORT_ORDERS = Operation(
     "importOrders",
@@ -118,98 +119,64 @@ IMPORT_ORDERS = Operation(
     "key and that number as `first_line`. If there was no answer, send the whole body again with "
     "the same key; that works after any cut. If the first line stands for an order with other "
     "content, the whole body is refused with 422: its lines have other numbers than before.",
-    {
-        200: Answer(
-            "Every line is stored; with `on_rejected=report`, every line was looked at.",
-            Content(
-                JSON,
-                s.ImportOut,
-                {
-                    "accepted": 2,
-                    "unchanged": 0,
-                    "rejected": 1,
-                    "errors": [{"line": 2, "detail": "/amount: must not be negative"}],
-                    "errors_omitted": 0,
-                },
-            ),
-        )
-    },
-    (p.MALFORMED, p.TOO_SLOW, p.UNSUPPORTED_MEDIA, p.CONFLICT, p.LINES_REJECTED, *WRITE_PROBLEMS),
-    problem_type=s.ImportProblem,
-    parameters=(
-        _KEY,
-        Parameter(
-            "first_line",
-            "query",
-            "The number of the body's first line, from which all others count. A line ends with a "
-            "line feed; blank lines count. With a key, a line's identity is its number.",
-            {"type": "integer", "minimum": 1, "maximum": FIRST_LINE_MAX, "default": 1},
-        ),
-        Parameter(
-            "on_rejected",
-            "query",
-            "`fail`: 422 if any line was rejected. `report`: 200 all the same, for a client that "
-            "reads `rejected` and `errors`.",
-            {"type": "string", "enum": ["fail", "report"], "default": "fail"},
-        ),
+    Answer(
+        "Every line is stored; with `on_rejected=report`, every line was looked at.",
+        s.ImportOut,
+        {
+            "accepted": 2,
+            "unchanged": 0,
+            "rejected": 1,
+            "errors": [{"line": 2, "detail": "/amount: must not be negative"}],
+            "errors_omitted": 0,
+        },
     ),
-    request=Content(
-        NDJSON,
+    (p.MALFORMED, p.TOO_SLOW, p.UNSUPPORTED_MEDIA, p.CONFLICT, p.LINES_REJECTED, *WRITE_PROBLEMS),
+    (_KEY, *s.ImportParameters.described),
+    request=Body(
         s.ImportLineIn,
         '{"id": "0199f0c1-7a42-7c31-9d0e-3f5b8c2a1e04", "product_name": "Laptop", '
         '"amount": 1299.99, "created_at": "2026-01-31T12:00:00Z"}\n',
+        NDJSON,
     ),
+    problem_type=s.ImportProblem,
 )
 READ_ORDER = Operation(
     "readOrder",
     "orders",
     "Read an order",
     "404 is said only when it is certain; an acknowledged order is never answered with it.",
-    {200: Answer("The order.", Content(JSON, s.OrderOut, _STORED), ("X-Cache",))},
+    Answer("The order.", s.OrderOut, _STORED, headers=("X-Cache",)),
     (p.MALFORMED, p.NOT_FOUND, p.UNAVAILABLE),
-    parameters=(_ORDER_ID,),
+    (_ORDER_ID,),
 )
 LIST_ORDERS = Operation(
     "listOrders",
     "orders",
     "List persisted orders, newest first",
     "Follow `next` (also in the `Link` header) until it is absent.",
-    {200: Answer("A page.", Content(JSON, s.OrderPageOut, {"orders": [_STORED]}), ("Link",))},
+    Answer("A page.", s.OrderPageOut, {"orders": [_STORED]}, headers=("Link",)),
     READ_PROBLEMS,
-    parameters=(
-        Parameter("cursor", "query", "`next_cursor` of the page before.", {"type": "string"}),
-        Parameter(
-            "limit",
-            "query",
-            f"Orders a page; more than {PAGE_ORDERS_MAX} is taken as that.",
-            {"type": "integer", "minimum": 1, "default": PAGE_ORDERS},
-        ),
-    ),
+    s.OrderPageParameters.described,
 )
 ORDER_STATUS = Operation(
     "orderStatus",
     "orders",
     "See which stages an order has reached",
     "`Retry-After` is there until the order is searchable or dead-lettered.",
-    {
-        200: Answer(
-            "The stages, with their times.",
-            Content(
-                JSON,
-                s.OrderStatusOut,
-                {
-                    "order_id": ORDER_ID,
-                    "status": "persisted",
-                    "accepted_at": MOMENT,
-                    "persisted_at": MOMENT,
-                    "searchable_at": None,
-                    "dead_lettered_at": None,
-                    "reason": None,
-                },
-            ),
-            ("Retry-After",),
-        )
-    },
+    Answer(
+        "The stages, with their times.",
+        s.OrderStatusOut,
+        {
+            "order_id": ORDER_ID,
+            "status": "persisted",
+            "accepted_at": MOMENT,
+            "persisted_at": MOMENT,
+            "searchable_at": None,
+            "dead_lettered_at": None,
+            "reason": None,
+        },
+        headers=("Retry-After",),
+    ),
     (p.MALFORMED, p.NOT_FOUND, p.UNAVAILABLE),
-    parameters=(_ORDER_ID,),
+    (_ORDER_ID,),
 )

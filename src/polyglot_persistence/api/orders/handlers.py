@@ -1,10 +1,7 @@
 """Handlers that accept and read single orders, bulks and pages of orders."""
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
@@ -16,11 +13,12 @@ from polyglot_persistence.api.orders.schemas import (
     BulkAcceptedOut,
     OrderOut,
     OrderPageOut,
+    OrderPageParameters,
     OrderStatusOut,
+    cursor_of,
 )
 from polyglot_persistence.api.web.bodies import BodyReader
 from polyglot_persistence.api.web.endpoint import client_of, own_path, prefix_of
-from polyglot_persistence.api.web.queries import parse_count
 from polyglot_persistence.api.web.replies import Headers, Reply, json_reply
 from polyglot_persistence.api.web.request_headers import (
     Preference,
@@ -28,17 +26,13 @@ from polyglot_persistence.api.web.request_headers import (
     parse_idempotency_key,
     parse_prefer,
 )
-from polyglot_persistence.domain.order import Order, from_micros, to_micros
-from polyglot_persistence.errors import MalformedError, NotFoundError, UnavailableError
+from polyglot_persistence.domain.order import Order
+from polyglot_persistence.errors import NotFoundError, UnavailableError
 from polyglot_persistence.flows.intake.accept import Acceptance, AcceptFlow
 from polyglot_persistence.flows.reading.read import OrderStatus, ReadFlow
 from polyglot_persistence.telemetry import logger
 
 _log = logger("api")
-
-PAGE_ORDERS = 50
-PAGE_ORDERS_MAX = 200
-_MICROS_BYTES = 8
 
 
 class OrderRoutes:
@@ -97,13 +91,13 @@ class OrderRoutes:
 
     async def page(self, request: Request, _body: BodyReader) -> Reply:
         """GET /api/orders: persisted orders, newest first."""
-        before = _parse_cursor(request.query_params.get("cursor", ""))
-        limit = parse_count(request, "limit", otherwise=PAGE_ORDERS, cap=PAGE_ORDERS_MAX)
-        rows = await self._reads.page(before, limit + 1)
+        query = OrderPageParameters(request)
+        limit = query.limit
+        rows = await self._reads.page(query.cursor, limit + 1)
         orders = [_order_out(row.order) for row in rows[:limit]]
         if len(rows) <= limit:
             return json_reply(200, OrderPageOut(orders))
-        cursor = _cursor(rows[limit - 1].order)
+        cursor = cursor_of(rows[limit - 1].order)
         path = f"{own_path(request)}?cursor={cursor}&limit={limit}"
         link = (b"link", b'<%b>; rel="next"' % path.encode())
         return json_reply(200, OrderPageOut(orders, path, cursor), (link,))
@@ -173,20 +167,3 @@ def _status_out(status: OrderStatus) -> OrderStatusOut:
         None if status.dead is None else status.dead.last_at,
         None if status.dead is None else status.dead.letter.reason,
     )
-
-
-def _cursor(order: Order) -> str:
-    """Return the place of an order in the sequence of pages, opaque to clients."""
-    micros = to_micros(order.created_at).to_bytes(_MICROS_BYTES, "big", signed=True)
-    return base64.urlsafe_b64encode(micros + order.id.bytes).decode()
-
-
-def _parse_cursor(text: str) -> tuple[datetime, UUID] | None:
-    if not text:
-        return None
-    try:
-        place = base64.b64decode(text, altchars=b"-_", validate=True)
-        micros = int.from_bytes(place[:_MICROS_BYTES], "big", signed=True)
-        return from_micros(micros), UUID(bytes=place[_MICROS_BYTES:])
-    except (binascii.Error, ValueError, OverflowError):
-        raise MalformedError("this cursor was not given out by this API") from None

@@ -29,7 +29,6 @@ import asyncio
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -39,7 +38,12 @@ from starlette.requests import Request
 
 from polyglot_persistence.api.orders.ndjson import Line, LineSplitter
 from polyglot_persistence.api.orders.requests import parse_import_line
-from polyglot_persistence.api.orders.schemas import ImportOut, ImportProblem, LineErrorOut
+from polyglot_persistence.api.orders.schemas import (
+    ImportOut,
+    ImportParameters,
+    ImportProblem,
+    LineErrorOut,
+)
 from polyglot_persistence.api.web.bodies import BodyReader, BrokenBodyError, SlowSenderError
 from polyglot_persistence.api.web.endpoint import client_of, may, until_revoked
 from polyglot_persistence.api.web.json_text import foreign_form
@@ -54,7 +58,6 @@ from polyglot_persistence.api.web.problems import (
     kind_of,
     type_uri,
 )
-from polyglot_persistence.api.web.queries import parse_count
 from polyglot_persistence.api.web.replies import Reply, encode_json, json_reply
 from polyglot_persistence.api.web.request_headers import check_ndjson, parse_idempotency_key
 from polyglot_persistence.domain.access import Scope
@@ -74,8 +77,6 @@ from polyglot_persistence.ports.clock import Clock
 
 ERRORS_MAX = 100
 """Rejected lines that the answer lists."""
-FIRST_LINE_MAX = 10**12
-"""Far more lines than one body has, and exact in JSON for any client."""
 TURN_SECONDS = 0.005
 """How long an import works before others have their turn."""
 PIECE_BYTES = 4_096
@@ -93,34 +94,6 @@ class _Pending(NamedTuple):
     """Whether its id follows from the idempotency key and its number."""
     may_be_stored: bool = False
     """Whether an attempt at it had an unknown outcome."""
-
-
-@dataclass(slots=True)
-class _Totals:
-    """What became of the lines so far."""
-
-    lines_read: int
-    accepted: int = 0
-    unchanged: int = 0
-    rejected: int = 0
-    errors: list[LineErrorOut] = field(default_factory=list)
-
-    @property
-    def errors_omitted(self) -> int:
-        """Rejected lines that are not listed."""
-        return self.rejected - len(self.errors)
-
-    @property
-    def first_error(self) -> str:
-        """The rejected line that was found first, in words."""
-        first = self.errors[0]
-        return f"line {first.line}: {first.detail}"
-
-    def reject(self, number: int, detail: str, line_id: UUID | None = None) -> None:
-        self.rejected += 1
-        if len(self.errors) < ERRORS_MAX:
-            text = None if line_id is None else str(line_id)
-            self.errors.append(LineErrorOut(number, detail, text))
 
 
 class _TooManyRejectedError(RejectedError):
@@ -175,8 +148,7 @@ class ImportRoute:
         """Accept every valid line; report every other; end with the totals."""
         check_ndjson(request.headers.get("content-type"))
         key = parse_idempotency_key(request.headers.getlist("idempotency-key"))
-        first_line = parse_count(request, "first_line", otherwise=1, maximum=FIRST_LINE_MAX)
-        reports = _reports_rejected(request)
+        query = ImportParameters(request)
         one = _Import(
             self._accept,
             self._clock,
@@ -187,25 +159,16 @@ class ImportRoute:
             wait_seconds=self._wait_seconds,
             stopping=self._stopping,
             revoked=until_revoked(request),
-            totals=_Totals(first_line - 1),
+            lines_read=query.first_line - 1,
         )
         try:
-            await self._read(body, LineSplitter(self._line_bytes_max, first_line), one)
+            await self._read(body, LineSplitter(self._line_bytes_max, query.first_line), one)
         except _StoppedError as stopped:
             return one.problem(stopped, request.scope["path"])
         totals = one.totals
-        if totals.rejected and not reports:
+        if totals.rejected and not query.on_rejected:
             return one.rejected(request.scope["path"])
-        return json_reply(
-            200,
-            ImportOut(
-                totals.accepted,
-                totals.unchanged,
-                totals.rejected,
-                totals.errors,
-                totals.errors_omitted,
-            ),
-        )
+        return json_reply(200, totals)
 
     async def _read(self, body: BodyReader, splitter: LineSplitter, one: "_Import") -> None:
         """Hand over every line, or raise `_StoppedError`; a line that was cut off is left out."""
@@ -239,7 +202,7 @@ class ImportRoute:
             if one.rejected_in_a_row >= self._rejected_in_a_row_max:
                 raise _TooManyRejectedError(
                     f"{one.rejected_in_a_row} lines in a row were rejected, and no later one was "
-                    f"looked at: for example {one.totals.first_error}"
+                    f"looked at: for example {one.first_error}"
                 )
             await turn.end()
 
@@ -259,9 +222,10 @@ class _Import:
         wait_seconds: float,
         stopping: asyncio.Event,
         revoked: asyncio.Event,
-        totals: _Totals,
+        lines_read: int,
     ) -> None:
-        self.totals = totals
+        self.totals = ImportOut(0, 0, 0, [], 0)
+        self.lines_read = lines_read
         self.revoked = revoked
         self._accept = accept
         self._clock = clock
@@ -286,9 +250,23 @@ class _Import:
 
     def reject(self, number: int, detail: str) -> None:
         """Count a line that is no order."""
-        self.totals.lines_read = number
+        self.lines_read = number
         self.rejected_in_a_row += 1
-        self.totals.reject(number, detail)
+        self._list(number, detail)
+
+    def _list(self, number: int, detail: str, line_id: UUID | None = None) -> None:
+        self.totals.rejected += 1
+        if len(self.totals.errors) < ERRORS_MAX:
+            text = None if line_id is None else str(line_id)
+            self.totals.errors.append(LineErrorOut(number, detail, text))
+        else:
+            self.totals.errors_omitted += 1
+
+    @property
+    def first_error(self) -> str:
+        """The rejected line that was found first, in words."""
+        first = self.totals.errors[0]
+        return f"line {first.line}: {first.detail}"
 
     async def take(self, number: int, text: bytes, now: datetime) -> None:
         """Parse a line, and accept the chunk if it is full now.
@@ -304,7 +282,7 @@ class _Import:
                 _check_form(text)
             self.reject(number, str(error) + _hint(has_returns=b"\r" in text))
             return
-        self.totals.lines_read = number
+        self.lines_read = number
         self.rejected_in_a_row = 0
         by_key = line.id is None and self._key is not None
         if line.id is None and self._key is not None:
@@ -366,7 +344,7 @@ class _Import:
                 case ConflictError() if pending.by_key and is_at_its_start:
                     raise _other_lines(pending.number)
                 case error:
-                    totals.reject(pending.number, str(error), pending.line.id)
+                    self._list(pending.number, str(error), pending.line.id)
         return again, cause
 
     def rejected(self, instance: str) -> Reply:
@@ -375,7 +353,7 @@ class _Import:
         lines = totals.accepted + totals.unchanged + totals.rejected
         detail = (
             f"{totals.rejected} of {lines} lines rejected, the others are stored: "
-            f"for example {totals.first_error}"
+            f"for example {self.first_error}"
         )
         body = self._problem(LINES_REJECTED, detail, instance)
         return body.status, PROBLEM_HEADERS, encode_json(body)
@@ -387,7 +365,7 @@ class _Import:
         unknown = [line.number for line in stopped.pending if line.may_be_stored]
         if unknown and not isinstance(cause, UnknownOutcomeError):
             cause = UnknownOutcomeError(str(cause))
-        first = min([*numbers, self.totals.lines_read + 1])
+        first = min([*numbers, self.lines_read + 1])
         match cause:
             case BrokenBodyError():
                 kind, why = MALFORMED, str(cause)
@@ -420,7 +398,7 @@ class _Import:
             accepted=totals.accepted,
             unchanged=totals.unchanged,
             rejected=totals.rejected,
-            lines_read=totals.lines_read,
+            lines_read=self.lines_read,
             lines_rejected=totals.errors,
             lines_rejected_omitted=totals.errors_omitted,
         )
@@ -438,7 +416,7 @@ class _Import:
         )
         return (
             "to resume, send lines_not_accepted and all lines after "
-            f"line {self.totals.lines_read}{doubled}"
+            f"line {self.lines_read}{doubled}"
         )
 
 
@@ -459,14 +437,6 @@ def _check_form(text: bytes) -> None:
             "the body is a JSON array; send one object a line, without brackets around them and "
             "commas between them (`jq -c '.[]'` makes such lines)"
         )
-
-
-def _reports_rejected(request: Request) -> bool:
-    """Return whether the client reads the totals, so that 200 may leave lines out."""
-    wish = request.query_params.get("on_rejected", "fail")
-    if wish not in ("fail", "report"):
-        raise MalformedError("the query parameter on_rejected must be fail or report")
-    return wish == "report"
 
 
 def _tried(pending: _Pending, order_id: UUID) -> _Pending:

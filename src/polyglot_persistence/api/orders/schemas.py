@@ -1,18 +1,66 @@
-"""The JSON of orders, as types that decode, encode and describe it.
+"""The query strings and the JSON of orders, as types that parse, decode, encode and describe them.
 
-Invariant: the types of requests are the fast path only; `requests.py` checks what they refuse
+Invariant: the types of request bodies are the fast path only; `requests.py` checks what they refuse
 again, rule by rule, and has the last word.
 """
 
+import base64
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
 from msgspec import Meta
 
+from polyglot_persistence.api.web import queries as q
 from polyglot_persistence.api.web.problems import Problem
 from polyglot_persistence.api.web.schemas import AmountOut, Moment, NextPage, ProductName
-from polyglot_persistence.domain.order import AMOUNT_MAX
+from polyglot_persistence.domain.order import AMOUNT_MAX, Order, from_micros, to_micros
+
+PAGE_ORDERS_MAX = 200
+FIRST_LINE_MAX = 10**12
+"""Far more lines than one body has, and exact in JSON for any client."""
+
+_MICROS_BYTES = 8
+
+
+def cursor_of(order: Order) -> str:
+    """Return the place of an order in the sequence of pages, opaque to clients."""
+    micros = to_micros(order.created_at).to_bytes(_MICROS_BYTES, "big", signed=True)
+    return base64.urlsafe_b64encode(micros + order.id.bytes).decode()
+
+
+def _parse_cursor(text: str) -> tuple[datetime, UUID] | None:
+    if not text:
+        return None
+    place = base64.b64decode(text, altchars=b"-_", validate=True)
+    micros = int.from_bytes(place[:_MICROS_BYTES], "big", signed=True)
+    return from_micros(micros), UUID(bytes=place[_MICROS_BYTES:])
+
+
+class OrderPageParameters(q.QueryParameters):
+    """Which page of orders to return."""
+
+    cursor = q.cursor(_parse_cursor)
+    limit = q.count("Orders a page.", 50, cap=PAGE_ORDERS_MAX)
+
+
+class ImportParameters(q.QueryParameters):
+    """How to number the lines of an import, and how to answer if some are rejected."""
+
+    first_line = q.count(
+        "The number of the body's first line, from which all others count. A line ends with a "
+        "line feed; blank lines count. With a key, a line's identity is its number.",
+        1,
+        maximum=FIRST_LINE_MAX,
+    )
+    on_rejected = q.choice(
+        "`fail`: 422 if any line was rejected. `report`: 200 all the same, for a client that "
+        "reads `rejected` and `errors`.",
+        {"fail": False, "report": True},
+        otherwise=False,
+    )
+
 
 ORDERS_PER_BULK_MAX = 1_000
 """`codec.UNIT_SIZE_MAX`: a bulk is one unit, one message and one transaction."""
@@ -44,8 +92,7 @@ class BulkIn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """A bulk: accepted, persisted or dead-lettered as a whole."""
 
     orders: Annotated[
-        list[OrderIn],
-        Meta(extra_json_schema={"minItems": 1, "maxItems": ORDERS_PER_BULK_MAX}),
+        list[OrderIn], Meta(extra_json_schema={"minItems": 1, "maxItems": ORDERS_PER_BULK_MAX})
     ]
 
 
@@ -98,7 +145,7 @@ class LineErrorOut(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     id: Annotated[str | None, Meta(description="The line's own id, where it could be read.")] = None
 
 
-class ImportOut(msgspec.Struct, frozen=True, gc=False):
+class ImportOut(msgspec.Struct, gc=False):
     """What became of the lines of an import."""
 
     accepted: Annotated[int, Meta(description="New and durable.")]

@@ -1,13 +1,111 @@
-"""The JSON of sales, as types that encode and describe it."""
+"""The query strings and the JSON of sales, as types that parse, encode and describe them."""
 
-from datetime import date
+import re
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Meta
 
-from polyglot_persistence.api.web.schemas import AmountOut, Moment
+from polyglot_persistence.api.web import queries as q
+from polyglot_persistence.api.web.csv import CsvParameters
+from polyglot_persistence.api.web.schemas import PRODUCT_NAME_SCHEMA, AmountOut, Moment
+from polyglot_persistence.domain.order import parse_name
+from polyglot_persistence.domain.periods import Grain, zone_of
+from polyglot_persistence.errors import InvalidError, Violation
+
+DAYS = 30
+DAYS_MAX = 36_600
+"""A hundred years: more days than the record can have."""
+PRODUCTS_MAX = 1_000
+
+FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST = datetime(2200, 1, 1, tzinfo=UTC)
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def _local(name: str, description: str, example: str) -> q.QueryParameter[datetime | None]:
+    """Return a parameter that is a moment or a date, without an offset if it is local."""
+
+    def parse(text: str) -> datetime:
+        moment = q.parse_moment(text, local=True)
+        if not FIRST <= moment.replace(tzinfo=UTC) <= _LAST:
+            raise InvalidError(Violation(name, "must lie between 1970 and 2200"))
+        return moment
+
+    schema = {"type": "string", "examples": [example]}
+    return q.QueryParameter(description, schema, parse, None, q.LOCAL_MOMENT_RULE, name)
+
+
+def _day(name: str, description: str) -> q.QueryParameter[date | None]:
+    """Return a parameter that is a date."""
+
+    def parse(text: str) -> date:
+        day = date.fromisoformat(text)
+        if not _DATE.fullmatch(text) or not FIRST.date() <= day <= _LAST.date():
+            raise ValueError(text)
+        return day
+
+    schema = {"type": "string", "format": "date"}
+    rule = "must be a UTC date from 1970 to 2200; e.g. 2026-01-31"
+    return q.QueryParameter(description, schema, parse, None, rule, name)
+
+
+def _parse_product(name: str) -> str | None:
+    return parse_name(name, "product")
+
+
+class DailySalesParameters(q.QueryParameters):
+    """Which days of the dashboard."""
+
+    days = q.count("Most days.", DAYS, maximum=DAYS_MAX)
+    live = q.choice("As of now.", q.TRUTHS, otherwise=False)
+
+
+class SalesParameters(CsvParameters):
+    """Which periods, and of which product."""
+
+    by = q.choice("How long a period is.", {grain.value: grain for grain in Grain}, Grain.DAY)
+    since = _local(
+        "from", "A date, or a moment; local in `tz` unless it says otherwise.", "2026-01-01"
+    )
+    until = _local("to", "The end, not within: a date or a moment; now, if absent.", "2026-02-01")
+    tz = q.QueryParameter(
+        "An IANA time zone, whose hours, days and months they are.",
+        {"type": "string", "default": "UTC", "examples": ["Europe/Berlin"]},
+        zone_of,
+        ZoneInfo("UTC"),
+        "must be an IANA time zone; e.g. Europe/Berlin",
+    )
+    product = q.QueryParameter(
+        "One product only, by its whole name; with UTC days and months.",
+        PRODUCT_NAME_SCHEMA,
+        _parse_product,
+        None,
+    )
+
+    def broken_rules(self) -> Iterator[str]:
+        """Yield the rules between parameters that are broken."""
+        if self.product is not None and (self.by is Grain.HOUR or self.tz.key != "UTC"):
+            yield (
+                "product goes with by=day and by=month of tz=UTC: sales of a product are kept by "
+                "UTC day"
+            )
+
+    def in_zone(self, moment: datetime) -> datetime:
+        """Return `since` or `until` in UTC."""
+        return (moment if moment.tzinfo else moment.replace(tzinfo=self.tz)).astimezone(UTC)
+
+
+class TopProductsParameters(CsvParameters):
+    """Of which days, and how many products."""
+
+    since = _day("from", f"The first UTC day; {DAYS} days before `to`, if absent.")
+    until = _day("to", "The UTC day after the last; tomorrow, if absent.")
+    limit = q.count("Most products.", 10, cap=PRODUCTS_MAX)
 
 
 class DaySalesOut(msgspec.Struct, frozen=True, gc=False):

@@ -1,5 +1,6 @@
-"""The JSON of search, as types that encode and describe it."""
+"""The query strings and the JSON of search, as types that parse, encode and describe them."""
 
+from collections.abc import Iterator
 from datetime import date
 from typing import Annotated, Literal
 from uuid import UUID
@@ -7,7 +8,107 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
+from polyglot_persistence.api.web import queries as q
 from polyglot_persistence.api.web.schemas import AmountOut, Moment, NextPage
+from polyglot_persistence.domain.order import parse_amount, to_micros
+from polyglot_persistence.domain.search.query import DAYS_MAX, NAMES_MAX, Bounds, SearchQuery, Sort
+from polyglot_persistence.domain.search.terms import parse_query
+
+QUERY_CHARACTERS_MAX = 200
+"""As long as a product name: a longer query cannot match better."""
+HITS_MAX = 100
+SUGGESTIONS_MAX = 20
+
+
+def _text(description: str, *, required: bool = False) -> q.QueryParameter[str]:
+    """Return a parameter that is a text; empty if it is not required."""
+
+    def parse(text: str) -> str:
+        text = text.strip()
+        if len(text) > QUERY_CHARACTERS_MAX or not (text or not required):
+            raise ValueError(text)
+        return text
+
+    schema = {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": QUERY_CHARACTERS_MAX,
+        "pattern": r"\S",
+        "examples": ["laptop"],
+    }
+    rule = f"must have 1 to {QUERY_CHARACTERS_MAX} characters"
+    return q.QueryParameter(description, schema, parse, "", rule, "q", required)
+
+
+def _cents(name: str, description: str) -> q.QueryParameter[int | None]:
+    """Return a parameter that is an amount, as cents."""
+
+    def parse(text: str) -> int:
+        return int(parse_amount(text, name).scaleb(2))
+
+    pattern = r"^[0-9]{1,10}(\.[0-9]{1,2})?$"
+    schema = {"type": "string", "pattern": pattern, "examples": ["10.00"]}
+    return q.QueryParameter(description, schema, parse, None, name=name)
+
+
+class SearchParameters(q.QueryParameters):
+    """What to search for."""
+
+    text = _text("What to look for.")
+    since = q.moment("Orders created then or later; a date is its beginning in UTC.", name="from")
+    until = q.moment("Orders created before; a date is its beginning in UTC.", name="to")
+    low = _cents("min", "Orders of this amount or more.")
+    high = _cents("max", "Orders of this amount or less.")
+    sort = q.choice(
+        "What comes first. Default: relevance, and without `q` newest.",
+        {one.value: one for one in Sort},
+        None,
+    )
+    facets = q.flag(
+        f"Count all that matches by price, by day (the latest {DAYS_MAX}) and by name (the "
+        f"{NAMES_MAX} most ordered)."
+    )
+    limit = q.count("Most hits.", 20, cap=HITS_MAX)
+    cursor = q.cursor(str)
+
+    def broken_rules(self) -> Iterator[str]:
+        """Yield the rules between parameters that are broken."""
+        if not self.text and self.sort is None and self.bounds == Bounds():
+            yield "q is missing or empty, and so are all others"
+        if not self.text and self.sort is Sort.RELEVANCE:
+            yield "sort can be relevance only if q is given"
+        if self.since is not None and self.until is not None and self.since >= self.until:
+            yield "from must be before to"
+        if self.low is not None and self.high is not None and self.low > self.high:
+            yield "min must not be above max"
+
+    @property
+    def bounds(self) -> Bounds:
+        """The bounds of time and amount."""
+        return Bounds(
+            None if self.since is None else to_micros(self.since),
+            None if self.until is None else to_micros(self.until) - 1,
+            self.low,
+            self.high,
+        )
+
+    def first_page(self) -> SearchQuery:
+        """Return the search, from its best match on."""
+        default = Sort.RELEVANCE if self.text else Sort.NEWEST
+        return SearchQuery(
+            parse_query(self.text) if self.text else None,
+            self.limit,
+            self.sort or default,
+            self.bounds,
+            facets=self.facets,
+        )
+
+
+class SuggestParameters(q.QueryParameters):
+    """What to complete."""
+
+    text = _text("What is typed so far.", required=True)
+    limit = q.count("Most names.", 10, cap=SUGGESTIONS_MAX)
 
 
 class HitOut(msgspec.Struct, frozen=True, gc=False):

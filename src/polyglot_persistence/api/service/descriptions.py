@@ -8,11 +8,9 @@ from polyglot_persistence.api.service.handlers import ASSETS
 from polyglot_persistence.api.web import problems as p
 from polyglot_persistence.api.web.descriptions import (
     HTML,
-    JSON,
     READ_PROBLEMS,
     TEXT,
     Answer,
-    Content,
     Operation,
     Parameter,
 )
@@ -22,14 +20,14 @@ METRICS = Operation(
     "service",
     "Metrics for Prometheus",
     "In the text format.",
-    {200: Answer("The metrics.", Content(TEXT))},
+    Answer("The metrics.", media_type=TEXT),
 )
 LIVE = Operation(
     "live",
     "service",
     "Whether the process runs",
     "Asks no store.",
-    {200: Answer("It does.", Content(JSON, s.LiveOut, {"status": "alive"}))},
+    Answer("It does.", s.LiveOut, {"status": "alive"}),
 )
 READY = Operation(
     "ready",
@@ -37,37 +35,33 @@ READY = Operation(
     "Whether orders can be accepted",
     "One store down is a degraded service, not an outage. The state of every store is only for "
     "clients with the scope `admin` and on the server's own machine.",
-    {
-        200: Answer("They can.", Content(JSON, s.ReadyOut)),
-        503: Answer("They cannot.", Content(JSON, s.ReadyOut)),
-    },
+    Answer("They can.", s.ReadyOut),
+    others=(Answer("They cannot.", s.ReadyOut, status=503),),
 )
 OPENAPI = Operation(
     "openapi",
     "service",
     "This description",
     "OpenAPI 3.1.",
-    {200: Answer("The description.", Content(JSON, dict[str, Any]))},
+    Answer("The description.", dict[str, Any]),
 )
 DOCS = Operation(
     "docs",
     "service",
     "This description as a page",
     "Served without anything from elsewhere.",
-    {200: Answer("The page.", Content(HTML))},
+    Answer("The page.", media_type=HTML),
 )
 DOCS_ASSET = Operation(
     "docsAsset",
     "service",
     "A part of the page",
     "Script or style sheet.",
-    {
-        200: Answer("The part.", Content("*/*"), ("ETag",)),
-        304: Answer("It is what `If-None-Match` names.", None, ("ETag",)),
-    },
+    Answer("The part.", headers=("ETag",), media_type="*/*"),
     (p.NO_ROUTE,),
-    parameters=(
-        Parameter("asset", "path", "Its name.", {"type": "string", "enum": list(ASSETS)}, True),
+    (Parameter("asset", "path", "Its name.", {"type": "string", "enum": list(ASSETS)}, True),),
+    others=(
+        Answer("It is what `If-None-Match` names.", media_type="", headers=("ETag",), status=304),
     ),
 )
 PROBLEMS = Operation(
@@ -75,27 +69,25 @@ PROBLEMS = Operation(
     "service",
     "What each kind of problem means",
     "The page that the `type` of a problem points to.",
-    {200: Answer("The page.", Content(HTML))},
+    Answer("The page.", media_type=HTML),
 )
 PAGE = Operation(
     "page",
     "service",
     "The live page",
     "Orders on their way, rates and lag, the stores, search, sales and dead letters.",
-    {200: Answer("The page.", Content(HTML))},
+    Answer("The page.", media_type=HTML),
 )
 PAGE_PART = Operation(
     "pagePart",
     "service",
     "A part of the live page",
     "Script, style sheet or icon.",
-    {
-        200: Answer("The part.", Content("*/*"), ("ETag",)),
-        304: Answer("It is what `If-None-Match` names.", None, ("ETag",)),
-    },
+    Answer("The part.", headers=("ETag",), media_type="*/*"),
     (p.NO_ROUTE,),
-    parameters=(
-        Parameter("part", "path", "Its name.", {"type": "string", "enum": list(PARTS)}, True),
+    (Parameter("part", "path", "Its name.", {"type": "string", "enum": list(PARTS)}, True),),
+    others=(
+        Answer("It is what `If-None-Match` names.", media_type="", headers=("ETag",), status=304),
     ),
 )
 LIVE_FIGURES = Operation(
@@ -106,9 +98,9 @@ LIVE_FIGURES = Operation(
     "`FiguresOut`; at first what was kept of the last minutes, then one about every second. "
     "`health`: what `/health/ready` says, whenever it changes, and which stores are up. The stores "
     "are asked once for all who listen. A stream ends once its API key is revoked.",
-    {200: Answer("The events.", Content("text/event-stream", s.FiguresOut))},
+    Answer("The events.", s.FiguresOut, media_type="text/event-stream"),
     READ_PROBLEMS,
-    parameters=(
+    (
         Parameter(
             "Last-Event-ID",
             "header",

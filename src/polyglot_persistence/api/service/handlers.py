@@ -41,13 +41,9 @@ ASSETS = {
 class ServiceRoutes:
     """The routes around the API itself."""
 
-    def __init__(self, health: HealthFlow) -> None:
+    def __init__(self, health: HealthFlow, description: bytes = b"") -> None:
         self._health = SharedHealth(health)
-        self._description = b""
-
-    def describe(self, openapi: bytes) -> None:
-        """Take the description, which can only be made once the whole table of routes is there."""
-        self._description = openapi
+        self._description = description
 
     async def metrics(self, _request: Request, _body: BodyReader) -> Reply:
         """GET /metrics: everything in Prometheus's text form."""

@@ -10,13 +10,11 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from starlette.requests import Request
 
-from polyglot_persistence.api.web.queries import parse_flag
+from polyglot_persistence.api.web.queries import TRUTHS, QueryParameters, choice
 from polyglot_persistence.api.web.replies import COMMON_HEADERS, Headers, Reply
-from polyglot_persistence.errors import MalformedError
 
 _SEPARATORS = r",;|:^~\t\r\n"
 """What may part a line into cells, by the reader's country or by choice when a file is opened."""
@@ -25,33 +23,31 @@ _FORMULA = re.compile(rf"(^[\t\r\n]|(?:^|[{_SEPARATORS}])\"*)(?=[=+\-@\uff1d\uff
 """Before what begins a formula, also in full width, which some spreadsheets take for the same."""
 
 
-class CsvForm(NamedTuple):
-    """How a client wants its CSV."""
+class CsvParameters(QueryParameters):
+    """The parameters of a route that answers in JSON or in CSV."""
 
-    has_mark: bool
-    """With a byte order mark, without which Excel takes UTF-8 for the encoding of its country.
-    Programs rather take the mark for a part of the first column's name."""
+    format = choice(
+        "As `Accept: text/csv` does. In CSV no product name is a formula.",
+        {"json": False, "csv": True},
+        None,
+    )
+    bom = choice(
+        "`true`: the CSV begins with a byte order mark, by which Excel knows UTF-8.",
+        TRUTHS,
+        otherwise=False,
+    )
+    """Without the mark, Excel decodes UTF-8 as the encoding of its country. Most programs take the
+    mark for a part of the first column's name."""
 
-
-def wanted_csv(request: Request) -> CsvForm | None:
-    """Return the form of CSV that `format=csv` or the `Accept` header asks for; None for JSON.
-
-    Raises:
-        MalformedError: another format, or `bom` is neither true nor false.
-    """
-    wanted = CsvForm(parse_flag(request, "bom"))
-    form = request.query_params.get("format")
-    if form is not None:
-        if form not in ("csv", "json"):
-            raise MalformedError("the query parameter format must be csv or json")
-        return wanted if form == "csv" else None
-    accept = request.headers.get("accept", "")
-    is_better = _quality(accept, "text/csv") > _quality(accept, "application/json")
-    return wanted if is_better else None
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        accept = request.headers.get("accept", "")
+        is_better = _quality(accept, "text/csv") > _quality(accept, "application/json")
+        self.wants_csv = is_better if self.format is None else self.format
 
 
 def csv_reply(
-    form: CsvForm,
+    query: CsvParameters,
     file_name: str,
     head: Sequence[str],
     rows: Iterable[Sequence[object]],
@@ -59,7 +55,7 @@ def csv_reply(
 ) -> Reply:
     """Return rows as a file; None is an empty cell."""
     text = io.StringIO(newline="")
-    if form.has_mark:
+    if query.bom:
         text.write("\ufeff")
     writer = csv.writer(text)
     writer.writerow(head)

@@ -1,9 +1,11 @@
 """What is published about a route, as types: its parameters, bodies and answers."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from polyglot_persistence.api.web import problems as p
 from polyglot_persistence.api.web.problems import Kind, Problem
+from polyglot_persistence.api.web.queries import QueryParameter
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -16,7 +18,7 @@ MOMENT = "2026-01-31T12:00:00Z"
 
 
 class Parameter(NamedTuple):
-    """A parameter in path, query or header."""
+    """A parameter in path or header."""
 
     name: str
     place: str
@@ -25,39 +27,46 @@ class Parameter(NamedTuple):
     required: bool = False
 
 
-class Content(NamedTuple):
-    """A body: its content type, the type that stands for its schema, and an example.
+class Body(NamedTuple):
+    """A request's body: the type that stands for its schema, an example, and its content type.
 
     A tuple of types means any of them.
     """
 
-    media_type: str
-    type: Any = None
-    example: Any = None
+    type: Any
+    example: Any
+    media_type: str = JSON
 
 
 class Answer(NamedTuple):
     """A status that is no problem."""
 
     description: str
-    content: Content | None
+    type: Any = None
+    """Stands for the schema of the body; None: text."""
+    example: Any = None
     headers: tuple[str, ...] = ()
-    alternative: Content | None = None
-    """The same in another form, for whoever accepts it."""
+    media_type: str = JSON
+    """Empty: no body."""
+    also: str = ""
+    """Another content type, for clients that prefer it."""
+    status: int = 200
 
 
 class Operation(NamedTuple):
-    """One route's description."""
+    """The description of one route."""
 
     name: str
     tag: str
     summary: str
     description: str
-    answers: dict[int, Answer]
+    answer: Answer
     problems: tuple[Kind, ...] = ()
+    parameters: Sequence[Parameter | QueryParameter[Any]] = ()
+    request: Body | None = None
     problem_type: type[Problem] = Problem
-    parameters: tuple[Parameter, ...] = ()
-    request: Content | None = None
+    others: tuple[Answer, ...] = ()
+    """Other answers that are no problem."""
 
 
 HEADERS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -145,26 +145,8 @@ UNKNOWN_OUTCOME = Kind(
     "key it may make a second order.",
 )
 
-KINDS = (
-    MALFORMED,
-    UNAUTHENTICATED,
-    FORBIDDEN,
-    NOT_FOUND,
-    NO_ROUTE,
-    WRONG_METHOD,
-    TOO_SLOW,
-    TOO_LARGE,
-    UNSUPPORTED_MEDIA,
-    MISDIRECTED,
-    INVALID,
-    CONFLICT,
-    LINES_REJECTED,
-    HEAD_TOO_LARGE,
-    TOO_MANY_REQUESTS,
-    INTERNAL,
-    UNAVAILABLE,
-    UNKNOWN_OUTCOME,
-)
+KINDS = tuple(one for one in list(globals().values()) if isinstance(one, Kind))
+"""All of them, in the order in which they stand here."""
 
 _KIND_OF: dict[type[BaseException], Kind] = {
     MalformedError: MALFORMED,
