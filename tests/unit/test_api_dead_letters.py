@@ -297,6 +297,9 @@ async def test_a_slice_that_was_cut_short_is_504_with_what_is_done(setup: Setup)
     setup.letters.slices = [CutShortError("away", [])]
     answer = await setup.client.post(f"{PATH}/replay", json={"all": True})
     assert (answer.status_code, answer.json()["done"]["next_cursor"]) == (504, None)
+    setup.letters.slices = [CutShortError("away", [])]
+    answer = await setup.client.post(f"{PATH}/replay", json={"all": True, "cursor": "7"})
+    assert (answer.status_code, answer.json()["done"]["next_cursor"]) == (504, "7")
 
 
 async def test_one_that_was_cut_short_is_504_with_what_is_done(setup: Setup) -> None:

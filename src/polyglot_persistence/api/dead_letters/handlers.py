@@ -16,7 +16,6 @@ from typing import Any, TypeAlias
 import msgspec
 from starlette.requests import Request
 
-from polyglot_persistence import tracing
 from polyglot_persistence.api.dead_letters.schemas import (
     ActionOut,
     ActionProblem,
@@ -30,10 +29,10 @@ from polyglot_persistence.api.dead_letters.schemas import (
     parse_id,
 )
 from polyglot_persistence.api.web.bodies import BodyReader
-from polyglot_persistence.api.web.endpoint import client_of, own_path, until_revoked
+from polyglot_persistence.api.web.endpoint import client_of, next_page, until_revoked
 from polyglot_persistence.api.web.json_text import plain_values, twice
-from polyglot_persistence.api.web.problems import PROBLEM_HEADERS, UNKNOWN_OUTCOME, type_uri
-from polyglot_persistence.api.web.replies import Reply, encode_json, json_reply
+from polyglot_persistence.api.web.problems import UNKNOWN_OUTCOME
+from polyglot_persistence.api.web.replies import Reply, json_reply
 from polyglot_persistence.api.web.request_headers import check_json
 from polyglot_persistence.domain.dead_letter import DeadLetterRow, LetterFilter, Stage
 from polyglot_persistence.errors import (
@@ -92,21 +91,15 @@ class DeadLetterRoutes:
             ]
         if len(rows) > limit:
             out.next_cursor = str(rows[limit - 1].id)
-            out.next = str(request.url.include_query_params(cursor=out.next_cursor).query)
-            out.next = f"{own_path(request)}?{out.next}"
+            out.next = next_page(request, out.next_cursor)
         return json_reply(200, out)
 
     async def read(self, request: Request, _body: BodyReader) -> Reply:
         """GET /api/admin/dead-letters/{id}: one, with its payload."""
         row = await self._letters.get(_parse_id(request))
         text, encoded = _text_or_base64(row.letter.payload)
-        head = _letter_out(row)
-        return json_reply(
-            200,
-            WholeDeadLetterOut(
-                **msgspec.structs.asdict(head), payload=text, payload_base64=encoded
-            ),
-        )
+        head = msgspec.structs.astuple(_letter_out(row))
+        return json_reply(200, WholeDeadLetterOut(*head, text, encoded))
 
     async def replay(self, request: Request, _body: BodyReader) -> Reply:
         """POST /api/admin/dead-letters/{id}/replay: one, with its unit."""
@@ -125,7 +118,7 @@ class DeadLetterRoutes:
         return await self._act_on_some(request, body, self._letters.discard_slice)
 
     async def _act_on_one(self, request: Request, act: _One) -> Reply:
-        letter_id, out = _parse_id(request), _nothing()
+        letter_id, out = _parse_id(request), _nothing(None)
         try:
             _add(out, await act(letter_id, _operator(request)))
         except CutShortError as error:
@@ -136,13 +129,13 @@ class DeadLetterRoutes:
         check_json(request.headers.get("content-type"))
         chosen, before = parse_choice(await body.read(self._body_bytes_max))
         end = self._clock.monotonic() + ACTION_SECONDS
-        out = _nothing()
+        out = _nothing(before)
         revoked = until_revoked(request)
         while True:
             try:
                 part = await act(chosen, before, _operator(request))
             except (UnavailableError, UnknownOutcomeError) as error:
-                if out == _nothing() and not isinstance(error, CutShortError):
+                if out == _nothing(before) and not isinstance(error, CutShortError):
                     raise
                 return _cut_short(error, out, request)
             _add(out, part.handled)
@@ -157,21 +150,15 @@ def _cut_short(error: PolyglotError, out: ActionOut, request: Request) -> Reply:
     """Return the problem that a store's failure is after something was, or may have been, done."""
     if isinstance(error, CutShortError):
         _add(out, error.handled)
-    body = ActionProblem(
-        type_uri(UNKNOWN_OUTCOME),
-        UNKNOWN_OUTCOME.title,
-        UNKNOWN_OUTCOME.status,
+    detail = (
         "a store failed within the action: what `done` counts is done, and more may be; doing it "
-        "again changes nothing that is done",
-        request.url.path,
-        trace_id=tracing.trace_id(),
-        done=out,
+        "again changes nothing that is done"
     )
-    return UNKNOWN_OUTCOME.status, PROBLEM_HEADERS, encode_json(body)
+    return ActionProblem.of(UNKNOWN_OUTCOME, detail, request.url.path, done=out).reply()
 
 
-def _nothing() -> ActionOut:
-    return ActionOut(0, 0, 0, 0, [], None)
+def _nothing(before: int | None) -> ActionOut:
+    return ActionOut(0, 0, 0, 0, [], None if before is None else str(before))
 
 
 def _add(out: ActionOut, handled: Sequence[Handled]) -> None:
@@ -255,17 +242,9 @@ def _operator(request: Request) -> Operator:
 
 
 def _letter_out(row: DeadLetterRow) -> DeadLetterOut:
-    letter = row.letter
-    return DeadLetterOut(
-        row.id,
-        letter.order_id,
-        letter.unit_id,
-        letter.stage.value,
-        letter.reason,
-        letter.attempts,
-        row.first_at,
-        row.last_at,
-    )
+    order_id, unit_id, _, reason, stage, attempts = row.letter
+    moments = row.first_at, row.last_at
+    return DeadLetterOut(row.id, order_id, unit_id, stage.value, reason, attempts, *moments)
 
 
 def _text_or_base64(payload: bytes) -> tuple[str | None, str | None]:

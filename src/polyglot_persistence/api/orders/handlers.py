@@ -18,8 +18,8 @@ from polyglot_persistence.api.orders.schemas import (
     cursor_of,
 )
 from polyglot_persistence.api.web.bodies import BodyReader
-from polyglot_persistence.api.web.endpoint import client_of, own_path, prefix_of
-from polyglot_persistence.api.web.replies import Headers, Reply, json_reply
+from polyglot_persistence.api.web.endpoint import client_of, next_page, prefix_of
+from polyglot_persistence.api.web.replies import Headers, Reply, json_reply, next_link
 from polyglot_persistence.api.web.request_headers import (
     Preference,
     check_json,
@@ -98,9 +98,8 @@ class OrderRoutes:
         if len(rows) <= limit:
             return json_reply(200, OrderPageOut(orders))
         cursor = cursor_of(rows[limit - 1].order)
-        path = f"{own_path(request)}?cursor={cursor}&limit={limit}"
-        link = (b"link", b'<%b>; rel="next"' % path.encode())
-        return json_reply(200, OrderPageOut(orders, path, cursor), (link,))
+        path = next_page(request, cursor)
+        return json_reply(200, OrderPageOut(orders, path, cursor), next_link(path))
 
     async def _prefer(self, request: Request, acceptance: Acceptance) -> tuple[Stage, Headers]:
         """Wait as the client prefers, and return the stage that was reached."""

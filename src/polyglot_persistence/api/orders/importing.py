@@ -50,15 +50,13 @@ from polyglot_persistence.api.web.json_text import foreign_form
 from polyglot_persistence.api.web.problems import (
     LINES_REJECTED,
     MALFORMED,
-    PROBLEM_HEADERS,
     TOO_SLOW,
     Kind,
     detail_of,
     error_headers,
     kind_of,
-    type_uri,
 )
-from polyglot_persistence.api.web.replies import Reply, encode_json, json_reply
+from polyglot_persistence.api.web.replies import Reply, json_reply
 from polyglot_persistence.api.web.request_headers import check_ndjson, parse_idempotency_key
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.domain.order import derived_id, is_derived
@@ -356,7 +354,7 @@ class _Import:
             f"for example {self.first_error}"
         )
         body = self._problem(LINES_REJECTED, detail, instance)
-        return body.status, PROBLEM_HEADERS, encode_json(body)
+        return body.reply()
 
     def problem(self, stopped: _StoppedError, instance: str) -> Reply:
         """Return the problem that ended the import, with what was done and where to go on."""
@@ -384,15 +382,13 @@ class _Import:
             lines_not_accepted=numbers,
             lines_unknown=unknown,
         )
-        return kind.status, (*PROBLEM_HEADERS, *error_headers(cause)), encode_json(body)
+        return body.reply(error_headers(cause))
 
     def _problem(self, kind: Kind, detail: str, instance: str) -> ImportProblem:
         """Return a problem with what was done."""
         totals = self.totals
-        return ImportProblem(
-            type_uri(kind),
-            kind.title,
-            kind.status,
+        return ImportProblem.of(
+            kind,
             detail,
             instance,
             accepted=totals.accepted,

@@ -1,7 +1,6 @@
 """Sales by period and by product, the daily dashboard and its refresh."""
 
 from datetime import datetime, timedelta
-from decimal import Decimal
 
 from starlette.requests import Request
 
@@ -48,7 +47,7 @@ class SalesRoutes:
         query = DailySalesParameters(request)
         flow = self._sales
         found = await (flow.live_days if query.live else flow.latest_days)(query.days)
-        rows = [DaySalesOut(row.day, row.revenue, row.orders) for row in found.days]
+        rows = [DaySalesOut(*row) for row in found.days]
         return json_reply(200, rows, _as_of(found.as_of) if found.as_of else ())
 
     async def refresh(self, _request: Request, _body: BodyReader) -> Reply:
@@ -59,16 +58,9 @@ class SalesRoutes:
         """GET /api/sales: whole hours, days or months of a time zone."""
         query = SalesParameters(request)
         report = await self._sales.by_period(query.by, query.tz, self._bounds(query), query.product)
-        rows = [
-            PeriodOut(
-                row.start, row.sales.revenue, row.sales.orders, average(row.sales), row.growth
-            )
-            for row in report.rows
-        ]
+        rows = [PeriodOut(r.start, *r.sales, average(r.sales), r.growth) for r in report.rows]
         if query.wants_csv:
-            head = ("start", "revenue", "orders", "average", "growth")
-            cells = [(r.start.isoformat(), r.revenue, r.orders, r.average, r.growth) for r in rows]
-            return csv_reply(query, "sales.csv", head, cells, _as_of(report.as_of))
+            return csv_reply(query, "sales.csv", PeriodOut, rows, _as_of(report.as_of))
         total = SalesTotalOut(*report.total, average(report.total))
         out = SalesOut(report.as_of, query.by.value, query.tz.key, rows, total, query.product)
         return json_reply(200, out, _VARY)
@@ -86,13 +78,10 @@ class SalesRoutes:
             )
         top = await self._sales.top_products(first, end, query.limit)
         rows = [
-            ProductSalesOut(p.product_name, p.revenue, p.orders, _mean(p.revenue, p.orders))
-            for p in top.products
+            ProductSalesOut(*one, average(Sales(one.revenue, one.orders))) for one in top.products
         ]
         if query.wants_csv:
-            head = ("product_name", "revenue", "orders", "average")
-            cells = [(r.product_name, r.revenue, r.orders, r.average) for r in rows]
-            return csv_reply(query, "products.csv", head, cells, _as_of(top.as_of))
+            return csv_reply(query, "products.csv", ProductSalesOut, rows, _as_of(top.as_of))
         return json_reply(200, TopProductsOut(top.as_of, first, end, rows), _VARY)
 
     def _bounds(self, query: SalesParameters) -> list[datetime]:
@@ -121,7 +110,3 @@ _VARY: Headers = ((b"vary", b"accept"),)
 
 def _as_of(moment: datetime) -> Headers:
     return ((b"x-as-of", moment.isoformat().encode()),)
-
-
-def _mean(revenue: Decimal, orders: int) -> Decimal | None:
-    return average(Sales(revenue, orders))

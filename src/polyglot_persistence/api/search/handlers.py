@@ -6,7 +6,6 @@ import time
 import zlib
 from decimal import Decimal
 from typing import Annotated, NamedTuple
-from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
@@ -25,9 +24,9 @@ from polyglot_persistence.api.search.schemas import (
     SuggestParameters,
 )
 from polyglot_persistence.api.web.bodies import BodyReader
-from polyglot_persistence.api.web.endpoint import own_path
+from polyglot_persistence.api.web.endpoint import next_page
 from polyglot_persistence.api.web.queries import CURSOR_RULE
-from polyglot_persistence.api.web.replies import Reply, json_reply
+from polyglot_persistence.api.web.replies import Reply, json_reply, next_link
 from polyglot_persistence.domain.order import CENT
 from polyglot_persistence.domain.search.query import Facets, Position, SearchQuery, Sort
 from polyglot_persistence.errors import MalformedError
@@ -53,9 +52,8 @@ class SearchRoutes:
         if page.end is None:
             return json_reply(200, out)
         out.next_cursor = _cursor(query, page.end)
-        asked = {**request.query_params, "cursor": out.next_cursor}
-        out.next = f"{own_path(request)}?{urlencode(asked)}"
-        return json_reply(200, out, ((b"link", f'<{out.next}>; rel="next"'.encode()),))
+        out.next = next_page(request, out.next_cursor)
+        return json_reply(200, out, next_link(out.next))
 
     async def suggest(self, request: Request, _body: BodyReader) -> Reply:
         """GET /api/search/suggest: names that complete a text."""
@@ -109,15 +107,9 @@ def _search_out(page: Page, took_ms: float) -> SearchOut:
         page.total,
         "exact" if page.total_is_exact else "at_least",
         [
-            HitOut(
-                found.order.id,
-                found.order.product_name,
-                found.highlighted,
-                found.order.amount,
-                found.order.created_at,
-                found.score,
-            )
-            for found in page.found
+            HitOut(o.id, o.product_name, one.highlighted, o.amount, o.created_at, one.score)
+            for one in page.found
+            for o in (one.order,)
         ],
         page.did_you_mean,
         took_ms,

@@ -9,8 +9,10 @@ moments are ours; they stay as they are.
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from datetime import datetime
 
+import msgspec
 from starlette.requests import Request
 
 from polyglot_persistence.api.web.queries import TRUTHS, QueryParameters, choice
@@ -49,17 +51,17 @@ class CsvParameters(QueryParameters):
 def csv_reply(
     query: CsvParameters,
     file_name: str,
-    head: Sequence[str],
-    rows: Iterable[Sequence[object]],
+    row_type: type[msgspec.Struct],
+    rows: Iterable[msgspec.Struct],
     headers: Headers,
 ) -> Reply:
-    """Return rows as a file; None is an empty cell."""
+    """Return rows as a file with a column for each field; None is an empty cell."""
     text = io.StringIO(newline="")
     if query.bom:
         text.write("\ufeff")
     writer = csv.writer(text)
-    writer.writerow(head)
-    writer.writerows([_cell(cell) for cell in row] for row in rows)
+    writer.writerow(row_type.__struct_fields__)
+    writer.writerows(map(_cell, msgspec.structs.astuple(row)) for row in rows)
     types: Headers = (
         (b"content-type", b"text/csv; charset=utf-8; header=present"),
         (b"content-disposition", f'attachment; filename="{file_name}"'.encode()),
@@ -69,6 +71,8 @@ def csv_reply(
 
 
 def _cell(cell: object) -> object:
+    if isinstance(cell, datetime):
+        return cell.isoformat()
     return _FORMULA.sub(r"\1'", cell) if isinstance(cell, str) else cell
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
@@ -56,6 +57,12 @@ def own_path(request: Request) -> str:
     """Return the path that was asked, as clients reach it: below the prefix, if there is one."""
     path: str = request.scope["path"]
     return prefix_of(request) + path
+
+
+def next_page(request: Request, cursor: str) -> str:
+    """Return the path of the next page: the same query with another cursor."""
+    query = {"cursor": "", **request.query_params} | {"cursor": cursor}
+    return f"{own_path(request)}?{urlencode(query)}"
 
 
 def prefix_of(request: Request) -> str:

@@ -6,7 +6,7 @@ Invariant: 503 means refused: the request that it answers stored nothing. 504 me
 be known. Neither speaks of another request, also not of an earlier one with the same key.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
@@ -186,6 +186,16 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     trace_id: str = ""
     """Of the request's trace, if it is traced."""
 
+    @classmethod
+    def of(cls, kind: Kind, detail: str, instance: str, **more: Any) -> Self:
+        """Return a problem of a kind; `more` are fields of subclasses."""
+        about = type_uri(kind), kind.title, kind.status, detail, instance
+        return cls(*about, trace_id=tracing.trace_id(), **more)
+
+    def reply(self, headers: Headers = ()) -> Reply:
+        """Return the answer that carries the problem."""
+        return self.status, (*PROBLEM_HEADERS, *headers), encode_json(self)
+
 
 PROBLEM_HEADERS: Headers = ((b"content-type", b"application/problem+json"), *COMMON_HEADERS)
 
@@ -205,27 +215,18 @@ def type_uri(kind: Kind) -> str:
 
 def problem(kind: Kind, detail: str, instance: str, headers: Headers = ()) -> Reply:
     """Return a problem that no error class stands for."""
-    body = Problem(
-        *(type_uri(kind), kind.title, kind.status, detail, instance), trace_id=tracing.trace_id()
-    )
-    return kind.status, (*PROBLEM_HEADERS, *headers), encode_json(body)
+    return Problem.of(kind, detail, instance).reply(headers)
 
 
 def problem_reply(error: BaseException, instance: str) -> Reply:
     """Return the problem that an error is. The caller logs what `is_unexpected`."""
     kind = kind_of(error)
     if isinstance(error, InvalidError):
-        body = Problem(
-            type_uri(kind),
-            kind.title,
-            kind.status,
-            _summary(error.violations),
-            instance,
-            [ProblemViolation(v.detail, v.pointer) for v in error.violations[:VIOLATIONS_MAX]],
-            len(error.violations) > VIOLATIONS_MAX,
-            tracing.trace_id(),
-        )
-        return kind.status, PROBLEM_HEADERS, encode_json(body)
+        listed = [ProblemViolation(v.detail, v.pointer) for v in error.violations[:VIOLATIONS_MAX]]
+        is_more = len(error.violations) > VIOLATIONS_MAX
+        detail = _summary(error.violations)
+        body = Problem.of(kind, detail, instance, errors=listed, errors_truncated=is_more)
+        return body.reply()
     return problem(kind, detail_of(error), instance, error_headers(error))
 
 

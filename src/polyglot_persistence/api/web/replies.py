@@ -31,6 +31,11 @@ def encode_json(value: Any) -> bytes:
     return _encoder.encode(value)
 
 
+def next_link(path: str) -> Headers:
+    """Return the header that names the next page (RFC 8288)."""
+    return ((b"link", f'<{path}>; rel="next"'.encode()),)
+
+
 def json_reply(status: int, value: Any, headers: Headers = ()) -> Reply:
     """Return `value` as JSON."""
     return status, (*JSON_HEADERS, *headers), _encoder.encode(value)
