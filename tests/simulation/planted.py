@@ -171,7 +171,7 @@ PLANTED: Sequence[Bug] = (
     Bug(
         "an import that is cut short by a stop is complete",
         "api.importing",
-        '                cause = refused("the server is about to stop")',
+        '                cause = refused("the server is stopping")',
         "                cause = None",
     ),
     Bug(

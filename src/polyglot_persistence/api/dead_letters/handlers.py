@@ -17,6 +17,7 @@ import msgspec
 from starlette.requests import Request
 
 from polyglot_persistence.api.dead_letters.schemas import (
+    KEPT_LISTED_MAX,
     ActionOut,
     ActionProblem,
     DeadLetterChoiceIn,
@@ -52,8 +53,6 @@ from polyglot_persistence.flows.behind.dead_letters import (
     Slice,
 )
 from polyglot_persistence.ports.clock import Clock
-
-KEPT_LISTED_MAX = 100
 
 ACTION_SECONDS = 10.0
 """After so long a bulk action begins no further slice; clients and proxies wait 30 s and more."""
@@ -181,7 +180,7 @@ def parse_choice(body: bytes) -> tuple[LetterFilter, int | None]:
     except msgspec.ValidationError as error:
         raise InvalidError(_violation(error)) from None
     except (ValueError, RecursionError) as error:
-        raise MalformedError(f"not JSON: {error}") from None
+        raise MalformedError(f"the body is not valid JSON: {error}") from None
     if names := twice(plain_values(body)):
         raise InvalidError(*(Violation(f"/{name}", "is given twice") for name in names))
     named = [name for name in LetterFilter._fields if getattr(choice, name) is not None]

@@ -13,6 +13,7 @@ from polyglot_persistence.api.web.schemas import Moment, NextPage
 from polyglot_persistence.domain.dead_letter import LetterFilter, Stage
 
 PAGE_LETTERS_MAX = 200
+KEPT_LISTED_MAX = 100
 REASON_CHARACTERS_MAX = 200
 REASON_LIMITS = {"minLength": 1, "maxLength": REASON_CHARACTERS_MAX, "pattern": r"^[^\x00]*$"}
 ID_PATTERN = "^[0-9]{1,18}$"
@@ -144,7 +145,9 @@ class ActionOut(msgspec.Struct, gc=False):
     reindexed: Annotated[int, Meta(description="The order waits to be indexed again.")]
     discarded: int
     kept: Annotated[int, Meta(description="Still there.")]
-    kept_letters: Annotated[list[KeptOut], Meta(description="The first 100 of these.")]
+    kept_letters: Annotated[
+        list[KeptOut], Meta(description=f"The first {KEPT_LISTED_MAX} of these.")
+    ]
     next_cursor: Annotated[
         str | None, Meta(description="There are more: send the same body with this as `cursor`.")
     ]

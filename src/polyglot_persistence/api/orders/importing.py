@@ -181,7 +181,7 @@ class ImportRoute:
             if body.complete:
                 await self._take(splitter.end(), one, turn)
             else:
-                cause = refused("the server is about to stop")
+                cause = refused("the server is stopping")
         except (SlowSenderError, _TooManyRejectedError) as error:
             # Its traceback holds this frame, and with it what was read of the body.
             cause = error.with_traceback(None)
@@ -199,8 +199,8 @@ class ImportRoute:
                 await one.take(line.number, line.text, now)
             if one.rejected_in_a_row >= self._rejected_in_a_row_max:
                 raise _TooManyRejectedError(
-                    f"{one.rejected_in_a_row} lines in a row were rejected, and no later one was "
-                    f"looked at: for example {one.first_error}"
+                    f"{one.rejected_in_a_row} lines in a row were rejected, so the rest was not "
+                    f"read; for example {one.first_error}"
                 )
             await turn.end()
 
@@ -309,7 +309,7 @@ class _Import:
             if self._clock.monotonic() + pause > deadline:
                 raise _StoppedError(cause, todo)
             if self._stopping.is_set():
-                raise _StoppedError(refused("the server is about to stop"), todo)
+                raise _StoppedError(refused("the server is stopping"), todo)
             # Jitter, so that imports that were refused together do not come back together.
             await self._clock.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
             pause = min(pause * 2, PAUSE_LAST_SECONDS)
@@ -350,7 +350,7 @@ class _Import:
         totals = self.totals
         lines = totals.accepted + totals.unchanged + totals.rejected
         detail = (
-            f"{totals.rejected} of {lines} lines rejected, the others are stored: "
+            f"{totals.rejected} of {lines} lines rejected, the others are stored; "
             f"for example {self.first_error}"
         )
         body = self._problem(LINES_REJECTED, detail, instance)
@@ -368,13 +368,13 @@ class _Import:
             case BrokenBodyError():
                 kind, why = MALFORMED, str(cause)
             case SlowSenderError():
-                kind, why = TOO_SLOW, "the body stood still for too long"
+                kind, why = TOO_SLOW, "the body arrived too slowly"
             case _TooManyRejectedError():
                 kind, why = LINES_REJECTED, str(cause)
             case _:
                 kind, why = kind_of(cause), detail_of(cause)
         if unknown:
-            why = f"whether {_in_words(unknown)} stored is not known"
+            why = f"it is unknown whether {_in_words(unknown)} stored"
         detail = f"{why}; {self._how_to_resume(first, bool(unknown))}"
         body = msgspec.structs.replace(
             self._problem(kind, detail, instance),
@@ -417,11 +417,17 @@ class _Import:
 
 
 def _revoked() -> PolyglotError:
-    return UnauthenticatedError("this API key is not valid for this any more", "invalid_token")
+    return UnauthenticatedError(
+        "this API key was revoked, or lost the scope for this", "invalid_token"
+    )
 
 
 def _hint(*, has_returns: bool) -> str:
-    return " (a carriage return alone ends no line, a line feed does)" if has_returns else ""
+    return (
+        " (lines end with a line feed; a lone carriage return does not end one)"
+        if has_returns
+        else ""
+    )
 
 
 def _check_form(text: bytes) -> None:
@@ -443,8 +449,8 @@ def _tried(pending: _Pending, order_id: UUID) -> _Pending:
 def _other_lines(number: int) -> ConflictError:
     return ConflictError(
         f"line {number} under this idempotency key already stands for an order with other content, "
-        "so nothing of this body was stored; to resume an import, give the number of the first "
-        "line that is sent as the query parameter first_line; for another import, use a new key"
+        "so nothing of this body was stored; to resume an import, send the number of its first "
+        "line as the query parameter first_line; for another import, use a new key"
     )
 
 

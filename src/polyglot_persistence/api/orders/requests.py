@@ -98,7 +98,7 @@ def parse_order_id(text: str) -> UUID:
         else:
             if id_text(order_id) == text.lower().encode():
                 return order_id
-    raise MalformedError("an order's id is a UUID, like 01890a5d-ac96-774b-bcce-b302099a8057")
+    raise MalformedError("an order's id must be a UUID, e.g. 01890a5d-ac96-774b-bcce-b302099a8057")
 
 
 def parse_order(body: bytes) -> NameAndAmount:
@@ -145,8 +145,8 @@ def parse_bulk(body: bytes) -> list[NameAndAmount]:
         raise InvalidError(
             Violation(
                 "",
-                f"must hold 1 to {ORDERS_PER_BULK_MAX} orders, and has more commas and brackets "
-                "than are read to say what else is wrong",
+                f"must hold 1 to {ORDERS_PER_BULK_MAX} orders; the body has too many commas and "
+                "brackets to check it further",
             )
         )
     check = _Check()
@@ -213,7 +213,7 @@ class _Check:
             return []
         if not 1 <= len(orders) <= ORDERS_PER_BULK_MAX:
             self._broken(
-                "/orders", f"must hold 1 to {ORDERS_PER_BULK_MAX} orders, holds {len(orders)}"
+                "/orders", f"must hold 1 to {ORDERS_PER_BULK_MAX} orders, not {len(orders)}"
             )
             return []
         bulk = []
@@ -244,7 +244,7 @@ class _Check:
         fields = self._fields(value, "", required=("item_1", "item_2"))
         names = [self._name(fields, "", field) for field in ("item_1", "item_2")]
         if names[1] == PAIR_FAILS:
-            self._broken("/item_2", f"is {PAIR_FAILS}, which stands for an order that fails")
+            self._broken("/item_2", f"is {PAIR_FAILS}, which simulates an order that fails")
         return list(zip(names, PAIR_AMOUNTS, strict=True))
 
     def _fields(
@@ -263,7 +263,7 @@ class _Check:
             self._broken(f"{pointer}/{_escaped(field)}", "is given twice")
         for field in fields:
             if field not in required and field not in optional:
-                self._broken(f"{pointer}/{_escaped(field)}", "is no field of this object")
+                self._broken(f"{pointer}/{_escaped(field)}", "is an unknown field")
         for field in required:
             if field not in fields:
                 self._broken(f"{pointer}/{field}", "is missing")
@@ -338,7 +338,7 @@ def _created_at(value: Any, pointer: str, now: datetime) -> datetime | None:
     if (moment.day, moment.hour, moment.minute, moment.second) != (1, 0, 0, 0):
         raise InvalidError(
             Violation(
-                pointer, "has a second 60, which only the last minute of a UTC month can have"
+                pointer, "has second 60, which is valid only in the last minute of a UTC month"
             )
         )
     return moment

@@ -82,13 +82,15 @@ class ChunkedBody:
     def _take_framing(self, piece: bytes) -> None:
         self._framing_bytes += len(piece)
         if self._framing_bytes > self._framing_bytes_max:
-            raise BadChunkError(f"chunks may have {self._framing_bytes_max} bytes of framing")
+            raise BadChunkError(
+                f"the framing of chunks must have at most {self._framing_bytes_max} bytes"
+            )
         self._line += piece
         if self._left:  # of the line end after a chunk
             if not _CRLF.startswith(self._line):
-                raise BadChunkError("a chunk is longer than it says")
+                raise BadChunkError("a chunk is longer than its size line says")
         elif b"\0" in piece:
-            raise BadChunkError("a chunk has no readable size")
+            raise BadChunkError("the size of a chunk is invalid")
         if piece.endswith(b"\n"):
             line, self._line = self._line, b""
             self._take_line(line)
@@ -103,11 +105,11 @@ class ChunkedBody:
             if not text:
                 self.complete = True
             elif not _TRAILER.fullmatch(text):
-                raise BadChunkError("a trailer is no header")
+                raise BadChunkError("a trailer is not a valid header")
         else:
             size = _SIZE.fullmatch(text)
             if size is None:
-                raise BadChunkError("a chunk has no readable size")
+                raise BadChunkError("the size of a chunk is invalid")
             self._left = int(size[1], 16)
             if self._left:
                 self._left += len(_CRLF)

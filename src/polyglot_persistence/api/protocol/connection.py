@@ -196,7 +196,7 @@ class Connection(asyncio.Protocol):
         elif self._phase == _CLOSED:
             self.transport.abort()
         elif self._phase == _BODY:
-            self._end_body(SlowSenderError("the body stood still for too long"))
+            self._end_body(SlowSenderError("the body arrived too slowly"))
         elif self.head.size:
             seconds = self._limits.head_seconds_max
             self._refuse(TOO_SLOW, f"a request's head must be there in {seconds:g} s")

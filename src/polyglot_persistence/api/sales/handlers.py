@@ -74,7 +74,7 @@ class SalesRoutes:
             raise MalformedError("the query parameter to must be later than from")
         if (end - first).days > PRODUCT_DAYS_MAX:
             raise MalformedError(
-                f"the query parameters from and to may be {PRODUCT_DAYS_MAX} days apart at most"
+                f"the query parameters from and to must be at most {PRODUCT_DAYS_MAX} days apart"
             )
         top = await self._sales.top_products(first, end, query.limit)
         rows = [
@@ -100,8 +100,8 @@ class SalesRoutes:
             return bounds(grain, zone, first, end, most)
         except ValueError as error:
             raise MalformedError(
-                f"the query parameters from, to and tz: {error}; by={grain.value} takes {most} "
-                "periods at most"
+                f"the query parameters from, to and tz: {error}; by={grain.value} takes at "
+                f"most {most} periods"
             ) from error
 
 

@@ -76,7 +76,7 @@ class ServiceRoutes:
         """GET /docs/{asset}: what the page consists of."""
         known = ASSETS.get(request.path_params["asset"])
         if known is None:
-            return problem(NO_ROUTE, "the page has no such part", request.scope["path"])
+            return problem(NO_ROUTE, "the page has no part of this name", request.scope["path"])
         return file_reply(request, f"assets/{known[0]}", known[1])
 
     async def problems(self, _request: Request, _body: BodyReader) -> Reply:
@@ -94,7 +94,7 @@ def stores_out(health: Health, is_operator: bool) -> ReadyOut:
     stores = {
         name: StoreOut(up=store.state is not None)
         if not is_operator
-        else StoreOut(up=False, error="does not answer; the log says why")
+        else StoreOut(up=False, error="does not answer; see the log")
         if store.state is None
         else StoreOut(up=True, version=store.state.version, warnings=list(store.state.warnings))
         for name, store in health.stores.items()

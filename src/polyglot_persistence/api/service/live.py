@@ -92,5 +92,5 @@ def _parse_id(text: str) -> datetime | None:
     if not text:
         return None
     if not _ID.fullmatch(text):
-        raise MalformedError("this Last-Event-ID was not given out by this API")
+        raise MalformedError("Last-Event-ID must be the id of an event of this stream")
     return from_micros(int(text))

@@ -6,6 +6,8 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from polyglot_persistence.api.web.schemas import Moment
+from polyglot_persistence.flows.watch.live import RATE_SECONDS
+from polyglot_persistence.flows.watch.system_state import DEAD_LETTERS_COUNTED_MAX
 
 
 class LiveOut(msgspec.Struct, frozen=True, gc=False):
@@ -46,7 +48,9 @@ class FiguresOut(msgspec.Struct, frozen=True, gc=False):
     accepted: Annotated[int | None, Meta(description="Orders persisted or dirty.")]
     persisted: Annotated[int | None, Meta(description="Orders in the record.")]
     indexed: Annotated[int | None, Meta(description="Orders in the record that are searchable.")]
-    accepted_per_second: Annotated[float | None, Meta(description="Mean of the last 3 s.")]
+    accepted_per_second: Annotated[
+        float | None, Meta(description=f"Mean of at most the last {RATE_SECONDS:g} s.")
+    ]
     persisted_per_second: float | None
     indexed_per_second: float | None
     dirty: Annotated[int | None, Meta(description="Orders accepted and not yet persisted.")]
@@ -54,7 +58,9 @@ class FiguresOut(msgspec.Struct, frozen=True, gc=False):
     queue_messages: Annotated[int | None, Meta(description="Messages that no worker holds.")]
     outbox: Annotated[int | None, Meta(description="Orders persisted and not yet searchable.")]
     outbox_age_seconds: float | None
-    dead_letters: Annotated[int | None, Meta(description="1001 stands for more than 1000.")]
+    dead_letters: Annotated[
+        int | None, Meta(description=f"{DEAD_LETTERS_COUNTED_MAX:,} stands for that many or more.")
+    ]
     latest_dead_letter: int | None
     view_refreshed_at: Moment | None
     cold: Annotated[

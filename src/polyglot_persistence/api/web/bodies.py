@@ -105,13 +105,13 @@ class BodyReader:
         """
         announced = self._request.headers.get("content-length")
         if announced is not None and int(_digits(announced)) > bytes_max:
-            raise TooLargeError(f"the body may have {bytes_max} bytes, has {announced}")
+            raise TooLargeError(f"the body must have at most {bytes_max} bytes, not {announced}")
         parts = []
         size = 0
         async for chunk in self._chunks():
             size += len(chunk)
             if size > bytes_max:
-                raise TooLargeError(f"the body may have {bytes_max} bytes, and has more")
+                raise TooLargeError(f"the body must have at most {bytes_max} bytes, and has more")
             parts.append(chunk)
         self.check_again()
         return b"".join(parts)

@@ -195,7 +195,7 @@ async def no_route(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] != "http":
         return
     path = scope["path"]
-    reply = problem(NO_ROUTE, f"there is nothing at {path}; see /docs", path)
+    reply = problem(NO_ROUTE, f"no route matches {path}; see /docs", path)
     await answer(scope, receive, send, reply)
 
 

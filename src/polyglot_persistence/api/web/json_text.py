@@ -31,12 +31,12 @@ _FAULTS = (
     ("Expecting property name", "a field's name in double quotes is missing"),
     ("Expecting ',' delimiter", "a comma or a closing bracket is missing"),
     ("Expecting ':' delimiter", "a colon is missing"),
-    ("Illegal trailing comma", "a comma stands before the closing bracket"),
-    ("Extra data", "something follows where it ends"),
-    ("Unterminated string", "a string does not end"),
-    ("Invalid control character", "a string holds a control character"),
-    ("Invalid \\", "a string holds a backslash that escapes nothing"),
-    ("Unexpected UTF-8 BOM", "it begins with two byte order marks"),
+    ("Illegal trailing comma", "there is a comma before a closing bracket"),
+    ("Extra data", "there is more text after the value"),
+    ("Unterminated string", "a string is not closed"),
+    ("Invalid control character", "a string contains a control character"),
+    ("Invalid \\", "a string contains an invalid escape"),
+    ("Unexpected UTF-8 BOM", "it starts with two byte order marks"),
 )
 
 
@@ -88,7 +88,7 @@ def plain_values(body: bytes) -> Any:
         )
     except json.JSONDecodeError as error:
         raise MalformedError(
-            f"not JSON: {_fault(error.msg)} ({_place(text, error.pos)})"
+            f"not valid JSON: {_fault(error.msg)} ({_place(text, error.pos)})"
         ) from error
     except RecursionError as error:
         raise MalformedError("nested too deeply") from error
@@ -105,14 +105,14 @@ def twice(members: Sequence[tuple[str, Any]]) -> Sequence[str]:
 
 
 def _no_number(text: str) -> None:
-    raise MalformedError(f"not JSON: {text} is no number")
+    raise MalformedError(f"not valid JSON: {text} is not a number")
 
 
 def _fault(message: str) -> str:
     for beginning, fault in _FAULTS:
         if message.startswith(beginning):
             return fault
-    return "it breaks JSON's grammar"
+    return "the syntax is wrong"
 
 
 def _place(text: str, position: int) -> str:

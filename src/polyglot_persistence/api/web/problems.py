@@ -45,8 +45,8 @@ MALFORMED = Kind(
     400,
     "malformed",
     "The request cannot be read",
-    "The body is no JSON, or a path, query parameter or header has no readable value. "
-    "Nothing was stored.",
+    "The body is not valid JSON, or a path, query parameter or header is invalid. Nothing was "
+    "stored.",
 )
 UNAUTHENTICATED = Kind(
     401,
@@ -57,29 +57,29 @@ UNAUTHENTICATED = Kind(
 FORBIDDEN = Kind(
     403,
     "forbidden",
-    "This client may not do that",
-    "The API key's scopes are others, or a browser asks for a page of another origin. "
+    "The client lacks permission",
+    "The API key lacks the scope, or a browser sent the request from a page of another origin. "
     "Nothing was stored.",
 )
 NOT_FOUND = Kind(
     404,
     "not-found",
-    "There is no such order or dead letter",
-    "Certain: an order that was acknowledged is never answered with this, unless an operator "
-    "discarded it. A dead letter that was replayed or discarded is no more.",
+    "The order or dead letter does not exist",
+    "Certain: no acknowledged order is answered with this, unless an operator discarded it. A dead "
+    "letter that was replayed or discarded no longer exists.",
 )
-NO_ROUTE = Kind(404, "no-route", "There is no such route", "See the API's description.")
+NO_ROUTE = Kind(404, "no-route", "The route does not exist", "See the API's description.")
 WRONG_METHOD = Kind(
     405,
     "method-not-allowed",
     "The route does not take this method",
-    "The `Allow` header lists those that it takes.",
+    "The `Allow` header lists the methods that it takes.",
 )
 TOO_SLOW = Kind(
     408,
     "too-slow",
-    "The request's body came too slowly",
-    "Nothing was stored, but for the lines of an import that the answer counts as accepted.",
+    "The request's body arrived too slowly",
+    "Nothing was stored, except the lines of an import that the answer counts as accepted.",
 )
 TOO_LARGE = Kind(413, "too-large", "The body is over the limit", "Nothing was stored.")
 UNSUPPORTED_MEDIA = Kind(
@@ -111,8 +111,8 @@ LINES_REJECTED = Kind(
     422,
     "lines-rejected",
     "Lines of the import were rejected",
-    "`lines_rejected` names them, each with its rule. What is counted as accepted is stored. Mend "
-    "those lines and send them alone, or the whole body again if it has a key.",
+    "`lines_rejected` names them, each with its rule. Lines counted as accepted are stored. "
+    "Correct the others and send only them, or the whole body again if it has a key.",
 )
 HEAD_TOO_LARGE = Kind(
     431, "head-too-large", "The request's headers are over the limit", "Nothing was stored."
@@ -120,29 +120,29 @@ HEAD_TOO_LARGE = Kind(
 TOO_MANY_REQUESTS = Kind(
     429,
     "quota-exceeded",
-    "The client is over its rate",
+    "The client exceeded its rate",
     "Refused: this request stored nothing and never will. Retry after `Retry-After` seconds.",
 )
 INTERNAL = Kind(
     500,
     "internal",
     "The server failed",
-    "An error that nobody foresaw; the server's log has it. Retry with the same idempotency key.",
+    "An unexpected error; see the server's log. Retry with the same idempotency key.",
 )
 UNAVAILABLE = Kind(
     503,
     "unavailable",
-    "Not possible now",
-    "Refused: this request stored nothing and never will, but for what the answer counts as done. "
+    "Temporarily unavailable",
+    "Refused: this request stored nothing and never will, except what the answer counts as done. "
     "Retry after `Retry-After` seconds. An earlier attempt that was answered 504, or not at all, "
     "may still be stored: retry with its idempotency key.",
 )
 UNKNOWN_OUTCOME = Kind(
     504,
     "unknown-outcome",
-    "The outcome is not known",
+    "The outcome is unknown",
     "The order may have been stored. A retry with the same idempotency key is safe; without a "
-    "key it may make a second order.",
+    "key it may create a second order.",
 )
 
 KINDS = tuple(one for one in list(globals().values()) if isinstance(one, Kind))
@@ -234,7 +234,9 @@ def detail_of(error: BaseException) -> str:
     """Return what a client may read about an error: no address, no word of a store or driver."""
     kind = kind_of(error)
     if isinstance(error, UnavailableError):
-        return error.public or "a store that this needs does not answer; the server's log says more"
+        return (
+            error.public or "a store that this request needs does not answer; see the server's log"
+        )
     if kind in (INTERNAL, UNKNOWN_OUTCOME):
         return kind.meaning
     return str(error)

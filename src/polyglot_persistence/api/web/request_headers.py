@@ -88,7 +88,7 @@ def parse_idempotency_key(values: list[str]) -> str | None:
     if not values:
         return None
     if len(values) > 1:
-        raise MalformedError("there is more than one Idempotency-Key header")
+        raise MalformedError("Idempotency-Key must be given once")
     text = values[0].strip()
     if quoted := _QUOTED_KEY.fullmatch(text):
         key = _ESCAPED.sub(r"\1", quoted[1])
@@ -96,11 +96,11 @@ def parse_idempotency_key(values: list[str]) -> str | None:
         key = text
     else:
         raise MalformedError(
-            "Idempotency-Key must be a string of printable ASCII, in quotes if it holds spaces"
+            "Idempotency-Key must be a string of printable ASCII, in quotes if it contains spaces"
         )
     if not 1 <= len(key) <= KEY_CHARACTERS_MAX:
         raise MalformedError(
-            f"Idempotency-Key must have 1 to {KEY_CHARACTERS_MAX} characters, has {len(key)}"
+            f"Idempotency-Key must have 1 to {KEY_CHARACTERS_MAX} characters, not {len(key)}"
         )
     return key
 

@@ -59,6 +59,6 @@ class PageRoutes:
         """GET /page/{part}: what it consists of."""
         known = PARTS.get(request.path_params["part"])
         if known is None:
-            return problem(NO_ROUTE, "the page has no such part", request.scope["path"])
+            return problem(NO_ROUTE, "the page has no part of this name", request.scope["path"])
         path, content_type = known
         return file_reply(request, f"{_FOLDER}/{path}", content_type)
