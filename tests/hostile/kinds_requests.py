@@ -46,7 +46,7 @@ async def endless_extensions(attack: Attack) -> None:
 
 @kind(only(401, 429))
 async def keys_in_trailers(attack: Attack) -> None:
-    """E3: a trailer is not a valid header, so that it lets nobody in, nor is its scope looked at (403)."""
+    """E3: a trailer is no header, so that it lets nobody in, nor is its scope looked at (403)."""
     head = chunked("/api/admin/refresh", "Trailer: X-API-Key")
     trailer = f"0\r\nX-API-Key: {attack.secret}\r\n\r\n".encode()
     await attack.ask(8, lambda: head + trailer, ahead=1)

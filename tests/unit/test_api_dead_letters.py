@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.api.dead_letters import handlers as module
 from polyglot_persistence.api.dead_letters.handlers import parse_choice
+from polyglot_persistence.api.dead_letters.schemas import KEPT_LISTED_MAX
 from polyglot_persistence.domain.dead_letter import (
     DeadLetter,
     DeadLetterRow,
@@ -348,7 +348,7 @@ async def test_the_list_of_kept_letters_is_bounded(setup: Setup) -> None:
     kept = [Handled(number, ID, Outcome.KEPT, "because") for number in range(500)]
     setup.letters.slices = [Slice(kept, None)]
     out = (await setup.client.post(f"{PATH}/replay", json={"all": True})).json()
-    assert (out["kept"], len(out["kept_letters"])) == (500, module.KEPT_LISTED_MAX)
+    assert (out["kept"], len(out["kept_letters"])) == (500, KEPT_LISTED_MAX)
 
 
 async def test_a_bulk_action_needs_json(setup: Setup) -> None:

@@ -80,7 +80,8 @@ async def test_valid_lines_are_accepted_and_others_reported_by_number(setup: Set
             {"line": 3, "detail": "/product_name: must not be empty"},
             {
                 "line": 4,
-                "detail": "not valid JSON: a field's name in double quotes is missing (line 1, column 2)",
+                "detail": "not valid JSON: a field's name in double quotes is missing (line 1, "
+                "column 2)",
             },
             {"line": 5, "detail": "is longer than 200 bytes"},
         ],

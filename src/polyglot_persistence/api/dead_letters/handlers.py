@@ -97,8 +97,8 @@ class DeadLetterRoutes:
         """GET /api/admin/dead-letters/{id}: one, with its payload."""
         row = await self._letters.get(_parse_id(request))
         text, encoded = _text_or_base64(row.letter.payload)
-        head = msgspec.structs.astuple(_letter_out(row))
-        return json_reply(200, WholeDeadLetterOut(*head, text, encoded))
+        head = msgspec.structs.asdict(_letter_out(row))
+        return json_reply(200, WholeDeadLetterOut(**head, payload=text, payload_base64=encoded))
 
     async def replay(self, request: Request, _body: BodyReader) -> Reply:
         """POST /api/admin/dead-letters/{id}/replay: one, with its unit."""
