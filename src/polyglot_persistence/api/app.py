@@ -19,9 +19,9 @@ from polyglot_persistence.api.protocol.front import ANY_FRONT, Front
 from polyglot_persistence.api.routes import ROUTES, Route
 from polyglot_persistence.api.sales.handlers import SalesRoutes
 from polyglot_persistence.api.search.handlers import SearchRoutes
-from polyglot_persistence.api.service.dashboard.page import PageRoutes
 from polyglot_persistence.api.service.handlers import ServiceRoutes
 from polyglot_persistence.api.service.live import LiveRoute
+from polyglot_persistence.api.service.pages import PageRoutes
 from polyglot_persistence.api.web.access import Access
 from polyglot_persistence.api.web.endpoint import Endpoint, Method, no_route
 from polyglot_persistence.api.web.measuring import Traced

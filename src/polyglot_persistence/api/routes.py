@@ -20,9 +20,9 @@ from polyglot_persistence.api.sales.handlers import SalesRoutes
 from polyglot_persistence.api.search import descriptions as search
 from polyglot_persistence.api.search.handlers import SearchRoutes
 from polyglot_persistence.api.service import descriptions as service
-from polyglot_persistence.api.service.dashboard.page import PageRoutes
 from polyglot_persistence.api.service.handlers import ServiceRoutes
 from polyglot_persistence.api.service.live import LiveRoute
+from polyglot_persistence.api.service.pages import PageRoutes
 from polyglot_persistence.api.web.bodies import BodyReader
 from polyglot_persistence.api.web.descriptions import Operation
 from polyglot_persistence.api.web.endpoint import Handler
@@ -77,9 +77,9 @@ ROUTES = (
     Route("GET", "/health/live", _PUBLIC, ServiceRoutes.live, service.LIVE),
     Route("GET", "/health/ready", _PUBLIC, ServiceRoutes.ready, service.READY),
     Route("GET", "/openapi.json", _PUBLIC, ServiceRoutes.openapi, service.OPENAPI),
-    Route("GET", "/docs", _PUBLIC, ServiceRoutes.docs, service.DOCS),
-    Route("GET", "/docs/{asset}", _PUBLIC, ServiceRoutes.docs_asset, service.DOCS_ASSET),
-    Route("GET", "/problems", _PUBLIC, ServiceRoutes.problems, service.PROBLEMS),
+    Route("GET", "/docs", _PUBLIC, PageRoutes.docs, service.DOCS),
+    Route("GET", "/docs/{asset}", _PUBLIC, PageRoutes.docs_asset, service.DOCS_ASSET),
+    Route("GET", "/problems", _PUBLIC, PageRoutes.problems, service.PROBLEMS),
     Route("GET", "/", _PUBLIC, PageRoutes.page, service.PAGE),
     Route("GET", "/page/{part}", _PUBLIC, PageRoutes.part, service.PAGE_PART),
 )

@@ -1,10 +1,10 @@
 """What is published about the routes of the service itself."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from polyglot_persistence.api.service import schemas as s
-from polyglot_persistence.api.service.dashboard.page import PARTS
-from polyglot_persistence.api.service.handlers import ASSETS
+from polyglot_persistence.api.service.pages import ASSETS, PARTS
 from polyglot_persistence.api.web import problems as p
 from polyglot_persistence.api.web.descriptions import (
     HTML,
@@ -34,7 +34,7 @@ READY = Operation(
     "service",
     "Whether orders can be accepted",
     "One store down is a degraded service, not an outage. The state of every store is only for "
-    "clients with the scope `admin` and on the server's own machine.",
+    "clients with the scope `admin`.",
     Answer("They can.", s.ReadyOut),
     others=(Answer("They cannot.", s.ReadyOut, status=503),),
 )
@@ -45,50 +45,46 @@ OPENAPI = Operation(
     "OpenAPI 3.1.",
     Answer("The description.", dict[str, Any]),
 )
-DOCS = Operation(
-    "docs",
-    "service",
-    "This description as a page",
-    "Served without anything from elsewhere.",
-    Answer("The page.", media_type=HTML),
-)
-DOCS_ASSET = Operation(
-    "docsAsset",
-    "service",
-    "A part of the page",
-    "Script or style sheet.",
-    Answer("The part.", headers=("ETag",), media_type="*/*"),
-    (p.NO_ROUTE,),
-    (Parameter("asset", "path", "Its name.", {"type": "string", "enum": list(ASSETS)}, True),),
-    others=(
-        Answer("It is what `If-None-Match` names.", media_type="", headers=("ETag",), status=304),
-    ),
-)
-PROBLEMS = Operation(
+
+
+def _page(name: str, summary: str, description: str) -> Operation:
+    return Operation(name, "service", summary, description, Answer("The page.", media_type=HTML))
+
+
+def _part(
+    name: str, summary: str, description: str, variable: str, names: Iterable[str]
+) -> Operation:
+    schema = {"type": "string", "enum": list(names)}
+    return Operation(
+        name,
+        "service",
+        summary,
+        description,
+        Answer("The part.", headers=("ETag",), media_type="*/*"),
+        (p.NO_ROUTE,),
+        (Parameter(variable, "path", "Its name.", schema, required=True),),
+        others=(
+            Answer(
+                "It is what `If-None-Match` names.", headers=("ETag",), media_type="", status=304
+            ),
+        ),
+    )
+
+
+DOCS = _page("docs", "This description as a page", "Served without anything from elsewhere.")
+DOCS_ASSET = _part("docsAsset", "A part of the page", "Script or style sheet.", "asset", ASSETS)
+PROBLEMS = _page(
     "problems",
-    "service",
     "What each kind of problem means",
     "The page that the `type` of a problem points to.",
-    Answer("The page.", media_type=HTML),
 )
-PAGE = Operation(
+PAGE = _page(
     "page",
-    "service",
     "The live page",
     "Orders on their way, rates and lag, the stores, search, sales and dead letters.",
-    Answer("The page.", media_type=HTML),
 )
-PAGE_PART = Operation(
-    "pagePart",
-    "service",
-    "A part of the live page",
-    "Script, style sheet or icon.",
-    Answer("The part.", headers=("ETag",), media_type="*/*"),
-    (p.NO_ROUTE,),
-    (Parameter("part", "path", "Its name.", {"type": "string", "enum": list(PARTS)}, True),),
-    others=(
-        Answer("It is what `If-None-Match` names.", media_type="", headers=("ETag",), status=304),
-    ),
+PAGE_PART = _part(
+    "pagePart", "A part of the live page", "Script, style sheet or icon.", "part", PARTS
 )
 LIVE_FIGURES = Operation(
     "liveFigures",
