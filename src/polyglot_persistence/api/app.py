@@ -1,4 +1,4 @@
-"""The ASGI application: handlers wired to flows, paths to handlers."""
+"""The ASGI application: paths to handlers, handlers to flows."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -38,7 +38,7 @@ from polyglot_persistence.ports.clock import Clock
 
 
 class Flows(NamedTuple):
-    """What the routes call."""
+    """The flows that handlers call."""
 
     accept: AcceptFlow
     reads: ReadFlow
@@ -72,9 +72,8 @@ def build_app(
 ) -> ASGIApp:
     """Return the application with every route.
 
-    Once `stopping` is set, imports and bulk actions end at their next chunk, clients that wait for
-    persistence are answered with what is reached, and live streams end; everything else runs to its
-    end.
+    Once `stopping` is set, imports and bulk actions end at their next chunk, waits for persistence
+    end with the stage reached so far, and live streams end; other requests run to completion.
     """
     orders = OrderRoutes(
         flows.accept,
@@ -120,8 +119,8 @@ def build_process_app(health: HealthFlow, access: Access, front: Front = ANY_FRO
 def _router(
     table: Iterable[Route], owners: Sequence[object], access: Access, front: Front
 ) -> ASGIApp:
-    # One endpoint a path, so that it knows every method that the path takes; in the table's
-    # order, in which fixed steps of a path stand before variable ones.
+    # One endpoint per path, so that it knows all methods of the path; in the order of the table,
+    # where fixed paths come before those with variables.
     paths: dict[str, dict[str, Method]] = {}
     for route in table:
         parameters = [one.name for one in route.about.parameters if one.place == "query"]

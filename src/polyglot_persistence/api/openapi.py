@@ -1,6 +1,6 @@
 """The OpenAPI 3.1 description, made from the table of routes and the types that it names.
 
-Invariant: nothing is described here that is not in the table, and every route in it is described.
+Invariant: the description has exactly the routes of the table.
 """
 
 import re
@@ -79,11 +79,11 @@ _FORMATS = {"integer": "int64", "number": "double"}
 def _with_formats(node: Any) -> Any:
     """Return a part of the description with the format of every number.
 
-    Decimals are the numbers that `encode_json` writes; msgspec describes its own default, a string.
+    Decimals become numbers, as `encode_json` writes them; msgspec describes them as strings.
 
-    Client generators take a number without a format for the smallest type of their language: in Go
-    `float32`, which loses cents from 131,072.00 on, and `int32`. A double has every amount, and
-    every sum below 90 trillion, to the cent.
+    Client generators map a number without a format to a small type: in Go to `int32` and
+    `float32`, which loses cents from 131,072.00 on. A double represents every amount, and every sum
+    below 90 trillion, to the cent.
     """
     if isinstance(node, list):
         return [_with_formats(one) for one in node]
@@ -130,7 +130,7 @@ def _operation(route: Route, schemas: _Schemas) -> dict[str, Any]:
 
 
 def _security(scope: Scope) -> list[dict[str, list[str]]]:
-    """Return the ways to be admitted: a key with this scope or, as operators decide, none."""
+    """Return the accepted credentials: a key with this scope or, if operators allow it, none."""
     if scope is Scope.PUBLIC:
         return []
     return [*({scheme: [scope.value]} for scheme in _SCHEMES), {}]

@@ -1,7 +1,7 @@
 """The whole table of routes, with what is published about each.
 
-Plain requests for the two hot ones (marked) are answered before the framework, see `hot.py`; here
-stand the same functions for every other request.
+The fast lane (`hot.py`) answers plain requests for the two routes marked hot; their handlers here
+answer all other requests for them, with the same functions.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -45,7 +45,7 @@ class Route(NamedTuple):
     about: Operation
 
     def bound(self, owners: Iterable[object]) -> Handler:
-        """Return the handler of the one of several objects whose class has it."""
+        """Return the handler, bound to the object whose class defines it."""
         name = self.handler.__name__
         owner = next(one for one in owners if getattr(type(one), name, None) is self.handler)
         return partial(self.handler, owner)

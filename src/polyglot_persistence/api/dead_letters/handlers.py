@@ -1,9 +1,9 @@
-"""Listing, reading, replaying and discarding dead letters.
+"""Handlers that list, read, replay and discard dead letters.
 
-Invariant: nothing is replayed or discarded in bulk that the body does not name: either a filter, or
-all by that word.
-Invariant: a request acts for a bounded time; a cursor in its answer says where to go on.
-Invariant: an action that a store cut short after its first effect is 504, with what is done.
+Invariant: a bulk action needs a filter, or an explicit `all`.
+Invariant: a request acts for a bounded time; the cursor in its answer resumes the action.
+Invariant: if a store fails after the first effect of an action, the answer is 504 with what is
+done.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ from polyglot_persistence.flows.behind.dead_letters import (
 from polyglot_persistence.ports.clock import Clock
 
 ACTION_SECONDS = 10.0
-"""After so long a bulk action begins no further slice; clients and proxies wait 30 s and more."""
+"""A bulk action starts no slice after this time; clients and proxies wait 30 s and more."""
 
 _POINTER = re.compile(r" - at `\$\.?(.*)`")
 
@@ -146,7 +146,7 @@ class DeadLetterRoutes:
 
 
 def _cut_short(error: PolyglotError, out: ActionOut, request: Request) -> Reply:
-    """Return the problem that a store's failure is after something was, or may have been, done."""
+    """Return the problem for a store that failed after letters were, or may have been, handled."""
     if isinstance(error, CutShortError):
         _add(out, error.handled)
     detail = (
@@ -161,7 +161,7 @@ def _nothing(before: int | None) -> ActionOut:
 
 
 def _add(out: ActionOut, handled: Sequence[Handled]) -> None:
-    """Count what became of letters, and list the first that were kept."""
+    """Count the outcomes, and list the first letters that were kept."""
     for one in handled:
         setattr(out, one.outcome.value, getattr(out, one.outcome.value) + 1)
         if one.outcome is Outcome.KEPT and len(out.kept_letters) < KEPT_LISTED_MAX:
@@ -169,11 +169,11 @@ def _add(out: ActionOut, handled: Sequence[Handled]) -> None:
 
 
 def parse_choice(body: bytes) -> tuple[LetterFilter, int | None]:
-    """Return which letters a body means, and below which id.
+    """Parse the filter and the cursor from a body.
 
     Raises:
-        MalformedError: it is no JSON.
-        InvalidError: it breaks a rule, or names nothing.
+        MalformedError: it is not valid JSON.
+        InvalidError: it breaks a rule, or has neither a filter nor `all`.
     """
     try:
         choice = msgspec.json.decode(body, type=DeadLetterChoiceIn)
@@ -210,7 +210,7 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
 
 
 def _broken(choice: DeadLetterChoiceIn) -> Iterator[Violation]:
-    """Yield the rules that the types of a body's fields do not say, and that it breaks."""
+    """Yield each broken rule that the types of the fields do not express."""
     for name, check in _CHECKS.items():
         try:
             if (value := getattr(choice, name)) is not None:

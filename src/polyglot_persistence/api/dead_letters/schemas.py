@@ -17,7 +17,7 @@ KEPT_LISTED_MAX = 100
 REASON_CHARACTERS_MAX = 200
 REASON_LIMITS = {"minLength": 1, "maxLength": REASON_CHARACTERS_MAX, "pattern": r"^[^\x00]*$"}
 ID_PATTERN = "^[0-9]{1,18}$"
-"""Of a dead letter's id, and so of a cursor."""
+"""The ids of dead letters are the cursors of their pages."""
 
 _ID = re.compile(ID_PATTERN, re.ASCII)
 
@@ -40,7 +40,7 @@ def parse_id(text: str) -> int:
 
 
 class LetterPageParameters(q.QueryParameters):
-    """Which page of which dead letters to return."""
+    """Filter and page of the list of dead letters."""
 
     reason = q.QueryParameter(
         "Text that the reason holds, in upper or lower case.",
@@ -58,7 +58,7 @@ class LetterPageParameters(q.QueryParameters):
     limit = q.count("Letters a page.", 50, cap=PAGE_LETTERS_MAX)
 
     def filter(self) -> LetterFilter:
-        """Return which letters are meant."""
+        """Return the filter."""
         return LetterFilter(
             self.reason, self.stage, self.order_id, self.unit_id, self.since, self.until
         )

@@ -84,7 +84,7 @@ class OrderRoutes:
         return read_reply(await self._reads.get(parse_order_id(request.path_params["id"])))
 
     async def status(self, request: Request, _body: BodyReader) -> Reply:
-        """GET /api/orders/{id}/status: how far the order has come."""
+        """GET /api/orders/{id}/status: the stages that the order has reached."""
         out = _status_out(await self._reads.status(parse_order_id(request.path_params["id"])))
         unfinished = out.status in ("processing", "persisted")
         return json_reply(200, out, ((b"retry-after", b"1"),) if unfinished else ())
@@ -102,7 +102,7 @@ class OrderRoutes:
         return json_reply(200, OrderPageOut(orders, path, cursor), next_link(path))
 
     async def _prefer(self, request: Request, acceptance: Acceptance) -> tuple[Stage, Headers]:
-        """Wait as the client prefers, and return the stage that was reached."""
+        """Wait as `Prefer` asks, and return the stage reached and the headers that say so."""
         headers: list[tuple[bytes, bytes]] = []
         if acceptance.replayed:
             headers.append((b"idempotent-replayed", b"true"))
@@ -120,9 +120,9 @@ class OrderRoutes:
         return b"respond-async" if preference.respond_async else b""
 
     async def _wait(self, ids: Sequence[UUID], seconds: float) -> Stage:
-        """Return the stage reached within so many seconds, or until the server is to stop.
+        """Return the stage reached within `seconds`, or when the server stops.
 
-        Raises nothing: an order that was accepted must not be answered with an error.
+        Never raises: an accepted order must not be answered with an error.
         """
         persisted = asyncio.ensure_future(self._reads.wait_persisted(ids, seconds))
         stopping = asyncio.ensure_future(self._stopping.wait())
@@ -132,7 +132,7 @@ class OrderRoutes:
                 return "processing"
             if persisted.result():
                 return "persisted"
-            # A unit is dead-lettered whole, so that any of its members can tell.
+            # A unit is dead-lettered as a whole, so the status of one member is that of all.
             status = await self._reads.status(ids[0])
         except (UnavailableError, NotFoundError):
             return "processing"

@@ -6,23 +6,23 @@
              +-> in the answer                +--after a pause, with nothing read meanwhile
 ```
 
-While the stores refuse, the body is not read, so that the client's own TCP connection holds it
-back. After `wait_seconds` of that the answer says how far the import got. So it does when its
-client's key is revoked: no line is accepted after that.
+While the stores refuse, the import does not read the body, so TCP flow control stops the client.
+After `wait_seconds`, the answer says how far the import got. The same happens when the client's key
+is revoked: no line is accepted after that.
 
-Invariant: 200 means that every line is stored, unless the client asked for less
-(`on_rejected=report`); what says only a part is a problem with the totals.
+Invariant: 200 means that every line is stored, unless the client asked for a report
+(`on_rejected=report`); a partial import is a problem with the totals.
 Invariant: one import never holds the event loop for longer than `TURN_SECONDS` and a line, or one
 chunk of orders.
 Invariant: memory is bounded by one chunk and one line, and the answer by `ERRORS_MAX` and a chunk.
-Invariant: a line whose outcome is unknown is tried again under the id that it was given the first
-time, so that no retry of the server's makes a second order.
-Invariant: the answer is 503 only if no attempt at any of the lines that it lists may have stored
-it. One attempt with an unknown outcome makes it 504, whatever came later.
-Invariant: with a key, a line's id follows from its number, and numbers count from `first_line`. So
-the rest of a body under its own numbers, and the whole body, change nothing that is stored.
-Invariant: no line takes an id that an idempotency key may come to stand for, unless its client may
-operate the service, and so restore what was exported.
+Invariant: a line whose outcome is unknown is retried with the id of its first attempt, so the
+server's retries never create a second order.
+Invariant: the answer is 503 only if no attempt can have stored any of the listed lines. One attempt
+with an unknown outcome makes it 504, whatever came later.
+Invariant: with a key, a line's id is derived from its number, counted from `first_line`. So sending
+the rest of a body with its own numbers, or the whole body, changes nothing that is stored.
+Invariant: a line with an id of the form that idempotency keys derive is accepted only from an
+operator, who restores an export, or if it repeats a stored order.
 """
 
 import asyncio
@@ -74,28 +74,28 @@ from polyglot_persistence.flows.intake.accept import AcceptFlow, ImportLine
 from polyglot_persistence.ports.clock import Clock
 
 ERRORS_MAX = 100
-"""Rejected lines that the answer lists."""
+"""The answer lists at most this many rejected lines."""
 TURN_SECONDS = 0.005
-"""How long an import works before others have their turn."""
+"""An import yields to other tasks after this time."""
 PIECE_BYTES = 4_096
-"""So much is cut into lines at once: of blank ones it takes 2 ms."""
+"""Bytes split into lines at once; 4 KiB of blank lines take 2 ms."""
 PAUSE_FIRST_SECONDS = 0.05
 PAUSE_LAST_SECONDS = 2.0
 
 
 class _Pending(NamedTuple):
-    """A line that is to be accepted."""
+    """A parsed line that waits to be accepted."""
 
     number: int
     line: ImportLine
     by_key: bool
-    """Whether its id follows from the idempotency key and its number."""
+    """Whether its id is derived from the idempotency key and the number."""
     may_be_stored: bool = False
-    """Whether an attempt at it had an unknown outcome."""
+    """Whether an earlier attempt had an unknown outcome."""
 
 
 class _TooManyRejectedError(RejectedError):
-    """So many lines in a row were rejected that the rest is not looked at."""
+    """Too many lines in a row were rejected; the rest is not read."""
 
 
 class _Turn:
@@ -105,14 +105,14 @@ class _Turn:
         self._began = time.perf_counter()
 
     async def end(self) -> None:
-        """Let others have their turn, if it is time."""
+        """Yield to other tasks, if the turn is over."""
         if time.perf_counter() - self._began >= TURN_SECONDS:
             await asyncio.sleep(0)
             self._began = time.perf_counter()
 
 
 class _StoppedError(Exception):
-    """The import cannot go on: why, and the lines of the last chunk that were not accepted."""
+    """The import stopped: the cause, and the lines of the last chunk that were not accepted."""
 
     def __init__(self, cause: PolyglotError, pending: Sequence[_Pending] = ()) -> None:
         super().__init__(str(cause))
@@ -121,7 +121,7 @@ class _StoppedError(Exception):
 
 
 class ImportRoute:
-    """The import."""
+    """The handler of imports."""
 
     def __init__(
         self,
@@ -169,7 +169,7 @@ class ImportRoute:
         return json_reply(200, totals)
 
     async def _read(self, body: BodyReader, splitter: LineSplitter, one: "_Import") -> None:
-        """Hand over every line, or raise `_StoppedError`; a line that was cut off is left out."""
+        """Accept every line, or raise `_StoppedError`; an incomplete last line is ignored."""
         cause: PolyglotError | None = None
         turn = _Turn()
         try:
@@ -183,7 +183,7 @@ class ImportRoute:
             else:
                 cause = refused("the server is stopping")
         except (SlowSenderError, _TooManyRejectedError) as error:
-            # Its traceback holds this frame, and with it what was read of the body.
+            # Its traceback would keep this frame alive, and with it the body read so far.
             cause = error.with_traceback(None)
         await one.accept_chunk()
         if cause is not None:
@@ -206,7 +206,7 @@ class ImportRoute:
 
 
 class _Import:
-    """One import under way."""
+    """The state of one running import."""
 
     def __init__(
         self,
@@ -235,7 +235,7 @@ class _Import:
         self._stopping = stopping
         self._pending: list[_Pending] = []
         self.rejected_in_a_row = 0
-        """Lines before the next one that could not be read as orders."""
+        """Consecutive lines up to now that were not valid orders."""
 
     @property
     def _is_at_its_start(self) -> bool:
@@ -247,7 +247,7 @@ class _Import:
         return self._key is not None and not (self.totals.accepted or self.totals.unchanged)
 
     def reject(self, number: int, detail: str) -> None:
-        """Count a line that is no order."""
+        """Count a line that is not a valid order."""
         self.lines_read = number
         self.rejected_in_a_row += 1
         self._list(number, detail)
@@ -262,12 +262,12 @@ class _Import:
 
     @property
     def first_error(self) -> str:
-        """The rejected line that was found first, in words."""
+        """Number and fault of the first rejected line."""
         first = self.totals.errors[0]
         return f"line {first.line}: {first.detail}"
 
     async def take(self, number: int, text: bytes, now: datetime) -> None:
-        """Parse a line, and accept the chunk if it is full now.
+        """Parse a line, and accept the chunk if it is full.
 
         Raises:
             MalformedError: the first line shows that the body is another kind of file, so that
@@ -310,14 +310,14 @@ class _Import:
                 raise _StoppedError(cause, todo)
             if self._stopping.is_set():
                 raise _StoppedError(refused("the server is stopping"), todo)
-            # Jitter, so that imports that were refused together do not come back together.
+            # Jitter, so that imports refused at the same time do not retry at the same time.
             await self._clock.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
             pause = min(pause * 2, PAUSE_LAST_SECONDS)
 
     async def _accept_once(
         self, todo: Sequence[_Pending]
     ) -> tuple[list[_Pending], PolyglotError | None]:
-        """Return the lines that are worth another try, and why."""
+        """Return the lines to retry, and the cause."""
         totals, is_at_its_start = self.totals, self._is_at_its_start
         outcomes = await self._accept.accept_lines([pending.line for pending in todo])
         again: list[_Pending] = []
@@ -346,7 +346,7 @@ class _Import:
         return again, cause
 
     def rejected(self, instance: str) -> Reply:
-        """Return the problem of an import that was read to its end and is not stored as a whole."""
+        """Return the problem for an import that was read to its end but not stored completely."""
         totals = self.totals
         lines = totals.accepted + totals.unchanged + totals.rejected
         detail = (
@@ -357,7 +357,7 @@ class _Import:
         return body.reply()
 
     def problem(self, stopped: _StoppedError, instance: str) -> Reply:
-        """Return the problem that ended the import, with what was done and where to go on."""
+        """Return the problem that ended the import, with the totals and the line to resume from."""
         cause = stopped.cause
         numbers = [line.number for line in stopped.pending]
         unknown = [line.number for line in stopped.pending if line.may_be_stored]
@@ -385,7 +385,7 @@ class _Import:
         return body.reply(error_headers(cause))
 
     def _problem(self, kind: Kind, detail: str, instance: str) -> ImportProblem:
-        """Return a problem with what was done."""
+        """Return a problem with the totals."""
         totals = self.totals
         return ImportProblem.of(
             kind,
@@ -431,7 +431,7 @@ def _hint(*, has_returns: bool) -> str:
 
 
 def _check_form(text: bytes) -> None:
-    """Look what a body is whose first line is no order."""
+    """Raise if the first line shows that the body is another kind of file."""
     if form := foreign_form(text):
         raise MalformedError(f"the body is {form}; send JSON in UTF-8, one object a line")
     if text.lstrip().startswith(b"["):
@@ -442,7 +442,7 @@ def _check_form(text: bytes) -> None:
 
 
 def _tried(pending: _Pending, order_id: UUID) -> _Pending:
-    """Return the line for another attempt that cannot make a second order."""
+    """Return the line with its id fixed, so that a retry cannot create a second order."""
     return pending._replace(line=pending.line._replace(id=order_id), may_be_stored=True)
 
 

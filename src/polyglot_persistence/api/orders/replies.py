@@ -19,7 +19,7 @@ MISS_HEADERS: Headers = (*JSON_HEADERS, (b"x-cache", b"MISS"))
 def accepted_reply(
     order_id: UUID, status: Stage = "processing", headers: Headers = (), prefix: str = ""
 ) -> Reply:
-    """Return the answer to an order that is durable now: 201 if it is persisted, else 202."""
+    """Return the answer to an accepted order: 201 if it is persisted, else 202."""
     text = id_text(order_id)
     location = b"/api/orders/" + text
     if prefix:
@@ -32,10 +32,10 @@ def accepted_reply(
 
 
 def read_reply(read: Read) -> Reply:
-    """Return an order as it was read."""
+    """Return the answer for an order that was read."""
     return hit_reply(read.body) if read.hit else (200, MISS_HEADERS, read.body)
 
 
 def hit_reply(body: bytes) -> Reply:
-    """Return an order, given its JSON, that the cache or this process's memory had."""
+    """Return the answer for an order from the cache or this process's memory, given its JSON."""
     return 200, HIT_HEADERS, body

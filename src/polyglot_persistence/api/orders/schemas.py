@@ -25,7 +25,7 @@ _MICROS_BYTES = 8
 
 
 def cursor_of(order: Order) -> str:
-    """Return the place of an order in the sequence of pages, opaque to clients."""
+    """Return the cursor of the page that begins after an order; opaque to clients."""
     micros = to_micros(order.created_at).to_bytes(_MICROS_BYTES, "big", signed=True)
     return base64.urlsafe_b64encode(micros + order.id.bytes).decode()
 
@@ -39,14 +39,14 @@ def _parse_cursor(text: str) -> tuple[datetime, UUID] | None:
 
 
 class OrderPageParameters(q.QueryParameters):
-    """Which page of orders to return."""
+    """Page of the list of orders."""
 
     cursor = q.cursor(_parse_cursor)
     limit = q.count("Orders a page.", 50, cap=PAGE_ORDERS_MAX)
 
 
 class ImportParameters(q.QueryParameters):
-    """How to number the lines of an import, and how to answer if some are rejected."""
+    """Numbering of an import's lines, and the answer if some are rejected."""
 
     first_line = q.count(
         "The number of the body's first line, from which all others count. A line ends with a "
@@ -64,8 +64,8 @@ class ImportParameters(q.QueryParameters):
 
 ORDERS_PER_BULK_MAX = 1_000
 """`codec.UNIT_SIZE_MAX`: a bulk is one unit, one message and one transaction."""
-# `Any`, because a number comes as its own text (`float_hook`) and a string as it is: neither ever
-# becomes a binary float.
+# `Any`: a number arrives as its text (`float_hook`), a string as it is. Neither ever becomes a
+# binary float.
 AmountIn = Annotated[
     Any,
     Meta(

@@ -1,4 +1,4 @@
-"""Sales by period and by product, the daily dashboard and its refresh."""
+"""Handlers of sales by period and by product, the daily dashboard and its refresh."""
 
 from datetime import datetime, timedelta
 
@@ -32,7 +32,7 @@ PERIODS_MAX = {Grain.HOUR: 744, Grain.DAY: 732, Grain.MONTH: 120}
 """A month of hours, two years of days, ten years of months."""
 
 PRODUCT_DAYS_MAX = 366
-"""The cost of the products' ranking grows with days and products."""
+"""Bounds the cost of the ranking, which grows with days and products."""
 
 
 class SalesRoutes:

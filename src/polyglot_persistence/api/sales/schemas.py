@@ -19,7 +19,7 @@ from polyglot_persistence.errors import InvalidError, Violation
 
 DAYS = 30
 DAYS_MAX = 36_600
-"""A hundred years: more days than the record can have."""
+"""A hundred years, which is longer than the record."""
 PRODUCTS_MAX = 1_000
 
 FIRST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -59,14 +59,14 @@ def _parse_product(name: str) -> str | None:
 
 
 class DailySalesParameters(q.QueryParameters):
-    """Which days of the dashboard."""
+    """Days of the dashboard."""
 
     days = q.count("Most days.", DAYS, maximum=DAYS_MAX)
     live = q.choice("As of now.", q.TRUTHS, otherwise=False)
 
 
 class SalesParameters(CsvParameters):
-    """Which periods, and of which product."""
+    """Periods, and the product to report."""
 
     by = q.choice("How long a period is.", {grain.value: grain for grain in Grain}, Grain.DAY)
     since = _local(
@@ -101,7 +101,7 @@ class SalesParameters(CsvParameters):
 
 
 class TopProductsParameters(CsvParameters):
-    """Of which days, and how many products."""
+    """Days, and the number of products."""
 
     since = _day("from", f"The first UTC day; {DAYS} days before `to`, if absent.")
     until = _day("to", "The UTC day after the last; tomorrow, if absent.")

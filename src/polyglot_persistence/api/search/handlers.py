@@ -77,7 +77,7 @@ _KEYS = {Sort.RELEVANCE: 2, Sort.NEWEST: 1, Sort.AMOUNT: 2}
 
 
 def _question(query: SearchQuery) -> int:
-    """Return what tells one question from another; pages and their sizes make no difference."""
+    """Return a checksum of words, sort and bounds, which all pages of a search share."""
     return zlib.crc32(repr((query.words, query.sort, query.bounds)).encode())
 
 

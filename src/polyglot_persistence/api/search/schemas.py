@@ -52,7 +52,7 @@ def _cents(name: str, description: str) -> q.QueryParameter[int | None]:
 
 
 class SearchParameters(q.QueryParameters):
-    """What to search for."""
+    """A search and its page."""
 
     text = _text("What to look for.")
     since = q.moment("Orders created then or later; a date is its beginning in UTC.", name="from")
@@ -93,7 +93,7 @@ class SearchParameters(q.QueryParameters):
         )
 
     def first_page(self) -> SearchQuery:
-        """Return the search, from its best match on."""
+        """Return the search for its first page."""
         default = Sort.RELEVANCE if self.text else Sort.NEWEST
         return SearchQuery(
             parse_query(self.text) if self.text else None,
@@ -105,7 +105,7 @@ class SearchParameters(q.QueryParameters):
 
 
 class SuggestParameters(q.QueryParameters):
-    """What to complete."""
+    """A text to complete."""
 
     text = _text("What is typed so far.", required=True)
     limit = q.count("Most names.", 10, cap=SUGGESTIONS_MAX)

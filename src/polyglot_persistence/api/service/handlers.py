@@ -25,13 +25,13 @@ class ServiceRoutes:
         return 200, headers, generate_latest(REGISTRY)
 
     async def live(self, _request: Request, _body: BodyReader) -> Reply:
-        """GET /health/live: the process runs; no store is asked."""
+        """GET /health/live: 200 while the process runs; it asks no store."""
         return json_reply(200, LiveOut())
 
     async def ready(self, request: Request, _body: BodyReader) -> Reply:
         """GET /health/ready: 200 while orders can be accepted; for operators, each store's state.
 
-        However many ask, the stores are asked about once a second.
+        The stores are asked at most about once a second, however many requests come.
         """
         health = await self._health.check()
         is_operator = may_look_inside(request)
@@ -44,12 +44,12 @@ class ServiceRoutes:
 
 
 def mode_out(health: Health) -> ReadyOut:
-    """Return what anybody may know."""
+    """Return the part of health that is public."""
     return ReadyOut("ready" if health.accepting else "not ready", health.mode)
 
 
 def stores_out(health: Health, is_operator: bool) -> ReadyOut:
-    """Return which stores are up, and, to an operator, what they say of themselves."""
+    """Return which stores are up and, for an operator, their versions and warnings."""
     stores = {
         name: StoreOut(up=store.state is not None)
         if not is_operator

@@ -17,7 +17,7 @@ class LiveOut(msgspec.Struct, frozen=True, gc=False):
 
 
 class StoreOut(msgspec.Struct, frozen=True, gc=False):
-    """What one store says of itself, or why it says nothing."""
+    """The state of one store."""
 
     up: bool
     version: str | None = None
@@ -42,7 +42,7 @@ class ReadyOut(msgspec.Struct, frozen=True, gc=False):
 
 
 class FiguresOut(msgspec.Struct, frozen=True, gc=False):
-    """The whole system at one moment; null is what a store that is away would have said."""
+    """The whole system at one moment; figures of a store that did not answer are null."""
 
     at: Moment
     accepted: Annotated[int | None, Meta(description="Orders persisted or dirty.")]

@@ -19,10 +19,10 @@ from polyglot_persistence.api.web.queries import TRUTHS, QueryParameters, choice
 from polyglot_persistence.api.web.replies import COMMON_HEADERS, Headers, Reply
 
 _SEPARATORS = r",;|:^~\t\r\n"
-"""What may part a line into cells, by the reader's country or by choice when a file is opened."""
+"""Separators of cells that spreadsheets use, by locale or by choice when a file is opened."""
 
 _FORMULA = re.compile(rf"(^[\t\r\n]|(?:^|[{_SEPARATORS}])\"*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])")
-"""Before what begins a formula, also in full width, which some spreadsheets take for the same."""
+"""Matches before a character that begins a formula, also in full width, which some accept too."""
 
 
 class CsvParameters(QueryParameters):
@@ -77,7 +77,7 @@ def _cell(cell: object) -> object:
 
 
 def _quality(accept: str, media_type: str) -> float:
-    """Return how much a media type is wanted: by its own name, else as one of `*/*`."""
+    """Return the weight of a media type: its own, else that of its range, else that of `*/*`."""
     wanted = {"*/*": 0.0 if accept else 1.0}
     for part in accept.lower().split(","):
         name, *parameters = (piece.strip() for piece in part.split(";"))

@@ -1,4 +1,4 @@
-"""What is published about a route, as types: its parameters, bodies and answers."""
+"""The types of a route's published description: parameters, bodies and answers."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ TEXT = "text/plain"
 
 ORDER_ID = "0199f0c1-7a42-7c31-9d0e-3f5b8c2a1e04"
 MOMENT = "2026-01-31T12:00:00Z"
-"""Those of the examples."""
+"""Id and moment of the examples."""
 
 
 class Parameter(NamedTuple):
@@ -28,7 +28,7 @@ class Parameter(NamedTuple):
 
 
 class Body(NamedTuple):
-    """A request's body: the type that stands for its schema, an example, and its content type.
+    """A request body: the type that defines its schema, an example, and the content type.
 
     A tuple of types means any of them.
     """
@@ -39,11 +39,11 @@ class Body(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A status that is no problem."""
+    """An answer that is not a problem."""
 
     description: str
     type: Any = None
-    """Stands for the schema of the body; None: text."""
+    """Defines the schema of the body; None: text."""
     example: Any = None
     headers: tuple[str, ...] = ()
     media_type: str = JSON
@@ -66,7 +66,7 @@ class Operation(NamedTuple):
     request: Body | None = None
     problem_type: type[Problem] = Problem
     others: tuple[Answer, ...] = ()
-    """Other answers that are no problem."""
+    """Answers with another status, problems excluded."""
 
 
 HEADERS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -1,6 +1,6 @@
-"""JSON as it comes from files and other programs: its bytes to text, and what is wrong with it.
+"""Decodes JSON from files and other programs, and explains what is wrong with it.
 
-Invariant: an error is in this project's words, with the place where an editor shows it.
+Invariant: an error message is this project's own, with line and column as editors count them.
 """
 
 import json
@@ -25,7 +25,7 @@ _FILE_BEGINNINGS = (
 )
 _HEAD_BYTES = 4
 
-# What the standard library's parser says, by its beginning, and what is meant.
+# Beginnings of the standard library's messages, and our wording.
 _FAULTS = (
     ("Expecting value", "a value is missing"),
     ("Expecting property name", "a field's name in double quotes is missing"),
@@ -47,7 +47,7 @@ class Number(str):
 
 
 def foreign_form(body: bytes) -> str:
-    """Return what a body is that is no UTF-8 text; empty if its beginning does not tell."""
+    """Return the form of a body that is not UTF-8 text; empty if its first bytes do not show it."""
     for beginning, name in _FILE_BEGINNINGS:
         if body.startswith(beginning):
             return name
@@ -68,7 +68,7 @@ def plain_values(body: bytes) -> Any:
     project does not: an escaped lone surrogate is a broken rule, not a broken body.
 
     Raises:
-        MalformedError: it is no JSON in UTF-8.
+        MalformedError: it is not valid JSON in UTF-8.
     """
     if form := foreign_form(body):
         raise MalformedError(f"not JSON in UTF-8 but {form}")
@@ -95,7 +95,7 @@ def plain_values(body: bytes) -> Any:
 
 
 def twice(members: Sequence[tuple[str, Any]]) -> Sequence[str]:
-    """Return the names of an object that are there more than once.
+    """Return the names that occur more than once in an object.
 
     Which of their values counts would be for each reader to choose (RFC 8259, section 4), so that
     two programs would read two orders.

@@ -14,7 +14,7 @@ _SERVER_ERROR = 500
 
 
 def _method_label(method: str) -> str:
-    """Return the method, or `_OTHER` for one that HTTP does not know."""
+    """Return the method, or `_OTHER` for an unknown one."""
     return method if method in _METHODS else "_OTHER"
 
 

@@ -1,7 +1,7 @@
-"""Errors as RFC 9457 problems: one table says which error is which status.
+"""Errors as RFC 9457 problems: one table maps errors to statuses.
 
-Invariant: neither an unexpected error nor a store's tells the client anything about the inside;
-the log has it.
+Invariant: problems reveal no internals, neither of unexpected errors nor of stores; the log has
+them.
 Invariant: 503 means refused: the request that it answers stored nothing. 504 means that it cannot
 be known. Neither speaks of another request, also not of an earlier one with the same key.
 """
@@ -29,7 +29,7 @@ from polyglot_persistence.errors import (
 )
 
 VIOLATIONS_MAX = 100
-"""Most broken rules that one answer lists: enough to mend a request, bounded for a hostile one."""
+"""Maximum of broken rules in an answer: enough to fix a request, bounded for a hostile one."""
 
 
 class Kind(NamedTuple):
@@ -146,7 +146,7 @@ UNKNOWN_OUTCOME = Kind(
 )
 
 KINDS = tuple(one for one in list(globals().values()) if isinstance(one, Kind))
-"""All of them, in the order in which they stand here."""
+"""All kinds, in the order of their definition."""
 
 _KIND_OF: dict[type[BaseException], Kind] = {
     MalformedError: MALFORMED,
@@ -179,12 +179,12 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     status: int
     detail: str
     instance: str
-    """The path that was asked."""
+    """The path of the request."""
     errors: list[ProblemViolation] = []
     errors_truncated: bool = False
-    """Whether more rules are broken than are listed."""
+    """Whether `errors` leaves out broken rules."""
     trace_id: str = ""
-    """Of the request's trace, if it is traced."""
+    """Trace id of the request, if it is traced."""
 
     @classmethod
     def of(cls, kind: Kind, detail: str, instance: str, **more: Any) -> Self:
@@ -201,7 +201,7 @@ PROBLEM_HEADERS: Headers = ((b"content-type", b"application/problem+json"), *COM
 
 
 def kind_of(error: BaseException) -> Kind:
-    """Return the kind of problem that an error is; `INTERNAL` if nobody foresaw it."""
+    """Return the kind of problem for an error; `INTERNAL` if it is unexpected."""
     for cls in type(error).__mro__:
         if kind := _KIND_OF.get(cls):
             return kind
@@ -214,12 +214,12 @@ def type_uri(kind: Kind) -> str:
 
 
 def problem(kind: Kind, detail: str, instance: str, headers: Headers = ()) -> Reply:
-    """Return a problem that no error class stands for."""
+    """Return the answer for a problem of a kind."""
     return Problem.of(kind, detail, instance).reply(headers)
 
 
 def problem_reply(error: BaseException, instance: str) -> Reply:
-    """Return the problem that an error is. The caller logs what `is_unexpected`."""
+    """Return the problem for an error. The caller logs unexpected ones (`is_unexpected`)."""
     kind = kind_of(error)
     if isinstance(error, InvalidError):
         listed = [ProblemViolation(v.detail, v.pointer) for v in error.violations[:VIOLATIONS_MAX]]
@@ -231,7 +231,7 @@ def problem_reply(error: BaseException, instance: str) -> Reply:
 
 
 def detail_of(error: BaseException) -> str:
-    """Return what a client may read about an error: no address, no word of a store or driver."""
+    """Return the public text of an error, without addresses or words of stores and drivers."""
     kind = kind_of(error)
     if isinstance(error, UnavailableError):
         return (
@@ -243,7 +243,7 @@ def detail_of(error: BaseException) -> str:
 
 
 def error_headers(error: BaseException) -> Headers:
-    """Return the headers of an error's answer: when to come again, or how to say who one is."""
+    """Return the headers of an error's answer: when to retry, or how to authenticate."""
     if isinstance(error, UnavailableError):
         return ((b"retry-after", b"%d" % error.retry_after_seconds),)
     if isinstance(error, TooManyRequestsError):
@@ -264,7 +264,7 @@ def _challenge(code: str, scope: str = "") -> bytes:
 
 
 def is_unexpected(error: BaseException) -> bool:
-    """Whether the error is nobody's fault but the server's, and belongs into the log."""
+    """Whether the error is the server's fault and belongs in the log."""
     return kind_of(error) is INTERNAL
 
 

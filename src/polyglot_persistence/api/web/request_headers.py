@@ -1,7 +1,7 @@
-"""What a request's headers ask for: content type, idempotency key, preference to wait.
+"""Parses request headers: content type, idempotency key, preference to wait.
 
-Invariant: `Prefer` that cannot be read is ignored, as RFC 7240 (section 2) wants; an
-`Idempotency-Key` that cannot be read is refused, because ignoring it could store an order twice.
+Invariant: an invalid `Prefer` is ignored, as RFC 7240 (section 2) demands; an invalid
+`Idempotency-Key` is refused, because ignoring it could store an order twice.
 """
 
 import re
@@ -36,7 +36,7 @@ _WAIT_DIGITS_MAX = 9
 
 
 class Preference(NamedTuple):
-    """What the client would like about waiting."""
+    """The client's preference about waiting."""
 
     wait_seconds: int | None
     respond_async: bool
@@ -106,7 +106,7 @@ def parse_idempotency_key(values: list[str]) -> str | None:
 
 
 def parse_prefer(values: list[str]) -> Preference:
-    """Return what the `Prefer` headers (RFC 7240) say about waiting; the first of each counts."""
+    """Return the preference in the `Prefer` headers (RFC 7240); the first of each counts."""
     wait_seconds: int | None = None
     respond_async = False
     for preference in ",".join(values).split(","):
