@@ -6,7 +6,7 @@ import json
 
 from real_servers.machine import ServerError
 
-from compose_test.stack import SERVICES, Stack
+from compose_test.stack import ONCE, SERVICES, Stack
 
 UNREACHABLE = {
     "kibana": ("redis", "rabbitmq", "postgres", "api", "worker"),
@@ -29,9 +29,8 @@ def check(stack: Stack) -> None:
         for other in others:
             if not stack.fails(service, "getent", "hosts", other):
                 raise ServerError(f"{service} reaches {other}")
-    said = stack.compose("exec", "--no-TTY", "redis", "redis-cli", "ping", check=False)
-    if "NOAUTH" not in said:
-        raise ServerError(f"Redis answers without a password: {said}")
+    check_logins(stack)
+    check_redis(stack)
     polyglot = f"polyglot:{known['elasticsearch_password']}"
     kibana = f"kibana_server:{known['kibana_password']}"
     for login, path, wanted in (
@@ -49,8 +48,38 @@ def check(stack: Stack) -> None:
             raise ServerError(f"Elasticsearch answers {user} {status} for {path}, not {wanted}")
 
 
+def check_logins(stack: Stack) -> None:
+    """API and worker are no superusers of PostgreSQL, and nobody administers the broker."""
+    sessions = stack.compose(
+        *("exec", "--no-TTY", "postgres", "psql", "-U", "postgres", "-d", "ecommerce", "-Atc"),
+        "SELECT DISTINCT rolname, rolsuper FROM pg_stat_activity JOIN pg_roles ON usesysid = oid"
+        " WHERE client_addr IS NOT NULL",
+    )
+    if sessions.split() != ["polyglot_worker|f"]:
+        raise ServerError(f"PostgreSQL is used as {sessions.split()}")
+    users = stack.compose("exec", "--no-TTY", "rabbitmq", "rabbitmqctl", "-q", "list_users")
+    if "guest\t[management]" not in users or "administrator" in users:
+        raise ServerError(f"RabbitMQ's users are {users!r}")
+
+
+def check_redis(stack: Stack) -> None:
+    """Redis answers nobody without a password, and lets nobody administer it."""
+    said = stack.compose("exec", "--no-TTY", "redis", "redis-cli", "ping", check=False)
+    if "NOAUTH" not in said:
+        raise ServerError(f"Redis answers without a password: {said}")
+    for command in ("FLUSHALL", "CONFIG SET appendonly no", "SHUTDOWN"):
+        script = f"REDISCLI_AUTH=$(cat /run/secrets/redis_password) redis-cli {command}"
+        said = stack.compose("exec", "--no-TTY", "redis", "sh", "-c", script, check=False)
+        if "NOPERM" not in said:
+            raise ServerError(f"Redis answers {command}: {said}")
+
+
 def check_nothing_shows(stack: Stack) -> None:
     """No password is in an environment or command that the engine prints, or among arguments."""
+    shown = json.dumps(stack.inspect(ONCE))
+    for path in stack.passwords.iterdir():
+        if json.dumps(path.read_text().strip())[1:-1] in shown:
+            raise ServerError(f"{path.name} is shown by {ONCE}")
     for service in SERVICES:
         arguments = stack.compose(
             "exec", "--no-TTY", service, "sh", "-c", "cat /proc/[0-9]*/cmdline", check=False

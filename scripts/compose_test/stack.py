@@ -17,6 +17,8 @@ from compose_test.engine import REPOSITORY, Engine
 from compose_test.images import without_digests
 
 OURS = ("api", "worker")
+ONCE = "migrate"
+"""It ends by itself, and is none of the services that are watched and broken."""
 STORES = ("redis", "rabbitmq", "postgres", "elasticsearch")
 SERVICES = (*OURS, *STORES, "kibana")
 PORTS = {

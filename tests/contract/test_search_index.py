@@ -332,6 +332,18 @@ async def test_the_total_counts_what_is_not_returned(index: SearchIndex) -> None
         assert len(found.hits) == min(hits_max, 60)
 
 
+async def test_a_total_of_the_bound_is_exact_also_over_several_segments(index: SearchIndex) -> None:
+    """All that match are in the first; what does not match follows in others."""
+    names = [*["Milk"] * COUNTED_ORDERS_MAX, "Bread", "Butter", "Cheese"]
+    rows = [row(name, second) for second, name in enumerate(names)]
+    for begin, end in ((0, -3), (-3, -2), (-2, -1), (-1, None)):
+        assert await index.index(rows[begin:end]) == []
+        await visible(index, len(rows[:end]))
+    for text in ("milk", "milkk", "mi"):
+        found = await index.search(asked(text, 10))
+        assert (found.total, found.total_is_exact) == (COUNTED_ORDERS_MAX, True), text
+
+
 async def test_a_total_is_counted_up_to_a_bound(index: SearchIndex) -> None:
     """Up to it exactly; above it "at least", also on later pages; with facets all are counted."""
     bound = COUNTED_ORDERS_MAX

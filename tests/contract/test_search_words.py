@@ -1,7 +1,7 @@
 """Which names a text finds, over every adapter."""
 
 from polyglot_persistence.ports.search import SearchIndex
-from tests.support.search_indexes import fill, names_found
+from tests.support.search_indexes import asked, fill, names_found
 
 
 async def test_forms_of_a_word_find_it(index: SearchIndex) -> None:
@@ -70,6 +70,27 @@ async def test_words_joined_signed_spelt_out_or_within_others_are_found(
     for query, places in found.items():
         wanted = sorted(names[place] for place in places)
         assert sorted(await names_found(index, query)) == wanted, query
+
+
+async def test_signs_side_by_side_come_first(index: SearchIndex) -> None:
+    """In the asked order, in scripts without spaces; elsewhere in a name they are found after."""
+    ranked = {
+        "上海": ["上海牌手表", "海上钢琴师"],
+        "抹茶ラテ": ["抹茶ラテ 12本", "ラテ 抹茶"],
+        "กาแฟ": ["กาแฟสด", "แฟกา"],
+        "ကော်ဖီ": ["ကော်ဖီမှုန့်", "ဖီကော်"],
+        "c ++": ["C++ Primer"],
+        "c++": ["C++ Primer"],
+    }
+    # The best are the oldest, and of equal ranks the newest come first.
+    best = [names[0] for names in ranked.values()]
+    others = [names[1] for names in ranked.values() if len(names) > 1]
+    await fill(index, *dict.fromkeys(best), "USB-C", *others)
+    for query, names in ranked.items():
+        assert await names_found(index, query) == names, query
+        first = await index.search(asked(query, 1))
+        assert [hit.order.product_name for hit in first.hits] == names[:1], query
+    assert sorted(await names_found(index, "海")) == sorted(ranked["上海"])
 
 
 async def test_numbers_and_names_of_articles_are_found(index: SearchIndex) -> None:

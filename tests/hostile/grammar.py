@@ -54,7 +54,8 @@ VERSIONS = [
     b"HTTP/1.0", b"HTTP/0.9", b"HTTP/2.0", b"HTTP/1.2", b"http/1.1", b"HTTP/1.1 ", b"", b"X/1.1",
     b"RTSP/1.0",
 ]  # fmt: skip
-HOSTS = [b"", b"t:80", b"other", b"a b", b"a/b", b"[::1]:80", b"u@t", b"t,t", "ä".encode(), b" t\t"]
+HOSTS = [b"", b"t:80", b"other", b"a b", b"a/b", b"[::1]:80", b"u@t", b"t,t", "ä".encode(), b" t\t",
+         b"localhost:evil", b"t:99999", b"[t]"]  # fmt: skip
 TYPES = [
     b"application/json; charset=utf-8", b"application/json;charset=latin-1", b"text/plain",
     b"APPLICATION/JSON", b"application/x-ndjson", b"", b"application/json ", b"application/json,x",
@@ -72,6 +73,7 @@ MORE = [
     b"Content-Encoding: gzip", b"Content-Encoding: identity", b"Accept: */*", b"X: \xff\xfe", b"X:",
     b"X-API-Key: write", b"X-API-Key: read", b"Authorization: Bearer read", b"X-Api-Key:  write ",
     b"Authorization: Basic x", b"Content-Type: application/json", b"Host: t", b"Content-Length: 0",
+    b"Origin: http://other", b"Last-Event-ID: 1", b"Expect: y",
     b"Content-Length: 36", b"Transfer-Encoding: chunked", b" folded: x", b"no colon", b": empty",
     b"space : x", b"nul: \0", b"Trailer: X-API-Key", b"TE: trailers", b"Forwarded: for=1.2.3.4",
 ]  # fmt: skip

@@ -119,6 +119,46 @@ async def test_the_page_and_its_links_work_below_a_prefix(lane: str) -> None:
 
 
 @LANES
+@pytest.mark.parametrize(
+    ("settings", "target", "headers", "base"),
+    [
+        ({"PATH_PREFIX": "/polyglot"}, "/polyglot", {}, "/polyglot/"),
+        ({"PATH_PREFIX": "/polyglot"}, "/polyglot?q=tea", {}, "/polyglot/"),
+        ({"PATH_PREFIX": "/a/b"}, "/", {}, "/a/b/"),
+        ({"TRUSTED_PROXIES": "127.0.0.1"}, "/", {"X_Forwarded_Prefix": "/a"}, "/a/"),
+        ({"TRUSTED_PROXIES": "127.0.0.1"}, "/a", {"X_Forwarded_Prefix": "/a/"}, "/a/"),
+        ({}, "/", {"X_Forwarded_Prefix": "/a"}, None),
+        ({}, "/", {}, None),
+    ],
+)
+async def test_the_page_says_what_its_links_are_below(
+    lane: str, settings: dict[str, str], target: str, headers: dict[str, str], base: str | None
+) -> None:
+    """So they work where a browser asked for it without the slash, by any kind of proxy."""
+    async with served(lane, front=front(**settings)) as one:
+        lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+        answer = await one.ask(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n".encode())
+        assert answer.status == 200
+        found = re.findall(rb'<base href="([^"]*)">', answer.body)
+        assert found == ([base.encode()] if base else [])
+        assert answer.body.find(b"<base") < answer.body.find(b'href="page/')
+        policy = answer.headers["content-security-policy"]
+        assert ("base-uri 'self'" if base else "base-uri 'none'") in policy
+
+
+@LANES
+@pytest.mark.parametrize(
+    "prefix", ["/../x", "/a/..", "/./a", "/.", "/..", "//evil.example", "/a//b", "/a\\b"]
+)
+async def test_a_prefix_that_a_browser_would_leave_is_refused(lane: str, prefix: str) -> None:
+    """What begins with it would not be below it, or at another host."""
+    async with served(lane, front=front(TRUSTED_PROXIES="127.0.0.1")) as one:
+        answer = await one.ask(post(X_Forwarded_Prefix=prefix))
+        assert answer.status == 400
+        assert "X-Forwarded-Prefix" in json.loads(answer.body)["detail"]
+
+
+@LANES
 async def test_a_forwarded_host_and_scheme_make_the_origin(lane: str) -> None:
     """So the page behind a proxy that ends TLS may place orders, and another may not."""
     trusting = front(

@@ -7,7 +7,10 @@ import pytest
 
 from tests.support.processes import REPOSITORY
 
-BEFORE_LEAST_PRIVILEGE = "f722066"
+VERSION_0_1_0 = "f722066"
+"""The version before this one, as it was when its number was given."""
+
+BEFORE_LEAST_PRIVILEGE = VERSION_0_1_0
 """PostgreSQL ran as `nobody` in a directory that was `nobody`'s, everything else as root."""
 
 

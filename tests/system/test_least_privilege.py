@@ -463,21 +463,3 @@ async def test_a_privileged_port_and_a_restart(data: Path) -> None:
             assert status["Uid"].split() == [str(PROGRAMS)] * 4
             may_search, may_bind = 1 << 2, 1 << 10
             assert int(status["CapEff"], 16) & ~may_search == may_bind
-
-
-async def test_a_file_of_keys_that_the_api_cannot_read_is_one_clear_line(directory: Path) -> None:
-    """Where permissions keep it out; else it would fail closed, and nobody would know why."""
-    keys = directory / "keys"
-    keys.write_text(ENVIRONMENT["API_KEYS"])
-    keys.chmod(0o600)
-    with closing(Directory.at(directory)) as files:
-        keeps_capability = identity_for(Account.PROGRAMS, files, needed()).reads != ()
-    with started(
-        up_command(directory / "data", free_port()),
-        environment={"API_KEYS": "", "API_KEYS_FILE": str(keys)},
-    ) as process:
-        if keeps_capability:  # by which it reads this one file of root's as well
-            await process.printed("ready: ", READY_SECONDS)
-        else:
-            assert await process.ended() == 2
-            assert f"chown {PROGRAMS} {keys}" in process.log()

@@ -385,6 +385,19 @@ async def test_the_page_comes_back_by_itself(browser: Browser, system: System) -
 # --- for everybody -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("path", ["/polyglot", "/polyglot/", "/polyglot?product=Tea"])
+async def test_the_page_works_below_a_prefix(browser: Browser, system: System, path: str) -> None:
+    """Also where a browser asks for it without the slash at its end."""
+    api, _ = await system.api({"PATH_PREFIX": "/polyglot"})
+    page = await browser.new_page()
+    url = f"http://127.0.0.1:{api.port}"
+    at = Visit(page, f"{url}/polyglot")
+    await page.goto(f"{url}{path}#key={keys.SECRET}")
+    await page.locator(".store.up").first.wait_for()
+    assert [one for one in at.wrong if not one.endswith(f"{url}{path}")] == []
+    await page.close()
+
+
 async def test_everything_is_reached_by_keyboard(at: Visit) -> None:
     """The skip link comes first, forms are sent by Enter, a dialog gives the focus back."""
     await at.open()

@@ -218,7 +218,32 @@ def test_of_two_entries_with_one_hash_neither_counts() -> None:
     twin = one._replace(name="twin")
     keys, faults = read_key_list(f"{one.line} {other.line} {twin.line} {one.line}")
     assert keys == [other]
-    assert len(faults) == 2
+    assert len(faults) == 1
+    more = f"{one.name}:read,write:{one.digest.hex()}"
+    assert read_key_list(f"{one.line} {one.line} {more}").keys == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{0}\n{0}",
+        "{0} {1} {0}",
+        "{0} # first\n{1}\n{0} # again\n{0}",
+        "{1} {upper}",
+        "{0} {turned}",
+    ],
+)
+def test_an_entry_that_is_there_twice_is_one_key(text: str) -> None:
+    """However it is written: letters of the hash, order of the scopes."""
+    one, other = key_of("one", Scope.READ, Scope.WRITE), key_of("other", Scope.READ)
+    name, scopes, digest = one.line.split(":")
+    upper = f"{other.name}:read:{other.digest.hex().upper()}"
+    turned = f"{name}:{','.join(reversed(scopes.split(',')))}:{digest}"
+    keys, faults = read_key_list(text.format(one.line, other.line, upper=upper, turned=turned))
+    assert faults == []
+    assert len(keys) == len(set(keys))
+    assert set(keys) <= {one, other}
+    assert keys
 
 
 @given(st.text())

@@ -2,6 +2,7 @@
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +11,23 @@ from polyglot_persistence.api.orders.ndjson import Line, LineSplitter
 LIMIT = 8
 BOM = b"\xef\xbb\xbf"
 TEXT = st.lists(
-    st.sampled_from([b"a", b"bc", b"\n", b"\r", b"\r\n", b" ", b"0123456", b"x" * 9, b"\xff", BOM])
+    st.sampled_from(
+        [
+            b"a",
+            b"bc",
+            b"\n",
+            b"\t\n\n",
+            b"\x0c",
+            b" " * 9,
+            b"\r",
+            b"\r\n",
+            b" ",
+            b"0123456",
+            b"x" * 9,
+            b"\xff",
+            BOM,
+        ]
+    )
 ).map(b"".join)
 
 
@@ -44,6 +61,28 @@ def test_any_chunking_gives_the_same_lines(text: bytes, data: st.DataObject) -> 
 def test_blank_lines_count_but_are_not_given_out() -> None:
     """Numbers are those that an editor shows."""
     assert [Line(1, b"a"), Line(4, b"b")] == _split([b"a\r\n\n  \r\nb"])
+
+
+class _Counted(LineSplitter):
+    """Counts the lines that are looked at one by one."""
+
+    looked_at = 0
+
+    def _take(self) -> Line | None:
+        self.looked_at += 1
+        return super()._take()
+
+
+@pytest.mark.parametrize(
+    "blank", [b"\n", b"\r\n", b" \n", b"\t \x0b\n", BOM + b"\n", BOM + b"\r\n\n"]
+)
+def test_blank_lines_are_not_looked_at_one_by_one(blank: bytes) -> None:
+    """A megabyte of them costs next to nothing."""
+    splitter = _Counted(LIMIT)
+    chunks = [blank * 1_000] * 100
+    assert [line for chunk in chunks for line in splitter.feed(chunk)] == []
+    assert splitter.looked_at == 0
+    assert list(splitter.feed(b"a\n")) == [Line(100_000 * blank.count(b"\n") + 1, b"a")]
 
 
 def test_a_long_line_is_held_no_further_than_its_limit() -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from polyglot_persistence import bootstrap
 from polyglot_persistence.bootstrap.stores import SEARCH_ALIAS
 from polyglot_persistence.config import Settings, load
+from polyglot_persistence.config.addresses import postgres_url
 from scripts import document_settings, lock
 
 ROOT = Path(__file__).parents[2]
@@ -20,10 +22,16 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 OPERATIONS = (ROOT / "docs" / "ops.md").read_text()
 
 OURS = ("api", "worker")
+ONCE = "migrate"
+"""Ours, too, but it ends."""
+LASTING: dict[str, dict[str, Any]] = {
+    name: service for name, service in SERVICES.items() if name != ONCE
+}
 STORES = ("redis", "rabbitmq", "postgres", "elasticsearch")
 MONITORING = ("prometheus", "grafana")
 PASSWORDS = {
-    "postgres_password": {*OURS, "postgres"},
+    "postgres_password": {ONCE, "postgres"},
+    "postgres_worker_password": {*OURS, ONCE},
     "redis_password": {*OURS, "redis"},
     "rabbitmq_password": {*OURS, "rabbitmq"},
     "elasticsearch_password": {*OURS, "elasticsearch"},
@@ -33,7 +41,7 @@ PASSWORDS = {
 """Each with whom it is known to."""
 NETWORKS = {
     "edge": {"api"},
-    "stores": {*OURS, *STORES},
+    "stores": {*OURS, ONCE, *STORES},
     "kibana": {"elasticsearch", "kibana"},
     "metrics": {*OURS, "rabbitmq", "prometheus"},
     "monitoring": {"prometheus", "grafana"},
@@ -102,22 +110,28 @@ def seconds(text: str) -> int:
 
 
 def test_the_services_are_these() -> None:
-    """Seven come up by themselves, two more with the profile."""
+    """Seven come up by themselves, once one has prepared the record; two more with the profile."""
     plain = {name for name, service in SERVICES.items() if "profiles" not in service}
-    assert plain == {*OURS, *STORES, "kibana"}
+    assert plain == {*OURS, ONCE, *STORES, "kibana"}
     assert SERVICES.keys() - plain == set(MONITORING)
     assert all(SERVICES[name]["profiles"] == ["monitoring"] for name in MONITORING)
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_every_service_is_bounded_and_watched(name: str) -> None:
-    """It restarts, has limits of memory and log, no privileges, and a check that finds it soon."""
+def test_every_service_is_bounded(name: str) -> None:
+    """It has limits of memory and log, and no privileges."""
     service = SERVICES[name]
-    assert service["restart"] == "unless-stopped"
     assert in_bytes(service["mem_limit"]) <= in_bytes("1536m")
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_every_service_is_watched(name: str) -> None:
+    """It restarts, and has a check that finds it soon."""
+    service = SERVICES[name]
+    assert service["restart"] == "unless-stopped"
     check = service["healthcheck"]
     assert seconds(check["start_interval"]) <= 3 < seconds(check["interval"])
     assert seconds(check["start_period"]) >= 30
@@ -149,10 +163,19 @@ def test_every_variable_is_documented() -> None:
 
 
 def test_ours_start_after_the_stores() -> None:
-    """API and worker wait for each store to be healthy, and Kibana for Elasticsearch."""
+    """API and worker wait for each store to be healthy, and Kibana for Elasticsearch.
+
+    And both for their role, which is made once.
+    """
     healthy = {"condition": "service_healthy"}
     for name in OURS:
-        assert SERVICES[name]["depends_on"] == dict.fromkeys(STORES, healthy)
+        assert SERVICES[name]["depends_on"] == {
+            **dict.fromkeys(STORES, healthy),
+            ONCE: {"condition": "service_completed_successfully"},
+        }
+    assert SERVICES[ONCE]["depends_on"] == {"postgres": healthy}
+    assert SERVICES[ONCE]["restart"] == "no"
+    assert SERVICES[ONCE]["healthcheck"] == {"disable": True}
     assert SERVICES["kibana"]["depends_on"] == {"elasticsearch": healthy}
 
 
@@ -235,7 +258,7 @@ def test_what_is_mounted_is_there_and_cannot_be_written() -> None:
         assert mode == "ro"
 
 
-@pytest.mark.parametrize("name", [name for name in SERVICES if name not in OURS])
+@pytest.mark.parametrize("name", [name for name in LASTING if name not in OURS])
 def test_images_are_pinned(name: str) -> None:
     """By a whole version, and under a name that leaves the registry to the engine."""
     image, _, tag = SERVICES[name]["image"].partition(":")
@@ -276,9 +299,11 @@ def test_every_setting_reaches_the_container(service: str) -> None:
 
 @pytest.mark.parametrize("service", OURS)
 def test_the_stores_are_found_by_default(service: str) -> None:
-    """Without any variable the addresses are the settings' own defaults, with passwords."""
+    """Without any variable the addresses are the settings' own defaults, with logins."""
     settings, default = settings_of(service, ROOT / "deploy/secrets"), load({})
-    assert settings.postgres_dsn == default.postgres_dsn
+    login = "postgres:secret@"
+    theirs = login.replace("postgres", "polyglot_worker")
+    assert settings.postgres_dsn == default.postgres_dsn.replace(login, theirs)
     assert settings.redis_addr == f"redis://:secret@{default.redis_addr}"
     assert settings.rabbitmq_url == default.rabbitmq_url
     assert settings.elasticsearch_url == "http://polyglot:secret@elasticsearch:9200"
@@ -291,10 +316,21 @@ def test_logins_reach_both_sides(tmp_path: Path) -> None:
     """A variable or file sets a name or password for the server and for those who log in."""
     for secret in PASSWORDS:
         (tmp_path / secret).write_text(f"{secret} {secret}\n")
-    given = {"POSTGRES_USER": "clerk", "POSTGRES_DB": "shop", "RABBITMQ_USER": "mule"}
+    given = {
+        "POSTGRES_USER": "clerk",
+        "POSTGRES_WORKER": "hand",
+        "POSTGRES_DB": "shop",
+        "RABBITMQ_USER": "mule",
+    }
     settings = settings_of("worker", tmp_path, **given)
-    assert "clerk:postgres_password%20postgres_password@postgres" in settings.postgres_dsn
-    assert settings.postgres_dsn.endswith("/shop?sslmode=disable")
+    password = "postgres_worker_password"
+    place = "postgres/shop?sslmode=disable"
+    assert settings.postgres_dsn == f"postgresql://hand:{password}%20{password}@{place}"
+    assert settings_of("api", tmp_path, **given).postgres_dsn == settings.postgres_dsn
+    assert settings_of(ONCE, tmp_path, **given).postgres_dsn == settings.postgres_dsn
+    superuser = _SECRET.sub(rf"{tmp_path}/\1", environment(ONCE, **given)[bootstrap.SUPERUSER_DSN])
+    password = "postgres_password"
+    assert postgres_url(superuser) == f"postgresql://clerk:{password}%20{password}@{place}"
     assert settings.rabbitmq_url.startswith("amqp://mule:rabbitmq_password%20rabbitmq_password@")
     assert environment("postgres", **given) == {
         "POSTGRES_USER": "clerk",
@@ -302,6 +338,13 @@ def test_logins_reach_both_sides(tmp_path: Path) -> None:
         "POSTGRES_PASSWORD_FILE": "/run/secrets/postgres_password",
     }
     assert environment("rabbitmq", **given) == {"RABBITMQ_DEFAULT_USER": "mule"}
+
+
+def test_the_broker_has_no_administrator() -> None:
+    """The one user that it makes at its first start sees the management page, of its own things."""
+    text = (ROOT / "deploy/rabbitmq/rabbitmq.conf").read_text()
+    tags = dict(re.findall(r"^default_user_tags\.(\w+) = (\w+)$", text, re.MULTILINE))
+    assert tags == {"administrator": "false", "management": "true"}
 
 
 def test_elasticsearch_has_its_users_and_no_others() -> None:
@@ -321,6 +364,16 @@ def test_elasticsearch_has_its_users_and_no_others() -> None:
     kibana = yaml.safe_load((ROOT / "deploy/kibana/kibana.yml").read_text())
     assert kibana["elasticsearch.username"] == "kibana_server"
     assert kibana["elasticsearch.password"] == "${KIBANA_PASSWORD}"
+
+
+def test_nobody_administers_redis() -> None:
+    """Its one user has no command that harms it, but those that tell whether it is durable."""
+    script = SERVICES["redis"]["command"][-1]
+    (line,) = re.findall(r"^user .*$", script, re.MULTILINE)
+    assert shlex.split(line) == [
+        *("user", "default", "on", ">$$password", "~*", "&*"),
+        *("+@all", "-@admin", "-@dangerous", "+info", "+config|get"),
+    ]
 
 
 def test_redis_is_durable_and_holds_the_dirty_watermark() -> None:

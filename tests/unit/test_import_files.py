@@ -36,6 +36,14 @@ async def test_a_client_that_reads_only_the_status_learns_of_lost_lines(
     assert [line.product_name for line in setup.accepting.stored.values()] == ["a", "b"]
 
 
+@pytest.mark.parametrize("lines", [["x"], ["x", ""], ["{}", "[1]", "\r0"]])
+async def test_an_import_of_no_good_line_stored_none(setup: Setup, lines: list[str]) -> None:
+    """And says so: there are no others."""
+    _, out = await setup.send(*lines)
+    bad = sum(map(bool, lines))
+    assert out["detail"].startswith(f"{bad} of {bad} lines rejected, none is stored; for example ")
+
+
 async def test_mended_lines_are_sent_again_under_the_key(setup: Setup) -> None:
     """The whole body, or the mended line by its number."""
     lines = [order("a"), order(""), order("c"), order("")]
@@ -92,6 +100,9 @@ async def test_a_byte_order_mark_costs_no_line(setup: Setup, body: bytes) -> Non
         (b"[" + TEA + b"," + RUG + b"]", "JSON array"),
         (b"[\n  " + TEA + b",\n  " + RUG + b"\n]\n", "JSON array"),
         (BOM + b" [\r\n" + TEA + b"\r\n]", "JSON array"),
+        (TEA + b"\r" + RUG, "carriage returns alone"),
+        (BOM + TEA + b"\r" + RUG + b"\r", "carriage returns alone"),
+        (TEA + b"\r\r" + RUG + b"\r" + TEA + b"\n", "carriage returns alone"),
     ],
 )
 async def test_another_kind_of_file_is_refused_whole_and_named(

@@ -156,6 +156,7 @@ def test_a_name_is_stored_in_one_form(given: str, name: str) -> None:
             (name, "direction")
             for name in ("\u202eRTL", "a\u2066b\u2069", "\u202c", "x\u202a", "5 \u2068k\u2069")
         ],
+        *[(name, "U+FFFE") for name in ("\ufffe", "Tea\uffff", "\ufffeTea", "T\ufdd0a\ufdef")],
         ("\ufb2c" * 67, "at most 200"),
         ("e\u0301" * 201, "at most 200"),
         ("x" + "\u0301" * 31, "marks"),

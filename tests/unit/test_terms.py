@@ -39,7 +39,11 @@ def test_a_query_is_its_distinct_words() -> None:
         ("Kaffeedosen", "kaffeedosen", "kaffeedosen", "feedosen eedosen edosen dosen osen"),
         ("\u00d6l", "ol oel", "ol oel", ""),
         ("C++ 5", "c c++ 5", "c c++ 5", ""),
-        ("\u65e5\u672c\u9152", "\u65e5 \u672c \u9152", "\u65e5 \u672c \u9152", ""),
+        ("C ++ 5", "c c++ 5", "c c++ 5", ""),
+        ("日本酒", "日 本 酒", "日 本 酒 日本 本酒", ""),
+        ("緑茶 ラテ", "緑 茶 ラ テ", "緑 茶 ラ テ 緑茶 茶ラ ラテ", ""),
+        ("กาแฟ 3 ก", "ก า แ ฟ 3", "ก า แ ฟ 3 กา าแ แฟ", ""),
+        ("酒, 水 1 茶", "酒 水 1 茶", "酒 水 1 茶", ""),
     ],
 )
 def test_terms_of_a_name(name: str, words: str, exact: str, parts: str) -> None:
@@ -61,6 +65,21 @@ def test_terms_of_a_name(name: str, words: str, exact: str, parts: str) -> None:
         ("35", "3.5 mm", None),
         ("c++", "C++", Tier.EXACT),
         ("c++", "C#", None),
+        ("c ++", "C++", Tier.EXACT),
+        ("c++", "C ++ Primer", Tier.EXACT),
+        ("c  ++", "Vitamin C", None),
+        ("c #", "C# in Depth", Tier.EXACT),
+        ("g ++", "G", None),
+        ("l # 5", "Size L 5", Tier.EXACT),
+        ("vitamin c + d", "Vitamin C D", Tier.EXACT),
+        ("notepad ++", "Notepad", Tier.EXACT),
+        ("上海", "上海牌", Tier.EXACT),
+        ("上海", "海上", Tier.BEGINNING),
+        ("上海", "上 海", Tier.EXACT),
+        ("海", "上海", Tier.EXACT),
+        ("京都", "東京 京都", Tier.EXACT),
+        ("コーヒー", "アイスコーヒー", Tier.EXACT),
+        ("ကော်ဖီ", "ကော်ဖီ", Tier.EXACT),
         ("c++", "USB-C", None),
         ("c", "C++", Tier.EXACT),
         ("not", "Notepad++", Tier.BEGINNING),
@@ -94,6 +113,29 @@ def test_how_a_query_matches_a_name(query: str, name: str, tier: Tier | None) ->
 
 
 @pytest.mark.parametrize(
+    ("query", "beside", "apart"),
+    [
+        ("上海", "上海", "海上"),
+        ("上海", "東方上海牌", "海 上"),
+        ("抹茶ラテ", "抹茶ラテ", "ラテ抹茶"),
+        ("コーヒー", "アイスコーヒー", "ヒーコー"),
+        ("กาแฟ", "กาแฟสด", "แฟกา"),
+        ("ข้าวหอม", "ข้าวหอมมะลิ", "หอมข้าว"),
+        ("ကော်ဖီ", "ကော်ဖီမှုန့်", "ဖီကော်"),
+        ("ນ້ຳປາ", "ນ້ຳປາ", "ປານ້ຳ"),
+        ("sony 東京 3", "Sony 3 東京", "Sony 3 京東"),
+        ("東京 大阪", "大阪 東京", "東大京阪"),
+    ],
+)
+def test_signs_side_by_side_in_the_asked_order_come_first(
+    query: str, beside: str, apart: str
+) -> None:
+    """In scripts without spaces; found they are elsewhere, too."""
+    asked = parse_query(query)
+    assert rank_of(beside, asked) == Ranking(len(asked)).rank_max > rank_of(apart, asked) > 0
+
+
+@pytest.mark.parametrize(
     ("query", "name", "shown"),
     [
         ("wifi", "Wi-Fi Router", "<mark>Wi-Fi</mark> Router"),
@@ -106,6 +148,9 @@ def test_how_a_query_matches_a_name(query: str, name: str, tier: Tier | None) ->
         (".net", "Net .NET", "Net <mark>.NET</mark>"),
         ("maschine", "Kaffeemaschinen", "Kaffee<mark>maschine</mark>n"),
         ("muesli", "M\u00fcsli", "<mark>M\u00fcsli</mark>"),
+        ("c ++", "C & C ++ Primer", "C &amp; <mark>C ++</mark> Primer"),
+        ("上海", "海 上海", "海 <mark>上海</mark>"),
+        ("上海", "海上", "<mark>海</mark><mark>上</mark>"),
     ],
 )
 def test_what_matches_is_marked(query: str, name: str, shown: str) -> None:

@@ -21,7 +21,12 @@ from functools import partial
 
 from polyglot_persistence.bootstrap.doctor import Finding, examine
 from polyglot_persistence.config import Settings
+from polyglot_persistence.config.addresses import postgres_url
+from polyglot_persistence.errors import ConfigurationError
 from polyglot_persistence.telemetry import set_up_logging
+
+SUPERUSER_DSN = "POSTGRES_SUPERUSER_DSN"
+"""No setting: only `polyglot migrate` is to have it."""
 
 __all__ = ["Finding", "doctor", "migrate", "migrate_with_roles", "run_api", "run_worker"]
 
@@ -65,15 +70,21 @@ def migrate(settings: Settings) -> Sequence[str]:
     return asyncio.run(apply(settings.postgres_dsn))
 
 
-def migrate_with_roles(settings: Settings, worker_password: str) -> None:
-    """Apply the migrations that are missing, as the owner of the schema, and log their names.
+def migrate_with_roles(settings: Settings, superuser_dsn: str) -> Sequence[str]:
+    """Make the role that `POSTGRES_DSN` names and another one, which owns the schema; then migrate.
 
-    `POSTGRES_DSN` is a superuser's; the worker's role has the password afterwards.
+    Returns the names of the migrations applied.
+
+    Raises:
+        ConfigurationError: the superuser's DSN is none.
     """
     from polyglot_persistence.adapters.postgres.roles import migrate_with_roles  # noqa: PLC0415
 
-    set_up_logging(settings.log_level, settings.log_format)
-    asyncio.run(migrate_with_roles(settings.postgres_dsn, worker_password))
+    try:
+        url = postgres_url(superuser_dsn)
+    except ValueError as error:
+        raise ConfigurationError(f"{SUPERUSER_DSN}: {error}") from None
+    return asyncio.run(migrate_with_roles(url, settings.postgres_dsn))
 
 
 def doctor(settings: Settings) -> Sequence[Finding]:

@@ -14,9 +14,10 @@ from polyglot_persistence.telemetry import API_KEYS_FAULTS, logger
 
 _log = logger("access")
 
-KEYS_INTERVAL_SECONDS = 2.0
-"""A key that was taken out of the file is accepted, and a stream of its client open, for at most
-this long."""
+KEYS_INTERVAL_SECONDS = 1.0
+"""Between two looks at the file of keys. A key that was taken out is accepted, and a stream of its
+client open, for at most 2 s: under `polyglot up` of root what is looked at is a copy, which may be
+older (embedded/handed_keys.py)."""
 
 FAULTS_LOGGED_MAX = 10
 

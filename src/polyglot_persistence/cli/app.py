@@ -240,23 +240,37 @@ def worker(ctx: click.Context, ready_fd: int | None) -> None:
 
 @app.command(
     short_help="Bring PostgreSQL's schema up to date.",
-    examples=("polyglot migrate", "POSTGRES_DSN=postgresql://record/orders polyglot migrate"),
+    examples=(
+        "polyglot migrate",
+        "POSTGRES_DSN=postgresql://record/orders polyglot migrate",
+        "POSTGRES_SUPERUSER_DSN=postgresql://postgres@record/orders polyglot migrate",
+    ),
 )
 @as_json
-@click.option("--worker-password-fd", type=int, hidden=True)
-def migrate(worker_password_fd: int | None, *, as_json: bool) -> None:
+@click.option("--log", "logs", is_flag=True, hidden=True)
+def migrate(*, as_json: bool, logs: bool) -> None:
     """Bring PostgreSQL's schema up to date.
 
     API and worker do so too when they start; any number may try at the same time.
+
+    With POSTGRES_SUPERUSER_DSN in the environment it also makes the role that POSTGRES_DSN names,
+    with its password and no more rights than API and worker use, and lets another role own the
+    schema. Before a new version starts, run it again.
     """
     from polyglot_persistence import bootstrap
     from polyglot_persistence.cli import reports
+    from polyglot_persistence.telemetry import set_up_logging
 
-    if worker_password_fd is not None:  # `polyglot up` asks for it
-        with os.fdopen(worker_password_fd) as file:
-            bootstrap.migrate_with_roles(settings_in_effect(), file.readline().strip())
+    settings = settings_in_effect()
+    if logs:  # as a part of `polyglot up`
+        set_up_logging(settings.log_level, settings.log_format)
+    superuser_dsn = os.environ.get(bootstrap.SUPERUSER_DSN, "").strip()
+    if superuser_dsn:
+        applied = bootstrap.migrate_with_roles(settings, superuser_dsn)
+    else:
+        applied = bootstrap.migrate(settings)
+    if logs:
         return
-    applied = bootstrap.migrate(settings_in_effect())
     if as_json:
         click.echo(reports.as_json({"applied": applied}))
         return

@@ -1,15 +1,12 @@
 """What stands in front of the API, as settings write it down: hosts, origins, proxies, a path."""
 
-import re
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TypeAlias
 
-from polyglot_persistence.domain.origin import Origin, parse_authority, parse_origin
+from polyglot_persistence.domain.origin import Origin, is_prefix, parse_authority, parse_origin
 
 Network: TypeAlias = IPv4Network | IPv6Network
-
-_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 
 
 def parse_hosts(text: str) -> frozenset[str] | None:
@@ -59,7 +56,7 @@ def parse_prefix(text: str) -> str:
     """
     if text == "none":
         return ""
-    if not _PREFIX.fullmatch(text):
+    if not is_prefix(text):
         raise ValueError(f"{text!r} is not a path like /polyglot, without a slash at its end")
     return text
 

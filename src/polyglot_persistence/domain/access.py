@@ -113,16 +113,14 @@ class KeyList(NamedTuple):
 def read_key_list(text: str) -> KeyList:
     """Return the keys of a text: `name:scopes:hash`, with white space in between.
 
-    A `#` after white space, or first on its line, begins a comment. Of two entries with one hash
-    neither counts: its key would be two clients'.
+    A `#` after white space, or first on its line, begins a comment. The same entry twice is
+    one key. Of two that differ and have one hash neither counts: its key would be two clients'.
     """
-    without_comments = re.sub(r"(?m)(?:^|(?<=\s))#.*$", "", text)
     keys: dict[bytes, ApiKey] = {}
     twice: set[bytes] = set()
     faults = []
-    for number, entry in enumerate(without_comments.split(), 1):
-        name, _, rest = entry.partition(":")
-        scopes, _, digest = rest.partition(":")
+    for number, entry in enumerate(_entries(text), 1):
+        name, scopes, digest = _parts(entry)
         if not (_NAME.fullmatch(name) and _DIGEST.fullmatch(digest)):
             faults.append(
                 f"entry {number} is not name:scopes:hash, with the SHA-256 of the key in "
@@ -134,10 +132,36 @@ def read_key_list(text: str) -> KeyList:
         except ValueError as error:
             faults.append(f"entry {number}: {error}")
             continue
-        if keys.setdefault(key.digest, key) is not key:
+        if keys.setdefault(key.digest, key) != key:
             twice.add(key.digest)
-            faults.append(f"entry {number} has the hash of another entry, so that neither counts")
+            faults.append(
+                f"entry {number} has the hash of another entry and another name or scopes, so that "
+                "neither counts"
+            )
     return KeyList([key for key in keys.values() if key.digest not in twice], faults)
+
+
+def listed_entries(text: str) -> Sequence[str]:
+    """Return the entries of such a text, in order, with `?` for each that has no name and hash.
+
+    What `read_key_list` makes of both is the same, and the latter holds no secret of anybody.
+    """
+    return [
+        entry if _NAME.fullmatch(name) and _DIGEST.fullmatch(digest) else "?"
+        for entry in _entries(text)
+        for name, _, digest in [_parts(entry)]
+    ]
+
+
+def _entries(text: str) -> Sequence[str]:
+    return re.sub(r"(?m)(?:^|(?<=\s))#.*$", "", text).split()
+
+
+def _parts(entry: str) -> tuple[str, str, str]:
+    """Return name, scopes and hash, as far as there are any."""
+    name, _, rest = entry.partition(":")
+    scopes, _, digest = rest.partition(":")
+    return name, scopes, digest
 
 
 def parse_api_keys(text: str) -> Sequence[ApiKey]:

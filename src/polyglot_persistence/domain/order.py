@@ -33,6 +33,10 @@ BIDI_CONTROLS = r"\u202a-\u202e\u2066-\u2069"
 stands after a name. The marks U+200E, U+200F and U+061C reach no further than their neighbours, and
 Arabic and Hebrew names need them beside digits and signs."""
 
+NONCHARACTERS = r"\ufdd0-\ufdef\ufffe\uffff"
+"""Unicode's noncharacters of the basic plane, likewise: U+FFFE is a byte order mark that was read
+the wrong way round."""
+
 INVISIBLE = (
     r"\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
     r"\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
@@ -40,7 +44,8 @@ INVISIBLE = (
 """What leaves no ink, likewise: white space, Unicode's Default_Ignorable_Code_Point, fillers and
 the empty Braille pattern. Of the basic plane, as far as every dialect of expressions reaches."""
 
-_REFUSED = re.compile(f"[{_CONTROLS}{BIDI_CONTROLS}]")
+_REFUSED = re.compile(f"[{_CONTROLS}{BIDI_CONTROLS}{NONCHARACTERS}]")
+_NONCHARACTER = re.compile(f"[{NONCHARACTERS}]")
 _VISIBLE = re.compile(
     rf"[^{INVISIBLE}\U00016fe4\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a"
     r"\U000e0000-\U000e0fff]"
@@ -126,6 +131,8 @@ def parse_name(value: object, pointer: str) -> str:
             name = _composed(name)
     if not 0 < len(name) <= NAME_CHARACTERS_MAX or _REFUSED.search(name):
         _check_name(name, pointer)
+        if _NONCHARACTER.search(name):
+            raise InvalidError(Violation(pointer, "must not hold noncharacters, as U+FFFE is one"))
         raise InvalidError(
             Violation(pointer, "must not hold controls that turn the direction of text")
         )

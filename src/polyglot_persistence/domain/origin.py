@@ -1,11 +1,17 @@
-"""Hosts and origins as browsers and HTTP compare them (RFC 6454, RFC 9110 section 4.2.3)."""
+"""Hosts, origins and path prefixes as browsers and HTTP take them (RFC 6454, RFC 9110, 4.2.3)."""
 
 import re
 from typing import NamedTuple
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
+PORT_MAX = 65_535
+
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]/?#@\s]+)(?::([0-9]{0,5}))?")
+
+
+# No step of dots: a browser resolves `/../x` to `/x`, which is below no prefix.
+_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)+")
 
 
 class Origin(NamedTuple):
@@ -27,7 +33,7 @@ def parse_authority(text: str) -> tuple[str, int | None]:
         ValueError: it is no `host` or `host:port`.
     """
     found = _AUTHORITY.fullmatch(text.lower())
-    if found is None:
+    if found is None or int(found[2] or 0) > PORT_MAX:
         raise ValueError(f"{text!r} is not a host, with or without a port; e.g. shop.example:8080")
     return found[1].removesuffix("."), int(found[2]) if found[2] else None
 
@@ -43,3 +49,8 @@ def parse_origin(text: str) -> Origin:
         raise ValueError(f"{text!r} is not an origin; e.g. https://shop.example")
     host, port = parse_authority(authority)
     return Origin(scheme, host, DEFAULT_PORTS[scheme] if port is None else port)
+
+
+def is_prefix(text: str) -> bool:
+    """Whether a text is a path like `/polyglot`, below which a proxy may publish the API."""
+    return _PREFIX.fullmatch(text) is not None

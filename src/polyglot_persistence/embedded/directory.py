@@ -20,6 +20,7 @@ from polyglot_persistence.errors import ConfigurationError
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
+_FILE_OF_GROUP = 0o640
 
 _WRITABLE_BY_OTHERS = 0o022
 _ACCESS_LISTS = ("system.posix_acl_access", "system.posix_acl_default")
@@ -116,14 +117,20 @@ class Directory:
         with os.fdopen(descriptor, "rb") as file:
             return file.read(bytes_max)
 
-    def write(self, name: str, text: str) -> None:
-        """Write a file whole or not at all, for its owner alone, in the place of any before."""
+    def write(self, name: str, text: str, *, group: int | None = None) -> None:
+        """Write a file whole or not at all, in the place of any before.
+
+        It is for its owner alone, or also for the group to read.
+        """
         new = f"{name}.new"
         self.remove(new)
         descriptor = self.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
+            if group is not None:
+                os.fchown(descriptor, -1, group)
+                os.fchmod(descriptor, _FILE_OF_GROUP)
             os.fsync(file.fileno())
         self.rename(new, name)
 

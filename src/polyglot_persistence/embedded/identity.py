@@ -67,6 +67,10 @@ class Identity(NamedTuple):
                 confinement += [part for path in paths for part in (option, path)]
         return [self.argument, *confinement]
 
+    def reading(self, path: Path) -> "Identity":
+        """Return the same with one path more to read, if it is confined; else itself."""
+        return self._replace(reads=(*self.reads, path)) if self.reads else self
+
     def allowed(self, capability: int) -> "Identity":
         """Return the same with one capability more, if root becomes another user; else itself."""
         form, _, numbers = self.argument.partition(":")
@@ -89,11 +93,12 @@ def identity_for(account: Account, directory: Directory, needed: Sequence[Path])
     Raises:
         ConfigurationError: if there is no way for a server, which refuses root.
     """
-    for identity in _candidates(account):
-        if identity == SAME or (
-            _can_own(directory, identity) and can_use(identity, [directory.path, *needed])
-        ):
-            return _confined(identity, needed)
+    able = [one for one in _candidates(account) if one == SAME or _can_own(directory, one)]
+    if SAME in able:
+        return SAME
+    identity = first_that_can_use(able, [directory.path, *needed])
+    if identity is not None:
+        return _confined(identity, needed)
     if account is Account.PROGRAMS:
         return SAME
     raise ConfigurationError(
@@ -107,12 +112,12 @@ def identity_of(owner: os.stat_result, needed: Sequence[Path]) -> Identity:
     """Return whom root has to become to work on files of this owner; others stay who they are."""
     if os.geteuid() != 0 or owner.st_uid == 0:
         return SAME
-    for identity in _as_user(owner.st_uid, owner.st_gid):
-        if can_use(identity, needed):
-            return identity
-    raise ConfigurationError(
-        f"root cannot become user {owner.st_uid}, whose files these are; run as that user"
-    )
+    identity = first_that_can_use(list(_as_user(owner.st_uid, owner.st_gid)), needed)
+    if identity is None:
+        raise ConfigurationError(
+            f"root cannot become user {owner.st_uid}, whose files these are; run as that user"
+        )
+    return identity
 
 
 def initializer_for(servers: Identity, directory: Directory, needed: Sequence[Path]) -> Identity:
@@ -125,7 +130,7 @@ def initializer_for(servers: Identity, directory: Directory, needed: Sequence[Pa
         return servers
     nobody = nobody_entry()
     named = servers._replace(argument=f"{servers.argument}+{_namespace(nobody)}")
-    if can_use(named, [directory.path, *needed]):
+    if first_that_can_use([named], [directory.path, *needed]) is not None:
         return named
     capabilities = servers.argument.rpartition(":")[2]
     argument = f"user:{nobody.pw_uid}:{nobody.pw_gid}:{capabilities}"
@@ -188,19 +193,19 @@ def _has_entry(uid: int) -> bool:
     return True
 
 
-def can_use(identity: Identity, paths: Sequence[Path]) -> bool:
-    """Whether the identity can read these files and search these directories."""
+def first_that_can_use(identities: Sequence[Identity], paths: Sequence[Path]) -> Identity | None:
+    """Return the first identity that can read these files and search these directories."""
     done = subprocess.run(
         [
-            *(sys.executable, "-I", "-S", LAUNCH, "0", "0", identity.argument),
-            *("--can-use", *map(str, paths)),
+            *(sys.executable, "-I", "-S", LAUNCH),
+            *("--first", *(one.argument for one in identities), "--can-use", *map(str, paths)),
         ],
         check=False,
         capture_output=True,
         stdin=subprocess.DEVNULL,
         timeout=PROBE_TIMEOUT_SECONDS,
     )
-    return done.returncode == 0
+    return identities[int(done.stdout)] if done.returncode == 0 else None
 
 
 def _can_own(directory: Directory, identity: Identity) -> bool:

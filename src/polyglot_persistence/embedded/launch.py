@@ -2,7 +2,9 @@
 
     python -I -S launch.py PARENT_PID DEATH_SIGNAL IDENTITY
                            [--reads PATH]... [--owns PATH]... PROGRAM ARGUMENT...
-    python -I -S launch.py 0 0 IDENTITY --can-use PATH...
+    python -I -S launch.py --first IDENTITY... --can-use PATH...
+
+The second form prints the number, from 0, of the first identity that can use all the paths.
 
 A small program of its own, and not a `preexec_fn`: that one is not safe beside threads, and the
 kernel forgets the death signal at the change of user that has to come first (prctl(2),
@@ -71,6 +73,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def main(arguments: list[str]) -> NoReturn:
     """Take on the identity, bind to the parent, and become the program."""
+    if arguments[0] == "--first":
+        sys.exit(_print_first(arguments[1:]))
     parent, death_signal, identity, *rest = arguments
     take_on(identity)
     paths: dict[str, list[str]] = {"--reads": [], "--owns": []}
@@ -80,13 +84,34 @@ def main(arguments: list[str]) -> NoReturn:
     if paths["--reads"]:
         _confine(paths["--reads"], paths["--owns"])
     program, *rest = rest
-    if program == "--can-use":
-        sys.exit(0 if os.geteuid() != 0 and all(map(_is_usable, rest)) else 1)
     if sys.platform == "linux":
         _check(_libc.prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0), "PR_SET_PDEATHSIG")
         if os.getppid() != int(parent):
             sys.exit(1)  # the parent died before the kernel was told to watch it
     os.execv(program, [program, *rest])  # noqa: S606 -- becoming it is the purpose
+
+
+def _print_first(arguments: list[str]) -> str | None:
+    """Print which identity is the first that can use the paths, or return a fault."""
+    end = arguments.index("--can-use")
+    for number, identity in enumerate(arguments[:end]):
+        if _can_use(identity, arguments[end + 1 :]):
+            sys.stdout.write(f"{number}\n")
+            return None
+    return "no identity can use all of them"
+
+
+def _can_use(identity: str, paths: list[str]) -> bool:
+    """Whether the identity can; a process of its own takes it on, as nobody can give it back."""
+    child = os.fork()
+    if child == 0:
+        can = False
+        try:
+            take_on(identity)
+            can = os.geteuid() != 0 and all(map(_is_usable, paths))
+        finally:
+            os._exit(0 if can else 1)
+    return os.waitpid(child, 0)[1] == 0
 
 
 def _is_usable(path: str) -> bool:

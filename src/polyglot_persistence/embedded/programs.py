@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,13 +11,10 @@ from polyglot_persistence.embedded.child import Child
 from polyglot_persistence.embedded.directory import Directory, hand_over
 from polyglot_persistence.embedded.identity import (
     CAP_NET_BIND_SERVICE,
-    SAME,
     Account,
     Identity,
-    can_use,
     identity_for,
 )
-from polyglot_persistence.errors import ConfigurationError
 
 SEARCH = "search"
 """The one directory that API and worker write."""
@@ -29,7 +25,6 @@ MIGRATION_TIMEOUT_SECONDS = 3_600.0
 MIGRATION_STOP_SECONDS = 5.0
 """Cut off, it leaves the migration under way undone."""
 
-_KEYS_SETTING = "API_KEYS_FILE"
 _UNPRIVILEGED_PORT_MIN = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
@@ -108,10 +103,10 @@ class Worker(Program):
         os.close(source)
 
 
-async def migrate(
-    files: Directory, environment: Mapping[str, str], *, worker_password: str
-) -> None:
+async def migrate(files: Directory, environment: Mapping[str, str]) -> None:
     """Bring roles and schema up to date, as the servers' user.
+
+    The environment names the superuser and the role of API and worker, as `polyglot migrate` wants.
 
     Raises:
         ConfigurationError: it failed; its own last line says why.
@@ -122,16 +117,12 @@ async def migrate(
         lock_name="migrate.lock",
         stops=[(signal.SIGTERM, MIGRATION_STOP_SECONDS)],
     )
-    with tempfile.TemporaryFile() as password:
-        password.write(worker_password.encode())
-        password.seek(0)
-        await child.run(
-            command("migrate", "--worker-password-fd", "0"),
-            environment,
-            timeout_seconds=MIGRATION_TIMEOUT_SECONDS,
-            identity=identity_for(Account.SERVERS, files, needed()),
-            stdin=password,
-        )
+    await child.run(
+        command("migrate", "--log"),
+        environment,
+        timeout_seconds=MIGRATION_TIMEOUT_SECONDS,
+        identity=identity_for(Account.SERVERS, files, needed()),
+    )
 
 
 def command(*arguments: str) -> list[str]:
@@ -149,26 +140,10 @@ def needed() -> list[Path]:
 
 
 def program_identity(files: Directory, port: int) -> Identity:
-    """Return as whom API and worker run, and give that user the directory that they write.
-
-    Raises:
-        ConfigurationError: that user cannot read the file of API keys.
-    """
+    """Return as whom API and worker run, and give that user the directory that they write."""
     identity = identity_for(Account.PROGRAMS, files, needed())
-    keys = os.environ.get(_KEYS_SETTING)
-    if keys:
-        identity = _with_keys(identity, Path(keys))
     files.make(SEARCH)
     hand_over(files, SEARCH, identity.uid, identity.gid)
     if _UNPRIVILEGED_PORT_MIN.exists() and port < int(_UNPRIVILEGED_PORT_MIN.read_text()):
         return identity.allowed(CAP_NET_BIND_SERVICE)
     return identity
-
-
-def _with_keys(identity: Identity, keys: Path) -> Identity:
-    if identity != SAME and keys.exists() and not can_use(identity, [keys]):
-        raise ConfigurationError(
-            f"{_KEYS_SETTING}: the API runs as user {identity.uid} and cannot read {keys}; "
-            f"give it to that user: chown {identity.uid} {keys}"
-        )
-    return identity._replace(reads=(*identity.reads, keys)) if identity.reads else identity

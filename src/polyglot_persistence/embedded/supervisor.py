@@ -29,6 +29,8 @@ from polyglot_persistence.embedded.addresses import write_addresses
 from polyglot_persistence.embedded.child import wait_until
 from polyglot_persistence.embedded.data_directory import DataDirectory
 from polyglot_persistence.embedded.directory import Directory
+from polyglot_persistence.embedded.handed_keys import SETTING as KEYS_SETTING
+from polyglot_persistence.embedded.handed_keys import HandedKeys
 from polyglot_persistence.embedded.identity import SAME
 from polyglot_persistence.embedded.operator_key import FILE as OPERATOR_KEY_FILE
 from polyglot_persistence.embedded.operator_key import operator_key
@@ -140,6 +142,7 @@ class _Deployment:
         self._valkey = EmbeddedValkey(files.path / "valkey")
         self._worker_password = new_password()
         self._identity = SAME
+        self._keys: HandedKeys | None = None
         programs = (
             files,
             lambda: self._identity,
@@ -154,10 +157,14 @@ class _Deployment:
         for program in (self._api, self._worker):
             await program.reap()
         self._identity = program_identity(self._files, self._port)  # nobody writes there any more
+        self._hand_keys_over()
         _refuse_taken_port(self._host, self._port)
         await _all(self._start_record(), self._valkey.start())
         _log.info("servers_started", postgres_pid=self._postgres.pid, valkey_pid=self._valkey.pid)
         write_addresses(self._files, self._addresses())
+        await _all(self._run_programs(), self._keep_keys())
+
+    async def _run_programs(self) -> None:
         await _all(self._worker.start(), self._api.start())
         await self._wait_until_ready()
         url = f"http://{_url_host(self._host)}:{self._port}"
@@ -166,6 +173,18 @@ class _Deployment:
         services = (self._postgres, self._valkey, self._api, self._worker)
         await _all(*(_keep(one) for one in services), self._companion(url))
 
+    def _hand_keys_over(self) -> None:
+        """Copy the file of API keys for API and worker, if they are another user than this one."""
+        keys = os.environ.get(KEYS_SETTING)
+        if keys and self._identity != SAME:
+            self._keys = HandedKeys(Path(keys), self._files, self._identity.gid)
+            self._keys.begin()
+            self._identity = self._identity.reading(self._keys.directory)
+
+    async def _keep_keys(self) -> None:
+        if self._keys is not None:
+            await self._keys.keep()
+
     async def _start_record(self) -> None:
         """Start PostgreSQL and bring schema and roles up to date, before anybody uses them."""
         await self._postgres.start()
@@ -173,9 +192,9 @@ class _Deployment:
             self._files,
             {
                 **_environment_without(["POSTGRES_DSN", "API_KEYS"]),
-                "POSTGRES_DSN": self._postgres.dsn,
+                "POSTGRES_DSN": self._worker_dsn(),
+                "POSTGRES_SUPERUSER_DSN": self._postgres.dsn,
             },
-            worker_password=self._worker_password,
         )
 
     async def stop(self) -> None:
@@ -216,11 +235,14 @@ class _Deployment:
     def _addresses(self) -> Mapping[str, str]:
         """Return the settings that name the stores; known once they have been started."""
         return {
-            "POSTGRES_DSN": self._postgres.dsn_of(WORKER_ROLE, self._worker_password),
+            "POSTGRES_DSN": self._worker_dsn(),
             "REDIS_ADDR": self._valkey.url,
             "RABBITMQ_URL": self._valkey.url,
             "ELASTICSEARCH_URL": f"tantivy://{quote(str(self._files.path / SEARCH))}",
         }
+
+    def _worker_dsn(self) -> str:
+        return self._postgres.dsn_of(WORKER_ROLE, self._worker_password)
 
     def _operators(self) -> Mapping[str, str]:
         """Return the settings that let this deployment's owner operate it.
@@ -249,10 +271,11 @@ class _Deployment:
         set_here = {
             **self._addresses(),
             **self._operators(),
+            **({} if self._keys is None else {KEYS_SETTING: str(self._keys.copy)}),
             "API_HOST": self._host,
             "API_PORT": str(self._port),
         }
-        return {**_environment_without(set_here), **set_here}
+        return {**_environment_without([*set_here, "POSTGRES_SUPERUSER_DSN"]), **set_here}
 
 
 def _environment_without(names: Iterable[str]) -> Mapping[str, str]:

@@ -32,6 +32,10 @@ TYPOS_FOUND_MAX = 960
 """Words of the index within reach of all words of a query together, the nearest first: more are
 more clauses than a small cluster takes (1,024)."""
 
+_COUNTED_MAX = COUNTED_ORDERS_MAX + 1
+"""Elasticsearch stops at this many, and does not say then whether there are more: a search that
+has met as many as it may begins no other segment (`PartialHitCountCollector`)."""
+
 _SORTS = {
     Sort.RELEVANCE: ("_score", "created_micros", "id"),
     Sort.NEWEST: ("created_micros", "id"),
@@ -77,7 +81,7 @@ def _page(
         "query": matching,
         "sort": [{field: "desc"} for field in fields],
         "size": query.hits_max,
-        "track_total_hits": COUNTED_ORDERS_MAX,
+        "track_total_hits": _COUNTED_MAX,
         "_source": False,
         "stored_fields": "_none_",
         "docvalue_fields": COLUMNS,
@@ -95,7 +99,7 @@ def summary_of(query: SearchQuery) -> Search:
     summary = {
         "query": _matching(query),
         "size": 0,
-        "track_total_hits": is_counted_all(query) or COUNTED_ORDERS_MAX,
+        "track_total_hits": is_counted_all(query) or _COUNTED_MAX,
     }
     return {**summary, "aggregations": FACETS} if query.facets else summary
 

@@ -1,41 +1,49 @@
-"""The roles of the embedded deployment: one owns the schema, API and worker use another.
+"""The roles of a deployment: one owns the schema, API and worker use another.
 
-They are those of the operations page ("Roles in PostgreSQL"), by the same statements. The API has
-the worker's role, since operators ask it to refresh, replay and discard.
+They are those of the operations page ("Roles in PostgreSQL"), by the same statements. The owner's
+name stands here; the other one, and its password, are those of the DSN that API and worker have.
+The API has the worker's role, since operators ask it to refresh, replay and discard.
 
 Invariant: neither is a superuser, may make databases or roles, or sees past row security; the
-worker's role makes no table, drops none, and changes no order.
+worker's role makes no table, drops none, and changes no order. Nobody logs in as the owner.
 """
 
-import secrets
 from collections.abc import Sequence
-from typing import Final
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
 from polyglot_persistence.adapters.postgres.failures import DRIVER_ERRORS, meaning
-from polyglot_persistence.adapters.postgres.migrate import CONNECT_TIMEOUT_SECONDS, migrate
+from polyglot_persistence.adapters.postgres.locks import lock_key
+from polyglot_persistence.adapters.postgres.migrate import (
+    CONNECT_TIMEOUT_SECONDS,
+    MIGRATION_TIMEOUT_SECONDS,
+    migrate,
+)
+from polyglot_persistence.adapters.postgres.primary import Primary
+from polyglot_persistence.errors import ConfigurationError
 
 OWNER: Final = "polyglot_owner"
-WORKER: Final = "polyglot_worker"
 
+# In all statements {owner} is the role that owns the schema, {worker} that of API and worker.
 BEFORE_MIGRATING: Final = (
-    "GRANT polyglot_worker TO polyglot_owner",
-    "GRANT USAGE, CREATE ON SCHEMA public TO polyglot_owner",
-    "GRANT USAGE ON SCHEMA public TO polyglot_worker",
+    "GRANT {worker} TO {owner}",
+    "GRANT USAGE, CREATE ON SCHEMA public TO {owner}",
+    "GRANT USAGE ON SCHEMA public TO {worker}",
     (
-        "ALTER DEFAULT PRIVILEGES FOR ROLE polyglot_owner IN SCHEMA public"
-        " GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO polyglot_worker"
+        "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public"
+        " GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {worker}"
     ),
 )
 AFTER_MIGRATING: Final = (
-    "REVOKE UPDATE, DELETE ON orders FROM polyglot_worker",
-    "REVOKE INSERT, UPDATE, DELETE ON schema_migrations FROM polyglot_worker",
-    "ALTER MATERIALIZED VIEW daily_sales_mv OWNER TO polyglot_worker",
+    "REVOKE UPDATE, DELETE ON orders FROM {worker}",
+    "REVOKE INSERT, UPDATE, DELETE ON schema_migrations FROM {worker}",
+    "ALTER MATERIALIZED VIEW daily_sales_mv OWNER TO {worker}",
 )
 
-_PLAIN: Final = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+_PLAIN: Final = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+_LOCK: Final = lock_key("roles")
 
 _ADOPT: Final = """
 DO $$
@@ -43,63 +51,116 @@ DECLARE
     made record;
 BEGIN
     FOR made IN
-        SELECT 'TABLE ' || oid::regclass AS name FROM pg_class
+        SELECT 'TABLE ' || oid::regclass AS name FROM pg_class AS one
         WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm')
           AND relowner = current_user::regrole
+          AND NOT EXISTS (
+              SELECT FROM pg_depend
+              WHERE classid = one.tableoid AND objid = one.oid AND deptype = 'e'
+          )
         UNION ALL
-        SELECT 'ROUTINE ' || oid::regprocedure FROM pg_proc
+        SELECT 'ROUTINE ' || oid::regprocedure FROM pg_proc AS one
         WHERE pronamespace = 'public'::regnamespace AND proowner = current_user::regrole
+          AND NOT EXISTS (
+              SELECT FROM pg_depend
+              WHERE classid = one.tableoid AND objid = one.oid AND deptype = 'e'
+          )
     LOOP
-        EXECUTE 'ALTER ' || made.name || ' OWNER TO polyglot_owner';
+        EXECUTE 'ALTER ' || made.name || ' OWNER TO {owner}';
     END LOOP;
 END
 $$"""
-"""Earlier versions made the schema as superuser: what it owns becomes the owner's."""
+"""Earlier versions made the schema as superuser: what it owns becomes the owner's.
+
+But for what belongs to an extension.
+"""
 
 _GRANT_WHAT_IS_THERE: Final = (
-    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO polyglot_worker",
-    "GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO polyglot_worker",  # for pg_dump
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {worker}",
+    "GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO {worker}",  # for pg_dump
 )
 
+# In quotes, since asyncpg's classes are generic in their stubs only.
+_Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
-async def migrate_with_roles(superuser_dsn: str, worker_password: str) -> Sequence[str]:
+
+async def migrate_with_roles(superuser_dsn: str, worker_dsn: str) -> Sequence[str]:
     """Bring roles and schema up to date; return the names of the migrations applied.
 
-    The worker's role has the password afterwards. API and worker must not run meanwhile.
+    Afterwards the role that `worker_dsn` names has the password that it names, if there is one. Of
+    several calls at once one works, and the others wait. API and worker may run meanwhile, but may
+    find a privilege missing until it is done.
 
     Raises:
-        ConfigurationError, UnavailableError: as `migrate`.
+        ConfigurationError: as `migrate`; or `worker_dsn` names nobody, or a superuser.
+        UnavailableError: as `migrate`.
     """
-    owner_password = secrets.token_urlsafe(24)
+    parts = urlsplit(worker_dsn)
+    worker, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if not worker:
+        raise ConfigurationError(
+            "POSTGRES_DSN names no user, whose role would be made; e.g. "
+            "postgresql://polyglot_worker:password@host/dbname"
+        )
+    primary = Primary(
+        superuser_dsn,
+        connect_timeout_seconds=CONNECT_TIMEOUT_SECONDS,
+        application_name="polyglot-persistence migrate",
+    )
     try:
-        connection = await asyncpg.connect(superuser_dsn, timeout=CONNECT_TIMEOUT_SECONDS)
+        connection = await primary.connect(statement_timeout_seconds=MIGRATION_TIMEOUT_SECONDS)
         try:
-            async with connection.transaction():
-                for role, password in ((OWNER, owner_password), (WORKER, worker_password)):
-                    await _have_role(connection, role, password)
-                for statement in (*BEFORE_MIGRATING, _ADOPT):
-                    await connection.execute(statement)
-            names = await migrate(_as_role(superuser_dsn, OWNER, owner_password))
-            async with connection.transaction():
-                for statement in (*_GRANT_WHAT_IS_THERE, *AFTER_MIGRATING):
-                    await connection.execute(statement)
-            return names
+            await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
+            return await _migrate(connection, superuser_dsn, worker, password)
         finally:
             await connection.close(timeout=CONNECT_TIMEOUT_SECONDS)
     except DRIVER_ERRORS as error:
         raise meaning(error) from error
 
 
-async def _have_role(
-    connection: "asyncpg.Connection[asyncpg.Record]", role: str, password: str
-) -> None:
-    known = await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role)
-    what = f"{'ALTER' if known else 'CREATE'} ROLE {role} {_PLAIN} PASSWORD"
-    literal = await connection.fetchval("SELECT quote_literal($1::text)", password)
-    await connection.execute(f"{what} {literal}")
+async def _migrate(
+    connection: _Connection, superuser_dsn: str, worker: str, password: str
+) -> Sequence[str]:
+    async with connection.transaction():
+        login = f"LOGIN PASSWORD {await _quoted(connection, password)}" if password else "LOGIN"
+        await _have_role(connection, worker, login)
+        await _have_role(connection, OWNER, "NOLOGIN PASSWORD NULL")
+        await _execute(connection, worker, *BEFORE_MIGRATING, _ADOPT)
+    names = await migrate(_as_owner(superuser_dsn))
+    async with connection.transaction():
+        await _execute(connection, worker, *_GRANT_WHAT_IS_THERE, *AFTER_MIGRATING)
+    return names
 
 
-def _as_role(dsn: str, role: str, password: str) -> str:
-    parts = urlsplit(dsn)
-    _, _, place = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{role}:{password}@{place}"))
+async def _have_role(connection: _Connection, role: str, login: str) -> None:
+    is_superuser = await connection.fetchval(
+        "SELECT rolsuper FROM pg_roles WHERE rolname = $1", role
+    )
+    if is_superuser:
+        raise ConfigurationError(
+            f"the role {role} of API and worker is a superuser; let POSTGRES_DSN name another "
+            "one, which is made if it is missing"
+        )
+    verb = "CREATE" if is_superuser is None else "ALTER"
+    await connection.execute(f"{verb} ROLE {_name(role)} {_PLAIN} {login}")
+
+
+async def _execute(connection: _Connection, worker: str, *statements: str) -> None:
+    for statement in statements:
+        await connection.execute(statement.format(owner=OWNER, worker=_name(worker)))
+
+
+def _name(role: str) -> str:
+    doubled = role.replace('"', '""')
+    return f'"{doubled}"'
+
+
+async def _quoted(connection: _Connection, text: str) -> Any:
+    return await connection.fetchval("SELECT quote_literal($1::text)", text)
+
+
+def _as_owner(superuser_dsn: str) -> str:
+    """Return a DSN by whose sessions the superuser acts as the owner, and no more than that."""
+    parts = urlsplit(superuser_dsn)
+    query = {**dict(parse_qsl(parts.query, keep_blank_values=True)), "role": OWNER}
+    return urlunsplit(parts._replace(query=urlencode(query)))

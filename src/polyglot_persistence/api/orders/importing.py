@@ -37,7 +37,7 @@ import msgspec
 from starlette.requests import Request
 
 from polyglot_persistence.api.orders.ndjson import Line, LineSplitter
-from polyglot_persistence.api.orders.requests import parse_import_line
+from polyglot_persistence.api.orders.requests import is_import_line, parse_import_line
 from polyglot_persistence.api.orders.schemas import (
     ImportOut,
     ImportParameters,
@@ -277,7 +277,7 @@ class _Import:
             line = parse_import_line(text, now)
         except RejectedError as error:
             if number == 1:
-                _check_form(text)
+                _check_form(text, now)
             self.reject(number, str(error) + _hint(has_returns=b"\r" in text))
             return
         self.lines_read = number
@@ -349,8 +349,9 @@ class _Import:
         """Return the problem for an import that was read to its end but not stored completely."""
         totals = self.totals
         lines = totals.accepted + totals.unchanged + totals.rejected
+        others = "none is" if totals.rejected == lines else "the others are"
         detail = (
-            f"{totals.rejected} of {lines} lines rejected, the others are stored; "
+            f"{totals.rejected} of {lines} lines rejected, {others} stored; "
             f"for example {self.first_error}"
         )
         body = self._problem(LINES_REJECTED, detail, instance)
@@ -430,8 +431,13 @@ def _hint(*, has_returns: bool) -> str:
     )
 
 
-def _check_form(text: bytes) -> None:
+def _check_form(text: bytes, now: datetime) -> None:
     """Raise if the first line shows that the body is another kind of file."""
+    if b"\r" in text and is_import_line(text.partition(b"\r")[0], now):
+        raise MalformedError(
+            "the lines of the body end with carriage returns alone, and would all be one; send "
+            "line feeds (`tr '\\r' '\\n'` makes them)"
+        )
     if form := foreign_form(text):
         raise MalformedError(f"the body is {form}; send JSON in UTF-8, one object a line")
     if text.lstrip().startswith(b"["):

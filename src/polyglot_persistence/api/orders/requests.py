@@ -27,7 +27,7 @@ from polyglot_persistence.api.web.json_text import Number, plain_values, twice
 from polyglot_persistence.api.web.problems import VIOLATIONS_MAX
 from polyglot_persistence.api.web.schemas import Moment
 from polyglot_persistence.domain.order import id_text, parse_amount, parse_name
-from polyglot_persistence.errors import InvalidError, MalformedError, Violation
+from polyglot_persistence.errors import InvalidError, MalformedError, RejectedError, Violation
 from polyglot_persistence.flows.intake.accept import ImportLine
 
 NameAndAmount: TypeAlias = tuple[str, Decimal]
@@ -152,6 +152,15 @@ def parse_bulk(body: bytes) -> list[NameAndAmount]:
     bulk = check.bulk(plain_values(body))
     check.finish()
     return bulk
+
+
+def is_import_line(text: bytes, now: datetime) -> bool:
+    """Whether a line of an import is an order."""
+    try:
+        parse_import_line(text, now)
+    except RejectedError:
+        return False
+    return True
 
 
 def parse_import_line(text: bytes, now: datetime) -> ImportLine:

@@ -17,6 +17,7 @@ from polyglot_persistence.api.web.replies import Headers
 from polyglot_persistence.domain.origin import (
     DEFAULT_PORTS,
     Origin,
+    is_prefix,
     parse_authority,
     parse_origin,
 )
@@ -47,8 +48,6 @@ _PAIR = re.compile(
 _ESCAPED = re.compile(r"\\(.)")
 _NODE = re.compile(r"\[([^\]]+)\](?::[^:]*)?|([^:]+):[^:]*")
 _Value = TypeVar("_Value")
-
-_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 
 
 class Seen(NamedTuple):
@@ -255,7 +254,7 @@ def _elements(text: str) -> Sequence[Mapping[str, str]]:
 def _check_prefix(prefix: str) -> None:
     if len(prefix) > PREFIX_CHARACTERS_MAX:
         raise BadHeadError(f"X-Forwarded-Prefix may have {PREFIX_CHARACTERS_MAX} characters")
-    if not _PATH.fullmatch(prefix):
+    if not is_prefix(prefix):
         raise BadHeadError("X-Forwarded-Prefix is not a path like /polyglot")
 
 

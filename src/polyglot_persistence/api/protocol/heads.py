@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from polyglot_persistence.api.web.problems import MALFORMED, UNSUPPORTED_MEDIA, Kind
 from polyglot_persistence.api.web.replies import Headers
+from polyglot_persistence.domain.origin import parse_authority
 
 _UNSUPPORTED_CODING = UNSUPPORTED_MEDIA._replace(
     status=501, title="The server does not take this transfer coding"
@@ -36,6 +37,7 @@ _UNUSUAL = frozenset(
         b"content-encoding",
         b"expect",
         b"idempotency-key",
+        b"last-event-id",
         b"origin",
         b"prefer",
         b"transfer-encoding",
@@ -45,6 +47,20 @@ _UNUSUAL = frozenset(
 )
 
 _KEYS = (b"authorization", b"x-api-key")
+
+# That say one thing, as Host and Content-Type do, so that of two every reader could choose another
+# (RFC 9110, 5.3).
+_ONCE = frozenset(
+    {
+        b"authorization",
+        b"content-encoding",
+        b"expect",
+        b"idempotency-key",
+        b"last-event-id",
+        b"origin",
+        b"x-api-key",
+    }
+)
 
 
 class BadHeadError(Exception):
@@ -84,25 +100,35 @@ def read_head(version: str, headers: Headers) -> Head:
     """
     head = Head() if version == "1.1" else _old_head(version)
     host: bytes | None = None
+    unusual = 0
     for name, value in headers:
         if name == b"host":
             if host is not None:
-                raise BadHeadError("there is more than one Host header")
+                raise _twice(name)
             host = value
         elif name == b"content-length":
             head.length = int(value)
         elif name == b"content-type":
             _take_content_type(head, value)
         elif name in _UNUSUAL:
+            unusual += 1
             _read_unusual(head, name, value)
+    if unusual > 1:
+        _check_once(headers)
     if host is None:
-        if version == "1.1":
-            raise BadHeadError("there is no Host header")
+        _check_hostless(version)
     elif not is_host(host):
-        raise BadHeadError("the Host header names no host")
+        raise BadHeadError(
+            "the Host header is no host, with or without a port up to 65535; e.g. shop.example:8080"
+        )
     else:
         head.host = host
     return head
+
+
+def _check_hostless(version: str) -> None:
+    if version == "1.1":
+        raise BadHeadError("there is no Host header")
 
 
 def _old_head(version: str) -> Head:
@@ -115,19 +141,39 @@ def _old_head(version: str) -> Head:
 
 
 def _take_content_type(head: Head, value: bytes) -> None:
-    if head.content_type is not None and head.content_type != value:
-        raise BadHeadError("there are two Content-Type headers, and they differ")
+    if head.content_type is not None:
+        raise _twice(b"content-type")
     head.content_type = value
 
 
+def _twice(name: bytes) -> BadHeadError:
+    return BadHeadError(f"there is more than one {name.decode().title()} header")
+
+
 def is_host(value: bytes) -> bool:
-    """Whether a value may stand in a Host header; what is too long is not remembered as such."""
+    """Whether a value may stand in a Host header: a host, with or without a port, or nothing.
+
+    What is too long is not remembered as such.
+    """
     return len(value) <= HOST_BYTES_MAX and _is_host(value)
 
 
 @lru_cache(maxsize=64)
 def _is_host(value: bytes) -> bool:
-    return _HOST.fullmatch(value) is not None
+    if not value or not _HOST.fullmatch(value):
+        return not value
+    try:
+        parse_authority(value.decode("ascii"))
+    except ValueError:
+        return False
+    return True
+
+
+def _check_once(headers: Headers) -> None:
+    names = [name for name, _ in headers if name in _ONCE]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise _twice(name)
 
 
 def _read_unusual(head: Head, name: bytes, value: bytes) -> None:

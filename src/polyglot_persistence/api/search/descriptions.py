@@ -25,8 +25,9 @@ SEARCH = Operation(
     "Search orders by product name, time and amount",
     "A word matches exactly, as a beginning, as a part of a word, or with a typo, in that order; "
     "every word has to match. Words find each other written together or apart (`wi-fi`, `wifi`) "
-    "and with umlauts or without (`m\u00fcsli`, `muesli`); signs count (`C++`, `C#`). Without `q`, "
-    "`sort` or a bound is needed. Follow `next` (also in the `Link` header) until it is absent; no "
+    "and with umlauts or without (`m\u00fcsli`, `muesli`); signs count (`C++`, `C#`). In scripts "
+    "without spaces, names with the asked signs side by side come first. Without `q`, `sort` or a "
+    "bound is needed. Follow `next` (also in the `Link` header) until it is absent; no "
     "order is shown twice or left out because others arrive meanwhile. "
     "503: the index is missing, incomplete or away; a search never finds only a part.",
     Answer(

@@ -13,30 +13,30 @@ from importlib.resources import files
 from starlette.requests import Request
 
 from polyglot_persistence.api.web.bodies import BodyReader
+from polyglot_persistence.api.web.endpoint import prefix_of
 from polyglot_persistence.api.web.problems import KINDS, NO_ROUTE, problem
 from polyglot_persistence.api.web.replies import COMMON_HEADERS, Headers, Reply
 
-_HTML: Headers = ((b"content-type", b"text/html; charset=utf-8"), *COMMON_HEADERS)
-_LIVE_HEADERS: Headers = (
-    *_HTML,
-    (
-        b"content-security-policy",
-        b"default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    ),
-    (b"referrer-policy", b"same-origin"),
+
+def _headers(policy: bytes, referrer: bytes) -> Headers:
+    return (
+        (b"content-type", b"text/html; charset=utf-8"),
+        *COMMON_HEADERS,
+        (b"content-security-policy", policy),
+        (b"referrer-policy", referrer),
+    )
+
+
+_POLICY = b"default-src 'self'; base-uri %b; form-action 'self'; frame-ancestors 'none'"
+_LIVE_HEADERS = _headers(_POLICY % b"'none'", b"same-origin")
+_LIVE_HEADERS_WITH_BASE = _headers(_POLICY % b"'self'", b"same-origin")
+_DOCS_HEADERS = _headers(
+    # Swagger UI sets style attributes and draws its icons from data URIs.
+    b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    b"base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    b"no-referrer",
 )
-# Swagger UI sets style attributes and draws its icons from data URIs.
-_DOCS_HEADERS: Headers = (
-    *_HTML,
-    (
-        b"content-security-policy",
-        (
-            b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-            b"base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-        ),
-    ),
-    (b"referrer-policy", b"no-referrer"),
-)
+_HEAD = b"<head>"
 
 _JAVASCRIPT = b"text/javascript; charset=utf-8"
 _STYLES = b"text/css; charset=utf-8"
@@ -76,9 +76,18 @@ ASSETS = {
 class PageRoutes:
     """The routes of pages."""
 
-    async def page(self, _request: Request, _body: BodyReader) -> Reply:
-        """GET /: the live page."""
-        return 200, _LIVE_HEADERS, _packaged("dashboard/static/index.html")[0]
+    async def page(self, request: Request, _body: BodyReader) -> Reply:
+        """GET /: the live page.
+
+        Below a prefix the page states its base, because the browser may have left out the slash at
+        the end: proxies that strip the prefix do not show which path the browser requested.
+        """
+        page, _ = _packaged("dashboard/static/index.html")
+        prefix = prefix_of(request)
+        if not prefix:
+            return 200, _LIVE_HEADERS, page
+        base = f'<base href="{html.escape(prefix)}/">'.encode()
+        return 200, _LIVE_HEADERS_WITH_BASE, page.replace(_HEAD, _HEAD + base, 1)
 
     async def part(self, request: Request, _body: BodyReader) -> Reply:
         """GET /page/{part}: a part of the live page."""

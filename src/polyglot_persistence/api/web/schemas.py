@@ -6,10 +6,15 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from polyglot_persistence.domain.order import BIDI_CONTROLS, INVISIBLE, NAME_CHARACTERS_MAX
+from polyglot_persistence.domain.order import (
+    BIDI_CONTROLS,
+    INVISIBLE,
+    NAME_CHARACTERS_MAX,
+    NONCHARACTERS,
+)
 
 # The limits stand in the schema only: a name is measured after trimming, which msgspec cannot do.
-_NO = rf"\x00-\x1f\x7f-\x9f\u2028\u2029{BIDI_CONTROLS}"
+_NO = rf"\x00-\x1f\x7f-\x9f\u2028\u2029{BIDI_CONTROLS}{NONCHARACTERS}"
 _NAME_LIMITS: dict[str, Any] = {
     "minLength": 1,
     "maxLength": NAME_CHARACTERS_MAX,
@@ -20,7 +25,8 @@ ProductName = Annotated[
     str,
     Meta(
         description="Stored without surrounding blanks and in Unicode's composed form (NFC). No "
-        "control characters, and none that turn the direction of text; at least one is visible.",
+        "control characters, none that turn the direction of text, and no noncharacters (U+FFFE); "
+        "at least one is visible.",
         examples=["Laptop"],
         extra_json_schema=_NAME_LIMITS,
     ),

@@ -5,6 +5,7 @@
                                                                          maschinen ... inen
     "Müsli"            words  musli muesli      exact  musli muesli
     "C++ Primer"       words  c c++ primer      exact  c c++ primer cprimer
+    "上海牌"            words  上 海 牌            exact  上 海 牌 上海 海牌
 
 A query word matches a name, best first (`ranking.Tier`):
 
@@ -18,11 +19,17 @@ A query word matches a name, best first (`ranking.Tier`):
                  Algolia, https://www.algolia.com/doc/guides/managing-results/optimize-search-results/typo-tolerance
                  A sign is a letter here: `disney+` finds Disney so, `c++` neither C nor C#
 
+Of a script without spaces each sign is a word. Where a query has several in a row, each is found
+exactly beside the one that follows it there (the last: behind the one before it), and anywhere else
+in a name as a beginning is: `上海` finds 上海 before 海上. Lucene's `CJKBigramFilter` makes the
+same pairs, and finds nothing else by them.
+
 Bounds: of its first `JOINED_AMONG_WORDS_MAX` words a name has at most 29 joined terms, and of n
 letters parts of less than 20 n.
 """
 
 import functools
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -34,7 +41,7 @@ from polyglot_persistence.domain.search.text import (
     located_words,
 )
 
-ANALYSIS_VERSION = 2
+ANALYSIS_VERSION = 3
 """Grows with every change of what a name's terms are: an index that was built with others has to be
 built anew."""
 
@@ -51,6 +58,9 @@ JOINED_AMONG_WORDS_MAX = 16
 """Of a name or a query, the first: what is written in two ways is seldom its seventeenth word."""
 JOINED_QUERY_TERMS_MAX = 12
 """For each word of a query. A word that is not repeated has ten at most: five, in two spellings."""
+
+PAIR_CHARACTERS_BETWEEN_MAX = 1
+"""Between two signs of a name that stand side by side: a blank or dot, which a query may lack."""
 
 PART_LETTERS_MIN = 4
 """Shorter ones are within too many words: `red` within powdered, `ice` within juice and office."""
@@ -72,15 +82,26 @@ class Term(NamedTuple):
 
 
 def exact_terms(name: Sequence[LocatedWord]) -> Iterator[Term]:
-    """Yield what is found exactly: stems, words with their signs, and joined neighbours."""
+    """Yield what is found exactly: stems, words with their signs, pairs, joined neighbours."""
     for word in name:
         for spelling in word.spellings:
             yield Term(stem(spelling), word.start, word.end)
         for spelling in word.with_signs:
-            yield Term(spelling, word.start - len(word.before), word.end + len(word.behind))
+            yield Term(spelling, word.start - len(word.before), word.signs_end or word.end)
+    for one, other in itertools.pairwise(name):
+        if _are_pair(one, other, PAIR_CHARACTERS_BETWEEN_MAX):
+            yield Term(one.word + other.word, one.start, other.end)
     for run in _neighbours(name):
         for joined in _joined(run):
             yield Term(joined, run[0].start, run[-1].end)
+
+
+def _are_pair(one: LocatedWord, other: LocatedWord, characters_between_max: int) -> bool:
+    return (
+        is_unspaced(one.word)
+        and is_unspaced(other.word)
+        and other.start - one.end <= characters_between_max
+    )
 
 
 def beginnings(word: LocatedWord) -> Iterator[str]:
@@ -152,20 +173,35 @@ class QueryWord(NamedTuple):
 @functools.lru_cache(maxsize=256)
 def parse_query(text: str) -> tuple[QueryWord, ...]:
     """Return the first `QUERY_WORDS_MAX` distinct words of a query; none if it has no word."""
-    found: dict[str, LocatedWord] = {}
+    found: dict[tuple[str, str], LocatedWord] = {}
     counted: list[LocatedWord] = []
-    for word in located_words(text):
-        own = _own_terms(word)[0]
+    located = located_words(text)
+    for word, pair in zip(located, _pairs(located), strict=True):
+        own = _own_terms(word)[0], pair
         if own not in found and len(found) == QUERY_WORDS_MAX:
             break
         found.setdefault(own, word)
         counted.append(word)
-    together: dict[str, dict[str, None]] = {own: {} for own in found}
+    together: dict[str, dict[str, None]] = {own: {} for own, _ in found}
     for run in _neighbours(counted):
         if not any(word.with_signs for word in run):
             for word in run:
                 together[_own_terms(word)[0]].update(dict.fromkeys(_joined(run)))
-    return tuple(_query_word(word, together[own]) for own, word in found.items())
+    return tuple(
+        QueryWord((pair,), (word.word,), (), 0) if pair else _query_word(word, together[own])
+        for (own, pair), word in found.items()
+    )
+
+
+def _pairs(query: Sequence[LocatedWord]) -> Iterator[str]:
+    """Yield for each word of a query the pair that it is found in; empty if it is for itself."""
+    before = ""
+    for place, word in enumerate(query):
+        after = ""
+        if place + 1 < len(query) and _are_pair(word, query[place + 1], 0):
+            after = word.word + query[place + 1].word
+        yield after or before
+        before = after
 
 
 def _own_terms(word: LocatedWord) -> Sequence[str]:

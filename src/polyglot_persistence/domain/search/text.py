@@ -42,6 +42,8 @@ has the mark has two spellings: `aero` and `blue` have no other."""
 
 # Signs without which a word is another one: C++, C#, A+, Notepad++; but not salt+pepper, item#5.
 _BEHIND = re.compile(r"\+\+|[+#](?!\w)")
+# Likewise behind one letter and a blank: `C ++`; but not `size L # 5`.
+_APART = re.compile(r"(?<!\w\w) +(\+\+|#(?! *(?:\d|\w\b)))(?![^\s,;)])")
 _SIGNS = str.maketrans({"\uff0b": "+", "\uff03": "#", "\u266f": "#"})
 
 # Scripts that are written without spaces: each sign is a word of its own.
@@ -73,6 +75,8 @@ class LocatedWord(NamedTuple):
     """The dot of `.NET`."""
     behind: str = ""
     """The signs of `C++`."""
+    signs_end: int = 0
+    """Where the signs end; 0 without any behind."""
 
     @property
     def spellings(self) -> Sequence[str]:
@@ -109,8 +113,11 @@ def _with_signs(located: LocatedWord, text: str) -> LocatedWord:
         return located
     start = located.start
     dotted = text[start - 1 : start] == "." and not _is_of_a_word(text[start - 2 : start - 1])
-    behind = _BEHIND.match(text, located.end)
-    return located._replace(before="." * dotted, behind=behind[0] if behind else "")
+    located = located._replace(before="." * dotted)
+    behind = _BEHIND.match(text, located.end) or _APART.match(text, located.end)
+    if behind is None:
+        return located
+    return located._replace(behind=behind[0].lstrip(), signs_end=behind.end())
 
 
 def _is_of_a_word(sign: str) -> bool:

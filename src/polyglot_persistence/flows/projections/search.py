@@ -156,6 +156,8 @@ class SearchFlow:
         """Return words that are near those asked for and stand together in a name, if there are."""
         near = await asyncio.gather(*map(self._nearest, asked[:CORRECTED_WORDS_MAX]))
         for chosen in _choices([word for word in near if word]):
+            if len(max(chosen, key=len)) == 1:
+                continue  # single letters say nothing of what was meant
             if parse_query(" ".join(chosen)) == tuple(asked):
                 continue  # it is the name that matches, and the bounds that exclude it
             if await self._search.names(parse_query(" ".join(chosen)), 1):
@@ -163,12 +165,16 @@ class SearchFlow:
         return None
 
     async def _nearest(self, word: QueryWord) -> str | None:
-        """Return the word of a name that is nearest to a word, if one is near enough."""
+        """Return the word of a name that is nearest to a word, if one is near enough.
+
+        To a single letter that is the letter: it begins too many words to be short for one.
+        """
         if is_unspaced(word.stem):
             return None  # a sign means something by itself: another one is not near it
         edits_max = len(word.stem) // CORRECTED_LETTERS_PER_EDIT if is_spelt(word.stem) else 0
-        beginning = word.prefixes[0][: max(2, len(word.prefixes[0]) // 2)]
-        wide = word._replace(prefixes=(beginning,), parts=(), typos_max=min(edits_max, 2))
+        begun = word.prefixes if len(word.prefixes[0]) > 1 else ()
+        beginnings = tuple(one[: max(2, len(one) // 2)] for one in begun[:1])
+        wide = word._replace(prefixes=beginnings, parts=(), typos_max=min(edits_max, 2))
         names = await self._search.names([wide], NEAR_NAMES_MAX)
         nearest: tuple[int, str] | None = None
         seen: set[str] = set()
@@ -178,7 +184,7 @@ class SearchFlow:
                     continue
                 seen.add(own)
                 away = edits(stem(own), word.stem, edits_max)
-                if own.startswith(word.prefixes):
+                if own.startswith(begun):
                     away = 0
                 if away <= edits_max and (nearest is None or away < nearest[0]):
                     nearest = (away, own)
