@@ -56,14 +56,14 @@ def describe(table: Sequence[Route], version: str) -> dict[str, Any]:
             "version": version,
             "summary": "Orders, acknowledged in milliseconds, persisted behind, never lost.",
             "description": "An acknowledged order is durable. 503 means refused, nothing stored; "
-            "504 that it cannot be known, so retry with the same `Idempotency-Key`.",
+            "504 means unknown: retry with the same `Idempotency-Key`.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "tags": [
-            {"name": "orders", "description": "Accepting and reading orders."},
+            {"name": "orders", "description": "Accept and read orders."},
             {"name": "reports", "description": "Search and live figures."},
             {"name": "sales", "description": "Sales by period and by product."},
-            {"name": "admin", "description": "What operators do."},
+            {"name": "admin", "description": "Routes for operators."},
             {"name": "service", "description": "Health, metrics and descriptions."},
         ],
         "paths": paths,

@@ -38,17 +38,16 @@ _PERSISTED = {
 }
 _DISCARDED = {**_PERSISTED, "persisted": 0, "discarded": 1}
 _UNIT = (
-    "A bulk is handled whole, whichever of its letters is named, and nothing else that came under "
-    "its idempotency key. "
+    "If a letter belongs to a bulk, the whole bulk is handled, and nothing else with its "
+    "idempotency key. "
 )
 _AGAIN = (
-    "503: nothing was done. 504: a store failed meanwhile; `done` counts what is certain. Doing it "
-    "again changes nothing that is done."
+    "503: nothing was done. 504: a store failed during the action; `done` counts what is certain. "
+    "Repeating it changes nothing that is done."
 )
 _SOME = (
-    "Those that match every filter of the body, or all with `all`. Ends after about "
-    f"{ACTION_SECONDS:g} s; then `next_cursor` is there, and the same body with it as `cursor` "
-    "goes on. "
+    "Those that match every filter of the body, or all with `all`. Stops after about "
+    f"{ACTION_SECONDS:g} s; then send the same body again with `next_cursor` as `cursor`. "
 )
 _LETTER_ID = Parameter(
     "id",
@@ -81,7 +80,7 @@ READ = Operation(
     "readDeadLetter",
     "admin",
     "Read a dead letter",
-    "With its payload, as it came.",
+    "With its original payload.",
     Answer(
         "The dead letter.",
         s.WholeDeadLetterOut,
@@ -104,7 +103,7 @@ def _action(name: str, summary: str, description: str, became: dict[str, Any]) -
         "admin",
         summary,
         description + _AGAIN,
-        Answer(f"What became of {'it' if is_on_one else 'them'}.", s.ActionOut, became),
+        Answer("The outcome.", s.ActionOut, became),
         problem_type=s.ActionProblem,
     )
     if is_on_one:
@@ -117,15 +116,15 @@ def _action(name: str, summary: str, description: str, became: dict[str, Any]) -
 REPLAY = _action(
     "replayDeadLetter",
     "Replay a dead letter",
-    f"Tries to persist, or to index, the order again. {_UNIT}What fails again is kept, with one "
-    "more attempt and the reason of now. ",
+    f"Persists or indexes the order again. {_UNIT}A letter that fails again is kept, "
+    "with one more attempt and the new reason. ",
     _PERSISTED,
 )
 DISCARD = _action(
     "discardDeadLetter",
     "Discard a dead letter",
-    "From then on its order is 404, if it is not persisted and no other letter stands for it. "
-    f"{_UNIT}What the cache still has as not yet persisted is kept. ",
+    "Then its order is 404, unless it is persisted or has another dead letter. "
+    f"{_UNIT}An order that the cache still holds as not yet persisted is kept. ",
     _DISCARDED,
 )
 REPLAY_SOME = _action(

@@ -43,17 +43,17 @@ class LetterPageParameters(q.QueryParameters):
     """Filter and page of the list of dead letters."""
 
     reason = q.QueryParameter(
-        "Text that the reason holds, in upper or lower case.",
+        "The reason contains this text, in upper or lower case.",
         {"type": "string", **REASON_LIMITS},
         _parse_reason,
         None,
         f"must be a text of 1 to {REASON_CHARACTERS_MAX} characters",
     )
-    stage = q.choice("Where it was condemned.", {one.value: one for one in Stage}, None)
-    order_id = q.uuid("Of this order.")
-    unit_id = q.uuid("Of this bulk.")
-    since = q.moment("Tried in vain at this moment or later.")
-    until = q.moment("And before this one.")
+    stage = q.choice("Failed in this stage.", {one.value: one for one in Stage}, None)
+    order_id = q.uuid("Of the order with this id.")
+    unit_id = q.uuid("Of the bulk with this id.")
+    since = q.moment("Last failed at or after this moment.")
+    until = q.moment("Last failed before this moment.")
     cursor = q.cursor(parse_id, pattern=ID_PATTERN)
     limit = q.count("Letters a page.", 50, cap=PAGE_LETTERS_MAX)
 
@@ -71,24 +71,24 @@ class DeadLetterOut(msgspec.Struct, frozen=True, gc=False):
     """A dead letter without its payload."""
 
     id: int
-    order_id: Annotated[UUID | None, Meta(description="Null if the payload names none.")]
+    order_id: Annotated[UUID | None, Meta(description="Null if the payload has none.")]
     unit_id: Annotated[UUID | None, Meta(description="The bulk's id, or the order's own.")]
     stage: StageName
     reason: str
-    attempts: Annotated[int, Meta(description="How often it was tried in vain.")]
+    attempts: Annotated[int, Meta(description="Number of failed attempts.")]
     first_at: Moment
     last_at: Moment
 
 
 class WholeDeadLetterOut(DeadLetterOut, frozen=True, gc=False):
-    """A dead letter with its payload: the item of a message as it came."""
+    """A dead letter with its payload, the original item of a message."""
 
-    payload: Annotated[str | None, Meta(description="Null if it is no UTF-8.")]
-    payload_base64: Annotated[str | None, Meta(description="Only if it is no UTF-8.")]
+    payload: Annotated[str | None, Meta(description="Null if it is not UTF-8.")]
+    payload_base64: Annotated[str | None, Meta(description="Only if it is not UTF-8.")]
 
 
 class DeadLetterGroupOut(msgspec.Struct, frozen=True, gc=False):
-    """Dead letters of one stage whose reasons differ in ids and positions only."""
+    """Dead letters of one stage whose reasons differ only in ids and positions."""
 
     stage: StageName
     reason: str
@@ -97,7 +97,7 @@ class DeadLetterGroupOut(msgspec.Struct, frozen=True, gc=False):
 
 
 class DeadLetterPageOut(msgspec.Struct, omit_defaults=True):
-    """Dead letters, the latest first; on the first page also how many there are of which kind."""
+    """Dead letters, latest first; the first page also counts them by stage and reason."""
 
     letters: list[DeadLetterOut]
     total: int | None = None
@@ -109,7 +109,7 @@ class DeadLetterPageOut(msgspec.Struct, omit_defaults=True):
 
 
 class DeadLetterChoiceIn(msgspec.Struct, forbid_unknown_fields=True):
-    """Which dead letters are meant: those that match every given filter, or all, by that word."""
+    """The chosen dead letters: those that match every given filter, or all of them."""
 
     all: bool = False
     reason: Annotated[
@@ -124,14 +124,14 @@ class DeadLetterChoiceIn(msgspec.Struct, forbid_unknown_fields=True):
     cursor: Annotated[
         str | None,
         Meta(
-            description="`next_cursor` of the answer before, to go on.",
+            description="`next_cursor` of the answer before, to continue.",
             extra_json_schema={"pattern": ID_PATTERN},
         ),
     ] = None
 
 
 class KeptOut(msgspec.Struct, frozen=True, gc=False):
-    """A dead letter that is still there, and why."""
+    """A dead letter that was kept, and why."""
 
     id: int
     order_id: UUID | None
@@ -139,10 +139,10 @@ class KeptOut(msgspec.Struct, frozen=True, gc=False):
 
 
 class ActionOut(msgspec.Struct, gc=False):
-    """What became of dead letters."""
+    """The outcome of an action on dead letters."""
 
     persisted: Annotated[int, Meta(description="The order is in the record.")]
-    reindexed: Annotated[int, Meta(description="The order waits to be indexed again.")]
+    reindexed: Annotated[int, Meta(description="The order will be indexed again.")]
     discarded: int
     kept: Annotated[int, Meta(description="Still there.")]
     kept_letters: Annotated[
@@ -154,12 +154,12 @@ class ActionOut(msgspec.Struct, gc=False):
 
 
 class ActionProblem(Problem, frozen=True):
-    """A problem that cut an action on dead letters short, with what was done until then."""
+    """A problem that interrupted an action on dead letters, with what was done before."""
 
     done: Annotated[
         ActionOut | None,
         Meta(
-            description="What is certain; more letters may have been handled. Doing it again, with "
+            description="What is certain; more letters may have been handled. Repeating it, with "
             "`next_cursor` as `cursor` if there is one, changes nothing that is done."
         ),
     ] = None

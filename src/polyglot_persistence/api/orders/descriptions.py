@@ -24,8 +24,8 @@ _KEY = Parameter(
     "Idempotency-Key",
     "header",
     "Makes a retry safe: the same key and body give the same order, for as long as it exists. "
-    f"A string in quotes or bare, 1 to {KEY_CHARACTERS_MAX} characters of printable ASCII. It is "
-    "the client's own; clients without an API key share theirs, so make it random (a UUID).",
+    f"A string in quotes or bare, 1 to {KEY_CHARACTERS_MAX} characters of printable ASCII. Keys "
+    "are separate for each API key; clients without one share them, so make it random (a UUID).",
     {
         "type": "string",
         "pattern": (
@@ -51,8 +51,8 @@ CREATE_ORDER = Operation(
     "orders",
     "Accept an order",
     "Durable before the answer; persisted, searchable and counted soon after. 503: refused, this "
-    "request stored nothing. 504: the outcome is not known; retry with the same key. A 503 to such "
-    "a retry says nothing about the attempt that was answered 504: go on retrying.",
+    "request stored nothing. 504: the outcome is unknown; retry with the same key. A 503 to that "
+    "retry does not show whether the attempt answered with 504 was stored: go on retrying.",
     Answer(
         "Accepted: durable, and readable at once.",
         s.AcceptedOut,
@@ -65,7 +65,7 @@ CREATE_ORDER = Operation(
     request=Body(s.OrderIn, _ORDER),
     others=(
         Answer(
-            "Accepted, and in PostgreSQL already (only with `Prefer: wait`).",
+            "Accepted, and already in PostgreSQL (only with `Prefer: wait`).",
             s.AcceptedOut,
             {"order_id": ORDER_ID, "status": "persisted"},
             headers=_ACCEPTED_HEADERS,
@@ -79,9 +79,9 @@ CREATE_BULK = Operation(
     "Accept several orders, all or nothing",
     f"1 to {s.ORDERS_PER_BULK_MAX:,} orders as one unit: one invalid order refuses all, and the "
     "bulk is persisted in one transaction. The form with `item_1` and `item_2` stores two orders "
-    "over 100.00 and 50.00; with `item_2` being `ERROR` it is refused.",
+    "over 100.00 and 50.00; if `item_2` is `ERROR`, it is refused.",
     Answer(
-        "Accepted; the ids stand in the order of the request.",
+        "Accepted; the ids are in the order of the request.",
         s.BulkAcceptedOut,
         {"order_ids": [ORDER_ID, _ID_2], "status": "processing"},
         headers=_BULK_HEADERS,
@@ -92,7 +92,7 @@ CREATE_BULK = Operation(
     request=Body((s.BulkIn, s.PairIn), {"orders": [_ORDER, _ORDER]}),
     others=(
         Answer(
-            "Accepted, and in PostgreSQL already (only with `Prefer: wait`).",
+            "Accepted, and already in PostgreSQL (only with `Prefer: wait`).",
             s.BulkAcceptedOut,
             {"order_ids": [ORDER_ID, _ID_2], "status": "persisted"},
             headers=_BULK_HEADERS,
@@ -104,23 +104,23 @@ IMPORT_ORDERS = Operation(
     "importOrders",
     "orders",
     "Import orders, one JSON object a line",
-    "A stream of any length. Each line is an order of its own, may bring its `id` and "
-    "`created_at`, and is accepted or reported by its number. A body with any rejected line ends "
-    "in 422, though the others are stored. So many rejected lines in a row "
-    "(`IMPORT_REJECTED_IN_A_ROW_MAX`) end it before its end. A byte order mark before a line is "
-    "skipped. Other names of the content type are taken as well: "
+    "A stream of any length. Each line is a separate order and may contain its `id` and "
+    "`created_at`; it is accepted, or rejected with its number. If any line is rejected, the "
+    "answer is 422, though the others are stored. `IMPORT_REJECTED_IN_A_ROW_MAX` rejected lines "
+    "in a row end the import early. A byte order mark before a line is skipped. Other names of "
+    "the content type are accepted as well: "
     + ", ".join(NDJSON_TYPES[1:])
-    + ". Lines with an `id`, and any lines "
-    "of a request with an `Idempotency-Key`, change nothing when they are sent again. An `id` of "
-    "version 8 needs the scope `admin`, unless it repeats a stored order. While orders "
-    "are refused the import waits; if that takes too long, it ends in 503 with what was done, or "
-    "in 504 if it is not known of some lines whether they are stored. To resume an import that has "
-    "a key after 408, 503 or 504, send line `first_line_not_accepted` and the rest with the same "
-    "key and that number as `first_line`. If there was no answer, send the whole body again with "
-    "the same key; that works after any cut. If the first line stands for an order with other "
-    "content, the whole body is refused with 422: its lines have other numbers than before.",
+    + ". Lines with an `id`, and all lines of a request with an `Idempotency-Key`, change nothing "
+    "when they are sent again. An `id` of version 8 needs the scope `admin`, unless it repeats a "
+    "stored order. While orders are refused, the import waits. If that takes too long, the answer "
+    "is 503 with what was done, or 504 if it is unknown whether some lines are stored. To resume "
+    "an import with a key after 408, 503 or 504, send line `first_line_not_accepted` and the rest "
+    "with the same key and that number as `first_line`. If there was no answer, send the whole "
+    "body again with the same key; that works after any interruption. If the first line repeats "
+    "the number of an order with other content, the whole body is refused with 422: its lines have "
+    "other numbers than before.",
     Answer(
-        "Every line is stored; with `on_rejected=report`, every line was looked at.",
+        "Every line is stored; with `on_rejected=report`, every line was read.",
         s.ImportOut,
         {
             "accepted": 2,
@@ -144,7 +144,7 @@ READ_ORDER = Operation(
     "readOrder",
     "orders",
     "Read an order",
-    "404 is said only when it is certain; an acknowledged order is never answered with it.",
+    "404 is certain: no acknowledged order is answered with it, unless an operator discarded it.",
     Answer("The order.", s.OrderOut, _STORED, headers=("X-Cache",)),
     (p.MALFORMED, p.NOT_FOUND, p.UNAVAILABLE),
     (_ORDER_ID,),
@@ -162,7 +162,7 @@ ORDER_STATUS = Operation(
     "orderStatus",
     "orders",
     "See which stages an order has reached",
-    "`Retry-After` is there until the order is searchable or dead-lettered.",
+    "`Retry-After` is present until the order is searchable or dead-lettered.",
     Answer(
         "The stages, with their times.",
         s.OrderStatusOut,

@@ -55,8 +55,8 @@ class ImportParameters(q.QueryParameters):
         maximum=FIRST_LINE_MAX,
     )
     on_rejected = q.choice(
-        "`fail`: 422 if any line was rejected. `report`: 200 all the same, for a client that "
-        "reads `rejected` and `errors`.",
+        "`fail`: 422 if any line was rejected. `report`: always 200, for clients that read "
+        "`rejected` and `errors`.",
         {"fail": False, "report": True},
         otherwise=False,
     )
@@ -69,7 +69,7 @@ ORDERS_PER_BULK_MAX = 1_000
 AmountIn = Annotated[
     Any,
     Meta(
-        description="A number, or a string that holds one; at most two decimals; taken exactly.",
+        description="A number, or a string that contains one; at most two decimals; kept exactly.",
         examples=[1299.99],
         extra_json_schema={
             "anyOf": [
@@ -99,7 +99,7 @@ class BulkIn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 class PairIn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """Two products, stored as a bulk of two orders over 100.00 and 50.00.
 
-    With `item_2` being `ERROR` nothing is stored, to show that a bulk is all or nothing.
+    If `item_2` is `ERROR`, nothing is stored, which shows that a bulk is all or nothing.
     """
 
     item_1: ProductName
@@ -117,8 +117,8 @@ class ImportLineIn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     created_at: Annotated[
         Moment | None,
         Meta(
-            description="RFC 3339 with a zone, from 1970 until a day from now. A leap second is "
-            "the second after it."
+            description="RFC 3339 with a zone, from 1970 until a day from now. A leap second "
+            "counts as the second after it."
         ),
     ] = None
 
@@ -131,7 +131,7 @@ class AcceptedOut(msgspec.Struct, frozen=True, gc=False):
 
 
 class BulkAcceptedOut(msgspec.Struct, frozen=True, gc=False):
-    """A bulk is durable; the ids stand in the order of the request."""
+    """A bulk is durable; the ids are in the order of the request."""
 
     order_ids: list[UUID]
     status: Literal["processing", "persisted", "dead-lettered"]
@@ -142,16 +142,16 @@ class LineErrorOut(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     line: Annotated[int, Meta(description="Counted from `first_line`, blank lines included.")]
     detail: str
-    id: Annotated[str | None, Meta(description="The line's own id, where it could be read.")] = None
+    id: Annotated[str | None, Meta(description="The line's own id, if it could be read.")] = None
 
 
 class ImportOut(msgspec.Struct, gc=False):
-    """What became of the lines of an import."""
+    """The outcome of an import."""
 
     accepted: Annotated[int, Meta(description="New and durable.")]
-    unchanged: Annotated[int, Meta(description="There before, with the same content.")]
+    unchanged: Annotated[int, Meta(description="Stored before, with the same content.")]
     rejected: int
-    errors: Annotated[list[LineErrorOut], Meta(description="Of the first rejected lines.")]
+    errors: Annotated[list[LineErrorOut], Meta(description="The first rejected lines.")]
     errors_omitted: Annotated[int, Meta(description="Rejected lines that are not listed.")]
 
 
@@ -173,7 +173,7 @@ class OrderPageOut(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class OrderStatusOut(msgspec.Struct, frozen=True, gc=False):
-    """The stages that an order has reached; a time that is not known is null."""
+    """The stages that an order has reached; an unknown time is null."""
 
     order_id: UUID
     status: Literal["processing", "persisted", "searchable", "dead-lettered"]
@@ -185,13 +185,13 @@ class OrderStatusOut(msgspec.Struct, frozen=True, gc=False):
 
 
 class ImportProblem(Problem, frozen=True):
-    """A problem of an import that is stored in part, with what was done.
+    """A problem of a partial import, with its totals.
 
-    Numbers of lines count from `first_line`, blank lines included.
+    Line numbers count from `first_line`, blank lines included.
     """
 
     accepted: Annotated[int, Meta(description="New and durable.")] = 0
-    unchanged: Annotated[int, Meta(description="There before, with the same content.")] = 0
+    unchanged: Annotated[int, Meta(description="Stored before, with the same content.")] = 0
     rejected: int = 0
     first_line_not_accepted: Annotated[
         int,
@@ -201,7 +201,7 @@ class ImportProblem(Problem, frozen=True):
             "body was read to its end."
         ),
     ] = 0
-    lines_read: Annotated[int, Meta(description="No later line was looked at.")] = 0
+    lines_read: Annotated[int, Meta(description="Number of the last line that was read.")] = 0
     lines_not_accepted: Annotated[
         list[int],
         Meta(
@@ -212,8 +212,8 @@ class ImportProblem(Problem, frozen=True):
     lines_unknown: Annotated[
         list[int],
         Meta(
-            description="Those of them that may be stored; the others were refused. If there is "
-            "any, the status is 504. Sent again they are stored once, if they have an `id` or the "
+            description="Those of them that may be stored; the others were refused. If there are "
+            "any, the status is 504. Sent again, they are stored once if they have an `id` or the "
             "import has a key."
         ),
     ] = msgspec.field(default_factory=list)

@@ -28,7 +28,7 @@ DASHBOARD = Operation(
     "sales",
     "Sales of the latest days",
     "Newest first; days without sales are not listed. From the materialized view `daily_sales_mv`, "
-    "as of its last refresh; with `live` with the exact remainder since.",
+    "as of its last refresh; with `live`, exact as of now.",
     Answer(
         "The days.",
         list[s.DaySalesOut],
@@ -42,10 +42,10 @@ BY_PERIOD = Operation(
     "sales",
     "sales",
     "Sales by hour, day or month",
-    "Every period from the one that holds `from` to the one that ends with or holds `to`, whole, "
-    "oldest first, as it is kept by the transaction that persists an order: exact to the cent as "
-    f"of `as_of`. At most {PERIODS_MAX[Grain.HOUR]} hours, {PERIODS_MAX[Grain.DAY]} days or "
-    f"{PERIODS_MAX[Grain.MONTH]} months.",
+    "Whole periods, oldest first: from the one that contains `from` to the one that contains `to` "
+    "or ends there. The transaction that persists an order updates them, so they are exact to the "
+    f"cent as of `as_of`. At most {PERIODS_MAX[Grain.HOUR]} hours, {PERIODS_MAX[Grain.DAY]} days "
+    f"or {PERIODS_MAX[Grain.MONTH]} months.",
     Answer(
         "The periods.",
         s.SalesOut,
@@ -59,7 +59,7 @@ TOP_PRODUCTS = Operation(
     "topProducts",
     "sales",
     "The products with the highest revenue",
-    f"In UTC days, {PRODUCT_DAYS_MAX} at most; exact to the cent as of `as_of`.",
+    f"Over at most {PRODUCT_DAYS_MAX} UTC days; exact to the cent as of `as_of`.",
     Answer(
         "The products, highest first.",
         s.TopProductsOut,
@@ -73,7 +73,7 @@ REFRESH = Operation(
     "refreshSales",
     "admin",
     "Refresh the materialized view",
-    "Concurrently: readers see the old view until the new one is there.",
+    "Concurrently: readers see the old view until the new one is complete.",
     Answer("The view is fresh.", s.RefreshedOut, {"refreshed_at": MOMENT}),
     WRITE_PROBLEMS,
 )

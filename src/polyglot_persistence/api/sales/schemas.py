@@ -61,27 +61,27 @@ def _parse_product(name: str) -> str | None:
 class DailySalesParameters(q.QueryParameters):
     """Days of the dashboard."""
 
-    days = q.count("Most days.", DAYS, maximum=DAYS_MAX)
-    live = q.choice("As of now.", q.TRUTHS, otherwise=False)
+    days = q.count("Maximum number of days.", DAYS, maximum=DAYS_MAX)
+    live = q.choice("`true`: as of now.", q.TRUTHS, otherwise=False)
 
 
 class SalesParameters(CsvParameters):
     """Periods, and the product to report."""
 
-    by = q.choice("How long a period is.", {grain.value: grain for grain in Grain}, Grain.DAY)
+    by = q.choice("Length of a period.", {grain.value: grain for grain in Grain}, Grain.DAY)
     since = _local(
-        "from", "A date, or a moment; local in `tz` unless it says otherwise.", "2026-01-01"
+        "from", "A date, or a moment; local in `tz` unless it has an offset.", "2026-01-01"
     )
-    until = _local("to", "The end, not within: a date or a moment; now, if absent.", "2026-02-01")
+    until = _local("to", "The exclusive end: a date or a moment; default now.", "2026-02-01")
     tz = q.QueryParameter(
-        "An IANA time zone, whose hours, days and months they are.",
+        "IANA time zone of the hours, days and months.",
         {"type": "string", "default": "UTC", "examples": ["Europe/Berlin"]},
         zone_of,
         ZoneInfo("UTC"),
         "must be an IANA time zone; e.g. Europe/Berlin",
     )
     product = q.QueryParameter(
-        "One product only, by its whole name; with UTC days and months.",
+        "Only the product with exactly this name; with UTC days and months.",
         PRODUCT_NAME_SCHEMA,
         _parse_product,
         None,
@@ -103,9 +103,9 @@ class SalesParameters(CsvParameters):
 class TopProductsParameters(CsvParameters):
     """Days, and the number of products."""
 
-    since = _day("from", f"The first UTC day; {DAYS} days before `to`, if absent.")
-    until = _day("to", "The UTC day after the last; tomorrow, if absent.")
-    limit = q.count("Most products.", 10, cap=PRODUCTS_MAX)
+    since = _day("from", f"The first UTC day; default {DAYS} days before `to`.")
+    until = _day("to", "The UTC day after the last; default tomorrow.")
+    limit = q.count("Maximum number of products.", 10, cap=PRODUCTS_MAX)
 
 
 class DaySalesOut(msgspec.Struct, frozen=True, gc=False):
@@ -119,15 +119,15 @@ class DaySalesOut(msgspec.Struct, frozen=True, gc=False):
 class PeriodOut(msgspec.Struct, frozen=True, gc=False):
     """Sales of one period."""
 
-    start: Annotated[Moment, Meta(description="In the asked time zone.")]
+    start: Annotated[Moment, Meta(description="In the time zone `tz`.")]
     revenue: AmountOut
     orders: int
-    average: Annotated[Decimal | None, Meta(description="Of an order; null without orders.")]
+    average: Annotated[Decimal | None, Meta(description="Per order; null without orders.")]
     growth: Annotated[
         Decimal | None,
         Meta(
-            description="Of revenue against the period before: 0.25 is a quarter more. Null if "
-            "there was none."
+            description="Growth of revenue over the period before: 0.25 is a quarter more. Null "
+            "if that had none."
         ),
     ]
 
@@ -144,13 +144,13 @@ class SalesOut(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Consecutive periods, oldest first."""
 
     as_of: Annotated[
-        Moment, Meta(description="Every order that was in PostgreSQL at this moment is counted.")
+        Moment, Meta(description="All orders in PostgreSQL at this moment are counted.")
     ]
     by: Literal["hour", "day", "month"]
     tz: str
     rows: list[PeriodOut]
     total: SalesTotalOut
-    product: Annotated[str | None, Meta(description="If one was asked for.")] = None
+    product: Annotated[str | None, Meta(description="Only if the request names one.")] = None
 
 
 class ProductSalesOut(msgspec.Struct, frozen=True, gc=False):
@@ -163,7 +163,7 @@ class ProductSalesOut(msgspec.Struct, frozen=True, gc=False):
 
 
 class TopProductsOut(msgspec.Struct, frozen=True, gc=False, rename={"first": "from", "end": "to"}):
-    """Products by revenue, highest first; of UTC days, the last of which is the one before `to`."""
+    """Products by revenue, highest first, over UTC days from `from` to the day before `to`."""
 
     as_of: Moment
     first: date

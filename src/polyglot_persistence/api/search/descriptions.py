@@ -23,13 +23,13 @@ SEARCH = Operation(
     "search",
     "reports",
     "Search orders by product name, time and amount",
-    "A word matches exactly, as a beginning, as a part of a word, or with a typo, in that order; "
-    "every word has to match. Words find each other written together or apart (`wi-fi`, `wifi`) "
-    "and with umlauts or without (`m\u00fcsli`, `muesli`); signs count (`C++`, `C#`). In scripts "
-    "without spaces, names with the asked signs side by side come first. Without `q`, `sort` or a "
-    "bound is needed. Follow `next` (also in the `Link` header) until it is absent; no "
-    "order is shown twice or left out because others arrive meanwhile. "
-    "503: the index is missing, incomplete or away; a search never finds only a part.",
+    "A word matches exactly, as a prefix, inside a word, or with a typo, in that order; every word "
+    "must match. Words match written together or apart (`wi-fi`, `wifi`) and with or without "
+    "umlauts (`m\u00fcsli`, `muesli`); symbols count (`C++`, `C#`). In scripts without spaces, "
+    "names with the characters of `q` side by side come first. Without `q`, `sort` or a bound is "
+    "required. Follow `next` (also in the `Link` header) until it is absent; no order is repeated "
+    "or skipped because new ones arrive. "
+    "503: the index is missing, incomplete or unavailable; a search never returns partial results.",
     Answer(
         "The best matches.",
         s.SearchOut,
@@ -43,8 +43,8 @@ SUGGEST = Operation(
     "suggest",
     "reports",
     "Complete a product name as it is typed",
-    "The most ordered of the names that match every word, exactly or as a beginning; only if "
-    "there is none, those that match as a part of a word or with a typo.",
+    "The most ordered names that match every word, exactly or as a prefix; only if "
+    "there is none, names that match inside a word or with a typo.",
     Answer(
         "The names.",
         s.SuggestionsOut,

@@ -54,21 +54,25 @@ def _cents(name: str, description: str) -> q.QueryParameter[int | None]:
 class SearchParameters(q.QueryParameters):
     """A search and its page."""
 
-    text = _text("What to look for.")
-    since = q.moment("Orders created then or later; a date is its beginning in UTC.", name="from")
-    until = q.moment("Orders created before; a date is its beginning in UTC.", name="to")
+    text = _text("Words of product names.")
+    since = q.moment(
+        "Orders created at or after this moment; a date is its beginning in UTC.", name="from"
+    )
+    until = q.moment(
+        "Orders created before this moment; a date is its beginning in UTC.", name="to"
+    )
     low = _cents("min", "Orders of this amount or more.")
     high = _cents("max", "Orders of this amount or less.")
     sort = q.choice(
-        "What comes first. Default: relevance, and without `q` newest.",
+        "Order of the hits. Default: relevance, and without `q` newest.",
         {one.value: one for one in Sort},
         None,
     )
     facets = q.flag(
-        f"Count all that matches by price, by day (the latest {DAYS_MAX}) and by name (the "
+        f"Count all matches by price, by day (the latest {DAYS_MAX}) and by name (the "
         f"{NAMES_MAX} most ordered)."
     )
-    limit = q.count("Most hits.", 20, cap=HITS_MAX)
+    limit = q.count("Maximum number of hits.", 20, cap=HITS_MAX)
     cursor = q.cursor(str)
 
     def broken_rules(self) -> Iterator[str]:
@@ -107,8 +111,8 @@ class SearchParameters(q.QueryParameters):
 class SuggestParameters(q.QueryParameters):
     """A text to complete."""
 
-    text = _text("What is typed so far.", required=True)
-    limit = q.count("Most names.", 10, cap=SUGGESTIONS_MAX)
+    text = _text("The text typed so far.", required=True)
+    limit = q.count("Maximum number of names.", 10, cap=SUGGESTIONS_MAX)
 
 
 class HitOut(msgspec.Struct, frozen=True, gc=False):
@@ -117,37 +121,37 @@ class HitOut(msgspec.Struct, frozen=True, gc=False):
     id: UUID
     product_name: str
     highlighted: Annotated[
-        str, Meta(description="The name as HTML, safe to show; what matches is within `<mark>`.")
+        str, Meta(description="The name as safe HTML; matches are within `<mark>`.")
     ]
     amount: AmountOut
     created_at: Moment
-    score: Annotated[float, Meta(description="Up to 1, which is: every word exactly.")]
+    score: Annotated[float, Meta(description="At most 1: every word matches exactly.")]
 
 
 class PriceRangeOut(msgspec.Struct, frozen=True, gc=False, rename={"low": "from", "high": "to"}):
-    """How many orders cost from one amount up to, and without, another."""
+    """Number of orders with an amount from `from` up to, but not including, `to`."""
 
     low: AmountOut
-    high: Annotated[AmountOut | None, Meta(description="Null: however much.")]
+    high: Annotated[AmountOut | None, Meta(description="Null: no upper bound.")]
     orders: int
 
 
 class DayOrdersOut(msgspec.Struct, frozen=True, gc=False):
-    """How many orders are of a UTC day."""
+    """Number of orders of a UTC day."""
 
     day: date
     orders: int
 
 
 class NameOrdersOut(msgspec.Struct, frozen=True, gc=False):
-    """How many orders have a product name."""
+    """Number of orders with a product name."""
 
     product_name: str
     orders: int
 
 
 class FacetsOut(msgspec.Struct, frozen=True, gc=False):
-    """Everything that matched, counted; what has no order is not listed."""
+    """Counts of all matches; groups without orders are not listed."""
 
     prices: Annotated[list[PriceRangeOut], Meta(description="The cheapest first.")]
     days: Annotated[list[DayOrdersOut], Meta(description="The latest.")]
@@ -155,13 +159,13 @@ class FacetsOut(msgspec.Struct, frozen=True, gc=False):
 
 
 class SearchOut(msgspec.Struct, gc=False, omit_defaults=True):
-    """A page of matches, and how many there are in all."""
+    """A page of matches, and their total."""
 
     total: int
     total_is: Literal["exact", "at_least"]
     hits: list[HitOut]
     did_you_mean: Annotated[
-        str | None, Meta(description="Other words that do find something, if these do not.")
+        str | None, Meta(description="Other words that match something, if `q` matches nothing.")
     ]
     took_ms: float
     facets: Annotated[FacetsOut | None, Meta(description="Only with `facets=true`.")] = None
@@ -170,14 +174,14 @@ class SearchOut(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 class SuggestionOut(msgspec.Struct, frozen=True, gc=False):
-    """A product name that completes what was typed."""
+    """A product name that completes the text."""
 
     product_name: str
     highlighted: str
 
 
 class SuggestionsOut(msgspec.Struct, frozen=True, gc=False):
-    """The most ordered of the names that complete what was typed."""
+    """The most ordered names that complete the text."""
 
     suggestions: list[SuggestionOut]
     took_ms: float

@@ -26,7 +26,7 @@ LIVE = Operation(
     "live",
     "service",
     "Whether the process runs",
-    "Asks no store.",
+    "Does not ask any store.",
     Answer("It does.", s.LiveOut, {"status": "alive"}),
 )
 READY = Operation(
@@ -65,13 +65,16 @@ def _part(
         (Parameter(variable, "path", "Its name.", schema, required=True),),
         others=(
             Answer(
-                "It is what `If-None-Match` names.", headers=("ETag",), media_type="", status=304
+                "Unchanged: `If-None-Match` names its tag.",
+                headers=("ETag",),
+                media_type="",
+                status=304,
             ),
         ),
     )
 
 
-DOCS = _page("docs", "This description as a page", "Served without anything from elsewhere.")
+DOCS = _page("docs", "This description as a page", "Loads nothing from other servers.")
 DOCS_ASSET = _part("docsAsset", "A part of the page", "Script or style sheet.", "asset", ASSETS)
 PROBLEMS = _page(
     "problems",
@@ -81,7 +84,7 @@ PROBLEMS = _page(
 PAGE = _page(
     "page",
     "The live page",
-    "Orders on their way, rates and lag, the stores, search, sales and dead letters.",
+    "Orders in progress, rates and lag, the stores, search, sales and dead letters.",
 )
 PAGE_PART = _part(
     "pagePart", "A part of the live page", "Script, style sheet or icon.", "part", PARTS
@@ -90,10 +93,11 @@ LIVE_FIGURES = Operation(
     "liveFigures",
     "reports",
     "Rates, lag and health as they change",
-    "Server-sent events. `figures`: an array, the oldest first, of "
-    "`FiguresOut`; at first what was kept of the last minutes, then one about every second. "
-    "`health`: what `/health/ready` says, whenever it changes, and which stores are up. The stores "
-    "are asked once for all who listen. A stream ends once its API key is revoked.",
+    "Server-sent events. `figures`: an array of `FiguresOut`, oldest first; the first event has "
+    "the last minutes, the others follow about every second. `health`: the answer of "
+    "`/health/ready` with the stores that are up, whenever it changes. The stores are asked once "
+    "for all streams. "
+    "A stream ends when its API key is revoked.",
     Answer("The events.", s.FiguresOut, media_type="text/event-stream"),
     READ_PROBLEMS,
     (

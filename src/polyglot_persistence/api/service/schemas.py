@@ -22,7 +22,7 @@ class StoreOut(msgspec.Struct, frozen=True, gc=False):
     up: bool
     version: str | None = None
     warnings: Annotated[
-        list[str], Meta(description="Settings of the store that would break a promise.")
+        list[str], Meta(description="Settings of the store that endanger a guarantee.")
     ] = []
     error: str | None = None
 
@@ -55,15 +55,16 @@ class FiguresOut(msgspec.Struct, frozen=True, gc=False):
     indexed_per_second: float | None
     dirty: Annotated[int | None, Meta(description="Orders accepted and not yet persisted.")]
     dirty_age_seconds: Annotated[float | None, Meta(description="Of the oldest; 0 if none.")]
-    queue_messages: Annotated[int | None, Meta(description="Messages that no worker holds.")]
+    queue_messages: Annotated[int | None, Meta(description="Messages not delivered to a worker.")]
     outbox: Annotated[int | None, Meta(description="Orders persisted and not yet searchable.")]
     outbox_age_seconds: float | None
     dead_letters: Annotated[
-        int | None, Meta(description=f"{DEAD_LETTERS_COUNTED_MAX:,} stands for that many or more.")
+        int | None,
+        Meta(description=f"At most {DEAD_LETTERS_COUNTED_MAX:,}, which means that many or more."),
     ]
     latest_dead_letter: int | None
     view_refreshed_at: Moment | None
     cold: Annotated[
         bool | None,
-        Meta(description="While true, an id that is not found is answered 503 and not 404."),
+        Meta(description="While true, an unknown id is answered 503, not 404."),
     ]

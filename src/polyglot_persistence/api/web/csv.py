@@ -29,12 +29,12 @@ class CsvParameters(QueryParameters):
     """The parameters of a route that answers in JSON or in CSV."""
 
     format = choice(
-        "As `Accept: text/csv` does. In CSV no product name is a formula.",
+        "Overrides `Accept`. In CSV, no product name is a formula.",
         {"json": False, "csv": True},
         None,
     )
     bom = choice(
-        "`true`: the CSV begins with a byte order mark, by which Excel knows UTF-8.",
+        "`true`: the CSV starts with a byte order mark, by which Excel recognizes UTF-8.",
         TRUTHS,
         otherwise=False,
     )

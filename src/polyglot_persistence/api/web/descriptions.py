@@ -70,26 +70,26 @@ class Operation(NamedTuple):
 
 
 HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "Location": ("Where the order is to be found.", {"type": "string", "format": "uri-reference"}),
+    "Location": ("Path of the order.", {"type": "string", "format": "uri-reference"}),
     "X-Cache": (
-        "HIT if the cache had the order, MISS if PostgreSQL was asked.",
+        "HIT if the order came from the cache, MISS if from PostgreSQL.",
         {"type": "string", "enum": ["HIT", "MISS"]},
     ),
-    "Retry-After": ("Seconds after which to ask again.", {"type": "integer", "minimum": 0}),
-    "WWW-Authenticate": ("How to say who one is (RFC 6750).", {"type": "string"}),
+    "Retry-After": ("Seconds to wait before a retry.", {"type": "integer", "minimum": 0}),
+    "WWW-Authenticate": ("How to authenticate (RFC 6750).", {"type": "string"}),
     "RateLimit-Policy": ("The client's rate: `q` requests in `w` seconds.", {"type": "string"}),
     "RateLimit": (
         "Requests that the client has left now (`r`), and seconds until it has all again (`t`).",
         {"type": "string"},
     ),
-    "Preference-Applied": ("What of `Prefer` was heeded.", {"type": "string"}),
+    "Preference-Applied": ("The part of `Prefer` that was applied.", {"type": "string"}),
     "Idempotent-Replayed": (
-        "Present if the order was there before.",
+        "Present if the order existed before.",
         {"type": "string", "enum": ["true"]},
     ),
-    "X-As-Of": ("The moment as of which the answer is exact.", {"type": "string"}),
+    "X-As-Of": ("The moment for which the answer is exact.", {"type": "string"}),
     "Link": ('The next page, with rel="next".', {"type": "string"}),
-    "ETag": ("The content's tag.", {"type": "string"}),
+    "ETag": ("Entity tag of the content.", {"type": "string"}),
 }
 
 BODY_PROBLEMS = (p.MALFORMED, p.TOO_SLOW, p.TOO_LARGE, p.UNSUPPORTED_MEDIA)

@@ -165,7 +165,7 @@ _KIND_OF: dict[type[BaseException], Kind] = {
 
 
 class ProblemViolation(msgspec.Struct, frozen=True):
-    """One broken rule: the field as a JSON pointer (RFC 6901), and the rule in words."""
+    """One broken rule: the field as a JSON pointer (RFC 6901), and the rule."""
 
     detail: str
     pointer: str
