@@ -35,15 +35,15 @@ REVERTED: Sequence[Bug] = (
     ),
     Bug(
         "an import whose first attempt is unknown and whose last is refused says 503",
-        "api.importing",
+        "api.orders.importing",
         "if unknown and not isinstance(cause, UnknownOutcomeError):",
         "if unknown and not unknown:",
     ),
     Bug(
         "a keyed import is resumed by the line numbers of the new body",
-        "api.importing",
-        "LineSplitter(self._line_bytes_max, first_line), one)",
-        "LineSplitter(self._line_bytes_max), one)",
+        "api.orders.importing",
+        "LineSplitter(self.line_bytes_max, query.first_line), one)",
+        "LineSplitter(self.line_bytes_max), one)",
     ),
     Bug(
         "a message that was handed back does not end the quiet time",
@@ -158,19 +158,19 @@ PLANTED: Sequence[Bug] = (
     ),
     Bug(
         "an import tries a line of unknown outcome under a new id",
-        "api.importing",
+        "api.orders.importing",
         "again.append(_tried(pending, outcome.id))",
         "again.append(pending._replace(may_be_stored=True))",
     ),
     Bug(
         "an import that gives up calls its last lines accepted",
-        "api.importing",
+        "api.orders.importing",
         "raise _StoppedError(cause, todo)",
         "raise _StoppedError(cause)",
     ),
     Bug(
         "an import that is cut short by a stop is complete",
-        "api.importing",
+        "api.orders.importing",
         '                cause = refused("the server is stopping")',
         "                cause = None",
     ),

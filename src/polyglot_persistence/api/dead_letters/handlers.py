@@ -10,6 +10,7 @@ import asyncio
 import base64
 import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC
 from typing import Any, TypeAlias
 
@@ -64,25 +65,24 @@ _One: TypeAlias = Callable[[int, Operator], Awaitable[Sequence[Handled]]]
 _Some: TypeAlias = Callable[[LetterFilter, int | None, Operator], Awaitable[Slice]]
 
 
+@dataclass
 class DeadLetterRoutes:
     """The routes of dead letters."""
 
-    def __init__(
-        self, letters: DeadLetterFlow, clock: Clock, *, body_bytes_max: int, stopping: asyncio.Event
-    ) -> None:
-        self._letters = letters
-        self._clock = clock
-        self._body_bytes_max = body_bytes_max
-        self._stopping = stopping
+    letters: DeadLetterFlow
+    clock: Clock
+    _: KW_ONLY
+    body_bytes_max: int
+    stopping: asyncio.Event
 
     async def page(self, request: Request, _body: BodyReader) -> Reply:
         """GET /api/admin/dead-letters: those that match, the latest first, and their kinds."""
         query = LetterPageParameters(request)
         chosen, before, limit = query.filter(), query.cursor, query.limit
-        rows = await self._letters.page(chosen, before, limit + 1)
+        rows = await self.letters.page(chosen, before, limit + 1)
         out = DeadLetterPageOut([_letter_out(row) for row in rows[:limit]])
         if before is None:
-            counts = await self._letters.count(chosen)
+            counts = await self.letters.count(chosen)
             out.total = counts.letters
             out.groups = [
                 DeadLetterGroupOut(g.stage.value, g.reason, g.letters, g.last_at)
@@ -95,26 +95,26 @@ class DeadLetterRoutes:
 
     async def read(self, request: Request, _body: BodyReader) -> Reply:
         """GET /api/admin/dead-letters/{id}: one, with its payload."""
-        row = await self._letters.get(_parse_id(request))
+        row = await self.letters.get(_parse_id(request))
         text, encoded = _text_or_base64(row.letter.payload)
         head = msgspec.structs.asdict(_letter_out(row))
         return json_reply(200, WholeDeadLetterOut(**head, payload=text, payload_base64=encoded))
 
     async def replay(self, request: Request, _body: BodyReader) -> Reply:
         """POST /api/admin/dead-letters/{id}/replay: one, with its unit."""
-        return await self._act_on_one(request, self._letters.replay)
+        return await self._act_on_one(request, self.letters.replay)
 
     async def discard(self, request: Request, _body: BodyReader) -> Reply:
         """POST /api/admin/dead-letters/{id}/discard: one, with its unit."""
-        return await self._act_on_one(request, self._letters.discard)
+        return await self._act_on_one(request, self.letters.discard)
 
     async def replay_some(self, request: Request, body: BodyReader) -> Reply:
         """POST /api/admin/dead-letters/replay: all that match."""
-        return await self._act_on_some(request, body, self._letters.replay_slice)
+        return await self._act_on_some(request, body, self.letters.replay_slice)
 
     async def discard_some(self, request: Request, body: BodyReader) -> Reply:
         """POST /api/admin/dead-letters/discard: all that match."""
-        return await self._act_on_some(request, body, self._letters.discard_slice)
+        return await self._act_on_some(request, body, self.letters.discard_slice)
 
     async def _act_on_one(self, request: Request, act: _One) -> Reply:
         letter_id, out = _parse_id(request), _nothing(None)
@@ -126,8 +126,8 @@ class DeadLetterRoutes:
 
     async def _act_on_some(self, request: Request, body: BodyReader, act: _Some) -> Reply:
         check_json(request.headers.get("content-type"))
-        chosen, before = parse_choice(await body.read(self._body_bytes_max))
-        end = self._clock.monotonic() + ACTION_SECONDS
+        chosen, before = parse_choice(await body.read(self.body_bytes_max))
+        end = self.clock.monotonic() + ACTION_SECONDS
         out = _nothing(before)
         revoked = until_revoked(request)
         while True:
@@ -140,7 +140,7 @@ class DeadLetterRoutes:
             _add(out, part.handled)
             before = part.before
             out.next_cursor = None if before is None else str(before)
-            is_over = self._clock.monotonic() >= end or self._stopping.is_set() or revoked.is_set()
+            is_over = self.clock.monotonic() >= end or self.stopping.is_set() or revoked.is_set()
             if before is None or is_over:
                 return json_reply(200, out)
 

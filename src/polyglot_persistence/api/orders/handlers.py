@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 from uuid import UUID
 
@@ -35,37 +36,29 @@ from polyglot_persistence.telemetry import logger
 _log = logger("api")
 
 
+@dataclass
 class OrderRoutes:
     """The routes of orders."""
 
-    def __init__(
-        self,
-        accept: AcceptFlow,
-        reads: ReadFlow,
-        *,
-        order_body_bytes_max: int,
-        bulk_body_bytes_max: int,
-        wait_seconds_max: float,
-        stopping: asyncio.Event,
-    ) -> None:
-        self._accept = accept
-        self._reads = reads
-        self._order_body_bytes_max = order_body_bytes_max
-        self._bulk_body_bytes_max = bulk_body_bytes_max
-        self._wait_seconds_max = wait_seconds_max
-        self._stopping = stopping
+    accept: AcceptFlow
+    reads: ReadFlow
+    _: KW_ONLY
+    order_body_bytes_max: int
+    bulk_body_bytes_max: int
+    wait_seconds_max: float
+    stopping: asyncio.Event
 
     async def create(self, request: Request, body: BodyReader) -> Reply:
         """POST /api/orders: accept one order."""
         check_json(request.headers.get("content-type"))
         key = parse_idempotency_key(request.headers.getlist("idempotency-key"))
-        name, amount = parse_order(await body.read(self._order_body_bytes_max))
+        name, amount = parse_order(await body.read(self.order_body_bytes_max))
         if key is None:
-            order_id, accepted = self._accept.accept_new(name, amount)
+            order_id, accepted = self.accept.accept_new(name, amount)
             await asyncio.shield(accepted)
             acceptance = Acceptance([order_id], replayed=False)
         else:
-            acceptance = await self._accept.accept_keyed(client_of(request), key, name, amount)
+            acceptance = await self.accept.accept_keyed(client_of(request), key, name, amount)
         stage, headers = await self._prefer(request, acceptance)
         return accepted_reply(acceptance.ids[0], stage, headers, prefix_of(request))
 
@@ -73,19 +66,19 @@ class OrderRoutes:
         """POST /api/bulk-orders: accept several orders as one unit."""
         check_json(request.headers.get("content-type"))
         key = parse_idempotency_key(request.headers.getlist("idempotency-key"))
-        orders = parse_bulk(await body.read(self._bulk_body_bytes_max))
-        acceptance = await self._accept.accept_bulk(client_of(request), key, orders)
+        orders = parse_bulk(await body.read(self.bulk_body_bytes_max))
+        acceptance = await self.accept.accept_bulk(client_of(request), key, orders)
         stage, headers = await self._prefer(request, acceptance)
         out = BulkAcceptedOut(list(acceptance.ids), stage)
         return json_reply(201 if stage == "persisted" else 202, out, headers)
 
     async def read(self, request: Request, _body: BodyReader) -> Reply:
         """GET /api/orders/{id}: the order."""
-        return read_reply(await self._reads.get(parse_order_id(request.path_params["id"])))
+        return read_reply(await self.reads.get(parse_order_id(request.path_params["id"])))
 
     async def status(self, request: Request, _body: BodyReader) -> Reply:
         """GET /api/orders/{id}/status: the stages that the order has reached."""
-        out = _status_out(await self._reads.status(parse_order_id(request.path_params["id"])))
+        out = _status_out(await self.reads.status(parse_order_id(request.path_params["id"])))
         unfinished = out.status in ("processing", "persisted")
         return json_reply(200, out, ((b"retry-after", b"1"),) if unfinished else ())
 
@@ -93,7 +86,7 @@ class OrderRoutes:
         """GET /api/orders: persisted orders, newest first."""
         query = OrderPageParameters(request)
         limit = query.limit
-        rows = await self._reads.page(query.cursor, limit + 1)
+        rows = await self.reads.page(query.cursor, limit + 1)
         orders = [_order_out(row.order) for row in rows[:limit]]
         if len(rows) <= limit:
             return json_reply(200, OrderPageOut(orders))
@@ -111,12 +104,12 @@ class OrderRoutes:
             headers.append((b"preference-applied", applied))
         if preference.wait_seconds is None:
             return "processing", headers
-        seconds = min(float(preference.wait_seconds), self._wait_seconds_max)
+        seconds = min(float(preference.wait_seconds), self.wait_seconds_max)
         return await self._wait(acceptance.ids, seconds), headers
 
     def _applied(self, preference: Preference) -> bytes:
         if preference.wait_seconds is not None:
-            return b"wait=%d" % min(preference.wait_seconds, int(self._wait_seconds_max))
+            return b"wait=%d" % min(preference.wait_seconds, int(self.wait_seconds_max))
         return b"respond-async" if preference.respond_async else b""
 
     async def _wait(self, ids: Sequence[UUID], seconds: float) -> Stage:
@@ -124,8 +117,8 @@ class OrderRoutes:
 
         Never raises: an accepted order must not be answered with an error.
         """
-        persisted = asyncio.ensure_future(self._reads.wait_persisted(ids, seconds))
-        stopping = asyncio.ensure_future(self._stopping.wait())
+        persisted = asyncio.ensure_future(self.reads.wait_persisted(ids, seconds))
+        stopping = asyncio.ensure_future(self.stopping.wait())
         try:
             await asyncio.wait((persisted, stopping), return_when=asyncio.FIRST_COMPLETED)
             if not persisted.done():
@@ -133,7 +126,7 @@ class OrderRoutes:
             if persisted.result():
                 return "persisted"
             # A unit is dead-lettered as a whole, so the status of one member is that of all.
-            status = await self._reads.status(ids[0])
+            status = await self.reads.status(ids[0])
         except (UnavailableError, NotFoundError):
             return "processing"
         except Exception as error:  # noqa: BLE001  the orders are durable, whatever looking met

@@ -29,6 +29,7 @@ import asyncio
 import random
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -120,27 +121,18 @@ class _StoppedError(Exception):
         self.pending = pending
 
 
+@dataclass
 class ImportRoute:
     """The handler of imports."""
 
-    def __init__(
-        self,
-        accept: AcceptFlow,
-        clock: Clock,
-        *,
-        line_bytes_max: int,
-        rejected_in_a_row_max: int,
-        chunk_orders: int,
-        wait_seconds: float,
-        stopping: asyncio.Event,
-    ) -> None:
-        self._accept = accept
-        self._clock = clock
-        self._line_bytes_max = line_bytes_max
-        self._rejected_in_a_row_max = rejected_in_a_row_max
-        self._chunk_orders = chunk_orders
-        self._wait_seconds = wait_seconds
-        self._stopping = stopping
+    accept: AcceptFlow
+    clock: Clock
+    _: KW_ONLY
+    line_bytes_max: int
+    rejected_in_a_row_max: int
+    chunk_orders: int
+    wait_seconds: float
+    stopping: asyncio.Event
 
     async def run(self, request: Request, body: BodyReader) -> Reply:
         """Accept every valid line; report every other; end with the totals."""
@@ -148,19 +140,15 @@ class ImportRoute:
         key = parse_idempotency_key(request.headers.getlist("idempotency-key"))
         query = ImportParameters(request)
         one = _Import(
-            self._accept,
-            self._clock,
-            client=client_of(request),
-            key=key,
+            self,
+            client_of(request),
+            key,
             may_restore=may(request, Scope.ADMIN),
-            chunk_orders=self._chunk_orders,
-            wait_seconds=self._wait_seconds,
-            stopping=self._stopping,
             revoked=until_revoked(request),
             lines_read=query.first_line - 1,
         )
         try:
-            await self._read(body, LineSplitter(self._line_bytes_max, query.first_line), one)
+            await self._read(body, LineSplitter(self.line_bytes_max, query.first_line), one)
         except _StoppedError as stopped:
             return one.problem(stopped, request.scope["path"])
         totals = one.totals
@@ -173,7 +161,7 @@ class ImportRoute:
         cause: PolyglotError | None = None
         turn = _Turn()
         try:
-            async for chunk in body.chunks(self._stopping, one.revoked):
+            async for chunk in body.chunks(self.stopping, one.revoked):
                 for begin in range(0, len(chunk), PIECE_BYTES):
                     piece = chunk[begin : begin + PIECE_BYTES]
                     await self._take(splitter.feed(piece), one, turn)
@@ -190,14 +178,14 @@ class ImportRoute:
             raise _StoppedError(cause)
 
     async def _take(self, lines: Iterator[Line], one: "_Import", turn: _Turn) -> None:
-        now = self._clock.now()
+        now = self.clock.now()
         for line in lines:
             if line.text is None:
                 hint = _hint(has_returns=line.has_returns)
-                one.reject(line.number, f"is longer than {self._line_bytes_max} bytes{hint}")
+                one.reject(line.number, f"is longer than {self.line_bytes_max} bytes{hint}")
             else:
                 await one.take(line.number, line.text, now)
-            if one.rejected_in_a_row >= self._rejected_in_a_row_max:
+            if one.rejected_in_a_row >= self.rejected_in_a_row_max:
                 raise _TooManyRejectedError(
                     f"{one.rejected_in_a_row} lines in a row were rejected, so the rest was not "
                     f"read; for example {one.first_error}"
@@ -205,37 +193,21 @@ class ImportRoute:
             await turn.end()
 
 
+@dataclass
 class _Import:
     """The state of one running import."""
 
-    def __init__(
-        self,
-        accept: AcceptFlow,
-        clock: Clock,
-        *,
-        client: str,
-        key: str | None,
-        may_restore: bool,
-        chunk_orders: int,
-        wait_seconds: float,
-        stopping: asyncio.Event,
-        revoked: asyncio.Event,
-        lines_read: int,
-    ) -> None:
-        self.totals = ImportOut(0, 0, 0, [], 0)
-        self.lines_read = lines_read
-        self.revoked = revoked
-        self._accept = accept
-        self._clock = clock
-        self._client = client
-        self._key = key
-        self._may_restore = may_restore
-        self._chunk_orders = chunk_orders
-        self._wait_seconds = wait_seconds
-        self._stopping = stopping
-        self._pending: list[_Pending] = []
-        self.rejected_in_a_row = 0
-        """Consecutive lines up to now that were not valid orders."""
+    route: ImportRoute
+    client: str
+    key: str | None
+    _: KW_ONLY
+    may_restore: bool
+    revoked: asyncio.Event
+    lines_read: int
+    totals: ImportOut = field(default_factory=lambda: ImportOut(0, 0, 0, [], 0))
+    pending: list[_Pending] = field(default_factory=list)
+    rejected_in_a_row: int = 0
+    """Consecutive lines up to now that were not valid orders."""
 
     @property
     def _is_at_its_start(self) -> bool:
@@ -244,7 +216,7 @@ class _Import:
         Until then its lines go one by one: a first line that contradicts its id shows that the
         body's lines have other numbers than they had, while the whole can still be refused.
         """
-        return self._key is not None and not (self.totals.accepted or self.totals.unchanged)
+        return self.key is not None and not (self.totals.accepted or self.totals.unchanged)
 
     def reject(self, number: int, detail: str) -> None:
         """Count a line that is not a valid order."""
@@ -282,13 +254,13 @@ class _Import:
             return
         self.lines_read = number
         self.rejected_in_a_row = 0
-        by_key = line.id is None and self._key is not None
-        if line.id is None and self._key is not None:
-            line = line._replace(id=derived_id(self._client, self._key, number))
-        elif line.id is not None and is_derived(line.id) and not self._may_restore:
+        by_key = line.id is None and self.key is not None
+        if line.id is None and self.key is not None:
+            line = line._replace(id=derived_id(self.client, self.key, number))
+        elif line.id is not None and is_derived(line.id) and not self.may_restore:
             line = line._replace(must_be_there=True)
-        self._pending.append(_Pending(number, line, by_key))
-        if self._is_at_its_start or len(self._pending) >= self._chunk_orders:
+        self.pending.append(_Pending(number, line, by_key))
+        if self._is_at_its_start or len(self.pending) >= self.route.chunk_orders:
             await self.accept_chunk()
 
     async def accept_chunk(self) -> None:
@@ -297,21 +269,21 @@ class _Import:
         Raises:
             ConflictError: the body begins with a line that its id contradicts; nothing is stored.
         """
-        deadline = self._clock.monotonic() + self._wait_seconds
+        deadline = self.route.clock.monotonic() + self.route.wait_seconds
         pause = PAUSE_FIRST_SECONDS
-        todo, self._pending = self._pending, []
+        todo, self.pending = self.pending, []
         while todo or self.revoked.is_set():
             if self.revoked.is_set():
                 raise _StoppedError(_revoked(), todo)
             todo, cause = await self._accept_once(todo)
             if cause is None:
                 return
-            if self._clock.monotonic() + pause > deadline:
+            if self.route.clock.monotonic() + pause > deadline:
                 raise _StoppedError(cause, todo)
-            if self._stopping.is_set():
+            if self.route.stopping.is_set():
                 raise _StoppedError(refused("the server is stopping"), todo)
             # Jitter, so that imports refused at the same time do not retry at the same time.
-            await self._clock.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
+            await self.route.clock.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
             pause = min(pause * 2, PAUSE_LAST_SECONDS)
 
     async def _accept_once(
@@ -319,7 +291,7 @@ class _Import:
     ) -> tuple[list[_Pending], PolyglotError | None]:
         """Return the lines to retry, and the cause."""
         totals, is_at_its_start = self.totals, self._is_at_its_start
-        outcomes = await self._accept.accept_lines([pending.line for pending in todo])
+        outcomes = await self.route.accept.accept_lines([pending.line for pending in todo])
         again: list[_Pending] = []
         cause: PolyglotError | None = None
         for pending, outcome in zip(todo, outcomes, strict=True):
@@ -401,7 +373,7 @@ class _Import:
         )
 
     def _how_to_resume(self, first: int, is_any_unknown: bool) -> str:
-        if self._key is not None:
+        if self.key is not None:
             return (
                 f"to resume, send line {first} and the rest with the same Idempotency-Key and "
                 f"?first_line={first}, or the whole body again with the same key"
