@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import parse_qsl
 from zoneinfo import ZoneInfo
 
 import httpx2
@@ -18,6 +19,7 @@ from polyglot_persistence.api.web.queries import QueryParameter, QueryParameters
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.domain.order import to_micros
 from polyglot_persistence.errors import InvalidError, MalformedError
+from scripts import document_api
 from tests.support.scripted import FakeClock
 from tests.support.stub_flows import ID, LIMITS, OPEN, StubFlows
 
@@ -143,6 +145,16 @@ def test_a_parameter_is_parsed_as_it_is_described(parameter: QueryParameter[Any]
         with pytest.raises(InvalidError) as error:
             parameter.read(text)
         assert error.value.violations[0].detail.startswith("must ")
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.about.name)
+def test_the_reference_asks_with_parameters_that_there_are(route: Route) -> None:
+    """Each value of its example is one that the parameter takes; required ones are given."""
+    declared = {one.name: one for one in route.about.parameters if isinstance(one, QueryParameter)}
+    asked_for = dict(parse_qsl(document_api.QUERIES.get(route.about.name, "")))
+    assert {name for name, one in declared.items() if one.required} <= asked_for.keys()
+    for name, text in asked_for.items():
+        declared[name].read(text)
 
 
 GUARDED = [route for route in ROUTES if route.scope is not Scope.PUBLIC]
