@@ -8,10 +8,8 @@ done.
 
 import asyncio
 import base64
-import re
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from datetime import UTC
 from typing import Any, TypeAlias
 
 import msgspec
@@ -21,7 +19,6 @@ from polyglot_persistence.api.dead_letters.schemas import (
     KEPT_LISTED_MAX,
     ActionOut,
     ActionProblem,
-    DeadLetterChoiceIn,
     DeadLetterGroupOut,
     DeadLetterOut,
     DeadLetterPageOut,
@@ -32,11 +29,11 @@ from polyglot_persistence.api.dead_letters.schemas import (
 )
 from polyglot_persistence.api.web.bodies import BodyReader
 from polyglot_persistence.api.web.endpoint import client_of, next_page, until_revoked
-from polyglot_persistence.api.web.json_text import plain_values, twice
+from polyglot_persistence.api.web.json_text import Number, plain_values, pointer_step, twice
 from polyglot_persistence.api.web.problems import UNKNOWN_OUTCOME
 from polyglot_persistence.api.web.replies import Reply, json_reply
 from polyglot_persistence.api.web.request_headers import check_json
-from polyglot_persistence.domain.dead_letter import DeadLetterRow, LetterFilter, Stage
+from polyglot_persistence.domain.dead_letter import DeadLetterRow, LetterFilter
 from polyglot_persistence.errors import (
     InvalidError,
     MalformedError,
@@ -57,8 +54,6 @@ from polyglot_persistence.ports.clock import Clock
 
 ACTION_SECONDS = 10.0
 """A bulk action starts no slice after this time; clients and proxies wait 30 s and more."""
-
-_POINTER = re.compile(r" - at `\$\.?(.*)`")
 
 
 _One: TypeAlias = Callable[[int, Operator], Awaitable[Sequence[Handled]]]
@@ -173,52 +168,49 @@ def parse_choice(body: bytes) -> tuple[LetterFilter, int | None]:
 
     Raises:
         MalformedError: it is not valid JSON.
-        InvalidError: it breaks a rule, or has neither a filter nor `all`.
+        InvalidError: with every rule that it breaks; without a filter it needs `all`.
     """
-    try:
-        choice = msgspec.json.decode(body, type=DeadLetterChoiceIn)
-    except msgspec.ValidationError as error:
-        raise InvalidError(_violation(error)) from None
-    except (ValueError, RecursionError) as error:
-        raise MalformedError(f"the body is not valid JSON: {error}") from None
-    if names := twice(plain_values(body)):
-        raise InvalidError(*(Violation(f"/{name}", "is given twice") for name in names))
-    named = [name for name in LetterFilter._fields if getattr(choice, name) is not None]
-    if choice.all and named:
-        raise InvalidError(Violation("/all", f"cannot be true beside {named[0]}"))
-    if not choice.all and not named:
-        raise InvalidError(
-            Violation(
-                "",
-                f'must name at least one of {", ".join(LetterFilter._fields)}, or say "all": true',
-            )
-        )
-    if broken := list(_broken(choice)):
-        raise InvalidError(*broken)
-    chosen = LetterFilter(*(getattr(choice, name) for name in LetterFilter._fields))
-    if choice.stage is not None:
-        chosen = chosen._replace(stage=Stage(choice.stage))
-    return chosen, None if choice.cursor is None else int(choice.cursor)
-
-
-_CHECKS: dict[str, Callable[[Any], object]] = {
-    "reason": LetterPageParameters.reason.read,
-    "since": lambda moment: moment.astimezone(UTC),
-    "until": lambda moment: moment.astimezone(UTC),
-    "cursor": LetterPageParameters.cursor.read,
-}
-
-
-def _broken(choice: DeadLetterChoiceIn) -> Iterator[Violation]:
-    """Yield each broken rule that the types of the fields do not express."""
-    for name, check in _CHECKS.items():
+    members = plain_values(body)
+    if not isinstance(members, tuple):
+        raise InvalidError(Violation("", "must be an object"))
+    broken = [Violation(f"/{pointer_step(name)}", "is given twice") for name in twice(members)]
+    given: dict[str, Any] = {}
+    for name, value in members:
         try:
-            if (value := getattr(choice, name)) is not None:
-                check(value)
+            given[name] = _field(name, value)
         except InvalidError as error:
-            yield from error.violations
-        except OverflowError:  # some of the calendar's first and last days have no UTC
-            yield Violation(f"/{name}", "must be a moment that exists in UTC")
+            broken += error.violations
+    filters = {name: given.get(name) for name in LetterFilter._fields}
+    named = [name for name, value in filters.items() if value is not None]
+    if given.get("all") and named:
+        broken.append(Violation("/all", f"cannot be true beside {named[0]}"))
+    if not broken and not named and not given.get("all"):
+        names = ", ".join(filters)
+        broken.append(Violation("", f'must name at least one of {names}, or say "all": true'))
+    if broken:
+        raise InvalidError(*broken)
+    return LetterFilter(**filters), given.get("cursor")
+
+
+_FIELDS = {one.name: one for one in LetterPageParameters.described if one.name != "limit"}
+
+
+def _field(name: str, value: Any) -> Any:
+    """Return the value of a body's field, parsed by the same rule as in a query string."""
+    if name == "all" and isinstance(value, bool):
+        return value
+    if name == "all":
+        raise InvalidError(Violation("/all", "must be true or false"))
+    if name not in _FIELDS:
+        raise InvalidError(Violation(f"/{pointer_step(name)}", "is an unknown field"))
+    if value is None:
+        return None
+    is_text = isinstance(value, str) and not isinstance(value, Number)
+    try:
+        return _FIELDS[name].read(value if is_text else "")  # the empty text breaks each rule
+    except InvalidError as error:
+        rule = error.violations[0].detail.partition(";")[0]  # what follows is for query strings
+        raise InvalidError(Violation(f"/{name}", rule)) from None
 
 
 def _parse_id(request: Request) -> int:
@@ -226,13 +218,6 @@ def _parse_id(request: Request) -> int:
         return parse_id(request.path_params["id"])
     except ValueError as error:
         raise MalformedError(str(error)) from None
-
-
-def _violation(error: msgspec.ValidationError) -> Violation:
-    words = str(error)
-    found = _POINTER.search(words)
-    pointer = "/" + found[1].replace(".", "/") if found and found[1] else ""
-    return Violation(pointer, _POINTER.sub("", words))
 
 
 def _operator(request: Request) -> Operator:

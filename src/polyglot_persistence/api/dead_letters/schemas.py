@@ -20,10 +20,11 @@ ID_PATTERN = "^[0-9]{1,18}$"
 """The ids of dead letters are the cursors of their pages."""
 
 _ID = re.compile(ID_PATTERN, re.ASCII)
+_REASON = re.compile(rf"[^\x00\ud800-\udfff]{{1,{REASON_CHARACTERS_MAX}}}")
 
 
 def _parse_reason(text: str) -> str | None:
-    if "\x00" in text or not 1 <= len(text) <= REASON_CHARACTERS_MAX:
+    if not _REASON.fullmatch(text):
         raise ValueError(text)
     return text
 

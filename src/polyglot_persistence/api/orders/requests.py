@@ -23,7 +23,7 @@ from polyglot_persistence.api.orders.schemas import (
     ImportLineIn,
     OrderIn,
 )
-from polyglot_persistence.api.web.json_text import Number, plain_values, twice
+from polyglot_persistence.api.web.json_text import Number, plain_values, pointer_step, twice
 from polyglot_persistence.api.web.problems import VIOLATIONS_MAX
 from polyglot_persistence.api.web.schemas import Moment
 from polyglot_persistence.domain.order import id_text, parse_amount, parse_name
@@ -268,10 +268,10 @@ class _Check:
             return {}
         fields: dict[str, Any] = dict(value)
         for field in twice(value) if len(fields) < len(value) else ():
-            self._broken(f"{pointer}/{_escaped(field)}", "is given twice")
+            self._broken(f"{pointer}/{pointer_step(field)}", "is given twice")
         for field in fields:
             if field not in required and field not in optional:
-                self._broken(f"{pointer}/{_escaped(field)}", "is an unknown field")
+                self._broken(f"{pointer}/{pointer_step(field)}", "is an unknown field")
         for field in required:
             if field not in fields:
                 self._broken(f"{pointer}/{field}", "is missing")
@@ -312,12 +312,6 @@ _NO_TEXT = object()
 def _no_text(value: Any) -> Any:
     """Return the value, or a marker that text parsers refuse if it is a JSON number."""
     return _NO_TEXT if isinstance(value, Number) else value
-
-
-def _escaped(field: str) -> str:
-    """Return a field name as a step of a JSON pointer, cut to 64 characters."""
-    printable = field[:64].encode(errors="backslashreplace").decode()
-    return printable.replace("~", "~0").replace("/", "~1")
 
 
 def _parse_id(value: Any, pointer: str) -> UUID | None:

@@ -104,6 +104,12 @@ def twice(members: Sequence[tuple[str, Any]]) -> Sequence[str]:
     return [name for name, count in counts.items() if count > 1]
 
 
+def pointer_step(field: str) -> str:
+    """Return a field name as a step of a JSON pointer, cut to 64 characters."""
+    printable = field[:64].encode(errors="backslashreplace").decode()
+    return printable.replace("~", "~0").replace("/", "~1")
+
+
 def _no_number(text: str) -> None:
     raise MalformedError(f"not valid JSON: {text} is not a number")
 
