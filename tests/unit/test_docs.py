@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from polyglot_persistence.api.routes import route_table
+from polyglot_persistence import __version__
+from polyglot_persistence.api.routes import ROUTES
 from polyglot_persistence.api.web.problems import KINDS, type_uri
 from polyglot_persistence.telemetry import REGISTRY
 from tests.support.documents import PAGES, ROOT, alike, blocks, examples, without_code
-from tests.support.stub_flows import HANDLERS
 
 OPERATIONS = (ROOT / "docs" / "ops.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
@@ -41,8 +41,7 @@ def test_no_other_metric_is_documented() -> None:
 
 def test_every_route_is_documented() -> None:
     """The operations page has each method and path of the table of routes."""
-    table = route_table(HANDLERS)
-    missing = [f"{route.method} {route.path}" for route in table if not _in_table(route)]
+    missing = [f"{route.method} {route.path}" for route in ROUTES if not _in_table(route)]
     assert missing == []
 
 
@@ -194,3 +193,11 @@ def test_pages_have_examples() -> None:
 def test_answers_are_compared(documented: str, actual: str, language: str, expected: bool) -> None:
     """What differs between runs does not count, and whatever else differs does."""
     assert alike(documented, actual, language) is expected
+
+
+def test_the_newest_release_in_the_changelog_is_this_version() -> None:
+    """Its number stands once in the code, and its changes are listed under it."""
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    releases = re.findall(r"^## \[([\d.]+)\] - \d{4}-\d\d-\d\d$", changelog, re.MULTILINE)
+    assert releases[0] == __version__
+    assert releases == sorted(releases, key=lambda one: [*map(int, one.split("."))], reverse=True)

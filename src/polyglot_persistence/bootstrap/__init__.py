@@ -33,7 +33,7 @@ __all__ = ["Finding", "doctor", "migrate", "migrate_with_roles", "run_api", "run
 
 
 def run_api(settings: Settings, parent_fd: int | None) -> int:
-    """Run the API, in as many processes as is set, until it is told to stop; return its exit code.
+    """Run the API, in `API_PROCESSES` processes, until it is stopped; return its exit code.
 
     It beats on the descriptor.
 
@@ -53,7 +53,7 @@ def run_api(settings: Settings, parent_fd: int | None) -> int:
 
 
 def run_worker(settings: Settings, parent_fd: int | None) -> int:
-    """Run a worker process until it is told to stop; return its exit code.
+    """Run a worker process until it is stopped; return its exit code.
 
     It beats on the descriptor, and announces there that it consumes.
     """

@@ -86,11 +86,10 @@ def api_processes(settings: Settings) -> Sequence[ApiProcess]:
 
 
 async def serve_orders(process: ApiProcess, settings: Settings, stop: asyncio.Event) -> None:
-    """Serve until told to stop; then answer and commit everything that was taken."""
+    """Serve until stopped; then answer and commit everything that was submitted."""
     stores = observed(connect(settings))
     clock = SystemClock()
     api = Api(settings, stores, clock)
-    limits = http_limits(settings)
     served = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -100,19 +99,12 @@ async def serve_orders(process: ApiProcess, settings: Settings, stop: asyncio.Ev
                 tasks.create_task(loop)
             if process.own is not None:
                 tasks.create_task(
-                    serve_itself(
-                        api.health,
-                        api.access,
-                        process.own,
-                        limits=limits,
-                        front=api.front,
-                        stop=served,
-                    )
+                    serve_itself(settings, api.health, api.access, process.own, served)
                 )
             await serve(
                 api.app(stop),
                 process.shared,
-                limits=limits,
+                limits=http_limits(settings),
                 protocol=api.protocol(),
                 front=api.front,
                 shutdown=stop,
@@ -141,16 +133,10 @@ class Api:
         self._clock = clock
         self.access = access_of(settings, self._clock)
         self.front = front_of(settings)
-        self._cache_breaker = Breaker("cache", stores.cache.ping)
-        self._queue_breaker = Breaker("queue", stores.queue.ping)
-        self._record_breaker = Breaker("record", stores.record.ping)
-        self._search_breaker = Breaker("search", stores.search.ping)
-        self._breakers = (
-            self._cache_breaker,
-            self._queue_breaker,
-            self._record_breaker,
-            self._search_breaker,
-        )
+        self._breakers = {
+            name: Breaker(name, store.ping) for name, store in stores.pingable().items()
+        }
+        self._cache_breaker, self._queue_breaker = self._breakers["cache"], self._breakers["queue"]
         self._reads = ReadFlow(
             stores.cache,
             stores.record,
@@ -182,7 +168,7 @@ class Api:
         )
 
     def loops(self, ended: asyncio.Event) -> Sequence[Coroutine[Any, Any, None]]:
-        """Return what runs in the background until the process has ended."""
+        """Return the background loops, which run until the process has ended."""
         return (
             prepare(self._stores, self._clock, ended),
             repeat("probe", self.probe, ended, interval_seconds=PROBE_INTERVAL_SECONDS),
@@ -218,7 +204,7 @@ class Api:
         )
 
     def hot_routes(self) -> HotRoutes:
-        """Return what answers plain requests for the two hot routes."""
+        """Return the handlers of plain requests for the two hot routes."""
         return HotRoutes(
             self._accept,
             self._reads,
@@ -227,25 +213,24 @@ class Api:
         )
 
     def protocol(self) -> type[Connection]:
-        """Return what speaks HTTP: with the lane for the hot routes, or without."""
+        """Return the HTTP protocol, with the fast lane for the hot routes if it is on."""
         if tracing.is_on() or not self._settings.api_fast_lane:
             return Connection
         return fast_lane(self.hot_routes())
 
-    async def probe(self) -> bool:
-        """Ask the stores that failed whether they are well again."""
+    async def probe(self) -> None:
+        """Ping the stores that failed."""
         await self._cache_breaker.probe()
         await self._queue_breaker.probe()
-        return False
 
-    async def look_at_backlog(self) -> bool:
-        """See the backlog shrink although nobody commits, and the queue where it is what counts."""
+    async def look_at_backlog(self) -> None:
+        """Measure the backlog, and the queue's depth where the bound depends on it."""
         is_cached = not self._cache_breaker.is_open
         try:
             dirty = (await self._stores.cache.backlog()).orders if is_cached else None
-        except PolyglotError as error:  # above its bound nobody commits, and so nobody else sees it
+        except PolyglotError as error:  # above its bound no commit would notice
             self._cache_breaker.failed(error)
-            return False
+            return
         self._commit.backlog_seen(dirty)
         if is_cached and not self._commit.relies_on_queue:
             self._commit.queue_depth_seen(None)
@@ -254,16 +239,14 @@ class Api:
                 self._commit.queue_depth_seen(await self._stores.queue.ready())
             except PolyglotError as error:  # the bound stays as it was last seen
                 self._queue_breaker.failed(error)
-        return False
 
-    async def watch(self) -> bool:
-        """Look at the stores of which no order tells whether they are there."""
-        await asyncio.gather(self._record_breaker.look(), self._search_breaker.look())
-        return False
+    async def watch(self) -> None:
+        """Ping the stores whose absence no order would show."""
+        await asyncio.gather(self._breakers["record"].look(), self._breakers["search"].look())
 
     def notices(self) -> Headers:
         """Return the header that every answer carries while a store is away."""
-        away = [breaker.store for breaker in self._breakers if breaker.is_open]
+        away = [breaker.store for breaker in self._breakers.values() if breaker.is_open]
         return ((b"x-degraded", ", ".join(away).encode()),) if away else ()
 
     async def drain(self) -> None:

@@ -1,4 +1,4 @@
-"""What is wrong with the stores that the settings name, and how to mend it."""
+"""Checks the stores in the settings: what is wrong with each, and how to repair it."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -23,7 +23,7 @@ _AUTHORITY_OF = {
 
 
 class Finding(NamedTuple):
-    """What `polyglot doctor` found out about one store."""
+    """One line of `polyglot doctor`."""
 
     store: str
     level: Literal["PASS", "WARN", "FAIL"]

@@ -7,19 +7,17 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Any
 
 import uvloop
 
-from polyglot_persistence import tracing
+from polyglot_persistence import __version__, tracing
 from polyglot_persistence.api.app import build_process_app
-from polyglot_persistence.api.protocol.front import Front
 from polyglot_persistence.api.protocol.server import serve
 from polyglot_persistence.api.web.access import Access
+from polyglot_persistence.bootstrap.boundary import front_of
 from polyglot_persistence.bootstrap.stores import Stores
 from polyglot_persistence.config import Settings
-from polyglot_persistence.config.http import HttpLimits
 from polyglot_persistence.errors import ConfigurationError, PolyglotError
 from polyglot_persistence.flows.reading.cold_cache import found_epoch
 from polyglot_persistence.flows.watch.health import HealthFlow
@@ -38,13 +36,13 @@ a worker, and of an API that takes bulks, at Python's own threshold of 700. This
 batches of 2,000 hold; 50,000 gain nothing more, and keep longer what is in cycles."""
 
 HANG_UP_SECONDS = 1.0
-"""For a look at the process's own metrics that is under way when all else has ended."""
+"""For a request to the process's own port that is under way when everything else has ended."""
 
 OWN_CONNECTIONS_MAX = 32
 """To that port, for Prometheus and probes."""
 
 CUT_SECONDS = 2.0
-"""How long a process that is cut off may take to close its connections."""
+"""Maximum time for a process that is cut off to close its connections."""
 
 
 def run(
@@ -60,7 +58,7 @@ def run(
     set_up_logging(settings.log_level, settings.log_format)
     if settings.otel_traces_exporter == "otlp":
         try:
-            tracing.start(service, version("polyglot-persistence"))
+            tracing.start(service, __version__)
         except ConfigurationError as error:  # the variable may be set for the whole machine
             _log.warning("no_traces", error=str(error))
 
@@ -94,19 +92,18 @@ def serving(log: ComponentLogger, **where: Any) -> None:
 
 
 async def serve_itself(
+    settings: Settings,
     health: HealthFlow,
     access: Access,
     listener: socket.socket,
-    *,
-    limits: HttpLimits,
-    front: Front,
     stop: asyncio.Event,
 ) -> None:
     """Serve this process's own metrics and health, also while no store is there, until stopped."""
+    front = front_of(settings)
     await serve(
         build_process_app(health, access, front),
         listener,
-        limits=replace(limits, connections_max=OWN_CONNECTIONS_MAX),
+        limits=replace(settings.http, connections_max=OWN_CONNECTIONS_MAX),
         shutdown=stop,
         graceful_seconds=HANG_UP_SECONDS,
         front=front,
@@ -125,15 +122,15 @@ async def watch_stores(stores: Stores, clock: Clock, stop: asyncio.Event) -> Non
 async def _in_time(
     process: Coroutine[Any, Any, None], stop: asyncio.Event, timeout_seconds: float
 ) -> None:
-    """Await a process; once it is told to stop, for so long, and then cut it off.
+    """Await a process; cut it off if it has not ended within the timeout after `stop`.
 
     Everything that was acknowledged is in a store that outlives the process, so a cut loses
-    nothing; and who was told to stop must have ended before it is killed.
+    nothing, and the process ends before its supervisor kills it.
     """
     running = asyncio.create_task(process)
-    told = asyncio.create_task(stop.wait())
-    await asyncio.wait((running, told), return_when=asyncio.FIRST_COMPLETED)
-    told.cancel()
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
     if not running.done():
         await asyncio.wait((running,), timeout=timeout_seconds)
     if not running.done():
@@ -147,7 +144,7 @@ async def _in_time(
 
 
 async def prepare(stores: Stores, clock: Clock, stop: asyncio.Event) -> None:
-    """Bring schema and cache epoch into being, as soon as the stores let us.
+    """Create schema and cache epoch as soon as the stores answer.
 
     A worker takes no message before: the epoch's proof of a fresh installation rests on that.
     """

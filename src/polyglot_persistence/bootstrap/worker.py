@@ -6,7 +6,7 @@ from functools import partial
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.api.protocol.server import listen
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
-from polyglot_persistence.bootstrap.boundary import front_of, http_limits
+from polyglot_persistence.bootstrap.boundary import raise_files_max
 from polyglot_persistence.bootstrap.observed import observed
 from polyglot_persistence.bootstrap.operating import Operating
 from polyglot_persistence.bootstrap.process import prepare, serve_itself, watch_stores
@@ -34,7 +34,7 @@ _log = logger("worker")
 
 
 async def work(parent: Parent, settings: Settings, stop: asyncio.Event) -> None:
-    """Persist, index, sweep, warm and refresh until told to stop.
+    """Persist, index, sweep, warm and refresh until stopped.
 
     On `worker_port` it serves its metrics and health meanwhile, also while no store is there. Once
     it consumes, it announces so to its parent.
@@ -48,19 +48,11 @@ async def work(parent: Parent, settings: Settings, stop: asyncio.Event) -> None:
     try:
         async with asyncio.TaskGroup() as tasks:
             if listener is not None:
+                raise_files_max()
                 access = access_of(settings, clock)
                 health = HealthFlow(stores.pingable(), consuming.is_set)
                 tasks.create_task(keep_keys_current(settings, access, ended))
-                tasks.create_task(
-                    serve_itself(
-                        health,
-                        access,
-                        listener,
-                        limits=http_limits(settings),
-                        front=front_of(settings),
-                        stop=ended,
-                    )
-                )
+                tasks.create_task(serve_itself(settings, health, access, listener, ended))
             tasks.create_task(watch_stores(stores, clock, ended))
             announcing = tasks.create_task(parent.announce(consuming))
             await worker.run(stop)
@@ -72,7 +64,7 @@ async def work(parent: Parent, settings: Settings, stop: asyncio.Event) -> None:
 
 
 async def work_on(settings: Settings, stores: Stores, clock: Clock, stop: asyncio.Event) -> None:
-    """Do a worker's whole work on any stores, by any clock, until told to stop."""
+    """Do a worker's whole work on any stores, by any clock, until stopped."""
     await _Worker(settings, stores, clock).run(stop)
 
 

@@ -22,10 +22,10 @@ INTERRUPTED = 130
 """128 + SIGINT, as shells say it."""
 
 EXIT_CODES = (
-    ("0", "Done."),
-    ("1", "It failed, or what was checked is not right."),
-    ("2", "Wrong usage or a wrong setting: nothing was done."),
-    (str(INTERRUPTED), "Stopped with Ctrl-C; what was done stays done."),
+    ("0", "Success."),
+    ("1", "The command failed, or a check did."),
+    ("2", "Wrong usage or an invalid setting; nothing was done."),
+    (str(INTERRUPTED), "Stopped with Ctrl-C; finished work is kept."),
 )
 
 _EXTRA_OF = {"pamqp": "servers", "elasticsearch": "servers"}
@@ -80,7 +80,7 @@ def over_stores(
 
 
 class _Formatter(click.HelpFormatter):
-    """Bold headings; whoever prints the text takes them out where no terminal is."""
+    """Bold headings; click strips them when the output is no terminal."""
 
     def write_heading(self, heading: str) -> None:
         self.write(f"{'':>{self.current_indent}}{click.style(heading, bold=True)}:\n")
@@ -143,7 +143,7 @@ class Commands(click.Group):
         return listed + [name for name in super().list_commands(ctx) if name not in listed]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands first: they are what somebody looks for."""
+        """Write the commands before the options: users look for them first."""
         self.format_commands(ctx, formatter)
         click.Command.format_options(self, ctx, formatter)
 

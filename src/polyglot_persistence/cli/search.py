@@ -1,4 +1,4 @@
-"""`polyglot search`: the search index, built anew while everything runs."""
+"""`polyglot search`: rebuild the search index while everything runs."""
 
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,34 +19,34 @@ LOOK_SECONDS = 0.5
 
 @click.group(
     cls=Commands,
-    short_help="Look after the search index.",
+    short_help="Maintain the search index.",
     examples=("polyglot search rebuild", "polyglot --stores-of .data search rebuild"),
 )
 def search() -> None:
-    """Look after the search index.
+    """Maintain the search index.
 
-    The index is a projection: all of it can be made again from PostgreSQL. A worker does so by
-    itself if the index is missing, damaged, or of a version that this program does not use.
+    The index is a projection of PostgreSQL and can be rebuilt at any time. A worker rebuilds it
+    if it is missing, damaged, or of a version that this program does not use.
     """
 
 
 @search.command(
-    short_help="Build the index anew while traffic flows.",
+    short_help="Rebuild the index while orders come in.",
     examples=("polyglot search rebuild", "polyglot search rebuild --rate 5000 --json"),
 )
 @click.option(
     "--rate",
     type=click.IntRange(1, 1_000_000),
     metavar="N",
-    help="Orders a second at most; else SEARCH_REBUILD_ORDERS_PER_SECOND.",
+    help="Maximum orders per second; default SEARCH_REBUILD_ORDERS_PER_SECOND.",
 )
 @as_json
 def rebuild(rate: int | None, *, as_json: bool) -> None:
-    """Build a new index from PostgreSQL, verify it, and let it take the old one's place.
+    """Build a new index from PostgreSQL, verify it, and swap it for the old one.
 
-    Searches use the old index until then, and never see a part of the new one. Stopped or killed,
-    it goes on where it was when it is run again; so does any worker that runs. If another process
-    builds already, this one shows how far that is.
+    Searches use the old index until the swap and never see a part of the new one. If interrupted,
+    run it again (or let a worker) to resume. If another process rebuilds already, this command
+    shows its progress.
     """
     import asyncio
 
@@ -55,7 +55,7 @@ def rebuild(rate: int | None, *, as_json: bool) -> None:
     try:
         rebuilt = asyncio.run(_rebuild(settings_in_effect(), rate, quiet=as_json))
     except KeyboardInterrupt:
-        click.echo("\nstopped; run it again to go on where it was", err=True)
+        click.echo("\nstopped; run it again to resume", err=True)
         raise
     if rebuilt is None:
         click.echo(
@@ -105,7 +105,7 @@ async def _follow(operating: "Operating", shown: "_Shown") -> None:
 
 
 class _Shown:
-    """A bar for each phase, on stderr."""
+    """A progress bar for each phase, on stderr."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -120,7 +120,7 @@ class _Shown:
         self._bars.close()
 
     def step(self, step: "Step") -> None:
-        """Show how far it is."""
+        """Show the progress of a phase."""
         from polyglot_persistence.cli.progress import progress
 
         if self._quiet or not step.total:

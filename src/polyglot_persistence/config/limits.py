@@ -5,8 +5,7 @@ They are passed on as they are: a limit has one name, from its environment varia
 
 import dataclasses
 
-from polyglot_persistence.config.fields import count as _count
-from polyglot_persistence.config.fields import seconds as _seconds
+from polyglot_persistence.config.fields import count, seconds
 from polyglot_persistence.domain.codec import UNIT_SIZE_MAX
 
 _KIB = 1024
@@ -16,28 +15,25 @@ _KIB = 1024
 class CommitLimits:
     """Bounds of the write path, in orders and, while the cache is away, in messages."""
 
-    commit_orders_max: int = _count(
-        2_000, 1, 20_000, "Most orders in one group commit (more gains nothing)."
+    commit_orders_max: int = count(
+        2_000, (1, 20_000), "Maximum orders in one group commit; more gains nothing."
     )
-    waiting_orders_max: int = _count(
+    waiting_orders_max: int = count(
         20_000,
-        UNIT_SIZE_MAX,
-        1_000_000,
-        "Most orders that wait in one API process for a group commit; above it: 503.",
+        (UNIT_SIZE_MAX, 1_000_000),
+        "Maximum orders that wait for a group commit in one API process; above it: 503.",
     )
-    dirty_orders_max: int = _count(
+    dirty_orders_max: int = count(
         200_000,
-        UNIT_SIZE_MAX,
-        100_000_000,
-        "High watermark: with more accepted orders than this not yet persisted, the API says 503. "
-        "Redis needs about 1 KB for each.",
+        (UNIT_SIZE_MAX, 100_000_000),
+        "High watermark: above this number of accepted orders that are not yet persisted, the API "
+        "answers 503. Redis needs about 1 KB for each.",
     )
-    queue_messages_max: int = _count(
+    queue_messages_max: int = count(
         20_000,
-        1,
-        100_000_000,
-        "High watermark while Redis is away: with more messages than this waiting in the queue, "
-        "the API says 503. A message holds one order or, under load, hundreds.",
+        (1, 100_000_000),
+        "High watermark while Redis is away: above this number of messages waiting in the queue, "
+        "the API answers 503. A message holds one order or, under load, hundreds.",
     )
 
 
@@ -45,46 +41,51 @@ class CommitLimits:
 class ApiLimits:
     """Bounds of requests by their route."""
 
-    order_body_bytes_max: int = _count(
-        16 * _KIB, 1_024, 1_048_576, "Largest body of one order; above it: 413."
+    order_body_bytes_max: int = count(
+        16 * _KIB, (1_024, 1_048_576), "Maximum body size of one order; above it: 413."
     )
-    body_bytes_max: int = _count(
-        1_024 * _KIB, 1_024, 64 * 1_024 * _KIB, "Largest body of a bulk; above it: 413."
+    body_bytes_max: int = count(
+        1_024 * _KIB, (1_024, 64 * 1_024 * _KIB), "Maximum body size of a bulk; above it: 413."
     )
-    import_line_bytes_max: int = _count(
-        16 * _KIB, 1_024, 1_048_576, "Longest line of an import; a longer one is rejected alone."
+    import_line_bytes_max: int = count(
+        16 * _KIB,
+        (1_024, 1_048_576),
+        "Maximum length of an import line; a longer line is rejected, the others are not.",
     )
-    import_rejected_in_a_row_max: int = _count(
+    import_rejected_in_a_row_max: int = count(
         1_000,
-        1,
-        1_000_000,
-        "Rejected lines in a row that end an import with 422. So many are no slips but another "
-        "kind of file, and a rejected line costs more than a good one.",
+        (1, 1_000_000),
+        "Number of consecutive rejected lines that ends an import with 422. So many are a wrong "
+        "kind of file rather than typing errors, and a rejected line costs more than an accepted "
+        "one.",
     )
-    import_chunk_orders: int = _count(
-        500, 1, 10_000, "Lines of an import that are accepted together."
+    import_chunk_orders: int = count(
+        500, (1, 10_000), "Number of import lines that are accepted together."
     )
-    import_wait_seconds: float = _seconds(
-        60, 0, 3_600, "How long an import waits while orders are refused before it gives up."
+    import_wait_seconds: float = seconds(
+        60, (0, 3_600), "Maximum time that an import waits while orders are refused; then it ends."
     )
-    prefer_wait_seconds_max: float = _seconds(30, 0, 300, "Longest `Prefer: wait=N` honoured.")
+    prefer_wait_seconds_max: float = seconds(
+        30, (0, 300), "Maximum wait that `Prefer: wait=N` can request."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class PersisterLimits:
     """Bounds of the persister."""
 
-    persist_batch_orders: int = _count(
-        2_000, 1, 20_000, "About how many orders one transaction takes; a bulk is never divided."
+    persist_batch_orders: int = count(
+        2_000,
+        (1, 20_000),
+        "Approximate number of orders in one transaction; a bulk is never divided.",
     )
-    consume_orders_max: int = _count(
-        10_000, 1, 1_000_000, "About how many unacknowledged orders one worker holds."
+    consume_orders_max: int = count(
+        10_000, (1, 1_000_000), "Approximate number of unacknowledged orders that one worker holds."
     )
-    delivery_hold_seconds_max: float = _seconds(
+    delivery_hold_seconds_max: float = seconds(
         30,
-        1,
-        900,
-        "Longest a worker holds a delivery; what is not persisted by then is handed back.",
+        (1, 900),
+        "Maximum time that a worker holds a delivery; it hands back what is not persisted by then.",
     )
 
 
@@ -92,19 +93,20 @@ class PersisterLimits:
 class IndexerLimits:
     """Bounds of the indexer and of a rebuild of the search index."""
 
-    index_batch_orders: int = _count(5_000, 1, 50_000, "Most orders in one index batch.")
-    index_waiting_orders_max: int = _count(
+    index_batch_orders: int = count(5_000, (1, 50_000), "Maximum orders in one index batch.")
+    index_waiting_orders_max: int = count(
         50_000,
-        1,
-        1_000_000,
-        "Most persisted orders that wait in a worker's memory to be indexed; the outbox has the "
-        "rest.",
+        (1, 1_000_000),
+        "Maximum persisted orders that wait for indexing in a worker's memory; further ones are "
+        "indexed from the outbox.",
     )
-    index_timeout_seconds: float = _seconds(30, 0.1, 600, "Longest one index batch takes.")
-    outbox_age_seconds: float = _seconds(
-        10, 0.1, 3_600, "Age at which an outbox row is worked off by any worker."
+    index_timeout_seconds: float = seconds(30, (0.1, 600), "Maximum time for one index batch.")
+    outbox_age_seconds: float = seconds(
+        10, (0.1, 3_600), "Age at which any worker takes an outbox row."
     )
-    outbox_interval_seconds: float = _seconds(2, 0.1, 600, "Time between two looks at the outbox.")
-    search_rebuild_orders_per_second: int = _count(
-        20_000, 1, 1_000_000, "Most orders a second that a rebuild of the search index reads."
+    outbox_interval_seconds: float = seconds(2, (0.1, 600), "Time between two outbox scans.")
+    search_rebuild_orders_per_second: int = count(
+        20_000,
+        (1, 1_000_000),
+        "Maximum orders per second that a rebuild of the search index reads.",
     )

@@ -3,8 +3,8 @@
 A setting's environment variable is its field's name in upper case. A limit is a field like any
 other; how limits depend on one another is in `_AT_MOST`. `docs/ops.md` lists the same table.
 
-Invariant: a `Settings` that exists is valid; whoever gets a value from it need not check again.
-Invariant: no password that anybody set is in a `repr`, an error's text or a `Described`.
+Invariant: a `Settings` that exists is valid; its values need no further check.
+Invariant: no password is in a `repr`, an error's text or a `Described`.
 Invariant: no setting is read anywhere else; flows and loops get values or their own section, never
 this object.
 """
@@ -23,14 +23,19 @@ from polyglot_persistence.config.addresses import (
     queue_url,
     search_url,
 )
-from polyglot_persistence.config.fields import IgnoredError, Spec, refuse_service_link, values_of
-from polyglot_persistence.config.fields import choice as _choice
-from polyglot_persistence.config.fields import count as _count
-from polyglot_persistence.config.fields import hidden as _hidden
-from polyglot_persistence.config.fields import readable_file as _readable_file
-from polyglot_persistence.config.fields import seconds as _seconds
-from polyglot_persistence.config.fields import section as _section
-from polyglot_persistence.config.fields import setting as _setting
+from polyglot_persistence.config.fields import (
+    IgnoredError,
+    Spec,
+    choice,
+    count,
+    hidden,
+    readable_file,
+    refuse_service_link,
+    seconds,
+    section,
+    setting,
+    values_of,
+)
 from polyglot_persistence.config.http import FrontSettings, HttpLimits
 from polyglot_persistence.config.limits import (
     ApiLimits,
@@ -58,107 +63,106 @@ class Settings:
     """All settings, checked; made by `load`."""
 
     # --- stores ---
-    postgres_dsn: str = _setting(
+    postgres_dsn: str = setting(
         "user=postgres password=secret dbname=ecommerce sslmode=disable host=postgres",
         postgres_url,
         "PostgreSQL, the system of record.",
         "libpq keywords, or postgresql://user:password@host:5432/dbname; servers: host,host",
         masked=mask,
     )
-    redis_addr: str = _setting(
+    redis_addr: str = setting(
         "redis:6379",
         cache_address,
         "Redis or Valkey, the write-behind cache.",
         "host:port, or a redis, rediss, valkey, valkeys or unix URL",
         masked=mask,
     )
-    rabbitmq_url: str = _setting(
+    rabbitmq_url: str = setting(
         "amqp://guest:guest@rabbitmq:5672/",
         queue_url,
-        "The queue. The scheme picks the adapter: amqp, amqps: RabbitMQ; redis, rediss, valkey, "
-        "valkeys, unix: Valkey Streams.",
+        "The queue. The scheme selects the adapter: RabbitMQ for amqp and amqps; Valkey Streams "
+        "for redis, rediss, valkey, valkeys and unix.",
         "URL",
         masked=mask,
     )
-    elasticsearch_url: str = _setting(
+    elasticsearch_url: str = setting(
         "http://elasticsearch:9200",
         search_url,
-        "The search index. The scheme picks the adapter: http, https: Elasticsearch; "
-        "tantivy:///directory: tantivy.",
+        "The search index. The scheme selects the adapter: Elasticsearch for http and https; "
+        "tantivy for tantivy:///directory.",
         "URL",
         masked=mask,
     )
-    elasticsearch_api_key: str | None = _setting(
+    elasticsearch_api_key: str | None = setting(
         "none",
         lambda text: None if text == "none" else text,
-        "API key for Elasticsearch, encoded; a user and password go into the URL.",
+        "API key for Elasticsearch, encoded. A user and password go into the URL instead.",
         "text, or none",
-        masked=_hidden,
+        masked=hidden,
     )
-    redis_ca_file: Path | None = _setting(
+    redis_ca_file: Path | None = setting(
         "none",
-        _readable_file,
-        "Certificate authority to believe for a rediss or valkeys address.",
+        readable_file,
+        "CA certificate used to verify rediss:// and valkeys:// servers.",
         "path of a PEM file, or none: the machine's own",
     )
-    rabbitmq_ca_file: Path | None = _setting(
+    rabbitmq_ca_file: Path | None = setting(
         "none",
-        _readable_file,
-        "Certificate authority to believe for an amqps URL (or a rediss or valkeys one).",
+        readable_file,
+        "CA certificate used to verify the server of an amqps://, rediss:// or valkeys:// queue.",
         "path of a PEM file, or none: the machine's own",
     )
-    elasticsearch_ca_file: Path | None = _setting(
+    elasticsearch_ca_file: Path | None = setting(
         "none",
-        _readable_file,
-        "Certificate authority to believe for an https URL of Elasticsearch.",
+        readable_file,
+        "CA certificate used to verify an https:// Elasticsearch.",
         "path of a PEM file, or none: the machine's own",
     )
-    cache_durable: bool | None = _choice(
+    cache_durable: bool | None = choice(
         "auto",
         {"auto": None, "yes": True, "no": False},
-        "Whether Redis fsyncs before it answers; auto asks it on each connection. Say yes only "
-        "where CONFIG is forbidden and a provider promises it.",
+        "Whether Redis fsyncs before it replies. auto reads this from the server on each "
+        "connection; set yes only if the provider forbids CONFIG and guarantees durability.",
     )
 
     # --- process ---
-    api_host: str = _setting(
+    api_host: str = setting(
         "0.0.0.0",  # noqa: S104  as the peer does, and as a container must
         listen_host,
         "Address the API listens on.",
         "name or address",
     )
-    api_port: int = _count(8080, 1, 65535, "Port the API listens on.")
-    api_processes: int = _count(
+    api_port: int = count(8080, (1, 65535), "Port the API listens on.")
+    api_processes: int = count(
         1,
-        1,
-        64,
-        "API processes that share `API_PORT`, best as many as there are cores to spare for them.",
+        (1, 64),
+        "Number of API processes that share `API_PORT`. Use one for each core that is free for "
+        "them.",
     )
-    api_process_port: int = _count(
+    api_process_port: int = count(
         0,
-        0,
-        65535,
-        "Port, on `API_HOST`, on which the first API process serves its own metrics and health; "
-        "the second does on the next one, and so on; 0: none.",
+        (0, 65535),
+        "Port on `API_HOST` where the first API process serves its own metrics and health; each "
+        "further process uses the next port. 0: none.",
     )
-    worker_port: int = _count(
-        0, 0, 65535, "Port on which a worker serves its metrics and health, on `API_HOST`; 0: none."
+    worker_port: int = count(
+        0, (0, 65535), "Port on `API_HOST` where a worker serves its metrics and health. 0: none."
     )
-    api_fast_lane: bool = _choice(
+    api_fast_lane: bool = choice(
         "yes",
         {"yes": True, "no": False},
-        "Whether plain requests that place or read one order pass before the web framework. The "
-        "answers are the same without; it takes about twice the time.",
+        "Whether plain requests that place or read one order bypass the web framework. The "
+        "answers are the same; without it they take about twice as long.",
     )
-    api_keys: Sequence[ApiKey] = _setting(
+    api_keys: Sequence[ApiKey] = setting(
         "none",
         lambda text: () if text == "none" else parse_api_keys(text),
-        "API keys that are valid, by their hashes; `polyglot api-keys new` makes one. A file "
-        "(`API_KEYS_FILE`) is read again when it changes.",
+        "Valid API keys, as hashes; `polyglot api-keys new` creates one. A file (`API_KEYS_FILE`) "
+        "is reread when it changes.",
         "name:scopes:hash, with white space between entries, or none",
         masked=lambda text: text if text == "none" else shown_api_keys(text),
     )
-    anonymous_scopes: frozenset[Scope] | None = _choice(
+    anonymous_scopes: frozenset[Scope] | None = choice(
         "auto",
         {
             "auto": None,
@@ -167,123 +171,132 @@ class Settings:
             "write": frozenset({Scope.WRITE}),
             "read,write": frozenset({Scope.READ, Scope.WRITE}),
         },
-        "What clients without an API key may do. auto: read and write if there are no keys, else "
-        "nothing. Operating always needs a key.",
+        "What clients without an API key may do. auto: read and write if no keys are set, "
+        "otherwise nothing. Operating always needs a key.",
     )
-    client_rate_limit: Rate | None = _setting(
+    client_rate_limit: Rate | None = setting(
         "none",
         lambda text: None if text == "none" else parse_rate(text),
-        "Most requests of one client (API key; without one, network address) to one API process; "
-        "above it: 429.",
+        "Maximum request rate of one client (API key, or network address without one) per API "
+        "process; above it: 429.",
         "requests/seconds, like 600/60, or none",
     )
-    mv_refresh_schedule: Schedule = _setting(
+    mv_refresh_schedule: Schedule = setting(
         "@hourly",
         Schedule,
         "When `daily_sales_mv` is refreshed (UTC).",
         "cron expression, @hourly, @daily, @every 15m, ...",
     )
-    otel_traces_exporter: str = _choice(
+    otel_traces_exporter: str = choice(
         "none",
         {exporter: exporter for exporter in ("none", "otlp")},
-        "Where traces go: nowhere, or by OTLP over HTTP to where the standard variable "
-        "`OTEL_EXPORTER_OTLP_ENDPOINT` says. Requests then pass through the web framework.",
+        "Trace exporter. otlp sends traces over HTTP to the endpoint in the standard variable "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT`; requests then pass through the web framework.",
         shared=True,
     )
-    log_level: str = _choice(
+    log_level: str = choice(
         "info",
         {level: level for level in ("debug", "info", "warning", "error")},
-        "Least severe log line that is written; other programs' words for a level are understood.",
+        "Minimum severity of log lines. Other programs' names for a level are accepted.",
         aliases={"trace": "debug", "warn": "warning", "fatal": "error", "critical": "error"},
     )
-    log_format: str = _choice(
+    log_format: str = choice(
         "auto",
         {form: form for form in ("auto", "json", "text")},
-        "Form of log lines; auto is text on a terminal and JSON elsewhere.",
+        "Format of log lines. auto: text on a terminal, JSON elsewhere.",
     )
-    shutdown_timeout_seconds: float = _seconds(
+    shutdown_timeout_seconds: float = seconds(
         20,
-        1,
-        600,
-        "Longest time from being told to stop until a process has ended; whatever is not done by "
-        "then is cut off, and nothing is lost by it.",
+        (1, 600),
+        "Maximum time from the stop signal to the end of a process. Unfinished work is cut off "
+        "then; no accepted order is lost.",
     )
 
     # --- accepting ---
-    commit: CommitLimits = _section(CommitLimits)
-    api: ApiLimits = _section(ApiLimits)
+    commit: CommitLimits = section(CommitLimits)
+    api: ApiLimits = section(ApiLimits)
 
-    live_streams_max: int = _count(
-        64, 1, 10_000, "Pages that one API process keeps up to date; above it: 503."
+    live_streams_max: int = count(
+        64, (1, 10_000), "Maximum live-page streams per API process; above it: 503."
     )
 
     # --- reading ---
-    read_timeout_seconds: float = _seconds(
-        2, 0.1, 60, "Longest a read waits for the record; then: 503."
+    read_timeout_seconds: float = seconds(
+        2, (0.1, 60), "Maximum time that a read waits for PostgreSQL; then: 503."
     )
-    clean_ttl_seconds: int = _count(
-        86_400, 1, 31_536_000, "How long a persisted order stays in Redis. Dirty ones always stay."
+    clean_ttl_seconds: int = count(
+        86_400,
+        (1, 31_536_000),
+        "How long a persisted order stays in Redis. Dirty orders do not expire.",
     )
-    read_cache_orders: int = _count(
-        100_000, 0, 10_000_000, "Persisted orders kept in each API process's memory; 0: none."
+    read_cache_orders: int = count(
+        100_000, (0, 10_000_000), "Maximum persisted orders in each API process's memory. 0: none."
     )
-    read_cache_seconds: float = _seconds(
-        60, 0, 3_600, "How long they are kept there at most; one that is persisted never changes."
+    read_cache_seconds: float = seconds(
+        60,
+        (0, 3_600),
+        "Maximum time that an order stays in that memory; a persisted order never changes.",
     )
 
     # --- persisting ---
-    persist: PersisterLimits = _section(PersisterLimits)
-    sweep_age_seconds: float = _seconds(
-        10, 0.1, 3_600, "Age at which an order that is still dirty is persisted from the cache."
+    persist: PersisterLimits = section(PersisterLimits)
+    sweep_age_seconds: float = seconds(
+        10, (0.1, 3_600), "Age at which an order that is still dirty is persisted from the cache."
     )
-    sweep_interval_seconds: float = _seconds(2, 0.1, 600, "Time between two such sweeps.")
-    sweep_batch_orders: int = _count(
-        2_000, 1, 20_000, "About how many orders one sweep step takes."
+    sweep_interval_seconds: float = seconds(2, (0.1, 600), "Time between two sweeps.")
+    sweep_batch_orders: int = count(
+        2_000, (1, 20_000), "Approximate number of orders in one sweep step."
     )
-    warm_quiet_seconds: float = _seconds(
+    warm_quiet_seconds: float = seconds(
         60,
-        0.1,
-        3_600,
-        "Shortest time until a cold cache is warm again; an empty queue for a while longer than "
-        "`DELIVERY_HOLD_SECONDS_MAX` is needed as well.",
+        (0.1, 3_600),
+        "Minimum time until a cold cache is warm again. The queue must also be empty for a little "
+        "longer than `DELIVERY_HOLD_SECONDS_MAX`.",
     )
 
     # --- indexing ---
-    index: IndexerLimits = _section(IndexerLimits)
+    index: IndexerLimits = section(IndexerLimits)
 
     # --- auditing ---
-    audit_interval_seconds: float = _seconds(
+    audit_interval_seconds: float = seconds(
         3_600,
-        0,
-        31_536_000,
-        "Time from the end of one audit of all stores to the beginning of the next, in one worker "
-        "at a time; 0: none.",
+        (0, 31_536_000),
+        "Time between the end of one audit of all stores and the start of the next, in one worker "
+        "at a time. 0: none.",
     )
-    audit_orders_per_second: int = _count(
-        20_000, 1, 10_000_000, "Most orders and cache entries that it compares in a second."
+    audit_orders_per_second: int = count(
+        20_000,
+        (1, 10_000_000),
+        "Maximum orders and cache entries that an audit compares per second.",
     )
 
     # --- connections ---
-    postgres_pool_size: int = _count(8, 1, 500, "Most PostgreSQL connections of one process.")
-    postgres_connect_timeout_seconds: float = _seconds(3, 0.1, 60, "Longest one connect takes.")
-    postgres_statement_timeout_seconds: float = _seconds(
-        10, 0.1, 600, "Longest one statement takes (refresh and migrations have their own)."
+    postgres_pool_size: int = count(8, (1, 500), "Maximum PostgreSQL connections per process.")
+    postgres_connect_timeout_seconds: float = seconds(
+        3, (0.1, 60), "Maximum time to connect to PostgreSQL."
     )
-    redis_connect_timeout_seconds: float = _seconds(2, 0.1, 60, "Longest one connect takes.")
-    redis_command_timeout_seconds: float = _seconds(
-        2, 0.1, 60, "Longest wait for a reply before the connection counts as lost."
+    postgres_statement_timeout_seconds: float = seconds(
+        10,
+        (0.1, 600),
+        "Maximum time for one statement; refreshes and migrations have their own limits.",
     )
-    queue_connect_timeout_seconds: float = _seconds(
-        3, 0.1, 60, "Longest one connect to RabbitMQ takes."
+    redis_connect_timeout_seconds: float = seconds(
+        2, (0.1, 60), "Maximum time to connect to Redis."
     )
-    queue_publish_timeout_seconds: float = _seconds(
-        3, 0.1, 60, "Longest wait for RabbitMQ's confirm."
+    redis_command_timeout_seconds: float = seconds(
+        2, (0.1, 60), "Maximum wait for a reply; then the connection counts as lost."
     )
-    search_timeout_seconds: float = _seconds(2, 0.1, 60, "Longest one search takes; then: 503.")
+    queue_connect_timeout_seconds: float = seconds(
+        3, (0.1, 60), "Maximum time to connect to RabbitMQ."
+    )
+    queue_publish_timeout_seconds: float = seconds(
+        3, (0.1, 60), "Maximum wait for RabbitMQ's publisher confirm."
+    )
+    search_timeout_seconds: float = seconds(2, (0.1, 60), "Maximum time for one search; then: 503.")
 
     # --- HTTP ---
-    front: FrontSettings = _section(FrontSettings)
-    http: HttpLimits = _section(HttpLimits)
+    front: FrontSettings = section(FrontSettings)
+    http: HttpLimits = section(HttpLimits)
 
     api_keys_file: Path | None = dataclasses.field(default=None, compare=False)
     """Where `api_keys` come from, if that is a file."""
@@ -324,7 +337,7 @@ class Settings:
 
 
 class Described(NamedTuple):
-    """One setting, for people: never a secret in it."""
+    """One setting, for people; contains no secret."""
 
     name: str
     value: str

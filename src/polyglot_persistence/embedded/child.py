@@ -2,8 +2,8 @@
 
 The child inherits a lock (flock(2)) on a file beside its data, and so do all the processes that it
 forks. The lock is therefore free exactly when the last of them is gone, whatever was killed in
-which order; no process id has to be believed for that. The id in the file only tells whom to ask
-to stop; a child that is another user's inherits the file open for reading, and cannot change it.
+which order; this does not depend on a process id. The id in the file only names the process to
+stop first; a child that is another user's inherits the file open for reading, and cannot change it.
 
 Invariant: a child is started from the thread that runs the event loop: on Linux it gets its stop
 signal when that very thread ends (prctl(2), PR_SET_PDEATHSIG).
@@ -36,7 +36,7 @@ POLL_SECONDS = 0.02
 """Between two looks at what is expected within moments."""
 
 KILLED_GONE_SECONDS = 10.0
-"""How long a killed process may take to be gone; it may be waiting for a disk."""
+"""Maximum time for a killed process to end; it may be waiting for a disk."""
 
 FOLLOWERS_GONE_SECONDS = 1.0
 """How long processes may outlive the one that forked them before they are killed."""
@@ -123,7 +123,7 @@ class Child:
                     stdout=log,
                     stderr=log,
                     env=dict(environment),
-                    umask=0o077,  # orders are nobody else's business
+                    umask=0o077,  # orders are private
                     start_new_session=True,  # so that a Ctrl-C reaches the owner alone
                     pass_fds=[lock, *inherited],
                 )
@@ -251,7 +251,7 @@ class Child:
         return recorded if recorded and recorded in self._holders([recorded]) else None
 
     def _holders(self, pids: Sequence[int] | None = None) -> list[int]:
-        """Return those of the processes that hold the lock file open, as far as the system tells.
+        """Return those of the processes that hold the lock file open, as far as the system shows.
 
         Of all processes, if none are named. Never this process itself.
         """
@@ -282,7 +282,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _holds(pid: int, wanted: os.stat_result) -> bool:
-    """Whether the process has the file open; where nobody can tell, whether it is alive."""
+    """Whether the process has the file open; where that cannot be read, whether it is alive."""
     try:
         if not _PROCESSES.exists():
             os.kill(pid, 0)

@@ -2,7 +2,7 @@
 
 ```
     data_dir/cluster       the data, made whole as cluster.new and then renamed
-             password      of its superuser, mode 0600; made anew when it is missing
+             password      of its superuser, mode 0600; recreated when missing
              run           the socket's directory, or a link to it
              server.log  server.lock  owner.lock
 ```
@@ -63,7 +63,7 @@ _STATUS_LINE = 7
 """Of postmaster.pid, from 0 (`LOCK_FILE_LINE_PM_STATUS` in PostgreSQL's miscinit.h)."""
 
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
-"""PostgreSQL's manual, 54.7: answered before anybody has to say who they are."""
+"""PostgreSQL's manual, 54.7: answered before authentication."""
 
 _UNFINISHED = "cluster.new"
 _PASSWORD = "password"  # noqa: S105 -- a file's name
@@ -147,7 +147,7 @@ class EmbeddedPostgres(BundledServer):
         return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready"
 
     async def is_alive(self) -> bool:
-        """Whether it starts a backend for a new client, which says if it speaks TLS."""
+        """Whether it starts a backend for a new client; the answer is whether it speaks TLS."""
         if self._socket_dir is None:
             return False
         connecting = asyncio.open_unix_connection(self._socket_dir / f".s.PGSQL.{PORT}")
@@ -203,7 +203,7 @@ class EmbeddedPostgres(BundledServer):
 
     @contextlib.contextmanager
     def _password_for(self, initializer: Identity) -> Iterator[Path]:
-        """Lend a copy of the password, which initdb wants as a file that it can open itself."""
+        """Give a copy of the password in a file that initdb can open."""
         files = self._directory.files()
         files.write(_LENT, self._read_password())
         try:
@@ -226,12 +226,8 @@ class EmbeddedPostgres(BundledServer):
             stdin.seek(0)
             await self.child.run(
                 [
-                    *(
-                        install / "bin" / "postgres",
-                        "--single",
-                        "-D",
-                        self._directory.path / cluster,
-                    ),
+                    *(install / "bin" / "postgres", "--single"),
+                    *("-D", self._directory.path / cluster),
                     *("-c", "exit_on_error=on", "-c", "log_checkpoints=off", "template1"),
                 ],
                 bare_environment(),
@@ -272,7 +268,7 @@ def _quoted(directory: Path) -> str:
 
 
 def new_password() -> str:
-    """Return a password of URL-safe characters that nobody guesses."""
+    """Return a random password of URL-safe characters."""
     return secrets.token_urlsafe(24)
 
 

@@ -88,7 +88,7 @@ class BundledServer(abc.ABC):
     async def stop(self) -> None:
         """Stop the server and give the directory free; without effect if it was not started."""
         if not self._directory.locked:
-            return  # whatever is in there belongs to somebody else
+            return  # another process owns what is in there
         await self.child.stop()
         close_socket_directory(self._directory.files())
         self._directory.unlock()

@@ -7,7 +7,7 @@
   stop    API ── worker ── PostgreSQL ── Valkey, each after the end of the one before
 ```
 
-Invariant: only this process hears a Ctrl-C; its children have sessions of their own. When it is
+Invariant: only this process receives a Ctrl-C; its children have sessions of their own. When it is
 killed, the kernel asks them to stop (Linux), and the next start waits for them.
 """
 
@@ -49,7 +49,7 @@ READY_TIMEOUT_SECONDS = 60.0
 """From the start of the API until it is ready; the stores answer by then."""
 
 DEGRADED_SECONDS = 15.0
-"""How long a store may be missing before what is there counts as ready."""
+"""How long a store may be missing before the degraded system counts as ready."""
 
 SHUTDOWN_TIMEOUT_SECONDS = 20.0
 SHUTDOWN_MARGIN_SECONDS = 10.0
@@ -59,7 +59,7 @@ WATCH_SECONDS = 0.1
 """Between two looks at whether a service still runs."""
 
 Companion = Callable[[str], Coroutine[None, None, None]]
-"""What is given the URL of the ready system."""
+"""A coroutine that runs beside the ready system and gets its URL."""
 
 _log = telemetry.logger("up")
 
@@ -175,7 +175,7 @@ class _Deployment:
             await self._keys.keep()
 
     async def _start_record(self) -> None:
-        """Start PostgreSQL and bring schema and roles up to date, before anybody uses them."""
+        """Start PostgreSQL and bring schema and roles up to date before they are used."""
         await self._postgres.start()
         await migrate(
             self._files,
@@ -211,7 +211,7 @@ class _Deployment:
     async def _ready(self) -> bool:
         """Whether orders are accepted and persisted at once, and searches answered.
 
-        What is only degraded after a while is ready, too: it says itself what is missing.
+        A system that stays degraded is ready after a while; its health says what is missing.
         """
         host = _url_host(self._host)
         request = f"GET /health/ready HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
@@ -252,7 +252,7 @@ class _Deployment:
         }
 
     def _tell_operators(self, url: str) -> None:
-        """Say where the key is; on a terminal, also by a link that opens the page with it."""
+        """Log where the key is; on a terminal, also print a link that opens the page with it."""
         if not self._makes_key:
             return
         _log.info("operator_key", file=str(self._files.path / OPERATOR_KEY_FILE))
@@ -348,7 +348,7 @@ def _on_signals() -> asyncio.Event:
 
 
 def _refuse_taken_port(host: str, port: int) -> None:
-    """Raise `ConfigurationError` if nobody could listen there."""
+    """Raise `ConfigurationError` if the address cannot be listened on."""
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:

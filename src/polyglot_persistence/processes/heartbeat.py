@@ -1,7 +1,7 @@
 """Heartbeats: a child's event loop writes a byte a second to a pipe that its parent reads.
 
-A stopped process and a blocked event loop both fall silent; nothing else is needed to tell them
-from one that works. The same pipe carries `READY`, once, when the child does its work.
+Both a stopped process and a blocked event loop fall silent. The same pipe carries `READY`, once,
+when the child does its work.
 
 Invariant: neither side ever waits for the other.
 """

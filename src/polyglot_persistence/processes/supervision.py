@@ -21,11 +21,11 @@ RESTART_FORGIVEN_SECONDS = 30.0
 
 LOOK_SECONDS = 5.0
 SILENT_LOOKS_MAX = 6
-"""Half a minute. Nothing blocks an event loop or a server of ours for a second (the largest body
-takes about one), and whoever is asked meanwhile has given up long before."""
+"""Half a minute. The longest legitimate pause of an event loop is about a second (parsing the
+largest body), and clients of a silent process time out long before."""
 
 STARTING_LOOKS_MAX = 24
-"""Before its first sign of life a child loads its program, maybe from a slow disk."""
+"""Two minutes before the first sign of life: a child loads its program, maybe from a slow disk."""
 
 
 class Supervision:

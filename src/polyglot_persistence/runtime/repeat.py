@@ -21,8 +21,8 @@ LEAD_RETRY_SECONDS = 5.0
 ERRORS_TOLD_MAX = 5
 """Errors of one outage that are logged."""
 
-Step = Callable[[], Awaitable[bool]]
-"""One step; returns whether there is more to do at once."""
+Step = Callable[[], Awaitable[bool | None]]
+"""One step; returns True if there is more to do at once."""
 
 
 class Backoff:
@@ -89,7 +89,7 @@ async def repeat_as_leader(
     backoff = Backoff(stop, role)
     succeeded = LOOP_SUCCESS.labels(role)
 
-    async def counted() -> bool:
+    async def counted() -> bool | None:
         more = await step()
         succeeded.set_to_current_time()
         return more

@@ -88,7 +88,7 @@ class Indexer:
                 backoff.succeeded()
 
     def _tell(self) -> None:
-        """Let the events say how much waits, or that nothing more will come."""
+        """Set the events by how many orders wait, or all of them when stopping."""
         for event, orders in ((self._arrived, 1), (self._enough, GATHER_ORDERS)):
             if self._stopping or self._waiting_orders >= orders:
                 event.set()
@@ -96,7 +96,7 @@ class Indexer:
                 event.clear()
 
     async def _gather(self) -> None:
-        """Wait for enough orders, but not long."""
+        """Wait for enough orders, for at most `GATHER_SECONDS`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GATHER_SECONDS):
                 await self._enough.wait()
@@ -126,7 +126,7 @@ class Indexer:
             )
         except PolyglotError:
             # What an index that is slow cannot take in its time, it may take in two parts; given
-            # the whole again and again, it would be busy for ever with what nobody waits for.
+            # the whole again and again, it would only work on requests that have timed out.
             self._outbox_orders = max(self._outbox_orders // 2, 1)
             raise
         self._outbox_orders = min(self._outbox_orders * 2, self._limits.index_batch_orders)

@@ -71,7 +71,7 @@ class _RecordAwayError(Exception):
 
 
 class _StillWarmingError(Exception):
-    """Neither cache nor record could be told that a message came again."""
+    """Neither cache nor PostgreSQL could note that a message was redelivered."""
 
 
 def _is_suspect(delivery: Delivery) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from functools import partial
 
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.projections.rebuild import ROLE, RebuildFlow, Step
@@ -13,7 +14,7 @@ from polyglot_persistence.telemetry import LOOP_SUCCESS
 LOOP = "search_rebuild"
 
 FIRST_INDEX_SECONDS = 15.0
-"""The longest that the first orders of all wait for an index to be made."""
+"""Maximum time that the first orders of all wait for an index."""
 
 LOOK_SECONDS = 0.1
 """Between two looks at an index that this or another worker is making."""
@@ -51,12 +52,8 @@ async def rebuild_forever(
     *,
     interval_seconds: float,
 ) -> None:
-    """Look at the index again and again, and build it in one process at a time, until stopped."""
-
-    async def step() -> bool:
-        await _build_if_needed(flow, record, stop)
-        return False
-
+    """Build the index whenever that is needed, in one process at a time, until stopped."""
+    step = partial(_build_if_needed, flow, record, stop)
     with contextlib.suppress(_StoppedError):
         await repeat(LOOP, step, stop, interval_seconds=interval_seconds)
 
