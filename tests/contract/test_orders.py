@@ -1,4 +1,4 @@
-"""The contract of `Record.persist`: whole units, once, with rollup, outbox and dead letters."""
+"""The contract of `Orders.persist`: whole units, once, with rollup, outbox and dead letters."""
 
 import asyncio
 import random
