@@ -201,3 +201,15 @@ def test_the_newest_release_in_the_changelog_is_this_version() -> None:
     releases = re.findall(r"^## \[([\d.]+)\] - \d{4}-\d\d-\d\d$", changelog, re.MULTILINE)
     assert releases[0] == __version__
     assert releases == sorted(releases, key=lambda one: [*map(int, one.split("."))], reverse=True)
+
+
+def test_each_place_that_answers_a_question_exists() -> None:
+    """The table names a file and what to look for in it."""
+    table = ARCHITECTURE.partition("### Where is ...?")[2].partition("\n## ")[0]
+    named = re.findall(r"`([\w/]+\.(?:py|sql))` `(\w+)`", table)
+    assert len(named) >= 7
+    for path, name in named:
+        source = (ROOT / "src" / "polyglot_persistence" / path).read_text()
+        assert re.search(
+            rf"^ *(?:class|def|async def|-- name:) {name}\b|^ *{name}\b", source, re.MULTILINE
+        )
