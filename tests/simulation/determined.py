@@ -16,27 +16,27 @@ from tests.simulation.stores.search import SimulatedContents
 
 _PACKAGE = "polyglot_persistence"
 
-_RANDOM_IN = ("worker.repeat", "api.importing")
-_UUID_IN = ("flows.cold_cache",)
+_RANDOM_IN = ("runtime.repeat", "api.orders.importing")
+_UUID_IN = ("flows.reading.cold_cache",)
 
 REPUBLISH_SECONDS = 4.0
 
 SCALED = {
-    ("flows.cold_cache", "COMMIT_SECONDS_MAX"): 2.0,
-    ("flows.cold_cache", "END_WARMING_SECONDS_MAX"): 1.0,
-    ("flows.cold_cache", "TIDY_SECONDS_MAX"): 1.6,
-    ("flows.cold_cache", "EPOCH_SECONDS_MAX"): 3.0,
+    ("flows.reading.cold_cache", "COMMIT_SECONDS_MAX"): 2.0,
+    ("flows.reading.cold_cache", "END_WARMING_SECONDS_MAX"): 1.0,
+    ("flows.reading.cold_cache", "TIDY_SECONDS_MAX"): 1.6,
+    ("flows.reading.cold_cache", "EPOCH_SECONDS_MAX"): 3.0,
     ("worker.warmer", "LOOK_INTERVAL_SECONDS"): 0.4,
-    ("flows.group_commit", "COMMIT_SECONDS_MAX"): 2.0,
-    ("flows.group_commit", "REPUBLISH_SECONDS"): REPUBLISH_SECONDS,
-    ("flows.sweep", "STUCK_SECONDS"): 3.0,
-    ("worker.repeat", "LEAD_RETRY_SECONDS"): 2.0,
+    ("flows.intake.group_commit", "COMMIT_SECONDS_MAX"): 2.0,
+    ("flows.intake.group_commit", "REPUBLISH_SECONDS"): REPUBLISH_SECONDS,
+    ("flows.behind.sweep", "STUCK_SECONDS"): 3.0,
+    ("runtime.repeat", "LEAD_RETRY_SECONDS"): 2.0,
     ("worker.refresher", "LOOK_INTERVAL_SECONDS"): 3.0,
-    ("worker.repeat", "BACKOFF_LAST_SECONDS"): 1.0,
+    ("runtime.repeat", "BACKOFF_LAST_SECONDS"): 1.0,
     ("worker.persister", "NEWER_SCHEMA_PAUSE_SECONDS"): 0.5,
     ("worker.auditor", "ADD_UP_SECONDS"): 3.0,
-    ("flows.audit_search", "LOOK_SECONDS"): 0.3,
-    ("flows.rebuild", "OLD_INDEX_SECONDS"): 0.2,
+    ("flows.watch.audit_search", "LOOK_SECONDS"): 0.3,
+    ("flows.projections.rebuild", "OLD_INDEX_SECONDS"): 0.2,
     ("bootstrap.api", "WATCH_INTERVAL_SECONDS"): 1.0,
 }
 """Constants of modules: a run is some tens of simulated seconds."""

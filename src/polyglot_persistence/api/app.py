@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
 from typing import NamedTuple
 
 from starlette.routing import Route as FrameworkRoute
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
-from polyglot_persistence import tracing
+from polyglot_persistence import __version__, tracing
 from polyglot_persistence.api.dead_letters.handlers import DeadLetterRoutes
 from polyglot_persistence.api.openapi import describe
 from polyglot_persistence.api.orders.handlers import OrderRoutes
@@ -95,7 +94,7 @@ def build_app(
     letters = DeadLetterRoutes(
         flows.letters, clock, body_bytes_max=limits.order_body_bytes_max, stopping=stopping
     )
-    description = encode_json(describe(ROUTES, version("polyglot-persistence")))
+    description = encode_json(describe(ROUTES, __version__))
     owners = (
         orders,
         imports,

@@ -6,12 +6,11 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine
-from importlib.metadata import version
 from typing import Any
 
 import uvloop
 
-from polyglot_persistence import tracing
+from polyglot_persistence import __version__, tracing
 from polyglot_persistence.api.app import build_process_app
 from polyglot_persistence.api.protocol.front import Front
 from polyglot_persistence.api.protocol.limits import HttpLimits
@@ -57,7 +56,7 @@ def run(
     set_up_logging(settings.log_level, settings.log_format)
     if settings.otel_traces_exporter == "otlp":
         try:
-            tracing.start(service, version("polyglot-persistence"))
+            tracing.start(service, __version__)
         except ConfigurationError as error:  # the variable may be set for the whole machine
             _log.warning("no_traces", error=str(error))
 

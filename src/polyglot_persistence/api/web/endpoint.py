@@ -114,7 +114,7 @@ def _address(scope: Scope) -> str:
 
 
 class Endpoint:
-    """One path: its template and its handlers by method. HEAD is answered by GET's handler."""
+    """One path: its template and its handlers by method. The handler of GET answers HEAD."""
 
     def __init__(self, path: str, handlers: Mapping[str, Method], access: Access) -> None:
         self._path = path
