@@ -113,15 +113,16 @@ class TooManyRequestsError(PolyglotError):
 class UnavailableError(PolyglotError):
     """Refused: nothing was stored and nothing will be. `retry_after_seconds` is a hint.
 
-    The message is for logs and operators: it may name a store's address, or quote a driver. It ends
-    with `remedy`, what an operator can do, where that is known. A client reads `public`, if there
-    is one.
+    The message is for logs and operators: it may name a store's address, or quote a driver. It is
+    `reason`, and `remedy`, what an operator can do, if that is known. A client reads `public`, if
+    there is one.
     """
 
     def __init__(
         self, message: str, *, public: str = "", remedy: str = "", retry_after_seconds: int = 1
     ) -> None:
         super().__init__(f"{message}; {remedy}" if remedy else message)
+        self.reason = message
         self.public = public
         self.remedy = remedy
         self.retry_after_seconds = retry_after_seconds

@@ -15,6 +15,7 @@ import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, MutableMapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import accumulate
 from platform import python_version
 from typing import Any, Final, TextIO
@@ -81,7 +82,7 @@ class BatchHistogram(Collector):
         self._sum += sum(ordered)
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
-        """Return the histogram as it is now."""
+        """Return the current histogram."""
         bounds = [*map(str, self._bounds), "+Inf"]
         buckets = list(zip(bounds, accumulate(self._counts), strict=True))
         yield HistogramMetricFamily(
@@ -120,7 +121,7 @@ class RequestHistogram(Collector):
         cell[-1] += value
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
-        """Return the histogram as it is now."""
+        """Return the current histogram."""
         family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
         bounds = [*map(str, self._bounds), "+Inf"]
         for labels, cell in self._cells.items():
@@ -128,6 +129,11 @@ class RequestHistogram(Collector):
             family.add_metric(list(map(str, labels)), buckets, cell[-1])
         yield family
 
+
+_counter = partial(Counter, registry=REGISTRY)
+_gauge = partial(Gauge, registry=REGISTRY)
+_histogram = partial(Histogram, registry=REGISTRY)
+_batch_histogram = partial(BatchHistogram, registry=REGISTRY)
 
 BUILD = Info("polyglot_build", "Version of this program and of its Python.", registry=REGISTRY)
 BUILD.info({"version": __version__, "python": python_version()})
@@ -139,157 +145,102 @@ HTTP_REQUEST_SECONDS = RequestHistogram(
     buckets=_FAST,
     registry=REGISTRY,
 )
-ACCEPTED = Counter("polyglot_orders_accepted", "Orders acknowledged as durable.", registry=REGISTRY)
-ACCEPTED_ONE_COPY = Counter(
+ACCEPTED = _counter("polyglot_orders_accepted", "Orders acknowledged as durable.")
+ACCEPTED_ONE_COPY = _counter(
     "polyglot_orders_accepted_one_copy",
     "Orders acknowledged with one durable copy only, by the store that was missing.",
     ["missing"],
-    registry=REGISTRY,
 )
-REFUSED = Counter(
-    "polyglot_orders_refused", "Orders refused, by reason.", ["reason"], registry=REGISTRY
+REFUSED = _counter("polyglot_orders_refused", "Orders refused, by reason.", ["reason"])
+COMMIT_SECONDS = _histogram(
+    "polyglot_commit_duration_seconds", "Time of one group commit.", buckets=_FAST
 )
-COMMIT_SECONDS = Histogram(
-    "polyglot_commit_duration_seconds",
-    "Time of one group commit.",
-    buckets=_FAST,
-    registry=REGISTRY,
+COMMIT_ORDERS = _histogram("polyglot_commit_orders", "Orders in one group commit.", buckets=_SIZE)
+READS = _counter("polyglot_reads", "Orders read, by where they were found.", ["source"])
+BACKLOG_ORDERS = _gauge("polyglot_dirty_orders", "Orders not yet persisted.")
+BACKLOG_LIMIT_ORDERS = _gauge("polyglot_dirty_orders_limit", "DIRTY_ORDERS_MAX of this process.")
+WAITING_ORDERS = _gauge("polyglot_waiting_orders", "Orders that wait for a group commit.")
+BACKLOG_AGE_SECONDS = _gauge(
+    "polyglot_dirty_oldest_age_seconds", "Age of the oldest order not yet persisted."
 )
-COMMIT_ORDERS = Histogram(
-    "polyglot_commit_orders", "Orders in one group commit.", buckets=_SIZE, registry=REGISTRY
+QUEUE_MESSAGES = _gauge("polyglot_queue_messages", "Messages that no worker holds.")
+OUTBOX_ORDERS = _gauge("polyglot_outbox_orders", "Persisted orders not known to be searchable.")
+OUTBOX_AGE_SECONDS = _gauge("polyglot_outbox_oldest_age_seconds", "Age of the oldest outbox row.")
+PERSISTED = _counter("polyglot_orders_persisted", "Orders inserted into PostgreSQL.", ["source"])
+PERSIST_SECONDS = _histogram(
+    "polyglot_persist_duration_seconds", "Time of one persist transaction.", buckets=_FAST
 )
-READS = Counter(
-    "polyglot_reads", "Orders read, by where they were found.", ["source"], registry=REGISTRY
+PERSIST_ORDERS = _histogram(
+    "polyglot_persist_orders", "Orders in one persist batch.", buckets=_SIZE
 )
-BACKLOG_ORDERS = Gauge("polyglot_dirty_orders", "Orders not yet persisted.", registry=REGISTRY)
-BACKLOG_LIMIT_ORDERS = Gauge(
-    "polyglot_dirty_orders_limit", "DIRTY_ORDERS_MAX of this process.", registry=REGISTRY
-)
-WAITING_ORDERS = Gauge(
-    "polyglot_waiting_orders", "Orders that wait for a group commit.", registry=REGISTRY
-)
-BACKLOG_AGE_SECONDS = Gauge(
-    "polyglot_dirty_oldest_age_seconds",
-    "Age of the oldest order not yet persisted.",
-    registry=REGISTRY,
-)
-QUEUE_MESSAGES = Gauge(
-    "polyglot_queue_messages", "Messages that no worker holds.", registry=REGISTRY
-)
-OUTBOX_ORDERS = Gauge(
-    "polyglot_outbox_orders", "Persisted orders not known to be searchable.", registry=REGISTRY
-)
-OUTBOX_AGE_SECONDS = Gauge(
-    "polyglot_outbox_oldest_age_seconds", "Age of the oldest outbox row.", registry=REGISTRY
-)
-PERSISTED = Counter(
-    "polyglot_orders_persisted", "Orders inserted into PostgreSQL.", ["source"], registry=REGISTRY
-)
-PERSIST_SECONDS = Histogram(
-    "polyglot_persist_duration_seconds",
-    "Time of one persist transaction.",
-    buckets=_FAST,
-    registry=REGISTRY,
-)
-PERSIST_ORDERS = Histogram(
-    "polyglot_persist_orders", "Orders in one persist batch.", buckets=_SIZE, registry=REGISTRY
-)
-QUEUE_WAIT_SECONDS = Histogram(
+QUEUE_WAIT_SECONDS = _histogram(
     "polyglot_queue_wait_seconds",
     "From the acceptance of a message's oldest order to its delivery to a worker.",
     buckets=_LAG,
-    registry=REGISTRY,
 )
-PERSIST_LAG_SECONDS = BatchHistogram(
-    "polyglot_persist_lag_seconds", "From accepted to persisted.", buckets=_LAG, registry=REGISTRY
+PERSIST_LAG_SECONDS = _batch_histogram(
+    "polyglot_persist_lag_seconds", "From accepted to persisted.", buckets=_LAG
 )
-INDEXED = Counter("polyglot_orders_indexed", "Orders indexed for search.", registry=REGISTRY)
-INDEX_SECONDS = Histogram(
-    "polyglot_index_duration_seconds", "Time of one index batch.", buckets=_FAST, registry=REGISTRY
+INDEXED = _counter("polyglot_orders_indexed", "Orders indexed for search.")
+INDEX_SECONDS = _histogram(
+    "polyglot_index_duration_seconds", "Time of one index batch.", buckets=_FAST
 )
-INDEX_LAG_SECONDS = BatchHistogram(
-    "polyglot_index_lag_seconds", "From accepted to indexed.", buckets=_LAG, registry=REGISTRY
+INDEX_LAG_SECONDS = _batch_histogram(
+    "polyglot_index_lag_seconds", "From accepted to indexed.", buckets=_LAG
 )
-DEAD_LETTERED = Counter(
-    "polyglot_dead_letters", "Dead letters written, by stage.", ["stage"], registry=REGISTRY
-)
-DEAD_LETTERS_WAITING = Gauge(
+DEAD_LETTERED = _counter("polyglot_dead_letters", "Dead letters written, by stage.", ["stage"])
+DEAD_LETTERS_WAITING = _gauge(
     "polyglot_dead_letters_waiting",
-    "Dead letters that nobody has replayed or discarded; counted up to 10,000.",
-    registry=REGISTRY,
+    "Dead letters neither replayed nor discarded; counted up to 10,000.",
 )
-DEAD_LETTERS_HANDLED = Counter(
+DEAD_LETTERS_HANDLED = _counter(
     "polyglot_dead_letters_handled",
     "Dead letters that an operator replayed or discarded, by outcome.",
     ["outcome"],
-    registry=REGISTRY,
 )
-STORE_CALL_SECONDS = Histogram(
+STORE_CALL_SECONDS = _histogram(
     "polyglot_store_call_duration_seconds",
     "Time of a call to a store that succeeded, by the port's method.",
     ["store", "operation"],
     buckets=_STORE,
-    registry=REGISTRY,
 )
-STORE_ERRORS = Counter(
+STORE_ERRORS = _counter(
     "polyglot_store_errors",
     "Calls to a store that failed: certainly without effect, or with an unknown outcome.",
     ["store", "outcome"],
-    registry=REGISTRY,
 )
-RETRIES = Counter(
-    "polyglot_retries", "Pauses after a failure, before another attempt.", ["of"], registry=REGISTRY
-)
-LOOP_SUCCESS = Gauge(
+RETRIES = _counter("polyglot_retries", "Pauses after a failure, before another attempt.", ["of"])
+LOOP_SUCCESS = _gauge(
     "polyglot_loop_last_success_timestamp_seconds",
     "When a loop's step last succeeded; of a loop with one leader, in the process that leads.",
     ["loop"],
-    registry=REGISTRY,
 )
-DRIFT_FOUND = Counter(
-    "polyglot_audit_drift_found", "Where stores differed, by kind.", ["kind"], registry=REGISTRY
-)
-DRIFT_REPAIRED = Counter(
-    "polyglot_audit_drift_repaired", "Of these, repaired, by kind.", ["kind"], registry=REGISTRY
-)
-AUDITED = Counter(
-    "polyglot_audit_orders", "Orders that an audit compared over all stores.", registry=REGISTRY
-)
-AUDIT_SECONDS = Gauge(
-    "polyglot_audit_duration_seconds", "Time of the last audit of everything.", registry=REGISTRY
-)
-ORDERS_CONSISTENT = Counter(
+DRIFT_FOUND = _counter("polyglot_audit_drift_found", "Where stores differed, by kind.", ["kind"])
+DRIFT_REPAIRED = _counter("polyglot_audit_drift_repaired", "Of these, repaired, by kind.", ["kind"])
+AUDITED = _counter("polyglot_audit_orders", "Orders that an audit compared over all stores.")
+AUDIT_SECONDS = _gauge("polyglot_audit_duration_seconds", "Time of the last audit of everything.")
+ORDERS_CONSISTENT = _counter(
     "polyglot_orders_consistent",
     "Orders that were in every store within so many seconds of acceptance; inf: at all.",
     ["within"],
-    registry=REGISTRY,
 )
-FRESHNESS_NINES = Gauge(
+FRESHNESS_NINES = _gauge(
     "polyglot_freshness_nines",
     "Share of the last day's orders that were in every store in time: 2 is 99 %, 3 is 99.9 %.",
     ["within"],
-    registry=REGISTRY,
 )
-API_KEYS_FAULTS = Gauge(
+API_KEYS_FAULTS = _gauge(
     "polyglot_api_keys_file_faults",
     "Entries of API_KEYS_FILE that cannot be read, and so are no keys; 1 if the file cannot.",
-    registry=REGISTRY,
 )
-STORE_UP = Gauge(
-    "polyglot_store_up", "Whether a store answered when last asked.", ["store"], registry=REGISTRY
-)
-CACHE_COLD = Gauge(
-    "polyglot_cache_cold", "1 while the cache may miss accepted orders.", registry=REGISTRY
-)
-VIEW_AGE_SECONDS = Gauge(
-    "polyglot_sales_view_age_seconds", "Age of daily_sales_mv.", registry=REGISTRY
-)
-DB_QUERY_SECONDS = Histogram(
+STORE_UP = _gauge("polyglot_store_up", "Whether a store answered when last asked.", ["store"])
+CACHE_COLD = _gauge("polyglot_cache_cold", "1 while the cache may miss accepted orders.")
+VIEW_AGE_SECONDS = _gauge("polyglot_sales_view_age_seconds", "Age of daily_sales_mv.")
+DB_QUERY_SECONDS = _histogram(
     "db_query_duration_seconds",
     "Time of a database query.",
     ["operation"],
     buckets=(0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0),
-    registry=REGISTRY,
 )
 """The Go peer's name and buckets, kept so that its dashboards go on working."""
 
@@ -327,7 +278,7 @@ def logger(component: str) -> ComponentLogger:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; whatever a user wrote stays inside a JSON string, and is inert."""
+    """One JSON object per line; user input stays inside a JSON string, escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -335,7 +286,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TerminalFormatter(logging.Formatter):
-    """The same fields, for a person to read.
+    """The same fields as readable text.
 
     Lines of a traceback are indented, so that none of them can pass for a line of the log.
     """
@@ -361,7 +312,7 @@ _LIVE = re.compile(
 
 
 def _inert(text: str) -> str:
-    """Return a line that only shows on a terminal; what it would obey is written as in JSON."""
+    """Return the line with characters that control a terminal escaped as in JSON."""
     return _LIVE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -400,9 +351,9 @@ def set_up_logging(level: str, form: str, stream: TextIO | None = None) -> None:
 
 
 def drop_stdout() -> None:
-    """Let go of a standard output that cannot be written to: a full disk, a reader that has gone.
+    """Redirect an unwritable standard output (full disk, closed pipe) to the null device.
 
-    What is left to be written would be tried once more when the interpreter ends.
+    Otherwise the interpreter would try to flush it again when it ends.
     """
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())

@@ -172,4 +172,4 @@ async def test_ping_warns_of_a_log_that_is_not_fsynced(engine: Elasticsearch) ->
         index=engine.alias, settings={"index.translog.durability": "async"}
     )
     (warning,) = (await index.ping()).warnings
-    assert "durability is async" in warning
+    assert "durability is async" in warning.detail

@@ -8,6 +8,7 @@ import contextlib
 import random
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -17,10 +18,10 @@ from polyglot_persistence.api.app import build_app
 from polyglot_persistence.api.protocol import fast_lane, server
 from polyglot_persistence.api.protocol.connection import Connection
 from polyglot_persistence.api.protocol.hot import HotRoutes
-from polyglot_persistence.api.protocol.limits import HttpLimits
 from polyglot_persistence.api.web.access import Access
 from polyglot_persistence.api.web.rate_limits import RateLimits
 from polyglot_persistence.api.web.replies import Headers
+from polyglot_persistence.config.http import HttpLimits
 from polyglot_persistence.domain.access import ApiKey, Rate, digest_of, parse_scopes
 from polyglot_persistence.errors import NotFoundError, UnavailableError, UnknownOutcomeError
 from polyglot_persistence.flows.reading.read import Read
@@ -420,7 +421,7 @@ async def test_a_stop_answers_what_only_the_kernel_has_taken(
 
 async def test_an_idle_connection_is_closed_after_a_hot_answer() -> None:
     """However many answers came before, whoever asks nothing more is let go."""
-    async with two_servers(lambda: OPEN, HTTP_LIMITS._replace(idle_seconds_max=0.05)) as both:
+    async with two_servers(lambda: OPEN, replace(HTTP_LIMITS, idle_seconds_max=0.05)) as both:
         for one in both:
             one.flows.remembered = b"{}"
             reader, writer = await one.connect()
@@ -435,7 +436,7 @@ async def test_an_idle_connection_is_closed_after_a_hot_answer() -> None:
 async def test_a_connection_in_use_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that takes longer than an idle connection may wait is answered all the same."""
     monkeypatch.setattr(server, "SWEEP_SECONDS", 0.01)
-    limits = HTTP_LIMITS._replace(idle_seconds_max=0.05, head_seconds_max=0.05)
+    limits = replace(HTTP_LIMITS, idle_seconds_max=0.05, head_seconds_max=0.05)
     async with two_servers(lambda: OPEN, limits) as both:
         for one in both:
             one.flows.remembered = b"{}"

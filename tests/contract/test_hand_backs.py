@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from polyglot_persistence.adapters.clock import SystemClock
 from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
+from polyglot_persistence.config.limits import PersisterLimits
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import UnavailableError
@@ -20,7 +21,7 @@ from polyglot_persistence.flows.behind.persist import PersistFlow
 from polyglot_persistence.flows.behind.sweep import QueueProgress
 from polyglot_persistence.ports.orders import OrderStore, Persisted
 from polyglot_persistence.ports.queue import Consumer, Queue
-from polyglot_persistence.worker.persister import Persister, PersisterLimits
+from polyglot_persistence.worker.persister import Persister
 from tests.support.addresses import BUNDLED_POSTGRES
 from tests.support.eventually import eventually
 from tests.support.orders import accepted, message
@@ -99,7 +100,7 @@ async def test_what_an_outage_handed_back_is_persisted_in_batches(
         offer=lambda _: None,
         progress=QueueProgress(),
         clock=clock,
-        limits=PersisterLimits(1_000, 1_000, hold_seconds=1.0),
+        limits=PersisterLimits(1_000, 1_000, delivery_hold_seconds_max=1.0),
     )
 
     async def handed_back() -> None:

@@ -19,7 +19,8 @@ from polyglot_persistence.adapters.postgres.store import PostgresOrderStore
 from polyglot_persistence.adapters.redis.cache import RedisCache
 from polyglot_persistence.adapters.redis.client import RedisClient
 from polyglot_persistence.adapters.valkey_streams.queue import ValkeyStreamsQueue
-from polyglot_persistence.api.app import ApiLimits, Flows, build_app
+from polyglot_persistence.api.app import Flows, build_app
+from polyglot_persistence.config.limits import ApiLimits, CommitLimits
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
@@ -27,7 +28,7 @@ from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.flows.behind.dead_letters import DeadLetterFlow
 from polyglot_persistence.flows.behind.persist import PersistFlow
 from polyglot_persistence.flows.intake.accept import AcceptFlow
-from polyglot_persistence.flows.intake.group_commit import CommitLimits, GroupCommit
+from polyglot_persistence.flows.intake.group_commit import GroupCommit
 from polyglot_persistence.flows.projections.sales import SalesFlow
 from polyglot_persistence.flows.projections.search import SearchFlow
 from polyglot_persistence.flows.reading.cold_cache import ColdMark, found_epoch

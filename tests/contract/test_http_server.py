@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,12 +17,12 @@ from starlette.requests import Request
 
 from polyglot_persistence.api.protocol import server
 from polyglot_persistence.api.protocol.connection import Connection
-from polyglot_persistence.api.protocol.limits import HttpLimits
 from polyglot_persistence.api.web.access import Access
 from polyglot_persistence.api.web.bodies import BodyReader
 from polyglot_persistence.api.web.endpoint import Endpoint, Method
 from polyglot_persistence.api.web.replies import Reply, json_reply
 from polyglot_persistence.api.web.request_headers import check_json
+from polyglot_persistence.config.http import HttpLimits
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.errors import ConfigurationError
 from tests.support.http_limits import HTTP_LIMITS
@@ -141,9 +142,9 @@ async def serving() -> AsyncIterator[Serving]:
 
 
 @contextlib.asynccontextmanager
-async def a_server(**limits: float) -> AsyncIterator[Serving]:
+async def a_server(**limits: Any) -> AsyncIterator[Serving]:
     """Give a server with some limits of its own."""
-    serving = Serving(HTTP_LIMITS._replace(**limits))  # type: ignore[arg-type]
+    serving = Serving(replace(HTTP_LIMITS, **limits))
     async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         tasks.create_task(serving.run())
         await serving.ready.wait()

@@ -133,4 +133,4 @@ async def test_a_ping_warns_of_what_only_the_server_can_set(
             pool_on(server.dsn) as pool,
         ):
             warnings = (await PostgresOrderStore(pool).ping()).warnings
-    assert [warning.split()[0] for warning in warnings] == ["fsync", "full_page_writes"]
+    assert [warning.detail.split()[0] for warning in warnings] == ["fsync", "full_page_writes"]

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
@@ -11,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from polyglot_persistence.adapters.clock import SystemClock
+from polyglot_persistence.config import load
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.domain.search.terms import parse_query
 from polyglot_persistence.errors import UnavailableError
@@ -21,7 +23,6 @@ from polyglot_persistence.flows.projections.rebuild import (
     OLD_INDEX_SECONDS,
     Phase,
     RebuildFlow,
-    RebuildLimits,
     Step,
     VerificationError,
 )
@@ -58,7 +59,9 @@ class System:
     ) -> tuple[RebuildFlow, RebuildTarget]:
         """Return the flow of a new process."""
         target = self.engine.target()
-        limits = RebuildLimits(batch, rate)
+        limits = replace(
+            load({}).index, index_batch_orders=batch, search_rebuild_orders_per_second=int(rate)
+        )
         return RebuildFlow(self.record, target, self.store, clock, limits), target
 
     def first_index(self) -> FirstIndex:

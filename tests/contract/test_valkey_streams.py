@@ -128,7 +128,7 @@ async def test_a_server_that_does_not_fsync_is_warned_of(
     """The reply to a publish is a confirm only with `appendfsync always`."""
     assert (await queue.ping()).warnings == ()
     await client.execute("CONFIG", "SET", "appendfsync", "everysec")
-    assert "appendfsync" in (await queue.ping()).warnings[0]
+    assert "appendfsync" in (await queue.ping()).warnings[0].remedy
 
 
 @pytest.mark.parametrize("number", ["9" * 5_000, "9" * 18, "1e9", "-1", ""])

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from starlette.types import ASGIApp
@@ -129,7 +130,7 @@ async def served(
                     front=front,
                 ),
                 listener,
-                limits=HTTP_LIMITS._replace(**limits),
+                limits=replace(HTTP_LIMITS, **limits),
                 shutdown=shutdown,
                 graceful_seconds=5,
                 on_ready=ready.set,

@@ -21,8 +21,8 @@ from polyglot_persistence.api.protocol.connection import Connection
 from polyglot_persistence.api.protocol.fast_lane import fast_lane
 from polyglot_persistence.api.protocol.hot import HotRoutes
 from polyglot_persistence.api.protocol.in_flight import Shared
-from polyglot_persistence.api.protocol.limits import HttpLimits
 from polyglot_persistence.api.web.access import Access
+from polyglot_persistence.config.http import HttpLimits
 from polyglot_persistence.flows.intake.accept import Acceptance, ImportLine, LineOutcome
 from tests.support.scripted import FakeClock
 from tests.support.stub_flows import ID, LIMITS, StubFlows

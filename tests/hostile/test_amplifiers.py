@@ -6,6 +6,7 @@ import gc
 import time
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from starlette.requests import Request
@@ -18,7 +19,7 @@ from polyglot_persistence.api.protocol.head_reader import HeadReader
 from polyglot_persistence.api.protocol.heads import BadHeadError, read_head
 from polyglot_persistence.api.protocol.held_writes import HeldTransport
 from polyglot_persistence.api.web.queries import check_query
-from polyglot_persistence.bootstrap.front import front_of
+from polyglot_persistence.bootstrap.boundary import front_of
 from polyglot_persistence.config import load
 from polyglot_persistence.errors import (
     ForbiddenError,
@@ -49,7 +50,7 @@ CHUNKED = (
 
 @pytest.fixture(autouse=True)
 def _bodies_of_a_megabyte(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boundary, "LIMITS", LIMITS._replace(body_bytes_max=2**20))
+    monkeypatch.setattr(boundary, "LIMITS", replace(LIMITS, body_bytes_max=2**20))
 
 
 def _seconds(data: bytes) -> float:

@@ -8,7 +8,7 @@ import pytest
 from polyglot_persistence.api.protocol.front import Front
 from polyglot_persistence.api.web.access import Access
 from polyglot_persistence.api.web.rate_limits import RateLimits
-from polyglot_persistence.bootstrap.front import front_of
+from polyglot_persistence.bootstrap.boundary import front_of
 from polyglot_persistence.config import load
 from polyglot_persistence.domain.access import Rate
 from tests.hostile.boundary import served

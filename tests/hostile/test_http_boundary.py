@@ -348,7 +348,7 @@ def test_the_bound_on_connections_is_within_what_may_be_opened(
     """The soft limit is raised to the hard one, and 8 of a pool and 96 more are left."""
     code = (
         f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
-        "from polyglot_persistence.bootstrap.http_limits import http_limits\n"
+        "from polyglot_persistence.bootstrap.boundary import http_limits\n"
         "from polyglot_persistence.config import load\n"
         "from polyglot_persistence.telemetry import set_up_logging\n"
         "set_up_logging('info', 'json')\n"

@@ -16,7 +16,7 @@ from tests.simulation.stores.search import SimulatedContents
 
 _PACKAGE = "polyglot_persistence"
 
-_RANDOM_IN = ("runtime.repeat", "api.orders.importing")
+_RANDOM_IN = ("runtime.pauses",)
 _UUID_IN = ("flows.reading.cold_cache",)
 
 REPUBLISH_SECONDS = 4.0

@@ -54,7 +54,7 @@ REVERTED: Sequence[Bug] = (
     Bug(
         "deliveries are held for as long as persisting takes",
         "worker.persister",
-        "deadline = _Deadline(held_since + self._limits.hold_seconds, stop)",
+        "deadline = _Deadline(held_since + self._limits.delivery_hold_seconds_max, stop)",
         "deadline = _Deadline(held_since + 3_600.0, stop)",
     ),
     Bug(

@@ -19,6 +19,7 @@ from polyglot_persistence.bootstrap.process import watch_stores
 from polyglot_persistence.bootstrap.stores import Stores
 from polyglot_persistence.bootstrap.worker import work_on
 from polyglot_persistence.config import Settings, load
+from polyglot_persistence.config.limits import CommitLimits
 from tests.simulation.loop import Execution, SimulatedLoop
 from tests.support import keys
 
@@ -67,10 +68,9 @@ def settings(dirty_orders_max: int) -> Settings:
     """Return the settings of every process: scaled down, some below what `load` permits."""
     return dataclasses.replace(
         load(_ENVIRONMENT),
-        commit_orders_max=COMMIT_ORDERS_MAX,
-        waiting_orders_max=WAITING_ORDERS_MAX,
-        dirty_orders_max=dirty_orders_max,
-        queue_messages_max=QUEUE_MESSAGES_MAX,
+        commit=CommitLimits(
+            COMMIT_ORDERS_MAX, WAITING_ORDERS_MAX, dirty_orders_max, QUEUE_MESSAGES_MAX
+        ),
     )
 
 

@@ -18,7 +18,7 @@ class InstalledRedis(EmbeddedValkey):
         self._socket = open_socket_directory(files, SOCKET_NAME, SAME) / SOCKET_NAME
         configuration = files.path / "redis.conf"
         configuration.write_text(self._configuration(files.path / DATA, self._socket))
-        await self._child.start([_binary(), configuration], bare_environment())
+        await self.child.start([_binary(), configuration], bare_environment())
 
 
 def _binary() -> Path:

@@ -35,7 +35,7 @@ class ReplicatedPostgres(EmbeddedPostgres):
         if self._primary is not None and files.make(CLUSTER):
             hand_over(files, CLUSTER, identity.uid, identity.gid)
             copy = (install / "bin" / "pg_basebackup", "-D", self._cluster, "-d", self._primary.dsn)
-            await self._child.run(
+            await self.child.run(
                 [*copy, "-R", "-X", "stream", "-c", "fast"],
                 bare_environment(),
                 timeout_seconds=COPY_SECONDS,

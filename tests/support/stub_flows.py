@@ -7,8 +7,9 @@ from decimal import Decimal
 from typing import Any, cast
 from uuid import UUID
 
-from polyglot_persistence.api.app import ApiLimits, Flows
+from polyglot_persistence.api.app import Flows
 from polyglot_persistence.api.web.access import Access
+from polyglot_persistence.config.limits import ApiLimits
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.domain.order import derived_id, new_id
 from polyglot_persistence.domain.search.matching import spans_of

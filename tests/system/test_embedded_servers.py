@@ -123,7 +123,7 @@ async def test_a_killed_server_starts_again_at_the_same_address(
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
     await eventually(lambda: not server.running)
-    assert "SIGKILL" in server.exit_text()
+    assert "SIGKILL" in server.child.exit_text()
     await server.start()
     assert kind.address(server) == address
     assert await kind.marked(server)

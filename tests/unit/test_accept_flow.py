@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from polyglot_persistence.config.limits import CommitLimits
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetter, DeadLetterRow, Stage
 from polyglot_persistence.domain.entry import EntryState
@@ -21,7 +22,7 @@ from polyglot_persistence.domain.order import (
 )
 from polyglot_persistence.errors import ConflictError, InvalidError, UnavailableError
 from polyglot_persistence.flows.intake.accept import AcceptFlow, ImportLine
-from polyglot_persistence.flows.intake.group_commit import CommitLimits, GroupCommit
+from polyglot_persistence.flows.intake.group_commit import GroupCommit
 from polyglot_persistence.flows.reading.cold_cache import ColdMark
 from polyglot_persistence.flows.reading.read import ReadFlow
 from polyglot_persistence.flows.reading.recent import RecentOrders

@@ -9,7 +9,7 @@ import pytest
 from polyglot_persistence.api.app import build_app
 from polyglot_persistence.api.routes import ROUTES, Route
 from polyglot_persistence.api.service.pages import PARTS
-from polyglot_persistence.bootstrap.front import front_of
+from polyglot_persistence.bootstrap.boundary import front_of
 from polyglot_persistence.config import load
 from polyglot_persistence.domain.access import Scope
 from tests.support.scripted import FakeClock

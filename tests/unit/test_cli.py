@@ -217,14 +217,14 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_processs_exit_code_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `run_api` says is what the shell hears."""
-    monkeypatch.setattr(bootstrap, "run_api", lambda _: 3)
+    monkeypatch.setattr(bootstrap, "run_api", lambda *_: 3)
     assert CliRunner().invoke(app, ["api"]).exit_code == 3
 
 
 def test_other_errors_of_ours_are_1(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line, whatever the command."""
 
-    def refuse(_: object) -> int:
+    def refuse(*_: object) -> int:
         raise UnavailableError("the store is away")
 
     monkeypatch.setattr(bootstrap, "run_api", refuse)

@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from polyglot_persistence import telemetry
-from polyglot_persistence.bootstrap import dead_letters as stores
+from polyglot_persistence.bootstrap import operating
 from polyglot_persistence.cli import dead_letters as module
 from polyglot_persistence.cli.app import app
 from polyglot_persistence.domain.dead_letter import (
@@ -104,10 +105,10 @@ def flow(monkeypatch: pytest.MonkeyPatch) -> Flow:
     flow = Flow()
 
     @asynccontextmanager
-    async def opened(_settings: object) -> AsyncIterator[Flow]:
-        yield flow
+    async def opened(_settings: object) -> AsyncIterator[SimpleNamespace]:
+        yield SimpleNamespace(dead_letters=flow)
 
-    monkeypatch.setattr(stores, "opened", opened)
+    monkeypatch.setattr(operating, "opened", opened)
     monkeypatch.setattr(telemetry, "set_up_logging", lambda *_: None)
     return flow
 

@@ -387,7 +387,7 @@ def test_redis_is_durable_and_holds_the_dirty_watermark() -> None:
     assert options["--no-appendfsync-on-rewrite"] == "no"
     assert options["--maxmemory-policy"] == "volatile-ttl"
     memory = in_bytes(options["--maxmemory"])
-    assert memory > load({}).dirty_orders_max * 1024  # as the setting says
+    assert memory > load({}).commit.dirty_orders_max * 1024  # as the setting says
     assert in_bytes(SERVICES["redis"]["mem_limit"]) > 2 * memory
 
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from polyglot_persistence.config import Settings, load
 from polyglot_persistence.config.addresses import mask, postgres_url
-from polyglot_persistence.config.http import HttpSettings
 from polyglot_persistence.domain.schedule import Schedule
 from polyglot_persistence.errors import ConfigurationError
 
@@ -337,10 +336,17 @@ def test_limits_that_contradict_each_other_are_refused(
 
 
 def test_every_setting_is_described_in_order() -> None:
-    """One row for each field, with what it means and may be; those of HTTP are the last."""
-    fields = [f.name.upper() for f in dataclasses.fields(Settings) if "spec" in f.metadata]
-    of_http = {field.name.upper() for field in dataclasses.fields(HttpSettings)}
-    fields.sort(key=of_http.__contains__)
+    """One row for each field of each section, with what it means and may be."""
+
+    def fields_of(section: type[Any]) -> list[str]:
+        names: list[str] = []
+        for field in dataclasses.fields(section):
+            if "spec" in field.metadata:
+                names.append(getattr(section, "PREFIX", "") + field.name.upper())
+            names += fields_of(field.metadata["section"]) if "section" in field.metadata else []
+        return names
+
+    fields = fields_of(Settings)
     described = load({"API_PORT": "81"}).describe()
     assert fields == [d.name for d in described]
     assert all(d.doc.endswith(".") and d.allowed and d.default for d in described)

@@ -10,7 +10,7 @@ import pytest
 from polyglot_persistence.api.app import build_app
 from polyglot_persistence.api.protocol.front import Front
 from polyglot_persistence.api.protocol.heads import BadHeadError
-from polyglot_persistence.bootstrap.front import front_of
+from polyglot_persistence.bootstrap.boundary import front_of
 from polyglot_persistence.config import load
 from polyglot_persistence.domain.origin import Origin, parse_origin
 from polyglot_persistence.errors import ConfigurationError, ForbiddenError, MisdirectedError

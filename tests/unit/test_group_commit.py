@@ -8,11 +8,12 @@ from typing import Any, cast
 
 import pytest
 
+from polyglot_persistence.config.limits import CommitLimits
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import PolyglotError, UnavailableError, UnknownOutcomeError
-from polyglot_persistence.flows.intake.group_commit import CommitLimits, GroupCommit
+from polyglot_persistence.flows.intake.group_commit import GroupCommit
 from polyglot_persistence.flows.reading.cold_cache import COMMIT_SECONDS_MAX, ColdMark
 from polyglot_persistence.ports.cache import PreparedOrder, Settled, Unit
 from polyglot_persistence.runtime.breaker import Breaker

@@ -11,7 +11,7 @@ from polyglot_persistence.domain.access import ApiKey, Scope, digest_of
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.flows.watch import health
 from polyglot_persistence.flows.watch.health import Health, HealthFlow, SharedHealth, StoreHealth
-from polyglot_persistence.ports.state import StoreState
+from polyglot_persistence.ports.state import StoreState, StoreWarning
 from tests.support.eventually import eventually
 from tests.support.scripted import FakeClock
 from tests.support.stub_flows import LIMITS, StubFlows
@@ -95,7 +95,7 @@ async def ready(state: Health, address: str, headers: dict[str, str]) -> httpx2.
 async def test_readiness_tells_operators_each_stores_state(accepting: bool) -> None:
     """200 while orders can be accepted, also degraded; else 503."""
     stores = {
-        "cache": StoreHealth(StoreState("Valkey 9", ("set appendonly yes",)), None),
+        "cache": StoreHealth(StoreState("Valkey 9", (StoreWarning("set appendonly yes"),))),
         "search": StoreHealth(None, "10.0.0.7:9200 refused user u"),
     }
     state = Health(stores, accepting, "degraded: search away")
@@ -136,7 +136,7 @@ async def test_readiness_tells_strangers_the_mode_only(
     accepting: bool, address: str, headers: dict[str, str]
 ) -> None:
     """With the same status, for load balancers."""
-    stores = {"cache": StoreHealth(StoreState("Valkey 9", ("set appendonly yes",)), None)}
+    stores = {"cache": StoreHealth(StoreState("Valkey 9", (StoreWarning("set appendonly yes"),)))}
     state = Health(stores, accepting, "degraded: search away")
     answer = await ready(state, address, headers)
     assert answer.status_code == (200 if accepting else 503)

@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
+from polyglot_persistence.config import load
+from polyglot_persistence.config.limits import IndexerLimits
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.flows.behind.persist import ToIndex
-from polyglot_persistence.worker.indexer import GATHER_ORDERS, Indexer, IndexerLimits
+from polyglot_persistence.worker.indexer import GATHER_ORDERS, Indexer
 
 
 class IndexFlowStand:
@@ -41,10 +44,18 @@ def to_index(outbox_id: int, size: int) -> ToIndex:
     return ToIndex(outbox_id, cast("Any", [None] * size))
 
 
+def limits(batch_orders: int, waiting_orders_max: int) -> IndexerLimits:
+    return replace(
+        load({}).index,
+        index_batch_orders=batch_orders,
+        index_waiting_orders_max=waiting_orders_max,
+    )
+
+
 async def test_what_waits_is_indexed_before_the_indexer_ends() -> None:
     """Stop means: no more is offered."""
     flow, stop = IndexFlowStand(), asyncio.Event()
-    indexer = Indexer(cast("Any", flow), IndexerLimits(10, 100, 10, 10))
+    indexer = Indexer(cast("Any", flow), limits(10, 100))
     indexer.offer([to_index(number, 6) for number in range(5)])
     stop.set()
     await indexer.run(stop)
@@ -54,7 +65,7 @@ async def test_what_waits_is_indexed_before_the_indexer_ends() -> None:
 async def test_what_finds_no_room_is_left_to_the_outbox() -> None:
     """Memory is bounded; nothing else is lost by it."""
     flow, stop = IndexFlowStand(), asyncio.Event()
-    indexer = Indexer(cast("Any", flow), IndexerLimits(10, 10, 10, 10))
+    indexer = Indexer(cast("Any", flow), limits(10, 10))
     indexer.offer([to_index(1, 6), to_index(2, 6), to_index(3, 4)])
     stop.set()
     await indexer.run(stop)
@@ -64,7 +75,7 @@ async def test_what_finds_no_room_is_left_to_the_outbox() -> None:
 async def test_orders_that_come_shortly_after_each_other_are_indexed_together() -> None:
     """Few wait a moment for others; as many as a bulk takes wait for nobody."""
     flow, stop = IndexFlowStand(), asyncio.Event()
-    indexer = Indexer(cast("Any", flow), IndexerLimits(GATHER_ORDERS, 10_000, 10, 10))
+    indexer = Indexer(cast("Any", flow), limits(GATHER_ORDERS, 10_000))
     running = asyncio.create_task(indexer.run(stop))
     indexer.offer([to_index(1, 1)])
     await asyncio.sleep(0)  # lets the indexer see the first alone
@@ -84,7 +95,7 @@ async def test_an_outage_empties_the_memory() -> None:
     """The outbox survives it, and memory need not hold it for hours."""
     flow, stop = IndexFlowStand(), asyncio.Event()
     flow.failing = True
-    indexer = Indexer(cast("Any", flow), IndexerLimits(1, 100, 10, 10))
+    indexer = Indexer(cast("Any", flow), limits(1, 100))
     indexer.offer([to_index(1, 1), to_index(2, 1), to_index(3, 1)])
     running = asyncio.create_task(indexer.run(stop))
     await flow.called.wait()
@@ -97,7 +108,7 @@ async def test_an_outage_empties_the_memory() -> None:
 async def test_what_is_too_much_for_the_index_comes_in_smaller_parts() -> None:
     """Each failure halves what is taken from the outbox at once, each success doubles it again."""
     flow = IndexFlowStand()
-    indexer = Indexer(cast("Any", flow), IndexerLimits(5, 100, 10, 10))
+    indexer = Indexer(cast("Any", flow), limits(5, 100))
     for failing in (True, True, True, False, False, False, False):
         flow.failing = failing
         with contextlib.suppress(UnavailableError):

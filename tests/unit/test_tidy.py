@@ -4,6 +4,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ SLEEPS = {
     "tests/support/elasticsearch_stub.py": "a server that takes a moment, so that requests meet",
     "tests/contract/test_http_server.py": "clients that send slowly",
     "tests/contract/test_redis_connection.py": "a process that does not get to its event loop",
+    "tests/system/test_hanging_children.py": "a machine that stands still for a while",
     "tests/fault/failing.py": "calls that are late",
     "tests/simulation/processes.py": "a loop whose time is simulated",
     "tests/simulation/test_loop.py": "a loop whose time is simulated",
@@ -167,9 +169,9 @@ def test_every_setting_is_documented(name: str) -> None:
 def test_every_setting_is_used() -> None:
     """One that nothing reads would be a promise without effect."""
     code = "".join(p.read_text() for p in _modules("src") if p.parent.name != "config")
-    read = set(re.findall(r"settings\.([a-z_]+)", code))
+    read = set(re.findall(r"\.([a-z_]+)", code))
     properties = {"anonymous_scopes": "scopes_without_key"}
-    names = [setting.name.lower() for setting in load({}).describe()]
+    names = [setting.name.lower().removeprefix("http_") for setting in load({}).describe()]
     assert [name for name in names if properties.get(name, name) not in read] == []
 
 
@@ -199,6 +201,54 @@ def test_every_dependency_is_pinned() -> None:
         assert base | extras[extra] <= _pins(extra).keys(), extra
     assert base <= _pins("base").keys()
     assert {_name(r) for r in project["build-system"]["requires"]} <= _pins("build").keys()
+
+
+def test_every_dependency_of_the_product_is_imported() -> None:
+    """One that nothing imports only takes room and has faults of its own to be mended."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = (project["optional-dependencies"][name] for name in ("servers", "datasets", "traces"))
+    required = {_name(one) for part in (project["dependencies"], *extras) for one in part}
+    modules = {module for path in _modules("src") for module in _imported(path)}
+    imported = {
+        _name(distribution)
+        for module, distributions in packages_distributions().items()
+        if module in modules
+        for distribution in distributions
+    }
+    assert required - imported == {"tzdata"}  # the data of `zoneinfo`
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """Yield the top-level packages that a module imports, or looks for to run their programs."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("find_spec"):
+            yield ast.literal_eval(node.args[0])
+
+
+# The settings are read by `config`, by way of `cli.command`. The others prepare or inherit the
+# environment of processes that they start, or ask what only the shell knows.
+READS_ENVIRONMENT = {
+    "cli/command.py": "gives it to `load`, and heeds NO_COLOR",
+    "cli/app.py": "changes it for this process and those that it starts",
+    "cli/demonstration/demo.py": "whether there is a display",
+    "embedded/server.py": "the little that bundled servers inherit",
+    "embedded/supervisor.py": "what API and worker inherit",
+}
+
+
+def test_nothing_else_reads_the_environment() -> None:
+    """A setting that is read elsewhere would be neither checked nor documented."""
+    package = ROOT / "src" / "polyglot_persistence"
+    reading = {
+        str(path.relative_to(package))
+        for path in _modules("src")
+        if re.search(r"\bos\.(environ|getenv)\b|import (environ|getenv)\b", path.read_text())
+    }
+    assert reading == READS_ENVIRONMENT.keys()
 
 
 def test_profiles_agree() -> None:

@@ -29,20 +29,21 @@ from polyglot_persistence.adapters.tantivy.index import TantivyIndex
 from polyglot_persistence.adapters.valkey_streams.queue import ValkeyStreamsQueue
 from polyglot_persistence.api.app import build_app
 from polyglot_persistence.bootstrap.observed import Observed, _system
+from polyglot_persistence.config.limits import CommitLimits, PersisterLimits
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import ConfigurationError, UnavailableError
 from polyglot_persistence.flows.behind.index import IndexFlow
 from polyglot_persistence.flows.behind.persist import PersistFlow, ToIndex
 from polyglot_persistence.flows.behind.sweep import QueueProgress
-from polyglot_persistence.flows.intake.group_commit import CommitLimits, GroupCommit
+from polyglot_persistence.flows.intake.group_commit import GroupCommit
 from polyglot_persistence.flows.reading.cold_cache import ColdMark
 from polyglot_persistence.ports.cache import PreparedOrder, Unit
 from polyglot_persistence.ports.orders import Persisted, StoredOrder
 from polyglot_persistence.ports.queue import Delivery, Message
 from polyglot_persistence.runtime.breaker import Breaker
 from polyglot_persistence.telemetry import JsonFormatter, logger
-from polyglot_persistence.worker.persister import Persister, PersisterLimits
+from polyglot_persistence.worker.persister import Persister
 from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue
 from tests.support.spans import Spans, id_of, links_of, parent_of, traced
 from tests.support.stub_flows import LIMITS, OPEN, StubFlows

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 
+from polyglot_persistence.config.limits import PersisterLimits
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
@@ -18,7 +19,7 @@ from polyglot_persistence.flows.behind.persist import Redelivered, ToIndex
 from polyglot_persistence.flows.behind.sweep import QueueProgress, SweepFlow
 from polyglot_persistence.ports.cache import Backlog
 from polyglot_persistence.ports.queue import Delivery
-from polyglot_persistence.worker.persister import Persister, PersisterLimits
+from polyglot_persistence.worker.persister import Persister
 from tests.support.scripted import FakeClock, ScriptedQueue
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -25,6 +25,7 @@ from polyglot_persistence.api.web.access import Access
 from polyglot_persistence.api.web.endpoint import Endpoint, Method, no_route
 from polyglot_persistence.api.web.measuring import Traced
 from polyglot_persistence.api.web.replies import encode_json
+from polyglot_persistence.config.limits import ApiLimits
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.flows.behind.dead_letters import DeadLetterFlow
 from polyglot_persistence.flows.intake.accept import AcceptFlow
@@ -46,18 +47,6 @@ class Flows(NamedTuple):
     letters: DeadLetterFlow
     health: HealthFlow
     live: LiveFlow
-
-
-class ApiLimits(NamedTuple):
-    """Bounds of requests; each is a setting of the same name."""
-
-    order_body_bytes_max: int
-    body_bytes_max: int
-    import_line_bytes_max: int
-    import_rejected_in_a_row_max: int
-    import_chunk_orders: int
-    import_wait_seconds: float
-    prefer_wait_seconds_max: float
 
 
 def build_app(

@@ -23,6 +23,7 @@ from polyglot_persistence.bootstrap.doctor import Finding, examine
 from polyglot_persistence.config import Settings
 from polyglot_persistence.config.addresses import postgres_url
 from polyglot_persistence.errors import ConfigurationError
+from polyglot_persistence.processes.heartbeat import Parent
 from polyglot_persistence.telemetry import set_up_logging
 
 SUPERUSER_DSN = "POSTGRES_SUPERUSER_DSN"
@@ -31,36 +32,35 @@ SUPERUSER_DSN = "POSTGRES_SUPERUSER_DSN"
 __all__ = ["Finding", "doctor", "migrate", "migrate_with_roles", "run_api", "run_worker"]
 
 
-def run_api(settings: Settings) -> int:
-    """Run the API, in as many processes as is set, until it is told to stop; return its exit code.
+def run_api(settings: Settings, parent_fd: int | None) -> int:
+    """Run the API, in `API_PROCESSES` processes, until it is stopped; return its exit code.
+
+    It beats on the descriptor.
 
     Raises:
         ConfigurationError: a port is taken, or the address is none of this machine.
     """
-    from polyglot_persistence.bootstrap import api, process  # noqa: PLC0415
     from polyglot_persistence.bootstrap.access import warn_of_strangers  # noqa: PLC0415
-    from polyglot_persistence.bootstrap.doors import Doors, open_doors  # noqa: PLC0415
-    from polyglot_persistence.bootstrap.prefork import run_several  # noqa: PLC0415
+    from polyglot_persistence.bootstrap.api import api_processes  # noqa: PLC0415
+    from polyglot_persistence.processes.prefork import run_several  # noqa: PLC0415
 
-    def serve(doors: Doors) -> int:
-        return process.run(settings, "polyglot-api", partial(api.serve_orders, doors))
-
-    doors = open_doors(settings)
+    processes, parent = api_processes(settings), Parent(parent_fd)
     set_up_logging(settings.log_level, settings.log_format)
     warn_of_strangers(settings)
-    if len(doors) == 1:
-        return serve(doors[0])
-    return run_several(doors, serve, stop_seconds=settings.shutdown_timeout_seconds)
+    if len(processes) == 1:
+        return processes[0].run(parent)
+    return run_several(processes, parent, stop_seconds=settings.shutdown_timeout_seconds)
 
 
-def run_worker(settings: Settings, ready_fd: int | None) -> int:
-    """Run a worker process until it is told to stop; return its exit code.
+def run_worker(settings: Settings, parent_fd: int | None) -> int:
+    """Run a worker process until it is stopped; return its exit code.
 
-    Once it consumes, it writes a newline to the descriptor and closes it.
+    It beats on the descriptor, and announces there that it consumes.
     """
     from polyglot_persistence.bootstrap import process, worker  # noqa: PLC0415
 
-    return process.run(settings, "polyglot-worker", partial(worker.work, ready_fd))
+    parent = Parent(parent_fd)
+    return process.run(settings, "polyglot-worker", partial(worker.work, parent), parent)
 
 
 def migrate(settings: Settings) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""Who may ask a process, as the settings say it, and say it again when their file changes."""
+"""Access to a process by the settings, and again when their file of API keys changes."""
 
 import asyncio
 
@@ -33,14 +33,14 @@ def access_of(settings: Settings, clock: Clock) -> Access:
         without_key=settings.scopes_without_key,
         rate_limits=limits(settings.client_rate_limit, b"client"),
         failures=FailedAuthentication(
-            limits(settings.http_unauthenticated_rate_limit, b"unauthenticated"),
+            limits(settings.http.unauthenticated_rate_limit, b"unauthenticated"),
             RateLimits(LINES_RATE, clock.monotonic),
         ),
     )
 
 
 def warn_of_strangers(settings: Settings) -> None:
-    """Log a warning if anybody who reaches the API from another machine may place orders."""
+    """Log a warning if any client on another machine may place orders without a key."""
     if Scope.WRITE in settings.scopes_without_key and not is_loopback(settings.api_host):
         _log.warning(
             "anybody_may_place_orders",
@@ -51,7 +51,7 @@ def warn_of_strangers(settings: Settings) -> None:
 
 
 async def keep_keys_current(settings: Settings, access: Access, stop: asyncio.Event) -> None:
-    """Accept the keys of the settings' file, if they come from one, as it is now.
+    """Keep the accepted keys those of the settings' file, if there is one, until stopped.
 
     Fails closed: an entry that cannot be read is no key, and a file that is missing or empty holds
     none. The other entries count all the same.
@@ -61,7 +61,7 @@ async def keep_keys_current(settings: Settings, access: Access, stop: asyncio.Ev
         return
     known = KeyList(settings.api_keys, [])
 
-    async def look() -> bool:
+    async def look() -> None:
         nonlocal known
         before, known = known, read_api_keys(path)
         if known.keys != before.keys:
@@ -77,6 +77,5 @@ async def keep_keys_current(settings: Settings, access: Access, stop: asyncio.Ev
                     keys=len(known.keys),
                     faults=known.faults[:FAULTS_LOGGED_MAX],
                 )
-        return False
 
-    await repeat("api keys", look, stop, interval_seconds=KEYS_INTERVAL_SECONDS)
+    await repeat("api_keys", look, stop, interval_seconds=KEYS_INTERVAL_SECONDS)

@@ -1,31 +1,31 @@
 """An API process: its flows, its servers, and the loops in its background."""
 
 import asyncio
+import socket
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from starlette.types import ASGIApp
 
 from polyglot_persistence import tracing
 from polyglot_persistence.adapters.clock import SystemClock
-from polyglot_persistence.api.app import ApiLimits, Flows, build_app
+from polyglot_persistence.api.app import Flows, build_app
 from polyglot_persistence.api.protocol.connection import Connection
 from polyglot_persistence.api.protocol.fast_lane import fast_lane
 from polyglot_persistence.api.protocol.hot import HotRoutes
-from polyglot_persistence.api.protocol.server import serve
+from polyglot_persistence.api.protocol.server import listen, listen_together, serve
 from polyglot_persistence.api.web.replies import Headers
 from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
-from polyglot_persistence.bootstrap.dead_letters import dead_letter_flow
-from polyglot_persistence.bootstrap.doors import Doors
-from polyglot_persistence.bootstrap.front import front_of
-from polyglot_persistence.bootstrap.http_limits import http_limits
+from polyglot_persistence.bootstrap.boundary import front_of, http_limits
 from polyglot_persistence.bootstrap.observed import observed
-from polyglot_persistence.bootstrap.process import prepare, serve_itself, serving, watch_stores
+from polyglot_persistence.bootstrap.operating import Operating
+from polyglot_persistence.bootstrap.process import prepare, run, serve_itself, serving, watch_stores
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.intake.accept import AcceptFlow
-from polyglot_persistence.flows.intake.group_commit import CommitLimits, GroupCommit
+from polyglot_persistence.flows.intake.group_commit import GroupCommit
 from polyglot_persistence.flows.projections.sales import SalesFlow
 from polyglot_persistence.flows.projections.search import SearchFlow
 from polyglot_persistence.flows.reading.cold_cache import ColdMark
@@ -36,6 +36,7 @@ from polyglot_persistence.flows.watch.live import INTERVAL_SECONDS as LIVE_INTER
 from polyglot_persistence.flows.watch.live import LiveFlow
 from polyglot_persistence.flows.watch.system_state import SystemStateFlow
 from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.processes.heartbeat import Parent
 from polyglot_persistence.runtime.breaker import Breaker
 from polyglot_persistence.runtime.repeat import repeat
 from polyglot_persistence.telemetry import logger
@@ -50,12 +51,45 @@ GRACEFUL_SHARE = 0.6
 """Of the time to stop, for requests under way; the rest is for what they submitted."""
 
 
-async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) -> None:
-    """Serve until told to stop; then answer and commit everything that was taken."""
+class ApiProcess(NamedTuple):
+    """One API process and the sockets that it listens on."""
+
+    settings: Settings
+    number: int
+    """Which of the processes it is, from 1 on."""
+    shared: socket.socket
+    own: socket.socket | None
+    """For its own metrics and health: any of the processes answers on the shared port."""
+
+    def run(self, parent: Parent) -> int:
+        """Run it until it is stopped; return the exit code."""
+        return run(self.settings, "polyglot-api", partial(serve_orders, self), parent)
+
+    def close(self) -> None:
+        """Close its sockets."""
+        self.shared.close()
+        if self.own is not None:
+            self.own.close()
+
+
+def api_processes(settings: Settings) -> Sequence[ApiProcess]:
+    """Return every API process, with open sockets.
+
+    Raises:
+        ConfigurationError: a port is taken, or the address is none of this machine.
+    """
+    host, first = settings.api_host, settings.api_process_port
+    return [
+        ApiProcess(settings, n + 1, shared, listen(host, first + n) if first else None)
+        for n, shared in enumerate(listen_together(host, settings.api_port, settings.api_processes))
+    ]
+
+
+async def serve_orders(process: ApiProcess, settings: Settings, stop: asyncio.Event) -> None:
+    """Serve until stopped; then answer and commit everything that was submitted."""
     stores = observed(connect(settings))
     clock = SystemClock()
     api = Api(settings, stores, clock)
-    limits = http_limits(settings)
     served = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -63,21 +97,14 @@ async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) ->
             tasks.create_task(watch_stores(stores, clock, served))
             for loop in api.loops(served):
                 tasks.create_task(loop)
-            if doors.own is not None:
+            if process.own is not None:
                 tasks.create_task(
-                    serve_itself(
-                        api.health,
-                        api.access,
-                        doors.own,
-                        limits=limits,
-                        front=api.front,
-                        stop=served,
-                    )
+                    serve_itself(settings, api.health, api.access, process.own, served)
                 )
             await serve(
                 api.app(stop),
-                doors.shared,
-                limits=limits,
+                process.shared,
+                limits=http_limits(settings),
                 protocol=api.protocol(),
                 front=api.front,
                 shutdown=stop,
@@ -87,7 +114,7 @@ async def serve_orders(doors: Doors, settings: Settings, stop: asyncio.Event) ->
                     _log,
                     host=settings.api_host,
                     port=settings.api_port,
-                    process=doors.number,
+                    process=process.number,
                 ),
             )
             await api.drain()
@@ -106,16 +133,10 @@ class Api:
         self._clock = clock
         self.access = access_of(settings, self._clock)
         self.front = front_of(settings)
-        self._cache_breaker = Breaker("cache", stores.cache.ping)
-        self._queue_breaker = Breaker("queue", stores.queue.ping)
-        self._record_breaker = Breaker("record", stores.store.ping)
-        self._search_breaker = Breaker("search", stores.search.ping)
-        self._breakers = (
-            self._cache_breaker,
-            self._queue_breaker,
-            self._record_breaker,
-            self._search_breaker,
-        )
+        self._breakers = {
+            name: Breaker(name, store.ping) for name, store in stores.pingable().items()
+        }
+        self._cache_breaker, self._queue_breaker = self._breakers["cache"], self._breakers["queue"]
         self._reads = ReadFlow(
             stores.cache,
             stores.store,
@@ -136,12 +157,7 @@ class Api:
             queue_breaker=self._queue_breaker,
             cold_mark=ColdMark(stores.store, self._clock),
             clock=self._clock,
-            limits=CommitLimits(
-                settings.commit_orders_max,
-                settings.waiting_orders_max,
-                settings.dirty_orders_max,
-                settings.queue_messages_max,
-            ),
+            limits=settings.commit,
         )
         self._accept = AcceptFlow(self._commit, self._reads, self._clock)
         self.health = HealthFlow(stores.pingable())
@@ -152,7 +168,7 @@ class Api:
         )
 
     def loops(self, ended: asyncio.Event) -> Sequence[Coroutine[Any, Any, None]]:
-        """Return what runs in the background until the process has ended."""
+        """Return the background loops, which run until the process has ended."""
         return (
             prepare(self._stores, self._clock, ended),
             repeat("probe", self.probe, ended, interval_seconds=PROBE_INTERVAL_SECONDS),
@@ -168,58 +184,53 @@ class Api:
 
     def app(self, stop: asyncio.Event) -> ASGIApp:
         """Return the application."""
-        settings, stores = self._settings, self._stores
+        stores = self._stores
         flows = Flows(
             self._accept,
             self._reads,
             SearchFlow(stores.search, self._clock),
             SalesFlow(stores.sales, self._clock),
-            dead_letter_flow(stores, self._clock),
+            Operating(self._settings, stores, self._clock).dead_letters,
             self.health,
             self.live,
         )
-        limits = ApiLimits(
-            order_body_bytes_max=settings.order_body_bytes_max,
-            body_bytes_max=settings.body_bytes_max,
-            import_line_bytes_max=settings.import_line_bytes_max,
-            import_rejected_in_a_row_max=settings.import_rejected_in_a_row_max,
-            import_chunk_orders=settings.import_chunk_orders,
-            import_wait_seconds=settings.import_wait_seconds,
-            prefer_wait_seconds_max=settings.prefer_wait_seconds_max,
-        )
         return build_app(
-            flows, limits, clock=self._clock, stopping=stop, access=self.access, front=self.front
+            flows,
+            self._settings.api,
+            clock=self._clock,
+            stopping=stop,
+            access=self.access,
+            front=self.front,
         )
 
     def hot_routes(self) -> HotRoutes:
-        """Return what answers plain requests for the two hot routes."""
+        """Return the handlers of plain requests for the two hot routes."""
         return HotRoutes(
             self._accept,
             self._reads,
-            body_bytes_max=self._settings.order_body_bytes_max,
+            body_bytes_max=self._settings.api.order_body_bytes_max,
             access=self.access,
         )
 
     def protocol(self) -> type[Connection]:
-        """Return what speaks HTTP: with the lane for the hot routes, or without."""
+        """Return the HTTP protocol, with the fast lane for the hot routes if it is on."""
         if tracing.is_on() or not self._settings.api_fast_lane:
             return Connection
         return fast_lane(self.hot_routes())
 
-    async def probe(self) -> bool:
-        """Ask the stores that failed whether they are well again."""
+    async def probe(self) -> None:
+        """Ping the stores that failed."""
         await self._cache_breaker.probe()
         await self._queue_breaker.probe()
-        return False
 
-    async def look_at_backlog(self) -> bool:
-        """See the backlog shrink although nobody commits, and the queue where it is what counts."""
+    async def look_at_backlog(self) -> None:
+        """Measure the backlog, and the queue's depth where the bound depends on it."""
         is_cached = not self._cache_breaker.is_open
         try:
             dirty = (await self._stores.cache.backlog()).orders if is_cached else None
-        except PolyglotError as error:  # above its bound nobody commits, and so nobody else sees it
+        except PolyglotError as error:  # above its bound no commit would notice
             self._cache_breaker.failed(error)
-            return False
+            return
         self._commit.backlog_seen(dirty)
         if is_cached and not self._commit.relies_on_queue:
             self._commit.queue_depth_seen(None)
@@ -228,16 +239,14 @@ class Api:
                 self._commit.queue_depth_seen(await self._stores.queue.ready())
             except PolyglotError as error:  # the bound stays as it was last seen
                 self._queue_breaker.failed(error)
-        return False
 
-    async def watch(self) -> bool:
-        """Look at the stores of which no order tells whether they are there."""
-        await asyncio.gather(self._record_breaker.look(), self._search_breaker.look())
-        return False
+    async def watch(self) -> None:
+        """Ping the stores whose absence no order would show."""
+        await asyncio.gather(self._breakers["record"].look(), self._breakers["search"].look())
 
     def notices(self) -> Headers:
         """Return the header that every answer carries while a store is away."""
-        away = [breaker.store for breaker in self._breakers if breaker.is_open]
+        away = [breaker.store for breaker in self._breakers.values() if breaker.is_open]
         return ((b"x-degraded", ", ".join(away).encode()),) if away else ()
 
     async def drain(self) -> None:

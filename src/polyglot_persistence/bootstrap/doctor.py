@@ -1,11 +1,11 @@
-"""What is wrong with the stores that the settings name, and how to mend it."""
+"""Checks the stores in the settings: what is wrong with each, and how to repair it."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from polyglot_persistence.bootstrap.stores import connect
 from polyglot_persistence.config import Settings
-from polyglot_persistence.flows.watch.health import HealthFlow
+from polyglot_persistence.flows.watch.health import Health, HealthFlow
 
 _SETTING_OF = {
     "cache": "REDIS_ADDR",
@@ -23,7 +23,7 @@ _AUTHORITY_OF = {
 
 
 class Finding(NamedTuple):
-    """What `polyglot doctor` found out about one store."""
+    """One line of `polyglot doctor`."""
 
     store: str
     level: Literal["PASS", "WARN", "FAIL"]
@@ -32,23 +32,25 @@ class Finding(NamedTuple):
 
 
 async def examine(settings: Settings) -> Sequence[Finding]:
-    """Ping every store; a warning of it is a finding of its own."""
+    """Ping every store and return what was found."""
     stores = connect(settings)
     try:
         health = await HealthFlow(stores.pingable()).check()
     finally:
         await stores.close()
+    return findings_of(health)
+
+
+def findings_of(health: Health) -> Sequence[Finding]:
+    """Return a finding for each store, and one for each warning of it."""
     findings = []
     for name, found in health.stores.items():
         if found.state is None:
-            error = (found.error or "no answer").removesuffix(f"; {found.remedy}")
             fix = found.remedy or f"start it, or correct {_SETTING_OF[name]}"
-            if "CERTIFICATE_VERIFY_FAILED" in error:
+            if "CERTIFICATE_VERIFY_FAILED" in found.reason:
                 fix = f"name the authority of its certificate: {_AUTHORITY_OF[name]}"
-            findings.append(Finding(name, "FAIL", error, fix))
+            findings.append(Finding(name, "FAIL", found.reason, fix))
             continue
         findings.append(Finding(name, "PASS", found.state.version, ""))
-        for warning in found.state.warnings:
-            detail, _, fix = warning.partition("; ")
-            findings.append(Finding(name, "WARN", detail, fix))
+        findings += [Finding(name, "WARN", *warning) for warning in found.state.warnings]
     return findings

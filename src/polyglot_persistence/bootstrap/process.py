@@ -6,16 +6,16 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import uvloop
 
 from polyglot_persistence import __version__, tracing
 from polyglot_persistence.api.app import build_process_app
-from polyglot_persistence.api.protocol.front import Front
-from polyglot_persistence.api.protocol.limits import HttpLimits
 from polyglot_persistence.api.protocol.server import serve
 from polyglot_persistence.api.web.access import Access
+from polyglot_persistence.bootstrap.boundary import front_of
 from polyglot_persistence.bootstrap.stores import Stores
 from polyglot_persistence.config import Settings
 from polyglot_persistence.errors import ConfigurationError, PolyglotError
@@ -24,6 +24,7 @@ from polyglot_persistence.flows.watch.health import HealthFlow
 from polyglot_persistence.flows.watch.shared_state import INTERVAL_SECONDS, SharedState
 from polyglot_persistence.flows.watch.system_state import SystemStateFlow
 from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.processes.heartbeat import Parent
 from polyglot_persistence.runtime.repeat import Backoff, repeat
 from polyglot_persistence.telemetry import ComponentLogger, logger, set_up_logging
 
@@ -35,23 +36,24 @@ a worker, and of an API that takes bulks, at Python's own threshold of 700. This
 batches of 2,000 hold; 50,000 gain nothing more, and keep longer what is in cycles."""
 
 HANG_UP_SECONDS = 1.0
-"""For a look at the process's own metrics that is under way when all else has ended."""
+"""For a request to the process's own port that is under way when everything else has ended."""
 
 OWN_CONNECTIONS_MAX = 32
 """To that port, for Prometheus and probes."""
 
 CUT_SECONDS = 2.0
-"""How long a process that is cut off may take to close its connections."""
+"""Maximum time for a process that is cut off to close its connections."""
 
 
 def run(
     settings: Settings,
     service: str,
     process: Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]],
+    parent: Parent,
 ) -> int:
     """Run a process until SIGTERM or SIGINT sets its event and it has ended; return 0.
 
-    `service` is its name in traces.
+    It beats to its parent meanwhile. `service` is its name in traces.
     """
     set_up_logging(settings.log_level, settings.log_format)
     if settings.otel_traces_exporter == "otlp":
@@ -65,7 +67,9 @@ def run(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        beating = asyncio.create_task(parent.beat())
         await _in_time(process(settings, stop), stop, settings.shutdown_timeout_seconds)
+        beating.cancel()
 
     gc.freeze()  # what is there by now is code, and stays
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
@@ -88,19 +92,18 @@ def serving(log: ComponentLogger, **where: Any) -> None:
 
 
 async def serve_itself(
+    settings: Settings,
     health: HealthFlow,
     access: Access,
     listener: socket.socket,
-    *,
-    limits: HttpLimits,
-    front: Front,
     stop: asyncio.Event,
 ) -> None:
     """Serve this process's own metrics and health, also while no store is there, until stopped."""
+    front = front_of(settings)
     await serve(
         build_process_app(health, access, front),
         listener,
-        limits=limits._replace(connections_max=OWN_CONNECTIONS_MAX),
+        limits=replace(settings.http, connections_max=OWN_CONNECTIONS_MAX),
         shutdown=stop,
         graceful_seconds=HANG_UP_SECONDS,
         front=front,
@@ -119,15 +122,15 @@ async def watch_stores(stores: Stores, clock: Clock, stop: asyncio.Event) -> Non
 async def _in_time(
     process: Coroutine[Any, Any, None], stop: asyncio.Event, timeout_seconds: float
 ) -> None:
-    """Await a process; once it is told to stop, for so long, and then cut it off.
+    """Await a process; cut it off if it has not ended within the timeout after `stop`.
 
     Everything that was acknowledged is in a store that outlives the process, so a cut loses
-    nothing; and who was told to stop must have ended before it is killed.
+    nothing, and the process ends before its supervisor kills it.
     """
     running = asyncio.create_task(process)
-    told = asyncio.create_task(stop.wait())
-    await asyncio.wait((running, told), return_when=asyncio.FIRST_COMPLETED)
-    told.cancel()
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
     if not running.done():
         await asyncio.wait((running,), timeout=timeout_seconds)
     if not running.done():
@@ -141,7 +144,7 @@ async def _in_time(
 
 
 async def prepare(stores: Stores, clock: Clock, stop: asyncio.Event) -> None:
-    """Bring schema and cache epoch into being, as soon as the stores let us.
+    """Create schema and cache epoch as soon as the stores answer.
 
     A worker takes no message before: the epoch's proof of a fresh installation rests on that.
     """

@@ -147,7 +147,7 @@ def _queue(settings: Settings, resources: AsyncExitStack) -> Queue:
     return ValkeyStreamsQueue(
         client,
         connected,
-        claim_idle_seconds=settings.delivery_hold_seconds_max,
+        claim_idle_seconds=settings.persist.delivery_hold_seconds_max,
     )
 
 
@@ -194,7 +194,7 @@ def _search(
             settings.search_directory,
             role=role,
             search_timeout_seconds=settings.search_timeout_seconds,
-            index_timeout_seconds=settings.index_timeout_seconds,
+            index_timeout_seconds=settings.index.index_timeout_seconds,
         )
         for role in ("current", "building")
     )
@@ -230,7 +230,7 @@ def _elasticsearch(
                 certificate_authority=authority,
             ),
             search_timeout_seconds=settings.search_timeout_seconds,
-            index_timeout_seconds=settings.index_timeout_seconds,
+            index_timeout_seconds=settings.index.index_timeout_seconds,
         )
         for alias in (SEARCH_ALIAS, f"{SEARCH_ALIAS}-building")
     )

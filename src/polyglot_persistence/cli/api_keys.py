@@ -1,4 +1,4 @@
-"""`polyglot api-keys`: make keys for the API. Needs no server, and keeps nothing."""
+"""`polyglot api-keys`: create API keys. Needs no server and stores nothing."""
 
 import click
 
@@ -8,15 +8,15 @@ from polyglot_persistence.cli.command import Commands, as_json
 @click.group(
     name="api-keys",
     cls=Commands,
-    short_help="Make keys for the API.",
+    short_help="Create API keys.",
     examples=("polyglot api-keys new shop",),
 )
 def api_keys() -> None:
-    """Make keys for the API."""
+    """Create API keys."""
 
 
 @api_keys.command(
-    short_help="Make a key, and print it once.",
+    short_help="Create a key and print it once.",
     examples=(
         "polyglot api-keys new shop",
         "polyglot api-keys new oncall --scopes read,admin",
@@ -28,15 +28,15 @@ def api_keys() -> None:
     "--scopes",
     default="read,write",
     show_default=True,
-    help="What it allows: read, write, admin, with commas in between. None includes another.",
+    help="Comma-separated: read, write, admin. No scope includes another.",
 )
 @as_json
 def new(name: str, scopes: str, *, as_json: bool) -> None:
-    """Make a key for the client NAME, and print it and the line by which the server knows it.
+    """Create a key for the client NAME, and print the key and the server's line for it.
 
-    Give the key to the client; it is nowhere kept. Add the line to the setting API_KEYS, or to the
-    file that API_KEYS_FILE names, which is read again when it changes. To rotate a key, make
-    another of the same name, and take the old line out when nobody uses it any more.
+    Give the key to the client; it is not stored anywhere. Add the line to the setting API_KEYS or
+    to the file in API_KEYS_FILE, which is reread when it changes. To rotate a key, create another
+    one with the same name and remove the old line when no client uses the old key.
     """
     from polyglot_persistence.cli import reports
     from polyglot_persistence.domain import access

@@ -1,6 +1,7 @@
 """The commands."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ SECTIONS = {
     "For operators": ("search", "audit", "sales", "dead-letters", "api-keys"),
     "About this program": ("config", "completion", "version"),
 }
-"""Every command, in the order in which somebody meets them."""
+"""Every command, in the order in which a new user needs them."""
 
 
 def _address(settings: "Settings", host: str | None, port: int | None) -> tuple[str, int]:
@@ -53,7 +54,7 @@ class _Directory(click.Path):
     ) -> str | bytes | os.PathLike[str]:
         """Return the path."""
         if value == "":
-            self.fail("it is empty; the directory that you stand in is '.'", param, ctx)
+            self.fail("it is empty; the current directory is '.'", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -68,15 +69,15 @@ class _Directory(click.Path):
     "--stores-of",
     type=_Directory(file_okay=False, path_type=Path),
     metavar="DATA_DIR",
-    help="Work on the stores of the `polyglot up` that has this data directory.",
+    help="Use the stores of the `polyglot up` with this data directory.",
 )
 def app(stores_of: Path | None) -> None:
     """An order service that answers in milliseconds, persists behind, and never loses an order.
 
-    `polyglot demo` shows it all at once: everything on this machine, real orders, and a page to
-    watch them. `polyglot up` is the same without the orders. With servers of your own (PostgreSQL,
-    Redis, RabbitMQ, Elasticsearch), name them in the settings, let `polyglot doctor` check them,
-    and run any number of `polyglot api` and `polyglot worker`.
+    `polyglot demo` runs everything on this machine, sends real orders, and opens a page to watch
+    them. `polyglot up` does the same without orders. To use your own servers (PostgreSQL, Redis,
+    RabbitMQ, Elasticsearch), put their addresses into the settings, check them with
+    `polyglot doctor`, and run any number of `polyglot api` and `polyglot worker`.
     """
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]  # a shell's defaults for psql; asyncpg would put them into every DSN
@@ -97,6 +98,15 @@ _port = click.option(
     show_default="API_PORT, or 8080",
     help="Port the API listens on.",
 )
+_data_dir = partial(
+    click.option,
+    "--data-dir",
+    type=_Directory(file_okay=False, path_type=Path),
+    show_default=True,
+    help="Data directory; created if missing.",
+)
+_parent_fd = click.option("--parent-fd", type=int, hidden=True)
+"""What `polyglot up` reads, see processes/heartbeat.py."""
 
 
 @app.command(
@@ -112,22 +122,16 @@ _port = click.option(
     type=click.FloatRange(0, 1000, min_open=True),
     default=20,
     show_default=True,
-    help="Orders a second.",
+    help="Orders per second.",
 )
-@click.option(
-    "--data-dir",
-    type=_Directory(file_okay=False, path_type=Path),
-    default=Path(".demo"),
-    show_default=True,
-    help="Where everything is kept; made if it is not there.",
-)
+@_data_dir(default=Path(".demo"))
 @click.option("--open/--no-open", "opens_page", default=True, help="Open the page in a browser.")
 def demo(port: int | None, rate: float, data_dir: Path, *, opens_page: bool) -> None:
     """Run everything on this machine, send real orders to it, and open a page to watch them.
 
-    The orders are those of the data set (`make datasets`), or else of a small sample that comes
-    with the program, each sent as a customer would. Ctrl-C stops all; the data stays, and the next
-    demo goes on with it. Delete its directory to begin anew.
+    The orders come from the data set (`make datasets`), or from a small sample in this program.
+    Each is sent as a customer would send it. Ctrl-C stops everything; the data stays, and the next
+    demo continues with it. To start over, delete the data directory.
     """
     import asyncio
 
@@ -165,26 +169,20 @@ def demo(port: int | None, rate: float, data_dir: Path, *, opens_page: bool) -> 
 )
 @_port
 @click.option("--host", show_default=f"API_HOST, or {LOOPBACK}", help="Address the API listens on.")
-@click.option(
-    "--data-dir",
-    type=_Directory(file_okay=False, path_type=Path),
-    default=Path(".data"),
-    show_default=True,
-    help="Where everything is kept; made if it is not there.",
-)
+@_data_dir(default=Path(".data"))
 def up(port: int | None, host: str | None, data_dir: Path) -> None:
     """Run everything on this machine until Ctrl-C or SIGTERM.
 
     Starts the bundled PostgreSQL and Valkey, the API and a worker, and prints one line with the
-    URL when they are ready. Logs go to stderr. Stopped, it keeps all data, and the next start goes
-    on with it. Two of them run side by side with other ports and directories.
+    URL when they are ready. Logs go to stderr. The data stays, and the next start continues with
+    it. To run two side by side, give each its own port and data directory.
     """
     import asyncio
 
     from polyglot_persistence.embedded.supervisor import up as run
     from polyglot_persistence.telemetry import set_up_logging
 
-    settings = settings_in_effect()  # a wrong limit is better told now than by two processes
+    settings = settings_in_effect()  # report a wrong setting here, once, before two processes do
     set_up_logging(settings.log_level, settings.log_format)
     host, port = _address(settings, host, port)
     asyncio.run(
@@ -206,17 +204,18 @@ def up(port: int | None, host: str | None, data_dir: Path) -> None:
         "API_PROCESSES=4 API_PROCESS_PORT=9100 polyglot api",
     ),
 )
+@_parent_fd
 @click.pass_context
-def api(ctx: click.Context) -> None:
+def api(ctx: click.Context, parent_fd: int | None) -> None:
     """Run the HTTP API alone until SIGTERM.
 
-    It starts without its stores, and connects to each when it is first needed. API_PROCESSES of
-    them share a port, and one that dies is started again. Any number of such commands may run,
-    each on a port of its own.
+    It starts without its stores and connects to each at its first use. With API_PROCESSES above 1,
+    that many processes share the port, and one that dies or hangs is restarted. Any number of these
+    commands may run, each on its own port.
     """
     from polyglot_persistence import bootstrap
 
-    ctx.exit(bootstrap.run_api(settings_in_effect()))
+    ctx.exit(bootstrap.run_api(settings_in_effect(), parent_fd))
 
 
 @app.command(
@@ -226,16 +225,16 @@ def api(ctx: click.Context) -> None:
         "POSTGRES_DSN=postgresql://record/orders RABBITMQ_URL=amqp://queue polyglot worker",
     ),
 )
-@click.option("--ready-fd", type=int, hidden=True)
+@_parent_fd
 @click.pass_context
-def worker(ctx: click.Context, ready_fd: int | None) -> None:
+def worker(ctx: click.Context, parent_fd: int | None) -> None:
     """Run a worker alone until SIGTERM: it persists, indexes, sweeps and refreshes.
 
-    As many as you like may run at the same time.
+    Any number of workers may run at the same time.
     """
     from polyglot_persistence import bootstrap
 
-    ctx.exit(bootstrap.run_worker(settings_in_effect(), ready_fd))
+    ctx.exit(bootstrap.run_worker(settings_in_effect(), parent_fd))
 
 
 @app.command(
@@ -251,7 +250,7 @@ def worker(ctx: click.Context, ready_fd: int | None) -> None:
 def migrate(*, as_json: bool, logs: bool) -> None:
     """Bring PostgreSQL's schema up to date.
 
-    API and worker do so too when they start; any number may try at the same time.
+    API and worker also do this when they start; any number may run at the same time.
 
     With POSTGRES_SUPERUSER_DSN in the environment it also makes the role that POSTGRES_DSN names,
     with its password and no more rights than API and worker use, and lets another role own the
@@ -289,9 +288,9 @@ def migrate(*, as_json: bool, logs: bool) -> None:
     ),
 )
 @as_json
-@click.option("--explain", is_flag=True, help="Say what each setting means and may be.")
+@click.option("--explain", is_flag=True, help="Explain each setting and its allowed values.")
 def config(*, as_json: bool, explain: bool) -> None:
-    """Print the settings in effect, where each comes from, and no password."""
+    """Print the settings in effect and the source of each. Passwords are masked."""
     from polyglot_persistence.cli import reports
 
     settings = settings_in_effect().describe()
@@ -315,7 +314,7 @@ def config(*, as_json: bool, explain: bool) -> None:
 @as_json
 @click.pass_context
 def doctor(ctx: click.Context, *, as_json: bool) -> None:
-    """Check each store: reachable, its version, settings that would break a promise.
+    """Check each store: whether it answers, its version, and settings that break a guarantee.
 
     Changes nothing. Exits with 1 if a check FAILs; a WARN is still 0.
     """
@@ -341,19 +340,19 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
-    help="Take only the first N order lines of the 1,469,307.",
+    help="Send only the first N of 1,469,307 order lines.",
 )
 @click.option(
     "--url",
     default="http://127.0.0.1:8080",
     show_default=True,
-    help="The API to send them to.",
+    help="URL of the API.",
 )
 @click.option(
     "--api-key",
     envvar="POLYGLOT_API_KEY",
     show_envvar=True,
-    help="An API key for it, with the scopes read, write and admin.",
+    help="API key with the scopes read, write and admin.",
 )
 @as_json
 @click.pass_context
@@ -369,9 +368,9 @@ def load(
     """Send real orders through the API and check the answers against the file, to the cent.
 
     DATASET is completejourney: a year of grocery order lines (`make datasets` installs it). At the
-    end the number of orders and the revenue of every day are compared; the exit code is 0 only if
-    all are equal. What is there already is not stored again, so a load that was stopped goes on
-    when it is run again.
+    end, the number of orders and the revenue of every day are compared; the exit code is 0 only if
+    all are equal. Orders that are already stored are not stored again, so an interrupted load can
+    be run again to resume.
     """
     from polyglot_persistence.cli.demonstration import loading
 

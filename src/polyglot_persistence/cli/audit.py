@@ -1,25 +1,23 @@
-"""`polyglot audit` and `polyglot sales`: compare the stores, and put right what differs.
+"""`polyglot audit` and `polyglot sales`: compare the stores and repair differences.
 
-They work on the stores that the settings name, so also while no API and no worker runs.
+They work directly on the stores in the settings; no API and no worker has to run.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from polyglot_persistence.cli.command import Command, Commands, as_json, settings_in_effect
+from polyglot_persistence.cli.command import Command, Commands, as_json, over_stores
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from polyglot_persistence.bootstrap.audit import Audit
+    from polyglot_persistence.bootstrap.operating import Operating
     from polyglot_persistence.flows.watch.audit import Report
     from polyglot_persistence.ports.audit import SalesTotals
 
 
 @click.command(
     cls=Command,
-    short_help="Compare all stores; repair what differs.",
+    short_help="Compare all stores and repair differences.",
     examples=(
         "polyglot audit",
         "polyglot --stores-of .data audit",
@@ -30,24 +28,25 @@ if TYPE_CHECKING:
 @click.option(
     "--repair",
     is_flag=True,
-    help="Put right what differs: search, sales and cache as the record has them. After a restore "
-    "of PostgreSQL: persist again what the cache still holds, and remove documents without an "
-    "order.",
+    help="Correct search, sales and cache from PostgreSQL. After a restore of PostgreSQL, also "
+    "persist the orders that only the cache still holds, and remove documents without an order.",
 )
 @as_json
 @click.pass_context
 def audit(ctx: click.Context, *, repair: bool, as_json: bool) -> None:
-    """Compare record, search, sales and cache while orders come in.
+    """Compare PostgreSQL, search, sales and cache while orders come in.
 
-    What is under way is no drift. Exits with 1 if something differs that was not repaired, or if a
-    store could not be compared.
+    Orders under way are not drift. Exits with 1 if a difference was not repaired or a store could
+    not be compared.
     """
     from polyglot_persistence.cli.progress import progress
     from polyglot_persistence.flows.watch.audit import EVERYTHING
 
-    async def run(opened: "Audit") -> "Report":
+    async def run(opened: "Operating") -> "Report":
+        await opened.stores.migrate()
+
         async def work_off() -> int:
-            return await opened.indexing.work_off_outbox(0.0, WORK_OFF_ORDERS)
+            return await opened.index.work_off_outbox(0.0, WORK_OFF_ORDERS)
 
         with progress(None) as shown:  # entries, documents and rows: how many, the end shows
 
@@ -56,10 +55,10 @@ def audit(ctx: click.Context, *, repair: bool, as_json: bool) -> None:
                 return True
 
             if not repair:
-                return await opened.flow.run(pace)
-            return await opened.flow.run(pace, repaired=EVERYTHING, work_off=work_off)
+                return await opened.audit.run(pace)
+            return await opened.audit.run(pace, repaired=EVERYTHING, work_off=work_off)
 
-    report = _with_audit(run, stopped="what was repaired stays repaired; run it again to see all")
+    report = over_stores(run, stopped="repairs so far are kept; run it again for a complete audit")
     click.echo(_json(report) if as_json else _text(report))
     ctx.exit(0 if report.is_clean else 1)
 
@@ -73,20 +72,20 @@ WORK_OFF_ORDERS = 5_000
     examples=("polyglot sales rebuild",),
 )
 def sales() -> None:
-    """Rebuild the rollups of the sales from the orders."""
+    """Rebuild the sales rollups from the orders."""
 
 
 @sales.command(
-    short_help="Rebuild the sales, day by day, while orders come in.",
+    short_help="Rebuild the sales day by day while orders come in.",
     examples=("polyglot sales rebuild", "polyglot --stores-of .data sales rebuild --json"),
 )
 @as_json
 def rebuild(*, as_json: bool) -> None:
-    """Compare every day's sales with the sums over its orders and put right what differs.
+    """Compare every day's sales with the sums over its orders and correct differences.
 
-    Orders may come in meanwhile; no answer is wrong in between that was not wrong before. Every
-    correction is confirmed by the sums before it is committed. Stopped or killed, it goes on behind
-    the last day when it is run again within the hour.
+    Orders may come in meanwhile, and no correct answer becomes wrong in between. The sums confirm
+    each correction before it is committed. If interrupted, run it again within an hour to resume
+    after the last finished day.
     """
     from polyglot_persistence.cli.progress import progress
     from polyglot_persistence.domain.drift import Drift
@@ -94,11 +93,12 @@ def rebuild(*, as_json: bool) -> None:
 
     tally = Tally()
 
-    async def run(opened: "Audit") -> "SalesTotals":
-        with progress(await opened.record.count_orders()) as shown:
+    async def run(opened: "Operating") -> "SalesTotals":
+        await opened.stores.migrate()
+        with progress(await opened.stores.audit.record.count_orders()) as shown:
             return await opened.sales.rebuild(tally, shown.advance)
 
-    totals = _with_audit(run, stopped="what was put right stays so; run it again to go on")
+    totals = over_stores(run, stopped="corrections so far are kept; run it again to resume")
     hours = tally.repaired[Drift.WRONG_QUARTER_HOUR]
     products = tally.repaired[Drift.WRONG_PRODUCT_DAY]
     if as_json:
@@ -110,29 +110,8 @@ def rebuild(*, as_json: bool) -> None:
         return
     click.echo(
         f"{totals.orders:,} orders add up to {totals.revenue:,.2f} in both rollups; "
-        f"{hours:,} quarter hours and {products:,} product days put right"
+        f"{hours:,} quarter hours and {products:,} product days corrected"
     )
-
-
-def _with_audit(work: "Callable[[Audit], Awaitable[Any]]", *, stopped: str) -> Any:
-    """Return what the work over the opened stores gives; `stopped` is what a Ctrl-C leaves."""
-    import asyncio
-
-    from polyglot_persistence.bootstrap import audit as stores
-    from polyglot_persistence.telemetry import set_up_logging
-
-    settings = settings_in_effect()
-    set_up_logging(settings.log_level, settings.log_format)
-
-    async def run() -> Any:
-        async with stores.opened(settings) as opened:
-            return await work(opened)
-
-    try:
-        return asyncio.run(run())
-    except KeyboardInterrupt:
-        click.echo(f"\nstopped; {stopped}", err=True)
-        raise
 
 
 def _json(report: "Report") -> str:

@@ -5,24 +5,27 @@ Exit codes are `EXIT_CODES`, for every command. A group or command of another mo
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from polyglot_persistence.errors import ConfigurationError, PolyglotError
 
 if TYPE_CHECKING:
+    from polyglot_persistence.bootstrap.operating import Operating
     from polyglot_persistence.config import Settings
+
+_Result = TypeVar("_Result")
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells say it."""
 
 EXIT_CODES = (
-    ("0", "Done."),
-    ("1", "It failed, or what was checked is not right."),
-    ("2", "Wrong usage or a wrong setting: nothing was done."),
-    (str(INTERRUPTED), "Stopped with Ctrl-C; what was done stays done."),
+    ("0", "Success."),
+    ("1", "The command failed, or a check did."),
+    ("2", "Wrong usage or an invalid setting; nothing was done."),
+    (str(INTERRUPTED), "Stopped with Ctrl-C; finished work is kept."),
 )
 
 _EXTRA_OF = {"pamqp": "servers", "elasticsearch": "servers"}
@@ -49,8 +52,35 @@ def settings_in_effect() -> "Settings":
     return settings
 
 
+def over_stores(
+    work: "Callable[[Operating], Coroutine[Any, Any, _Result]]", *, stopped: str = ""
+) -> _Result:
+    """Return what the work gives over the stores that the settings name; logs go to stderr.
+
+    `stopped` is what a Ctrl-C leaves.
+    """
+    import asyncio
+
+    from polyglot_persistence.bootstrap import operating
+    from polyglot_persistence.telemetry import set_up_logging
+
+    settings = settings_in_effect()
+    set_up_logging(settings.log_level, settings.log_format)
+
+    async def run() -> _Result:
+        async with operating.opened(settings) as opened:
+            return await work(opened)
+
+    try:
+        return asyncio.run(run())
+    except KeyboardInterrupt:
+        if stopped:
+            click.echo(f"\nstopped; {stopped}", err=True)
+        raise
+
+
 class _Formatter(click.HelpFormatter):
-    """Bold headings; whoever prints the text takes them out where no terminal is."""
+    """Bold headings; click strips them when the output is no terminal."""
 
     def write_heading(self, heading: str) -> None:
         self.write(f"{'':>{self.current_indent}}{click.style(heading, bold=True)}:\n")
@@ -113,7 +143,7 @@ class Commands(click.Group):
         return listed + [name for name in super().list_commands(ctx) if name not in listed]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands first: they are what somebody looks for."""
+        """Write the commands before the options: users look for them first."""
         self.format_commands(ctx, formatter)
         click.Command.format_options(self, ctx, formatter)
 

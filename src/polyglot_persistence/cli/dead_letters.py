@@ -1,9 +1,9 @@
 """`polyglot dead-letters`: list, show, replay, discard.
 
-It works on the stores that the settings name, so also while no API and no worker runs.
+The commands work directly on the stores in the settings; no API and no worker has to run.
 
-Invariant: nothing is replayed or discarded that is not named: by ids, by a filter, or by `--all`.
-Invariant: what a payload or a reason holds reaches a terminal only as printable text.
+Invariant: only letters selected by ids, by filters or by `--all` are replayed or discarded.
+Invariant: payloads and reasons reach a terminal only as printable text.
 """
 
 import base64
@@ -11,13 +11,13 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from polyglot_persistence.cli.command import Commands, as_json, settings_in_effect
+from polyglot_persistence.cli.command import Commands, as_json, over_stores
 from polyglot_persistence.domain.dead_letter import (
     DeadLetterRow,
     LetterCounts,
@@ -27,6 +27,7 @@ from polyglot_persistence.domain.dead_letter import (
 from polyglot_persistence.errors import NotFoundError, PolyglotError
 
 if TYPE_CHECKING:
+    from polyglot_persistence.bootstrap.operating import Operating
     from polyglot_persistence.flows.behind.dead_letters import DeadLetterFlow, Handled, Slice
 
 REASON_SHOWN_MAX = 120
@@ -35,7 +36,6 @@ KEPT_LISTED_MAX = 1_000
 
 _REASON = re.compile(r"[^\x00\ud800-\udfff]+")
 
-_Result = TypeVar("_Result")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -48,22 +48,22 @@ def _moment(_ctx: click.Context, _param: click.Parameter, text: str | None) -> d
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise click.BadParameter(
-            f"{text!r} is no moment; e.g. 2026-01-31 or 2026-01-31T12:00:00+01:00"
+            f"{text!r} is not a date or time; e.g. 2026-01-31 or 2026-01-31T12:00:00+01:00"
         ) from None
 
 
 _FILTERS = (
-    click.option("--reason", metavar="TEXT", help="Whose reason holds this text."),
+    click.option("--reason", metavar="TEXT", help="Reason contains TEXT."),
     click.option(
-        "--stage", type=click.Choice([stage.value for stage in Stage]), help="Condemned there."
+        "--stage", type=click.Choice([stage.value for stage in Stage]), help="Failed in this stage."
     ),
-    click.option("--order", type=click.UUID, metavar="ID", help="Of this order."),
-    click.option("--unit", type=click.UUID, metavar="ID", help="Of this bulk."),
+    click.option("--order", "order_id", type=click.UUID, metavar="ID", help="Of the order ID."),
+    click.option("--unit", "unit_id", type=click.UUID, metavar="ID", help="Of the bulk ID."),
     click.option(
-        "--since", callback=_moment, metavar="MOMENT", help="Tried in vain then or later (UTC)."
+        "--since", callback=_moment, metavar="MOMENT", help="Last failed at or after MOMENT (UTC)."
     ),
     click.option(
-        "--until", callback=_moment, metavar="MOMENT", help="Tried in vain before then (UTC)."
+        "--until", callback=_moment, metavar="MOMENT", help="Last failed before MOMENT (UTC)."
     ),
 )
 
@@ -77,15 +77,8 @@ def _filters(command: _Command) -> _Command:
 def _chosen(filters: Mapping[str, Any]) -> LetterFilter:
     reason, stage = filters["reason"], filters["stage"]
     if reason is not None and not _REASON.fullmatch(reason):
-        raise click.UsageError("--reason: not a text that a reason can hold")
-    return LetterFilter(
-        reason,
-        None if stage is None else Stage(stage),
-        filters["order"],
-        filters["unit"],
-        filters["since"],
-        filters["until"],
-    )
+        raise click.UsageError("--reason: empty, or with a character that no reason contains")
+    return LetterFilter(**{**filters, "stage": None if stage is None else Stage(stage)})
 
 
 @click.group(
@@ -101,7 +94,7 @@ def _chosen(filters: Mapping[str, Any]) -> LetterFilter:
 def dead_letters() -> None:
     """List, show, replay or discard orders that can never be persisted or indexed.
 
-    Works on the stores that the settings name, so also while no API runs. A bulk is handled whole.
+    Works directly on the stores in the settings; no API has to run. A bulk is handled as a whole.
     """
 
 
@@ -121,20 +114,23 @@ def dead_letters() -> None:
     type=click.IntRange(1, 10_000),
     default=50,
     show_default=True,
-    help="Most letters shown.",
+    help="Maximum number of letters shown.",
 )
-@click.option("--before", type=click.IntRange(min=0), metavar="ID", help="Only lower ids.")
+@click.option(
+    "--before", type=click.IntRange(min=0), metavar="ID", help="Only letters with an id below ID."
+)
 @as_json
 def list_(limit: int, before: int | None, *, as_json: bool, **filters: Any) -> None:
-    """List dead letters, the latest first, and how many there are of which kind."""
+    """List dead letters, the latest first, and count them by stage and reason."""
     from polyglot_persistence.cli import reports
 
     chosen = _chosen(filters)
 
-    async def look(flow: "DeadLetterFlow") -> tuple[Sequence[DeadLetterRow], LetterCounts]:
+    async def look(opened: "Operating") -> tuple[Sequence[DeadLetterRow], LetterCounts]:
+        flow = opened.dead_letters
         return await flow.page(chosen, before, limit + 1), await flow.count(chosen)
 
-    rows, counts = _with_flow(look)
+    rows, counts = over_stores(look)
     shown = rows[:limit]
     next_before = shown[-1].id if len(rows) > limit else None
     if as_json:
@@ -164,7 +160,7 @@ def list_(limit: int, before: int | None, *, as_json: bool, **filters: Any) -> N
 
 
 @dead_letters.command(
-    short_help="Show one with its payload.",
+    short_help="Show a dead letter with its payload.",
     examples=(
         "polyglot dead-letters show 17",
         "polyglot dead-letters show 17 --json | jq -r .payload",
@@ -173,13 +169,13 @@ def list_(limit: int, before: int | None, *, as_json: bool, **filters: Any) -> N
 @click.argument("letter_id", metavar="ID", type=click.IntRange(0, 2**63 - 1))
 @as_json
 def show(letter_id: int, *, as_json: bool) -> None:
-    """Show one dead letter with its payload, the item of a message as it came."""
+    """Show a dead letter with its payload: the item of the message, unchanged."""
     from polyglot_persistence.cli import reports
 
-    async def look(flow: "DeadLetterFlow") -> DeadLetterRow:
-        return await flow.get(letter_id)
+    async def look(opened: "Operating") -> DeadLetterRow:
+        return await opened.dead_letters.get(letter_id)
 
-    row = _with_flow(look)
+    row = over_stores(look)
     payload = row.letter.payload
     try:
         text, encoded = payload.decode(), None
@@ -195,10 +191,10 @@ def show(letter_id: int, *, as_json: bool) -> None:
 
 
 def _action(command: _Command) -> _Command:
-    """Give a command what replaying and discarding have in common."""
+    """Add the arguments and options that replay and discard share."""
     command = as_json(command)
-    command = click.option("--yes", is_flag=True, help="Do not ask.")(command)
-    command = click.option("--all", "everything", is_flag=True, help="All there are.")(command)
+    command = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")(command)
+    command = click.option("--all", "everything", is_flag=True, help="All dead letters.")(command)
     command = _filters(command)
     return click.argument(
         "letter_ids", metavar="[ID]...", nargs=-1, type=click.IntRange(0, 2**63 - 1)
@@ -206,7 +202,7 @@ def _action(command: _Command) -> _Command:
 
 
 @dead_letters.command(
-    short_help="Try to persist or index them again.",
+    short_help="Persist or index dead letters again.",
     examples=(
         "polyglot dead-letters replay 17 18",
         "polyglot dead-letters replay --stage persist --since 2026-01-31T12:00:00+01:00",
@@ -216,16 +212,16 @@ def _action(command: _Command) -> _Command:
 @_action
 @click.pass_context
 def replay(ctx: click.Context, /, **arguments: Any) -> None:
-    """Try to persist or index dead letters again.
+    """Persist or index dead letters again.
 
-    Those named by their ids, all that match every filter, or --all. What fails again is kept, with
-    one more attempt and the reason of now; then the exit code is 1. Doing it again is harmless.
+    Select them by ids, by filters (all must match), or by --all. A letter that fails again is kept
+    with one more attempt and its new reason, and the exit code is 1. Replaying again is harmless.
     """
     ctx.exit(_act("replay", **arguments))
 
 
 @dead_letters.command(
-    short_help="Delete them for good.",
+    short_help="Delete dead letters for good.",
     examples=(
         "polyglot dead-letters discard 17",
         'polyglot dead-letters discard --reason "another order" --yes',
@@ -235,10 +231,10 @@ def replay(ctx: click.Context, /, **arguments: Any) -> None:
 @_action
 @click.pass_context
 def discard(ctx: click.Context, /, **arguments: Any) -> None:
-    """Delete dead letters for good: their orders are unknown from then on, if not persisted.
+    """Delete dead letters for good. Their orders become unknown unless they were persisted.
 
-    Those named by their ids, all that match every filter, or --all. What the cache still has as not
-    yet persisted is kept; then the exit code is 1.
+    Select them by ids, by filters (all must match), or by --all. A letter whose order is still
+    dirty in the cache is kept, and the exit code is 1.
     """
     ctx.exit(_act("discard", **arguments))
 
@@ -255,11 +251,14 @@ def _act(
     chosen = _chosen(filters)
     ways = [bool(letter_ids), chosen != LetterFilter(), everything]
     if sum(ways) != 1:
-        raise click.UsageError("Name them in one way: by ids, by filters, or by --all.")
+        raise click.UsageError(
+            "Select letters in exactly one way: by ids, by filters, or by --all."
+        )
     asks = not yes and _is_asked()
     tally = _Tally()
 
-    async def act(flow: "DeadLetterFlow") -> None:
+    async def act(opened: "Operating") -> None:
+        flow = opened.dead_letters
         if letter_ids:
             if asks:
                 _confirm(action, len(letter_ids))
@@ -271,14 +270,12 @@ def _act(
         if total:
             await _act_on_all(flow, action, chosen, total, tally)
 
+    done = "what was done stays done, run it again to go on"
     try:
-        _with_flow(act)
-    except KeyboardInterrupt:
-        click.echo("\nstopped; what was done stays done, run it again to go on", err=True)
-        raise
+        over_stores(act, stopped=done)
     except PolyglotError as error:
         if tally.is_begun(error):
-            click.echo("cut short; what was done stays done, run it again to go on", err=True)
+            click.echo(f"cut short; {done}", err=True)
             click.echo(tally.as_json() if as_json else tally.report())
         raise
     click.echo(tally.as_json() if as_json else tally.report())
@@ -381,25 +378,8 @@ _OUTCOMES = ("persisted", "reindexed", "discarded", "kept")
 _HEAD = ("ID", "STAGE", "ATTEMPTS", "LAST", "ORDER", "REASON")
 
 
-def _with_flow(work: "Callable[[DeadLetterFlow], Awaitable[_Result]]") -> _Result:
-    """Return what the work over the opened stores gives; log lines go to stderr."""
-    import asyncio
-
-    from polyglot_persistence.bootstrap import dead_letters as stores
-    from polyglot_persistence.telemetry import set_up_logging
-
-    settings = settings_in_effect()
-    set_up_logging(settings.log_level, settings.log_format)
-
-    async def run() -> _Result:
-        async with stores.opened(settings) as flow:
-            return await work(flow)
-
-    return asyncio.run(run())
-
-
 def _operator() -> Any:
-    """Return who runs this command, as the log says it."""
+    """Return the operator for the log: the user who runs this command."""
     import getpass
 
     from polyglot_persistence.flows.behind.dead_letters import Operator
@@ -411,7 +391,7 @@ def _operator() -> Any:
 
 
 def _is_asked() -> bool:
-    """Whether somebody is there to be asked; a script has to know what it does."""
+    """Whether a person can be asked; a script is not asked."""
     return sys.stdin.isatty()
 
 

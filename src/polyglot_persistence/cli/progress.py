@@ -1,4 +1,4 @@
-"""Shows on stderr how far a long command is: a bar on a terminal, a line now and then elsewhere."""
+"""Shows the progress of a long command on stderr: a bar on a terminal, periodic lines elsewhere."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ PLAIN_LINE_SECONDS = 5.0
 
 
 class Progress:
-    """Counts orders up to a total, if one is known; what it shows is up to whoever made it."""
+    """Counts orders up to a total, if one is known, and calls `show`."""
 
     def __init__(
         self, total: int | None, *, show: Callable[[int], None], say: Callable[[str], None]
@@ -22,7 +22,7 @@ class Progress:
         self.say = say
 
     def advance(self, orders: int) -> None:
-        """So many more are done."""
+        """Count more orders as done."""
         self.done += orders
         self._show(self.done)
 

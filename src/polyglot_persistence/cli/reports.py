@@ -3,26 +3,15 @@
 import json
 import textwrap
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING
 
 import click
 
-from polyglot_persistence.config import Described
+if TYPE_CHECKING:
+    from polyglot_persistence.bootstrap import Finding
+    from polyglot_persistence.config import Described
 
 _COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
-
-
-class Finding(Protocol):
-    """What `doctor` found about one store."""
-
-    @property
-    def store(self) -> str: ...  # noqa: D102
-    @property
-    def level(self) -> Literal["PASS", "WARN", "FAIL"]: ...  # noqa: D102
-    @property
-    def detail(self) -> str: ...  # noqa: D102
-    @property
-    def fix(self) -> str: ...  # noqa: D102
 
 
 def as_json(value: object) -> str:
@@ -40,7 +29,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([click.style(lines[0], bold=True), *lines[1:]])
 
 
-def explained(settings: Sequence[Described]) -> str:
+def explained(settings: "Sequence[Described]") -> str:
     """Return each setting with its bounds, default and meaning."""
     blocks = []
     for setting in settings:
@@ -53,7 +42,7 @@ def explained(settings: Sequence[Described]) -> str:
     return "\n".join(blocks)
 
 
-def findings(found: Sequence[Finding]) -> str:
+def findings(found: "Sequence[Finding]") -> str:
     """Return a line for each finding, and under it what to do."""
     width = max((len(finding.store) for finding in found), default=0)
     lines = []

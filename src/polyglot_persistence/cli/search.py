@@ -1,6 +1,7 @@
-"""`polyglot search`: the search index, built anew while everything runs."""
+"""`polyglot search`: rebuild the search index while everything runs."""
 
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import click
@@ -8,7 +9,7 @@ import click
 from polyglot_persistence.cli.command import Commands, as_json, settings_in_effect
 
 if TYPE_CHECKING:
-    from polyglot_persistence.bootstrap.rebuild import Rebuilding
+    from polyglot_persistence.bootstrap.operating import Operating
     from polyglot_persistence.cli.progress import Progress
     from polyglot_persistence.config import Settings
     from polyglot_persistence.flows.projections.rebuild import Rebuilt, Step
@@ -18,34 +19,34 @@ LOOK_SECONDS = 0.5
 
 @click.group(
     cls=Commands,
-    short_help="Look after the search index.",
+    short_help="Maintain the search index.",
     examples=("polyglot search rebuild", "polyglot --stores-of .data search rebuild"),
 )
 def search() -> None:
-    """Look after the search index.
+    """Maintain the search index.
 
-    The index is a projection: all of it can be made again from PostgreSQL. A worker does so by
-    itself if the index is missing, damaged, or of a version that this program does not use.
+    The index is a projection of PostgreSQL and can be rebuilt at any time. A worker rebuilds it
+    if it is missing, damaged, or of a version that this program does not use.
     """
 
 
 @search.command(
-    short_help="Build the index anew while traffic flows.",
+    short_help="Rebuild the index while orders come in.",
     examples=("polyglot search rebuild", "polyglot search rebuild --rate 5000 --json"),
 )
 @click.option(
     "--rate",
     type=click.IntRange(1, 1_000_000),
     metavar="N",
-    help="Orders a second at most; else SEARCH_REBUILD_ORDERS_PER_SECOND.",
+    help="Maximum orders per second; default SEARCH_REBUILD_ORDERS_PER_SECOND.",
 )
 @as_json
 def rebuild(rate: int | None, *, as_json: bool) -> None:
-    """Build a new index from PostgreSQL, verify it, and let it take the old one's place.
+    """Build a new index from PostgreSQL, verify it, and swap it for the old one.
 
-    Searches use the old index until then, and never see a part of the new one. Stopped or killed,
-    it goes on where it was when it is run again; so does any worker that runs. If another process
-    builds already, this one shows how far that is.
+    Searches use the old index until the swap and never see a part of the new one. If interrupted,
+    run it again (or let a worker) to resume. If another process rebuilds already, this command
+    shows its progress.
     """
     import asyncio
 
@@ -54,7 +55,7 @@ def rebuild(rate: int | None, *, as_json: bool) -> None:
     try:
         rebuilt = asyncio.run(_rebuild(settings_in_effect(), rate, quiet=as_json))
     except KeyboardInterrupt:
-        click.echo("\nstopped; run it again to go on where it was", err=True)
+        click.echo("\nstopped; run it again to resume", err=True)
         raise
     if rebuilt is None:
         click.echo(
@@ -73,35 +74,38 @@ def rebuild(rate: int | None, *, as_json: bool) -> None:
 
 
 async def _rebuild(settings: "Settings", rate: int | None, *, quiet: bool) -> "Rebuilt | None":
-    from polyglot_persistence.bootstrap.rebuild import opened
+    from polyglot_persistence.bootstrap.operating import opened
     from polyglot_persistence.flows.projections.rebuild import ROLE
 
-    async with opened(settings, rate) as rebuilding:
+    if rate is not None:
+        limits = replace(settings.index, search_rebuild_orders_per_second=rate)
+        settings = replace(settings, index=limits)
+    async with opened(settings) as operating:
         with _Shown(quiet=quiet) as shown:
-            async with rebuilding.store.lead(ROLE) as lead:
+            async with operating.stores.store.lead(ROLE) as lead:
                 if lead is not None:
 
                     async def show(step: "Step") -> None:
                         await lead.confirm()
                         shown.step(step)
 
-                    return await rebuilding.flow.run(show)
-            await _follow(rebuilding, shown)
+                    return await operating.rebuild.run(show)
+            await _follow(operating, shown)
     return None
 
 
-async def _follow(rebuilding: "Rebuilding", shown: "_Shown") -> None:
+async def _follow(operating: "Operating", shown: "_Shown") -> None:
     import asyncio
 
     from polyglot_persistence.flows.projections.rebuild import Phase, Step
 
-    while (state := await rebuilding.flow.progress()) is not None:
+    while (state := await operating.rebuild.progress()) is not None:
         shown.step(Step(Phase.FILL, state.filled, max(state.total, state.filled)))
         await asyncio.sleep(LOOK_SECONDS)
 
 
 class _Shown:
-    """A bar for each phase, on stderr."""
+    """A progress bar for each phase, on stderr."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -116,7 +120,7 @@ class _Shown:
         self._bars.close()
 
     def step(self, step: "Step") -> None:
-        """Show how far it is."""
+        """Show the progress of a phase."""
         from polyglot_persistence.cli.progress import progress
 
         if self._quiet or not step.total:

@@ -1,4 +1,4 @@
-"""The kinds of settings: how a text becomes a value, and how it is shown.
+"""The kinds of settings: how a text is parsed and shown.
 
 Invariant: an error of a setting that holds a secret does not repeat it.
 """
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 
 class IgnoredError(ValueError):
-    """A value that was not meant for this program: the default counts, with a warning."""
+    """A value that was not meant for this program; the default is used, with a warning."""
 
 
 _SERVICE_LINK = re.compile(r"(?:tcp|udp|sctp)://[^/]*:[0-9]+")
@@ -29,14 +29,14 @@ def refuse_service_link(text: str) -> None:
 
 
 class Spec(NamedTuple):
-    """What is known of a setting, beside its value."""
+    """The definition of a setting."""
 
     default: str
     parse: Callable[[str], Any]
     doc: str
     allowed: str
     masked: Callable[[str], str] | None
-    """How it is shown, if it holds a secret; then it may also come from a file."""
+    """Masks the secret in its text, if it holds one; then it may also come from a file."""
 
 
 def setting(
@@ -47,17 +47,39 @@ def setting(
     *,
     masked: Callable[[str], str] | None = None,
 ) -> Any:
-    """Return a field of the settings: its default as text, how it is read, what it means."""
+    """Return a field of the settings; the default is a text for `parse`."""
     return dataclasses.field(metadata={"spec": Spec(default, parse, doc, allowed, masked)})
 
 
+def section(kind: type[Any]) -> Any:
+    """Return a field for some of the settings, which belong to one part of the program."""
+    return dataclasses.field(metadata={"section": kind})
+
+
+def values_of(kind: type[Any], value: Callable[[str, Spec], Any]) -> dict[str, Any]:
+    """Return a value for each field of the settings, or of a section, by `value(variable, spec)`.
+
+    The variable is the field's name in upper case, behind the section's `PREFIX` if it has one.
+    """
+    values = {}
+    for field in dataclasses.fields(kind):
+        if "section" in field.metadata:
+            part = field.metadata["section"]
+            values[field.name] = part(**values_of(part, value))
+        elif "spec" in field.metadata:
+            name = getattr(kind, "PREFIX", "") + field.name.upper()
+            values[field.name] = value(name, field.metadata["spec"])
+    return values
+
+
 def hidden(text: str) -> str:
-    """Show that a secret is set, and no more."""
+    """Return a text that only shows whether a secret is set."""
     return text if text == "none" else "***"
 
 
-def count(default: int, low: int, high: int, doc: str) -> Any:
+def count(default: int, bounds: tuple[int, int], doc: str) -> Any:
     """Return a field for a whole number."""
+    low, high = bounds
 
     def parse(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,12}", text) or not low <= int(text) <= high:
@@ -67,8 +89,9 @@ def count(default: int, low: int, high: int, doc: str) -> Any:
     return setting(str(default), parse, doc, f"{low} to {high}")
 
 
-def seconds(default: float, low: float, high: float, doc: str) -> Any:
+def seconds(default: float, bounds: tuple[float, float], doc: str) -> Any:
     """Return a field for a time."""
+    low, high = bounds
 
     def parse(text: str) -> float:
         try:

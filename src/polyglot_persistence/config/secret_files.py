@@ -48,7 +48,7 @@ def secret_of(name: str, path: Path, *, may_be_empty: bool = False) -> str:
 
 
 def read_api_keys(path: Path) -> KeyList:
-    """Return the keys of a file as it is now; none of one that is empty or cannot be read.
+    """Return the keys that the file contains now; none if it is empty or cannot be read.
 
     Raises:
         ConfigurationError: this process can open no file for now, which says nothing of this one.

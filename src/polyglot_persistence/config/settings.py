@@ -3,9 +3,10 @@
 A setting's environment variable is its field's name in upper case. A limit is a field like any
 other; how limits depend on one another is in `_AT_MOST`. `docs/ops.md` lists the same table.
 
-Invariant: a `Settings` that exists is valid; whoever gets a value from it need not check again.
-Invariant: no password that anybody set is in a `repr`, an error's text or a `Described`.
-Invariant: nothing else reads the environment; adapters and loops get values, never this object.
+Invariant: a `Settings` that exists is valid; its values need no further check.
+Invariant: no password is in a `repr`, an error's text or a `Described`.
+Invariant: no setting is read anywhere else; flows and loops get values or their own section, never
+this object.
 """
 
 import dataclasses
@@ -22,14 +23,26 @@ from polyglot_persistence.config.addresses import (
     queue_url,
     search_url,
 )
-from polyglot_persistence.config.fields import IgnoredError, Spec, refuse_service_link
-from polyglot_persistence.config.fields import choice as _choice
-from polyglot_persistence.config.fields import count as _count
-from polyglot_persistence.config.fields import hidden as _hidden
-from polyglot_persistence.config.fields import readable_file as _readable_file
-from polyglot_persistence.config.fields import seconds as _seconds
-from polyglot_persistence.config.fields import setting as _setting
-from polyglot_persistence.config.http import HttpSettings
+from polyglot_persistence.config.fields import (
+    IgnoredError,
+    Spec,
+    choice,
+    count,
+    hidden,
+    readable_file,
+    refuse_service_link,
+    seconds,
+    section,
+    setting,
+    values_of,
+)
+from polyglot_persistence.config.http import FrontSettings, HttpLimits
+from polyglot_persistence.config.limits import (
+    ApiLimits,
+    CommitLimits,
+    IndexerLimits,
+    PersisterLimits,
+)
 from polyglot_persistence.config.secret_files import secret_of
 from polyglot_persistence.domain.access import (
     ApiKey,
@@ -39,7 +52,6 @@ from polyglot_persistence.domain.access import (
     parse_rate,
     shown_api_keys,
 )
-from polyglot_persistence.domain.codec import UNIT_SIZE_MAX
 from polyglot_persistence.domain.schedule import Schedule
 from polyglot_persistence.errors import ConfigurationError
 
@@ -47,111 +59,110 @@ _KIB = 1024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
-class Settings(HttpSettings):
+class Settings:
     """All settings, checked; made by `load`."""
 
     # --- stores ---
-    postgres_dsn: str = _setting(
+    postgres_dsn: str = setting(
         "user=postgres password=secret dbname=ecommerce sslmode=disable host=postgres",
         postgres_url,
         "PostgreSQL, the system of record.",
         "libpq keywords, or postgresql://user:password@host:5432/dbname; servers: host,host",
         masked=mask,
     )
-    redis_addr: str = _setting(
+    redis_addr: str = setting(
         "redis:6379",
         cache_address,
         "Redis or Valkey, the write-behind cache.",
         "host:port, or a redis, rediss, valkey, valkeys or unix URL",
         masked=mask,
     )
-    rabbitmq_url: str = _setting(
+    rabbitmq_url: str = setting(
         "amqp://guest:guest@rabbitmq:5672/",
         queue_url,
-        "The queue. The scheme picks the adapter: amqp, amqps: RabbitMQ; redis, rediss, valkey, "
-        "valkeys, unix: Valkey Streams.",
+        "The queue. The scheme selects the adapter: RabbitMQ for amqp and amqps; Valkey Streams "
+        "for redis, rediss, valkey, valkeys and unix.",
         "URL",
         masked=mask,
     )
-    elasticsearch_url: str = _setting(
+    elasticsearch_url: str = setting(
         "http://elasticsearch:9200",
         search_url,
-        "The search index. The scheme picks the adapter: http, https: Elasticsearch; "
-        "tantivy:///directory: tantivy.",
+        "The search index. The scheme selects the adapter: Elasticsearch for http and https; "
+        "tantivy for tantivy:///directory.",
         "URL",
         masked=mask,
     )
-    elasticsearch_api_key: str | None = _setting(
+    elasticsearch_api_key: str | None = setting(
         "none",
         lambda text: None if text == "none" else text,
-        "API key for Elasticsearch, encoded; a user and password go into the URL.",
+        "API key for Elasticsearch, encoded. A user and password go into the URL instead.",
         "text, or none",
-        masked=_hidden,
+        masked=hidden,
     )
-    redis_ca_file: Path | None = _setting(  # noqa: RUF009  it gives a field
+    redis_ca_file: Path | None = setting(
         "none",
-        _readable_file,
-        "Certificate authority to believe for a rediss or valkeys address.",
+        readable_file,
+        "CA certificate used to verify rediss:// and valkeys:// servers.",
         "path of a PEM file, or none: the machine's own",
     )
-    rabbitmq_ca_file: Path | None = _setting(  # noqa: RUF009  it gives a field
+    rabbitmq_ca_file: Path | None = setting(
         "none",
-        _readable_file,
-        "Certificate authority to believe for an amqps URL (or a rediss or valkeys one).",
+        readable_file,
+        "CA certificate used to verify the server of an amqps://, rediss:// or valkeys:// queue.",
         "path of a PEM file, or none: the machine's own",
     )
-    elasticsearch_ca_file: Path | None = _setting(  # noqa: RUF009  it gives a field
+    elasticsearch_ca_file: Path | None = setting(
         "none",
-        _readable_file,
-        "Certificate authority to believe for an https URL of Elasticsearch.",
+        readable_file,
+        "CA certificate used to verify an https:// Elasticsearch.",
         "path of a PEM file, or none: the machine's own",
     )
-    cache_durable: bool | None = _choice(
+    cache_durable: bool | None = choice(
         "auto",
         {"auto": None, "yes": True, "no": False},
-        "Whether Redis fsyncs before it answers; auto asks it on each connection. Say yes only "
-        "where CONFIG is forbidden and a provider promises it.",
+        "Whether Redis fsyncs before it replies. auto reads this from the server on each "
+        "connection; set yes only if the provider forbids CONFIG and guarantees durability.",
     )
 
     # --- process ---
-    api_host: str = _setting(
+    api_host: str = setting(
         "0.0.0.0",  # noqa: S104  as the peer does, and as a container must
         listen_host,
         "Address the API listens on.",
         "name or address",
     )
-    api_port: int = _count(8080, 1, 65535, "Port the API listens on.")
-    api_processes: int = _count(
+    api_port: int = count(8080, (1, 65535), "Port the API listens on.")
+    api_processes: int = count(
         1,
-        1,
-        64,
-        "API processes that share `API_PORT`, best as many as there are cores to spare for them.",
+        (1, 64),
+        "Number of API processes that share `API_PORT`. Use one for each core that is free for "
+        "them.",
     )
-    api_process_port: int = _count(
+    api_process_port: int = count(
         0,
-        0,
-        65535,
-        "Port, on `API_HOST`, on which the first API process serves its own metrics and health; "
-        "the second does on the next one, and so on; 0: none.",
+        (0, 65535),
+        "Port on `API_HOST` where the first API process serves its own metrics and health; each "
+        "further process uses the next port. 0: none.",
     )
-    worker_port: int = _count(
-        0, 0, 65535, "Port on which a worker serves its metrics and health, on `API_HOST`; 0: none."
+    worker_port: int = count(
+        0, (0, 65535), "Port on `API_HOST` where a worker serves its metrics and health. 0: none."
     )
-    api_fast_lane: bool = _choice(
+    api_fast_lane: bool = choice(
         "yes",
         {"yes": True, "no": False},
-        "Whether plain requests that place or read one order pass before the web framework. The "
-        "answers are the same without; it takes about twice the time.",
+        "Whether plain requests that place or read one order bypass the web framework. The "
+        "answers are the same; without it they take about twice as long.",
     )
-    api_keys: Sequence[ApiKey] = _setting(
+    api_keys: Sequence[ApiKey] = setting(
         "none",
         lambda text: () if text == "none" else parse_api_keys(text),
-        "API keys that are valid, by their hashes; `polyglot api-keys new` makes one. A file "
-        "(`API_KEYS_FILE`) is read again when it changes.",
+        "Valid API keys, as hashes; `polyglot api-keys new` creates one. A file (`API_KEYS_FILE`) "
+        "is reread when it changes.",
         "name:scopes:hash, with white space between entries, or none",
         masked=lambda text: text if text == "none" else shown_api_keys(text),
     )
-    anonymous_scopes: frozenset[Scope] | None = _choice(
+    anonymous_scopes: frozenset[Scope] | None = choice(
         "auto",
         {
             "auto": None,
@@ -160,189 +171,132 @@ class Settings(HttpSettings):
             "write": frozenset({Scope.WRITE}),
             "read,write": frozenset({Scope.READ, Scope.WRITE}),
         },
-        "What clients without an API key may do. auto: read and write if there are no keys, else "
-        "nothing. Operating always needs a key.",
+        "What clients without an API key may do. auto: read and write if no keys are set, "
+        "otherwise nothing. Operating always needs a key.",
     )
-    client_rate_limit: Rate | None = _setting(  # noqa: RUF009  it gives a field
+    client_rate_limit: Rate | None = setting(
         "none",
         lambda text: None if text == "none" else parse_rate(text),
-        "Most requests of one client (API key; without one, network address) to one API process; "
-        "above it: 429.",
+        "Maximum request rate of one client (API key, or network address without one) per API "
+        "process; above it: 429.",
         "requests/seconds, like 600/60, or none",
     )
-    mv_refresh_schedule: Schedule = _setting(  # noqa: RUF009  it gives a field
+    mv_refresh_schedule: Schedule = setting(
         "@hourly",
         Schedule,
         "When `daily_sales_mv` is refreshed (UTC).",
         "cron expression, @hourly, @daily, @every 15m, ...",
     )
-    otel_traces_exporter: str = _choice(
+    otel_traces_exporter: str = choice(
         "none",
         {exporter: exporter for exporter in ("none", "otlp")},
-        "Where traces go: nowhere, or by OTLP over HTTP to where the standard variable "
-        "`OTEL_EXPORTER_OTLP_ENDPOINT` says. Requests then pass through the web framework.",
+        "Trace exporter. otlp sends traces over HTTP to the endpoint in the standard variable "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT`; requests then pass through the web framework.",
         shared=True,
     )
-    log_level: str = _choice(
+    log_level: str = choice(
         "info",
         {level: level for level in ("debug", "info", "warning", "error")},
-        "Least severe log line that is written; other programs' words for a level are understood.",
+        "Minimum severity of log lines. Other programs' names for a level are accepted.",
         aliases={"trace": "debug", "warn": "warning", "fatal": "error", "critical": "error"},
     )
-    log_format: str = _choice(
+    log_format: str = choice(
         "auto",
         {form: form for form in ("auto", "json", "text")},
-        "Form of log lines; auto is text on a terminal and JSON elsewhere.",
+        "Format of log lines. auto: text on a terminal, JSON elsewhere.",
     )
-    shutdown_timeout_seconds: float = _seconds(
+    shutdown_timeout_seconds: float = seconds(
         20,
-        1,
-        600,
-        "Longest time from being told to stop until a process has ended; whatever is not done by "
-        "then is cut off, and nothing is lost by it.",
+        (1, 600),
+        "Maximum time from the stop signal to the end of a process. Unfinished work is cut off "
+        "then; no accepted order is lost.",
     )
 
     # --- accepting ---
-    commit_orders_max: int = _count(
-        2_000, 1, 20_000, "Most orders in one group commit (more gains nothing)."
-    )
-    waiting_orders_max: int = _count(
-        20_000,
-        UNIT_SIZE_MAX,
-        1_000_000,
-        "Most orders that wait in one API process for a group commit; above it: 503.",
-    )
-    dirty_orders_max: int = _count(
-        200_000,
-        UNIT_SIZE_MAX,
-        100_000_000,
-        "High watermark: with more accepted orders than this not yet persisted, the API says 503. "
-        "Redis needs about 1 KB for each.",
-    )
-    queue_messages_max: int = _count(
-        20_000,
-        1,
-        100_000_000,
-        "High watermark while Redis is away: with more messages than this waiting in the queue, "
-        "the API says 503. A message holds one order or, under load, hundreds.",
-    )
-    order_body_bytes_max: int = _count(
-        16 * _KIB, 1_024, 1_048_576, "Largest body of one order; above it: 413."
-    )
-    body_bytes_max: int = _count(
-        1_024 * _KIB, 1_024, 64 * 1_024 * _KIB, "Largest body of a bulk; above it: 413."
-    )
-    import_line_bytes_max: int = _count(
-        16 * _KIB, 1_024, 1_048_576, "Longest line of an import; a longer one is rejected alone."
-    )
-    import_rejected_in_a_row_max: int = _count(
-        1_000,
-        1,
-        1_000_000,
-        "Rejected lines in a row that end an import with 422. So many are no slips but another "
-        "kind of file, and a rejected line costs more than a good one.",
-    )
-    import_chunk_orders: int = _count(
-        500, 1, 10_000, "Lines of an import that are accepted together."
-    )
-    import_wait_seconds: float = _seconds(
-        60, 0, 3_600, "How long an import waits while orders are refused before it gives up."
-    )
-    prefer_wait_seconds_max: float = _seconds(30, 0, 300, "Longest `Prefer: wait=N` honoured.")
+    commit: CommitLimits = section(CommitLimits)
+    api: ApiLimits = section(ApiLimits)
 
-    live_streams_max: int = _count(
-        64, 1, 10_000, "Pages that one API process keeps up to date; above it: 503."
+    live_streams_max: int = count(
+        64, (1, 10_000), "Maximum live-page streams per API process; above it: 503."
     )
 
     # --- reading ---
-    read_timeout_seconds: float = _seconds(
-        2, 0.1, 60, "Longest a read waits for the record; then: 503."
+    read_timeout_seconds: float = seconds(
+        2, (0.1, 60), "Maximum time that a read waits for PostgreSQL; then: 503."
     )
-    clean_ttl_seconds: int = _count(
-        86_400, 1, 31_536_000, "How long a persisted order stays in Redis. Dirty ones always stay."
+    clean_ttl_seconds: int = count(
+        86_400,
+        (1, 31_536_000),
+        "How long a persisted order stays in Redis. Dirty orders do not expire.",
     )
-    read_cache_orders: int = _count(
-        100_000, 0, 10_000_000, "Persisted orders kept in each API process's memory; 0: none."
+    read_cache_orders: int = count(
+        100_000, (0, 10_000_000), "Maximum persisted orders in each API process's memory. 0: none."
     )
-    read_cache_seconds: float = _seconds(
-        60, 0, 3_600, "How long they are kept there at most; one that is persisted never changes."
+    read_cache_seconds: float = seconds(
+        60,
+        (0, 3_600),
+        "Maximum time that an order stays in that memory; a persisted order never changes.",
     )
 
     # --- persisting ---
-    persist_batch_orders: int = _count(
-        2_000, 1, 20_000, "About how many orders one transaction takes; a bulk is never divided."
+    persist: PersisterLimits = section(PersisterLimits)
+    sweep_age_seconds: float = seconds(
+        10, (0.1, 3_600), "Age at which an order that is still dirty is persisted from the cache."
     )
-    consume_orders_max: int = _count(
-        10_000, 1, 1_000_000, "About how many unacknowledged orders one worker holds."
+    sweep_interval_seconds: float = seconds(2, (0.1, 600), "Time between two sweeps.")
+    sweep_batch_orders: int = count(
+        2_000, (1, 20_000), "Approximate number of orders in one sweep step."
     )
-    delivery_hold_seconds_max: float = _seconds(
-        30,
-        1,
-        900,
-        "Longest a worker holds a delivery; what is not persisted by then is handed back.",
-    )
-    sweep_age_seconds: float = _seconds(
-        10, 0.1, 3_600, "Age at which an order that is still dirty is persisted from the cache."
-    )
-    sweep_interval_seconds: float = _seconds(2, 0.1, 600, "Time between two such sweeps.")
-    sweep_batch_orders: int = _count(
-        2_000, 1, 20_000, "About how many orders one sweep step takes."
-    )
-    warm_quiet_seconds: float = _seconds(
+    warm_quiet_seconds: float = seconds(
         60,
-        0.1,
-        3_600,
-        "Shortest time until a cold cache is warm again; an empty queue for a while longer than "
-        "`DELIVERY_HOLD_SECONDS_MAX` is needed as well.",
+        (0.1, 3_600),
+        "Minimum time until a cold cache is warm again. The queue must also be empty for a little "
+        "longer than `DELIVERY_HOLD_SECONDS_MAX`.",
     )
 
     # --- indexing ---
-    index_batch_orders: int = _count(5_000, 1, 50_000, "Most orders in one index batch.")
-    index_waiting_orders_max: int = _count(
-        50_000,
-        1,
-        1_000_000,
-        "Most persisted orders that wait in a worker's memory to be indexed; the outbox has the "
-        "rest.",
-    )
-    index_timeout_seconds: float = _seconds(30, 0.1, 600, "Longest one index batch takes.")
-    outbox_age_seconds: float = _seconds(
-        10, 0.1, 3_600, "Age at which an outbox row is worked off by any worker."
-    )
-    outbox_interval_seconds: float = _seconds(2, 0.1, 600, "Time between two looks at the outbox.")
-    search_rebuild_orders_per_second: int = _count(
-        20_000, 1, 1_000_000, "Most orders a second that a rebuild of the search index reads."
-    )
+    index: IndexerLimits = section(IndexerLimits)
 
     # --- auditing ---
-    audit_interval_seconds: float = _seconds(
+    audit_interval_seconds: float = seconds(
         3_600,
-        0,
-        31_536_000,
-        "Time from the end of one audit of all stores to the beginning of the next, in one worker "
-        "at a time; 0: none.",
+        (0, 31_536_000),
+        "Time between the end of one audit of all stores and the start of the next, in one worker "
+        "at a time. 0: none.",
     )
-    audit_orders_per_second: int = _count(
-        20_000, 1, 10_000_000, "Most orders and cache entries that it compares in a second."
+    audit_orders_per_second: int = count(
+        20_000,
+        (1, 10_000_000),
+        "Maximum orders and cache entries that an audit compares per second.",
     )
 
     # --- connections ---
-    postgres_pool_size: int = _count(8, 1, 500, "Most PostgreSQL connections of one process.")
-    postgres_connect_timeout_seconds: float = _seconds(3, 0.1, 60, "Longest one connect takes.")
-    postgres_statement_timeout_seconds: float = _seconds(
-        10, 0.1, 600, "Longest one statement takes (refresh and migrations have their own)."
+    postgres_pool_size: int = count(8, (1, 500), "Maximum PostgreSQL connections per process.")
+    postgres_connect_timeout_seconds: float = seconds(
+        3, (0.1, 60), "Maximum time to connect to PostgreSQL."
     )
-    redis_connect_timeout_seconds: float = _seconds(2, 0.1, 60, "Longest one connect takes.")
-    redis_command_timeout_seconds: float = _seconds(
-        2, 0.1, 60, "Longest wait for a reply before the connection counts as lost."
+    postgres_statement_timeout_seconds: float = seconds(
+        10,
+        (0.1, 600),
+        "Maximum time for one statement; refreshes and migrations have their own limits.",
     )
-    queue_connect_timeout_seconds: float = _seconds(
-        3, 0.1, 60, "Longest one connect to RabbitMQ takes."
+    redis_connect_timeout_seconds: float = seconds(
+        2, (0.1, 60), "Maximum time to connect to Redis."
     )
-    queue_publish_timeout_seconds: float = _seconds(
-        3, 0.1, 60, "Longest wait for RabbitMQ's confirm."
+    redis_command_timeout_seconds: float = seconds(
+        2, (0.1, 60), "Maximum wait for a reply; then the connection counts as lost."
     )
-    search_timeout_seconds: float = _seconds(2, 0.1, 60, "Longest one search takes; then: 503.")
+    queue_connect_timeout_seconds: float = seconds(
+        3, (0.1, 60), "Maximum time to connect to RabbitMQ."
+    )
+    queue_publish_timeout_seconds: float = seconds(
+        3, (0.1, 60), "Maximum wait for RabbitMQ's publisher confirm."
+    )
+    search_timeout_seconds: float = seconds(2, (0.1, 60), "Maximum time for one search; then: 503.")
+
+    # --- HTTP ---
+    front: FrontSettings = section(FrontSettings)
+    http: HttpLimits = section(HttpLimits)
 
     api_keys_file: Path | None = dataclasses.field(default=None, compare=False)
     """Where `api_keys` come from, if that is a file."""
@@ -383,7 +337,7 @@ class Settings(HttpSettings):
 
 
 class Described(NamedTuple):
-    """One setting, for people: never a secret in it."""
+    """One setting, for people; contains no secret."""
 
     name: str
     value: str
@@ -401,35 +355,31 @@ def load(environ: Mapping[str, str]) -> Settings:
     Raises:
         ConfigurationError: one line that names the variable, the fault and an example.
     """
-    values: dict[str, Any] = {}
+    parsed: dict[str, Any] = {}
     described: list[Described] = []
     ignored: dict[str, str] = {}
-    # Those of the class itself first, then those that it inherits.
-    inherited = HttpSettings.__dataclass_fields__
-    for field in sorted(dataclasses.fields(Settings), key=lambda one: one.name in inherited):
-        if "spec" not in field.metadata:
-            continue
-        name, spec = field.name.upper(), field.metadata["spec"]
+
+    def value(name: str, spec: Spec) -> Any:
         text, source = _text(environ, name, spec)
         try:
             refuse_service_link(text)
-            values[field.name] = spec.parse(text)
+            parsed[name] = spec.parse(text)
         except IgnoredError as error:
             ignored[name] = str(error)
             text, source = spec.default, "default"
-            values[field.name] = spec.parse(text)
+            parsed[name] = spec.parse(text)
         except ValueError as error:
             example = "" if "e.g." in str(error) else f"; e.g. {spec.default}"
             raise ConfigurationError(f"{name}: {error}{example}") from None  # it may hold a secret
         shown = spec.masked(text) if spec.masked else text
         described.append(Described(name, shown, source, spec.default, spec.allowed, spec.doc))
+        return parsed[name]
+
+    values = values_of(Settings, value)
     sources = {setting.name: setting.source for setting in described}
     keys_file = Path(environ["API_KEYS_FILE"]) if sources["API_KEYS"] == "file" else None
-    settings = Settings(
-        **values, api_keys_file=keys_file, described=tuple(described), ignored=ignored
-    )
-    _check_relations(settings)
-    return settings
+    _check_relations(parsed)
+    return Settings(**values, api_keys_file=keys_file, described=tuple(described), ignored=ignored)
 
 
 def _text(
@@ -458,9 +408,9 @@ _AT_MOST = (
 )
 
 
-def _check_relations(settings: Settings) -> None:
+def _check_relations(parsed: Mapping[str, float]) -> None:
     for low, high, reason in _AT_MOST:
-        low_value, high_value = getattr(settings, low), getattr(settings, high)
+        low_value, high_value = parsed[low.upper()], parsed[high.upper()]
         if low_value > high_value:
             raise ConfigurationError(
                 f"{low.upper()}: {low_value:g} is more than {high.upper()} ({high_value:g}), "

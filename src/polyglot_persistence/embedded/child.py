@@ -2,8 +2,8 @@
 
 The child inherits a lock (flock(2)) on a file beside its data, and so do all the processes that it
 forks. The lock is therefore free exactly when the last of them is gone, whatever was killed in
-which order; no process id has to be believed for that. The id in the file only tells whom to ask
-to stop; a child that is another user's inherits the file open for reading, and cannot change it.
+which order; this does not depend on a process id. The id in the file only names the process to
+stop first; a child that is another user's inherits the file open for reading, and cannot change it.
 
 Invariant: a child is started from the thread that runs the event loop: on Linux it gets its stop
 signal when that very thread ends (prctl(2), PR_SET_PDEATHSIG).
@@ -24,6 +24,7 @@ from polyglot_persistence import telemetry
 from polyglot_persistence.embedded.directory import Directory
 from polyglot_persistence.embedded.identity import LAUNCH, SAME, Identity
 from polyglot_persistence.errors import ConfigurationError
+from polyglot_persistence.processes.supervision import exit_text
 
 LOG_BYTES_MAX = 4 * 1024 * 1024
 """A log larger than this at a start is set aside as `.1`, in the place of the one before."""
@@ -35,7 +36,7 @@ POLL_SECONDS = 0.02
 """Between two looks at what is expected within moments."""
 
 KILLED_GONE_SECONDS = 10.0
-"""How long a killed process may take to be gone; it may be waiting for a disk."""
+"""Maximum time for a killed process to end; it may be waiting for a disk."""
 
 FOLLOWERS_GONE_SECONDS = 1.0
 """How long processes may outlive the one that forked them before they are killed."""
@@ -122,7 +123,7 @@ class Child:
                     stdout=log,
                     stderr=log,
                     env=dict(environment),
-                    umask=0o077,  # orders are nobody else's business
+                    umask=0o077,  # orders are private
                     start_new_session=True,  # so that a Ctrl-C reaches the owner alone
                     pass_fds=[lock, *inherited],
                 )
@@ -163,7 +164,7 @@ class Child:
         finally:
             await self.stop()
         if process.returncode:
-            raise self.failure(_exit_text(process.returncode))
+            raise self.failure(exit_text(process.returncode))
 
     async def stop(self) -> None:
         """End the program and wait for its end; without effect if it is not running."""
@@ -174,7 +175,11 @@ class Child:
                 break
             self.process.send_signal(number)
             await wait_until(lambda: not self.running, seconds)
-        if self.process.poll() is None:
+        await self.kill()
+
+    async def kill(self) -> None:
+        """Kill the program and wait for its end; without effect if it is not running."""
+        if self.process is not None and self.process.poll() is None:
             _log.warning("child_killed", child=self.name, pid=self.process.pid)
             self.process.kill()
             await wait_until(lambda: not self.running, KILLED_GONE_SECONDS)
@@ -194,7 +199,7 @@ class Child:
     def exit_text(self) -> str:
         """Return in words how the program ended."""
         code = self.process.poll() if self.process else None
-        return "has not ended" if code is None else _exit_text(code)
+        return "has not ended" if code is None else exit_text(code)
 
     def _open_log(self) -> IO[bytes]:
         if self._log_name is None:
@@ -246,7 +251,7 @@ class Child:
         return recorded if recorded and recorded in self._holders([recorded]) else None
 
     def _holders(self, pids: Sequence[int] | None = None) -> list[int]:
-        """Return those of the processes that hold the lock file open, as far as the system tells.
+        """Return those of the processes that hold the lock file open, as far as the system shows.
 
         Of all processes, if none are named. Never this process itself.
         """
@@ -260,12 +265,6 @@ class Child:
     def _recorded_pid(self) -> int | None:
         text = (self._directory().read(self._lock_name, _PID_BYTES) or b"").strip()
         return int(text) if text.isdigit() else None
-
-
-def _exit_text(code: int) -> str:
-    if code >= 0:
-        return f"ended with code {code}"
-    return f"was ended by {signal.Signals(-code).name}"
 
 
 def try_lock(descriptor: int) -> bool:
@@ -283,7 +282,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _holds(pid: int, wanted: os.stat_result) -> bool:
-    """Whether the process has the file open; where nobody can tell, whether it is alive."""
+    """Whether the process has the file open; where that cannot be read, whether it is alive."""
     try:
         if not _PROCESSES.exists():
             os.kill(pid, 0)

@@ -94,7 +94,7 @@ class DataDirectory:
         return directory
 
     def _secure(self, directory: Directory) -> None:
-        """See to it that nobody else can put anything into root's directory."""
+        """Make sure that no other user can put anything into root's directory."""
         found = os.fstat(directory.descriptor)
         if self._of_servers:
             if (found.st_uid, stat.S_IMODE(found.st_mode)) != (os.geteuid(), _SEARCHABLE):

@@ -1,4 +1,4 @@
-"""Files below a data directory, opened so that nobody else decides what is opened.
+"""Files below a data directory, opened so that no other user decides what is opened.
 
 A process that runs as root reads and writes in directories of which parts belong to others: to the
 servers, to API and worker, and, when an earlier version made it, to the user `nobody`. Each of them
@@ -242,4 +242,4 @@ def _check(path: Path, found: os.stat_result, owner: int) -> None:
 
 
 def _unfit(path: Path, what: str) -> ConfigurationError:
-    return ConfigurationError(f"{path} {what}; look who put it there, and remove it")
+    return ConfigurationError(f"{path} {what}; find out where it comes from, and remove it")

@@ -1,4 +1,4 @@
-"""As whom the processes of a `polyglot up` run.
+"""The users that the processes of a `polyglot up` run as.
 
 An ordinary user runs all of them as is. Root keeps the data directory, and runs the servers as one
 user of their own, API and worker as another, neither of which anything else on the machine runs as.
@@ -44,14 +44,14 @@ _PROBE = ".probe"
 
 
 class Account(IntEnum):
-    """For whom root has a user each."""
+    """The two groups of processes that run as a user of their own under root."""
 
     SERVERS = 0
     PROGRAMS = 1
 
 
 class Identity(NamedTuple):
-    """What `launch.py` is told, and who owns the files (outside of any namespace)."""
+    """The argument for `launch.py`, and the owner of the files (outside of any namespace)."""
 
     argument: str
     uid: int
@@ -82,13 +82,13 @@ class Identity(NamedTuple):
 
 
 SAME = Identity("same", os.geteuid(), os.getegid())
-"""Whoever runs this process."""
+"""The user of this process."""
 
 
 def identity_for(account: Account, directory: Directory, needed: Sequence[Path]) -> Identity:
-    """Return as whom the account can own files in `directory` and reach what is `needed`.
+    """Return an identity that can own files in `directory` and reach the `needed` paths.
 
-    API and worker have no objection to being root, if it cannot become anybody else.
+    API and worker run as root if root cannot become another user.
 
     Raises:
         ConfigurationError: if there is no way for a server, which refuses root.
@@ -109,7 +109,7 @@ def identity_for(account: Account, directory: Directory, needed: Sequence[Path])
 
 
 def identity_of(owner: os.stat_result, needed: Sequence[Path]) -> Identity:
-    """Return whom root has to become to work on files of this owner; others stay who they are."""
+    """Return the identity for work on files of this owner; a user other than root keeps its own."""
     if os.geteuid() != 0 or owner.st_uid == 0:
         return SAME
     identity = first_that_can_use(list(_as_user(owner.st_uid, owner.st_gid)), needed)
@@ -121,7 +121,7 @@ def identity_of(owner: os.stat_result, needed: Sequence[Path]) -> Identity:
 
 
 def initializer_for(servers: Identity, directory: Directory, needed: Sequence[Path]) -> Identity:
-    """Return as whom initdb runs, which refuses a user without an entry in the user database.
+    """Return the identity for initdb, which refuses a user without an entry in the user database.
 
     In a namespace the servers' own user has that of `nobody`. Where there are none, or the files
     are out of reach in one, it is `nobody` itself, who hands them over afterwards.
@@ -138,7 +138,7 @@ def initializer_for(servers: Identity, directory: Directory, needed: Sequence[Pa
 
 
 def account_uid(account: Account) -> int:
-    """Return the account's number as a user and as a group: one that nobody else has."""
+    """Return the account's number as a user and as a group; no other user or group has it."""
     unused = [uid for uid in _UIDS if not _has_entry(uid)]
     if account >= len(unused):
         raise ConfigurationError(f"the user database leaves no number of {_UIDS} for our users")
@@ -146,7 +146,7 @@ def account_uid(account: Account) -> int:
 
 
 def nobody_entry() -> pwd.struct_passwd:
-    """Return `nobody`, or whoever else is in the user database and not root."""
+    """Return `nobody`, or else any other user in the user database except root."""
     try:
         return pwd.getpwnam("nobody")
     except KeyError:
@@ -154,7 +154,7 @@ def nobody_entry() -> pwd.struct_passwd:
     for entry in pwd.getpwall():
         if entry.pw_uid != 0:
             return entry
-    raise ConfigurationError("PostgreSQL needs a user other than root; this system knows none")
+    raise ConfigurationError("PostgreSQL needs a user other than root; this system has none")
 
 
 def _candidates(account: Account) -> Iterator[Identity]:

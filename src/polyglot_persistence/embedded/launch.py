@@ -15,11 +15,12 @@ one of these, or two joined by `+`, taken on in this order:
     user:UID:GID:CAPABILITY,...
     namespace:UID:GID
 
-Whoever it becomes, no program that it executes gives it more rights (`no_new_privs`).
+No program that it executes gives it more rights (`no_new_privs`).
 
 With `--reads` and `--owns` it is confined (landlock(7)), where the kernel can do that: it reads
 what lies below these paths and what any user may read in the system's own directories, and writes
-below the second kind only. That is for whoever keeps a capability to pass by permissions.
+below the second kind only. This restricts an identity that keeps a capability to bypass
+permissions.
 
 Invariant: only the standard library; nothing of this package is imported (the interpreter runs
 without `site`).
@@ -87,7 +88,7 @@ def main(arguments: list[str]) -> NoReturn:
     if sys.platform == "linux":
         _check(_libc.prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0), "PR_SET_PDEATHSIG")
         if os.getppid() != int(parent):
-            sys.exit(1)  # the parent died before the kernel was told to watch it
+            sys.exit(1)  # the parent died before the kernel watched it
     os.execv(program, [program, *rest])  # noqa: S606 -- becoming it is the purpose
 
 

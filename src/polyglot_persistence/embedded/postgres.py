@@ -2,7 +2,7 @@
 
 ```
     data_dir/cluster       the data, made whole as cluster.new and then renamed
-             password      of its superuser, mode 0600; made anew when it is missing
+             password      of its superuser, mode 0600; recreated when missing
              run           the socket's directory, or a link to it
              server.log  server.lock  owner.lock
 ```
@@ -14,11 +14,13 @@ Invariant: `fsync`, `full_page_writes` and `synchronous_commit` are on: a commit
 power.
 """
 
+import asyncio
 import contextlib
 import os
 import secrets
 import shutil
 import signal
+import struct
 import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -32,7 +34,12 @@ from polyglot_persistence.embedded.identity import (
     identity_for,
     initializer_for,
 )
-from polyglot_persistence.embedded.server import BundledServer, bare_environment
+from polyglot_persistence.embedded.server import (
+    FIRST_BYTES_MAX,
+    BundledServer,
+    answer_of,
+    bare_environment,
+)
 from polyglot_persistence.embedded.socket_directory import SOCKET_MODE, open_socket_directory
 from polyglot_persistence.errors import ConfigurationError
 
@@ -54,6 +61,9 @@ STOP_TIMEOUT_SECONDS = 30.0
 
 _STATUS_LINE = 7
 """Of postmaster.pid, from 0 (`LOCK_FILE_LINE_PM_STATUS` in PostgreSQL's miscinit.h)."""
+
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+"""PostgreSQL's manual, 54.7: answered before authentication."""
 
 _UNFINISHED = "cluster.new"
 _PASSWORD = "password"  # noqa: S105 -- a file's name
@@ -121,7 +131,7 @@ class EmbeddedPostgres(BundledServer):
         await self._settle_cluster(install, identity)
         self._socket_dir = open_socket_directory(files, f".s.PGSQL.{PORT}", identity)
         settings = {**_SETTINGS, "unix_socket_directories": _quoted(self._socket_dir)}
-        await self._child.start(
+        await self.child.start(
             [
                 *(install / "bin" / "postgres", "-D", self._cluster),
                 *(part for item in settings.items() for part in ("-c", "=".join(item))),
@@ -135,6 +145,13 @@ class EmbeddedPostgres(BundledServer):
         """Look for it as pg_ctl(1) does."""
         lines = self._own_text("postmaster.pid").splitlines()
         return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready"
+
+    async def is_alive(self) -> bool:
+        """Whether it starts a backend for a new client; the answer is whether it speaks TLS."""
+        if self._socket_dir is None:
+            return False
+        connecting = asyncio.open_unix_connection(self._socket_dir / f".s.PGSQL.{PORT}")
+        return await answer_of(connecting, _SSL_REQUEST, bytes_max=FIRST_BYTES_MAX) != b""
 
     async def _settle_cluster(self, install: Path, identity: Identity) -> None:
         """Leave a whole cluster of this version that can be started, and its password known."""
@@ -169,7 +186,7 @@ class EmbeddedPostgres(BundledServer):
         hand_over(files, _UNFINISHED, initializer.uid, initializer.gid)
         files.write(_PASSWORD, f"{new_password()}\n")
         with self._password_for(initializer) as password:
-            await self._child.run(
+            await self.child.run(
                 [
                     *(install / "bin" / "initdb", "-D", files.path / _UNFINISHED, "-U", USER),
                     *("-A", "scram-sha-256", f"--pwfile={password}"),
@@ -186,7 +203,7 @@ class EmbeddedPostgres(BundledServer):
 
     @contextlib.contextmanager
     def _password_for(self, initializer: Identity) -> Iterator[Path]:
-        """Lend a copy of the password, which initdb wants as a file that it can open itself."""
+        """Give a copy of the password in a file that initdb can open."""
         files = self._directory.files()
         files.write(_LENT, self._read_password())
         try:
@@ -207,14 +224,10 @@ class EmbeddedPostgres(BundledServer):
         with tempfile.TemporaryFile() as stdin:
             stdin.write(f"{statement}\n".encode())
             stdin.seek(0)
-            await self._child.run(
+            await self.child.run(
                 [
-                    *(
-                        install / "bin" / "postgres",
-                        "--single",
-                        "-D",
-                        self._directory.path / cluster,
-                    ),
+                    *(install / "bin" / "postgres", "--single"),
+                    *("-D", self._directory.path / cluster),
                     *("-c", "exit_on_error=on", "-c", "log_checkpoints=off", "template1"),
                 ],
                 bare_environment(),
@@ -255,7 +268,7 @@ def _quoted(directory: Path) -> str:
 
 
 def new_password() -> str:
-    """Return a password of URL-safe characters that nobody guesses."""
+    """Return a random password of URL-safe characters."""
     return secrets.token_urlsafe(24)
 
 

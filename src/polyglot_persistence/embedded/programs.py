@@ -1,10 +1,9 @@
 """The project's own processes in the embedded deployment: API and worker, as their own user."""
 
-import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from polyglot_persistence.embedded.child import Child
@@ -15,6 +14,7 @@ from polyglot_persistence.embedded.identity import (
     Identity,
     identity_for,
 )
+from polyglot_persistence.processes.heartbeat import READY, Heartbeats
 
 SEARCH = "search"
 """The one directory that API and worker write."""
@@ -43,64 +43,40 @@ class Program:
         self._identity = identity
         self._environment = environment
         self._owns = files.path / SEARCH
-        self._child = Child(
+        self._heartbeats = Heartbeats()
+        self._signs = b""
+        self.child = Child(
             command,
             directory=lambda: files,
             lock_name=f"{command}.lock",
             stops=[(signal.SIGTERM, stop_timeout_seconds)],
         )
 
-    @property
-    def running(self) -> bool:
-        """Whether it has been started and has not ended."""
-        return self._child.running
-
-    def exit_text(self) -> str:
-        """Return in words how it ended."""
-        return self._child.exit_text()
-
-    async def reap(self) -> None:
-        """Return when nothing of it that an earlier owner has left behind runs any more."""
-        await self._child.reap()
-
     async def start(self) -> None:
         """Start it."""
-        await self._start()
-
-    async def stop(self) -> None:
-        """End it and wait for its end."""
-        await self._child.stop()
-
-    async def _start(self, *options: str, inherited: Sequence[int] = ()) -> None:
-        await self._child.start(
-            command(self.name, *options),
+        self._heartbeats.received()  # what is left of the predecessor's
+        await self.child.start(
+            command(self.name, "--parent-fd", str(self._heartbeats.descriptor)),
             self._environment(),
             identity=self._identity(),
             owns=[self._owns],
-            inherited=inherited,
+            inherited=[self._heartbeats.descriptor],
         )
 
+    async def stop(self) -> None:
+        """End it and wait for its end."""
+        await self.child.stop()
 
-class Worker(Program):
-    """The worker, which announces that it consumes (`--ready-fd`)."""
+    async def is_alive(self) -> bool:
+        """Whether it has given a sign of life since the last call."""
+        signs = self._signs + self._heartbeats.received()
+        self._signs = b""
+        return signs != b""
 
-    has_consumed = False
-    """Whether a process of it has announced so."""
-
-    async def start(self) -> None:
-        """Start it, and listen for what it announces."""
-        source, descriptor = os.pipe()
-        asyncio.get_running_loop().add_reader(source, self._hear, source)
-        try:
-            await self._start("--ready-fd", str(descriptor), inherited=[descriptor])
-        finally:
-            os.close(descriptor)
-
-    def _hear(self, source: int) -> None:
-        """Take the announcement, or the end of the process without one."""
-        self.has_consumed |= os.read(source, 1) != b""
-        asyncio.get_running_loop().remove_reader(source)
-        os.close(source)
+    def is_ready(self) -> bool:
+        """Whether it has announced that it does its work; asked until so, and not again."""
+        self._signs += self._heartbeats.received()
+        return READY in self._signs
 
 
 async def migrate(files: Directory, environment: Mapping[str, str]) -> None:

@@ -1,10 +1,12 @@
 """What the two bundled servers have in common: one directory, one process, one private socket."""
 
 import abc
+import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
 from polyglot_persistence.embedded.child import Child, wait_until
@@ -12,6 +14,10 @@ from polyglot_persistence.embedded.data_directory import DataDirectory
 from polyglot_persistence.embedded.directory import Directory
 from polyglot_persistence.embedded.socket_directory import close_socket_directory
 from polyglot_persistence.errors import ConfigurationError
+
+ANSWER_SECONDS_MAX = 3.0
+"""The API waits for its stores for 2 s before it says how it is."""
+FIRST_BYTES_MAX = 64
 
 
 class BundledServer(abc.ABC):
@@ -31,7 +37,7 @@ class BundledServer(abc.ABC):
     ) -> None:
         self.name = name
         self._directory = DataDirectory(data_dir, of_servers=True)
-        self._child = Child(
+        self.child = Child(
             name,
             directory=self._directory.files,
             lock_name="server.lock",
@@ -44,21 +50,17 @@ class BundledServer(abc.ABC):
     @property
     def process(self) -> subprocess.Popen[bytes] | None:
         """The server's process, if it was started."""
-        return self._child.process
+        return self.child.process
 
     @property
     def pid(self) -> int | None:
         """The server's process id while it runs."""
-        return self._child.process.pid if self._child.process and self.running else None
+        return self.child.process.pid if self.child.process and self.running else None
 
     @property
     def running(self) -> bool:
         """Whether the server has been started and has not ended."""
-        return self._child.running
-
-    def exit_text(self) -> str:
-        """Return in words how the server ended."""
-        return self._child.exit_text()
+        return self.child.running
 
     async def start(self) -> None:
         """Start the server and return when it answers.
@@ -73,11 +75,11 @@ class BundledServer(abc.ABC):
             return
         await self._directory.lock()
         try:
-            await self._child.reap()
+            await self.child.reap()
             await self._spawn(self._directory.files())
             await self._wait_until_ready()
         except BaseException as error:
-            await (self._child.stop() if self._been_up else self.stop())
+            await (self.child.stop() if self._been_up else self.stop())
             if isinstance(error, OSError):  # a full disk, a file of another user
                 raise ConfigurationError(f"cannot start {self.name}: {error}") from error
             raise
@@ -86,8 +88,8 @@ class BundledServer(abc.ABC):
     async def stop(self) -> None:
         """Stop the server and give the directory free; without effect if it was not started."""
         if not self._directory.locked:
-            return  # whatever is in there belongs to somebody else
-        await self._child.stop()
+            return  # another process owns what is in there
+        await self.child.stop()
         close_socket_directory(self._directory.files())
         self._directory.unlock()
         self._been_up = False
@@ -100,14 +102,38 @@ class BundledServer(abc.ABC):
     async def _answers(self) -> bool:
         """Return whether the server serves its clients by now."""
 
+    @abc.abstractmethod
+    async def is_alive(self) -> bool:
+        """Return whether the server, which has served its clients, reacts to a new one."""
+
     async def _wait_until_ready(self) -> None:
         if not await wait_until(self._ended_or_answers, self._start_timeout_seconds):
-            raise self._child.failure(f"did not answer in {self._start_timeout_seconds:.0f} s")
+            raise self.child.failure(f"did not answer in {self._start_timeout_seconds:.0f} s")
         if not self.running:
-            raise self._child.failure(self.exit_text())
+            raise self.child.failure(self.child.exit_text())
 
     async def _ended_or_answers(self) -> bool:
         return not self.running or await self._answers()
+
+
+async def answer_of(
+    connecting: Awaitable[tuple[StreamReader, StreamWriter]], request: bytes, *, bytes_max: int = -1
+) -> bytes:
+    """Return what a server answers to a new client; empty if it does not answer in time.
+
+    All of it until the server closes, or with `bytes_max` what comes first.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS_MAX):
+            reader, writer = await connecting
+            try:
+                writer.write(request)
+                return await reader.read(bytes_max)
+            finally:
+                writer.close()
+                await writer.wait_closed()
+    except (OSError, TimeoutError):
+        return b""
 
 
 def bare_environment() -> dict[str, str]:

@@ -3,11 +3,11 @@
 ```
   start   lock the directory ── PostgreSQL ─┬── API ────┬── ready: one line printed
                              └─ Valkey ─────┴── worker ─┘
-  keep    what ends unasked is started again, with growing pauses
+  keep    what ends unasked or hangs is started again, see processes/supervision.py
   stop    API ── worker ── PostgreSQL ── Valkey, each after the end of the one before
 ```
 
-Invariant: only this process hears a Ctrl-C; its children have sessions of their own. When it is
+Invariant: only this process receives a Ctrl-C; its children have sessions of their own. When it is
 killed, the kernel asks them to stop (Linux), and the next start waits for them.
 """
 
@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import random
 import signal
 import socket
 import sys
@@ -26,7 +25,7 @@ from urllib.parse import quote
 
 from polyglot_persistence import telemetry
 from polyglot_persistence.embedded.addresses import write_addresses
-from polyglot_persistence.embedded.child import wait_until
+from polyglot_persistence.embedded.child import Child, wait_until
 from polyglot_persistence.embedded.data_directory import DataDirectory
 from polyglot_persistence.embedded.directory import Directory
 from polyglot_persistence.embedded.handed_keys import SETTING as KEYS_SETTING
@@ -38,18 +37,19 @@ from polyglot_persistence.embedded.postgres import WORKER_ROLE, EmbeddedPostgres
 from polyglot_persistence.embedded.programs import (
     SEARCH,
     Program,
-    Worker,
     migrate,
     program_identity,
 )
+from polyglot_persistence.embedded.server import answer_of
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import ConfigurationError
+from polyglot_persistence.processes.supervision import LOOK_SECONDS, Supervision
 
 READY_TIMEOUT_SECONDS = 60.0
 """From the start of the API until it is ready; the stores answer by then."""
 
 DEGRADED_SECONDS = 15.0
-"""How long a store may be missing before what is there counts as ready."""
+"""How long a store may be missing before the degraded system counts as ready."""
 
 SHUTDOWN_TIMEOUT_SECONDS = 20.0
 SHUTDOWN_MARGIN_SECONDS = 10.0
@@ -58,15 +58,8 @@ SHUTDOWN_MARGIN_SECONDS = 10.0
 WATCH_SECONDS = 0.1
 """Between two looks at whether a service still runs."""
 
-RESTART_PAUSE_SECONDS_MIN = 0.2
-RESTART_PAUSE_SECONDS_MAX = 10.0
-RESTART_FORGIVEN_SECONDS = 30.0
-"""Who ran this long starts again without a growing pause."""
-
-REQUEST_TIMEOUT_SECONDS = 5.0
-
 Companion = Callable[[str], Coroutine[None, None, None]]
-"""What is given the URL of the ready system."""
+"""A coroutine that runs beside the ready system and gets its URL."""
 
 _log = telemetry.logger("up")
 
@@ -75,15 +68,11 @@ class _Service(Protocol):
     """A bundled server or a process of ours."""
 
     name: str
-
-    @property
-    def running(self) -> bool: ...
-
-    def exit_text(self) -> str: ...
+    child: Child
 
     async def start(self) -> None: ...
 
-    async def stop(self) -> None: ...
+    async def is_alive(self) -> bool: ...
 
 
 async def up(
@@ -150,12 +139,12 @@ class _Deployment:
             shutdown_timeout_seconds + SHUTDOWN_MARGIN_SECONDS,
         )
         self._api = Program("api", *programs)
-        self._worker = Worker("worker", *programs)
+        self._worker = Program("worker", *programs)
 
     async def run(self) -> None:
         """Start everything, say so, and keep it running; it returns only by an error."""
         for program in (self._api, self._worker):
-            await program.reap()
+            await program.child.reap()
         self._identity = program_identity(self._files, self._port)  # nobody writes there any more
         self._hand_keys_over()
         _refuse_taken_port(self._host, self._port)
@@ -186,7 +175,7 @@ class _Deployment:
             await self._keys.keep()
 
     async def _start_record(self) -> None:
-        """Start PostgreSQL and bring schema and roles up to date, before anybody uses them."""
+        """Start PostgreSQL and bring schema and roles up to date before they are used."""
         await self._postgres.start()
         await migrate(
             self._files,
@@ -206,9 +195,10 @@ class _Deployment:
     async def _wait_until_ready(self) -> None:
         ready = await wait_until(self._ready_or_ended, READY_TIMEOUT_SECONDS)
         for program in (self._api, self._worker):
-            if not program.running:
+            if not program.child.running:
+                how = program.child.exit_text()
                 raise ConfigurationError(
-                    f"the {program.name} process {program.exit_text()}; its log above says why"
+                    f"the {program.name} process {how}; its log above says why"
                 )
         if not ready:  # asked once: of several API processes another one may answer next
             raise ConfigurationError(
@@ -216,17 +206,21 @@ class _Deployment:
             )
 
     async def _ready_or_ended(self) -> bool:
-        return not (self._api.running and self._worker.running) or await self._ready()
+        return not (self._api.child.running and self._worker.child.running) or await self._ready()
 
     async def _ready(self) -> bool:
         """Whether orders are accepted and persisted at once, and searches answered.
 
-        What is only degraded after a while is ready, too: it says itself what is missing.
+        A system that stays degraded is ready after a while; its health says what is missing.
         """
-        answer = await _answer(_url_host(self._host), self._port, "/health/ready")
+        host = _url_host(self._host)
+        request = f"GET /health/ready HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        answer = await answer_of(
+            asyncio.open_connection(host.strip("[]"), self._port), request.encode()
+        )
         if not answer.startswith(b"HTTP/1.1 200 "):
             return False
-        if b'"mode":"normal"' in answer and self._worker.has_consumed:
+        if b'"mode":"normal"' in answer and self._worker.is_ready():
             return True
         now = asyncio.get_running_loop().time()
         self._degraded_since = self._degraded_since or now
@@ -258,7 +252,7 @@ class _Deployment:
         }
 
     def _tell_operators(self, url: str) -> None:
-        """Say where the key is; on a terminal, also by a link that opens the page with it."""
+        """Log where the key is; on a terminal, also print a link that opens the page with it."""
         if not self._makes_key:
             return
         _log.info("operator_key", file=str(self._files.path / OPERATOR_KEY_FILE))
@@ -299,17 +293,18 @@ async def _no_company(_url: str) -> None:
 
 
 async def _keep(service: _Service) -> None:
-    """Start the service again whenever it ends; for ever."""
-    loop = asyncio.get_running_loop()
-    pause_seconds = RESTART_PAUSE_SECONDS_MIN
+    """Start the service again whenever it ends or hangs; for ever."""
+    supervision = Supervision()
+    child = service.child
     while True:
-        started = loop.time()
-        await wait_until(lambda: not service.running, float("inf"), WATCH_SECONDS)
-        _log.error("ended_unasked", service=service.name, how=service.exit_text())
-        if loop.time() - started > RESTART_FORGIVEN_SECONDS:
-            pause_seconds = RESTART_PAUSE_SECONDS_MIN
-        await asyncio.sleep(pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311 -- jitter
-        pause_seconds = min(2 * pause_seconds, RESTART_PAUSE_SECONDS_MAX)
+        while child.running:
+            if supervision.hangs(is_alive=await service.is_alive()):
+                _log.error("hangs", service=service.name)
+                await child.kill()
+            await wait_until(lambda: not child.running, LOOK_SECONDS, WATCH_SECONDS)
+        _log.error("ended_unasked", service=service.name, how=child.exit_text())
+        await asyncio.sleep(supervision.pause_seconds())
+        supervision.started()
         try:
             await service.start()
         except ConfigurationError as error:
@@ -353,7 +348,7 @@ def _on_signals() -> asyncio.Event:
 
 
 def _refuse_taken_port(host: str, port: int) -> None:
-    """Raise `ConfigurationError` if nobody could listen there."""
+    """Raise `ConfigurationError` if the address cannot be listened on."""
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
@@ -377,20 +372,3 @@ def _url_host(host: str) -> str:
     """Return the host that a client on this machine writes into a URL."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- only compared
     return f"[{host}]" if ":" in host else host
-
-
-async def _answer(host: str, port: int, path: str) -> bytes:
-    """Return the whole answer to a GET; empty while nobody answers it."""
-    try:
-        async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
-            reader, writer = await asyncio.open_connection(host.strip("[]"), port)
-            try:
-                writer.write(
-                    f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
-                )
-                return await reader.read()
-            finally:
-                writer.close()
-                await writer.wait_closed()
-    except (OSError, TimeoutError):
-        return b""

@@ -24,7 +24,12 @@ from urllib.parse import quote
 
 from polyglot_persistence.embedded.directory import Directory, hand_over
 from polyglot_persistence.embedded.identity import Account, Identity, identity_for
-from polyglot_persistence.embedded.server import BundledServer, bare_environment
+from polyglot_persistence.embedded.server import (
+    FIRST_BYTES_MAX,
+    BundledServer,
+    answer_of,
+    bare_environment,
+)
 from polyglot_persistence.embedded.socket_directory import SOCKET_MODE, open_socket_directory
 from polyglot_persistence.errors import ConfigurationError
 
@@ -41,7 +46,6 @@ START_TIMEOUT_SECONDS = 120.0
 """Valkey replays its log before it answers: some 100 MB a second."""
 
 STOP_TIMEOUT_SECONDS = 20.0
-PING_TIMEOUT_SECONDS = 2.0
 
 
 class EmbeddedValkey(BundledServer):
@@ -78,7 +82,7 @@ class EmbeddedValkey(BundledServer):
         with tempfile.TemporaryFile() as stdin:
             stdin.write(self._configuration(files.path / DATA, self._socket).encode())
             stdin.seek(0)
-            await self._child.start(
+            await self.child.start(
                 [binary, "-"],
                 bare_environment(),
                 identity=identity,
@@ -102,17 +106,15 @@ class EmbeddedValkey(BundledServer):
         hand_over(files, DATA, identity.uid, identity.gid)
 
     async def _answers(self) -> bool:
-        try:
-            async with asyncio.timeout(PING_TIMEOUT_SECONDS):
-                reader, writer = await asyncio.open_unix_connection(self.socket_path)
-                try:
-                    writer.write(b"PING\r\n")
-                    return await reader.readline() == b"+PONG\r\n"  # else it loads its log
-                finally:
-                    writer.close()
-                    await writer.wait_closed()
-        except (OSError, TimeoutError):
-            return False
+        return await self._ping() == b"+PONG\r\n"  # else it loads its log
+
+    async def is_alive(self) -> bool:
+        """Whether it answers a PING, with whatever."""
+        return await self._ping() != b""
+
+    async def _ping(self) -> bytes:
+        connecting = asyncio.open_unix_connection(self.socket_path)
+        return await answer_of(connecting, b"PING\r\n", bytes_max=FIRST_BYTES_MAX)
 
     def _configuration(self, data_dir: Path, socket: Path) -> str:
         lines = {

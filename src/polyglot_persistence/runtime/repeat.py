@@ -6,12 +6,12 @@ Invariant: `stop` ends a pause at once and lets a step under way finish.
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.ports.leadership import Lead
 from polyglot_persistence.ports.orders import OrderStore
+from polyglot_persistence.runtime.pauses import Pauses, jittered
 from polyglot_persistence.telemetry import LOOP_SUCCESS, RETRIES, logger
 
 _log = logger("loop")
@@ -22,28 +22,23 @@ LEAD_RETRY_SECONDS = 5.0
 ERRORS_TOLD_MAX = 5
 """Errors of one outage that are logged."""
 
-Step = Callable[[], Awaitable[bool]]
-"""One step; returns whether there is more to do at once."""
+Step = Callable[[], Awaitable[bool | None]]
+"""One step; returns True if there is more to do at once."""
 
 
 class Backoff:
-    """A pause that doubles with each failure in a row, with full jitter in its upper half.
-
-    Each one is counted as a retry of what `of` names.
-
-    Jitter as in Brooker, "Exponential Backoff and Jitter" (AWS, 2015).
-    """
+    """Pauses after failures in a row; each one is counted as a retry of what `of` names."""
 
     def __init__(self, stop: asyncio.Event, of: str) -> None:
         self._stop = stop
         self._of = of
         self._retries = RETRIES.labels(of)
-        self._seconds = BACKOFF_FIRST_SECONDS
+        self._pauses = Pauses(BACKOFF_FIRST_SECONDS, BACKOFF_LAST_SECONDS)
         self._told: set[str] = set()
 
     def succeeded(self) -> None:
         """Begin again with the shortest pause, and log that the errors are over."""
-        self._seconds = BACKOFF_FIRST_SECONDS
+        self._pauses.begin_again()
         if self._told:
             _log.warning("recovered", what=self._of)
             self._told.clear()
@@ -58,9 +53,7 @@ class Backoff:
     async def pause(self, seconds_max: float = BACKOFF_LAST_SECONDS) -> None:
         """Wait longer than last time, but no longer than `seconds_max`, or until stopped."""
         self._retries.inc()
-        seconds = self._seconds * random.uniform(0.5, 1.0)  # noqa: S311  jitter is no secret
-        self._seconds = min(self._seconds * 2, BACKOFF_LAST_SECONDS)
-        await pause(self._stop, min(seconds, seconds_max))
+        await pause(self._stop, min(self._pauses.next(), seconds_max))
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> None:
@@ -97,7 +90,7 @@ async def repeat_as_leader(
     backoff = Backoff(stop, role)
     succeeded = LOOP_SUCCESS.labels(role)
 
-    async def counted() -> bool:
+    async def counted() -> bool | None:
         more = await step()
         succeeded.set_to_current_time()
         return more
@@ -114,7 +107,7 @@ async def repeat_as_leader(
                 _log.warning("step_failed", loop=role, error=str(error))
             await backoff.pause()
         else:
-            await pause(stop, LEAD_RETRY_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311
+            await pause(stop, jittered(LEAD_RETRY_SECONDS))
 
 
 async def _repeat_while_leading(

@@ -1,4 +1,4 @@
-"""Compares all stores now and then, in one process at a time, no faster than it may."""
+"""Audits all stores periodically and at a bounded rate, in one process at a time."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from polyglot_persistence.ports.orders import OrderStore
 from polyglot_persistence.runtime.repeat import pause, repeat, repeat_as_leader
 
 FIRST_AFTER_SECONDS = 60.0
-"""A process that starts has other things to do."""
+"""Keeps the audit out of the start of a process."""
 
 ADD_UP_SECONDS = 5.0
 
@@ -27,7 +27,7 @@ class Throttle:
         self._due = 0.0
 
     async def __call__(self, orders: int) -> bool:
-        """Return when these orders have had their time; whether to go on."""
+        """Wait for these orders' share of the rate; return whether to continue."""
         now = self._clock.monotonic()
         self._due = max(self._due, now) + orders / self._orders_per_second
         await pause(self._stop, self._due - now)
@@ -42,14 +42,13 @@ async def audit_forever(
     *,
     interval_seconds: float,
 ) -> None:
-    """Compare everything, and repair what needs no operator, until stopped.
+    """Compare all stores and repair what needs no operator, until stopped.
 
     `interval_seconds` pass between the end of one audit and the beginning of the next.
     """
 
-    async def step() -> bool:
+    async def step() -> None:
         await flow.run(throttle, repaired=UNATTENDED)
-        return False
 
     await pause(stop, min(interval_seconds, FIRST_AFTER_SECONDS))
     await repeat_as_leader(store, "auditor", step, stop, interval_seconds=interval_seconds)
@@ -58,10 +57,9 @@ async def audit_forever(
 async def add_up_forever(count: FreshnessCount, record: AuditedRecord, stop: asyncio.Event) -> None:
     """Add this process's counts to those of all, until stopped."""
 
-    async def step() -> bool:
+    async def step() -> None:
         await count.add_up(record)
         observe(await record.freshness())
-        return False
 
     await repeat("freshness", step, stop, interval_seconds=ADD_UP_SECONDS)
     with contextlib.suppress(PolyglotError):

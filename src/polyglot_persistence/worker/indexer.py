@@ -8,8 +8,8 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from polyglot_persistence.config.limits import IndexerLimits
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.behind.index import IndexFlow
 from polyglot_persistence.flows.behind.persist import ToIndex
@@ -27,15 +27,6 @@ GATHER_SECONDS = 0.05
 and a transaction however few they are. An engine shows what it indexed only every second."""
 
 
-class IndexerLimits(NamedTuple):
-    """Bounds of the indexer."""
-
-    batch_orders_max: int
-    waiting_orders_max: int
-    outbox_age_seconds: float
-    outbox_interval_seconds: float
-
-
 class Indexer:
     """Takes offers from the persister and the sweeper."""
 
@@ -44,7 +35,7 @@ class Indexer:
         self._limits = limits
         self._waiting: deque[ToIndex] = deque()
         self._waiting_orders = 0
-        self._outbox_orders = limits.batch_orders_max
+        self._outbox_orders = limits.index_batch_orders
         self._arrived = asyncio.Event()
         self._enough = asyncio.Event()
         self._stopping = False
@@ -53,7 +44,7 @@ class Indexer:
         """Take batches to be indexed soon, or leave them to the outbox if memory is full."""
         for batch in batches:
             orders = len(batch.orders)
-            if self._waiting_orders + orders > self._limits.waiting_orders_max:
+            if self._waiting_orders + orders > self._limits.index_waiting_orders_max:
                 continue
             self._waiting.append(batch)
             self._waiting_orders += orders
@@ -97,7 +88,7 @@ class Indexer:
                 backoff.succeeded()
 
     def _tell(self) -> None:
-        """Let the events say how much waits, or that nothing more will come."""
+        """Set the events by how many orders wait, or all of them when stopping."""
         for event, orders in ((self._arrived, 1), (self._enough, GATHER_ORDERS)):
             if self._stopping or self._waiting_orders >= orders:
                 event.set()
@@ -105,7 +96,7 @@ class Indexer:
                 event.clear()
 
     async def _gather(self) -> None:
-        """Wait for enough orders, but not long."""
+        """Wait for enough orders, for at most `GATHER_SECONDS`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GATHER_SECONDS):
                 await self._enough.wait()
@@ -114,7 +105,7 @@ class Indexer:
         batches: list[ToIndex] = []
         orders = 0
         while self._waiting and (
-            not batches or orders + len(self._waiting[0].orders) <= self._limits.batch_orders_max
+            not batches or orders + len(self._waiting[0].orders) <= self._limits.index_batch_orders
         ):
             batches.append(self._waiting.popleft())
             orders += len(batches[-1].orders)
@@ -135,8 +126,8 @@ class Indexer:
             )
         except PolyglotError:
             # What an index that is slow cannot take in its time, it may take in two parts; given
-            # the whole again and again, it would be busy for ever with what nobody waits for.
+            # the whole again and again, it would only work on requests that have timed out.
             self._outbox_orders = max(self._outbox_orders // 2, 1)
             raise
-        self._outbox_orders = min(self._outbox_orders * 2, self._limits.batch_orders_max)
+        self._outbox_orders = min(self._outbox_orders * 2, self._limits.index_batch_orders)
         return indexed > 0

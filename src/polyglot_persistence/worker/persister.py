@@ -26,6 +26,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from polyglot_persistence import tracing
+from polyglot_persistence.config.limits import PersisterLimits
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.domain.units import whole_units
@@ -54,14 +55,6 @@ and so it goes unit by unit only once a worker died of it."""
 NEWER_SCHEMA_PAUSE_SECONDS = 5.0
 
 
-class PersisterLimits(NamedTuple):
-    """Bounds of the persister."""
-
-    batch_orders_max: int
-    consume_orders_max: int
-    hold_seconds: float
-
-
 class _TimeUpError(Exception):
     """What is left was held for as long as it may be, and has to wait for its next delivery."""
 
@@ -78,7 +71,7 @@ class _RecordAwayError(Exception):
 
 
 class _StillWarmingError(Exception):
-    """Neither cache nor record could be told that a message came again."""
+    """Neither cache nor PostgreSQL could note that a message was redelivered."""
 
 
 def _is_suspect(delivery: Delivery) -> bool:
@@ -138,7 +131,7 @@ class Persister:
                 _log.warning("record_away", error=str(away.__cause__))
                 await self._wait_for_record(stop)
             except _TimeUpError:
-                _log.warning("handed_back", hold_seconds=self._limits.hold_seconds)
+                _log.warning("handed_back", hold_seconds=self._limits.delivery_hold_seconds_max)
             except _StillWarmingError as error:
                 self.consuming.clear()
                 if backoff.is_news(error):
@@ -180,7 +173,7 @@ class Persister:
         ours = [d for d in deliveries if d.schema <= codec.SCHEMA_VERSION]
         if newer and not ours:
             await pause(stop, NEWER_SCHEMA_PAUSE_SECONDS)
-        deadline = _Deadline(held_since + self._limits.hold_seconds, stop)
+        deadline = _Deadline(held_since + self._limits.delivery_hold_seconds_max, stop)
         await self._persist_batches(consumer, deque(self._micro_batches(ours)), deadline)
 
     async def _begin_quiet_time_anew(self) -> None:
@@ -231,7 +224,7 @@ class Persister:
         for delivery in deliveries:
             if batch and (
                 _is_suspect(delivery) != _is_suspect(batch[0])
-                or orders + delivery.orders > self._limits.batch_orders_max
+                or orders + delivery.orders > self._limits.persist_batch_orders
             ):
                 yield batch
                 batch, orders = [], 0

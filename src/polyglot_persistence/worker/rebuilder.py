@@ -2,15 +2,19 @@
 
 import asyncio
 import contextlib
+from functools import partial
 
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.projections.first_index import FirstIndex
 from polyglot_persistence.flows.projections.rebuild import ROLE, RebuildFlow, Step
 from polyglot_persistence.ports.orders import OrderStore
 from polyglot_persistence.runtime.repeat import pause, repeat
+from polyglot_persistence.telemetry import LOOP_SUCCESS
+
+LOOP = "search_rebuild"
 
 FIRST_INDEX_SECONDS = 15.0
-"""The longest that the first orders of all wait for an index to be made."""
+"""Maximum time that the first orders of all wait for an index."""
 
 LOOK_SECONDS = 0.1
 """Between two looks at an index that this or another worker is making."""
@@ -49,14 +53,10 @@ async def rebuild_forever(
     *,
     interval_seconds: float,
 ) -> None:
-    """Look at the index again and again, and build it in one process at a time, until stopped."""
-
-    async def step() -> bool:
-        await _build_if_needed(flow, first, store, stop)
-        return False
-
+    """Build the index whenever that is needed, in one process at a time, until stopped."""
+    step = partial(_build_if_needed, flow, first, store, stop)
     with contextlib.suppress(_StoppedError):
-        await repeat("search rebuild", step, stop, interval_seconds=interval_seconds)
+        await repeat(LOOP, step, stop, interval_seconds=interval_seconds)
 
 
 async def _build_if_needed(
@@ -72,5 +72,6 @@ async def _build_if_needed(
             await lead.confirm()
             if stop.is_set():
                 raise _StoppedError
+            LOOP_SUCCESS.labels(LOOP).set_to_current_time()  # a rebuild may take hours
 
         await flow.run(go_on)

@@ -16,15 +16,14 @@ async def refresh_forever(
 ) -> None:
     """Refresh whenever it is due, until stopped.
 
-    The first refresh comes at once: what fell due while nobody was running is overdue.
+    The first refresh is immediate: a refresh that fell due while no worker ran is overdue.
     """
     due = clock.now()
 
-    async def step() -> bool:
+    async def step() -> None:
         nonlocal due
         if clock.now() >= due:
             await flow.refresh(trigger="schedule")
             due = schedule.next_after(clock.now())
-        return False
 
     await repeat_as_leader(store, "refresher", step, stop, interval_seconds=LOOK_INTERVAL_SECONDS)

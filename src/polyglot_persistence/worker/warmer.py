@@ -11,9 +11,6 @@ LOOK_INTERVAL_SECONDS = 1.0
 
 async def warm_forever(warming: Warming, store: OrderStore, stop: asyncio.Event) -> None:
     """Look at cache, epoch and queue until stopped."""
-
-    async def step() -> bool:
-        await warming.look()
-        return False
-
-    await repeat_as_leader(store, "warmer", step, stop, interval_seconds=LOOK_INTERVAL_SECONDS)
+    await repeat_as_leader(
+        store, "warmer", warming.look, stop, interval_seconds=LOOK_INTERVAL_SECONDS
+    )

@@ -12,7 +12,7 @@ from polyglot_persistence.domain.order import AcceptedOrder, from_micros, to_mic
 from polyglot_persistence.errors import PoisonError, UnavailableError
 from polyglot_persistence.ports.audit import CachePart
 from polyglot_persistence.ports.cache import AcceptReply, Backlog, CacheRead, Settled, Unit
-from polyglot_persistence.ports.state import StoreState
+from polyglot_persistence.ports.state import StoreState, StoreWarning
 from tests.simulation.stores.valkey import (
     ONLY,
     REPLICATED_SECONDS,
@@ -160,9 +160,9 @@ class SimulatedCache:
         self._note_replicas(server)
         warnings = []
         if server.fsync != "always":
-            warnings.append(f"appendfsync is {server.fsync}; set it to always to be durable")
+            warnings.append(StoreWarning(f"appendfsync is {server.fsync}", "set it to always"))
         if server.evicts_dirty:
-            warnings.append(f"maxmemory-policy {server.policy} may evict dirty orders")
+            warnings.append(StoreWarning(f"maxmemory-policy {server.policy} may evict"))
         return StoreState("Simulated Valkey 1", tuple(warnings))
 
     async def scan(self, cursor: int, entries_max: int) -> CachePart:

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from polyglot_persistence.domain.codec import SCHEMA_VERSION
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports.queue import Delivery, Message
-from polyglot_persistence.ports.state import StoreState
+from polyglot_persistence.ports.state import StoreState, StoreWarning
 from tests.simulation.stores.valkey import (
     ONLY,
     Certain,
@@ -89,7 +89,9 @@ class SimulatedStreams:
         durable = server.fsync == "always"
         return StoreState(
             "Simulated Valkey 1 streams",
-            () if durable else ("set appendonly to yes and appendfsync to always",),
+            ()
+            if durable
+            else (StoreWarning("not durable", "set appendonly to yes and appendfsync to always"),),
         )
 
     def kill(self) -> None:

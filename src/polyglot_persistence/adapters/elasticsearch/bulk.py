@@ -7,7 +7,6 @@
 """
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from polyglot_persistence.adapters.elasticsearch.connection import (
 )
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports.search import IndexFailure
+from polyglot_persistence.runtime.pauses import Pauses
 
 BULK_DOCUMENTS_MAX = 2_000
 """As many as the worker persists together. A document costs the cluster a tenth to a fifth less of
@@ -84,7 +84,7 @@ class Bulks:
 
     async def _send_chunk(self, chunk: Sequence[Item], deadline: float) -> Sequence[IndexFailure]:
         failures: list[IndexFailure] = []
-        pause_max = PAUSE_SECONDS_MIN
+        pauses = Pauses(PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX)
         while True:
             async with self._turn(deadline):
                 outcome = await self._request(chunk, deadline)
@@ -92,11 +92,10 @@ class Bulks:
             if not outcome.again:
                 return failures
             chunk = outcome.again
-            pause = random.uniform(pause_max / 2, pause_max)  # noqa: S311
+            pause = pauses.next()
             if asyncio.get_running_loop().time() + pause > deadline:
                 raise UnavailableError(f"Elasticsearch: no room for {len(chunk)} documents in time")
             await asyncio.sleep(pause)
-            pause_max = min(pause_max * 2, PAUSE_SECONDS_MAX)
 
     @asynccontextmanager
     async def _turn(self, deadline: float) -> AsyncIterator[None]:

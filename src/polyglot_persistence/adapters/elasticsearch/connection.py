@@ -6,7 +6,6 @@ are refused at once. So a return is noticed within a second, and an outage costs
 
 import asyncio
 import logging
-import random
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,6 +24,7 @@ from polyglot_persistence.adapters.elasticsearch.client import (
     UnsupportedProductError,
 )
 from polyglot_persistence.errors import UnavailableError
+from polyglot_persistence.runtime.pauses import Pauses
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class Connection:
             serializers=dict.fromkeys((_AsSent.mimetype, "application/json"), _AsSent()),
             **options,
         )
-        self._failures = 0
+        self._pauses = Pauses(PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX)
         self._paused_until = 0.0
         self._closed = False
 
@@ -123,11 +123,11 @@ class Connection:
                 f"Elasticsearch: {_product(_decoded(error.body))}", remedy=OTHER_PRODUCT_REMEDY
             ) from error
         except ApiError as error:
-            self._failures = 0
+            self._pauses.begin_again()
             raise meaning(error.status_code, _decoded(error.body)) from error
         except TransportError as error:
             raise UnavailableError(f"Elasticsearch: {error.message}") from error
-        self._failures = 0
+        self._pauses.begin_again()
         try:
             return msgspec.json.decode(response.body, type=answer)
         except (ValueError, TypeError) as error:  # no JSON, or none of the kind; no UTF-8; no bytes
@@ -139,9 +139,7 @@ class Connection:
         await self._client.close()
 
     def _pause(self) -> None:
-        pause = min(PAUSE_SECONDS_MIN * 2**self._failures, PAUSE_SECONDS_MAX)
-        self._failures = min(self._failures + 1, 10)
-        self._paused_until = time.monotonic() + random.uniform(pause / 2, pause)  # noqa: S311
+        self._paused_until = time.monotonic() + self._pauses.next()
 
 
 def _decoded(body: Any) -> Any:

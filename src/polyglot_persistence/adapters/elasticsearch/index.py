@@ -54,7 +54,7 @@ from polyglot_persistence.domain.search.terms import QueryWord
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports.orders import StoredOrder
 from polyglot_persistence.ports.search import Hit, IndexFailure, SearchResult
-from polyglot_persistence.ports.state import StoreState
+from polyglot_persistence.ports.state import StoreState, StoreWarning
 from polyglot_persistence.telemetry import logger
 
 _log = logger("search")
@@ -274,8 +274,10 @@ class ElasticsearchIndex:
             deadline,
         )
         warnings = [
-            f"{name}: index.translog.durability is async: a crash may lose documents for ever; "
-            "set it to request"
+            StoreWarning(
+                f"{name}: index.translog.durability is async: a crash may lose documents for ever",
+                "set it to request",
+            )
             for name, of_index in settings.items()
             if of_index.settings.index.translog.durability != "request"
         ]

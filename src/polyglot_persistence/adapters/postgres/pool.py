@@ -18,7 +18,6 @@ handed on only after the server has acknowledged the cancellation, else closed.
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
@@ -36,6 +35,7 @@ from polyglot_persistence.adapters.postgres.failures import (
 from polyglot_persistence.adapters.postgres.primary import TIDY_SECONDS, Connection, Primary
 from polyglot_persistence.adapters.postgres.queries import QUERIES
 from polyglot_persistence.errors import PolyglotError, UnavailableError
+from polyglot_persistence.runtime.pauses import Pauses
 from polyglot_persistence.telemetry import DB_QUERY_SECONDS, logger
 
 _log = logger("postgres")
@@ -123,6 +123,7 @@ class PostgresPool:
         self._opening = asyncio.Lock()
         self._closed = False
         self._failures = 0
+        self._pauses = Pauses(BACKOFF_FIRST_SECONDS, BACKOFF_LAST_SECONDS)
         self._reason = ""
         self._trying = False
         self._retry_at = 0.0
@@ -239,16 +240,15 @@ class PostgresPool:
         if self._failures:
             _log.info("store_back", store="postgres", failures=self._failures)
         self._failures = 0
+        self._pauses.begin_again()
         return connection
 
     def _failed(self, error: PolyglotError) -> None:
         if not self._failures:
             _log.warning("store_away", store="postgres", error=str(error))
-        seconds = min(BACKOFF_FIRST_SECONDS * 2 ** min(self._failures, 8), BACKOFF_LAST_SECONDS)
         self._failures += 1
         self._reason = str(error)
-        # Jitter is no secret.
-        self._retry_at = time.monotonic() + seconds * random.uniform(0.5, 1.0)  # noqa: S311
+        self._retry_at = time.monotonic() + self._pauses.next()
 
 
 async def _keep(_connection: object) -> None:

@@ -34,7 +34,7 @@ from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import PoisonError, UnavailableError
 from polyglot_persistence.ports.leadership import Lead
 from polyglot_persistence.ports.orders import Found, OutboxBatch, Persisted, Progress, StoredOrder
-from polyglot_persistence.ports.state import StoreState
+from polyglot_persistence.ports.state import StoreState, StoreWarning
 
 REASON_CHARACTERS_MAX: Final = 2_000
 
@@ -307,12 +307,14 @@ def _storable(reason: str) -> str:
     return text[:REASON_CHARACTERS_MAX]
 
 
-def _warnings(record: asyncpg.Record) -> tuple[str, ...]:
+def _warnings(record: asyncpg.Record) -> tuple[StoreWarning, ...]:
     warnings = [
-        f"{name} is off: a crash of the server can lose persisted orders; set it to on"
+        StoreWarning(
+            f"{name} is off: a crash of the server can lose persisted orders", "set it to on"
+        )
         for name in ("fsync", "full_page_writes")
         if record[name] == "off"
     ]
     if record["number"] < SERVER_VERSION_MIN * 10_000:
-        warnings.append(f"PostgreSQL {SERVER_VERSION_MIN} or newer is needed")
+        warnings.append(StoreWarning(f"PostgreSQL {SERVER_VERSION_MIN} or newer is needed"))
     return tuple(warnings)

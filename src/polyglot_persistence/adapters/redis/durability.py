@@ -4,11 +4,12 @@ Invariant: unknown counts as not durable, and as a server that may evict what is
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from polyglot_persistence.adapters.redis.connection import RedisConnection, ReplyError
 from polyglot_persistence.errors import UnavailableError
+from polyglot_persistence.ports.state import StoreWarning
 
 _MAJOR_MIN: Final = 7
 """The scripts' flags (`#!lua flags=...`) and `SET ... NX GET` came with Redis 7.0."""
@@ -30,7 +31,7 @@ class ServerFacts(NamedTuple):
     version: str
     durable: bool
     """It fsyncs before it answers, and evicts nothing dirty."""
-    warnings: tuple[str, ...]
+    warnings: tuple[StoreWarning, ...]
     is_primary: bool = True
     replicas: int = 0
     """That are connected now."""
@@ -107,24 +108,29 @@ def _config(reply: Sequence[bytes]) -> dict[str, str]:
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
-def _warnings(config: dict[str, str], info: dict[str, str], *, durable: bool | None) -> list[str]:
-    warnings = []
+def _warnings(
+    config: dict[str, str], info: dict[str, str], *, durable: bool | None
+) -> Iterator[StoreWarning]:
     version = info.get("redis_version", "")
     major = version.partition(".")[0]
     if major.isdigit() and int(major) < _MAJOR_MIN:
-        warnings.append(f"Redis {version} is too old; {_MAJOR_MIN}.0 or later is needed")
+        yield StoreWarning(f"Redis {version} is too old", f"{_MAJOR_MIN}.0 or later is needed")
     policy = info.get("maxmemory_policy", "")
     if policy.startswith("allkeys"):
-        warnings.append(f"maxmemory-policy {policy} may evict dirty orders; set it to volatile-ttl")
+        yield StoreWarning(
+            f"maxmemory-policy {policy} may evict dirty orders", "set it to volatile-ttl"
+        )
     if not config:
         if durable is None:
-            warnings.append(
-                "CONFIG is forbidden, so it counts as not durable unless a setting says"
+            yield StoreWarning(
+                "CONFIG is forbidden, so it counts as not durable",
+                "set CACHE_DURABLE if its provider promises that it is",
             )
-        return warnings
+        return
     for name, wanted in _DURABLE.items():
         if config.get(name) != wanted:
-            warnings.append(f"{name} is {config.get(name)}; set it to {wanted} to be durable")
+            yield StoreWarning(f"{name} is {config.get(name)}", f"set it to {wanted} to be durable")
     if config.get("maxmemory") == "0":
-        warnings.append("maxmemory is 0, so memory has no bound; set it above the dirty watermark")
-    return warnings
+        yield StoreWarning(
+            "maxmemory is 0, so memory has no bound", "set it above the dirty watermark"
+        )

@@ -28,7 +28,7 @@ from polyglot_persistence.adapters.valkey_streams.stream import (
 from polyglot_persistence.domain.order import to_micros
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports.queue import Message
-from polyglot_persistence.ports.state import StoreState
+from polyglot_persistence.ports.state import StoreState, StoreWarning
 
 CLAIM_IDLE_SECONDS_DEFAULT: Final = 30.0
 """No worker holds a delivery for longer without acknowledging it or leaving (the cold cache)."""
@@ -126,7 +126,9 @@ class ValkeyStreamsQueue:
         durable = set(config[1::2]) == {b"yes", b"always"}
         return StoreState(
             f"{product.capitalize()} {version} streams",
-            () if durable else ("set appendonly to yes and appendfsync to always",),
+            ()
+            if durable
+            else (StoreWarning("not durable", "set appendonly to yes and appendfsync to always"),),
         )
 
     async def _leave(self, *names: str) -> None:

@@ -26,7 +26,6 @@ operator, who restores an export, or if it repeats a stored order.
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -73,6 +72,7 @@ from polyglot_persistence.errors import (
 )
 from polyglot_persistence.flows.intake.accept import AcceptFlow, ImportLine
 from polyglot_persistence.ports.clock import Clock
+from polyglot_persistence.runtime.pauses import Pauses
 
 ERRORS_MAX = 100
 """The answer lists at most this many rejected lines."""
@@ -270,7 +270,7 @@ class _Import:
             ConflictError: the body begins with a line that its id contradicts; nothing is stored.
         """
         deadline = self.route.clock.monotonic() + self.route.wait_seconds
-        pause = PAUSE_FIRST_SECONDS
+        pauses = Pauses(PAUSE_FIRST_SECONDS, PAUSE_LAST_SECONDS)
         todo, self.pending = self.pending, []
         while todo or self.revoked.is_set():
             if self.revoked.is_set():
@@ -278,13 +278,12 @@ class _Import:
             todo, cause = await self._accept_once(todo)
             if cause is None:
                 return
+            pause = pauses.next()
             if self.route.clock.monotonic() + pause > deadline:
                 raise _StoppedError(cause, todo)
             if self.route.stopping.is_set():
                 raise _StoppedError(refused("the server is stopping"), todo)
-            # Jitter, so that imports refused at the same time do not retry at the same time.
-            await self.route.clock.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
-            pause = min(pause * 2, PAUSE_LAST_SECONDS)
+            await self.route.clock.sleep(pause)
 
     async def _accept_once(
         self, todo: Sequence[_Pending]

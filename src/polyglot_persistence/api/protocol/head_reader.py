@@ -10,8 +10,8 @@ Invariant: of a head that is not complete, at most `head_bytes_max` are kept.
 import httptools
 
 from polyglot_persistence.api.protocol.heads import BadHeadError, Head, in_ascii, read_head
-from polyglot_persistence.api.protocol.limits import HttpLimits
 from polyglot_persistence.api.web.problems import HEAD_TOO_LARGE
+from polyglot_persistence.config.http import HttpLimits
 
 _END = b"\r\n\r\n"
 _NOT_HTTP = "this is not an HTTP/1.1 request"

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from polyglot_persistence.api.protocol.front import ANY_FRONT, Front
 from polyglot_persistence.api.protocol.held_writes import Turn
-from polyglot_persistence.api.protocol.limits import HttpLimits
+from polyglot_persistence.config.http import HttpLimits
 
 
 class Holder(Protocol):

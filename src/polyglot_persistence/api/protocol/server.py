@@ -18,8 +18,8 @@ from starlette.types import ASGIApp
 from polyglot_persistence.api.protocol.connection import Connection
 from polyglot_persistence.api.protocol.front import ANY_FRONT, Front
 from polyglot_persistence.api.protocol.in_flight import Shared
-from polyglot_persistence.api.protocol.limits import HttpLimits
 from polyglot_persistence.api.web.replies import Headers
+from polyglot_persistence.config.http import HttpLimits
 from polyglot_persistence.errors import ConfigurationError
 from polyglot_persistence.telemetry import logger
 

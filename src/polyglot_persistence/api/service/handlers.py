@@ -55,7 +55,11 @@ def stores_out(health: Health, is_operator: bool) -> ReadyOut:
         if not is_operator
         else StoreOut(up=False, error="does not answer; see the log")
         if store.state is None
-        else StoreOut(up=True, version=store.state.version, warnings=list(store.state.warnings))
+        else StoreOut(
+            up=True,
+            version=store.state.version,
+            warnings=[str(warning) for warning in store.state.warnings],
+        )
         for name, store in health.stores.items()
     }
     return msgspec.structs.replace(mode_out(health), stores=stores)

@@ -16,7 +16,6 @@ import http.client
 import itertools
 import json
 import os
-import random
 import sys
 import time
 import webbrowser
@@ -35,6 +34,7 @@ import click
 
 from polyglot_persistence.cli.demonstration import completejourney
 from polyglot_persistence.errors import ConfigurationError
+from polyglot_persistence.runtime.pauses import Pauses
 
 CONNECTIONS = 8
 """Orders under way at once; enough for 1,000 a second."""
@@ -48,7 +48,7 @@ BEHIND_SECONDS_MAX = 1.0
 
 REPORT_SECONDS = 5.0
 TIMES_MAX = 1_000
-"""Of how many of the last orders the usual time is told."""
+"""Number of recent orders whose median time is reported."""
 
 BATCH_LINES = 1_000
 
@@ -60,7 +60,7 @@ _Result = TypeVar("_Result")
 
 
 class DemoOrder(NamedTuple):
-    """What somebody once bought; the amount as it is written, exact."""
+    """A real order line; the amount is the exact text."""
 
     product_name: str
     amount: str
@@ -135,7 +135,7 @@ class Demo:
         # The key is the order's identity: to send it again is not to order again.
         headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid4())}
         body = json.dumps(order._asdict())
-        pause = RETRY_PAUSE_SECONDS_MIN
+        pauses = Pauses(RETRY_PAUSE_SECONDS_MIN, RETRY_PAUSE_SECONDS_MAX)
         while True:
             started = time.monotonic()
             status, answer = await _finished(asyncio.to_thread(_post, connection, body, headers))
@@ -145,11 +145,10 @@ class Demo:
             if 400 <= status < 500 and status not in _RETRIED:  # noqa: PLR2004
                 raise ConfigurationError(f"the API refuses the orders: {status} {answer}")
             self.tally.retries += 1
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  jitter
-            pause = min(pause * 2, RETRY_PAUSE_SECONDS_MAX)
+            await asyncio.sleep(pauses.next())
 
     async def _report(self) -> None:
-        """Tell on stderr how it goes: on a terminal in one line, elsewhere now and then."""
+        """Report progress on stderr: in one line on a terminal, periodically elsewhere."""
         terminal = sys.stderr.isatty()
         while True:
             before = self.tally.accepted
@@ -173,13 +172,13 @@ async def _finished(work: Coroutine[None, None, _Result]) -> _Result:
 def _post(
     connection: http.client.HTTPConnection, body: str, headers: dict[str, str]
 ) -> tuple[int, str]:
-    """Return the status, 0 while nobody answers, and the answer's text; in a thread."""
+    """Return the status (0 without an answer) and the text; runs in a thread."""
     try:
         connection.request("POST", "/api/orders", body, headers)
         with connection.getresponse() as answer:
             return answer.status, answer.read().decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
-        connection.close()  # the next request opens it anew
+        connection.close()  # the next request reopens it
         return 0, str(error)
 
 

@@ -16,7 +16,6 @@ Invariant: at most one chunk a connection is in memory.
 
 import asyncio
 import json
-import random
 import sys
 import time
 from collections import Counter
@@ -38,6 +37,7 @@ from polyglot_persistence.errors import (
     RejectedError,
     UnavailableError,
 )
+from polyglot_persistence.runtime.pauses import Pauses
 
 if TYPE_CHECKING:
     import httpx2
@@ -301,7 +301,7 @@ async def _import(
 
     chunk = _Chunk(lines)
     deadline = time.monotonic() + RETRY_SECONDS
-    pause = RETRY_PAUSE_SECONDS_MIN
+    pauses = Pauses(RETRY_PAUSE_SECONDS_MIN, RETRY_PAUSE_SECONDS_MAX)
     while True:
         retry_after = 0.0
         first, body = chunk.rest()
@@ -332,8 +332,7 @@ async def _import(
                 f"gave up after {RETRY_SECONDS:.0f} s: {problem}; run it again to go on"
             )
         shown.say(f"trying again: {problem}")
-        await asyncio.sleep(max(retry_after, pause * random.uniform(0.5, 1.5)))  # noqa: S311  jitter
-        pause = min(pause * 2, RETRY_PAUSE_SECONDS_MAX)
+        await asyncio.sleep(max(retry_after, pauses.next()))
 
 
 def _said(answer: "httpx2.Response") -> dict[str, Any]:
@@ -364,7 +363,7 @@ async def _compare(client: "httpx2.AsyncClient", expected: dict[date, Day]) -> l
     found: dict[date, Day] = {}
     problem = ""
     moved_at = time.monotonic()
-    pause = 0.2
+    pauses = Pauses(0.2, 3.0)
     while True:
         try:
             for answer in (
@@ -386,8 +385,7 @@ async def _compare(client: "httpx2.AsyncClient", expected: dict[date, Day]) -> l
             if problem:
                 raise UnavailableError(f"the sales cannot be read: {problem}")
             return differences
-        await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  jitter
-        pause = min(pause * 1.5, 3.0)
+        await asyncio.sleep(pauses.next())
 
 
 def _days(text: str) -> dict[date, Day]:

@@ -33,6 +33,7 @@ from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
 from polyglot_persistence import tracing
+from polyglot_persistence.config.limits import CommitLimits
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
@@ -72,15 +73,6 @@ REPUBLISH_SECONDS = 60.0
 
 IN_FLIGHT_MAX = 2
 """Batches under way at once; a second one hides a slow round trip. More measured the same."""
-
-
-class CommitLimits(NamedTuple):
-    """Bounds of the write path, in orders and, while the cache is away, in messages."""
-
-    batch_orders_max: int
-    waiting_orders_max: int
-    dirty_orders_max: int
-    queue_messages_max: int
 
 
 class _Waiting(NamedTuple):
@@ -134,7 +126,7 @@ class GroupCommit:
         """Whether the cache is not durable, so that the queue's copy is what counts."""
         self._batcher: Batcher[_Waiting] = Batcher(
             self._commit,
-            batch_max=limits.batch_orders_max,
+            batch_max=limits.commit_orders_max,
             waiting_max=limits.waiting_orders_max,
             in_flight_max=IN_FLIGHT_MAX,
         )

@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
+from polyglot_persistence.config.limits import IndexerLimits
 from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.behind.index import bury_failures
@@ -79,13 +80,6 @@ class Rebuilt(NamedTuple):
     """Whether another process had begun it."""
 
 
-class RebuildLimits(NamedTuple):
-    """Bounds of a rebuild."""
-
-    batch_orders: int
-    orders_per_second_max: float
-
-
 async def _nothing(_step: Step) -> None:
     """Show nothing."""
 
@@ -99,7 +93,7 @@ class RebuildFlow:
         target: RebuildTarget,
         store: OrderStore,
         clock: Clock,
-        limits: RebuildLimits,
+        limits: IndexerLimits,
     ) -> None:
         self._record = record
         self._target = target
@@ -153,7 +147,7 @@ class RebuildFlow:
         )
         await self._fill(rebuild, show)
         for _ in range(ARRIVAL_BATCHES_MAX):
-            if await self._arrive() < self._limits.batch_orders // 2:
+            if await self._arrive() < self._limits.index_batch_orders // 2:
                 break
         orders, mended = await self._verify(rebuild.total, show)
         await show(Step(Phase.SWAP, orders, orders))
@@ -165,8 +159,8 @@ class RebuildFlow:
     async def _fill(self, rebuild: Rebuild, show: Callable[[Step], Awaitable[None]]) -> None:
         position, filled = rebuild.position, rebuild.filled
         # A second's worth at most, so that nobody waits long for the end of a pause.
-        rate = self._limits.orders_per_second_max
-        batch_orders = max(1, min(self._limits.batch_orders, int(rate)))
+        rate = self._limits.search_rebuild_orders_per_second
+        batch_orders = max(1, min(self._limits.index_batch_orders, int(rate)))
         while True:
             started = self._clock.monotonic()
             rows = await self._record.orders_after(position, batch_orders)
@@ -184,7 +178,7 @@ class RebuildFlow:
 
     async def _arrive(self) -> int:
         """Index some of what arrived; return how many orders."""
-        async with self._record.claim_arrivals(self._limits.batch_orders) as rows:
+        async with self._record.claim_arrivals(self._limits.index_batch_orders) as rows:
             await self._index(rows)
         return len(rows)
 
@@ -249,7 +243,7 @@ class RebuildFlow:
         """
         end, last = await self._record.outbox_end(), 0
         while (
-            waiting := await self._record.outbox_between(last, end, self._limits.batch_orders)
+            waiting := await self._record.outbox_between(last, end, self._limits.index_batch_orders)
         ) is not None:
             rows, last = waiting
             await self._index(rows)

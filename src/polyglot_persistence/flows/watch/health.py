@@ -26,9 +26,9 @@ class StoreHealth(NamedTuple):
     """One store's answer: its state, or why there is none, in words that are for operators."""
 
     state: StoreState | None
-    error: str | None
+    reason: str = ""
     remedy: str = ""
-    """What to do, with which the error ends, if that is known."""
+    """What to do, if that is known."""
 
 
 class Health(NamedTuple):
@@ -89,9 +89,9 @@ class SharedHealth:
 async def _ask(store: Pingable) -> StoreHealth:
     try:
         async with asyncio.timeout(PING_SECONDS_MAX):
-            return StoreHealth(await store.ping(), None)
+            return StoreHealth(await store.ping())
     except UnavailableError as error:
-        return StoreHealth(None, str(error), error.remedy)
+        return StoreHealth(None, error.reason, error.remedy)
     except PolyglotError as error:
         return StoreHealth(None, str(error))
     except TimeoutError:

@@ -1,9 +1,12 @@
-"""The bounds of the HTTP boundary: what the settings say, within what the machine allows."""
+"""The HTTP boundary of a process: what the settings say, within what the machine allows."""
 
 import resource
+from dataclasses import replace
 
-from polyglot_persistence.api.protocol.limits import HttpLimits
+from polyglot_persistence.api.protocol.front import Front
 from polyglot_persistence.config import Settings
+from polyglot_persistence.config.addresses import is_loopback
+from polyglot_persistence.config.http import HttpLimits
 from polyglot_persistence.telemetry import logger
 
 _log = logger("api")
@@ -14,32 +17,34 @@ connections that are being refused."""
 CONNECTIONS_MIN = 16
 
 
+def front_of(settings: Settings) -> Front:
+    """Return the front; by default a process on the loopback answers only for its names."""
+    front = settings.front
+    hosts = front.allowed_hosts
+    if is_loopback(settings.api_host):
+        hosts = (hosts or frozenset()) | {settings.api_host.lower()}
+    return Front(
+        hosts=hosts,
+        origins=front.trusted_origins,
+        proxies=front.trusted_proxies,
+        prefix=front.path_prefix,
+    )
+
+
 def http_limits(settings: Settings) -> HttpLimits:
     """Return the bounds for this process, and raise what it may open as far as it can.
 
     A connection is a file. Above the soft limit the kernel resets new ones without a word, health
     probes among them, so the bound on connections has to be below it, where they are answered 503.
     """
-    limits = HttpLimits(
-        connections_max=settings.http_connections_max,
-        address_connections_max=settings.http_address_connections_max,
-        head_bytes_max=settings.http_head_bytes_max,
-        headers_max=settings.http_headers_max,
-        framing_bytes_max=settings.http_framing_bytes_max,
-        in_flight_bytes_max=settings.http_in_flight_bytes_max,
-        idle_seconds_max=settings.http_idle_seconds_max,
-        head_seconds_max=settings.http_head_seconds_max,
-        body_patience_seconds=settings.http_body_patience_seconds,
-        body_bytes_per_second_min=settings.http_body_bytes_per_second_min,
-        request_seconds_max=settings.http_request_seconds_max,
-        write_seconds_max=settings.http_write_seconds_max,
-    )
+    limits = settings.http
     files = raise_files_max()
     room = max(CONNECTIONS_MIN, files - OTHER_FILES - settings.postgres_pool_size)
     connections_max = min(limits.connections_max, room)
-    told = _log.info if connections_max == limits.connections_max else _log.warning
-    told("connection_limit", connections_max=connections_max, files_max=files)
-    return limits._replace(
+    log = _log.info if connections_max == limits.connections_max else _log.warning
+    log("connection_limit", connections_max=connections_max, files_max=files)
+    return replace(
+        limits,
         connections_max=connections_max,
         address_connections_max=min(limits.address_connections_max, connections_max),
     )

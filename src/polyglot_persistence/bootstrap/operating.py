@@ -1,0 +1,82 @@
+"""The flows of operators: in the processes, and alone over the stores for the commands."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cached_property
+
+from polyglot_persistence.adapters.clock import SystemClock
+from polyglot_persistence.bootstrap.stores import Stores, connect
+from polyglot_persistence.config import Settings
+from polyglot_persistence.flows.behind.dead_letters import DeadLetterFlow
+from polyglot_persistence.flows.behind.index import IndexFlow
+from polyglot_persistence.flows.behind.persist import PersistFlow
+from polyglot_persistence.flows.projections.rebuild import RebuildFlow
+from polyglot_persistence.flows.watch.audit import AuditFlow
+from polyglot_persistence.flows.watch.audit_cache import CacheAudit
+from polyglot_persistence.flows.watch.audit_sales import SalesAudit
+from polyglot_persistence.flows.watch.audit_search import SearchAudit
+from polyglot_persistence.ports.clock import Clock
+
+RANGE_ORDERS = 10_000
+"""Compared by their sums together: some 40 ms of PostgreSQL's time."""
+
+
+class Operating:
+    """The flows over the stores of a process; each is made when it is first used."""
+
+    def __init__(self, settings: Settings, stores: Stores, clock: Clock) -> None:
+        self.stores = stores
+        self._settings = settings
+        self._clock = clock
+        self._persist = PersistFlow(stores.store, stores.cache, clock)
+
+    @cached_property
+    def dead_letters(self) -> DeadLetterFlow:
+        """Lists, replays and discards dead letters."""
+        stores = self.stores
+        return DeadLetterFlow(stores.letters, stores.store, stores.cache, self._persist)
+
+    @cached_property
+    def index(self) -> IndexFlow:
+        """Works off the outbox."""
+        return IndexFlow(self.stores.store, self.stores.search, self._clock)
+
+    @cached_property
+    def rebuild(self) -> RebuildFlow:
+        """Rebuilds the search index."""
+        stores = self.stores
+        return RebuildFlow(
+            stores.rebuild_record,
+            stores.rebuild_target,
+            stores.store,
+            self._clock,
+            self._settings.index,
+        )
+
+    @cached_property
+    def sales(self) -> SalesAudit:
+        """Compares and rebuilds the rollups of the sales."""
+        return SalesAudit(self.stores.audit.record, self.stores.sales)
+
+    @cached_property
+    def audit(self) -> AuditFlow:
+        """Compares every store with the record."""
+        stores, (record, contents, entries) = self.stores, self.stores.audit
+        return AuditFlow(
+            record,
+            stores.store,
+            search=SearchAudit(record, contents, self._clock, range_orders=RANGE_ORDERS),
+            cache=CacheAudit(stores.cache, entries, stores.store, self._persist),
+            sales=self.sales,
+            clock=self._clock,
+        )
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Operating]:
+    """Give the flows over the stores that the settings name; no API and no worker is needed."""
+    stores = connect(settings)
+    try:
+        yield Operating(settings, stores, SystemClock())
+    finally:
+        await stores.close()
