@@ -51,7 +51,12 @@ test: ## Run the test suite.
 
 .PHONY: check
 check: lint ## Run what a commit must pass, in under a minute.
-	@exec "$(BIN)/python" -m pytest -q $(PARALLEL) tests/unit tests/contract $(ARGS)
+	@exec "$(BIN)/python" -m pytest -q $(PARALLEL) tests/unit $(ARGS)
+
+.PHONY: coverage
+coverage: ## Run unit and contract tests, and print what they do not reach.
+	$(call set_up,dev)
+	@exec "$(BIN)/python" -m pytest -q $(PARALLEL) --cov --cov-report=term tests/unit tests/contract $(ARGS)
 
 .PHONY: restarts
 restarts: ## Kill and stop real servers under load, each ROUNDS times (20), and count.
@@ -102,6 +107,7 @@ lint: ## Check format, lint, types and imports.
 	@"$(BIN)/ruff" check .
 	@"$(BIN)/mypy"
 	@"$(BIN)/lint-imports"
+	@git ls-files -z | xargs -0 "$(BIN)/codespell"
 
 .PHONY: datasets
 datasets: ## Install the real orders that `polyglot load` sends.

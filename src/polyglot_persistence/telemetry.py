@@ -16,7 +16,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, MutableMapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from itertools import accumulate
 from platform import python_version
 from typing import Any, Final, TextIO
@@ -34,7 +33,7 @@ from prometheus_client import (
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from polyglot_persistence import tracing
+from polyglot_persistence import __version__, tracing
 
 # A series of its own for when each of the others began would be read by nothing here.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -137,7 +136,7 @@ _histogram = partial(Histogram, registry=REGISTRY)
 _batch_histogram = partial(BatchHistogram, registry=REGISTRY)
 
 BUILD = Info("polyglot_build", "Version of this program and of its Python.", registry=REGISTRY)
-BUILD.info({"version": version("polyglot-persistence"), "python": python_version()})
+BUILD.info({"version": __version__, "python": python_version()})
 
 HTTP_REQUEST_SECONDS = RequestHistogram(
     "http_server_request_duration_seconds",

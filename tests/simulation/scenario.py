@@ -21,7 +21,7 @@ from tests.simulation.plan import (
     every_step,
 )
 
-OPERATIONS_MIN = 44
+OPERATIONS_MIN, OPERATIONS_MAX = 40, 44
 CLIENTS_END = 9.0
 
 
@@ -262,7 +262,7 @@ def _operations(
     writer = _Writer(chance, apis)
     moments = sorted(
         round(chance.uniform(0.05, CLIENTS_END), 3)
-        for _ in range(chance.randint(OPERATIONS_MIN, OPERATIONS_MIN + 14))
+        for _ in range(chance.randint(OPERATIONS_MIN, OPERATIONS_MAX))
     )
     operations = [writer.operation(number, at) for number, at in enumerate(moments)]
     for fault in needs_letters:

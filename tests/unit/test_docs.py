@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from polyglot_persistence import __version__
 from polyglot_persistence.api.routes import route_table
 from polyglot_persistence.api.web.problems import KINDS, type_uri
 from polyglot_persistence.telemetry import REGISTRY
@@ -194,3 +195,11 @@ def test_pages_have_examples() -> None:
 def test_answers_are_compared(documented: str, actual: str, language: str, expected: bool) -> None:
     """What differs between runs does not count, and whatever else differs does."""
     assert alike(documented, actual, language) is expected
+
+
+def test_the_newest_release_in_the_changelog_is_this_version() -> None:
+    """Its number stands once in the code, and its changes are listed under it."""
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    releases = re.findall(r"^## \[([\d.]+)\] - \d{4}-\d\d-\d\d$", changelog, re.MULTILINE)
+    assert releases[0] == __version__
+    assert releases == sorted(releases, key=lambda one: [*map(int, one.split("."))], reverse=True)

@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Iterable
-from importlib.metadata import version
 from typing import NamedTuple
 
 from starlette.routing import Route as FrameworkRoute
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
-from polyglot_persistence import tracing
+from polyglot_persistence import __version__, tracing
 from polyglot_persistence.api import descriptions as about
 from polyglot_persistence.api.dead_letters.handlers import DeadLetterRoutes
 from polyglot_persistence.api.openapi import describe
@@ -92,7 +91,7 @@ def build_app(
     live = LiveRoute(flows.live, stopping=stopping)
     handlers = Handlers(orders, imports, searches, sales, letters, live, service, PageRoutes())
     table = route_table(handlers)
-    service.describe(encode_json(describe(table, version("polyglot-persistence"))))
+    service.describe(encode_json(describe(table, __version__)))
     return _router(table, access, front)
 
 

@@ -7,12 +7,11 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Any
 
 import uvloop
 
-from polyglot_persistence import tracing
+from polyglot_persistence import __version__, tracing
 from polyglot_persistence.api.app import build_process_app
 from polyglot_persistence.api.protocol.server import serve
 from polyglot_persistence.api.web.access import Access
@@ -59,7 +58,7 @@ def run(
     set_up_logging(settings.log_level, settings.log_format)
     if settings.otel_traces_exporter == "otlp":
         try:
-            tracing.start(service, version("polyglot-persistence"))
+            tracing.start(service, __version__)
         except ConfigurationError as error:  # the variable may be set for the whole machine
             _log.warning("no_traces", error=str(error))
 
