@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 
 from polyglot_persistence import __version__
 from polyglot_persistence.api.openapi import describe
-from polyglot_persistence.api.routes import Handlers, route_table
+from polyglot_persistence.api.routes import ROUTES
 from polyglot_persistence.api.web.replies import encode_json
 
 PAGE = Path(__file__).parent.parent / "docs" / "api.md"
@@ -117,18 +117,9 @@ class Documented(NamedTuple):
         )
 
 
-class _Name:
-    """Stands for the handlers, of which the table of routes only takes the names."""
-
-    def __getattr__(self, name: str) -> str:
-        return name
-
-
 def description() -> dict[str, Any]:
     """Return the OpenAPI description."""
-    handlers = Handlers(*(cast("Any", _Name()) for _ in Handlers._fields))
-    described = encode_json(describe(route_table(handlers), __version__))
-    return cast("dict[str, Any]", json.loads(described))
+    return cast("dict[str, Any]", json.loads(encode_json(describe(ROUTES, __version__))))
 
 
 def operations(described: Mapping[str, Any]) -> Iterator[Documented]:

@@ -61,7 +61,7 @@ async def test_a_body_that_trickles_is_408_in_both_lanes(
         answer = await client.answer()
         dripping.cancel()
         assert (answer.status, answer.headers["connection"]) == (408, "close")
-        assert json.loads(answer.body)["detail"] == "the body stood still for too long"
+        assert json.loads(answer.body)["detail"] == "the body arrived too slowly"
         assert not one.flows.taken
 
 

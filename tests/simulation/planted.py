@@ -42,8 +42,8 @@ REVERTED: Sequence[Bug] = (
     Bug(
         "a keyed import is resumed by the line numbers of the new body",
         "api.orders.importing",
-        "LineSplitter(self._line_bytes_max, first_line), one)",
-        "LineSplitter(self._line_bytes_max), one)",
+        "LineSplitter(self.line_bytes_max, query.first_line), one)",
+        "LineSplitter(self.line_bytes_max), one)",
     ),
     Bug(
         "a message that was handed back does not end the quiet time",
@@ -171,7 +171,7 @@ PLANTED: Sequence[Bug] = (
     Bug(
         "an import that is cut short by a stop is complete",
         "api.orders.importing",
-        '                cause = refused("the server is about to stop")',
+        '                cause = refused("the server is stopping")',
         "                cause = None",
     ),
     Bug(

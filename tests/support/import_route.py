@@ -100,7 +100,7 @@ class Setup:
 
         async def receive() -> dict[str, object]:
             if not parts and late:
-                raise SlowSenderError("the body stood still for too long")
+                raise SlowSenderError("the body arrived too slowly")
             if not parts:
                 self.stopping.set()
                 await asyncio.Event().wait()

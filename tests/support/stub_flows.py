@@ -8,7 +8,6 @@ from typing import Any, cast
 from uuid import UUID
 
 from polyglot_persistence.api.app import Flows
-from polyglot_persistence.api.routes import Handlers
 from polyglot_persistence.api.web.access import Access
 from polyglot_persistence.config.limits import ApiLimits
 from polyglot_persistence.domain.access import Scope
@@ -41,16 +40,6 @@ LIMITS = ApiLimits(
 EVERYTHING = frozenset({Scope.READ, Scope.WRITE, Scope.ADMIN})
 OPEN = Access(without_key=EVERYTHING)
 """Lets everybody do everything, as `polyglot up` does on the loopback."""
-
-
-class _AnyHandler:
-    def __getattr__(self, name: str) -> Any:
-        return name
-
-
-_ANY: Any = _AnyHandler()
-HANDLERS = Handlers(*[_ANY] * len(Handlers._fields))
-"""Handlers for a table of routes that is only looked at: names, which nobody can call."""
 
 
 class StubFlows:

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
 
 import httpx2
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.api.routes import Route, route_table
+from polyglot_persistence.api.routes import ROUTES, Route
 from polyglot_persistence.api.web import rate_limits
 from polyglot_persistence.api.web.access import Access
 from polyglot_persistence.api.web.failed_authentication import FailedAuthentication
@@ -35,7 +34,7 @@ from polyglot_persistence.errors import (
     UnauthenticatedError,
 )
 from tests.support.scripted import FakeClock
-from tests.support.stub_flows import HANDLERS, LIMITS, StubFlows
+from tests.support.stub_flows import LIMITS, StubFlows
 
 GRANTED = (Scope.READ, Scope.WRITE, Scope.ADMIN)
 NOBODY: frozenset[Scope] = frozenset()
@@ -64,10 +63,6 @@ GUARDED = build_app(
 # --- who may ask for what ----------------------------------------------------------------------
 
 
-def table() -> Sequence[Route]:
-    return route_table(HANDLERS)
-
-
 ROLES = {
     "nobody": [LOCAL],
     "stranger": sent("unknown"),
@@ -76,7 +71,7 @@ ROLES = {
 }
 
 
-@pytest.mark.parametrize("route", table(), ids=lambda route: f"{route.method} {route.path}")
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 @pytest.mark.parametrize("role", ROLES)
 def test_each_role_gets_what_its_scopes_say(route: Route, role: str) -> None:
     """Every route of the table with every role, where keys are set up."""
@@ -94,7 +89,7 @@ def test_each_role_gets_what_its_scopes_say(route: Route, role: str) -> None:
             access.admit(route.scope, ROLES[role], "")
 
 
-@pytest.mark.parametrize("route", table(), ids=lambda route: f"{route.method} {route.path}")
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 async def test_each_route_asks_for_its_scope_over_http(route: Route) -> None:
     """The table's word is what the application does, for HEAD as for GET."""
     client = httpx2.AsyncClient(

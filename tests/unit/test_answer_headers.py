@@ -7,13 +7,13 @@ import httpx2
 import pytest
 
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.api.routes import Route, route_table
-from polyglot_persistence.api.service.dashboard.page import PARTS
+from polyglot_persistence.api.routes import ROUTES, Route
+from polyglot_persistence.api.service.pages import PARTS
 from polyglot_persistence.bootstrap.boundary import front_of
 from polyglot_persistence.config import load
 from polyglot_persistence.domain.access import Scope
 from tests.support.scripted import FakeClock
-from tests.support.stub_flows import HANDLERS, LIMITS, OPEN, StubFlows
+from tests.support.stub_flows import LIMITS, OPEN, StubFlows
 
 APP = build_app(
     StubFlows().as_flows(),
@@ -60,10 +60,10 @@ def check(answer: httpx2.Response) -> None:
         assert answer.headers["referrer-policy"] in ("same-origin", "no-referrer")
 
 
-ROUTES = [one for one in route_table(HANDLERS) if one.path != "/api/live"]
+ANSWERED = [one for one in ROUTES if one.path != "/api/live"]
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+@pytest.mark.parametrize("route", ANSWERED, ids=lambda route: f"{route.method} {route.path}")
 async def test_every_route_says_how_its_answers_are_kept_and_shown(route: Route) -> None:
     """Whatever the answer; data are kept nowhere on the way, and files are known by their tag."""
     answer = await asked(route.method, re.sub(r"\{\w+\}", "1", route.path))

@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.api.dead_letters import handlers as module
 from polyglot_persistence.api.dead_letters.handlers import parse_choice
+from polyglot_persistence.api.dead_letters.schemas import KEPT_LISTED_MAX
 from polyglot_persistence.domain.dead_letter import (
     DeadLetter,
     DeadLetterRow,
@@ -29,6 +29,7 @@ from polyglot_persistence.errors import (
     PolyglotError,
     UnavailableError,
     UnknownOutcomeError,
+    Violation,
 )
 from polyglot_persistence.flows.behind.dead_letters import (
     CutShortError,
@@ -297,6 +298,9 @@ async def test_a_slice_that_was_cut_short_is_504_with_what_is_done(setup: Setup)
     setup.letters.slices = [CutShortError("away", [])]
     answer = await setup.client.post(f"{PATH}/replay", json={"all": True})
     assert (answer.status_code, answer.json()["done"]["next_cursor"]) == (504, None)
+    setup.letters.slices = [CutShortError("away", [])]
+    answer = await setup.client.post(f"{PATH}/replay", json={"all": True, "cursor": "7"})
+    assert (answer.status_code, answer.json()["done"]["next_cursor"]) == (504, "7")
 
 
 async def test_one_that_was_cut_short_is_504_with_what_is_done(setup: Setup) -> None:
@@ -345,7 +349,7 @@ async def test_the_list_of_kept_letters_is_bounded(setup: Setup) -> None:
     kept = [Handled(number, ID, Outcome.KEPT, "because") for number in range(500)]
     setup.letters.slices = [Slice(kept, None)]
     out = (await setup.client.post(f"{PATH}/replay", json={"all": True})).json()
-    assert (out["kept"], len(out["kept_letters"])) == (500, module.KEPT_LISTED_MAX)
+    assert (out["kept"], len(out["kept_letters"])) == (500, KEPT_LISTED_MAX)
 
 
 async def test_a_bulk_action_needs_json(setup: Setup) -> None:
@@ -372,7 +376,10 @@ async def test_a_bulk_action_needs_json(setup: Setup) -> None:
         ({"reason": "\x00"}, "/reason"),
         ({"reason": "x" * 201}, "/reason"),
         ({"all": True, "cursor": "x"}, "/cursor"),
-        ({"al": True}, ""),
+        ({"al": True}, "/al"),
+        ({"all": True, "a/l~": 1}, "/a~1l~0"),
+        ({"reason": 17}, "/reason"),
+        ({"since": "yesterday"}, "/since"),
     ],
     ids=str,
 )
@@ -382,6 +389,25 @@ async def test_a_choice_must_name_something(setup: Setup, choice: object, pointe
     assert answer.status_code == 422
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
     assert setup.letters.asked == []
+
+
+def test_every_broken_rule_of_a_choice_is_named_at_once() -> None:
+    """In the words of the query string, without what is for addresses only."""
+    body = (
+        b'{"stage": "none", "order_id": 1, "since": "x", "all": 2, "reason": "", "stage": "index", '
+        b'"\\ud800": 1}'
+    )
+    with pytest.raises(InvalidError) as refused:
+        parse_choice(body)
+    assert {one.pointer: one.detail for one in refused.value.violations} == {
+        "/stage": "must be decode, persist or index",
+        "/order_id": "must be a UUID",
+        "/since": "must be a date, or a moment in RFC 3339 form with a time zone",
+        "/all": "must be true or false",
+        "/reason": "must be a text of 1 to 200 characters",
+        "/\\ud800": "is an unknown field",
+    }
+    assert Violation("/stage", "is given twice") in refused.value.violations
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b'{"reason": "\\ud800"}'])

@@ -10,7 +10,8 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyglot_persistence.api.orders.importing import ERRORS_MAX, FIRST_LINE_MAX
+from polyglot_persistence.api.orders.importing import ERRORS_MAX
+from polyglot_persistence.api.orders.schemas import FIRST_LINE_MAX
 from polyglot_persistence.api.web import bodies
 from polyglot_persistence.domain.access import ApiKey, Scope, digest_of
 from polyglot_persistence.domain.order import derived_id, new_id
@@ -79,7 +80,8 @@ async def test_valid_lines_are_accepted_and_others_reported_by_number(setup: Set
             {"line": 3, "detail": "/product_name: must not be empty"},
             {
                 "line": 4,
-                "detail": "not JSON: a field's name in double quotes is missing (line 1, column 2)",
+                "detail": "not valid JSON: a field's name in double quotes is missing (line 1, "
+                "column 2)",
             },
             {"line": 5, "detail": "is longer than 200 bytes"},
         ],
@@ -193,7 +195,7 @@ async def test_a_slow_sender_is_told_so_and_how_to_resume(setup: Setup) -> None:
     status, out = await setup.cut((json.dumps(order("a")) + "\n").encode(), KEY, late=True)
     assert status == 408
     assert (out["accepted"], out["first_line_not_accepted"]) == (1, 2)
-    assert "the body stood still for too long; " in out["detail"]
+    assert "the body arrived too slowly; " in out["detail"]
     assert "?first_line=2" in out["detail"]
 
 
@@ -213,7 +215,7 @@ async def test_one_unknown_attempt_makes_the_answer_504(setup: Setup) -> None:
     assert out["lines_not_accepted"] == [2, 3]
     assert out["lines_unknown"] == [2]
     assert (out["accepted"], out["first_line_not_accepted"], out["lines_read"]) == (1, 2, 3)
-    assert "whether line 2 is stored is not known" in out["detail"]
+    assert "it is unknown whether line 2 is stored" in out["detail"]
     assert "may become a second order" in out["detail"]
     status, out = await setup.send(order("d"), order("e"))
     assert (status, out["lines_unknown"]) == (504, [2])

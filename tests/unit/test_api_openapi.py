@@ -1,63 +1,21 @@
 """The published description: valid, complete, and true to its own examples."""
 
-import asyncio
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
-from polyglot_persistence.api.dead_letters.handlers import DeadLetterRoutes
 from polyglot_persistence.api.openapi import describe
-from polyglot_persistence.api.orders.handlers import OrderRoutes, accepted_reply
-from polyglot_persistence.api.orders.importing import ImportRoute
-from polyglot_persistence.api.routes import Handlers, Route, route_table
-from polyglot_persistence.api.sales.handlers import SalesRoutes
-from polyglot_persistence.api.search.handlers import SearchRoutes
-from polyglot_persistence.api.service.dashboard.page import PageRoutes
-from polyglot_persistence.api.service.handlers import ServiceRoutes
-from polyglot_persistence.api.service.live import LiveRoute
+from polyglot_persistence.api.orders.replies import accepted_reply
+from polyglot_persistence.api.orders.schemas import AcceptedOut
+from polyglot_persistence.api.routes import ROUTES
 from polyglot_persistence.api.web.replies import encode_json
-from polyglot_persistence.api.web.schemas import AcceptedOut
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.domain.order import new_id
 
-FLOW = cast("Any", None)
-
-
-def _table() -> list[Route]:
-    orders = OrderRoutes(
-        FLOW,
-        FLOW,
-        order_body_bytes_max=1,
-        bulk_body_bytes_max=1,
-        wait_seconds_max=1,
-        stopping=asyncio.Event(),
-    )
-    imports = ImportRoute(
-        FLOW,
-        FLOW,
-        line_bytes_max=1,
-        rejected_in_a_row_max=1,
-        chunk_orders=1,
-        wait_seconds=1,
-        stopping=asyncio.Event(),
-    )
-    letters = DeadLetterRoutes(FLOW, FLOW, body_bytes_max=1, stopping=asyncio.Event())
-    searches = SearchRoutes(FLOW)
-    sales = SalesRoutes(FLOW, FLOW)
-    live = LiveRoute(FLOW, stopping=asyncio.Event())
-    service = ServiceRoutes(FLOW)
-    return [
-        *route_table(
-            Handlers(orders, imports, searches, sales, letters, live, service, PageRoutes())
-        )
-    ]
-
-
-TABLE = _table()
-DESCRIPTION: dict[str, Any] = msgspec.json.decode(encode_json(describe(TABLE, "1.2.3")))
+DESCRIPTION: dict[str, Any] = msgspec.json.decode(encode_json(describe(ROUTES, "1.2.3")))
 OPERATIONS = [
     pytest.param(operation, id=f"{method} {path}")
     for path, operations in DESCRIPTION["paths"].items()
@@ -73,13 +31,19 @@ def test_a_validator_accepts_it() -> None:
 def test_it_describes_every_route() -> None:
     """Each method of each path, once, under a name of its own."""
     described = {(m.upper(), path) for path, ms in DESCRIPTION["paths"].items() for m in ms}
-    assert described == {(route.method, route.path) for route in TABLE}
-    assert len({route.about.name for route in TABLE}) == len(TABLE)
+    assert described == {(route.method, route.path) for route in ROUTES}
+    assert len({route.about.name for route in ROUTES}) == len(ROUTES)
+
+
+def test_every_tag_is_described() -> None:
+    """The reference has a section for each tag, and no route outside of them."""
+    described = [tag["name"] for tag in DESCRIPTION["tags"]]
+    assert sorted({route.about.tag for route in ROUTES}) == sorted(described)
 
 
 def test_every_route_says_who_may_ask() -> None:
     """What operators do is theirs alone, and nobody changes anything unasked."""
-    for route in TABLE:
+    for route in ROUTES:
         assert isinstance(route.scope, Scope), route.path
         assert (route.scope is Scope.ADMIN) == route.path.startswith("/api/admin/"), route.path
         if route.method != "GET":

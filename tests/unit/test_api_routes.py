@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.api.service.dashboard.page import PARTS
+from polyglot_persistence.api.service.pages import PARTS
 from polyglot_persistence.domain.dead_letter import DeadLetter, DeadLetterRow, Stage
 from polyglot_persistence.domain.order import Order
 from polyglot_persistence.errors import (

@@ -71,7 +71,7 @@ async def test_search_answers_typed_hits(setup: Setup) -> None:
 @pytest.mark.parametrize(
     ("query", "word"),
     [
-        ("sort=best&q=tea", "relevance, newest, amount"),
+        ("sort=best&q=tea", "sort must be relevance, newest or amount"),
         ("sort=relevance", "only if q is given"),
         ("q=tea&min=x", "min must be a plain decimal number"),
         ("q=tea&max=-1", "max must not be negative"),
@@ -81,8 +81,8 @@ async def test_search_answers_typed_hits(setup: Setup) -> None:
         ("q=tea&to=0001-01-01T00:00:00%2B01:00", "to must be a date, or a moment"),
         ("q=tea&from=2026-01-31T00:00:00Z&to=2026-01-31T00:00:00Z", "from must be before to"),
         ("q=tea&facets=1", "facets must be true or false"),
-        ("q=tea&cursor=x", "was not given out"),
-        ("q=tea&cursor=%C3%A9", "was not given out"),
+        ("q=tea&cursor=x", "cursor must be the `next_cursor`"),
+        ("q=tea&cursor=%C3%A9", "cursor must be the `next_cursor`"),
         ("limit=3", "q is missing"),
     ],
 )
@@ -93,6 +93,27 @@ async def test_a_search_that_breaks_a_rule_is_told_which(
     answer = await setup.client.get(f"/api/search?{query}")
     assert (answer.status_code, answer.json()["type"]) == (400, "/problems#malformed")
     assert word in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("query", "rules"),
+    [
+        ("q=tea&limit=0&min=x&facets=1", ["min must be", "facets must be", "limit must be"]),
+        ("q=tea&sort=best&from=x&to=y", ["from must be", "to must be", "sort must be"]),
+        ("sort=relevance&min=2&max=1", ["sort can be relevance", "min must not be above max"]),
+        ("from=2026-02-01&to=2026-01-01&min=2&max=1", ["from must be before", "min must not be"]),
+    ],
+)
+async def test_every_broken_rule_is_named_at_once(
+    setup: Setup, query: str, rules: list[str]
+) -> None:
+    """Those of single parameters first; those between parameters once each has a value."""
+    answer = await setup.client.get(f"/api/search?{query}")
+    found = answer.json()["detail"].split("; the query parameter ")
+    assert answer.status_code == 400
+    assert len(found) == len(rules)
+    for detail, rule in zip(found, rules, strict=True):
+        assert rule in detail
 
 
 async def test_a_search_asks_for_what_its_parameters_say(setup: Setup) -> None:
@@ -123,7 +144,7 @@ async def test_a_next_page_is_offered_while_there_is_one(setup: Setup) -> None:
     assert setup.flows.searched.after == position(order, 3, Sort.RELEVANCE)
     assert setup.flows.searched.bounds == Bounds(cents_min=0)
     other = await setup.client.get(f"/api/search?q=teas&cursor={out['next_cursor']}&sort=newest")
-    assert (other.status_code, "another question" in other.text) == (400, True)
+    assert (other.status_code, "another search" in other.text) == (400, True)
 
 
 @pytest.mark.parametrize("sort", [sort.value for sort in Sort])

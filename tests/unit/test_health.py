@@ -115,7 +115,7 @@ async def test_readiness_tells_operators_each_stores_state(accepting: bool) -> N
                 "up": False,
                 "version": None,
                 "warnings": [],
-                "error": "does not answer; the log says why",
+                "error": "does not answer; see the log",
             },
         },
     }

@@ -31,7 +31,7 @@ async def test_a_client_that_reads_only_the_status_learns_of_lost_lines(
     assert (status, out["type"]) == (422, "/problems#lines-rejected")
     assert (out["accepted"], out["rejected"], out["lines_read"]) == (2, 1, 3)
     assert [one["line"] for one in out["lines_rejected"]] == [2]
-    assert out["detail"].startswith("1 of 3 lines rejected, the others are stored: for example ")
+    assert out["detail"].startswith("1 of 3 lines rejected, the others are stored; for example ")
     assert "first_line_not_accepted" not in out
     assert [line.product_name for line in setup.accepting.stored.values()] == ["a", "b"]
 
@@ -41,7 +41,7 @@ async def test_an_import_of_no_good_line_stored_none(setup: Setup, lines: list[s
     """And says so: there are no others."""
     _, out = await setup.send(*lines)
     bad = sum(map(bool, lines))
-    assert out["detail"].startswith(f"{bad} of {bad} lines rejected, none is stored: for example ")
+    assert out["detail"].startswith(f"{bad} of {bad} lines rejected, none is stored; for example ")
 
 
 async def test_mended_lines_are_sent_again_under_the_key(setup: Setup) -> None:
@@ -120,11 +120,11 @@ async def test_another_kind_of_file_is_refused_whole_and_named(
     [
         (b"[1]", "must be an object"),
         (b"3", "must be an object"),
-        (b'{"product_name":"Tea","amount":1},', "something follows where it ends"),
+        (b'{"product_name":"Tea","amount":1},', "there is more text after the value"),
         (b'{"product_name":"Tea" "amount":1}', "a comma or a closing bracket is missing"),
         (b"{'product_name':'Tea'}", "a field's name in double quotes is missing"),
-        (TEA + b"\r" + RUG, "a carriage return alone ends no line"),
-        (b"\r".join([TEA] * 9), "is longer than 200 bytes (a carriage return alone"),
+        (TEA + b"\r" + RUG, "a lone carriage return does not end one"),
+        (b"\r".join([TEA] * 9), "is longer than 200 bytes (lines end with a line feed"),
     ],
 )
 async def test_a_rejected_line_says_what_is_wrong_with_it(

@@ -4,6 +4,8 @@ import asyncio
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qsl
 from zoneinfo import ZoneInfo
 
 import httpx2
@@ -11,13 +13,15 @@ import pytest
 from starlette.requests import Request
 
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.api.routes import Route, route_table
-from polyglot_persistence.api.web.queries import parse_moment
+from polyglot_persistence.api.routes import ROUTES, Route
+from polyglot_persistence.api.sales.schemas import SalesParameters
+from polyglot_persistence.api.web.queries import QueryParameter, QueryParameters, count, moment
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.domain.order import to_micros
-from polyglot_persistence.errors import MalformedError
+from polyglot_persistence.errors import InvalidError, MalformedError
+from scripts import document_api
 from tests.support.scripted import FakeClock
-from tests.support.stub_flows import HANDLERS, LIMITS, OPEN, StubFlows
+from tests.support.stub_flows import ID, LIMITS, OPEN, StubFlows
 
 FLOWS = StubFlows()
 APP = build_app(FLOWS.as_flows(), LIMITS, clock=FakeClock(), stopping=asyncio.Event(), access=OPEN)
@@ -29,6 +33,13 @@ def client() -> httpx2.AsyncClient:
 
 def asked(query: str) -> Request:
     return Request({"type": "http", "query_string": query.encode(), "headers": []})
+
+
+class Moments(QueryParameters):
+    """Two parameters, of which one has a name of its own."""
+
+    since = moment("Then or later.", "from")
+    limit = count("Most.", 5, cap=10)
 
 
 NOON = datetime(2026, 1, 31, 10, tzinfo=UTC)
@@ -55,7 +66,11 @@ BERLIN = ZoneInfo("Europe/Berlin")
 )
 def test_a_moment_is_understood(text: str, zone: ZoneInfo | None, moment: datetime) -> None:
     """Also with a plus as it is, and a date alone."""
-    assert parse_moment(asked(f"from={text}"), "from", zone) == moment
+    query = SalesParameters(asked(f"from={text}&tz=Europe/Berlin" if zone else f"from={text}"))
+    assert query.since is not None
+    assert query.in_zone(query.since) == moment
+    if zone is None:
+        assert Moments(asked(f"from={text}")).since == moment
 
 
 @pytest.mark.parametrize(
@@ -78,7 +93,7 @@ def test_a_moment_is_understood(text: str, zone: ZoneInfo | None, moment: dateti
 def test_another_moment_is_refused_with_what_to_write(text: str) -> None:
     """The plus included."""
     with pytest.raises(MalformedError, match="%2B"):
-        parse_moment(asked(f"from={text}"), "from")
+        Moments(asked(f"from={text}"))
 
 
 @pytest.mark.parametrize("text", ["2026-01-31T12:00:00+02:00", "2026-01-31"])
@@ -95,7 +110,54 @@ async def test_search_and_sales_take_the_same_moments(text: str) -> None:
     assert FLOWS.searched.bounds.micros_min == to_micros(expected)
 
 
-GUARDED = [route for route in route_table(HANDLERS) if route.scope is not Scope.PUBLIC]
+QUERY = [
+    pytest.param(one, id=f"{route.about.name} {one.name}")
+    for route in ROUTES
+    for one in route.about.parameters
+    if isinstance(one, QueryParameter)
+]
+
+
+@pytest.mark.parametrize("parameter", QUERY)
+def test_a_parameter_is_parsed_as_it_is_described(parameter: QueryParameter[Any]) -> None:
+    """Each word, bound, default and example of its schema is taken, and what is beside is not."""
+    schema = parameter.schema
+    taken = [*schema.get("enum", ()), *schema.get("examples", ())]
+    refused = ["-1", "no such word"] if "enum" in schema or schema["type"] == "integer" else []
+    if schema["type"] == "boolean":
+        taken, refused = ["true", "false"], ["True", "1", ""]
+    if schema["type"] == "integer":
+        taken += [str(schema["minimum"])]
+        refused += [str(schema["minimum"] - 1), str(schema.get("maximum", 2**63 - 1) + 1), "1.0"]
+    if "format" in schema and schema["type"] == "string":
+        refused += ["", "x"]
+        taken += [{"uuid": str(ID), "date": "2026-01-31"}.get(schema["format"], "2026-01-31")]
+    if "maxLength" in schema:
+        taken += ["x" * schema["maxLength"]]
+        refused += ["x" * (schema["maxLength"] + 1)]
+    if "default" in schema:
+        text = str(schema["default"])
+        default = text.lower() if schema["type"] == "boolean" else text
+        assert parameter.read(default) == parameter.otherwise
+    for text in taken:
+        assert parameter.read(text) is not None
+    for text in refused:
+        with pytest.raises(InvalidError) as error:
+            parameter.read(text)
+        assert error.value.violations[0].detail.startswith("must ")
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.about.name)
+def test_the_reference_asks_with_parameters_that_there_are(route: Route) -> None:
+    """Each value of its example is one that the parameter takes; required ones are given."""
+    declared = {one.name: one for one in route.about.parameters if isinstance(one, QueryParameter)}
+    asked_for = dict(parse_qsl(document_api.QUERIES.get(route.about.name, "")))
+    assert {name for name, one in declared.items() if one.required} <= asked_for.keys()
+    for name, text in asked_for.items():
+        declared[name].read(text)
+
+
+GUARDED = [route for route in ROUTES if route.scope is not Scope.PUBLIC]
 
 
 @pytest.mark.parametrize("route", GUARDED, ids=lambda route: f"{route.method} {route.path}")

@@ -1,7 +1,7 @@
-"""The ASGI application: handlers wired to flows, paths to handlers."""
+"""The ASGI application: paths to handlers, handlers to flows."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from starlette.routing import Route as FrameworkRoute
@@ -9,23 +9,22 @@ from starlette.routing import Router
 from starlette.types import ASGIApp
 
 from polyglot_persistence import __version__, tracing
-from polyglot_persistence.api import descriptions as about
 from polyglot_persistence.api.dead_letters.handlers import DeadLetterRoutes
 from polyglot_persistence.api.openapi import describe
 from polyglot_persistence.api.orders.handlers import OrderRoutes
 from polyglot_persistence.api.orders.importing import ImportRoute
 from polyglot_persistence.api.protocol.entrance import Entrance
 from polyglot_persistence.api.protocol.front import ANY_FRONT, Front
-from polyglot_persistence.api.routes import Handlers, Route, route_table
+from polyglot_persistence.api.routes import ROUTES, Route
 from polyglot_persistence.api.sales.handlers import SalesRoutes
 from polyglot_persistence.api.search.handlers import SearchRoutes
-from polyglot_persistence.api.service.dashboard.page import PageRoutes
 from polyglot_persistence.api.service.handlers import ServiceRoutes
 from polyglot_persistence.api.service.live import LiveRoute
+from polyglot_persistence.api.service.pages import PageRoutes
 from polyglot_persistence.api.web.access import Access
 from polyglot_persistence.api.web.endpoint import Endpoint, Method, no_route
+from polyglot_persistence.api.web.measuring import Traced
 from polyglot_persistence.api.web.replies import encode_json
-from polyglot_persistence.api.web.server_spans import Traced
 from polyglot_persistence.config.limits import ApiLimits
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.flows.behind.dead_letters import DeadLetterFlow
@@ -39,7 +38,7 @@ from polyglot_persistence.ports.clock import Clock
 
 
 class Flows(NamedTuple):
-    """What the routes call."""
+    """The flows that handlers call."""
 
     accept: AcceptFlow
     reads: ReadFlow
@@ -61,9 +60,8 @@ def build_app(
 ) -> ASGIApp:
     """Return the application with every route.
 
-    Once `stopping` is set, imports and bulk actions end at their next chunk, clients that wait for
-    persistence are answered with what is reached, and live streams end; everything else runs to its
-    end.
+    Once `stopping` is set, imports and bulk actions end at their next chunk, waits for persistence
+    end with the stage reached so far, and live streams end; other requests run to completion.
     """
     orders = OrderRoutes(
         flows.accept,
@@ -85,38 +83,37 @@ def build_app(
     letters = DeadLetterRoutes(
         flows.letters, clock, body_bytes_max=limits.order_body_bytes_max, stopping=stopping
     )
-    service = ServiceRoutes(flows.health)
-    searches = SearchRoutes(flows.search)
-    sales = SalesRoutes(flows.sales, clock)
-    live = LiveRoute(flows.live, stopping=stopping)
-    handlers = Handlers(orders, imports, searches, sales, letters, live, service, PageRoutes())
-    table = route_table(handlers)
-    service.describe(encode_json(describe(table, __version__)))
-    return _router(table, access, front)
+    description = encode_json(describe(ROUTES, __version__))
+    owners = (
+        orders,
+        imports,
+        letters,
+        SearchRoutes(flows.search),
+        SalesRoutes(flows.sales, clock),
+        LiveRoute(flows.live, stopping=stopping),
+        ServiceRoutes(flows.health, description),
+        PageRoutes(),
+    )
+    return _router(ROUTES, owners, access, front)
 
 
 def build_process_app(health: HealthFlow, access: Access, front: Front = ANY_FRONT) -> ASGIApp:
-    """Return what a process tells of itself, on a port of its own: its metrics and its health."""
-    service = ServiceRoutes(health)
-    return _router(
-        [
-            Route("GET", "/metrics", Scope.READ, service.metrics, about.METRICS),
-            Route("GET", "/health/live", Scope.PUBLIC, service.live, about.LIVE),
-            Route("GET", "/health/ready", Scope.PUBLIC, service.ready, about.READY),
-        ],
-        access,
-        front,
-    )
+    """Return the application that serves one process's metrics and health."""
+    handlers = (ServiceRoutes.metrics, ServiceRoutes.live, ServiceRoutes.ready)
+    served = [route for route in ROUTES if route.handler in handlers]
+    return _router(served, [ServiceRoutes(health)], access, front)
 
 
-def _router(table: Iterable[Route], access: Access, front: Front) -> ASGIApp:
-    # One endpoint a path, so that it knows every method that the path takes; in the table's
-    # order, in which fixed steps of a path stand before variable ones.
+def _router(
+    table: Iterable[Route], owners: Sequence[object], access: Access, front: Front
+) -> ASGIApp:
+    # One endpoint per path, so that it knows all methods of the path; in the order of the table,
+    # where fixed paths come before those with variables.
     paths: dict[str, dict[str, Method]] = {}
     for route in table:
         parameters = [one.name for one in route.about.parameters if one.place == "query"]
         paths.setdefault(route.path, {})[route.method] = Method(
-            route.scope, route.handler, None if route.scope is Scope.PUBLIC else parameters
+            route.scope, route.bound(owners), None if route.scope is Scope.PUBLIC else parameters
         )
     endpoints: dict[str, ASGIApp] = {
         path: Endpoint(path, handlers, access) for path, handlers in paths.items()

@@ -1,22 +1,16 @@
 """The OpenAPI 3.1 description, made from the table of routes and the types that it names.
 
-Invariant: nothing is described here that is not in the table, and every route in it is described.
+Invariant: the description has exactly the routes of the table.
 """
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 
-from polyglot_persistence.api.descriptions import (
-    HEADERS,
-    Answer,
-    Content,
-    Operation,
-    Parameter,
-)
 from polyglot_persistence.api.routes import Route
+from polyglot_persistence.api.web.descriptions import HEADERS, Answer, Body, Operation, Parameter
 from polyglot_persistence.api.web.problems import (
     FORBIDDEN,
     HEAD_TOO_LARGE,
@@ -29,6 +23,7 @@ from polyglot_persistence.api.web.problems import (
     UNAVAILABLE,
     Kind,
 )
+from polyglot_persistence.api.web.queries import QueryParameter
 from polyglot_persistence.domain.access import Scope
 
 _PROBLEM_JSON = "application/problem+json"
@@ -50,7 +45,7 @@ def describe(table: Sequence[Route], version: str) -> dict[str, Any]:
     made, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}"
     )
-    schemas = _Schemas(types, [_numbers(schema) for schema in made])
+    schemas = dict(zip(types, made, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route in table:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
@@ -61,17 +56,18 @@ def describe(table: Sequence[Route], version: str) -> dict[str, Any]:
             "version": version,
             "summary": "Orders, acknowledged in milliseconds, persisted behind, never lost.",
             "description": "An acknowledged order is durable. 503 means refused, nothing stored; "
-            "504 that it cannot be known, so retry with the same `Idempotency-Key`.",
+            "504 means unknown: retry with the same `Idempotency-Key`.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "tags": [
-            {"name": "orders", "description": "Accepting and reading orders."},
-            {"name": "reports", "description": "Projections: search and sales."},
-            {"name": "admin", "description": "What operators do."},
+            {"name": "orders", "description": "Accept and read orders."},
+            {"name": "reports", "description": "Search and live figures."},
+            {"name": "sales", "description": "Sales by period and by product."},
+            {"name": "admin", "description": "Routes for operators."},
             {"name": "service", "description": "Health, metrics and descriptions."},
         ],
         "paths": paths,
-        "components": {"schemas": _numbers(components), "securitySchemes": _SCHEMES},
+        "components": {"schemas": components, "securitySchemes": _SCHEMES},
     }
     widened: dict[str, Any] = _with_formats(description)
     return widened
@@ -83,57 +79,37 @@ _FORMATS = {"integer": "int64", "number": "double"}
 def _with_formats(node: Any) -> Any:
     """Return a part of the description with the format of every number.
 
-    Generators of clients take a number without one for the smallest type of their language: in Go
-    `float32`, which loses cents from 131,072.00 on, and `int32`. A double has every amount, and
-    every sum below 90 trillion, to the cent.
+    Decimals become numbers, as `encode_json` writes them; msgspec describes them as strings.
+
+    Client generators map a number without a format to a small type: in Go to `int32` and
+    `float32`, which loses cents from 131,072.00 on. A double represents every amount, and every sum
+    below 90 trillion, to the cent.
     """
     if isinstance(node, list):
         return [_with_formats(one) for one in node]
     if not isinstance(node, dict):
         return node
+    if node.get("format") == "decimal":
+        node = {**node, "type": "number", "format": "double"}
     kind = node.get("type")
     known = {"format": _FORMATS[kind]} if isinstance(kind, str) and kind in _FORMATS else {}
     return {**known, **{key: _with_formats(value) for key, value in node.items()}}
 
 
-def _numbers(schema: Any) -> Any:
-    """Return the schema with every Decimal as the number that `encode_json` writes.
-
-    msgspec describes its own default, a string.
-    """
-    if isinstance(schema, list):
-        return [_numbers(one) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if schema.get("format") == "decimal":
-        schema = {**schema, "type": "number"}
-        del schema["format"]
-    return {key: _numbers(value) for key, value in schema.items()}
-
-
-class _Schemas:
-    """The schema of each type that the descriptions name."""
-
-    def __init__(self, types: Sequence[Any], made: Sequence[dict[str, Any]]) -> None:
-        self._pairs = list(zip(types, made, strict=True))
-
-    def of(self, described: Any) -> dict[str, Any]:
-        """Return the type's schema, a reference where it has a name."""
-        if isinstance(described, tuple):
-            return {"anyOf": [self.of(one) for one in described]}
-        return next(schema for one, schema in self._pairs if one == described)
+_Schemas: TypeAlias = Mapping[Any, dict[str, Any]]
+"""The schema of each type that the descriptions name: a reference, if the type has a name."""
 
 
 def _types(table: Sequence[Route]) -> list[Any]:
-    types: list[Any] = []
-    for route in table:
-        contents = [answer.content for answer in route.about.answers.values()]
-        named = [content.type for content in (*contents, route.about.request) if content]
-        for one in (*named, route.about.problem_type):
-            for described in one if isinstance(one, tuple) else (one,):
-                if described is not None and described not in types:
-                    types.append(described)
-    return types
+    named = [
+        described
+        for route in table
+        for described in (route.about.answer, *route.about.others, route.about.request)
+        if described is not None
+    ]
+    types = [one.type for one in named] + [route.about.problem_type for route in table]
+    each = (one for type_ in types for one in (type_ if isinstance(type_, tuple) else (type_,)))
+    return list(dict.fromkeys(one for one in each if one is not None))
 
 
 def _operation(route: Route, schemas: _Schemas) -> dict[str, Any]:
@@ -149,21 +125,18 @@ def _operation(route: Route, schemas: _Schemas) -> dict[str, Any]:
     if about.parameters:
         operation["parameters"] = [_parameter(parameter) for parameter in about.parameters]
     if about.request is not None:
-        operation["requestBody"] = {
-            "required": True,
-            "content": _content(about.request, schemas),
-        }
+        operation["requestBody"] = {"required": True, "content": _content(about.request, schemas)}
     return operation
 
 
 def _security(scope: Scope) -> list[dict[str, list[str]]]:
-    """Return the ways to be admitted: a key with this scope or, as operators decide, none."""
+    """Return the accepted credentials: a key with this scope or, if operators allow it, none."""
     if scope is Scope.PUBLIC:
         return []
     return [*({scheme: [scope.value]} for scheme in _SCHEMES), {}]
 
 
-def _parameter(parameter: Parameter) -> dict[str, Any]:
+def _parameter(parameter: Parameter | QueryParameter[Any]) -> dict[str, Any]:
     return {
         "name": parameter.name,
         "in": parameter.place,
@@ -173,20 +146,23 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     }
 
 
-def _content(content: Content, schemas: _Schemas) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        "schema": {"type": "string"} if content.type is None else schemas.of(content.type)
-    }
-    if content.example is not None:
-        described["example"] = content.example
-    return {content.media_type: described}
+def _content(described: Answer | Body, schemas: _Schemas) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": _schema(described.type, schemas)}
+    if described.example is not None:
+        content["example"] = described.example
+    return {described.media_type: content}
+
+
+def _schema(type_: Any, schemas: _Schemas) -> dict[str, Any]:
+    if isinstance(type_, tuple):
+        return {"anyOf": [schemas[one] for one in type_]}
+    return {"type": "string"} if type_ is None else schemas[type_]
 
 
 def _responses(route: Route, schemas: _Schemas) -> dict[str, Any]:
     about = route.about
-    responses = {
-        str(status): _answer(answer, schemas) for status, answer in sorted(about.answers.items())
-    }
+    answers = sorted((about.answer, *about.others), key=lambda answer: answer.status)
+    responses = {str(answer.status): _answer(answer, schemas) for answer in answers}
     kinds = {*about.problems, HEAD_TOO_LARGE, INTERNAL, MISDIRECTED}
     if route.scope is not Scope.PUBLIC:
         kinds |= {MALFORMED, UNAUTHENTICATED, FORBIDDEN, TOO_MANY_REQUESTS}
@@ -200,10 +176,10 @@ def _answer(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
     described: dict[str, Any] = {"description": answer.description}
     if answer.headers:
         described["headers"] = {name: _header(name) for name in answer.headers}
-    if answer.content is not None:
-        described["content"] = _content(answer.content, schemas)
-    if answer.alternative is not None:
-        described["content"] |= _content(answer.alternative, schemas)
+    if answer.media_type:
+        described["content"] = _content(answer, schemas)
+    if answer.also:
+        described["content"][answer.also] = {"schema": {"type": "string"}}
     return described
 
 
@@ -212,7 +188,7 @@ def _problem(kinds: Sequence[Kind], about: Operation, schemas: _Schemas) -> dict
         "description": " ".join(
             re.sub(r"\.?$", ".", f"{kind.title}: {kind.meaning}", count=1) for kind in kinds
         ),
-        "content": {_PROBLEM_JSON: {"schema": schemas.of(about.problem_type)}},
+        "content": {_PROBLEM_JSON: {"schema": schemas[about.problem_type]}},
     }
     names = [name for kind in kinds for name in _HEADERS_OF.get(kind, ())]
     if names:

@@ -2,28 +2,31 @@
 
 from typing import Any
 
-from polyglot_persistence.api.dead_letters.handlers import (
-    ACTION_SECONDS,
-    PAGE_LETTERS,
-    PAGE_LETTERS_MAX,
-    REASON_CHARACTERS_MAX,
-)
-from polyglot_persistence.api.descriptions import JSON, Answer, Content, Operation, Parameter
+from polyglot_persistence.api.dead_letters import schemas as s
+from polyglot_persistence.api.dead_letters.handlers import ACTION_SECONDS
 from polyglot_persistence.api.web import problems as p
-from polyglot_persistence.api.web import schemas as s
+from polyglot_persistence.api.web.descriptions import (
+    BODY_PROBLEMS,
+    MOMENT,
+    ORDER_ID,
+    READ_PROBLEMS,
+    WRITE_PROBLEMS,
+    Answer,
+    Body,
+    Operation,
+    Parameter,
+)
 
-_ID = "0199f0c1-7a42-7c31-9d0e-3f5b8c2a1e04"
-_MOMENT = "2026-01-31T12:00:00Z"
 _REASON = "PostgreSQL can never hold this value: numeric field overflow (22003)"
 _LETTER: dict[str, Any] = {
     "id": 17,
-    "order_id": _ID,
-    "unit_id": _ID,
+    "order_id": ORDER_ID,
+    "unit_id": ORDER_ID,
     "stage": "persist",
     "reason": _REASON,
     "attempts": 1,
-    "first_at": _MOMENT,
-    "last_at": _MOMENT,
+    "first_at": MOMENT,
+    "last_at": MOMENT,
 }
 _PERSISTED = {
     "persisted": 1,
@@ -35,20 +38,17 @@ _PERSISTED = {
 }
 _DISCARDED = {**_PERSISTED, "persisted": 0, "discarded": 1}
 _UNIT = (
-    "A bulk is handled whole, whichever of its letters is named, and nothing else that came under "
-    "its idempotency key. "
+    "If a letter belongs to a bulk, the whole bulk is handled, and nothing else with its "
+    "idempotency key. "
 )
 _AGAIN = (
-    "503: nothing was done. 504: a store failed meanwhile; `done` counts what is certain. Doing it "
-    "again changes nothing that is done."
+    "503: nothing was done. 504: a store failed during the action; `done` counts what is certain. "
+    "Repeating it changes nothing that is done."
 )
 _SOME = (
-    "Those that match every filter of the body, or all with `all`. Ends after about "
-    f"{ACTION_SECONDS:g} s; then `next_cursor` is there, and the same body with it as `cursor` "
-    "goes on. "
+    "Those that match every filter of the body, or all with `all`. Stops after about "
+    f"{ACTION_SECONDS:g} s; then send the same body again with `next_cursor` as `cursor`. "
 )
-_ACTION_PROBLEMS = (p.UNAVAILABLE, p.UNKNOWN_OUTCOME)
-_BODY_PROBLEMS = (p.MALFORMED, p.TOO_SLOW, p.TOO_LARGE, p.UNSUPPORTED_MEDIA, p.INVALID)
 _LETTER_ID = Parameter(
     "id",
     "path",
@@ -58,135 +58,78 @@ _LETTER_ID = Parameter(
 )
 
 
-def _filter(name: str, description: str, schema: dict[str, Any]) -> Parameter:
-    return Parameter(name, "query", description, schema)
-
-
-_FILTERS = (
-    _filter(
-        "reason",
-        "Text that the reason holds, in upper or lower case.",
-        {
-            "type": "string",
-            "minLength": 1,
-            "maxLength": REASON_CHARACTERS_MAX,
-            "pattern": r"^[^\x00]*$",
-        },
-    ),
-    _filter(
-        "stage",
-        "Where it was condemned.",
-        {"type": "string", "enum": ["decode", "persist", "index"]},
-    ),
-    _filter("order_id", "Of this order.", {"type": "string", "format": "uuid"}),
-    _filter("unit_id", "Of this bulk.", {"type": "string", "format": "uuid"}),
-    _filter(
-        "since",
-        "Tried in vain at this moment or later.",
-        {"type": "string", "format": "date-time"},
-    ),
-    _filter("until", "And before this one.", {"type": "string", "format": "date-time"}),
-)
-
 LIST = Operation(
     "listDeadLetters",
     "admin",
     "List dead letters, the latest first",
     "Orders that can never be persisted or indexed, with the reason. The first page also counts "
     "them by stage and reason. Follow `next` until it is absent.",
-    {
-        200: Answer(
-            "A page.",
-            Content(
-                JSON,
-                s.DeadLetterPageOut,
-                {
-                    "letters": [_LETTER],
-                    "total": 1,
-                    "groups": [
-                        {"stage": "persist", "reason": _REASON, "letters": 1, "last_at": _MOMENT}
-                    ],
-                },
-            ),
-        )
-    },
-    (p.MALFORMED, p.UNAVAILABLE),
-    parameters=(
-        *_FILTERS,
-        _filter(
-            "cursor",
-            "`next_cursor` of the page before.",
-            {"type": "string", "pattern": "^[0-9]{1,18}$"},
-        ),
-        _filter(
-            "limit",
-            f"Letters a page; more than {PAGE_LETTERS_MAX} is taken as that.",
-            {"type": "integer", "minimum": 1, "default": PAGE_LETTERS},
-        ),
+    Answer(
+        "A page.",
+        s.DeadLetterPageOut,
+        {
+            "letters": [_LETTER],
+            "total": 1,
+            "groups": [{"stage": "persist", "reason": _REASON, "letters": 1, "last_at": MOMENT}],
+        },
     ),
+    READ_PROBLEMS,
+    s.LetterPageParameters.described,
 )
 READ = Operation(
     "readDeadLetter",
     "admin",
     "Read a dead letter",
-    "With its payload, as it came.",
-    {
-        200: Answer(
-            "The dead letter.",
-            Content(
-                JSON,
-                s.WholeDeadLetterOut,
-                {
-                    **_LETTER,
-                    "payload": '{"accepted_at":1769860800000000,"order":{}}',
-                    "payload_base64": None,
-                },
-            ),
-        )
-    },
+    "With its original payload.",
+    Answer(
+        "The dead letter.",
+        s.WholeDeadLetterOut,
+        {
+            **_LETTER,
+            "payload": '{"accepted_at":1769860800000000,"order":{}}',
+            "payload_base64": None,
+        },
+    ),
     (p.MALFORMED, p.NOT_FOUND, p.UNAVAILABLE),
-    parameters=(_LETTER_ID,),
+    (_LETTER_ID,),
 )
-REPLAY = Operation(
+
+
+def _action(name: str, summary: str, description: str, became: dict[str, Any]) -> Operation:
+    """Return the description of an action on one dead letter, or on those that a body chooses."""
+    is_on_one = not name.endswith("s")
+    about = Operation(
+        name,
+        "admin",
+        summary,
+        description + _AGAIN,
+        Answer("The outcome.", s.ActionOut, became),
+        problem_type=s.ActionProblem,
+    )
+    if is_on_one:
+        problems = (p.MALFORMED, p.NOT_FOUND, *WRITE_PROBLEMS)
+        return about._replace(problems=problems, parameters=(_LETTER_ID,))
+    chosen = Body(s.DeadLetterChoiceIn, {"stage": "persist", "reason": "overflow"})
+    return about._replace(problems=(*BODY_PROBLEMS, p.INVALID, *WRITE_PROBLEMS), request=chosen)
+
+
+REPLAY = _action(
     "replayDeadLetter",
-    "admin",
     "Replay a dead letter",
-    f"Tries to persist, or to index, the order again. {_UNIT}What fails again is kept, with one "
-    f"more attempt and the reason of now. {_AGAIN}",
-    {200: Answer("What became of it.", Content(JSON, s.ActionOut, _PERSISTED))},
-    (p.MALFORMED, p.NOT_FOUND, *_ACTION_PROBLEMS),
-    problem_type=p.ActionProblem,
-    parameters=(_LETTER_ID,),
+    f"Persists or indexes the order again. {_UNIT}A letter that fails again is kept, "
+    "with one more attempt and the new reason. ",
+    _PERSISTED,
 )
-DISCARD = Operation(
+DISCARD = _action(
     "discardDeadLetter",
-    "admin",
     "Discard a dead letter",
-    "From then on its order is 404, if it is not persisted and no other letter stands for it. "
-    f"{_UNIT}What the cache still has as "
-    f"not yet persisted is kept. {_AGAIN}",
-    {200: Answer("What became of it.", Content(JSON, s.ActionOut, _DISCARDED))},
-    (p.MALFORMED, p.NOT_FOUND, *_ACTION_PROBLEMS),
-    problem_type=p.ActionProblem,
-    parameters=(_LETTER_ID,),
+    "Then its order is 404, unless it is persisted or has another dead letter. "
+    f"{_UNIT}An order that the cache still holds as not yet persisted is kept. ",
+    _DISCARDED,
 )
-REPLAY_SOME = Operation(
-    "replayDeadLetters",
-    "admin",
-    "Replay all dead letters that match",
-    f"{_SOME}{_UNIT}{_AGAIN}",
-    {200: Answer("What became of them.", Content(JSON, s.ActionOut, _PERSISTED))},
-    (*_BODY_PROBLEMS, *_ACTION_PROBLEMS),
-    problem_type=p.ActionProblem,
-    request=Content(JSON, s.DeadLetterChoiceIn, {"stage": "persist", "reason": "overflow"}),
+REPLAY_SOME = _action(
+    "replayDeadLetters", "Replay all dead letters that match", _SOME + _UNIT, _PERSISTED
 )
-DISCARD_SOME = Operation(
-    "discardDeadLetters",
-    "admin",
-    "Discard all dead letters that match",
-    f"{_SOME}{_UNIT}{_AGAIN}",
-    {200: Answer("What became of them.", Content(JSON, s.ActionOut, _DISCARDED))},
-    (*_BODY_PROBLEMS, *_ACTION_PROBLEMS),
-    problem_type=p.ActionProblem,
-    request=Content(JSON, s.DeadLetterChoiceIn, {"stage": "persist", "reason": "overflow"}),
+DISCARD_SOME = _action(
+    "discardDeadLetters", "Discard all dead letters that match", _SOME + _UNIT, _DISCARDED
 )

@@ -1,129 +1,64 @@
-"""Accepting and reading single orders, bulks and pages of orders.
-
-The pure functions here (with `requests.parse_order` and `problems.problem_reply`) are what the hot
-routes are made of as well, so that the two ways to the same flow cannot answer differently.
-"""
+"""Handlers that accept and read single orders, bulks and pages of orders."""
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Literal, TypeAlias
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
 from uuid import UUID
 
-import msgspec
 from starlette.requests import Request
 
-from polyglot_persistence.api.orders.requests import parse_bulk, parse_order
+from polyglot_persistence.api.orders.replies import Stage, accepted_reply, read_reply
+from polyglot_persistence.api.orders.requests import parse_bulk, parse_order, parse_order_id
+from polyglot_persistence.api.orders.schemas import (
+    BulkAcceptedOut,
+    OrderOut,
+    OrderPageOut,
+    OrderPageParameters,
+    OrderStatusOut,
+    cursor_of,
+)
 from polyglot_persistence.api.web.bodies import BodyReader
-from polyglot_persistence.api.web.endpoint import client_of, own_path, prefix_of
-from polyglot_persistence.api.web.queries import parse_count
-from polyglot_persistence.api.web.replies import JSON_HEADERS, Headers, Reply, json_reply
+from polyglot_persistence.api.web.endpoint import client_of, next_page, prefix_of
+from polyglot_persistence.api.web.replies import Headers, Reply, json_reply, next_link
 from polyglot_persistence.api.web.request_headers import (
     Preference,
     check_json,
     parse_idempotency_key,
     parse_prefer,
 )
-from polyglot_persistence.api.web.schemas import (
-    BulkAcceptedOut,
-    OrderOut,
-    OrderPageOut,
-    OrderStatusOut,
-)
-from polyglot_persistence.domain.order import Order, from_micros, id_text, to_micros
-from polyglot_persistence.errors import MalformedError, NotFoundError, UnavailableError
+from polyglot_persistence.domain.order import Order
+from polyglot_persistence.errors import NotFoundError, UnavailableError
 from polyglot_persistence.flows.intake.accept import Acceptance, AcceptFlow
-from polyglot_persistence.flows.reading.read import OrderStatus, Read, ReadFlow
+from polyglot_persistence.flows.reading.read import OrderStatus, ReadFlow
 from polyglot_persistence.telemetry import logger
 
 _log = logger("api")
 
-PAGE_ORDERS = 50
-PAGE_ORDERS_MAX = 200
-_MICROS_BYTES = 8
-_ID_CHARACTERS = 36
 
-Stage: TypeAlias = Literal["processing", "persisted", "dead-lettered"]
-
-HIT_HEADERS: Headers = (*JSON_HEADERS, (b"x-cache", b"HIT"))
-MISS_HEADERS: Headers = (*JSON_HEADERS, (b"x-cache", b"MISS"))
-
-
-def parse_order_id(text: str) -> UUID:
-    """Return the id in an order's path, in the canonical form of 36 characters only.
-
-    Raises:
-        MalformedError: it is no UUID.
-    """
-    if len(text) == _ID_CHARACTERS:
-        try:
-            order_id = msgspec.convert(text, UUID)  # a fifth of the time of UUID(text)
-        except msgspec.ValidationError:
-            pass
-        else:
-            if id_text(order_id) == text.lower().encode():
-                return order_id
-    raise MalformedError("an order's id is a UUID, like 01890a5d-ac96-774b-bcce-b302099a8057")
-
-
-def accepted_reply(
-    order_id: UUID, status: Stage = "processing", headers: Headers = (), prefix: str = ""
-) -> Reply:
-    """Return the answer to an order that is durable now: 201 if it is persisted, else 202."""
-    text = id_text(order_id)
-    location = b"/api/orders/" + text
-    if prefix:
-        location = prefix.encode() + location
-    return (
-        201 if status == "persisted" else 202,
-        (*JSON_HEADERS, (b"location", location), *headers),
-        b'{"order_id":"%b","status":"%b"}' % (text, status.encode()),
-    )
-
-
-def read_reply(read: Read) -> Reply:
-    """Return an order as it was read."""
-    return hit_reply(read.body) if read.hit else (200, MISS_HEADERS, read.body)
-
-
-def hit_reply(body: bytes) -> Reply:
-    """Return an order, given its JSON, that the cache or this process's memory had."""
-    return 200, HIT_HEADERS, body
-
-
+@dataclass
 class OrderRoutes:
     """The routes of orders."""
 
-    def __init__(
-        self,
-        accept: AcceptFlow,
-        reads: ReadFlow,
-        *,
-        order_body_bytes_max: int,
-        bulk_body_bytes_max: int,
-        wait_seconds_max: float,
-        stopping: asyncio.Event,
-    ) -> None:
-        self._accept = accept
-        self._reads = reads
-        self._order_body_bytes_max = order_body_bytes_max
-        self._bulk_body_bytes_max = bulk_body_bytes_max
-        self._wait_seconds_max = wait_seconds_max
-        self._stopping = stopping
+    accept: AcceptFlow
+    reads: ReadFlow
+    _: KW_ONLY
+    order_body_bytes_max: int
+    bulk_body_bytes_max: int
+    wait_seconds_max: float
+    stopping: asyncio.Event
 
     async def create(self, request: Request, body: BodyReader) -> Reply:
         """POST /api/orders: accept one order."""
         check_json(request.headers.get("content-type"))
         key = parse_idempotency_key(request.headers.getlist("idempotency-key"))
-        name, amount = parse_order(await body.read(self._order_body_bytes_max))
+        name, amount = parse_order(await body.read(self.order_body_bytes_max))
         if key is None:
-            order_id, accepted = self._accept.accept_new(name, amount)
+            order_id, accepted = self.accept.accept_new(name, amount)
             await asyncio.shield(accepted)
             acceptance = Acceptance([order_id], replayed=False)
         else:
-            acceptance = await self._accept.accept_keyed(client_of(request), key, name, amount)
+            acceptance = await self.accept.accept_keyed(client_of(request), key, name, amount)
         stage, headers = await self._prefer(request, acceptance)
         return accepted_reply(acceptance.ids[0], stage, headers, prefix_of(request))
 
@@ -131,37 +66,36 @@ class OrderRoutes:
         """POST /api/bulk-orders: accept several orders as one unit."""
         check_json(request.headers.get("content-type"))
         key = parse_idempotency_key(request.headers.getlist("idempotency-key"))
-        orders = parse_bulk(await body.read(self._bulk_body_bytes_max))
-        acceptance = await self._accept.accept_bulk(client_of(request), key, orders)
+        orders = parse_bulk(await body.read(self.bulk_body_bytes_max))
+        acceptance = await self.accept.accept_bulk(client_of(request), key, orders)
         stage, headers = await self._prefer(request, acceptance)
         out = BulkAcceptedOut(list(acceptance.ids), stage)
         return json_reply(201 if stage == "persisted" else 202, out, headers)
 
     async def read(self, request: Request, _body: BodyReader) -> Reply:
         """GET /api/orders/{id}: the order."""
-        return read_reply(await self._reads.get(parse_order_id(request.path_params["id"])))
+        return read_reply(await self.reads.get(parse_order_id(request.path_params["id"])))
 
     async def status(self, request: Request, _body: BodyReader) -> Reply:
-        """GET /api/orders/{id}/status: how far the order has come."""
-        out = _status_out(await self._reads.status(parse_order_id(request.path_params["id"])))
+        """GET /api/orders/{id}/status: the stages that the order has reached."""
+        out = _status_out(await self.reads.status(parse_order_id(request.path_params["id"])))
         unfinished = out.status in ("processing", "persisted")
         return json_reply(200, out, ((b"retry-after", b"1"),) if unfinished else ())
 
     async def page(self, request: Request, _body: BodyReader) -> Reply:
         """GET /api/orders: persisted orders, newest first."""
-        before = _parse_cursor(request.query_params.get("cursor", ""))
-        limit = parse_count(request, "limit", otherwise=PAGE_ORDERS, cap=PAGE_ORDERS_MAX)
-        rows = await self._reads.page(before, limit + 1)
+        query = OrderPageParameters(request)
+        limit = query.limit
+        rows = await self.reads.page(query.cursor, limit + 1)
         orders = [_order_out(row.order) for row in rows[:limit]]
         if len(rows) <= limit:
             return json_reply(200, OrderPageOut(orders))
-        cursor = _cursor(rows[limit - 1].order)
-        path = f"{own_path(request)}?cursor={cursor}&limit={limit}"
-        link = (b"link", b'<%b>; rel="next"' % path.encode())
-        return json_reply(200, OrderPageOut(orders, path, cursor), (link,))
+        cursor = cursor_of(rows[limit - 1].order)
+        path = next_page(request, cursor)
+        return json_reply(200, OrderPageOut(orders, path, cursor), next_link(path))
 
     async def _prefer(self, request: Request, acceptance: Acceptance) -> tuple[Stage, Headers]:
-        """Wait as the client prefers, and return the stage that was reached."""
+        """Wait as `Prefer` asks, and return the stage reached and the headers that say so."""
         headers: list[tuple[bytes, bytes]] = []
         if acceptance.replayed:
             headers.append((b"idempotent-replayed", b"true"))
@@ -170,29 +104,29 @@ class OrderRoutes:
             headers.append((b"preference-applied", applied))
         if preference.wait_seconds is None:
             return "processing", headers
-        seconds = min(float(preference.wait_seconds), self._wait_seconds_max)
+        seconds = min(float(preference.wait_seconds), self.wait_seconds_max)
         return await self._wait(acceptance.ids, seconds), headers
 
     def _applied(self, preference: Preference) -> bytes:
         if preference.wait_seconds is not None:
-            return b"wait=%d" % min(preference.wait_seconds, int(self._wait_seconds_max))
+            return b"wait=%d" % min(preference.wait_seconds, int(self.wait_seconds_max))
         return b"respond-async" if preference.respond_async else b""
 
     async def _wait(self, ids: Sequence[UUID], seconds: float) -> Stage:
-        """Return the stage reached within so many seconds, or until the server is to stop.
+        """Return the stage reached within `seconds`, or when the server stops.
 
-        Raises nothing: an order that was accepted must not be answered with an error.
+        Never raises: an accepted order must not be answered with an error.
         """
-        persisted = asyncio.ensure_future(self._reads.wait_persisted(ids, seconds))
-        stopping = asyncio.ensure_future(self._stopping.wait())
+        persisted = asyncio.ensure_future(self.reads.wait_persisted(ids, seconds))
+        stopping = asyncio.ensure_future(self.stopping.wait())
         try:
             await asyncio.wait((persisted, stopping), return_when=asyncio.FIRST_COMPLETED)
             if not persisted.done():
                 return "processing"
             if persisted.result():
                 return "persisted"
-            # A unit is dead-lettered whole, so that any of its members can tell.
-            status = await self._reads.status(ids[0])
+            # A unit is dead-lettered as a whole, so the status of one member is that of all.
+            status = await self.reads.status(ids[0])
         except (UnavailableError, NotFoundError):
             return "processing"
         except Exception as error:  # noqa: BLE001  the orders are durable, whatever looking met
@@ -225,20 +159,3 @@ def _status_out(status: OrderStatus) -> OrderStatusOut:
         None if status.dead is None else status.dead.last_at,
         None if status.dead is None else status.dead.letter.reason,
     )
-
-
-def _cursor(order: Order) -> str:
-    """Return the place of an order in the sequence of pages, opaque to clients."""
-    micros = to_micros(order.created_at).to_bytes(_MICROS_BYTES, "big", signed=True)
-    return base64.urlsafe_b64encode(micros + order.id.bytes).decode()
-
-
-def _parse_cursor(text: str) -> tuple[datetime, UUID] | None:
-    if not text:
-        return None
-    try:
-        place = base64.b64decode(text, altchars=b"-_", validate=True)
-        micros = int.from_bytes(place[:_MICROS_BYTES], "big", signed=True)
-        return from_micros(micros), UUID(bytes=place[_MICROS_BYTES:])
-    except (binascii.Error, ValueError, OverflowError):
-        raise MalformedError("this cursor was not given out by this API") from None

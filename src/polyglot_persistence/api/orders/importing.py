@@ -6,29 +6,29 @@
              +-> in the answer                +--after a pause, with nothing read meanwhile
 ```
 
-While the stores refuse, the body is not read, so that the client's own TCP connection holds it
-back. After `wait_seconds` of that the answer says how far the import got. So it does when its
-client's key is revoked: no line is accepted after that.
+While the stores refuse, the import does not read the body, so TCP flow control stops the client.
+After `wait_seconds`, the answer says how far the import got. The same happens when the client's key
+is revoked: no line is accepted after that.
 
-Invariant: 200 means that every line is stored, unless the client asked for less
-(`on_rejected=report`); what says only a part is a problem with the totals.
+Invariant: 200 means that every line is stored, unless the client asked for a report
+(`on_rejected=report`); a partial import is a problem with the totals.
 Invariant: one import never holds the event loop for longer than `TURN_SECONDS` and a line, or one
 chunk of orders.
 Invariant: memory is bounded by one chunk and one line, and the answer by `ERRORS_MAX` and a chunk.
-Invariant: a line whose outcome is unknown is tried again under the id that it was given the first
-time, so that no retry of the server's makes a second order.
-Invariant: the answer is 503 only if no attempt at any of the lines that it lists may have stored
-it. One attempt with an unknown outcome makes it 504, whatever came later.
-Invariant: with a key, a line's id follows from its number, and numbers count from `first_line`. So
-the rest of a body under its own numbers, and the whole body, change nothing that is stored.
-Invariant: no line takes an id that an idempotency key may come to stand for, unless its client may
-operate the service, and so restore what was exported.
+Invariant: a line whose outcome is unknown is retried with the id of its first attempt, so the
+server's retries never create a second order.
+Invariant: the answer is 503 only if no attempt can have stored any of the listed lines. One attempt
+with an unknown outcome makes it 504, whatever came later.
+Invariant: with a key, a line's id is derived from its number, counted from `first_line`. So sending
+the rest of a body with its own numbers, or the whole body, changes nothing that is stored.
+Invariant: a line with an id of the form that idempotency keys derive is accepted only from an
+operator, who restores an export, or if it repeats a stored order.
 """
 
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -38,25 +38,26 @@ from starlette.requests import Request
 
 from polyglot_persistence.api.orders.ndjson import Line, LineSplitter
 from polyglot_persistence.api.orders.requests import is_import_line, parse_import_line
+from polyglot_persistence.api.orders.schemas import (
+    ImportOut,
+    ImportParameters,
+    ImportProblem,
+    LineErrorOut,
+)
 from polyglot_persistence.api.web.bodies import BodyReader, BrokenBodyError, SlowSenderError
 from polyglot_persistence.api.web.endpoint import client_of, may, until_revoked
 from polyglot_persistence.api.web.json_text import foreign_form
 from polyglot_persistence.api.web.problems import (
     LINES_REJECTED,
     MALFORMED,
-    PROBLEM_HEADERS,
     TOO_SLOW,
-    ImportProblem,
     Kind,
     detail_of,
     error_headers,
     kind_of,
-    type_uri,
 )
-from polyglot_persistence.api.web.queries import parse_count
-from polyglot_persistence.api.web.replies import Reply, encode_json, json_reply
+from polyglot_persistence.api.web.replies import Reply, json_reply
 from polyglot_persistence.api.web.request_headers import check_ndjson, parse_idempotency_key
-from polyglot_persistence.api.web.schemas import ImportOut, LineErrorOut
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.domain.order import derived_id, is_derived
 from polyglot_persistence.errors import (
@@ -74,58 +75,28 @@ from polyglot_persistence.ports.clock import Clock
 from polyglot_persistence.runtime.pauses import Pauses
 
 ERRORS_MAX = 100
-"""Rejected lines that the answer lists."""
-FIRST_LINE_MAX = 10**12
-"""Far more lines than one body has, and exact in JSON for any client."""
+"""The answer lists at most this many rejected lines."""
 TURN_SECONDS = 0.005
-"""How long an import works before others have their turn."""
+"""An import yields to other tasks after this time."""
 PIECE_BYTES = 4_096
-"""So much is cut into lines at once: of blank ones it takes 2 ms."""
+"""Bytes split into lines at once; 4 KiB of blank lines take 2 ms."""
 PAUSE_FIRST_SECONDS = 0.05
 PAUSE_LAST_SECONDS = 2.0
 
 
 class _Pending(NamedTuple):
-    """A line that is to be accepted."""
+    """A parsed line that waits to be accepted."""
 
     number: int
     line: ImportLine
     by_key: bool
-    """Whether its id follows from the idempotency key and its number."""
+    """Whether its id is derived from the idempotency key and the number."""
     may_be_stored: bool = False
-    """Whether an attempt at it had an unknown outcome."""
-
-
-@dataclass(slots=True)
-class _Totals:
-    """What became of the lines so far."""
-
-    lines_read: int
-    accepted: int = 0
-    unchanged: int = 0
-    rejected: int = 0
-    errors: list[LineErrorOut] = field(default_factory=list)
-
-    @property
-    def errors_omitted(self) -> int:
-        """Rejected lines that are not listed."""
-        return self.rejected - len(self.errors)
-
-    @property
-    def first_error(self) -> str:
-        """The rejected line that was found first, in words."""
-        first = self.errors[0]
-        return f"line {first.line}: {first.detail}"
-
-    def reject(self, number: int, detail: str, line_id: UUID | None = None) -> None:
-        self.rejected += 1
-        if len(self.errors) < ERRORS_MAX:
-            text = None if line_id is None else str(line_id)
-            self.errors.append(LineErrorOut(number, detail, text))
+    """Whether an earlier attempt had an unknown outcome."""
 
 
 class _TooManyRejectedError(RejectedError):
-    """So many lines in a row were rejected that the rest is not looked at."""
+    """Too many lines in a row were rejected; the rest is not read."""
 
 
 class _Turn:
@@ -135,14 +106,14 @@ class _Turn:
         self._began = time.perf_counter()
 
     async def end(self) -> None:
-        """Let others have their turn, if it is time."""
+        """Yield to other tasks, if the turn is over."""
         if time.perf_counter() - self._began >= TURN_SECONDS:
             await asyncio.sleep(0)
             self._began = time.perf_counter()
 
 
 class _StoppedError(Exception):
-    """The import cannot go on: why, and the lines of the last chunk that were not accepted."""
+    """The import stopped: the cause, and the lines of the last chunk that were not accepted."""
 
     def __init__(self, cause: PolyglotError, pending: Sequence[_Pending] = ()) -> None:
         super().__init__(str(cause))
@@ -150,70 +121,47 @@ class _StoppedError(Exception):
         self.pending = pending
 
 
+@dataclass
 class ImportRoute:
-    """The import."""
+    """The handler of imports."""
 
-    def __init__(
-        self,
-        accept: AcceptFlow,
-        clock: Clock,
-        *,
-        line_bytes_max: int,
-        rejected_in_a_row_max: int,
-        chunk_orders: int,
-        wait_seconds: float,
-        stopping: asyncio.Event,
-    ) -> None:
-        self._accept = accept
-        self._clock = clock
-        self._line_bytes_max = line_bytes_max
-        self._rejected_in_a_row_max = rejected_in_a_row_max
-        self._chunk_orders = chunk_orders
-        self._wait_seconds = wait_seconds
-        self._stopping = stopping
+    accept: AcceptFlow
+    clock: Clock
+    _: KW_ONLY
+    line_bytes_max: int
+    rejected_in_a_row_max: int
+    chunk_orders: int
+    wait_seconds: float
+    stopping: asyncio.Event
 
     async def run(self, request: Request, body: BodyReader) -> Reply:
         """Accept every valid line; report every other; end with the totals."""
         check_ndjson(request.headers.get("content-type"))
         key = parse_idempotency_key(request.headers.getlist("idempotency-key"))
-        first_line = parse_count(request, "first_line", otherwise=1, maximum=FIRST_LINE_MAX)
-        reports = _reports_rejected(request)
+        query = ImportParameters(request)
         one = _Import(
-            self._accept,
-            self._clock,
-            client=client_of(request),
-            key=key,
+            self,
+            client_of(request),
+            key,
             may_restore=may(request, Scope.ADMIN),
-            chunk_orders=self._chunk_orders,
-            wait_seconds=self._wait_seconds,
-            stopping=self._stopping,
             revoked=until_revoked(request),
-            totals=_Totals(first_line - 1),
+            lines_read=query.first_line - 1,
         )
         try:
-            await self._read(body, LineSplitter(self._line_bytes_max, first_line), one)
+            await self._read(body, LineSplitter(self.line_bytes_max, query.first_line), one)
         except _StoppedError as stopped:
             return one.problem(stopped, request.scope["path"])
         totals = one.totals
-        if totals.rejected and not reports:
+        if totals.rejected and not query.on_rejected:
             return one.rejected(request.scope["path"])
-        return json_reply(
-            200,
-            ImportOut(
-                totals.accepted,
-                totals.unchanged,
-                totals.rejected,
-                totals.errors,
-                totals.errors_omitted,
-            ),
-        )
+        return json_reply(200, totals)
 
     async def _read(self, body: BodyReader, splitter: LineSplitter, one: "_Import") -> None:
-        """Hand over every line, or raise `_StoppedError`; a line that was cut off is left out."""
+        """Accept every line, or raise `_StoppedError`; an incomplete last line is ignored."""
         cause: PolyglotError | None = None
         turn = _Turn()
         try:
-            async for chunk in body.chunks(self._stopping, one.revoked):
+            async for chunk in body.chunks(self.stopping, one.revoked):
                 for begin in range(0, len(chunk), PIECE_BYTES):
                     piece = chunk[begin : begin + PIECE_BYTES]
                     await self._take(splitter.feed(piece), one, turn)
@@ -221,60 +169,45 @@ class ImportRoute:
             if body.complete:
                 await self._take(splitter.end(), one, turn)
             else:
-                cause = refused("the server is about to stop")
+                cause = refused("the server is stopping")
         except (SlowSenderError, _TooManyRejectedError) as error:
-            # Its traceback holds this frame, and with it what was read of the body.
+            # Its traceback would keep this frame alive, and with it the body read so far.
             cause = error.with_traceback(None)
         await one.accept_chunk()
         if cause is not None:
             raise _StoppedError(cause)
 
     async def _take(self, lines: Iterator[Line], one: "_Import", turn: _Turn) -> None:
-        now = self._clock.now()
+        now = self.clock.now()
         for line in lines:
             if line.text is None:
                 hint = _hint(has_returns=line.has_returns)
-                one.reject(line.number, f"is longer than {self._line_bytes_max} bytes{hint}")
+                one.reject(line.number, f"is longer than {self.line_bytes_max} bytes{hint}")
             else:
                 await one.take(line.number, line.text, now)
-            if one.rejected_in_a_row >= self._rejected_in_a_row_max:
+            if one.rejected_in_a_row >= self.rejected_in_a_row_max:
                 raise _TooManyRejectedError(
-                    f"{one.rejected_in_a_row} lines in a row were rejected, and no later one was "
-                    f"looked at: for example {one.totals.first_error}"
+                    f"{one.rejected_in_a_row} lines in a row were rejected, so the rest was not "
+                    f"read; for example {one.first_error}"
                 )
             await turn.end()
 
 
+@dataclass
 class _Import:
-    """One import under way."""
+    """The state of one running import."""
 
-    def __init__(
-        self,
-        accept: AcceptFlow,
-        clock: Clock,
-        *,
-        client: str,
-        key: str | None,
-        may_restore: bool,
-        chunk_orders: int,
-        wait_seconds: float,
-        stopping: asyncio.Event,
-        revoked: asyncio.Event,
-        totals: _Totals,
-    ) -> None:
-        self.totals = totals
-        self.revoked = revoked
-        self._accept = accept
-        self._clock = clock
-        self._client = client
-        self._key = key
-        self._may_restore = may_restore
-        self._chunk_orders = chunk_orders
-        self._wait_seconds = wait_seconds
-        self._stopping = stopping
-        self._pending: list[_Pending] = []
-        self.rejected_in_a_row = 0
-        """Lines before the next one that could not be read as orders."""
+    route: ImportRoute
+    client: str
+    key: str | None
+    _: KW_ONLY
+    may_restore: bool
+    revoked: asyncio.Event
+    lines_read: int
+    totals: ImportOut = field(default_factory=lambda: ImportOut(0, 0, 0, [], 0))
+    pending: list[_Pending] = field(default_factory=list)
+    rejected_in_a_row: int = 0
+    """Consecutive lines up to now that were not valid orders."""
 
     @property
     def _is_at_its_start(self) -> bool:
@@ -283,16 +216,30 @@ class _Import:
         Until then its lines go one by one: a first line that contradicts its id shows that the
         body's lines have other numbers than they had, while the whole can still be refused.
         """
-        return self._key is not None and not (self.totals.accepted or self.totals.unchanged)
+        return self.key is not None and not (self.totals.accepted or self.totals.unchanged)
 
     def reject(self, number: int, detail: str) -> None:
-        """Count a line that is no order."""
-        self.totals.lines_read = number
+        """Count a line that is not a valid order."""
+        self.lines_read = number
         self.rejected_in_a_row += 1
-        self.totals.reject(number, detail)
+        self._list(number, detail)
+
+    def _list(self, number: int, detail: str, line_id: UUID | None = None) -> None:
+        self.totals.rejected += 1
+        if len(self.totals.errors) < ERRORS_MAX:
+            text = None if line_id is None else str(line_id)
+            self.totals.errors.append(LineErrorOut(number, detail, text))
+        else:
+            self.totals.errors_omitted += 1
+
+    @property
+    def first_error(self) -> str:
+        """Number and fault of the first rejected line."""
+        first = self.totals.errors[0]
+        return f"line {first.line}: {first.detail}"
 
     async def take(self, number: int, text: bytes, now: datetime) -> None:
-        """Parse a line, and accept the chunk if it is full now.
+        """Parse a line, and accept the chunk if it is full.
 
         Raises:
             MalformedError: the first line shows that the body is another kind of file, so that
@@ -305,15 +252,15 @@ class _Import:
                 _check_form(text, now)
             self.reject(number, str(error) + _hint(has_returns=b"\r" in text))
             return
-        self.totals.lines_read = number
+        self.lines_read = number
         self.rejected_in_a_row = 0
-        by_key = line.id is None and self._key is not None
-        if line.id is None and self._key is not None:
-            line = line._replace(id=derived_id(self._client, self._key, number))
-        elif line.id is not None and is_derived(line.id) and not self._may_restore:
+        by_key = line.id is None and self.key is not None
+        if line.id is None and self.key is not None:
+            line = line._replace(id=derived_id(self.client, self.key, number))
+        elif line.id is not None and is_derived(line.id) and not self.may_restore:
             line = line._replace(must_be_there=True)
-        self._pending.append(_Pending(number, line, by_key))
-        if self._is_at_its_start or len(self._pending) >= self._chunk_orders:
+        self.pending.append(_Pending(number, line, by_key))
+        if self._is_at_its_start or len(self.pending) >= self.route.chunk_orders:
             await self.accept_chunk()
 
     async def accept_chunk(self) -> None:
@@ -322,9 +269,9 @@ class _Import:
         Raises:
             ConflictError: the body begins with a line that its id contradicts; nothing is stored.
         """
-        deadline = self._clock.monotonic() + self._wait_seconds
+        deadline = self.route.clock.monotonic() + self.route.wait_seconds
         pauses = Pauses(PAUSE_FIRST_SECONDS, PAUSE_LAST_SECONDS)
-        todo, self._pending = self._pending, []
+        todo, self.pending = self.pending, []
         while todo or self.revoked.is_set():
             if self.revoked.is_set():
                 raise _StoppedError(_revoked(), todo)
@@ -332,18 +279,18 @@ class _Import:
             if cause is None:
                 return
             pause = pauses.next()
-            if self._clock.monotonic() + pause > deadline:
+            if self.route.clock.monotonic() + pause > deadline:
                 raise _StoppedError(cause, todo)
-            if self._stopping.is_set():
-                raise _StoppedError(refused("the server is about to stop"), todo)
-            await self._clock.sleep(pause)
+            if self.route.stopping.is_set():
+                raise _StoppedError(refused("the server is stopping"), todo)
+            await self.route.clock.sleep(pause)
 
     async def _accept_once(
         self, todo: Sequence[_Pending]
     ) -> tuple[list[_Pending], PolyglotError | None]:
-        """Return the lines that are worth another try, and why."""
+        """Return the lines to retry, and the cause."""
         totals, is_at_its_start = self.totals, self._is_at_its_start
-        outcomes = await self._accept.accept_lines([pending.line for pending in todo])
+        outcomes = await self.route.accept.accept_lines([pending.line for pending in todo])
         again: list[_Pending] = []
         cause: PolyglotError | None = None
         for pending, outcome in zip(todo, outcomes, strict=True):
@@ -366,40 +313,40 @@ class _Import:
                 case ConflictError() if pending.by_key and is_at_its_start:
                     raise _other_lines(pending.number)
                 case error:
-                    totals.reject(pending.number, str(error), pending.line.id)
+                    self._list(pending.number, str(error), pending.line.id)
         return again, cause
 
     def rejected(self, instance: str) -> Reply:
-        """Return the problem of an import that was read to its end and is not stored as a whole."""
+        """Return the problem for an import that was read to its end but not stored completely."""
         totals = self.totals
         lines = totals.accepted + totals.unchanged + totals.rejected
         others = "none is" if totals.rejected == lines else "the others are"
         detail = (
-            f"{totals.rejected} of {lines} lines rejected, {others} stored: "
-            f"for example {totals.first_error}"
+            f"{totals.rejected} of {lines} lines rejected, {others} stored; "
+            f"for example {self.first_error}"
         )
         body = self._problem(LINES_REJECTED, detail, instance)
-        return body.status, PROBLEM_HEADERS, encode_json(body)
+        return body.reply()
 
     def problem(self, stopped: _StoppedError, instance: str) -> Reply:
-        """Return the problem that ended the import, with what was done and where to go on."""
+        """Return the problem that ended the import, with the totals and the line to resume from."""
         cause = stopped.cause
         numbers = [line.number for line in stopped.pending]
         unknown = [line.number for line in stopped.pending if line.may_be_stored]
         if unknown and not isinstance(cause, UnknownOutcomeError):
             cause = UnknownOutcomeError(str(cause))
-        first = min([*numbers, self.totals.lines_read + 1])
+        first = min([*numbers, self.lines_read + 1])
         match cause:
             case BrokenBodyError():
                 kind, why = MALFORMED, str(cause)
             case SlowSenderError():
-                kind, why = TOO_SLOW, "the body stood still for too long"
+                kind, why = TOO_SLOW, "the body arrived too slowly"
             case _TooManyRejectedError():
                 kind, why = LINES_REJECTED, str(cause)
             case _:
                 kind, why = kind_of(cause), detail_of(cause)
         if unknown:
-            why = f"whether {_in_words(unknown)} stored is not known"
+            why = f"it is unknown whether {_in_words(unknown)} stored"
         detail = f"{why}; {self._how_to_resume(first, bool(unknown))}"
         body = msgspec.structs.replace(
             self._problem(kind, detail, instance),
@@ -407,27 +354,25 @@ class _Import:
             lines_not_accepted=numbers,
             lines_unknown=unknown,
         )
-        return kind.status, (*PROBLEM_HEADERS, *error_headers(cause)), encode_json(body)
+        return body.reply(error_headers(cause))
 
     def _problem(self, kind: Kind, detail: str, instance: str) -> ImportProblem:
-        """Return a problem with what was done."""
+        """Return a problem with the totals."""
         totals = self.totals
-        return ImportProblem(
-            type_uri(kind),
-            kind.title,
-            kind.status,
+        return ImportProblem.of(
+            kind,
             detail,
             instance,
             accepted=totals.accepted,
             unchanged=totals.unchanged,
             rejected=totals.rejected,
-            lines_read=totals.lines_read,
+            lines_read=self.lines_read,
             lines_rejected=totals.errors,
             lines_rejected_omitted=totals.errors_omitted,
         )
 
     def _how_to_resume(self, first: int, is_any_unknown: bool) -> str:
-        if self._key is not None:
+        if self.key is not None:
             return (
                 f"to resume, send line {first} and the rest with the same Idempotency-Key and "
                 f"?first_line={first}, or the whole body again with the same key"
@@ -439,20 +384,26 @@ class _Import:
         )
         return (
             "to resume, send lines_not_accepted and all lines after "
-            f"line {self.totals.lines_read}{doubled}"
+            f"line {self.lines_read}{doubled}"
         )
 
 
 def _revoked() -> PolyglotError:
-    return UnauthenticatedError("this API key is not valid for this any more", "invalid_token")
+    return UnauthenticatedError(
+        "this API key was revoked, or lost the scope for this", "invalid_token"
+    )
 
 
 def _hint(*, has_returns: bool) -> str:
-    return " (a carriage return alone ends no line, a line feed does)" if has_returns else ""
+    return (
+        " (lines end with a line feed; a lone carriage return does not end one)"
+        if has_returns
+        else ""
+    )
 
 
 def _check_form(text: bytes, now: datetime) -> None:
-    """Look what a body is whose first line is no order."""
+    """Raise if the first line shows that the body is another kind of file."""
     if b"\r" in text and is_import_line(text.partition(b"\r")[0], now):
         raise MalformedError(
             "the lines of the body end with carriage returns alone, and would all be one; send "
@@ -467,24 +418,16 @@ def _check_form(text: bytes, now: datetime) -> None:
         )
 
 
-def _reports_rejected(request: Request) -> bool:
-    """Return whether the client reads the totals, so that 200 may leave lines out."""
-    wish = request.query_params.get("on_rejected", "fail")
-    if wish not in ("fail", "report"):
-        raise MalformedError("the query parameter on_rejected must be fail or report")
-    return wish == "report"
-
-
 def _tried(pending: _Pending, order_id: UUID) -> _Pending:
-    """Return the line for another attempt that cannot make a second order."""
+    """Return the line with its id fixed, so that a retry cannot create a second order."""
     return pending._replace(line=pending.line._replace(id=order_id), may_be_stored=True)
 
 
 def _other_lines(number: int) -> ConflictError:
     return ConflictError(
         f"line {number} under this idempotency key already stands for an order with other content, "
-        "so nothing of this body was stored; to resume an import, give the number of the first "
-        "line that is sent as the query parameter first_line; for another import, use a new key"
+        "so nothing of this body was stored; to resume an import, send the number of its first "
+        "line as the query parameter first_line; for another import, use a new key"
     )
 
 

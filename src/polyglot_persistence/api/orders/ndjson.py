@@ -1,4 +1,4 @@
-"""Newline-delimited JSON, cut into lines in bounded memory.
+"""Splits newline-delimited JSON into lines in bounded memory.
 
 Invariant: whatever chunks the bytes arrive in, the lines are the same.
 """

@@ -1,4 +1,4 @@
-"""The chunked transfer coding (RFC 9112, 7.1), decoded as it comes.
+"""Decodes the chunked transfer coding (RFC 9112, 7.1) as it arrives.
 
 Extensions and trailers are dropped: nothing here knows any, and a trailer must never be taken for
 a header (RFC 9110, 6.5.1).
@@ -19,23 +19,23 @@ has 256 chunks if they hold a kilobyte, and fifty thousand if they hold a byte."
 
 
 class BadChunkError(Exception):
-    """The framing is broken or too long; where the body ends is not known."""
+    """The framing is broken or too long, so the end of the body is unknown."""
 
 
 class ChunkedBody:
-    """Takes the bytes of one chunked body, and hands out what they carry."""
+    """Decodes the bytes of one chunked body."""
 
     def __init__(self, framing_bytes_max: int) -> None:
         self._framing_bytes_max = framing_bytes_max
         self._framing_bytes = 0
         self._line = b""
         self._left = 0
-        """Bytes of the chunk that are still to come, and the line end after it."""
+        """Bytes missing of the chunk and of the line end after it."""
         self._in_trailers = False
         self.complete = False
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return what the bytes carry of the body, and the bytes to go on with.
+        """Return the decoded part of the body, and the remaining bytes.
 
         These come after the body's end, or, while it is not `complete`, are for another turn.
 
@@ -64,7 +64,7 @@ class ChunkedBody:
         return b"".join(carried), data[place:]
 
     def _take_whole(self, data: bytes, place: int, carried: list[bytes]) -> int:
-        """Take a chunk of which every byte is there; return where it ends, or 0."""
+        """Take a chunk that has arrived completely; return its end, or 0."""
         if self._line or self._left or self._in_trailers:
             return 0
         line = _FIRST_LINE.match(data, place)
@@ -82,13 +82,15 @@ class ChunkedBody:
     def _take_framing(self, piece: bytes) -> None:
         self._framing_bytes += len(piece)
         if self._framing_bytes > self._framing_bytes_max:
-            raise BadChunkError(f"chunks may have {self._framing_bytes_max} bytes of framing")
+            raise BadChunkError(
+                f"the framing of chunks must have at most {self._framing_bytes_max} bytes"
+            )
         self._line += piece
         if self._left:  # of the line end after a chunk
             if not _CRLF.startswith(self._line):
-                raise BadChunkError("a chunk is longer than it says")
+                raise BadChunkError("a chunk is longer than its size line says")
         elif b"\0" in piece:
-            raise BadChunkError("a chunk has no readable size")
+            raise BadChunkError("the size of a chunk is invalid")
         if piece.endswith(b"\n"):
             line, self._line = self._line, b""
             self._take_line(line)
@@ -103,11 +105,11 @@ class ChunkedBody:
             if not text:
                 self.complete = True
             elif not _TRAILER.fullmatch(text):
-                raise BadChunkError("a trailer is no header")
+                raise BadChunkError("a trailer is not a valid header")
         else:
             size = _SIZE.fullmatch(text)
             if size is None:
-                raise BadChunkError("a chunk has no readable size")
+                raise BadChunkError("the size of a chunk is invalid")
             self._left = int(size[1], 16)
             if self._left:
                 self._left += len(_CRLF)

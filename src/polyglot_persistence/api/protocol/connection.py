@@ -1,4 +1,4 @@
-"""One connection: bytes of a client become requests, one at a time, and their answers go back.
+"""One connection: parses a client's bytes into requests, one at a time, and writes the answers.
 
 ```
             first byte         end of head           end of body        end of answer
@@ -68,7 +68,7 @@ _CLOSED = 4
 
 
 class Connection(asyncio.Protocol):
-    """One connection, whose requests all go to the ASGI application."""
+    """One connection whose requests go to the ASGI application."""
 
     shared: Shared
     """`serve` sets it, in a class of its own for each server."""
@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
     # --- the event loop's side ---
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first head, or refuse the connection."""
+        """Wait for the first head, or refuse the connection."""
         self.transport = HeldTransport(transport, self.shared.turn)
         self._state.connections.add(self)  # type: ignore[arg-type]  # it is told to shut down
         self.remote.connected(transport)
@@ -120,7 +120,7 @@ class Connection(asyncio.Protocol):
             self._refuse(UNAVAILABLE, reason, RETRY_HEADERS, linger=False)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  whatever it was
-        """Let go of everything, and of what refers back, so that no garbage is left to collect."""
+        """Release everything, reference cycles included, so that no garbage remains."""
         self._state.connections.discard(self)
         self.shared.crowd.leave(self.remote.network)
         self._release(self.held_bytes)
@@ -134,14 +134,14 @@ class Connection(asyncio.Protocol):
             exchange.lost()
 
     def data_received(self, data: bytes) -> None:
-        """Take what was read, or keep it if it is not its turn."""
+        """Process the bytes, or keep them until it is their turn."""
         if self._phase == _ANSWER or self._ahead or (self.write_paused and self._phase == _HEAD):
             self._keep_ahead(data)
         else:
             self._take(data)
 
     def eof_received(self) -> bool:
-        """Answer what is complete, and then close; so the loop must not close by itself."""
+        """Answer complete requests, then close; returns true so that the loop does not close."""
         self._is_at_end = True
         if self._phase != _BODY or not self._ahead:
             self._end_of_input()
@@ -157,13 +157,13 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def pause_writing(self) -> None:
-        """Begin to wait for a client that reads more slowly than it is answered."""
+        """Start to wait for a client that reads too slowly."""
         self.write_paused = True
         self._writable.clear()
         self.write_deadline = self.loop.time() + self._limits.write_seconds_max
 
     def resume_writing(self) -> None:
-        """Go on writing, and with what was kept meanwhile."""
+        """Resume writing, and process the bytes kept in the meantime."""
         self.write_paused = False
         self._writable.set()
         self.write_deadline = math.inf
@@ -172,13 +172,13 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_asked(self) -> bool:
-        """Whether a request is complete, so that it is for the service to go on."""
+        """Whether the connection waits for the service, since its request is complete."""
         return self._phase in (_ANSWER, _ENDING)
 
     # --- the server's side ---
 
     def shutdown(self) -> None:
-        """End after what is under way, and what came with it, is answered."""
+        """Close after the running request, and requests that came with it, are answered."""
         self._is_stopping = True
         if self._ahead:
             return
@@ -188,7 +188,7 @@ class Connection(asyncio.Protocol):
             self._exchange.keep_alive = False
 
     def expire(self, now: float) -> None:
-        """Do what a deadline that has passed asks for."""
+        """Act on a deadline that has passed."""
         if now >= self.write_deadline:
             self.transport.abort()
         elif self.write_paused or now < self.deadline:
@@ -196,7 +196,7 @@ class Connection(asyncio.Protocol):
         elif self._phase == _CLOSED:
             self.transport.abort()
         elif self._phase == _BODY:
-            self._end_body(SlowSenderError("the body stood still for too long"))
+            self._end_body(SlowSenderError("the body arrived too slowly"))
         elif self.head.size:
             seconds = self._limits.head_seconds_max
             self._refuse(TOO_SLOW, f"a request's head must be there in {seconds:g} s")
@@ -204,7 +204,7 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def crowded_out(self) -> None:
-        """Let go of what is kept of requests that are not complete."""
+        """Drop the bytes kept of incomplete requests."""
         if self._ahead:
             self._release(len(self._ahead))
             self._ahead = b""
@@ -218,29 +218,29 @@ class Connection(asyncio.Protocol):
     # --- the exchange's side ---
 
     def default_lines(self) -> bytes:
-        """Return the lines that every answer begins with (the date), rendered once a second."""
+        """Return the lines of the default headers (the date), rendered once a second."""
         return default_lines(self._state.default_headers)
 
     async def drained(self) -> None:
-        """Wait until the client has read enough to be written more."""
+        """Wait until the client has read enough."""
         if self.write_paused:
             await self._writable.wait()
 
     def wants_body(self) -> None:
-        """Read on, and begin to be impatient."""
+        """Resume reading, and start the deadline of the body."""
         if self._phase == _BODY:
             self._resume_reading()
 
     def handed_over(self, size: int) -> None:
-        """Count bytes of the body no longer."""
+        """Stop counting bytes of the body."""
         self._release(min(size, self.held_bytes - len(self._ahead)))
 
     def hang_up(self) -> None:
-        """Close without an answer: nobody is there to read it, or half of it was written."""
+        """Close without an answer: nobody can read it, or half of it was written."""
         self._close()
 
     def answered(self) -> None:
-        """Go on: with what was kept, with the next head, or to the end."""
+        """Continue with kept bytes or the next head, or close."""
         exchange, self._exchange = self._exchange, None
         if self._phase == _CLOSED or exchange is None:
             return
@@ -260,7 +260,7 @@ class Connection(asyncio.Protocol):
     # --- reading ---
 
     def _go_on(self) -> None:
-        """Take what was kept, now that it is its turn, and read on."""
+        """Process the kept bytes, and resume reading."""
         is_its_turn = self._phase == _BODY or (self._phase == _HEAD and not self.write_paused)
         if self._ahead and is_its_turn:
             data, self._ahead = self._ahead, b""
@@ -281,7 +281,7 @@ class Connection(asyncio.Protocol):
         self._hold(len(data))
 
     def _take(self, data: bytes) -> None:
-        """Take bytes up to the end of a request that is not answered at once."""
+        """Process bytes up to the end of a request that is not answered at once."""
         self._is_taking = True
         turns = REQUESTS_A_TURN
         while data:
@@ -311,7 +311,7 @@ class Connection(asyncio.Protocol):
             self.deadline = math.inf
 
     def _take_head(self, data: bytes) -> bytes:
-        """Take bytes of a head, and return what comes after it."""
+        """Process bytes of a head, and return the bytes after it."""
         head = self.head
         is_first = not head.size
         try:
@@ -328,7 +328,7 @@ class Connection(asyncio.Protocol):
         return rest
 
     def _begin(self, rest: bytes) -> bytes:
-        """Begin the request whose head is there; return what comes after it, or after its body."""
+        """Start the request of a complete head; return the bytes after it, or after its body."""
         if self.held_bytes:
             self._release(self.held_bytes)
         method, head = self.head.read()
@@ -355,7 +355,7 @@ class Connection(asyncio.Protocol):
         return rest
 
     def exchange_of(self, method: bytes, head: Head) -> Exchange:
-        """Return what answers a request.
+        """Return the exchange for a request.
 
         Raises:
             BadHeadError: its target has no form that a server is sent.
@@ -377,7 +377,7 @@ class Connection(asyncio.Protocol):
     # --- a body ---
 
     def _take_body(self, data: bytes) -> bytes:
-        """Take bytes of a body, and return what comes after it."""
+        """Process bytes of a body, and return the bytes after it."""
         exchange = self._exchange
         assert exchange is not None  # noqa: S101  it is in its body
         if self._chunks is not None:
@@ -411,7 +411,7 @@ class Connection(asyncio.Protocol):
             exchange.body_complete()
 
     def _await_body(self, exchange: Exchange, size: int) -> None:
-        """Have more patience, for so many bytes that came."""
+        """Extend the deadline for the bytes that arrived."""
         now = self.loop.time()
         limits = self._limits
         patience = min(
@@ -423,7 +423,7 @@ class Connection(asyncio.Protocol):
             self._pause_reading()
 
     def _end_body(self, error: SlowSenderError) -> None:
-        """Take no more of a body that cannot be complete, and have that answered."""
+        """Stop reading a body that can never be complete, and answer that."""
         exchange = self._exchange
         assert exchange is not None  # noqa: S101  it is in its body
         self._phase = _ENDING
@@ -436,7 +436,7 @@ class Connection(asyncio.Protocol):
     # --- the end ---
 
     def _refuse(self, kind: Kind, detail: str, more: Headers = (), *, linger: bool = True) -> None:
-        """Answer before there is a request, and hang up."""
+        """Answer a refusal before any request started, and close."""
         if self._phase == _CLOSED:
             return
         self._release(self.held_bytes)
@@ -456,7 +456,7 @@ class Connection(asyncio.Protocol):
         self._close(linger=linger and not self._is_at_end)
 
     def _close(self, *, linger: bool = False) -> None:
-        """Close once everything is written; with `linger`, read what is still coming first."""
+        """Close once everything is written; with `linger`, first read what still arrives."""
         self._phase = _CLOSED
         self._release(self.held_bytes)
         self._ahead = b""

@@ -1,6 +1,6 @@
-"""What every request passes before a route is chosen: which host it is for, and whose page asks.
+"""Checks host and origin of every request before routing.
 
-A preflight (WHATWG Fetch, 4.8) is answered here; a page of a trusted origin reads every answer,
+It answers preflights (WHATWG Fetch, 4.8), and lets pages of trusted origins read every answer,
 refusals included.
 """
 
@@ -26,7 +26,7 @@ _ALLOWED: Headers = (
         b"access-control-allow-headers",
         b"Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, X-API-Key",
     ),
-    (b"access-control-max-age", b"7200"),  # as long as browsers keep it
+    (b"access-control-max-age", b"7200"),  # the longest time that browsers keep it
 )
 
 
@@ -38,7 +38,7 @@ class Entrance:
         self._front = front
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Forward a request, or refuse it."""
         headers: Headers = scope["headers"]
         origin = header(headers, b"origin")
         if origin is not None and self._front.trusts_origin(origin):
@@ -64,7 +64,7 @@ class Entrance:
 
 
 def _readable(send: Send, origin: bytes) -> Send:
-    """Return what sends an answer so that a page of the origin may read it."""
+    """Return a `send` that lets pages of the origin read the answer."""
     more: Headers = (
         (b"access-control-allow-origin", origin),
         (b"access-control-expose-headers", _EXPOSED),

@@ -1,4 +1,4 @@
-"""One request and its answer by way of ASGI, as a connection carries them.
+"""Carries one request and its answer between a connection and the ASGI application.
 
 Invariant: an answer is written whole and in its place, or the connection ends with it.
 """
@@ -25,51 +25,51 @@ _NOT_IN_A_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Carrier(Protocol):
-    """What an exchange needs of its connection."""
+    """The part of a connection that an exchange uses."""
 
     transport: HeldTransport
 
     def default_lines(self) -> bytes:
-        """Return the lines that every answer begins with."""
+        """Return the lines of the default headers."""
 
     def wants_body(self) -> None:
-        """Read on: what was kept of the body is handed over."""
+        """Resume reading: the kept part of the body was handed over."""
 
     def handed_over(self, size: int) -> None:
-        """Keep count of bytes of the body no longer."""
+        """Stop counting bytes of the body."""
 
     async def drained(self) -> None:
-        """Wait until the client has read enough to be written more."""
+        """Wait until the client has read enough."""
 
     def answered(self) -> None:
-        """Go on to the next request: the answer is complete."""
+        """Start the next request: the answer is complete."""
 
     def hang_up(self) -> None:
         """Close without an answer."""
 
 
 class Exchange(Protocol):
-    """A request under way, in either lane. The connection calls it."""
+    """A running request, in either lane; called by the connection."""
 
     keep_alive: bool
     """Whether the connection may carry another request after the answer."""
     unread_bytes: int
-    """Of the body, that nobody has taken yet."""
+    """Bytes of the body that the handler has not taken yet."""
 
     def body(self, data: bytes) -> None:
-        """Take a piece of the body."""
+        """Receive a piece of the body."""
 
     def body_complete(self) -> None:
-        """Answer: nothing of the request is missing."""
+        """Answer: the request is complete."""
 
     def body_failed(self, error: PolyglotError) -> None:
-        """Answer that the body can never be complete."""
+        """Answer that the body can never be completed."""
 
     def no_more(self) -> None:
-        """End what goes on for the client's sake: it sends nothing any more."""
+        """End work for the client, which sends nothing more."""
 
     def lost(self) -> None:
-        """Write nothing any more: the connection is gone."""
+        """Stop writing: the connection is lost."""
 
 
 def asgi_scope(
@@ -79,7 +79,7 @@ def asgi_scope(
     headers: Headers,
     remote: Remote,
 ) -> dict[str, Any]:
-    """Return what an application is told of a request."""
+    """Return the ASGI scope of a request."""
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -100,7 +100,7 @@ def asgi_scope(
 
 
 class AsgiExchange:
-    """A request that the framework answers."""
+    """A request that the ASGI application answers."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class AsgiExchange:
         self._left: int | None = None
 
     async def run(self, app: ASGIApp) -> None:
-        """Have the application answer."""
+        """Run the application."""
         try:
             await app(self._scope, self.receive, self.send)
         except BaseException as error:  # noqa: BLE001  also if it is cancelled, at the end
@@ -153,18 +153,18 @@ class AsgiExchange:
         self._event.set()
 
     def body_failed(self, error: PolyglotError) -> None:
-        """Raise the error wherever the application waits for the body, and at each further wait."""
+        """Raise the error at each wait of the application for the body."""
         self._error = error
         self._pieces.clear()
         self._event.set()
 
     def no_more(self) -> None:
-        """Let the application know that the client is gone, if it waits for anything of it."""
+        """Report the lost client to the application, if it waits for input."""
         self._is_gone = True
         self._event.set()
 
     def lost(self) -> None:
-        """Drop what is still written."""
+        """Drop everything that is still written."""
         self._is_lost = True
         self.no_more()
 
@@ -254,7 +254,7 @@ class AsgiExchange:
             self._carrier.answered()
 
     async def _give_up(self) -> None:
-        """Answer 500, or, within an answer, hang up."""
+        """Answer 500, or close if an answer was started."""
         if self._is_lost or self._complete:
             return
         if self._started or self._is_gone:

@@ -25,7 +25,7 @@ from polyglot_persistence.errors import PolyglotError
 
 
 class HotExchange:
-    """A request that is answered without the framework.
+    """A request that the fast lane answers.
 
     The defaults are the class's, so that making one costs next to nothing.
     """
@@ -65,18 +65,18 @@ class HotExchange:
         self._take(self._request.answer(body))
 
     def body_failed(self, error: PolyglotError) -> None:
-        """Answer as the framework's handler does when it waits for the body."""
+        """Answer as the framework's handler does while it waits for the body."""
         self.keep_alive = False
         self._started = time.perf_counter()
         self._reply(body_problem(error, self._request.route))
 
     def no_more(self) -> None:
-        """Hang up on a body that ended too early."""
+        """Close the connection if the body ended too early."""
         if not self._is_complete:
             self._connection.hang_up()
 
     def lost(self) -> None:
-        """Write nothing any more; an order that is being committed is committed all the same."""
+        """Stop writing; an order that is being committed is still committed."""
         self._is_lost = True
 
     def _take(self, answer: Reply | Pending) -> None:
@@ -117,14 +117,14 @@ class HotExchange:
 
 
 class FastLaneConnection(Connection):
-    """One connection. Use the class that `fast_lane` returns, which knows its routes."""
+    """One connection. Use the class that `fast_lane` returns, which has its routes."""
 
     hot: HotRoutes
     _known_host = b""
-    """The one that requests on this connection were for, and may be."""
+    """The last host of this connection that passed the check."""
 
     def exchange_of(self, method: bytes, head: Head) -> Exchange:
-        """Choose the lane."""
+        """Return the exchange in the lane that fits the request."""
         request = self.hot.match(method, self.head.target)
         if request is not None and self._is_hot(method, head):
             more = self.hot.admit(request, head, self.head.headers, self.remote)
@@ -149,5 +149,5 @@ class FastLaneConnection(Connection):
 
 
 def fast_lane(routes: HotRoutes) -> type[FastLaneConnection]:
-    """Return the class of connections to a server whose hot routes these are."""
+    """Return the connection class of a server with these hot routes."""
     return type("FastLaneConnection", (FastLaneConnection,), {"hot": routes})

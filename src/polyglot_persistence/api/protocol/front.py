@@ -1,8 +1,8 @@
-"""What stands between clients and this server, and by which names they call it.
+"""The proxies, hosts and origins that the settings trust.
 
-Invariant: what a request says of its client, scheme, host or path prefix counts only if it comes
-from a trusted proxy. Of a chain of them each hop counts as far as the one before it is trusted, so
-that nothing that a client wrote itself does.
+Invariant: client, scheme, host and path prefix in forwarding headers count only if they come from a
+trusted proxy. In a chain, a hop counts only if the hop before it is trusted, so text that a client
+wrote never counts.
 """
 
 import re
@@ -29,7 +29,7 @@ _SHOWN_MAX = 200
 FORWARDED_BYTES_MAX = 8 * 1024
 """Of all that proxies say of one request; as long as the longest header that nginx passes on."""
 HOPS_MAX = 32
-"""Trusted proxies that are followed from one to the next."""
+"""Maximum length of a chain of trusted proxies."""
 ORIGIN_BYTES_MAX = len("https://") + HOST_BYTES_MAX
 PREFIX_CHARACTERS_MAX = 256
 
@@ -51,17 +51,17 @@ _Value = TypeVar("_Value")
 
 
 class Seen(NamedTuple):
-    """A request as the proxies in between saw it."""
+    """A request as the proxies received it."""
 
     client: str
     scheme: str | None
-    """None: it was not said."""
+    """None: unknown."""
     host: bytes | None
     prefix: str | None
 
 
 class Front:
-    """The proxies, hosts, origins and the path prefix that the settings name."""
+    """The trusted proxies, the hosts, the trusted origins and the path prefix of the settings."""
 
     def __init__(
         self,
@@ -114,11 +114,11 @@ class Front:
     # --- which origin ---
 
     def trusts_origin(self, origin: bytes) -> bool:
-        """Whether an origin is one of those that may call from elsewhere."""
+        """Whether pages of an origin may send requests."""
         return bool(self._origins) and _origin_of(origin) in self._origins
 
     def check_origin(self, method: str, headers: Headers, scheme: str | None = None) -> None:
-        """Refuse what a browser sends for a page of another origin, unless it changes nothing.
+        """Refuse a cross-origin request of a browser, unless it cannot modify data.
 
         `scheme` is the one that the client used, if that is known.
 
@@ -127,7 +127,7 @@ class Front:
         """
         sent = header(headers, b"origin")
         if sent is None or method in _SAFE_METHODS:
-            return  # no browser: each sends it with all that is neither GET nor HEAD
+            return  # not a browser: browsers send it unless the method is GET or HEAD
         origin = _origin_of(sent)
         host = header(headers, b"host") or b""
         if origin is not None:
@@ -138,7 +138,7 @@ class Front:
             advice = "only origins of http and https can be trusted"
         asked = f"{scheme}://{_shown(host)}" if scheme else _shown(host)
         raise ForbiddenError(
-            f"a page of another origin ({_shown(sent)}) may not change anything at {asked}; if it "
+            f"cross-origin requests from {_shown(sent)} may not modify data at {asked}; if it "
             "is this service's own page, have the proxy pass the Host header on unchanged, else "
             f"{advice}"
         )
@@ -175,12 +175,12 @@ class Front:
             _check_prefix(prefix)
         encoded = host.encode("latin-1", "replace")
         if not is_host(encoded):
-            raise BadHeadError("the forwarded host is none")
+            raise BadHeadError("the forwarded host is invalid")
         known = scheme.lower() if scheme.lower() in DEFAULT_PORTS else None
         return Seen(client, known, encoded or None, prefix)
 
     def _client(self, peer: str, hops: Sequence[str]) -> tuple[str, int]:
-        """Return the nearest address that is no trusted proxy's, and by how many hops it is told.
+        """Return the nearest address that is not a trusted proxy, and the number of hops to it.
 
         What is no address (`unknown`, `_hidden`) ends the search: the proxy that wrote it counts.
         """
@@ -198,7 +198,7 @@ class Front:
 
 
 ANY_FRONT = Front()
-"""No proxy is trusted, and every host is answered for."""
+"""Trusts no proxy, and accepts every host."""
 
 
 def header(headers: Headers, wanted: bytes) -> bytes | None:
@@ -207,7 +207,7 @@ def header(headers: Headers, wanted: bytes) -> bytes | None:
 
 
 def _said(headers: Headers) -> Mapping[bytes, str]:
-    """Return what proxies say, by header; of several headers of one name, all of it."""
+    """Return the forwarding headers; several headers of one name are joined."""
     said: dict[bytes, str] = {}
     size = 0
     for name, value in headers:
@@ -240,7 +240,7 @@ def _elements(text: str) -> Sequence[Mapping[str, str]]:
     while separator:
         found = _PAIR.match(text, place)
         if found is None or (found[1] and found[1].lower() in element):
-            raise BadHeadError("Forwarded is not as RFC 7239 has it")
+            raise BadHeadError("Forwarded does not follow RFC 7239")
         name, quoted, bare, separator = found.groups()
         if name:
             element[name.lower()] = bare if quoted is None else _ESCAPED.sub(r"\1", quoted)
@@ -253,13 +253,15 @@ def _elements(text: str) -> Sequence[Mapping[str, str]]:
 
 def _check_prefix(prefix: str) -> None:
     if len(prefix) > PREFIX_CHARACTERS_MAX:
-        raise BadHeadError(f"X-Forwarded-Prefix may have {PREFIX_CHARACTERS_MAX} characters")
+        raise BadHeadError(
+            f"X-Forwarded-Prefix must have at most {PREFIX_CHARACTERS_MAX} characters"
+        )
     if not is_prefix(prefix):
-        raise BadHeadError("X-Forwarded-Prefix is not a path like /polyglot")
+        raise BadHeadError("X-Forwarded-Prefix must be a path like /polyglot")
 
 
 def _at(values: Sequence[_Value], used: int) -> _Value | None:
-    """Return what the proxy said that told of the client: so many from the end, if there are."""
+    """Return the value of the proxy that named the client, counted from the end."""
     return values[-min(max(used, 1), len(values))] if values else None
 
 

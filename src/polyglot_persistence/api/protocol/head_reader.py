@@ -1,4 +1,4 @@
-"""The heads of one connection's requests, found among its bytes as they come.
+"""Finds the heads of requests in the bytes of one connection.
 
 The parser (llhttp, by httptools) checks them. It does not say where in its input a head ends, so
 that is found here, by the one thing that can end it: an empty line. It is never given a byte of
@@ -14,11 +14,11 @@ from polyglot_persistence.api.web.problems import HEAD_TOO_LARGE
 from polyglot_persistence.config.http import HttpLimits
 
 _END = b"\r\n\r\n"
-_NOT_HTTP = "this is no HTTP/1.1 request"
+_NOT_HTTP = "this is not an HTTP/1.1 request"
 
 
 class HeadReader:
-    """Reads one head after another; what lies between them is given to `pass_body`."""
+    """Reads one head after another; bytes between them go to `pass_body`."""
 
     def __init__(self, limits: HttpLimits) -> None:
         self._bytes_max = limits.head_bytes_max
@@ -28,28 +28,28 @@ class HeadReader:
         self._is_upgrade = False
         self._is_parsed = False
         self._is_1_1 = False
-        """Known to be, without the parser, which makes a text of it each time."""
+        """Known without the parser, which creates a string each time."""
         self._tail = b""
         self._in_request_line = True
         self.target = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.size = 0
-        """Bytes of the head that has begun; 0: none has."""
+        """Bytes of the current head; 0: none has started."""
         self.complete = False
 
     def next(self) -> None:
-        """Begin to wait for another head."""
+        """Wait for another head."""
         self.target = b""
         self.headers = []
         self.size = 0
         self.complete = False
 
     def close(self) -> None:
-        """Let go of the parser, which has a reference to this; nothing is read any more."""
+        """Release the parser, which refers back to this object; reading ends."""
         del self._parser
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes of a head, and return those after it.
+        """Process bytes of a head, and return those after it.
 
         Raises:
             BadHeadError: this is no head, or too much of one.
@@ -82,7 +82,7 @@ class HeadReader:
         return rest
 
     def read(self) -> tuple[bytes, Head]:
-        """Return the method and what the headers say, once the head is complete.
+        """Return the method and the parsed headers of a complete head.
 
         Raises:
             BadHeadError: the head breaks a rule.
@@ -102,12 +102,12 @@ class HeadReader:
         return method, head
 
     def pass_body(self, data: bytes) -> None:
-        """Let the parser count the bytes of a body, if it waits for them."""
+        """Pass bytes of a body to the parser, if it counts them."""
         if self._parser_waits:
             self._parser.feed_data(data)
 
     def on_url(self, url: bytes) -> None:
-        """Take a part of the target, from the parser."""
+        """Receive a part of the target from the parser."""
         self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -115,11 +115,11 @@ class HeadReader:
         self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        """Note that the parser, too, sees the end of the head."""
+        """Record that the parser found the end of the head."""
         self._is_parsed = True
 
     def _begin(self, data: bytes) -> bytes:
-        """Return the bytes from the first of a head on."""
+        """Return the bytes from the start of a head on."""
         self._tail = b""
         self._in_request_line = True
         self._is_parsed = self._is_upgrade = self._is_1_1 = False
@@ -127,7 +127,7 @@ class HeadReader:
         return data.lstrip(_END) if data[0] in _END else data
 
     def _end_in(self, data: bytes) -> int:
-        """Return where in the bytes the head ends, or 0."""
+        """Return the end of the head in the bytes, or 0."""
         if self._tail:
             found = (self._tail + data[: len(_END) - 1]).find(_END)
             if found >= 0:
@@ -146,7 +146,9 @@ class HeadReader:
         except httptools.HttpParserError:
             raise BadHeadError(_NOT_HTTP) from None
         if len(self.headers) > self._headers_max:
-            raise BadHeadError(f"a request may have {self._headers_max} headers", HEAD_TOO_LARGE)
+            raise BadHeadError(
+                f"a request must have at most {self._headers_max} headers", HEAD_TOO_LARGE
+            )
 
     def _new_parser(self) -> httptools.HttpRequestParser:
         parser = httptools.HttpRequestParser(self)

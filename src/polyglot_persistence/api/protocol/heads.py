@@ -1,4 +1,4 @@
-"""What a request's head says about the connection, the body's framing and the target.
+"""Parses a request's head: connection, framing of the body, and target.
 
 The parser below (llhttp) has refused what is no HTTP/1.x: other line ends, folded headers,
 characters that a header may not have, two lengths, a length beside a transfer coding. What is here
@@ -64,7 +64,7 @@ _ONCE = frozenset(
 
 
 class BadHeadError(Exception):
-    """The head breaks a rule of HTTP, and where its request ends cannot be trusted."""
+    """The head breaks a rule of HTTP, so the end of its request is uncertain."""
 
     def __init__(self, detail: str, kind: Kind = MALFORMED) -> None:
         super().__init__(detail)
@@ -73,7 +73,7 @@ class BadHeadError(Exception):
 
 
 class Head:
-    """What the headers say; made by `read_head`.
+    """The parsed headers; made by `read_head`.
 
     The defaults are the class's, so that making one costs next to nothing.
     """
@@ -81,19 +81,19 @@ class Head:
     version = "1.1"
     keep_alive = True
     is_plain = True
-    """Whether no header asks for anything that only the framework's handlers do."""
+    """Whether no header needs the framework's handlers."""
     content_type: bytes | None = None
     length: int | None = None
     is_chunked = False
     expects_continue = False
     has_key = False
-    """Whether an API key may be among the headers."""
+    """Whether the headers may contain an API key."""
     host = b""
     """Of the Host header; empty without one, which only HTTP/1.0 may be."""
 
 
 def read_head(version: str, headers: Headers) -> Head:
-    """Return what the headers, with names in lower case, say.
+    """Parse headers whose names are in lower case.
 
     Raises:
         BadHeadError: they break a rule.
@@ -133,7 +133,7 @@ def _check_hostless(version: str) -> None:
 
 def _old_head(version: str) -> Head:
     if version != "1.0":
-        raise BadHeadError("this is no HTTP/1.1 request")
+        raise BadHeadError("this is not an HTTP/1.1 request")
     head = Head()
     head.version = version
     head.keep_alive = head.is_plain = False
@@ -193,31 +193,31 @@ def _read_unusual(head: Head, name: bytes, value: bytes) -> None:
             raise BadHeadError("HTTP/1.0 has no Transfer-Encoding")
         if head.is_chunked or value.lower() != b"chunked":
             raise BadHeadError(
-                "the only transfer coding that is taken is chunked, once", _UNSUPPORTED_CODING
+                "the only transfer coding that is accepted is chunked, once", _UNSUPPORTED_CODING
             )
         head.is_chunked = True
 
 
 class Target(NamedTuple):
-    """A request's target, parted."""
+    """The parts of a request's target."""
 
     path: str
-    """Decoded, but for `%2F`: a slash that is written so parts no steps."""
+    """Decoded, except `%2F`: an encoded slash does not separate steps."""
     raw_path: bytes
     query: bytes
     host: bytes | None
-    """Of an absolute target; it counts in the place of the Host header (RFC 9112, 3.2.2)."""
+    """Host of an absolute target; it replaces the Host header (RFC 9112, 3.2.2)."""
 
 
 def read_target(method: bytes, target: bytes) -> Target:
     """Return the parts of a target.
 
     Raises:
-        BadHeadError: it has none of the forms that a server is sent.
+        BadHeadError: its form is invalid for a server.
     """
     host: bytes | None = None
     if b"#" in target:
-        raise BadHeadError("the target has a fragment, which is the client's own")
+        raise BadHeadError("the target must not have a fragment")
     if target.startswith(b"/"):
         raw_path, _, query = target.partition(b"?")
     elif target == b"*" and method == b"OPTIONS":
@@ -235,7 +235,7 @@ def read_target(method: bytes, target: bytes) -> Target:
 
 
 def with_host(headers: Headers, host: bytes) -> list[tuple[bytes, bytes]]:
-    """Return headers with another host in the place of theirs."""
+    """Return the headers with another host."""
     return [(b"host", host), *(one for one in headers if one[0] != b"host")]
 
 

@@ -1,4 +1,4 @@
-"""Writes of one turn of the event loop, made together at its end.
+"""Batches the writes of one turn of the event loop and makes them at its end.
 
 Waking a client that sleeps costs several times what the write itself does. If each answer is
 written as it is made, every write finds a client that has just gone to sleep; written one right
@@ -18,14 +18,14 @@ HELD_BYTES_MAX = 64 * 1_024
 
 
 class Turn:
-    """The connections that have something to write at the end of this turn of the event loop."""
+    """The connections with held writes in this turn of the event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiting: list[HeldTransport] = []
 
     def add(self, transport: "HeldTransport") -> None:
-        """Have what the transport holds written at the end of the turn."""
+        """Flush the transport at the end of the turn."""
         if not self._waiting:
             self._loop.call_soon(self._end)
         self._waiting.append(transport)
@@ -37,7 +37,7 @@ class Turn:
 
 
 class HeldTransport(asyncio.Transport):
-    """What uvicorn writes to, in the place of the real transport."""
+    """A transport that holds writes until the turn ends; uvicorn writes to it."""
 
     def __init__(self, transport: asyncio.Transport, turn: Turn) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class HeldTransport(asyncio.Transport):
             self.flush()
 
     def flush(self) -> None:
-        """Hand on what is held."""
+        """Write the held bytes to the real transport."""
         held = self._held
         if held:
             self._held = []
@@ -65,33 +65,33 @@ class HeldTransport(asyncio.Transport):
                 self._transport.write(held[0] if len(held) == 1 else b"".join(held))
 
     def write_eof(self) -> None:
-        """Say that nothing more is written, once everything is."""
+        """Flush, then close the writing side."""
         self.flush()
         if not self._transport.is_closing():
             self._transport.write_eof()
 
     def close(self) -> None:
-        """Close once everything is written."""
+        """Flush, then close."""
         self.flush()
         self._transport.close()
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close at once and drop the held bytes."""
         self._held = []
         self._transport.abort()
 
     def is_closing(self) -> bool:
-        """Whether it is closed or about to be."""
+        """Whether it is closed or closing."""
         return self._transport.is_closing()
 
     def pause_reading(self) -> None:
-        """Read no more for now."""
+        """Pause reading."""
         self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Resume reading."""
         self._transport.resume_reading()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return what the real transport knows of the connection."""
+        """Return information of the real transport."""
         return self._transport.get_extra_info(name, default)

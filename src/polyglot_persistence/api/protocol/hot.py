@@ -16,13 +16,8 @@ from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from polyglot_persistence.api.orders.handlers import (
-    accepted_reply,
-    hit_reply,
-    parse_order_id,
-    read_reply,
-)
-from polyglot_persistence.api.orders.requests import parse_order
+from polyglot_persistence.api.orders.replies import accepted_reply, hit_reply, read_reply
+from polyglot_persistence.api.orders.requests import parse_order, parse_order_id
 from polyglot_persistence.api.protocol.heads import Head
 from polyglot_persistence.api.protocol.remote import Remote
 from polyglot_persistence.api.web.access import Access
@@ -46,15 +41,15 @@ _PARTS = re.compile(rb"[/?#%]")
 
 
 class Pending(NamedTuple):
-    """An answer that is still to come."""
+    """An answer that is not ready yet."""
 
     done: "asyncio.Future[Any]"
     render: "Callable[[asyncio.Future[Any]], Reply | Pending]"
-    """Turns the finished future into the reply, or into what is to be waited for next."""
+    """Turns the finished future into the reply, or into the next pending answer."""
 
 
 class HotRequest(NamedTuple):
-    """A request for a hot route: its template, and what answers it once the body is there."""
+    """A request for a hot route: its template, and its handler for the complete body."""
 
     route: str
     scope: Scope
@@ -62,7 +57,7 @@ class HotRequest(NamedTuple):
 
 
 class HotRoutes:
-    """Knows the two routes; `body_bytes_max` is the largest body that is answered here."""
+    """The two routes; larger bodies than `body_bytes_max` go to the framework."""
 
     def __init__(
         self, accept: AcceptFlow, reads: ReadFlow, *, body_bytes_max: int, access: Access
@@ -74,16 +69,16 @@ class HotRoutes:
         self._create = HotRequest(CREATE_ROUTE, Scope.WRITE, self.create)
 
     def match(self, method: bytes, target: bytes) -> HotRequest | None:
-        """Return what answers a request line, if it is one of a hot route to the letter."""
+        """Return the hot request for a request line that matches a hot route exactly."""
         if method == b"POST":
             return self._create if target == _CREATE_TARGET else None
         if method == b"GET" and len(target) == _READ_BYTES and target.startswith(_READ_PREFIX):
             id_text = target[len(_READ_PREFIX) :]
-            # First of all: only ids in canonical form are remembered, so there is nothing to check.
+            # First, because only ids in canonical form are remembered: nothing needs a check.
             recent = self._reads.recent(id_text)
             if recent is not None:
                 return HotRequest(READ_ROUTE, Scope.READ, lambda _: hit_reply(recent))
-            # One of these would make another route of it, or no target at all.
+            # These characters would make it another route, or an invalid target.
             if not _PARTS.search(id_text):
                 read = partial(self.read, id_text.decode("latin-1"))
                 return HotRequest(READ_ROUTE, Scope.READ, read)
@@ -92,7 +87,7 @@ class HotRoutes:
     def admit(
         self, request: HotRequest, head: Head, headers: Headers, remote: Remote
     ) -> Headers | None:
-        """Return what the answer carries; None if the framework has to say why there is none."""
+        """Return headers for the answer, or None if the framework must refuse the request."""
         if self.access.unrestricted and not head.has_key:
             return ()
         address = remote.client[0] if remote.client else ""
@@ -102,7 +97,7 @@ class HotRoutes:
             return None
 
     def check_again(self, request: HotRequest, headers: Headers, revision: int) -> Reply | None:
-        """Return the refusal of a request that was admitted at a revision and is no more."""
+        """Return the refusal of a request whose key was revoked since a revision, if it was."""
         try:
             self.access.check_again(request.scope, headers, revision)
         except PolyglotError as error:
@@ -119,7 +114,7 @@ class HotRoutes:
         return Pending(accepted, partial(_accepted, order_id))
 
     def read(self, id_text: str, _body: bytes) -> Reply | Pending:
-        """Return one order that this process does not remember."""
+        """Return one order that is not in this process's memory."""
         try:
             order_id = parse_order_id(id_text)
         except Exception as error:  # noqa: BLE001  the last place that can answer the client
@@ -139,7 +134,7 @@ class HotRoutes:
 
 
 def failed(error: BaseException, route: str, path: str) -> Reply:
-    """Return the problem that an error is; log it if nobody foresaw it."""
+    """Return the problem for an error; log an unexpected one."""
     if is_unexpected(error):
         _log.error("request_failed", route=route, exc_info=error)
     return problem_reply(error, path)

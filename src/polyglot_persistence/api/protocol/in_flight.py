@@ -1,4 +1,4 @@
-"""A bound over everything that all clients together have sent and that is not answered yet.
+"""Bounds the bytes of all unanswered requests together.
 
 A limit for one body is none for all: a hundred unfinished bulks of 1 MB are 100 MB. When the bound
 is reached, the connection that has kept bytes for the longest is told to let go of them, which
@@ -15,16 +15,16 @@ from polyglot_persistence.config.http import HttpLimits
 
 
 class Holder(Protocol):
-    """A connection that keeps bytes."""
+    """A connection that holds bytes."""
 
     held_bytes: int
 
     def crowded_out(self) -> None:
-        """Let go of what need not be kept, and release it."""
+        """Drop bytes that need not be kept, and release them."""
 
 
 class InFlight:
-    """The bytes that connections keep, and whose can be taken back, the oldest first."""
+    """The bytes that connections hold; those that can be dropped, oldest first."""
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -32,7 +32,7 @@ class InFlight:
         self.bytes = 0
 
     def hold(self, holder: Holder, size: int) -> None:
-        """Count bytes that a connection keeps, and make room if they are too many."""
+        """Count bytes that a connection holds; drop others' bytes if there are too many."""
         holder.held_bytes += size
         self.bytes += size
         self._waiting[holder] = None
@@ -42,11 +42,11 @@ class InFlight:
             oldest.crowded_out()
 
     def settle(self, holder: Holder) -> None:
-        """Leave a connection what it holds: its request is complete, and being answered."""
+        """Protect a connection's bytes: its request is complete and being answered."""
         self._waiting.pop(holder, None)
 
     def release(self, holder: Holder, size: int) -> None:
-        """Count bytes no more."""
+        """Stop counting bytes."""
         holder.held_bytes -= size
         self.bytes -= size
         if not holder.held_bytes:
@@ -54,7 +54,7 @@ class InFlight:
 
 
 class Crowd:
-    """The open connections of a server, by the network that they come from."""
+    """The open connections of a server, by client network."""
 
     def __init__(self, connections_max: int, address_connections_max: int) -> None:
         self._connections_max = connections_max
@@ -62,10 +62,10 @@ class Crowd:
         self._by_network: dict[str, int] = {}
         self.open = 0
         self.refused = 0
-        """Connections that were one too many, since `take_refused`."""
+        """Connections refused since the last `take_refused`."""
 
     def enter(self, network: str) -> str:
-        """Count a connection; return why it may not stay, or nothing."""
+        """Count a connection, or return why it is refused."""
         self.open += 1
         here = self._by_network[network] = self._by_network.get(network, 0) + 1
         if self.open > self._connections_max:
@@ -77,7 +77,7 @@ class Crowd:
         return ""
 
     def leave(self, network: str) -> None:
-        """Count a connection no more."""
+        """Stop counting a connection."""
         self.open -= 1
         here = self._by_network[network] - 1
         if here:
@@ -86,13 +86,13 @@ class Crowd:
             del self._by_network[network]
 
     def take_refused(self) -> int:
-        """Return how many were refused since this was called last."""
+        """Return the number refused since the last call."""
         refused, self.refused = self.refused, 0
         return refused
 
 
 class Shared:
-    """What all connections of one server have in common."""
+    """State shared by all connections of one server."""
 
     def __init__(self, limits: HttpLimits, front: Front = ANY_FRONT) -> None:
         self.limits = limits

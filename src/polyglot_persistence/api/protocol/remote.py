@@ -1,4 +1,4 @@
-"""The other end of a connection: its address, or what a proxy in front says of each request."""
+"""The client of a connection, from its address or from a trusted proxy's headers."""
 
 import asyncio
 
@@ -9,16 +9,16 @@ from polyglot_persistence.api.web.rate_limits import network_of
 
 
 class Remote:
-    """Who sends on a connection, and by which scheme and path prefix, as far as that is known."""
+    """The client of a connection, with its scheme and path prefix as far as they are known."""
 
     client: tuple[str, int] | None = None
     prefix = ""
     scheme: str | None = None
-    """The client's own; None: nobody said it."""
+    """The scheme that the client used; None: unknown."""
     network = ""
-    """By which connections are counted; empty: they are not, since they are many clients'."""
+    """Network that the connection counts for; empty: not counted (a proxy serves many clients)."""
     is_fronted = False
-    """Whether each request is to be looked at (`look`)."""
+    """Whether each request needs `look`."""
     _is_trusted = False
     _peer = ""
 
@@ -27,7 +27,7 @@ class Remote:
         self.own_address: tuple[str, int | None] = ("", None)
 
     def connected(self, transport: asyncio.Transport) -> None:
-        """Take the addresses of both ends."""
+        """Set the addresses of both ends."""
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.client = (str(peer[0]), int(peer[1]))
@@ -39,7 +39,7 @@ class Remote:
         self.own_address = (str(own[0]), int(own[1])) if isinstance(own, tuple) else (own, None)
 
     def look(self, reader: HeadReader, head: Head) -> None:
-        """Take client, scheme, host and path of a request as proxy and settings say them.
+        """Set client, scheme, host and path of a request from its proxy and the settings.
 
         Raises:
             BadHeadError: what the proxy says cannot be read, or contradicts itself.

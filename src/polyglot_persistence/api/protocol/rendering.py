@@ -1,11 +1,11 @@
-"""Heads of answers as bytes, the same for every way to a route.
+"""Renders the heads of answers as bytes, the same in both lanes.
 
 Names are written as the Go peer writes them, for people who grep for `X-Cache`.
 """
 
 from http import HTTPStatus
 
-from polyglot_persistence.api.orders.handlers import HIT_HEADERS, MISS_HEADERS
+from polyglot_persistence.api.orders.replies import HIT_HEADERS, MISS_HEADERS
 from polyglot_persistence.api.web.replies import JSON_HEADERS, Headers
 
 STATUS_LINES = {
@@ -20,7 +20,7 @@ _names: dict[bytes, bytes] = {}
 
 def lines(headers: Headers) -> bytes:
     """Return headers as lines."""
-    rendered = _RENDERED.get(id(headers))  # no other object has the id of one that is kept for ever
+    rendered = _RENDERED.get(id(headers))  # ids are unique: these objects live for ever
     if rendered is not None:
         return rendered
     if headers[: len(JSON_HEADERS)] == JSON_HEADERS:
@@ -32,7 +32,7 @@ _last_rendered: tuple[Headers, bytes] = ((), b"")
 
 
 def default_lines(headers: Headers) -> bytes:
-    """Return the lines of what every answer carries, which changes once a second."""
+    """Return the lines of the default headers, which change once a second."""
     global _last_rendered  # noqa: PLW0603  one value, replaced whole, in one thread
     if _last_rendered[0] is not headers:
         _last_rendered = (headers, _each_line(headers))

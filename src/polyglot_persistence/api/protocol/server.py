@@ -1,7 +1,6 @@
-"""uvicorn's server, run as a task of the program and not as its master.
+"""Runs uvicorn's server as a task of the program.
 
-Of uvicorn this uses the socket server, the graceful stop and the headers that every answer carries;
-what speaks HTTP is `connection`.
+This uses uvicorn's socket server, graceful stop and default headers; `connection` implements HTTP.
 
 Invariant: signals and the event loop belong to the program; nothing here touches them.
 Invariant: a port that is taken is a `ConfigurationError`, never an exit from inside.
@@ -32,13 +31,13 @@ SWEEP_SECONDS = 0.1
 """Between two looks at all deadlines; one look at 4,096 connections takes 0.13 ms. A new timer with
 every answer took a fifth of the time of a remembered read."""
 LATE_SECONDS = 0.1
-"""How long connections that the kernel took just before a stop have to bring their request."""
+"""Time for connections that the kernel accepted just before a stop to send their request."""
 TELL_SECONDS = 10.0
-"""Between two log lines about refused connections."""
+"""Interval of log lines about refused connections."""
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, that leaves signals alone and tells when it serves."""
+    """uvicorn's server, without signal handlers, and with a callback once it serves."""
 
     def __init__(
         self,
@@ -70,7 +69,7 @@ class _Server(uvicorn.Server):
         self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept what the kernel has taken already, and only then close the listeners.
+        """Accept the connections of the kernel's backlog, then close the listeners.
 
         The kernel resets connections that nobody has accepted when their listener is closed,
         although their clients see them as open and may have sent a request.
@@ -113,7 +112,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def listen_together(host: str, port: int, number: int) -> Sequence[socket.socket]:
-    """Return so many sockets that share a TCP port; the kernel spreads connections over them.
+    """Return sockets that share a TCP port; the kernel distributes connections over them.
 
     Raises:
         ConfigurationError: the port is taken, or the address is none of this machine.
@@ -208,7 +207,7 @@ async def serve(
 
 
 async def _sweep(server: uvicorn.Server) -> None:
-    """Look at the deadlines of all connections, again and again."""
+    """Check the deadlines of all connections periodically."""
     clock = asyncio.get_running_loop().time
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
@@ -216,7 +215,7 @@ async def _sweep(server: uvicorn.Server) -> None:
 
 
 def _expire(server: uvicorn.Server, now: float) -> None:
-    """End what is overdue; a function, so that between two looks it keeps no connection alive."""
+    """Act on overdue connections; a function, so that no local keeps one alive between checks."""
     connections: list[Connection] = list(server.server_state.connections)  # type: ignore[arg-type]
     for connection in connections:
         if connection.deadline <= now or connection.write_deadline <= now:
@@ -224,7 +223,7 @@ def _expire(server: uvicorn.Server, now: float) -> None:
 
 
 async def _tell_refused(shared: Shared) -> None:
-    """Log how many connections were one too many, now and then."""
+    """Log periodically how many connections were refused."""
     while True:
         await asyncio.sleep(TELL_SECONDS)
         if refused := shared.crowd.take_refused():

@@ -1,8 +1,8 @@
 """The live figures as server-sent events (WHATWG HTML, 9.2).
 
-Events: `figures` (a JSON array, the oldest first; the first one brings what is kept), `health`
-(whenever it changes). An event of figures has the last one's moment as its id, in microseconds, and
-any API process can go on after it.
+Events: `figures` (a JSON array, oldest first; the first event contains the recent past) and
+`health` (whenever it changes). The id of a `figures` event is the moment of its last figures in
+microseconds; any API process can resume after it.
 """
 
 import asyncio
@@ -13,17 +13,17 @@ from datetime import datetime
 from starlette.requests import Request
 
 from polyglot_persistence.api.service.handlers import stores_out
+from polyglot_persistence.api.service.schemas import FiguresOut
 from polyglot_persistence.api.web.bodies import BodyReader
 from polyglot_persistence.api.web.endpoint import may_look_inside, until_revoked
 from polyglot_persistence.api.web.replies import COMMON_HEADERS, Headers, encode_json
-from polyglot_persistence.api.web.schemas import FiguresOut
 from polyglot_persistence.api.web.streams import Stream
 from polyglot_persistence.domain.order import from_micros, to_micros
 from polyglot_persistence.errors import MalformedError
 from polyglot_persistence.flows.watch.live import LiveFlow
 
 PING_SECONDS = 15.0
-"""A comment after so much silence, for proxies that end what is idle."""
+"""Interval of comments on an idle stream, for proxies that close idle connections."""
 RETRY_MILLISECONDS = 2_000
 
 _ID = re.compile(r"[0-9]{1,16}", re.ASCII)
@@ -42,7 +42,7 @@ class LiveRoute:
         self._stopping = stopping
 
     async def stream(self, request: Request, _body: BodyReader) -> Stream:
-        """Stream until the client hangs up, its key is revoked or the server is to stop."""
+        """Stream until the client hangs up, its key is revoked or the server stops."""
         after = _parse_id(request.headers.get("last-event-id", ""))
         ends = self._stopping, until_revoked(request)
         news = self._flow.watch()
@@ -77,7 +77,7 @@ class LiveRoute:
 
 
 async def _first_of(*events: asyncio.Event, seconds: float) -> bool:
-    """Return whether one of the events is set within so many seconds."""
+    """Return whether one of the events is set within `seconds`."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]
     try:
         done, _ = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -92,5 +92,5 @@ def _parse_id(text: str) -> datetime | None:
     if not text:
         return None
     if not _ID.fullmatch(text):
-        raise MalformedError("this Last-Event-ID was not given out by this API")
+        raise MalformedError("Last-Event-ID must be the id of an event of this stream")
     return from_micros(int(text))

@@ -32,16 +32,16 @@ class Admission(NamedTuple):
     """A request that may be answered."""
 
     client: str
-    """The name of its key; empty without one. It makes idempotency keys the client's own."""
+    """The name of its key; empty without one. Idempotency keys are separate per name."""
     headers: Headers = ()
-    """What every answer to it carries."""
+    """Headers of every answer to it."""
 
 
 _ANYBODY = Admission("")
 
 
 class Access:
-    """The keys that are valid now, what is allowed without one, and the rates."""
+    """The valid keys, the scopes granted without a key, and the rates."""
 
     def __init__(
         self,
@@ -59,16 +59,16 @@ class Access:
         )
         self._keys: dict[bytes, ApiKey] = {}
         self.revision = 0
-        """Another one whenever the keys are others."""
+        """Changes whenever the keys change."""
         everybody = {Scope.READ, Scope.WRITE} <= without_key
         self.unrestricted = everybody and rate_limits is None
-        """Whether requests without a key that place or read an order need not be looked at."""
+        """Whether placing and reading orders needs no check for requests without a key."""
         self.replace_keys(keys)
 
     def replace_keys(self, keys: Sequence[ApiKey]) -> None:
-        """Know these keys, and no others, from the next request on.
+        """Replace the valid keys, from the next request on.
 
-        Requests that go on (`until_revoked`) and would not be admitted any more end.
+        Running requests (`until_revoked`) end if they would no longer be admitted.
         """
         self._keys = {key.digest: key for key in keys}
         self.revision += 1
@@ -77,9 +77,9 @@ class Access:
                 revoked.set()
 
     def until_revoked(self, scope: Scope, headers: Headers) -> asyncio.Event:
-        """Return what is set once a request that goes on would not be admitted any more.
+        """Return an event that is set once a running request would no longer be admitted.
 
-        It is known for as long as the caller keeps it.
+        It is tracked for as long as the caller keeps a reference.
         """
         revoked = asyncio.Event()
         self._going_on[revoked] = scope, headers
@@ -88,9 +88,9 @@ class Access:
         return revoked
 
     def check_again(self, scope: Scope, headers: Headers, revision: int) -> None:
-        """Raise as `admit` does, if a request is admitted no more that was at a revision.
+        """Raise as `admit` does, if a request admitted at a revision would now be refused.
 
-        For when its body is complete, which may be an hour later; it counts for no rate.
+        Called when the body is complete, maybe an hour later; it does not count for the rate.
         """
         if revision != self.revision and scope is not Scope.PUBLIC:
             self._check(scope, headers)
@@ -108,24 +108,24 @@ class Access:
             self._failures.count(address, route, error.code or "no_key", prefix)
 
     def admit(self, scope: Scope, headers: Headers, address: str) -> Admission:
-        """Return who asks, if they may.
+        """Admit a request and return its client.
 
         Raises:
             UnauthenticatedError: a valid key is needed.
-            ForbiddenError: the key is valid and its scopes are others.
-            TooManyRequestsError: the client is over its rate.
+            ForbiddenError: the key is valid but lacks the scope.
+            TooManyRequestsError: the client exceeded its rate.
         """
         if scope is Scope.PUBLIC:
             return _ANYBODY
         key = self._check(scope, headers)
         if self._rate_limits is None:
             return _ANYBODY if key is None else Admission(key.name)
-        # A key's name holds no space, so that no address can be one.
+        # Names of keys contain no space, so no address looks like one.
         client = f"address {address}" if key is None else key.name
         return Admission("" if key is None else key.name, self._rate_limits.take(client))
 
     def may(self, scope: Scope, headers: Headers) -> bool:
-        """Whether a request with these headers would be admitted now; it counts for no rate."""
+        """Whether a request with these headers would be admitted; not counted for the rate."""
         try:
             self._check(scope, headers)
         except (UnauthenticatedError, ForbiddenError):

@@ -1,7 +1,7 @@
-"""Reading a request's body, bounded in bytes.
+"""Reads request bodies, bounded in bytes.
 
-How long a body may take is for the connection below (`connection`), so that it is the same for
-whatever reads it: it ends the wait with a `SlowSenderError`.
+The connection below (`connection`) bounds the time, equally for every reader: it ends the wait with
+a `SlowSenderError`.
 
 Invariant: no body is held beyond its limit, however it announces itself.
 """
@@ -24,25 +24,25 @@ _DIGITS = re.compile(r"[0-9]+", re.ASCII)
 
 
 class SlowSenderError(PolyglotError):
-    """The client kept the server waiting for the body for too long (408)."""
+    """The body arrived too slowly (408)."""
 
 
 class BrokenBodyError(SlowSenderError):
-    """Nobody can say where the body ends, so it never will (400)."""
+    """The framing is broken, so the end of the body cannot be found (400)."""
 
 
 class ClientGoneError(PolyglotError):
-    """The client hung up before its body was complete; nobody is there to be answered."""
+    """The client hung up before its body was complete; there is nobody to answer."""
 
 
 def body_problem(error: PolyglotError, path: str) -> Reply:
-    """Return the answer to a body that was not complete when it had to be."""
+    """Return the answer to a body that did not arrive completely in time."""
     kind = MALFORMED if isinstance(error, BrokenBodyError) else TOO_SLOW
     return problem(kind, str(error), path)
 
 
 class BodyReader:
-    """Hands out the chunks of one request's body."""
+    """Reads the body of one request."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -50,18 +50,18 @@ class BodyReader:
         self.complete = "content-length" not in headers and "transfer-encoding" not in headers
         """Whether the body has been read to its end."""
         self.check_again: Callable[[], None] = lambda: None
-        """Raises if the client may not ask any more for what it may have asked for a while ago."""
+        """Raises if the client's permission was revoked since the request began."""
         self._release: Callable[[int], None] = request.scope.get(
             "polyglot.release", lambda _size: None
         )
 
     async def chunks(self, *stopping: asyncio.Event) -> AsyncIterator[bytes]:
-        """Yield the body as it comes; the consumer keeps no chunk when it asks for the next one.
+        """Yield the body as it arrives; a chunk must not be kept when the next one is requested.
 
-        Ends before the body does (`complete` tells) once one of `stopping` is set.
+        Ends early (`complete` is then false) once one of `stopping` is set.
 
         Raises:
-            SlowSenderError: the body did not come in time, or never can.
+            SlowSenderError: the body did not arrive in time, or its framing is broken.
             ClientGoneError: the client hung up.
         """
         async for chunk in self._chunks(*stopping):
@@ -92,7 +92,7 @@ class BodyReader:
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
-            # An error that is raised here holds this frame, and its future would hold the error.
+            # An error raised here keeps this frame alive, and its future would keep the error.
             waits.clear()
             del received
 
@@ -101,23 +101,23 @@ class BodyReader:
 
         Raises:
             TooLargeError: by its `Content-Length` already, or as it comes.
-            UnauthenticatedError: its API key was revoked meanwhile.
+            UnauthenticatedError: the API key was revoked in the meantime.
         """
         announced = self._request.headers.get("content-length")
         if announced is not None and int(_digits(announced)) > bytes_max:
-            raise TooLargeError(f"the body may have {bytes_max} bytes, has {announced}")
+            raise TooLargeError(f"the body must have at most {bytes_max} bytes, not {announced}")
         parts = []
         size = 0
         async for chunk in self._chunks():
             size += len(chunk)
             if size > bytes_max:
-                raise TooLargeError(f"the body may have {bytes_max} bytes, and has more")
+                raise TooLargeError(f"the body must have at most {bytes_max} bytes, and has more")
             parts.append(chunk)
         self.check_again()
         return b"".join(parts)
 
     async def discard(self) -> bool:
-        """Read on for a moment after a refusal, and return whether that was the end of the body.
+        """Read on briefly after a refusal, and return whether the body ended.
 
         A client reads the answer only after it has sent its body, and a connection that is closed
         over unread bytes is reset, answer and all.
@@ -125,7 +125,7 @@ class BodyReader:
         if self.complete:
             return True
         if self._request.headers.get("expect", "").lower() == "100-continue":
-            return False  # it waits for our word, and must not hear "continue"
+            return False  # it waits for a reply, which must not be "continue"
         size = 0
         try:
             async with asyncio.timeout(DISCARD_SECONDS_MAX):

@@ -9,61 +9,59 @@ moments are ours; they stay as they are.
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable
+from datetime import datetime
 
+import msgspec
 from starlette.requests import Request
 
-from polyglot_persistence.api.web.queries import parse_flag
+from polyglot_persistence.api.web.queries import TRUTHS, QueryParameters, choice
 from polyglot_persistence.api.web.replies import COMMON_HEADERS, Headers, Reply
-from polyglot_persistence.errors import MalformedError
 
 _SEPARATORS = r",;|:^~\t\r\n"
-"""What may part a line into cells, by the reader's country or by choice when a file is opened."""
+"""Separators of cells that spreadsheets use, by locale or by choice when a file is opened."""
 
 _FORMULA = re.compile(rf"(^[\t\r\n]|(?:^|[{_SEPARATORS}])\"*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])")
-"""Before what begins a formula, also in full width, which some spreadsheets take for the same."""
+"""Matches before a character that begins a formula, also in full width, which some accept too."""
 
 
-class CsvForm(NamedTuple):
-    """How a client wants its CSV."""
+class CsvParameters(QueryParameters):
+    """The parameters of a route that answers in JSON or in CSV."""
 
-    has_mark: bool
-    """With a byte order mark, without which Excel takes UTF-8 for the encoding of its country.
-    Programs rather take the mark for a part of the first column's name."""
+    format = choice(
+        "Overrides `Accept`. In CSV, no product name is a formula.",
+        {"json": False, "csv": True},
+        None,
+    )
+    bom = choice(
+        "`true`: the CSV starts with a byte order mark, by which Excel recognizes UTF-8.",
+        TRUTHS,
+        otherwise=False,
+    )
+    """Without the mark, Excel decodes UTF-8 as the encoding of its country. Most programs take the
+    mark for a part of the first column's name."""
 
-
-def wanted_csv(request: Request) -> CsvForm | None:
-    """Return the form of CSV that `format=csv` or the `Accept` header asks for; None for JSON.
-
-    Raises:
-        MalformedError: another format, or `bom` is neither true nor false.
-    """
-    wanted = CsvForm(parse_flag(request, "bom"))
-    form = request.query_params.get("format")
-    if form is not None:
-        if form not in ("csv", "json"):
-            raise MalformedError("the query parameter format must be csv or json")
-        return wanted if form == "csv" else None
-    accept = request.headers.get("accept", "")
-    is_better = _quality(accept, "text/csv") > _quality(accept, "application/json")
-    return wanted if is_better else None
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        accept = request.headers.get("accept", "")
+        is_better = _quality(accept, "text/csv") > _quality(accept, "application/json")
+        self.wants_csv = is_better if self.format is None else self.format
 
 
 def csv_reply(
-    form: CsvForm,
+    query: CsvParameters,
     file_name: str,
-    head: Sequence[str],
-    rows: Iterable[Sequence[object]],
+    row_type: type[msgspec.Struct],
+    rows: Iterable[msgspec.Struct],
     headers: Headers,
 ) -> Reply:
-    """Return rows as a file; None is an empty cell."""
+    """Return rows as a file with a column for each field; None is an empty cell."""
     text = io.StringIO(newline="")
-    if form.has_mark:
+    if query.bom:
         text.write("\ufeff")
     writer = csv.writer(text)
-    writer.writerow(head)
-    writer.writerows([_cell(cell) for cell in row] for row in rows)
+    writer.writerow(row_type.__struct_fields__)
+    writer.writerows(map(_cell, msgspec.structs.astuple(row)) for row in rows)
     types: Headers = (
         (b"content-type", b"text/csv; charset=utf-8; header=present"),
         (b"content-disposition", f'attachment; filename="{file_name}"'.encode()),
@@ -73,11 +71,13 @@ def csv_reply(
 
 
 def _cell(cell: object) -> object:
+    if isinstance(cell, datetime):
+        return cell.isoformat()
     return _FORMULA.sub(r"\1'", cell) if isinstance(cell, str) else cell
 
 
 def _quality(accept: str, media_type: str) -> float:
-    """Return how much a media type is wanted: by its own name, else as one of `*/*`."""
+    """Return the weight of a media type: its own, else that of its range, else that of `*/*`."""
     wanted = {"*/*": 0.0 if accept else 1.0}
     for part in accept.lower().split(","):
         name, *parameters = (piece.strip() for piece in part.split(";"))

@@ -1,7 +1,7 @@
-"""Carries a path's handlers in ASGI: errors to problems, duration to metrics, reply to the server.
+"""Runs the handlers of a path in ASGI: errors to problems, durations to metrics, replies to ASGI.
 
-Invariant: every answer to a request that reached the application is a `Reply` or a `Stream`, the
-unexpected failure included; handlers know nothing of sending.
+Invariant: every answer to a request that reached the application is a `Reply` or a `Stream`, also
+after an unexpected failure; handlers never send.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
@@ -42,7 +43,7 @@ Handler: TypeAlias = Callable[[Request, BodyReader], Awaitable[Reply | Stream]]
 
 _GUARD = "polyglot.guard"
 _CLIENT = "polyglot.client"
-# RFC 9110, 15.5.16: what an answer says that refuses a content coding.
+# RFC 9110, 15.5.16: a refusal of a content coding names the accepted ones.
 _IDENTITY_ONLY: Headers = ((b"accept-encoding", b"identity"),)
 
 
@@ -53,28 +54,34 @@ def client_of(request: Request) -> str:
 
 
 def own_path(request: Request) -> str:
-    """Return the path that was asked, as clients reach it: below the prefix, if there is one."""
+    """Return the path of the request as clients see it, below the prefix if there is one."""
     path: str = request.scope["path"]
     return prefix_of(request) + path
 
 
+def next_page(request: Request, cursor: str) -> str:
+    """Return the path of the next page: the same query with another cursor."""
+    query = {"cursor": "", **request.query_params} | {"cursor": cursor}
+    return f"{own_path(request)}?{urlencode(query)}"
+
+
 def prefix_of(request: Request) -> str:
-    """Return the path below which a proxy publishes the API; mostly empty."""
+    """Return the path below which a proxy publishes the API; usually empty."""
     prefix: str = request.scope.get("polyglot.prefix", "")
     return prefix
 
 
 class Method(NamedTuple):
-    """What one path does for one method."""
+    """Scope, handler and query parameters of a method on a path."""
 
     scope: AccessScope
     handler: Handler
     parameters: Sequence[str] | None
-    """Those of the query; None: whatever there are, they make no difference."""
+    """Names of query parameters; None: any are accepted and ignored."""
 
 
 class _Guard(NamedTuple):
-    """What a request was admitted by."""
+    """The check that admitted a request."""
 
     access: Access
     needed: AccessScope
@@ -86,17 +93,17 @@ class _Guard(NamedTuple):
 
 
 def may(request: Request, scope: AccessScope) -> bool:
-    """Whether the client that made a request may also do what needs this scope."""
+    """Whether the client of a request also has this scope."""
     return _Guard.of(request).access.may(scope, request.scope["headers"])
 
 
 def may_look_inside(request: Request) -> bool:
-    """Whether details of the service are for the client that made a request."""
+    """Whether the client of a request may see details of the service."""
     return may(request, AccessScope.ADMIN)
 
 
 def until_revoked(request: Request) -> asyncio.Event:
-    """Return what is set once the request, which goes on, would not be admitted any more."""
+    """Return an event that is set once the running request would no longer be admitted."""
     access, needed = _Guard.of(request)
     return access.until_revoked(needed, request.scope["headers"])
 
@@ -184,16 +191,16 @@ class Endpoint:
 
 
 async def no_route(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a request to a path that no route has."""
+    """Answer a request whose path matches no route."""
     if scope["type"] != "http":
         return
     path = scope["path"]
-    reply = problem(NO_ROUTE, f"there is nothing at {path}; see /docs", path)
+    reply = problem(NO_ROUTE, f"no route matches {path}; see /docs", path)
     await answer(scope, receive, send, reply)
 
 
 async def answer(scope: Scope, receive: Receive, send: Send, reply: Reply) -> None:
-    """Answer a request that comes to no route."""
+    """Answer a request that reaches no route."""
     body = BodyReader(Request(scope, receive))
     await _send(scope, send, reply, keep_alive=await body.discard())
     observe_request(scope["method"], NO_ROUTE_LABEL, reply[0], 0.0)

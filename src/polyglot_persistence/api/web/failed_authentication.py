@@ -15,7 +15,7 @@ from polyglot_persistence.telemetry import logger
 _log = logger("access")
 
 LINES_RATE = Rate(20, 60)
-"""Of log lines: enough to see who knocks, too few to fill a disk."""
+"""Log lines per window: enough to see the sources, too few to fill a disk."""
 
 
 class FailedAuthentication:

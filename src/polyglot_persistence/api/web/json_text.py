@@ -1,6 +1,6 @@
-"""JSON as it comes from files and other programs: its bytes to text, and what is wrong with it.
+"""Decodes JSON from files and other programs, and explains what is wrong with it.
 
-Invariant: an error is in this project's words, with the place where an editor shows it.
+Invariant: an error message is this project's own, with line and column as editors count them.
 """
 
 import json
@@ -25,18 +25,18 @@ _FILE_BEGINNINGS = (
 )
 _HEAD_BYTES = 4
 
-# What the standard library's parser says, by its beginning, and what is meant.
+# Beginnings of the standard library's messages, and our wording.
 _FAULTS = (
     ("Expecting value", "a value is missing"),
     ("Expecting property name", "a field's name in double quotes is missing"),
     ("Expecting ',' delimiter", "a comma or a closing bracket is missing"),
     ("Expecting ':' delimiter", "a colon is missing"),
-    ("Illegal trailing comma", "a comma stands before the closing bracket"),
-    ("Extra data", "something follows where it ends"),
-    ("Unterminated string", "a string does not end"),
-    ("Invalid control character", "a string holds a control character"),
-    ("Invalid \\", "a string holds a backslash that escapes nothing"),
-    ("Unexpected UTF-8 BOM", "it begins with two byte order marks"),
+    ("Illegal trailing comma", "there is a comma before a closing bracket"),
+    ("Extra data", "there is more text after the value"),
+    ("Unterminated string", "a string is not closed"),
+    ("Invalid control character", "a string contains a control character"),
+    ("Invalid \\", "a string contains an invalid escape"),
+    ("Unexpected UTF-8 BOM", "it starts with two byte order marks"),
 )
 
 
@@ -47,7 +47,7 @@ class Number(str):
 
 
 def foreign_form(body: bytes) -> str:
-    """Return what a body is that is no UTF-8 text; empty if its beginning does not tell."""
+    """Return the form of a body that is not UTF-8 text; empty if its first bytes do not show it."""
     for beginning, name in _FILE_BEGINNINGS:
         if body.startswith(beginning):
             return name
@@ -68,7 +68,7 @@ def plain_values(body: bytes) -> Any:
     project does not: an escaped lone surrogate is a broken rule, not a broken body.
 
     Raises:
-        MalformedError: it is no JSON in UTF-8.
+        MalformedError: it is not valid JSON in UTF-8.
     """
     if form := foreign_form(body):
         raise MalformedError(f"not JSON in UTF-8 but {form}")
@@ -88,14 +88,14 @@ def plain_values(body: bytes) -> Any:
         )
     except json.JSONDecodeError as error:
         raise MalformedError(
-            f"not JSON: {_fault(error.msg)} ({_place(text, error.pos)})"
+            f"not valid JSON: {_fault(error.msg)} ({_place(text, error.pos)})"
         ) from error
     except RecursionError as error:
         raise MalformedError("nested too deeply") from error
 
 
 def twice(members: Sequence[tuple[str, Any]]) -> Sequence[str]:
-    """Return the names of an object that are there more than once.
+    """Return the names that occur more than once in an object.
 
     Which of their values counts would be for each reader to choose (RFC 8259, section 4), so that
     two programs would read two orders.
@@ -104,15 +104,21 @@ def twice(members: Sequence[tuple[str, Any]]) -> Sequence[str]:
     return [name for name, count in counts.items() if count > 1]
 
 
+def pointer_step(field: str) -> str:
+    """Return a field name as a step of a JSON pointer, cut to 64 characters."""
+    printable = field[:64].encode(errors="backslashreplace").decode()
+    return printable.replace("~", "~0").replace("/", "~1")
+
+
 def _no_number(text: str) -> None:
-    raise MalformedError(f"not JSON: {text} is no number")
+    raise MalformedError(f"not valid JSON: {text} is not a number")
 
 
 def _fault(message: str) -> str:
     for beginning, fault in _FAULTS:
         if message.startswith(beginning):
             return fault
-    return "it breaks JSON's grammar"
+    return "the syntax is wrong"
 
 
 def _place(text: str, position: int) -> str:

@@ -1,19 +1,17 @@
-"""Errors as RFC 9457 problems: one table says which error is which status.
+"""Errors as RFC 9457 problems: one table maps errors to statuses.
 
-Invariant: neither an unexpected error nor a store's tells the client anything about the inside;
-the log has it.
+Invariant: problems reveal no internals, neither of unexpected errors nor of stores; the log has
+them.
 Invariant: 503 means refused: the request that it answers stored nothing. 504 means that it cannot
 be known. Neither speaks of another request, also not of an earlier one with the same key.
 """
 
-from typing import Annotated, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import msgspec
-from msgspec import Meta
 
 from polyglot_persistence import tracing
 from polyglot_persistence.api.web.replies import COMMON_HEADERS, Headers, Reply, encode_json
-from polyglot_persistence.api.web.schemas import ActionOut, LineErrorOut
 from polyglot_persistence.errors import (
     ConflictError,
     ForbiddenError,
@@ -31,7 +29,7 @@ from polyglot_persistence.errors import (
 )
 
 VIOLATIONS_MAX = 100
-"""Most broken rules that one answer lists: enough to mend a request, bounded for a hostile one."""
+"""Maximum of broken rules in an answer: enough to fix a request, bounded for a hostile one."""
 
 
 class Kind(NamedTuple):
@@ -47,8 +45,8 @@ MALFORMED = Kind(
     400,
     "malformed",
     "The request cannot be read",
-    "The body is no JSON, or a path, query parameter or header has no readable value. "
-    "Nothing was stored.",
+    "The body is not valid JSON, or a path, query parameter or header is invalid. Nothing was "
+    "stored.",
 )
 UNAUTHENTICATED = Kind(
     401,
@@ -59,29 +57,29 @@ UNAUTHENTICATED = Kind(
 FORBIDDEN = Kind(
     403,
     "forbidden",
-    "This client may not do that",
-    "The API key's scopes are others, or a browser asks for a page of another origin. "
+    "The client lacks permission",
+    "The API key lacks the scope, or a browser sent the request from a page of another origin. "
     "Nothing was stored.",
 )
 NOT_FOUND = Kind(
     404,
     "not-found",
-    "There is no such order or dead letter",
-    "Certain: an order that was acknowledged is never answered with this, unless an operator "
-    "discarded it. A dead letter that was replayed or discarded is no more.",
+    "The order or dead letter does not exist",
+    "Certain: no acknowledged order is answered with this, unless an operator discarded it. A dead "
+    "letter that was replayed or discarded no longer exists.",
 )
-NO_ROUTE = Kind(404, "no-route", "There is no such route", "See the API's description.")
+NO_ROUTE = Kind(404, "no-route", "The route does not exist", "See the API's description.")
 WRONG_METHOD = Kind(
     405,
     "method-not-allowed",
     "The route does not take this method",
-    "The `Allow` header lists those that it takes.",
+    "The `Allow` header lists the methods that it takes.",
 )
 TOO_SLOW = Kind(
     408,
     "too-slow",
-    "The request's body came too slowly",
-    "Nothing was stored, but for the lines of an import that the answer counts as accepted.",
+    "The request's body arrived too slowly",
+    "Nothing was stored, except the lines of an import that the answer counts as accepted.",
 )
 TOO_LARGE = Kind(413, "too-large", "The body is over the limit", "Nothing was stored.")
 UNSUPPORTED_MEDIA = Kind(
@@ -113,8 +111,8 @@ LINES_REJECTED = Kind(
     422,
     "lines-rejected",
     "Lines of the import were rejected",
-    "`lines_rejected` names them, each with its rule. What is counted as accepted is stored. Mend "
-    "those lines and send them alone, or the whole body again if it has a key.",
+    "`lines_rejected` names them, each with its rule. Lines counted as accepted are stored. "
+    "Correct the others and send only them, or the whole body again if it has a key.",
 )
 HEAD_TOO_LARGE = Kind(
     431, "head-too-large", "The request's headers are over the limit", "Nothing was stored."
@@ -122,51 +120,33 @@ HEAD_TOO_LARGE = Kind(
 TOO_MANY_REQUESTS = Kind(
     429,
     "quota-exceeded",
-    "The client is over its rate",
+    "The client exceeded its rate",
     "Refused: this request stored nothing and never will. Retry after `Retry-After` seconds.",
 )
 INTERNAL = Kind(
     500,
     "internal",
     "The server failed",
-    "An error that nobody foresaw; the server's log has it. Retry with the same idempotency key.",
+    "An unexpected error; see the server's log. Retry with the same idempotency key.",
 )
 UNAVAILABLE = Kind(
     503,
     "unavailable",
-    "Not possible now",
-    "Refused: this request stored nothing and never will, but for what the answer counts as done. "
+    "Temporarily unavailable",
+    "Refused: this request stored nothing and never will, except what the answer counts as done. "
     "Retry after `Retry-After` seconds. An earlier attempt that was answered 504, or not at all, "
     "may still be stored: retry with its idempotency key.",
 )
 UNKNOWN_OUTCOME = Kind(
     504,
     "unknown-outcome",
-    "The outcome is not known",
+    "The outcome is unknown",
     "The order may have been stored. A retry with the same idempotency key is safe; without a "
-    "key it may make a second order.",
+    "key it may create a second order.",
 )
 
-KINDS = (
-    MALFORMED,
-    UNAUTHENTICATED,
-    FORBIDDEN,
-    NOT_FOUND,
-    NO_ROUTE,
-    WRONG_METHOD,
-    TOO_SLOW,
-    TOO_LARGE,
-    UNSUPPORTED_MEDIA,
-    MISDIRECTED,
-    INVALID,
-    CONFLICT,
-    LINES_REJECTED,
-    HEAD_TOO_LARGE,
-    TOO_MANY_REQUESTS,
-    INTERNAL,
-    UNAVAILABLE,
-    UNKNOWN_OUTCOME,
-)
+KINDS = tuple(one for one in list(globals().values()) if isinstance(one, Kind))
+"""All kinds, in the order of their definition."""
 
 _KIND_OF: dict[type[BaseException], Kind] = {
     MalformedError: MALFORMED,
@@ -185,7 +165,7 @@ _KIND_OF: dict[type[BaseException], Kind] = {
 
 
 class ProblemViolation(msgspec.Struct, frozen=True):
-    """One broken rule: the field as a JSON pointer (RFC 6901), and the rule in words."""
+    """One broken rule: the field as a JSON pointer (RFC 6901), and the rule."""
 
     detail: str
     pointer: str
@@ -199,72 +179,29 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     status: int
     detail: str
     instance: str
-    """The path that was asked."""
+    """The path of the request."""
     errors: list[ProblemViolation] = []
     errors_truncated: bool = False
-    """Whether more rules are broken than are listed."""
+    """Whether `errors` leaves out broken rules."""
     trace_id: str = ""
-    """Of the request's trace, if it is traced."""
+    """Trace id of the request, if it is traced."""
 
+    @classmethod
+    def of(cls, kind: Kind, detail: str, instance: str, **more: Any) -> Self:
+        """Return a problem of a kind; `more` are fields of subclasses."""
+        about = type_uri(kind), kind.title, kind.status, detail, instance
+        return cls(*about, trace_id=tracing.trace_id(), **more)
 
-class ImportProblem(Problem, frozen=True):
-    """A problem of an import that is stored in part, with what was done.
-
-    Numbers of lines count from `first_line`, blank lines included.
-    """
-
-    accepted: Annotated[int, Meta(description="New and durable.")] = 0
-    unchanged: Annotated[int, Meta(description="There before, with the same content.")] = 0
-    rejected: int = 0
-    first_line_not_accepted: Annotated[
-        int,
-        Meta(
-            description="Every line before it was accepted or rejected. With an `Idempotency-Key`, "
-            "send it and the rest with the same key and this number as `first_line`. Absent if the "
-            "body was read to its end."
-        ),
-    ] = 0
-    lines_read: Annotated[int, Meta(description="No later line was looked at.")] = 0
-    lines_not_accepted: Annotated[
-        list[int],
-        Meta(
-            description="All of the lines up to `lines_read` that were neither accepted nor "
-            "rejected. Without a key, send them and all lines after `lines_read`."
-        ),
-    ] = []
-    lines_unknown: Annotated[
-        list[int],
-        Meta(
-            description="Those of them that may be stored; the others were refused. If there is "
-            "any, the status is 504. Sent again they are stored once, if they have an `id` or the "
-            "import has a key."
-        ),
-    ] = []
-    lines_rejected: Annotated[
-        list[LineErrorOut], Meta(description="The first rejected lines.")
-    ] = []
-    lines_rejected_omitted: Annotated[
-        int, Meta(description="Rejected lines that are not listed.")
-    ] = 0
-
-
-class ActionProblem(Problem, frozen=True):
-    """A problem that cut an action on dead letters short, with what was done until then."""
-
-    done: Annotated[
-        ActionOut | None,
-        Meta(
-            description="What is certain; more letters may have been handled. Doing it again, with "
-            "`next_cursor` as `cursor` if there is one, changes nothing that is done."
-        ),
-    ] = None
+    def reply(self, headers: Headers = ()) -> Reply:
+        """Return the answer that carries the problem."""
+        return self.status, (*PROBLEM_HEADERS, *headers), encode_json(self)
 
 
 PROBLEM_HEADERS: Headers = ((b"content-type", b"application/problem+json"), *COMMON_HEADERS)
 
 
 def kind_of(error: BaseException) -> Kind:
-    """Return the kind of problem that an error is; `INTERNAL` if nobody foresaw it."""
+    """Return the kind of problem for an error; `INTERNAL` if it is unexpected."""
     for cls in type(error).__mro__:
         if kind := _KIND_OF.get(cls):
             return kind
@@ -277,43 +214,36 @@ def type_uri(kind: Kind) -> str:
 
 
 def problem(kind: Kind, detail: str, instance: str, headers: Headers = ()) -> Reply:
-    """Return a problem that no error class stands for."""
-    body = Problem(
-        *(type_uri(kind), kind.title, kind.status, detail, instance), trace_id=tracing.trace_id()
-    )
-    return kind.status, (*PROBLEM_HEADERS, *headers), encode_json(body)
+    """Return the answer for a problem of a kind."""
+    return Problem.of(kind, detail, instance).reply(headers)
 
 
 def problem_reply(error: BaseException, instance: str) -> Reply:
-    """Return the problem that an error is. The caller logs what `is_unexpected`."""
+    """Return the problem for an error. The caller logs unexpected ones (`is_unexpected`)."""
     kind = kind_of(error)
     if isinstance(error, InvalidError):
-        body = Problem(
-            type_uri(kind),
-            kind.title,
-            kind.status,
-            _summary(error.violations),
-            instance,
-            [ProblemViolation(v.detail, v.pointer) for v in error.violations[:VIOLATIONS_MAX]],
-            len(error.violations) > VIOLATIONS_MAX,
-            tracing.trace_id(),
-        )
-        return kind.status, PROBLEM_HEADERS, encode_json(body)
+        listed = [ProblemViolation(v.detail, v.pointer) for v in error.violations[:VIOLATIONS_MAX]]
+        is_more = len(error.violations) > VIOLATIONS_MAX
+        detail = _summary(error.violations)
+        body = Problem.of(kind, detail, instance, errors=listed, errors_truncated=is_more)
+        return body.reply()
     return problem(kind, detail_of(error), instance, error_headers(error))
 
 
 def detail_of(error: BaseException) -> str:
-    """Return what a client may read about an error: no address, no word of a store or driver."""
+    """Return the public text of an error, without addresses or words of stores and drivers."""
     kind = kind_of(error)
     if isinstance(error, UnavailableError):
-        return error.public or "a store that this needs does not answer; the server's log says more"
+        return (
+            error.public or "a store that this request needs does not answer; see the server's log"
+        )
     if kind in (INTERNAL, UNKNOWN_OUTCOME):
         return kind.meaning
     return str(error)
 
 
 def error_headers(error: BaseException) -> Headers:
-    """Return the headers of an error's answer: when to come again, or how to say who one is."""
+    """Return the headers of an error's answer: when to retry, or how to authenticate."""
     if isinstance(error, UnavailableError):
         return ((b"retry-after", b"%d" % error.retry_after_seconds),)
     if isinstance(error, TooManyRequestsError):
@@ -334,7 +264,7 @@ def _challenge(code: str, scope: str = "") -> bytes:
 
 
 def is_unexpected(error: BaseException) -> bool:
-    """Whether the error is nobody's fault but the server's, and belongs into the log."""
+    """Whether the error is the server's fault and belongs in the log."""
     return kind_of(error) is INTERNAL
 
 

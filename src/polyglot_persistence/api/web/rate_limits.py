@@ -51,7 +51,7 @@ class RateLimits:
         if excess > self._step_seconds / 1_000:
             wait_seconds = max(1, math.ceil(excess))
             raise TooManyRequestsError(
-                f"this client is over its rate; ask again in {wait_seconds} s",
+                f"this client exceeded its rate; retry in {wait_seconds} s",
                 retry_after_seconds=wait_seconds,
                 headers=self._headers(ahead - self._step_seconds),
             )

@@ -1,7 +1,7 @@
-"""What a request's headers ask for: content type, idempotency key, preference to wait.
+"""Parses request headers: content type, idempotency key, preference to wait.
 
-Invariant: `Prefer` that cannot be read is ignored, as RFC 7240 (section 2) wants; an
-`Idempotency-Key` that cannot be read is refused, because ignoring it could store an order twice.
+Invariant: an invalid `Prefer` is ignored, as RFC 7240 (section 2) demands; an invalid
+`Idempotency-Key` is refused, because ignoring it could store an order twice.
 """
 
 import re
@@ -36,7 +36,7 @@ _WAIT_DIGITS_MAX = 9
 
 
 class Preference(NamedTuple):
-    """What the client would like about waiting."""
+    """The client's preference about waiting."""
 
     wait_seconds: int | None
     respond_async: bool
@@ -88,7 +88,7 @@ def parse_idempotency_key(values: list[str]) -> str | None:
     if not values:
         return None
     if len(values) > 1:
-        raise MalformedError("there is more than one Idempotency-Key header")
+        raise MalformedError("Idempotency-Key must be given once")
     text = values[0].strip()
     if quoted := _QUOTED_KEY.fullmatch(text):
         key = _ESCAPED.sub(r"\1", quoted[1])
@@ -96,17 +96,17 @@ def parse_idempotency_key(values: list[str]) -> str | None:
         key = text
     else:
         raise MalformedError(
-            "Idempotency-Key must be a string of printable ASCII, in quotes if it holds spaces"
+            "Idempotency-Key must be a string of printable ASCII, in quotes if it contains spaces"
         )
     if not 1 <= len(key) <= KEY_CHARACTERS_MAX:
         raise MalformedError(
-            f"Idempotency-Key must have 1 to {KEY_CHARACTERS_MAX} characters, has {len(key)}"
+            f"Idempotency-Key must have 1 to {KEY_CHARACTERS_MAX} characters, not {len(key)}"
         )
     return key
 
 
 def parse_prefer(values: list[str]) -> Preference:
-    """Return what the `Prefer` headers (RFC 7240) say about waiting; the first of each counts."""
+    """Return the preference in the `Prefer` headers (RFC 7240); the first of each counts."""
     wait_seconds: int | None = None
     respond_async = False
     for preference in ",".join(values).split(","):

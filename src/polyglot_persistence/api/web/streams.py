@@ -1,6 +1,6 @@
-"""Answers that go on: the head at once, then chunks until either side ends it.
+"""Streamed answers: the head at once, then chunks until either side ends the stream.
 
-Invariant: a stream ends soon after its client has hung up, and `close` is called exactly once.
+Invariant: a stream ends soon after its client hung up, and `close` is called exactly once.
 """
 
 import asyncio
@@ -13,17 +13,17 @@ from polyglot_persistence.api.web.replies import Headers
 
 
 class Stream(NamedTuple):
-    """A 200 whose body comes bit by bit."""
+    """A 200 whose body is sent in chunks."""
 
     headers: Headers
     chunks: Callable[[asyncio.Event], AsyncIterator[bytes]]
-    """Yields the body; ends soon after the event is set, for then the client is gone."""
+    """Yields the body; ends soon after the event is set, which means that the client is gone."""
     close: Callable[[], None]
-    """Gives back what the stream holds."""
+    """Releases the resources of the stream."""
 
 
 async def send_stream(scope: Scope, receive: Receive, send: Send, stream: Stream) -> None:
-    """Send until the stream ends or the client is gone; HEAD gets the head only."""
+    """Send until the stream ends or the client is gone; for HEAD only the head."""
     gone = asyncio.Event()
     watching = asyncio.ensure_future(_wait_until_gone(receive, gone))
     try:
