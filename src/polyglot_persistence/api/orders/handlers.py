@@ -32,6 +32,7 @@ from polyglot_persistence.domain.order import Order
 from polyglot_persistence.errors import NotFoundError, UnavailableError
 from polyglot_persistence.flows.intake.accept import Acceptance, AcceptFlow
 from polyglot_persistence.flows.reading.read import OrderStatus, ReadFlow
+from polyglot_persistence.runtime.until import until
 from polyglot_persistence.telemetry import logger
 
 _log = logger("api")
@@ -117,13 +118,11 @@ class OrderRoutes:
 
         Never raises: an accepted order must not be answered with an error.
         """
-        persisted = asyncio.ensure_future(self.reads.wait_persisted(ids, seconds))
-        stopping = asyncio.ensure_future(self.stopping.wait())
         try:
-            await asyncio.wait((persisted, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if not persisted.done():
+            persisted = await until(self.reads.wait_persisted(ids, seconds), self.stopping)
+            if persisted is None:
                 return "processing"
-            if persisted.result():
+            if persisted:
                 return "persisted"
             # A unit is dead-lettered as a whole, so the status of one member is that of all.
             status = await self.reads.status(ids[0])
@@ -132,9 +131,6 @@ class OrderRoutes:
         except Exception as error:  # noqa: BLE001  the orders are durable, whatever looking met
             _log.error("wait_failed", exc_info=error)
             return "processing"
-        finally:
-            persisted.cancel()
-            stopping.cancel()
         return "processing" if status.dead is None else "dead-lettered"
 
 
