@@ -247,18 +247,16 @@ DB_QUERY_SECONDS = _histogram(
 for _store in STORES:
     for _outcome in ("no_effect", "unknown"):
         STORE_ERRORS.labels(_store, _outcome)
-for _missing in ("cache", "queue"):
-    ACCEPTED_ONE_COPY.labels(_missing)
-for _reason in ("watermark", "waiting", "unavailable", "unknown"):
-    REFUSED.labels(_reason)
-for _source in ("queue", "sweep", "replay", "audit"):
-    PERSISTED.labels(_source)
-for _within in ("1", "5", "60", "inf"):
-    ORDERS_CONSISTENT.labels(_within)
-for _stage in ("decode", "persist", "index"):
-    DEAD_LETTERED.labels(_stage)
-for _handled in ("persisted", "reindexed", "discarded", "kept"):
-    DEAD_LETTERS_HANDLED.labels(_handled)
+for _counted, _values in (
+    (ACCEPTED_ONE_COPY, "cache queue"),
+    (REFUSED, "watermark waiting unavailable unknown"),
+    (PERSISTED, "queue sweep replay audit"),
+    (ORDERS_CONSISTENT, "1 5 60 inf"),
+    (DEAD_LETTERED, "decode persist index"),
+    (DEAD_LETTERS_HANDLED, "persisted reindexed discarded kept"),
+):
+    for _value in _values.split():
+        _counted.labels(_value)
 
 
 class ComponentLogger(logging.LoggerAdapter[logging.Logger]):

@@ -42,8 +42,8 @@ REVERTED: Sequence[Bug] = (
     Bug(
         "a keyed import is resumed by the line numbers of the new body",
         "api.orders.importing",
-        "LineSplitter(self.line_bytes_max, query.first_line), one)",
-        "LineSplitter(self.line_bytes_max), one)",
+        "LineSplitter(self.limits.import_line_bytes_max, query.first_line)",
+        "LineSplitter(self.limits.import_line_bytes_max)",
     ),
     Bug(
         "a message that was handed back does not end the quiet time",

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from polyglot_persistence.errors import (
 from polyglot_persistence.flows.intake.accept import AcceptFlow, ImportLine, LineOutcome
 from tests.support.eventually import WAIT_SECONDS
 from tests.support.scripted import FakeClock
+from tests.support.stub_flows import LIMITS
 
 CHUNK = 3
 LINE_BYTES_MAX = 200
@@ -66,11 +68,14 @@ class Setup:
         route = ImportRoute(
             cast("AcceptFlow", self.accepting),
             self.clock,
-            line_bytes_max=LINE_BYTES_MAX,
-            rejected_in_a_row_max=rejected_in_a_row_max,
-            chunk_orders=CHUNK,
-            wait_seconds=60.0,
-            stopping=self.stopping,
+            replace(
+                LIMITS,
+                import_line_bytes_max=LINE_BYTES_MAX,
+                import_rejected_in_a_row_max=rejected_in_a_row_max,
+                import_chunk_orders=CHUNK,
+                import_wait_seconds=60.0,
+            ),
+            self.stopping,
         )
         self.access = Access()
         self.app = Endpoint("/import", {"POST": Method(Scope.WRITE, route.run, None)}, self.access)

@@ -63,31 +63,11 @@ def build_app(
     Once `stopping` is set, imports and bulk actions end at their next chunk, waits for persistence
     end with the stage reached so far, and live streams end; other requests run to completion.
     """
-    orders = OrderRoutes(
-        flows.accept,
-        flows.reads,
-        order_body_bytes_max=limits.order_body_bytes_max,
-        bulk_body_bytes_max=limits.body_bytes_max,
-        wait_seconds_max=limits.prefer_wait_seconds_max,
-        stopping=stopping,
-    )
-    imports = ImportRoute(
-        flows.accept,
-        clock,
-        line_bytes_max=limits.import_line_bytes_max,
-        rejected_in_a_row_max=limits.import_rejected_in_a_row_max,
-        chunk_orders=limits.import_chunk_orders,
-        wait_seconds=limits.import_wait_seconds,
-        stopping=stopping,
-    )
-    letters = DeadLetterRoutes(
-        flows.letters, clock, body_bytes_max=limits.order_body_bytes_max, stopping=stopping
-    )
     description = encode_json(describe(ROUTES, __version__))
     owners = (
-        orders,
-        imports,
-        letters,
+        OrderRoutes(flows.accept, flows.reads, limits, stopping),
+        ImportRoute(flows.accept, clock, limits, stopping),
+        DeadLetterRoutes(flows.letters, clock, limits, stopping),
         SearchRoutes(flows.search),
         SalesRoutes(flows.sales, clock),
         LiveRoute(flows.live, stopping=stopping),

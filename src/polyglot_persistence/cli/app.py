@@ -16,6 +16,7 @@ from polyglot_persistence.cli.search import search
 
 if TYPE_CHECKING:
     from polyglot_persistence.config import Settings
+    from polyglot_persistence.embedded.supervisor import Companion
 
 LOOPBACK = "127.0.0.1"
 
@@ -133,26 +134,13 @@ def demo(port: int | None, rate: float, data_dir: Path, *, opens_page: bool) -> 
     Each is sent as a customer would send it. Ctrl-C stops everything; the data stays, and the next
     demo continues with it. To start over, delete the data directory.
     """
-    import asyncio
-
     from polyglot_persistence.cli.demonstration.demo import Demo
-    from polyglot_persistence.embedded import supervisor
-    from polyglot_persistence.telemetry import set_up_logging
 
     os.environ.setdefault("LOG_LEVEL", "error")  # also of API and worker: people read this
     settings = settings_in_effect()
-    set_up_logging(settings.log_level, settings.log_format)
     shown = Demo(rate=rate, data_dir=data_dir, opens_page=opens_page)
     click.echo("starting PostgreSQL, Valkey, API and worker ...", err=True)
-    asyncio.run(
-        supervisor.up(
-            host=LOOPBACK,
-            port=port or settings.api_port,
-            data_dir=data_dir.absolute(),
-            shutdown_timeout_seconds=settings.shutdown_timeout_seconds,
-            companion=shown.show,
-        )
-    )
+    _run_up(settings, LOOPBACK, port or settings.api_port, data_dir, shown.show)
     click.echo(
         f"\nstopped after {shown.tally.accepted:,} orders; they are in {data_dir}: "
         "run it again to go on",
@@ -177,20 +165,30 @@ def up(port: int | None, host: str | None, data_dir: Path) -> None:
     URL when they are ready. Logs go to stderr. The data stays, and the next start continues with
     it. To run two side by side, give each its own port and data directory.
     """
+    settings = settings_in_effect()  # report a wrong setting here, once, before two processes do
+    _run_up(settings, *_address(settings, host, port), data_dir)
+
+
+def _run_up(
+    settings: "Settings",
+    host: str,
+    port: int,
+    data_dir: Path,
+    companion: "Companion | None" = None,
+) -> None:
     import asyncio
 
-    from polyglot_persistence.embedded.supervisor import up as run
+    from polyglot_persistence.embedded import supervisor
     from polyglot_persistence.telemetry import set_up_logging
 
-    settings = settings_in_effect()  # report a wrong setting here, once, before two processes do
     set_up_logging(settings.log_level, settings.log_format)
-    host, port = _address(settings, host, port)
     asyncio.run(
-        run(
+        supervisor.up(
             host=host,
             port=port,
             data_dir=data_dir.absolute(),
             shutdown_timeout_seconds=settings.shutdown_timeout_seconds,
+            companion=companion,
         )
     )
 

@@ -44,6 +44,7 @@ from polyglot_persistence.embedded.server import answer_of
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import ConfigurationError
 from polyglot_persistence.processes.supervision import LOOK_SECONDS, Supervision
+from polyglot_persistence.runtime.until import until
 
 READY_TIMEOUT_SECONDS = 60.0
 """From the start of the API until it is ready; the stores answer by then."""
@@ -101,7 +102,7 @@ async def up(
             host, port, directory.files(), shutdown_timeout_seconds, companion or _no_company
         )
         try:
-            await _unless(stopping, deployment.run())
+            await until(deployment.run(), stopping)
         finally:
             _log.info("stopping")
             await deployment.stop()
@@ -321,20 +322,6 @@ async def _all(*coroutines: Coroutine[None, None, None]) -> None:
                 group.create_task(coroutine)
     except* ConfigurationError as errors:
         raise errors.exceptions[0] from None
-
-
-async def _unless(stopping: asyncio.Event, coroutine: Coroutine[None, None, None]) -> None:
-    """Await the coroutine, or cancel it when the event comes first."""
-    work = asyncio.create_task(coroutine)
-    stop = asyncio.create_task(stopping.wait())
-    try:
-        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stop.cancel()
-        work.cancel()  # without effect if it is done
-        await asyncio.wait({work, stop})
-    if not work.cancelled():
-        work.result()  # raises what it raised
 
 
 def _on_signals() -> asyncio.Event:

@@ -9,7 +9,7 @@ done.
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import msgspec
@@ -33,6 +33,7 @@ from polyglot_persistence.api.web.json_text import Number, plain_values, pointer
 from polyglot_persistence.api.web.problems import UNKNOWN_OUTCOME
 from polyglot_persistence.api.web.replies import Reply, json_reply
 from polyglot_persistence.api.web.request_headers import check_json
+from polyglot_persistence.config.limits import ApiLimits
 from polyglot_persistence.domain.dead_letter import DeadLetterRow, LetterFilter
 from polyglot_persistence.errors import (
     InvalidError,
@@ -66,8 +67,7 @@ class DeadLetterRoutes:
 
     letters: DeadLetterFlow
     clock: Clock
-    _: KW_ONLY
-    body_bytes_max: int
+    limits: ApiLimits
     stopping: asyncio.Event
 
     async def page(self, request: Request, _body: BodyReader) -> Reply:
@@ -121,7 +121,7 @@ class DeadLetterRoutes:
 
     async def _act_on_some(self, request: Request, body: BodyReader, act: _Some) -> Reply:
         check_json(request.headers.get("content-type"))
-        chosen, before = parse_choice(await body.read(self.body_bytes_max))
+        chosen, before = parse_choice(await body.read(self.limits.order_body_bytes_max))
         end = self.clock.monotonic() + ACTION_SECONDS
         out = _nothing(before)
         revoked = until_revoked(request)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
@@ -27,10 +27,12 @@ from polyglot_persistence.api.web.request_headers import (
     parse_idempotency_key,
     parse_prefer,
 )
+from polyglot_persistence.config.limits import ApiLimits
 from polyglot_persistence.domain.order import Order
 from polyglot_persistence.errors import NotFoundError, UnavailableError
 from polyglot_persistence.flows.intake.accept import Acceptance, AcceptFlow
 from polyglot_persistence.flows.reading.read import OrderStatus, ReadFlow
+from polyglot_persistence.runtime.until import until
 from polyglot_persistence.telemetry import logger
 
 _log = logger("api")
@@ -42,17 +44,14 @@ class OrderRoutes:
 
     accept: AcceptFlow
     reads: ReadFlow
-    _: KW_ONLY
-    order_body_bytes_max: int
-    bulk_body_bytes_max: int
-    wait_seconds_max: float
+    limits: ApiLimits
     stopping: asyncio.Event
 
     async def create(self, request: Request, body: BodyReader) -> Reply:
         """POST /api/orders: accept one order."""
         check_json(request.headers.get("content-type"))
         key = parse_idempotency_key(request.headers.getlist("idempotency-key"))
-        name, amount = parse_order(await body.read(self.order_body_bytes_max))
+        name, amount = parse_order(await body.read(self.limits.order_body_bytes_max))
         if key is None:
             order_id, accepted = self.accept.accept_new(name, amount)
             await asyncio.shield(accepted)
@@ -66,7 +65,7 @@ class OrderRoutes:
         """POST /api/bulk-orders: accept several orders as one unit."""
         check_json(request.headers.get("content-type"))
         key = parse_idempotency_key(request.headers.getlist("idempotency-key"))
-        orders = parse_bulk(await body.read(self.bulk_body_bytes_max))
+        orders = parse_bulk(await body.read(self.limits.body_bytes_max))
         acceptance = await self.accept.accept_bulk(client_of(request), key, orders)
         stage, headers = await self._prefer(request, acceptance)
         out = BulkAcceptedOut(list(acceptance.ids), stage)
@@ -104,12 +103,14 @@ class OrderRoutes:
             headers.append((b"preference-applied", applied))
         if preference.wait_seconds is None:
             return "processing", headers
-        seconds = min(float(preference.wait_seconds), self.wait_seconds_max)
+        seconds = min(float(preference.wait_seconds), self.limits.prefer_wait_seconds_max)
         return await self._wait(acceptance.ids, seconds), headers
 
     def _applied(self, preference: Preference) -> bytes:
         if preference.wait_seconds is not None:
-            return b"wait=%d" % min(preference.wait_seconds, int(self.wait_seconds_max))
+            return b"wait=%d" % min(
+                preference.wait_seconds, int(self.limits.prefer_wait_seconds_max)
+            )
         return b"respond-async" if preference.respond_async else b""
 
     async def _wait(self, ids: Sequence[UUID], seconds: float) -> Stage:
@@ -117,13 +118,11 @@ class OrderRoutes:
 
         Never raises: an accepted order must not be answered with an error.
         """
-        persisted = asyncio.ensure_future(self.reads.wait_persisted(ids, seconds))
-        stopping = asyncio.ensure_future(self.stopping.wait())
         try:
-            await asyncio.wait((persisted, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if not persisted.done():
+            persisted = await until(self.reads.wait_persisted(ids, seconds), self.stopping)
+            if persisted is None:
                 return "processing"
-            if persisted.result():
+            if persisted:
                 return "persisted"
             # A unit is dead-lettered as a whole, so the status of one member is that of all.
             status = await self.reads.status(ids[0])
@@ -132,9 +131,6 @@ class OrderRoutes:
         except Exception as error:  # noqa: BLE001  the orders are durable, whatever looking met
             _log.error("wait_failed", exc_info=error)
             return "processing"
-        finally:
-            persisted.cancel()
-            stopping.cancel()
         return "processing" if status.dead is None else "dead-lettered"
 
 

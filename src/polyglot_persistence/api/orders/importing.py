@@ -7,8 +7,8 @@
 ```
 
 While the stores refuse, the import does not read the body, so TCP flow control stops the client.
-After `wait_seconds`, the answer says how far the import got. The same happens when the client's key
-is revoked: no line is accepted after that.
+After `IMPORT_WAIT_SECONDS`, the answer says how far the import got. The same happens when the
+client's key is revoked: no line is accepted after that.
 
 Invariant: 200 means that every line is stored, unless the client asked for a report
 (`on_rejected=report`); a partial import is a problem with the totals.
@@ -58,6 +58,7 @@ from polyglot_persistence.api.web.problems import (
 )
 from polyglot_persistence.api.web.replies import Reply, json_reply
 from polyglot_persistence.api.web.request_headers import check_ndjson, parse_idempotency_key
+from polyglot_persistence.config.limits import ApiLimits
 from polyglot_persistence.domain.access import Scope
 from polyglot_persistence.domain.order import derived_id, is_derived
 from polyglot_persistence.errors import (
@@ -127,11 +128,7 @@ class ImportRoute:
 
     accept: AcceptFlow
     clock: Clock
-    _: KW_ONLY
-    line_bytes_max: int
-    rejected_in_a_row_max: int
-    chunk_orders: int
-    wait_seconds: float
+    limits: ApiLimits
     stopping: asyncio.Event
 
     async def run(self, request: Request, body: BodyReader) -> Reply:
@@ -148,7 +145,9 @@ class ImportRoute:
             lines_read=query.first_line - 1,
         )
         try:
-            await self._read(body, LineSplitter(self.line_bytes_max, query.first_line), one)
+            await self._read(
+                body, LineSplitter(self.limits.import_line_bytes_max, query.first_line), one
+            )
         except _StoppedError as stopped:
             return one.problem(stopped, request.scope["path"])
         totals = one.totals
@@ -182,10 +181,12 @@ class ImportRoute:
         for line in lines:
             if line.text is None:
                 hint = _hint(has_returns=line.has_returns)
-                one.reject(line.number, f"is longer than {self.line_bytes_max} bytes{hint}")
+                one.reject(
+                    line.number, f"is longer than {self.limits.import_line_bytes_max} bytes{hint}"
+                )
             else:
                 await one.take(line.number, line.text, now)
-            if one.rejected_in_a_row >= self.rejected_in_a_row_max:
+            if one.rejected_in_a_row >= self.limits.import_rejected_in_a_row_max:
                 raise _TooManyRejectedError(
                     f"{one.rejected_in_a_row} lines in a row were rejected, so the rest was not "
                     f"read; for example {one.first_error}"
@@ -260,7 +261,7 @@ class _Import:
         elif line.id is not None and is_derived(line.id) and not self.may_restore:
             line = line._replace(must_be_there=True)
         self.pending.append(_Pending(number, line, by_key))
-        if self._is_at_its_start or len(self.pending) >= self.route.chunk_orders:
+        if self._is_at_its_start or len(self.pending) >= self.route.limits.import_chunk_orders:
             await self.accept_chunk()
 
     async def accept_chunk(self) -> None:
@@ -269,7 +270,7 @@ class _Import:
         Raises:
             ConflictError: the body begins with a line that its id contradicts; nothing is stored.
         """
-        deadline = self.route.clock.monotonic() + self.route.wait_seconds
+        deadline = self.route.clock.monotonic() + self.route.limits.import_wait_seconds
         pauses = Pauses(PAUSE_FIRST_SECONDS, PAUSE_LAST_SECONDS)
         todo, self.pending = self.pending, []
         while todo or self.revoked.is_set():

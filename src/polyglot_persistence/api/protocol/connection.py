@@ -7,15 +7,14 @@
     +--> closed             +--> 408            +--> 408, by the request's own lane
 ```
 
-A request is begun when the answer of the one before it is complete. What a client sends meanwhile
-is kept as bytes, at most one read of it, and then nothing more is read. So a refusal of what comes
-later cannot take the place of an answer, nothing is written into the middle of one, and a long
-pipeline costs no more than a short one.
+A request starts when the answer to the one before it is complete. In the meantime at most one read
+of bytes is kept, and nothing more is read. So a refusal of later bytes cannot replace an answer,
+nothing is written into the middle of an answer, and a long pipeline costs no more than a short one.
 
 Invariant: every connection has a deadline, except while its request is complete and the service
-has to answer; then the stores' deadlines count, or the client's reading (`write_seconds_max`).
-Invariant: whatever a client sends is bounded before it is kept, in the same way in both lanes.
-Invariant: bytes that are kept are counted in `in_flight`, by which the oldest are let go.
+has to answer; then the stores' deadlines apply, or the client's reading (`write_seconds_max`).
+Invariant: both lanes bound a client's bytes in the same way before they keep them.
+Invariant: kept bytes are counted in `in_flight`, which drops the oldest.
 """
 
 import asyncio

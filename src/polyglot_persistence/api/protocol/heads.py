@@ -1,10 +1,10 @@
 """Parses a request's head: connection, framing of the body, and target.
 
-The parser below (llhttp) has refused what is no HTTP/1.x: other line ends, folded headers,
-characters that a header may not have, two lengths, a length beside a transfer coding. What is here
-is the rest of RFC 9112 that it leaves to its caller.
+The parser below (llhttp) refuses invalid HTTP/1.x: other line ends, folded headers, characters that
+a header may not have, two lengths, a length beside a transfer coding. This module implements the
+rest of RFC 9112 that the parser leaves to its caller.
 
-Invariant: nothing here depends on the way to a route, so both ways refuse the same heads alike.
+Invariant: nothing here depends on the lane, so both refuse the same heads.
 """
 
 import re

@@ -1,12 +1,12 @@
 """The two hot routes, POST one order and GET one order, as functions of bytes.
 
-The framework's routing, request and response cost several times what these routes themselves do.
-So a plain request for one of them is answered here, carried by `fast_lane`. What is not plain
-(another content type, an idempotency key, a preference, a query, a client that may not) goes to the
-framework's handler of the same route, which is made of the same functions.
+The framework's routing, request and response cost several times what these routes themselves cost.
+So `fast_lane` answers plain requests for them with the functions here. All other requests (another
+content type, an idempotency key, a preference, a query, a client without permission) go to the
+framework's handler of the same route, which uses the same functions.
 
-Invariant: no server and no framework is named here.
-Invariant: for whatever is answered here, the framework's handler would give the same answer.
+Invariant: no server or framework is used here.
+Invariant: the framework's handler would give the same answer to each request answered here.
 """
 
 import asyncio

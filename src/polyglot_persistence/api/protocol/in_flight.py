@@ -1,10 +1,10 @@
 """Bounds the bytes of all unanswered requests together.
 
-A limit for one body is none for all: a hundred unfinished bulks of 1 MB are 100 MB. When the bound
-is reached, the connection that has kept bytes for the longest is told to let go of them, which
-is the one that sends slowest, so a client that is quick is not refused for one that is not.
+A limit per body does not bound their sum: a hundred unfinished bulks of 1 MB are 100 MB. At the
+bound, the connection that has held bytes for the longest must drop them. It sends slowest, so fast
+clients are not refused because of slow ones.
 
-Invariant: at most `bytes_max` are kept, but for what a connection was just read.
+Invariant: at most `bytes_max` are held, plus one read of a connection.
 """
 
 from typing import Protocol

@@ -3,7 +3,7 @@
 This uses uvicorn's socket server, graceful stop and default headers; `connection` implements HTTP.
 
 Invariant: signals and the event loop belong to the program; nothing here touches them.
-Invariant: a port that is taken is a `ConfigurationError`, never an exit from inside.
+Invariant: an occupied port raises `ConfigurationError` and never exits the program.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from polyglot_persistence.telemetry import logger
 _log = logger("api")
 
 BACKLOG = 2_048
-"""Connections that the kernel holds until they are accepted; it lowers this to its own limit."""
+"""Connections that the kernel queues until they are accepted; it may lower this number."""
 SWEEP_SECONDS = 0.1
 """Between two looks at all deadlines; one look at 4,096 connections takes 0.13 ms. A new timer with
 every answer took a fifth of the time of a remembered read."""

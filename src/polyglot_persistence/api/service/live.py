@@ -21,6 +21,7 @@ from polyglot_persistence.api.web.streams import Stream
 from polyglot_persistence.domain.order import from_micros, to_micros
 from polyglot_persistence.errors import MalformedError
 from polyglot_persistence.flows.watch.live import LiveFlow
+from polyglot_persistence.runtime.until import until
 
 PING_SECONDS = 15.0
 """Interval of comments on an idle stream, for proxies that close idle connections."""
@@ -72,20 +73,8 @@ class LiveRoute:
                 after = figures[-1].at
                 data = encode_json([FiguresOut(*one) for one in figures])
                 yield b"id: %d\nevent: figures\ndata: %b\n\n" % (to_micros(after), data)
-            if not await _first_of(news, *ends, seconds=PING_SECONDS):
+            if await until(asyncio.sleep(PING_SECONDS, result=True), news, *ends):
                 yield b": still here\n\n"
-
-
-async def _first_of(*events: asyncio.Event, seconds: float) -> bool:
-    """Return whether one of the events is set within `seconds`."""
-    waits = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        done, _ = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        return bool(done)
-    finally:
-        for wait in waits:
-            wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
 
 
 def _parse_id(text: str) -> datetime | None:

@@ -1,16 +1,14 @@
-"""Who is asking, and whether they may: API keys and rates.
+"""Admission of requests: API keys, scopes and rates.
 
-One object for a process, asked by both ways to a route: the framework's and the hot one.
+Both lanes share one `Access` object per process.
 
-What clients without a key may do is decided in one place, the scopes that are given to
-`Access`. Operating is never among them outside of tests: neither an address of the loopback nor the
-Host header proves that a client is on this machine, since a proxy on the same machine has the one
-and, by default, sends the other.
+The scopes given to `Access` decide what clients without a key may do. Outside of tests they never
+include operating: neither a loopback address nor the Host header proves that a client is on this
+machine, because a proxy on the same machine has that address and may send any host.
 
-Invariant: a key is looked up by its hash, and hashes are compared in constant time. Time tells at
-most something about the hash of what was sent, from which no key can be made.
-Invariant: of what was sent as a key at most its public prefix is in an error, a log line or a
-metric.
+Invariant: a key is looked up by its hash, and hashes are compared in constant time. Timing reveals
+at most something about the hash of the sent key, from which no key can be derived.
+Invariant: errors, log lines and metrics contain at most the public prefix of a sent key.
 """
 
 import asyncio

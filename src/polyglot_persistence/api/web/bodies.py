@@ -8,14 +8,14 @@ Invariant: no body is held beyond its limit, however it announces itself.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 
 from starlette.requests import Request
-from starlette.types import Message
 
 from polyglot_persistence.api.web.problems import MALFORMED, TOO_SLOW, problem
 from polyglot_persistence.api.web.replies import Reply
 from polyglot_persistence.errors import MalformedError, PolyglotError, TooLargeError
+from polyglot_persistence.runtime.until import until
 
 DISCARD_BYTES_MAX = 2**20
 DISCARD_SECONDS_MAX = 2.0
@@ -70,7 +70,7 @@ class BodyReader:
 
     async def _chunks(self, *stopping: asyncio.Event) -> AsyncIterator[bytes]:
         while not self.complete:
-            message = await self._receive(stopping)
+            message = await until(self._request.receive(), *stopping)
             if message is None:
                 return
             if message["type"] != "http.request":
@@ -79,22 +79,6 @@ class BodyReader:
             self.complete = not message.get("more_body", False)
             if chunk:
                 yield chunk
-
-    async def _receive(self, stopping: Sequence[asyncio.Event]) -> Message | None:
-        if not stopping:
-            return await self._request.receive()
-        received = asyncio.ensure_future(self._request.receive())
-        waits = [received, *(asyncio.ensure_future(event.wait()) for event in stopping)]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            return received.result() if received.done() else None
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-            # An error raised here keeps this frame alive, and its future would keep the error.
-            waits.clear()
-            del received
 
     async def read(self, bytes_max: int) -> bytes:
         """Return the whole body.

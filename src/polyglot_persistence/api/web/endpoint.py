@@ -53,16 +53,10 @@ def client_of(request: Request) -> str:
     return client
 
 
-def own_path(request: Request) -> str:
-    """Return the path of the request as clients see it, below the prefix if there is one."""
-    path: str = request.scope["path"]
-    return prefix_of(request) + path
-
-
 def next_page(request: Request, cursor: str) -> str:
-    """Return the path of the next page: the same query with another cursor."""
+    """Return the path of the next page as clients see it: the same query with another cursor."""
     query = {"cursor": "", **request.query_params} | {"cursor": cursor}
-    return f"{own_path(request)}?{urlencode(query)}"
+    return f"{prefix_of(request)}{request.scope['path']}?{urlencode(query)}"
 
 
 def prefix_of(request: Request) -> str:
@@ -114,7 +108,7 @@ def _address(scope: Scope) -> str:
 
 
 class Endpoint:
-    """One path: its template and its handlers by method. HEAD is answered by GET's handler."""
+    """One path: its template and its handlers by method. The handler of GET answers HEAD."""
 
     def __init__(self, path: str, handlers: Mapping[str, Method], access: Access) -> None:
         self._path = path

@@ -1,10 +1,10 @@
-"""Requests without a valid API key: counted for each network address, and logged.
+"""Counts and logs requests without a valid API key, for each network address.
 
-Counted and logged in this process alone: several API processes allow and log as many times as much.
+Each API process counts and logs separately, so several processes allow a multiple.
 
-Invariant: a request with a valid key is never refused for what others of its address do, who may
-be strangers behind the same proxy. Keys are 256 random bits, so there is no guessing to slow down;
-the limit bounds what a flood costs, and the log what it writes.
+Invariant: a request with a valid key is never refused because of other clients of its address, who
+may be strangers behind the same proxy. Keys are 256 random bits, so guessing needs no limit; the
+limit bounds the cost of a flood, and the number of log lines.
 """
 
 from polyglot_persistence.api.web.rate_limits import RateLimits, network_of
@@ -30,7 +30,7 @@ class FailedAuthentication:
         """Log one failure, and count it.
 
         Raises:
-            TooManyRequestsError: it is one too many of its address.
+            TooManyRequestsError: its address failed too often.
         """
         try:
             self._lines.take("")

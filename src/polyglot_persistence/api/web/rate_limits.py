@@ -1,14 +1,14 @@
-"""How often a client may ask: a rate for each client, counted in this process alone.
+"""Rate limits of clients, counted in this process alone.
 
-The generic cell rate algorithm: a client is one moment, at which all that it has asked for would be
-paid off at an even rate; it may lie at most one window ahead. So a client may ask a whole window's
-requests at once, and then at the rate.
+The generic cell rate algorithm: the state of a client is one moment, at which all its requests
+would be paid off at an even rate. That moment is at most one window ahead, so a client may send a
+whole window's requests at once, and further ones at the rate.
 
 Measured: 0.9 us a request; the library `limits` takes 3 to 6, for stores and strategies that are
 not needed here.
 
 Invariant: refused requests cost a client nothing.
-Invariant: memory is bounded, in favour of clients: above `CLIENTS_MAX`, the first is forgotten.
+Invariant: memory is bounded, in favor of clients: above `CLIENTS_MAX`, the oldest is forgotten.
 """
 
 import math
