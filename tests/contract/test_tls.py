@@ -89,11 +89,19 @@ async def pinged(store: str, environment: Mapping[str, str]) -> None:
 async def is_verified(
     store: str, environment: Mapping[str, str], ca_variable: str, right: Path, wrong: Path
 ) -> None:
-    """Only the authority that signed the server's certificate opens it."""
+    """Only the authority that signed it opens it; without, `doctor` names the setting for one."""
     await pinged(store, {**environment, ca_variable: str(right)})
     for refused in ({**environment, ca_variable: str(wrong)}, environment):
         with pytest.raises(PolyglotError, match=REFUSAL):
             await pinged(store, refused)
+    await is_explained(store, environment, ca_variable)
+
+
+async def is_explained(store: str, environment: Mapping[str, str], setting: str) -> None:
+    """`doctor` names the setting for an authority, from what failed and not from its text."""
+    findings = await asyncio.to_thread(doctor, load(environment))
+    (found,) = [one for one in findings if one.store == store]
+    assert (found.level, found.fix) == ("FAIL", f"name the authority of its certificate: {setting}")
 
 
 async def is_refused(store: str, environment: Mapping[str, str]) -> None:
@@ -107,17 +115,11 @@ async def test_the_cache_is_verified(
     other: Certificate,
     misnamed: Certificate,
 ) -> None:
-    """By its authority, and by its name; `doctor` says which setting is missing."""
+    """By its authority, and by its name."""
     path = str(valkey_server.socket_path)
     async with started(Proxy(path, 0, tls=certificate.server)) as port:
         environment = {"REDIS_ADDR": f"rediss://127.0.0.1:{port}/0"}
         await is_verified("cache", environment, "REDIS_CA_FILE", certificate.path, other.path)
-        (found,) = [
-            one
-            for one in await asyncio.to_thread(doctor, load(environment))
-            if one.store == "cache"
-        ]
-        assert (found.level, found.fix.split()[-1]) == ("FAIL", "REDIS_CA_FILE")
     async with started(Proxy(path, 0, tls=misnamed.server)) as port:
         environment = {"REDIS_ADDR": f"rediss://127.0.0.1:{port}/0"}
         await is_refused("cache", {**environment, "REDIS_CA_FILE": str(misnamed.path)})
@@ -198,9 +200,9 @@ async def test_the_search_is_verified(certificate: Certificate, other: Certifica
         finally:
             await stores.close()
         for environment in ({"ELASTICSEARCH_CA_FILE": str(other.path)}, {}):
-            await is_refused(
-                "search", {"ELASTICSEARCH_URL": f"https://127.0.0.1:{port}"} | environment
-            )
+            refused = {"ELASTICSEARCH_URL": f"https://127.0.0.1:{port}"} | environment
+            await is_refused("search", refused)
+            await is_explained("search", refused, "ELASTICSEARCH_CA_FILE")
 
 
 def _copied(source: Path, folder: Path) -> Path:
@@ -257,6 +259,8 @@ async def test_the_record_is_verified(certificate: Certificate, other: Certifica
             attempt = partial(pinged, "record", with_tls(mode, certificate.path))
             await eventually(attempt, retried=(PolyglotError,))
             await is_refused("record", with_tls(mode, other.path))
+            in_dsn = "sslrootcert in POSTGRES_DSN"
+            await is_explained("record", with_tls(mode, other.path), in_dsn)
 
 
 def test_a_file_without_certificates_is_named(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def findings_of(health: Health) -> Sequence[Finding]:
     for name, found in health.stores.items():
         if found.state is None:
             fix = found.remedy or f"start it, or correct {_SETTING_OF[name]}"
-            if "CERTIFICATE_VERIFY_FAILED" in found.reason:
+            if found.has_untrusted_certificate:
                 fix = f"name the authority of its certificate: {_AUTHORITY_OF[name]}"
             findings.append(Finding(name, "FAIL", found.reason, fix))
             continue

@@ -40,7 +40,7 @@ class KeepAlive(Generic[AnyLink]):
         self._pause_seconds_max = pause_seconds_max
         self._connecting: asyncio.Task[None] | None = None
         self._first_attempt = asyncio.Event()
-        self._reason = "never connected"
+        self._error: Exception | None = None
         self._closed = False
 
     async def get(self) -> AnyLink:
@@ -60,8 +60,9 @@ class KeepAlive(Generic[AnyLink]):
         await self._first_attempt.wait()
         link = self.latest
         if link is None or link.closed_because:
-            reason = link.closed_because if link else self._reason
-            raise UnavailableError(f"{self._server} is away: {reason}")
+            error = self._error
+            reason = link.closed_because if link else str(error) or type(error).__name__
+            raise UnavailableError(f"{self._server} is away: {reason}") from error
         return link
 
     async def close(self) -> None:
@@ -81,8 +82,9 @@ class KeepAlive(Generic[AnyLink]):
             try:
                 self.latest = await self._open_link()
             except Exception as error:  # noqa: BLE001  # whatever it is, callers wait for it
-                self._reason = str(error) or type(error).__name__
+                self._error = error
             else:
+                self._error = None
                 return
             finally:
                 self._first_attempt.set()

@@ -1,6 +1,7 @@
 """What each store says of itself, and what that means for the service."""
 
 import asyncio
+import ssl
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
@@ -29,6 +30,7 @@ class StoreHealth(NamedTuple):
     reason: str = ""
     remedy: str = ""
     """What to do, if that is known."""
+    has_untrusted_certificate: bool = False
 
 
 class Health(NamedTuple):
@@ -91,8 +93,15 @@ async def _ask(store: Pingable) -> StoreHealth:
         async with asyncio.timeout(PING_SECONDS_MAX):
             return StoreHealth(await store.ping())
     except UnavailableError as error:
-        return StoreHealth(None, error.reason, error.remedy)
+        return StoreHealth(None, error.reason, error.remedy, _is_of_certificate(error))
     except PolyglotError as error:
         return StoreHealth(None, str(error))
     except TimeoutError:
         return StoreHealth(None, f"no answer within {PING_SECONDS_MAX:g} s")
+
+
+def _is_of_certificate(error: BaseException | None) -> bool:
+    """Whether the error was caused by a server's certificate, which was not verified."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error is not None
