@@ -1,7 +1,7 @@
-"""Which dead letters belong together.
+"""Grouping of dead letters into their units.
 
-Invariant: a unit among the letters is its id, the moment of its acceptance and its size. One key
-can stand for a single order, for a bulk, and for other bulks under the same unit id.
+Invariant: letters with the same id, moment of acceptance and size form a unit. One key can stand
+for a single order, for a bulk, and for other bulks under the same unit id.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,17 +18,17 @@ PART_UNITS = 100
 """Unit ids that are handled and logged together."""
 
 PART_UNREADABLE = 20
-"""Letters without a unit likewise: each may be a whole message."""
+"""The same limit for letters without a unit: each may be a whole message."""
 
 BATCH_ORDERS = 1_000
-"""Orders in one persist transaction, if its units are not larger."""
+"""Orders in one persist transaction, unless a unit is larger."""
 
 Member: TypeAlias = tuple[AcceptedOrder, list[DeadLetterRow]]
 """An order of a unit, with the letters that stand for it."""
 
 
 def without_last_unit_id(page: Sequence[DeadLetterRow]) -> Sequence[DeadLetterRow]:
-    """Return the page up to its last unit id, which may go on below it; at least one of them."""
+    """Return the page without its last unit id, which may continue below it; never an empty page."""
     last = page[-1].letter.unit_id
     end = len(page)
     while last is not None and end > 0 and page[end - 1].letter.unit_id == last:
@@ -39,7 +39,7 @@ def without_last_unit_id(page: Sequence[DeadLetterRow]) -> Sequence[DeadLetterRo
 def parts(page: Sequence[DeadLetterRow]) -> Iterator[Sequence[DeadLetterRow]]:
     """Yield letters of a bounded number of unit ids, each in one part only.
 
-    By the id, since a page may hold the beginnings of payloads only, which do not tell the unit.
+    Groups by unit id: a page may hold only the beginnings of payloads, which do not show the unit.
     """
     of_unit_ids: dict[UUID | int, list[DeadLetterRow]] = {}
     for row in page:
@@ -59,10 +59,10 @@ def parts(page: Sequence[DeadLetterRow]) -> Iterator[Sequence[DeadLetterRow]]:
 
 
 class UnitsOf:
-    """The units that some letters belong to; `in` says whether another belongs to one of them.
+    """The units of some letters; `in` tests whether another letter belongs to one of them.
 
-    A letter that cannot be read belongs to every unit of its unit id; but never do a single order
-    and a bulk go together, which its ids tell also of such a letter.
+    An unreadable letter belongs to every unit of its unit id. A single order and a bulk never go
+    together: the ids distinguish them even for an unreadable letter.
     """
 
     def __init__(self, rows: Iterable[DeadLetterRow]) -> None:
@@ -100,7 +100,7 @@ def _unit_of(row: DeadLetterRow) -> tuple[UUID, datetime, int] | None:
 
 
 def readable(row: DeadLetterRow) -> AcceptedOrder | None:
-    """Return the order of a letter, given whole, if this version can read it."""
+    """Return the order of a whole letter if this version can read it."""
     try:
         return codec.decode_item(row.letter.payload)
     except PoisonError:
@@ -110,10 +110,10 @@ def readable(row: DeadLetterRow) -> AcceptedOrder | None:
 def units_of(
     rows: Sequence[DeadLetterRow],
 ) -> tuple[list[list[Member]], list[tuple[DeadLetterRow, str]]]:
-    """Return the whole units that letters make up, and the letters that make up none, with why.
+    """Return the complete units among the letters, and the remaining letters with the reason.
 
-    Letters of one unit id can stem from several units: other content under the same key. Of a
-    single order each letter is a unit of its own.
+    Letters of one unit id can stem from several units: other content under the same key. Each
+    letter of a single order is a unit of its own.
     """
     units: dict[tuple[UUID, datetime, int, int], dict[UUID, Member]] = {}
     unfit: list[tuple[DeadLetterRow, str]] = []

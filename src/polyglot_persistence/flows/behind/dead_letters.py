@@ -1,4 +1,4 @@
-"""What operators do about dead letters: list, read, replay, discard.
+"""Operator actions on dead letters: list, read, replay, discard.
 
 ```
   replay   index letter ----> outbox again, the letter is gone
@@ -12,11 +12,11 @@
 
 Invariant: a unit is replayed or discarded whole, and no other with it. A unit id alone is not a
 unit: one key can stand for a single order, a bulk, and other bulks under the same id.
-Invariant: one at a time, of all processes, replays or discards (`DeadLetters.turn`); so what one
-has discarded the other is not just about to persist. A turn lasts for one slice.
-Invariant: doing it again is harmless; whatever was interrupted is still listed.
-Invariant: `UnavailableError` means that nothing was replayed or discarded; what was cut short after
-a first effect is `CutShortError`.
+Invariant: only one process at a time replays or discards (`DeadLetters.turn`), so no process
+persists a letter that another has just discarded. A turn lasts for one slice.
+Invariant: repeating an action is harmless; letters of an interrupted action are still listed.
+Invariant: `UnavailableError` means that nothing was replayed or discarded; a failure after the
+first effect raises `CutShortError`.
 """
 
 import enum
@@ -59,11 +59,11 @@ from polyglot_persistence.telemetry import DEAD_LETTERS_HANDLED, logger
 _log = logger("dead_letters")
 
 SLICE_LETTERS = codec.UNIT_SIZE_MAX + 100
-"""More than a unit can have, so that a slice can end between two units."""
+"""More than the largest unit, so that a slice can end between two units."""
 
 
 class Operator(NamedTuple):
-    """Whoever acts, for the log."""
+    """The acting operator, for the log."""
 
     trigger: str
     """`request` or `command`."""
@@ -71,7 +71,7 @@ class Operator(NamedTuple):
 
 
 class Outcome(enum.Enum):
-    """What became of a dead letter."""
+    """Outcome of an action on a dead letter."""
 
     PERSISTED = "persisted"
     """The order is in the record."""
@@ -79,11 +79,11 @@ class Outcome(enum.Enum):
     """The order waits in the outbox to be indexed."""
     DISCARDED = "discarded"
     KEPT = "kept"
-    """It is still there."""
+    """The letter is still there."""
 
 
 class Handled(NamedTuple):
-    """One letter and what became of it; `detail` says why it was kept."""
+    """One letter and its outcome; `detail` says why it was kept."""
 
     letter_id: int
     order_id: UUID | None
@@ -92,7 +92,7 @@ class Handled(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """A part of all that matches."""
+    """One slice of the matching letters."""
 
     handled: Sequence[Handled]
     before: int | None
@@ -100,7 +100,7 @@ class Slice(NamedTuple):
 
 
 class CutShortError(UnknownOutcomeError):
-    """A store failed within an action; `handled` is done, and more may be."""
+    """A store failed during an action; `handled` is done, and more may be."""
 
     def __init__(self, message: str, handled: Sequence[Handled]) -> None:
         super().__init__(message)
@@ -113,10 +113,10 @@ class _Run:
 
     handled: list[Handled] = field(default_factory=list)
     has_effect: bool = False
-    """Whether anything was changed, be it known of which letters or not."""
+    """Whether anything was changed, even if it is unknown for which letters."""
 
     def done(self, handled: Iterable[Handled]) -> None:
-        """Add letters whose outcome is an effect that has happened."""
+        """Add letters whose action has taken effect."""
         before = len(self.handled)
         self.handled += handled
         self.has_effect = self.has_effect or len(self.handled) > before
@@ -126,10 +126,10 @@ _Act: TypeAlias = Callable[[Sequence[DeadLetterRow], _Run], Awaitable[None]]
 
 
 class DeadLetterFlow:
-    """Serves operators. Everything that changes something is logged and counted.
+    """Serves operators. Every change is logged and counted.
 
-    If a store is away, replay and discard raise `UnavailableError` if nothing was changed yet, else
-    `CutShortError`; what was done until then stays done.
+    If a store is away, replay and discard raise `UnavailableError` if nothing has changed yet, else
+    `CutShortError`; earlier effects remain.
     """
 
     def __init__(
@@ -143,18 +143,18 @@ class DeadLetterFlow:
     async def page(
         self, chosen: LetterFilter, before: int | None, letters_max: int
     ) -> Sequence[DeadLetterRow]:
-        """Return letters that match, the latest first, with the beginnings of their payloads."""
+        """Return matching letters, the latest first, with the beginnings of their payloads."""
         return await self._letters.page(chosen, before, letters_max)
 
     async def count(self, chosen: LetterFilter) -> LetterCounts:
-        """Return how many match, by stage and reason."""
+        """Count the matching letters by stage and reason."""
         return await self._letters.count(chosen)
 
     async def get(self, letter_id: int) -> DeadLetterRow:
         """Return one letter, whole.
 
         Raises:
-            NotFoundError: it is not there (any more).
+            NotFoundError: there is no such letter (any more).
         """
         rows = await self._letters.read([letter_id])
         if not rows:
@@ -165,7 +165,7 @@ class DeadLetterFlow:
         """Replay a letter with its unit.
 
         Raises:
-            NotFoundError: it is not there (any more).
+            NotFoundError: there is no such letter (any more).
         """
         return await self._one(letter_id, "replay", operator)
 
@@ -173,20 +173,20 @@ class DeadLetterFlow:
         """Discard a letter with its unit.
 
         Raises:
-            NotFoundError: it is not there (any more).
+            NotFoundError: there is no such letter (any more).
         """
         return await self._one(letter_id, "discard", operator)
 
     async def replay_slice(
         self, chosen: LetterFilter, before: int | None, operator: Operator
     ) -> Slice:
-        """Replay the latest letters that match, below an id; call again until all are done."""
+        """Replay the latest matching letters below an id; call again until all are done."""
         return await self._slice(chosen, before, "replay", operator)
 
     async def discard_slice(
         self, chosen: LetterFilter, before: int | None, operator: Operator
     ) -> Slice:
-        """Discard the latest letters that match, below an id; call again until all are done."""
+        """Discard the latest matching letters below an id; call again until all are done."""
         return await self._slice(chosen, before, "discard", operator)
 
     async def _one(self, letter_id: int, action: str, operator: Operator) -> Sequence[Handled]:
@@ -214,7 +214,7 @@ class DeadLetterFlow:
     async def _part(
         self, part: Sequence[DeadLetterRow], action: str, operator: Operator, run: _Run
     ) -> None:
-        """Act on letters and all others of their units."""
+        """Apply an action to letters and all others of their units."""
         act: _Act = {"replay": self._replay, "discard": self._discard}[action]
         letter_ids = {row.id for row in part}
         before = len(run.handled)
@@ -238,7 +238,7 @@ class DeadLetterFlow:
             _log_handled(run.handled[before:], action, operator)
 
     async def _with_their_units(self, part: Sequence[DeadLetterRow]) -> Sequence[DeadLetterRow]:
-        """Return the letters, whole, with all others of their units."""
+        """Return the whole letters and all others of their units."""
         named = {row.id for row in part}
         unit_ids = {row.letter.unit_id for row in part if row.letter.unit_id is not None}
         others = await self._letters.of_units(sorted(unit_ids))
@@ -257,7 +257,7 @@ class DeadLetterFlow:
         for batch in batches(units):
             await self._persist_again(batch, run)
         if unfit:
-            # Another attempt in vain.
+            # Another failed attempt.
             await self._record.bury([row.letter._replace(attempts=1) for row, _ in unfit])
             run.done(_handled(row, Outcome.KEPT, why) for row, why in unfit)
 
@@ -275,7 +275,7 @@ class DeadLetterFlow:
                 persisted += [_handled(row, Outcome.PERSISTED) for row in those]
             else:
                 in_vain.append((accepted, those))
-        # Of orders that were there before, which inserted nothing.
+        # Letters of orders already in the record, which inserted nothing.
         await self._letters.discard([one.letter_id for one in persisted if one.letter_id in left])
         run.done(persisted)
         run.done(await self._condemned_again(rows, in_vain, left))
@@ -286,9 +286,9 @@ class DeadLetterFlow:
         in_vain: Sequence[Member],
         left: dict[int, DeadLetterRow],
     ) -> list[Handled]:
-        """Tell why; a letter that another one of the same order has taken the place of is removed.
+        """Return why letters are kept; remove one replaced by another letter of the same order.
 
-        That is so with an item of a message that could not be read before, and now can.
+        A letter is replaced if its message item was unreadable before and is readable now.
         """
         handled: list[Handled] = []
         others: list[tuple[AcceptedOrder, DeadLetterRow]] = []
@@ -328,7 +328,7 @@ class DeadLetterFlow:
         gone: list[DeadLetterRow] = []
         for row in rows:
             (kept if row.letter.order_id in dirty or row in held_up else gone).append(row)
-        # The cache first: interrupted here, the order still is what it was, dead-lettered.
+        # The cache first: if interrupted here, the order remains dead-lettered as before.
         forgotten = {row.letter.order_id for row in gone} & set(orders)
         if forgotten:
             await self._cache.forget_dead([one for one in forgotten if one is not None])
@@ -339,18 +339,18 @@ class DeadLetterFlow:
 
 
 _SETTLED = (EntryState.CLEAN.value, EntryState.DEAD.value)
-"""What is in another state, be it one that only a newer version knows, may yet be persisted."""
+"""An order in any other state, even one known only to a newer version, may yet be persisted."""
 
 
 def _of_a_newer_version(rows: Sequence[DeadLetterRow]) -> Sequence[DeadLetterRow]:
-    """Return the letters of a stage that this version does not know, with their units."""
+    """Return the letters of a stage unknown to this version, with their units."""
     units = UnitsOf(row for row in rows if not row.letter.stage.is_known)
     return [row for row in rows if not row.letter.stage.is_known or row in units]
 
 
 @contextmanager
 def _cutting_short(run: _Run) -> Iterator[None]:
-    """Say of a store's failure in here what it means after what the run has done."""
+    """Translate a store's failure by what the run has already changed."""
     try:
         yield
     except (UnavailableError, UnknownOutcomeError) as error:

@@ -1,8 +1,8 @@
-"""How soon an order is in every store: searchable is the last stage, so its lag is the whole.
+"""Freshness: how soon an order is in every store. Search is the last, so its lag is the whole.
 
-Counted where an order is indexed for the first time, with the time that the engine takes at most to
-show it, and added up in the record by the hour. What is counted and not yet added up when a process
-dies is lost; it is a statistic.
+An order is counted when it is first indexed, including the longest time that the engine takes to
+show it. The record sums the counts by the hour. Counts not yet added when a process dies are lost;
+they are a statistic.
 """
 
 from bisect import bisect_left
@@ -17,7 +17,7 @@ BOUNDS_SECONDS = (1, 5, 60)
 
 
 class FreshnessCount:
-    """Counts of one process, since they were last added up."""
+    """Counts of one process since they were last added to the record."""
 
     def __init__(self, *, shown_after_seconds: float) -> None:
         self._shown_after_seconds = shown_after_seconds
@@ -40,7 +40,7 @@ class FreshnessCount:
         """Add the counts to those of all processes.
 
         Raises:
-            UnavailableError: the record is away; they are added up later.
+            UnavailableError: the record is away; they are added later.
         """
         counts, self._counts = self._counts, Freshness(0, 0, 0, 0)
         if not counts.orders:
@@ -53,7 +53,7 @@ class FreshnessCount:
 
 
 def shares(counts: Freshness) -> dict[int, float]:
-    """Return the share of orders within each bound; all of none is 1."""
+    """Return the share of orders within each bound; 1 if there are no orders."""
     within = (counts.within_1s, counts.within_5s, counts.within_60s)
     return {
         bound: orders / counts.orders if counts.orders else 1.0

@@ -1,4 +1,4 @@
-"""From persisted to searchable, from memory or from the outbox.
+"""Indexing of persisted orders, from memory or from the outbox.
 
 The persist transaction wrote one outbox row with the ids that it inserted. The row is deleted once
 the index holds them, so search is always a subset of the record and no wipe of a queue loses
@@ -29,7 +29,7 @@ _log = logger("index")
 
 
 class _Record(Orders, Outbox, Protocol):
-    """What it needs of the record."""
+    """The ports needed of the record."""
 
 
 class IndexFlow:
@@ -59,12 +59,12 @@ class IndexFlow:
         with tracing.batch_span("index orders", origins, {"polyglot.batch.units": len(batches)}):
             await self._index(orders)
             done = set(await self._record.outbox_done([batch.outbox_id for batch in batches]))
-        # What waited long was worked off meanwhile, and counted there.
+        # Another worker has already indexed and counted batches that waited long.
         counted = (batch.orders for batch in batches if batch.outbox_id in done)
         self._note(list(chain.from_iterable(counted)))
 
     async def work_off_outbox(self, older_than_seconds: float, orders_max: int) -> int:
-        """Index one batch of what was left behind (a crash, an outage); return how many orders.
+        """Index one batch left behind by a crash or an outage; return the number of orders.
 
         Raises:
             UnavailableError: index or record is away.
@@ -99,7 +99,7 @@ class IndexFlow:
 async def bury_failures(
     orders: Orders, indexed: Sequence[StoredOrder], failures: Sequence[IndexFailure]
 ) -> None:
-    """Make dead letters of the orders that an index can never take.
+    """Dead-letter the orders that an index can never take.
 
     Raises:
         UnavailableError: the record is away.

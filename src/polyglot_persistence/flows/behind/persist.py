@@ -1,4 +1,4 @@
-"""From accepted to persisted: record, then cache; what can never be persisted goes alone.
+"""Persisting of accepted orders: record, then cache; a refused unit is dead-lettered alone.
 
 ```
   batch of whole units --persist, one transaction--> stored --settle: clean--> to the indexer
@@ -8,10 +8,10 @@
         +--> of an UnexplainedError only if the record takes others (`refusals`), else raise
 ```
 
-What may kill the worker itself (a worker died of its message already) goes unit by unit, each
-alone, and is buried once five workers died of it, see `suspects`. A message that only came again
-and again, as all do while the record is away, is persisted with its like, so that it is known
-whether a worker dies of it.
+A message that a worker crashed on is retried one unit at a time. A unit that was alone in five
+crashes is dead-lettered, see `suspects`. A message that was merely redelivered, as all are while
+the record is away, is persisted together with other redelivered ones, to find out whether one of
+them crashes the worker.
 
 Order of effects: commit, settle, acknowledge, index. A crash between any two repeats the rest:
 every step is idempotent by order id.
@@ -57,19 +57,19 @@ SWEEP = "sweep"
 """The subject of the attempts at whole sweeps."""
 
 REPLAY = "replay"
-"""The source of orders that are dead letters, and stay it if they are refused for any reason."""
+"""The source of orders that are dead letters, and remain so if refused for any reason."""
 
 SAMPLE_UNITS = 8
-"""If the record refuses so many units of a batch one by one, it takes none of them for now. To try
-all would be 4,000 statements for 2,000 orders, again and again."""
+"""If the record refuses this many units of a batch one by one, the whole batch waits. To try all
+would be 4,000 statements for 2,000 orders, again and again."""
 
 SWEEPS_DIED_MAX = 2
-"""After as many sweeps in a row that did not end, a sweep goes unit by unit: as with the queue's
-redeliveries, one of its orders may kill workers."""
+"""After this many unfinished sweeps in a row, a sweep goes unit by unit: as with the queue's
+redeliveries, one of its orders may crash workers."""
 
 
 class ToIndex(NamedTuple):
-    """Orders that were inserted by one transaction, and its outbox row."""
+    """Orders that one transaction inserted, and its outbox row."""
 
     outbox_id: int
     orders: Sequence[StoredOrder]
@@ -77,19 +77,19 @@ class ToIndex(NamedTuple):
 
 
 class Redelivered(NamedTuple):
-    """What became of messages that came again and again."""
+    """Outcome of redelivered messages."""
 
     to_index: Sequence[ToIndex]
     deadly: frozenset[str]
-    """The names of those that were left out, since workers died of them."""
+    """Names of the messages left out because workers crashed on them."""
 
 
 class _Record(Orders, Attempts, Protocol):
-    """What it needs of the record."""
+    """The ports needed of the record."""
 
 
 class PersistFlow:
-    """Persists batches, whoever brings them: the queue, the sweeper, or a replay."""
+    """Persists batches from the queue, the sweeper, or a replay."""
 
     def __init__(self, record: _Record, cache: Cache, clock: Clock) -> None:
         self._record = record
@@ -100,7 +100,7 @@ class PersistFlow:
         self._samples = 0
 
     async def persist(self, batch: Sequence[AcceptedOrder], source: str) -> Sequence[ToIndex]:
-        """Persist whole units and clean their entries; return what is to be indexed.
+        """Persist whole units and clean their entries; return the orders to index.
 
         When it returns, every order of the batch is in the record or in the dead letters.
 
@@ -114,7 +114,7 @@ class PersistFlow:
     async def persist_suspect(
         self, unit: Sequence[AcceptedOrder], source: str
     ) -> Sequence[ToIndex]:
-        """Persist one unit that may kill this process, alone; bury it if it killed too many.
+        """Persist a unit that may crash this process, alone; bury it after too many crashes.
 
         Raises as `persist` does.
         """
@@ -123,7 +123,7 @@ class PersistFlow:
                 _log.warning("suspect_attempted", unit_id=unit[0].unit_id, deaths=deaths)
             if deaths < DEATHS_MAX:
                 return await self._persist(unit, source)
-            # Its last worker may have died after the commit, or after the burial.
+            # Its last worker may have crashed after the commit, or after the burial.
             for condemned in await self.pass_over([unit]):
                 await self._condemn(condemned, f"{deaths} workers died of it")
             return []
@@ -131,9 +131,9 @@ class PersistFlow:
     async def persist_redelivered(
         self, messages: Mapping[str, Sequence[AcceptedOrder]], source: str
     ) -> Redelivered:
-        """Persist messages that came again and again, but for those that workers died of.
+        """Persist redelivered messages, except those that workers crashed on.
 
-        By a name of each message that stays the same. Raises as `persist` does.
+        Each message has a stable name. Raises as `persist` does.
         """
         async with self._suspects.alone():
             deadly = await self._suspects.deadly(list(messages))
@@ -145,14 +145,14 @@ class PersistFlow:
                 return Redelivered(await self._persist(batch, source), deadly)
 
     async def forget_deadly(self, names: Collection[str]) -> None:
-        """Forget what workers died of, since each of its units has found its end.
+        """Forget messages that workers crashed on, once every unit of them is settled.
 
         Raises as `persist` does.
         """
         await self._record.end_attempts(sorted(names))
 
     async def persist_swept(self, batch: Sequence[AcceptedOrder]) -> Sequence[ToIndex]:
-        """Persist what a sweep found; unit by unit, if the sweeps before died of theirs.
+        """Persist the orders that a sweep found; unit by unit if earlier sweeps crashed.
 
         Raises as `persist` does.
         """
@@ -167,7 +167,7 @@ class PersistFlow:
     async def pass_over(
         self, units: Sequence[Sequence[AcceptedOrder]]
     ) -> Sequence[Sequence[AcceptedOrder]]:
-        """Settle units whose fate is committed already; return the others.
+        """Settle units whose fate is already committed; return the others.
 
         Raises:
             UnavailableError: the record is away.
@@ -265,7 +265,7 @@ class PersistFlow:
             try:
                 await self._try([one for unit in half for one in unit], attempt)
             except UnexplainedError as refused:
-                refusal = refused  # what is to be indexed waits in the outbox
+                refusal = refused  # the outbox holds the orders to index
         if refusal is not None:
             raise refusal
 
@@ -274,10 +274,10 @@ class PersistFlow:
     ) -> Sequence[AcceptedOrder]:
         """Persist or condemn one of the units; return which.
 
-        Tries some from all over the batch, others in the next attempt.
+        Tries units from all over the batch, and others in the next attempt.
 
         Raises:
-            UnexplainedError: the record refuses each that was tried.
+            UnexplainedError: the record refuses each unit tried.
         """
         refusal: UnexplainedError | None = None
         step = -(-len(units) // SAMPLE_UNITS)
@@ -299,13 +299,13 @@ class PersistFlow:
     async def _bury_conflicts(
         self, batch: Sequence[AcceptedOrder], persisted: Persisted
     ) -> list[Settled]:
-        """Bury units of which a member's id is taken; return what their entries become."""
+        """Bury units with a member whose id is taken; return the new state of their entries."""
         settled = []
         for unit in whole_units(batch):
             taken = [one.order.id for one in unit if one.order.id in persisted.conflicts]
             if not taken or _is_the_stored_one(unit, persisted):
                 continue
-            which = "this id" if len(unit) == 1 else taken[0]  # one reason for all, to be grouped
+            which = "this id" if len(unit) == 1 else taken[0]  # one reason for all, for grouping
             await self.bury(unit, f"the record holds another order under {which}")
             for accepted in unit:
                 row = persisted.conflicts.get(accepted.order.id)
@@ -317,7 +317,7 @@ class PersistFlow:
         return settled
 
     async def bury(self, unit: Sequence[AcceptedOrder], reason: str) -> None:
-        """Write dead letters for orders whose entries are dead-lettered, or about to be.
+        """Write dead letters for orders with dead-lettered entries, or entries about to be.
 
         Raises as `persist` does.
         """
@@ -328,7 +328,7 @@ class PersistFlow:
         try:
             await self._cache.settle(settled)
         except PolyglotError as error:
-            # Not a reason to hold up anything: the entries stay dirty and the sweeper cleans them.
+            # A failed settle blocks nothing: the entries stay dirty and the sweeper cleans them.
             _log.warning("settle_failed", orders=len(settled), error=str(error))
 
 
@@ -343,7 +343,7 @@ class _Attempt:
 
 
 def _unlike(accepted: AcceptedOrder, row: StoredOrder) -> AcceptedOrder | None:
-    """Return an order that its row differs from: a retry has another `created_at`."""
+    """Return the order if its row differs: a retry has another `created_at`."""
     return accepted if accepted.order is not row.order and accepted.order != row.order else None
 
 
@@ -358,7 +358,7 @@ def _is_dead(accepted: AcceptedOrder, found: Found) -> bool:
 
 
 def _is_the_stored_one(unit: Sequence[AcceptedOrder], persisted: Persisted) -> bool:
-    """Whether this unit agrees with the record, and another one of the batch did not."""
+    """Return whether this unit agrees with the record and another one of the batch does not."""
     return all(
         (row := persisted.stored.get(one.order.id) or persisted.conflicts.get(one.order.id))
         is not None

@@ -1,18 +1,19 @@
-"""Tells an order that the record cannot take from a record that takes no order.
+"""Distinguishes an order that the record cannot take from a record that takes no orders.
 
-An `UnexplainedError` may have either cause. It is the order's if the record refuses this one alone,
-and took another one since the attempt began, or since an earlier one that ended like this.
+An `UnexplainedError` may have either cause. The order is at fault if the record refuses it alone,
+and has taken another order since this attempt began, or since an earlier attempt that ended in the
+same way.
 """
 
 from typing import Final
 from uuid import UUID
 
 UNITS_MAX: Final = 10_000
-"""Refused units that are remembered; of one that is forgotten the next attempt is the first."""
+"""Maximum number of refused units remembered; the next attempt at a forgotten one is its first."""
 
 
 class Refusals:
-    """What one process saw the record take and refuse."""
+    """The orders that one process has seen the record take and refuse."""
 
     def __init__(self) -> None:
         self.taken = 0
@@ -22,7 +23,7 @@ class Refusals:
     def is_at_fault(self, unit_id: UUID, taken_before: int) -> bool:
         """Note that a unit was refused alone; return whether the unit is at fault.
 
-        `taken_before` is what `taken` was when the attempt began.
+        `taken_before` is the value of `taken` when the attempt began.
         """
         if unit_id not in self._refused and len(self._refused) == UNITS_MAX:
             del self._refused[next(iter(self._refused))]

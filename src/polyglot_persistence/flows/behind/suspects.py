@@ -1,4 +1,4 @@
-"""Who kills workers: an attempt at a suspect leaves a row behind only if its worker died of it.
+"""Crash accounting: a row outlives an attempt only if the worker crashed during it.
 
 ```
   (no row) --begin--> row: attempts + 1 --survived--> (no row)
@@ -8,8 +8,8 @@
                       the worker died; the next one begins again
 ```
 
-Invariant: while a suspect is attempted, this process persists nothing else; so it is not counted
-for a death that another order caused.
+Invariant: while a suspect is attempted, this process persists nothing else, so a suspect is not
+charged with a crash that another order caused.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from polyglot_persistence.errors import PolyglotError, UnknownOutcomeError
 from polyglot_persistence.ports.attempts import Attempts
 
 DEATHS_MAX = 5
-"""A unit that was alone as often as this when its worker died is condemned. Fewer may be chance: an
-operator, or a machine out of memory, kills workers as well."""
+"""A unit that was alone in this many crashes is condemned. Fewer may be chance: an operator, or a
+machine out of memory, kills workers as well."""
 
 
 class Suspects:
-    """The attempts of one process at whatever may kill it."""
+    """The attempts of one process at suspects."""
 
     def __init__(self, record: Attempts) -> None:
         self._record = record
@@ -37,7 +37,7 @@ class Suspects:
 
     @asynccontextmanager
     async def together(self) -> AsyncIterator[None]:
-        """Work beside all others who work together, and never beside one who is alone."""
+        """Work concurrently with other users of `together`, and never with a user of `alone`."""
         async with self._entrance:
             self._inside += 1
             self._empty.clear()
@@ -50,13 +50,13 @@ class Suspects:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Work while nobody else of this process does."""
+        """Work while no other task of this process does."""
         async with self._entrance:
             await self._empty.wait()
             yield
 
     async def deadly(self, subjects: Sequence[str]) -> frozenset[str]:
-        """Return those of the subjects that, by all that is known, workers died of.
+        """Return the subjects that workers have crashed on, as far as is known.
 
         Raises as `attempt` does.
         """
@@ -65,9 +65,9 @@ class Suspects:
 
     @asynccontextmanager
     async def attempt(self, subject: str) -> AsyncIterator[int]:
-        """Give how many attempts were not survived; leaving says that this one was.
+        """Yield the number of crashed attempts; a normal exit records that this one survived.
 
-        Leaving with an error of a store says nothing about the subject.
+        Leaving with an error of a store records nothing about the subject.
 
         Raises:
             UnavailableError: the record is away; try again.
@@ -78,7 +78,7 @@ class Suspects:
 
     @asynccontextmanager
     async def attempts(self, subjects: Sequence[str]) -> AsyncIterator[Mapping[str, int]]:
-        """Give how many attempts at each were not survived, as `attempt` does for one.
+        """Yield the number of crashed attempts at each subject, as `attempt` does for one.
 
         Raises:
             UnavailableError: the record is away; try again.

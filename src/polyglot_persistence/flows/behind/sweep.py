@@ -1,8 +1,8 @@
 """The sweeper's step: persist stale dirty entries straight from the cache.
 
-What a queue lost, or never got, is still dirty in the cache. Entries older than what the queue has
-passed go to the persist flow itself, never back to the queue: a wiped queue heals, a broker outage
-delays nothing, and a broker is not flooded while PostgreSQL is away.
+An order that a queue lost, or never received, is still dirty in the cache. Entries older than the
+queue's progress go to the persist flow itself, never back to the queue: a wiped queue heals, a
+broker outage delays nothing, and a broker is not flooded while PostgreSQL is away.
 
 Invariant: age is the time of acceptance, never `created_at`.
 Invariant: sweeping early is harmless; persisting twice has the effect of once.
@@ -23,24 +23,24 @@ _log = logger("sweep")
 
 
 STUCK_SECONDS = 60.0
-"""A worker that acknowledged nothing newer for so long says no more of what the queue has passed:
-it may hold nothing but messages of a newer version."""
+"""After this long without a newer acknowledgment a worker no longer proves how far the queue is: it
+may hold only messages of a newer version."""
 
 
 class QueueProgress:
-    """How far this worker has got in the queue, by the time of acceptance."""
+    """This worker's progress in the queue, by the time of acceptance."""
 
     def __init__(self) -> None:
         self.passed: datetime | None = None
 
     def acknowledged(self, accepted_at: datetime | None) -> None:
-        """Take note of a message that is done."""
+        """Note a message as done."""
         if accepted_at is not None and (self.passed is None or accepted_at > self.passed):
             self.passed = accepted_at
 
 
 class SweepFlow:
-    """Persists what the queue has passed and left dirty."""
+    """Persists dirty orders that are older than the queue's progress."""
 
     def __init__(
         self,
@@ -65,10 +65,10 @@ class SweepFlow:
         self._last: Sequence[Entry] = ()
 
     async def sweep(self) -> Sequence[ToIndex] | None:
-        """Persist one batch of stale entries; return what is to be indexed, None if none is stale.
+        """Persist one batch of stale entries; return the orders to index, None if none is stale.
 
-        None also if nothing has changed since the last sweep: an entry in the words of another
-        version stays dirty, and is left to a worker of that.
+        Also returns None if nothing has changed since the last sweep: an entry written by another
+        version stays dirty, for a worker of that version.
 
         Raises:
             UnavailableError: cache or record is away.
@@ -95,7 +95,7 @@ class SweepFlow:
         try:
             ready = await self._queue.ready()
         except PolyglotError:
-            return now  # unreachable: whatever it holds will come again and change nothing
+            return now  # unreachable: its messages will be redelivered and change nothing
         if self._progress.passed != self._passed_at_last:
             self._passed_at_last, self._moved_at = self._progress.passed, self._clock.monotonic()
         is_stuck = self._clock.monotonic() - self._moved_at > STUCK_SECONDS

@@ -1,1 +1,1 @@
-"""Taking orders in: into the cache and the queue, acknowledged once both or one keeps them."""
+"""Intake of orders: into cache and queue, acknowledged once durable in one or both."""

@@ -1,7 +1,7 @@
-"""The write path: give orders their identity, look for what is there already, commit.
+"""The write path: give orders their identity, look for existing ones, commit.
 
 An order without an idempotency key or id of its own gets a new UUIDv7 and goes straight to the
-group commit. One with an identity is first looked for in cache and record:
+group commit. An order with an identity is first looked up in cache and record:
 
 ```
   in the record or clean -> same content: a replay, nothing to do
@@ -12,9 +12,9 @@ group commit. One with an identity is first looked for in cache and record:
   a part of a bulk       -> ConflictError if it is another bulk's, else refused: nothing was stored
 ```
 
-Versions up to 0.1 derived other ids for the members of a keyed bulk, but for the first. So where
-only the first one is known, the bulk is looked for under those ids, too. If the record is away the
-worker finds it out, by the first one.
+Versions up to 0.1 derived different ids for the members of a keyed bulk, except for the first. So
+where only the first one is known, the bulk is looked up under those ids, too. If the record is
+away, the worker finds the bulk by its first member.
 
 Invariant: the first stored order of an identity wins, with its `created_at`; there is no update.
 Invariant: the ids of an `Acceptance` are all stored.
@@ -58,11 +58,11 @@ _RESERVED = (
 
 
 class Acceptance(NamedTuple):
-    """What is durable now, in the order in which it was asked for."""
+    """The durable orders, in the order of the request."""
 
     ids: Sequence[UUID]
     replayed: bool
-    """Whether it was there before: the same identity with the same content."""
+    """Whether they were stored before: the same identity with the same content."""
 
 
 class ImportLine(NamedTuple):
@@ -73,11 +73,11 @@ class ImportLine(NamedTuple):
     id: UUID | None = None
     created_at: datetime | None = None
     must_be_there: bool = False
-    """Whether it may only repeat an order that is stored, `created_at` included."""
+    """Whether it may only repeat a stored order, `created_at` included."""
 
 
 class LineOutcome(NamedTuple):
-    """What became of a line: neither `unchanged` nor an error means newly accepted."""
+    """Outcome of one line: neither `unchanged` nor an error means newly accepted."""
 
     id: UUID
     unchanged: bool = False
@@ -158,7 +158,7 @@ class AcceptFlow:
     async def accept_lines(self, lines: Sequence[ImportLine]) -> Sequence[LineOutcome]:
         """Accept import lines one by one, each a unit of its own.
 
-        Returns one outcome a line. An error of the stores (503, 504) is that line's outcome too.
+        Returns one outcome per line. An error of the stores (503, 504) is that line's outcome too.
         """
         now = self._clock.now()
         new: list[Unit] = []
@@ -176,7 +176,7 @@ class AcceptFlow:
             for unit in identified
         ]
         fate = self._take_new(new)
-        # A future each and no task: this is half of the cost of an import with ids.
+        # A future each instead of a task halves the cost of an import with ids.
         if waiting := [one for one in (fate, *taken) if isinstance(one, asyncio.Future)]:
             await asyncio.wait(waiting)
         error = fate if fate is None or isinstance(fate, PolyglotError) else _error_of(fate)
@@ -208,9 +208,9 @@ class AcceptFlow:
     def _take_again(
         self, unit: Unit, known: Known
     ) -> "LineOutcome | asyncio.Future[Sequence[Entry]]":
-        """Take a line that may only repeat what is stored.
+        """Accept a line that may only repeat a stored order.
 
-        Whatever else is the matter gets one answer, which says nothing of what is stored.
+        Every other case gets the same answer, which reveals nothing about the stored order.
         """
         order_id = _id_of(unit)
         if not (known.checked or order_id in known.entries):
@@ -222,7 +222,7 @@ class AcceptFlow:
         return LineOutcome(order_id, error=InvalidError(Violation("/id", _RESERVED)))
 
     async def _accept_identified(self, unit: Unit, known: Known) -> bool:
-        """Return whether it was there before."""
+        """Accept a unit with an identity; return whether it was stored before."""
         if _is_settled(unit, known):
             return True
         before = await asyncio.shield(self._commit.submit(unit, has_identity=True))
@@ -249,7 +249,7 @@ def _is_there(order_id: UUID, known: Known) -> bool:
 
 
 def _is_alive(order_id: UUID, known: Known) -> bool:
-    """Whether an order is there, and not as a dead letter."""
+    """Return whether an order exists and is not dead-lettered."""
     raw = known.entries.get(order_id)
     return order_id in known.rows or (
         raw is not None and codec.entry_state(raw) is not EntryState.DEAD
@@ -277,20 +277,20 @@ def _line_outcome(unit: Unit, done: "asyncio.Future[Sequence[Entry]]") -> LineOu
 
 
 class _There(NamedTuple):
-    """An order that was there before, under the id of one of a unit's members."""
+    """An order stored before under the id of a unit's member."""
 
     accepted: AcceptedOrder | None
-    """None: a dead letter that cannot be read, so that nothing can be compared."""
+    """None for a dead letter that cannot be read, so that nothing can be compared."""
     is_dirty: bool = False
-    """Then its unit is known, too."""
+    """If so, its unit is known, too."""
 
 
 def _is_settled(unit: Unit, known: Known) -> bool:
-    """Whether the unit's fate is committed in the record already, with the same content.
+    """Return whether the record has already committed the unit, with the same content.
 
     Raises:
         ConflictError: with other content, or as a shorter bulk.
-        UnavailableError: only a part of it is known, and what the rest is cannot be asked.
+        UnavailableError: only a part of it is known, and the rest cannot be looked up.
     """
     there: dict[UUID, _There] = {}
     for member in unit.members:
@@ -306,7 +306,7 @@ def _is_settled(unit: Unit, known: Known) -> bool:
 
 
 def _was_there(unit: Unit, before: Sequence[Entry]) -> bool:
-    """Whether a commit stored nothing of a unit, since all of it was there before.
+    """Return whether a commit stored nothing of a unit because all of it existed before.
 
     Raises as `_is_settled` does.
     """
@@ -334,9 +334,9 @@ def _dead(row: DeadLetterRow) -> AcceptedOrder | None:
 
 
 def _check(unit: Unit, there: Mapping[UUID, _There], *, checked: bool) -> None:
-    """Return if nothing or all of the unit is there, with its content.
+    """Return if none or all of the unit exists, with the same content.
 
-    `checked` says that the record was asked for what the cache does not hold.
+    `checked` says that the record was read for the orders missing from the cache.
     """
     for position, member in enumerate(unit.members):
         other = there.get(member.accepted.order.id)
@@ -348,14 +348,14 @@ def _check(unit: Unit, there: Mapping[UUID, _There], *, checked: bool) -> None:
             )
     if not there or len(there) == len(unit.members):
         return
-    # A dirty bulk is stored whole, so what lacks a part is another bulk, or was damaged.
+    # A dirty bulk is stored whole, so one with a missing part is another bulk, or damaged.
     if checked and not any(one.is_dirty for one in there.values()):
         raise ConflictError("this idempotency key was used for a shorter bulk")
     raise refused("only a part of this bulk is known; whether it is a shorter one's is not certain")
 
 
 def _same(accepted: AcceptedOrder, other: _There) -> bool:
-    """Whether an order may be what is there; of a bulk's, the dirty one must be the same bulk's."""
+    """Return whether an order may be the stored one; a dirty one must be of the same bulk."""
     there = other.accepted
     if there is None:
         return True

@@ -1,6 +1,6 @@
 r"""The write path's commit: one cache script and one confirmed message for a whole batch.
 
-What the two stores answer decides what the clients of the batch hear:
+The outcomes of the two stores decide the answer to the clients of the batch:
 
 | cache \ queue           | confirmed            | refused, not sent | unknown |
 |-------------------------|----------------------|-------------------|---------|
@@ -11,19 +11,18 @@ What the two stores answer decides what the clients of the batch hear:
 
 *safe*: the cache is durable, and either has no replicas or one of them has confirmed. *refused* is
 `UnavailableError` (503: nothing was stored and nothing will be), *unknown* is `UnknownOutcomeError`
-(504). Nothing is ever undone. While both stores are healthy the answer waits for both; an open
-breaker means that the store is not even asked. A commit that took longer than `COMMIT_SECONDS_MAX`
+(504). Nothing is ever undone. While both stores are healthy the answer waits for both; while a
+breaker is open, its store gets no request. A commit that took longer than `COMMIT_SECONDS_MAX`
 marks the cache cold before it is answered (see `cold_cache`).
 
 A unit with an identity of its own (idempotency key, given id) is published only after the cache
-answered, as the entry that it gave back, and not at all if that is clean or says something else:
-else a retry could reach the worker in another form than the one that was stored. A retry that finds
-its entry dirty is published again only if the cache alone is not safe, and rarely: the first
-attempt has published it, or the sweeper persists it.
+answered, as the entry that the cache returned, and not at all if that entry is clean or differs.
+Otherwise a retry could reach the worker in another form than the stored one. A retry that finds its
+entry dirty is published again only if the cache alone is not safe, and rarely: the first attempt
+has published it, or the sweeper persists it.
 
 Invariant: a batch never divides a unit.
-Invariant: an entry that this version cannot read is refused to those who ask for it, and to no one
-else.
+Invariant: an entry that this version cannot read fails only the requests for it.
 Invariant: cancelling a caller cancels nothing; its unit is committed with the batch.
 """
 
@@ -66,25 +65,26 @@ from polyglot_persistence.telemetry import (
 _log = logger("group_commit")
 
 WATERMARK_RETRY_SECONDS = 5
-"""What a client is told to wait above a watermark: a backlog does not shrink in one."""
+"""Retry-After sent to clients above a watermark: a backlog does not shrink in one second."""
 
 REPUBLISH_SECONDS = 60.0
-"""Between two publishes of an entry that retries find dirty, where the cache alone is not safe."""
+"""Minimum time between two publishes of an entry that retries find dirty, if the cache alone is not
+safe."""
 
 IN_FLIGHT_MAX = 2
-"""Batches under way at once; a second one hides a slow round trip. More measured the same."""
+"""Concurrent batches; a second one hides a slow round trip. More measured the same."""
 
 
 class _Waiting(NamedTuple):
     units: Sequence[Unit]
-    """One, if it has an identity of its own."""
+    """A single unit if it has an identity of its own."""
     has_identity: bool
     done: "asyncio.Future[Sequence[Entry]]"
     origin: tracing.Origin | None
 
 
 class _Outcome(NamedTuple):
-    """What the callers of a batch get: by kind of unit an error or None, and what was there."""
+    """Result for the callers of a batch: an error or None by kind of unit, and earlier entries."""
 
     free: PolyglotError | None
     identified: PolyglotError | None
@@ -92,7 +92,7 @@ class _Outcome(NamedTuple):
 
 
 _Found: TypeAlias = dict[UUID, Entry | None]
-"""The entries that were there before a batch; None for one that this version cannot read."""
+"""The entries stored before a batch; None for one that this version cannot read."""
 
 
 class GroupCommit:
@@ -123,7 +123,7 @@ class GroupCommit:
             clock, entries_max=limits.dirty_orders_max, seconds=REPUBLISH_SECONDS
         )
         self.relies_on_queue = False
-        """Whether the cache is not durable, so that the queue's copy is what counts."""
+        """Whether the cache is not durable, so that only the queue's copy counts."""
         self._batcher: Batcher[_Waiting] = Batcher(
             self._commit,
             batch_max=limits.commit_orders_max,
@@ -136,8 +136,8 @@ class GroupCommit:
     def submit(self, unit: Unit, *, has_identity: bool) -> "asyncio.Future[Sequence[Entry]]":
         """Take a unit into the next batch; resolves once it is durable.
 
-        The result is empty for a new unit; for one with an identity it holds the entries that
-        were there before (of all members or of some), and then nothing new was stored.
+        The result is empty for a new unit. For a unit with an identity it holds the entries stored
+        before (of all members or of some); then nothing new was stored.
 
         Raises:
             UnavailableError: at once, above a watermark; or through the future (503).
@@ -148,7 +148,7 @@ class GroupCommit:
     def submit_new(self, units: Sequence[Unit]) -> "asyncio.Future[Sequence[Entry]]":
         """Take units without an identity into the next batch, as `submit` does, all or none.
 
-        They share their future, which costs a third of a future each.
+        They share one future, which costs a third of one future each.
         """
         return self._submit(units, has_identity=False)
 
@@ -168,7 +168,7 @@ class GroupCommit:
         return done
 
     def backlog_seen(self, orders: int | None) -> None:
-        """Set the bound by the dirty backlog, which shrinks without a commit. None: no bound."""
+        """Set the bound from the dirty backlog, which shrinks without a commit. None: no bound."""
         limit = self._limits.dirty_orders_max
         if orders is not None:
             BACKLOG_ORDERS.set(orders)
@@ -179,7 +179,7 @@ class GroupCommit:
         )
 
     def queue_depth_seen(self, messages: int | None) -> None:
-        """Set the bound by what waits in the queue. None: no bound, the cache holds it all."""
+        """Set the bound from the queue's backlog. None: no bound, the cache holds it all."""
         limit = self._limits.queue_messages_max
         self._queue_over = (
             f"{messages} messages wait in the queue, the limit is {limit}"
@@ -188,7 +188,7 @@ class GroupCommit:
         )
 
     async def drain(self) -> None:
-        """Return once every unit that was submitted has its answer."""
+        """Return once every submitted unit has its answer."""
         await self._batcher.drain()
 
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
@@ -245,7 +245,7 @@ class GroupCommit:
     async def _to_publish(
         self, units: Sequence[Unit], found: _Found, reply: AcceptReply
     ) -> Sequence[Unit]:
-        """Return new units as they came, and dirty ones as the cache has them if they need it."""
+        """Return new units unchanged, and dirty ones as the cache holds them if they need it."""
         new, dirty = _as_stored(units, found)
         dirty = [unit for unit in dirty if not self._published.get(_first_id(unit))]
         if dirty and not await self._is_safe(reply):
@@ -258,7 +258,7 @@ class GroupCommit:
                 self._published.remember(first, value=True)
 
     async def _is_safe(self, reply: AcceptReply) -> bool:
-        """Whether what the cache holds outlives its server, without the queue."""
+        """Return whether the cached orders outlive their server without the queue."""
         if not reply.durable:
             return False
         try:
@@ -278,7 +278,7 @@ class GroupCommit:
         return UnknownOutcomeError(f"cached, and not safe there alone; queue: {queue_error}")
 
     async def _too_late(self, outcome: _Outcome) -> _Outcome:
-        """Mark the cache cold: it may have been emptied, and be warm again, since it was asked."""
+        """Mark the cache cold: it may have been emptied and warmed again since the script ran."""
         if None not in outcome[:2]:
             return outcome
         try:
@@ -294,8 +294,8 @@ class GroupCommit:
     async def _queue_alone(
         self, units: Sequence[Unit], cache_error: PolyglotError
     ) -> PolyglotError | None:
-        """Publish as they came, once the epoch says to readers that the cache may miss them."""
-        if self._queue_breaker.is_open:  # nothing will be published, so there is nothing to mark
+        """Publish unchanged, once the epoch shows readers that the cache may miss these orders."""
+        if self._queue_breaker.is_open:  # nothing will be published: no mark is needed
             return _neither(cache_error, UnavailableError("the queue is away"))
         try:
             await self._cold_mark.ensure()
@@ -371,7 +371,7 @@ def _readable(order_id: UUID, raw: bytes) -> Entry | None:
 
 
 def _as_stored(units: Sequence[Unit], found: _Found) -> tuple[list[Unit], list[Unit]]:
-    """Return new units as they came, and those that the cache holds dirty as it holds them."""
+    """Return new units unchanged, and dirty units as the cache holds them."""
     new, dirty = [], []
     stored: set[UUID] = set()
     for unit in units:
@@ -399,8 +399,8 @@ def _ids(unit: Unit) -> list[UUID]:
 def _is_new(unit: Unit, found: _Found, stored: set[UUID]) -> bool:
     """Return whether this batch stored the unit; `stored` collects the ids of those before it.
 
-    If an identity comes twice in a batch, the second finds what the first has stored, and by its
-    id the first would seem to find it, too.
+    If an identity comes twice in a batch, the second unit finds the first's orders. By its id
+    alone, the first would seem to find them, too.
     """
     ids = _ids(unit)
     there = [found[order_id] for order_id in ids if order_id in found]
@@ -416,7 +416,7 @@ def _is_of(unit: Unit, entry: Entry) -> bool:
 
 
 def _asked_for(unit: Unit, entry: Entry) -> PreparedOrder:
-    """Return a dirty order as its unit has it; or alone, if alone it was asked for."""
+    """Return a dirty order with its unit; or alone, if the request was for it alone."""
     there = entry.accepted
     if len(unit.members) == 1 and there.unit_size > 1:
         there = AcceptedOrder(
@@ -447,7 +447,7 @@ def _settle(batch: Sequence[_Waiting], outcome: _Outcome) -> None:
 
 
 def _before(waiting: _Waiting, found: _Found, stored: set[UUID]) -> Sequence[Entry]:
-    """Return what was there before this unit.
+    """Return the entries stored before this unit.
 
     Raises:
         UnavailableError: one of the entries is of a newer version.
@@ -468,4 +468,4 @@ def _fail(waiting: _Waiting, error: PolyglotError) -> None:
     reason = "unavailable" if isinstance(error, UnavailableError) else "unknown"
     REFUSED.labels(reason).inc(_count(waiting.units))
     waiting.done.set_exception(error)
-    waiting.done.exception()  # a caller that left need not be warned about
+    waiting.done.exception()  # avoids a warning for a caller that has left

@@ -1,1 +1,1 @@
-"""What is derived from the record: search and sales, and how they are rebuilt."""
+"""Projections of the record, search and sales, and their rebuild."""

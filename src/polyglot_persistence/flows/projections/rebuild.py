@@ -1,20 +1,19 @@
-"""Builds the search index anew from the record while orders come in and are searched for.
+"""Builds a new search index while orders come in and searches run.
 
-    begin    an empty index beside the current one; from now on the record keeps what the current
-             one gets (arrivals)
-    fill     every order of the record by id; the record remembers how far
-    arrive   what the current one got meanwhile
+    begin    an empty index beside the current one; from now on the record keeps everything that
+             the current one receives (arrivals)
+    fill     every order of the record by id; the record stores the position
+    arrive   everything that the current one has received meanwhile
     verify   number and checksum of each range of ids, and where they differ the orders themselves
-    swap     nobody writes: the last arrivals, and all that waits in the outbox; then the new index
+    swap     writes stop: the last arrivals and the whole outbox are indexed; then the new index
              takes the current one's place in one step
     end      the record forgets the rebuild; the old index is removed
 
-Nothing that a search found before the swap is missing after it: whatever the old index holds was
-either filled, has arrived, or waits in the outbox. A process that dies anywhere leaves what the
-next one goes on from.
+An order found before the swap is found after it: each document of the old index was filled, has
+arrived, or waits in the outbox. After a crash at any point the next process resumes the rebuild.
 
-A missing index is built in the same way, the first index of all among them. Until the swap there is
-none, so a search says 503 instead of answering with a part of the orders.
+A missing index is built in the same way, including the very first. Until the swap there is none, so
+a search returns 503 instead of a part of the orders.
 """
 
 import enum
@@ -35,25 +34,26 @@ from polyglot_persistence.telemetry import logger
 _log = logger("rebuild")
 
 ROLE = "search rebuild"
-"""One process at a time builds."""
+"""Only one process at a time builds."""
 
 RANGE_ORDERS = 10_000
-"""Orders compared by one sum; where it differs, so many are read."""
+"""Orders compared by one checksum; where it differs, all of them are read."""
 
 ARRIVAL_BATCHES_MAX = 20
-"""What has arrived by then, or half a batch, is left to the swap, during which nothing else is
-indexed: it ends also if orders come in faster than they are taken over."""
+"""The arrivals left after this many batches, or a final half batch, are indexed during the swap,
+which blocks all other indexing. So a rebuild ends even if orders come in faster than it indexes
+them."""
 
 OLD_INDEX_SECONDS = 2.0
-"""How long a search that is under way may go on using the index that was replaced."""
+"""How long a running search may continue to use the replaced index."""
 
 
 class VerificationError(PolyglotError):
-    """The new index does not hold what it was given, even after it was mended."""
+    """The new index differs from the record even after a repair."""
 
 
 class Phase(enum.Enum):
-    """What a rebuild is doing."""
+    """Phase of a rebuild."""
 
     FILL = "fill"
     VERIFY = "verify"
@@ -61,7 +61,7 @@ class Phase(enum.Enum):
 
 
 class Step(NamedTuple):
-    """How far a rebuild is."""
+    """Progress of a rebuild."""
 
     phase: Phase
     done: int
@@ -69,15 +69,16 @@ class Step(NamedTuple):
 
 
 class Rebuilt(NamedTuple):
-    """What a rebuild did."""
+    """Result of a rebuild."""
 
     index_name: str
     orders: int
-    """In the new index, when it was verified."""
+    """Orders in the new index when it was verified."""
     mended: int
-    """Documents that were missing, wrong, or of no order; with those of orders of just now."""
+    """Documents that were missing, wrong, or without an order; includes orders accepted just now.
+    """
     resumed: bool
-    """Whether another process had begun it."""
+    """Whether another process had begun the rebuild."""
 
 
 async def _nothing(_step: Step) -> None:
@@ -85,7 +86,7 @@ async def _nothing(_step: Step) -> None:
 
 
 class RebuildFlow:
-    """Builds, or goes on building, a search index."""
+    """Builds a search index, or resumes a build."""
 
     def __init__(
         self,
@@ -105,7 +106,7 @@ class RebuildFlow:
         self._limits = limits
 
     async def is_needed(self) -> bool:
-        """Return whether there is no usable index, or a rebuild that nobody ended.
+        """Return whether the index is missing or unusable, or a rebuild is unfinished.
 
         Raises:
             UnavailableError: index or record is away.
@@ -115,7 +116,7 @@ class RebuildFlow:
         return await self._record.current() is not None
 
     async def is_first(self) -> bool:
-        """Return whether there is no usable index, and no order that belongs into one.
+        """Return whether there is no usable index, and no order to index.
 
         Raises:
             UnavailableError: index or record is away.
@@ -125,13 +126,13 @@ class RebuildFlow:
         return not await self._record.orders_after(None, 1)
 
     async def progress(self) -> Rebuild | None:
-        """Return how far the rebuild under way is, whoever does it."""
+        """Return the progress of the current rebuild, in any process."""
         return await self._record.current()
 
     async def run(self, show: Callable[[Step], Awaitable[None]] = _nothing) -> Rebuilt:
-        """Build the index, or go on where another process ended; only in the role `ROLE`.
+        """Build the index, or resume an interrupted build; only in the role `ROLE`.
 
-        `show` is called after each step; what it raises ends the work, which can be taken up again.
+        `show` is called after each step; an exception from it ends the work, which can be resumed.
 
         Raises:
             UnavailableError: index or record is away; run it again.
@@ -146,13 +147,13 @@ class RebuildFlow:
         rebuild = await self._record.current()
         current = await self._target.current_name()
         resumed = rebuild is not None
-        if rebuild is not None and current == rebuild.index_name:  # died between swap and end
+        if rebuild is not None and current == rebuild.index_name:  # crashed between swap and end
             await self._end(replaced=True)
             return Rebuilt(rebuild.index_name, rebuild.filled, 0, resumed)
         if rebuild is None or await self._target.building_name() != rebuild.index_name:
             resumed = False
             rebuild = await self._record.begin(await self._target.begin())
-        log = _log.warning if rebuild.total else _log.info  # the first index of all is nothing new
+        log = _log.warning if rebuild.total else _log.info  # the very first index is no news
         log(
             "rebuild_resumed" if resumed else "rebuild_begun",
             index=rebuild.index_name,
@@ -172,7 +173,7 @@ class RebuildFlow:
 
     async def _fill(self, rebuild: Rebuild, show: Callable[[Step], Awaitable[None]]) -> None:
         position, filled = rebuild.position, rebuild.filled
-        # A second's worth at most, so that nobody waits long for the end of a pause.
+        # At most one second's worth, so that a pause ends soon.
         rate = self._limits.search_rebuild_orders_per_second
         batch_orders = max(1, min(self._limits.index_batch_orders, int(rate)))
         while True:
@@ -186,18 +187,18 @@ class RebuildFlow:
             await self._record.advance(position, len(rows))
             await show(Step(Phase.FILL, filled, max(rebuild.total, filled)))
             if len(rows) < batch_orders:
-                return  # what has come in since then will arrive
+                return  # later orders will arrive
             due = started + len(rows) / rate
             await self._clock.sleep(max(0.0, due - self._clock.monotonic()))
 
     async def _arrive(self) -> int:
-        """Index some of what arrived; return how many orders."""
+        """Index some of the arrivals; return the number of orders."""
         async with self._record.claim_arrivals(self._limits.index_batch_orders) as rows:
             await self._index(rows)
         return len(rows)
 
     async def _verify(self, total: int, show: Callable[[Step], Awaitable[None]]) -> tuple[int, int]:
-        """Compare all ranges, mend what differs; return how many orders, and how many mended."""
+        """Compare all ranges, mend differences; return the numbers of orders and of mended ones."""
         await self._target.show()
         first, orders, mended = ID_MIN, 0, 0
         while True:
@@ -211,10 +212,10 @@ class RebuildFlow:
             first = UUID(int=part.last.int + 1)
 
     async def _mend(self, first: UUID, last: UUID) -> int:
-        """Make a range what the record says; return how many documents differed.
+        """Make a range equal to the record; return the number of documents that differed.
 
-        The index is read first: whatever it holds has been committed by then. An order that came in
-        between is taken for a missing one, which does no harm.
+        The index is read first, so that all its documents are committed by the time the record is
+        read. An order that comes in between counts as missing, which is harmless.
         """
         held = await self._target.contents.checksums_between(first, last, 2 * RANGE_ORDERS)
         rows = {row.order.id: row for row in await self._record.orders_between(first, last)}
@@ -232,7 +233,7 @@ class RebuildFlow:
 
     async def _swap(self, *, replaces: bool) -> None:
         async with self._target.frozen():
-            if replaces:  # in this order: a row may become an arrival, never the other way
+            if replaces:  # in this order: a row may become an arrival, never the reverse
                 await self._index_outbox()
             while await self._arrive():
                 pass
@@ -240,9 +241,9 @@ class RebuildFlow:
             await self._target.swap()
 
     async def _index_outbox(self) -> None:
-        """Index what the current index may already have, although its row is still there.
+        """Index the outbox rows whose orders the current index may already contain.
 
-        Rows that are committed from now on are of orders that it cannot have.
+        It cannot contain the orders of rows that are committed later.
         """
         end, last = await self._record.outbox_end(), 0
         while (

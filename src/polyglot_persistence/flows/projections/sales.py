@@ -19,12 +19,12 @@ _GROWTH_STEP = Decimal("0.0001")
 
 
 class PeriodSales(NamedTuple):
-    """One period, beside the one before it."""
+    """One period and the one before it."""
 
     start: datetime
     sales: Sales
     growth: Decimal | None
-    """Of revenue: 0.25 is a quarter more. None if there was no revenue before."""
+    """Of revenue: 0.25 is a quarter more. None if the earlier revenue is 0."""
 
 
 class Report(NamedTuple):
@@ -49,7 +49,7 @@ class SalesFlow:
 
     async def latest_days(self, days_max: int) -> LatestDays:
         """Return the latest UTC days that have sales, newest first, as of the last refresh."""
-        as_of = await self._view.refreshed_at()  # first: the days are never older than they say
+        as_of = await self._view.refreshed_at()  # first: the days are never older than `as_of`
         return LatestDays(as_of, await self._view.latest_days(days_max))
 
     async def live_days(self, days_max: int) -> LatestDays:
@@ -73,11 +73,11 @@ class SalesFlow:
         return Report(found.as_of, rows, _total([row.sales for row in rows]))
 
     async def top_products(self, first: date, end: date, products_max: int) -> TopProducts:
-        """Return the products with the highest revenue from one UTC day to before another."""
+        """Return the products with the highest revenue from one UTC day until before another."""
         return await self._view.top_products(first, end, products_max)
 
     async def refresh(self, trigger: str) -> datetime:
-        """Refresh the view and return the moment that it now is exact for."""
+        """Refresh the view and return the moment for which it is now exact."""
         refreshed_at = await self._view.refresh()
         _log.info("view_refreshed", trigger=trigger, as_of=refreshed_at.isoformat())
         return refreshed_at

@@ -22,41 +22,41 @@ from polyglot_persistence.ports.search import SearchIndex
 from polyglot_persistence.runtime.remembered import Remembered
 
 CORRECTED_WORDS_MAX = 4
-"""Of a query that found nothing; each is looked up by itself, and then some of them together."""
+"""Maximum words of a query that found nothing; each is looked up alone, then some together."""
 
 NEAR_NAMES_MAX = 100
 
 LOOKED_THROUGH_MAX = 200
-"""Names that have the longer words of a text and are looked through for its single letters."""
+"""Maximum names with the longer words of a text that are searched for its single letters."""
 
 SUGGESTIONS_REMEMBERED_MAX = 4_096
 T = TypeVar("T")
 
 SUGGESTIONS_REMEMBERED_SECONDS = 5.0
-"""Who types asks for the same beginnings as everybody, and the shortest of them, which take the
-longest, are asked for most. A product that is new is suggested so much later."""
+"""Completions are cached for this long. Most users type the same beginnings, and the shortest ones
+are both the slowest and the most frequent. A new product is suggested this much later."""
 
 
 NAMES_PER_TURN = 2
-"""Names compared with a query before other requests get their turn: at worst some 5 ms each, where
-all words of a name are as long as all words of the query."""
+"""Names compared with a query before other requests run: at worst some 5 ms each, where all words
+of a name are as long as all words of the query."""
 
 CORRECTED_LETTERS_PER_EDIT = 3
-"""A correction may change a third of a word, so that nothing of one or two signs is corrected."""
+"""A correction may change a third of a word, so words of one or two characters stay as they are."""
 
 
 class FoundOrder(NamedTuple):
-    """A hit as it is shown."""
+    """A hit as displayed."""
 
     order: Order
     score: float
-    """Above 0 and up to 1, which is: every word exactly."""
+    """Above 0 and at most 1; 1 means that every word matches exactly."""
     highlighted: str
-    """The name as HTML text, with what matches within `<mark>`."""
+    """The name as HTML text, with matches in `<mark>`."""
 
 
 class Page(NamedTuple):
-    """The answer to a question."""
+    """A page of hits."""
 
     total: int
     total_is_exact: bool
@@ -65,18 +65,18 @@ class Page(NamedTuple):
     end: Position | None
     """Where the next page begins; None on the last."""
     did_you_mean: str | None
-    """Other words that do find something, if these found nothing."""
+    """Similar words that have hits, if the query has none."""
 
 
 class Suggestion(NamedTuple):
-    """A product name that completes what was typed."""
+    """A product name that completes the typed text."""
 
     product_name: str
     highlighted: str
 
 
 class SearchFlow:
-    """Answers questions from the search index, a projection of the record."""
+    """Answers queries from the search index, a projection of the record."""
 
     def __init__(self, search: SearchIndex, clock: Clock) -> None:
         self._search = search
@@ -92,7 +92,7 @@ class SearchFlow:
         Raises:
             UnavailableError: the index is missing or away; never an empty success.
         """
-        # One more than wanted tells whether there is a next page.
+        # One more hit than requested shows whether there is a next page.
         result = await self._search.search(query._replace(hits_max=query.hits_max + 1))
         asked = query.words or ()
         ranking = Ranking(len(asked))
@@ -116,8 +116,8 @@ class SearchFlow:
     async def suggest(self, text: str, names_max: int) -> Sequence[Suggestion]:
         """Return names that complete a text, the most ordered first.
 
-        Parts of words and words with typos are found only if no name has, or begins with, what was
-        typed. What was found is remembered for `SUGGESTIONS_REMEMBERED_SECONDS`.
+        Parts of words and words with typos are found only if no name has, or begins with, the typed
+        text. Results are remembered for `SUGGESTIONS_REMEMBERED_SECONDS`.
 
         Raises:
             UnavailableError: the index is missing or away.
@@ -134,10 +134,11 @@ class SearchFlow:
         return found
 
     async def _spelt_so(self, asked: Sequence[QueryWord], names_max: int) -> Sequence[NameOrders]:
-        """Return the most ordered names that have all of the words, or begin like them.
+        """Return the most ordered names that have all of the words, or words that begin like them.
 
-        A single letter is looked for in the names that have the other words: an engine would first
-        gather a third of all orders, and one in forty beginnings that are typed ends with one.
+        A single letter is searched for in the names that have the other words. An engine would
+        first collect a third of all orders for it, and one in forty typed beginnings ends with a
+        single letter.
         """
         letters = [word for word in asked if len(word.stem) == 1]
         longer = [word for word in asked if len(word.stem) > 1]
@@ -153,24 +154,24 @@ class SearchFlow:
         return await self._search.names(asked, names_max)
 
     async def _did_you_mean(self, asked: Sequence[QueryWord]) -> str | None:
-        """Return words that are near those asked for and stand together in a name, if there are."""
+        """Return words near those of the query that occur together in a name, if any."""
         near = await asyncio.gather(*map(self._nearest, asked[:CORRECTED_WORDS_MAX]))
         for chosen in _choices([word for word in near if word]):
             if len(max(chosen, key=len)) == 1:
-                continue  # single letters say nothing of what was meant
+                continue  # single letters carry no meaning to correct
             if parse_query(" ".join(chosen)) == tuple(asked):
-                continue  # it is the name that matches, and the bounds that exclude it
+                continue  # the name itself matches; the bounds exclude it
             if await self._search.names(parse_query(" ".join(chosen)), 1):
                 return " ".join(chosen)
         return None
 
     async def _nearest(self, word: QueryWord) -> str | None:
-        """Return the word of a name that is nearest to a word, if one is near enough.
+        """Return the nearest word of any name, if one is near enough.
 
-        To a single letter that is the letter: it begins too many words to be short for one.
+        For a single letter that is the letter itself: it begins too many words to be short for one.
         """
         if is_unspaced(word.stem):
-            return None  # a sign means something by itself: another one is not near it
+            return None  # a sign has a meaning of its own: no other is near it
         edits_max = len(word.stem) // CORRECTED_LETTERS_PER_EDIT if is_spelt(word.stem) else 0
         begun = word.prefixes if len(word.prefixes[0]) > 1 else ()
         beginnings = tuple(one[: max(2, len(one) // 2)] for one in begun[:1])
@@ -192,7 +193,7 @@ class SearchFlow:
 
 
 async def _in_turns(compared: Sequence[T]) -> AsyncIterator[T]:
-    """Yield hits or names, and let other requests have their turn before every few."""
+    """Yield hits or names, and let other requests run before every few of them."""
     for place, one in enumerate(compared):
         if place % NAMES_PER_TURN == 0:
             await asyncio.sleep(0)
@@ -200,9 +201,9 @@ async def _in_turns(compared: Sequence[T]) -> AsyncIterator[T]:
 
 
 def _choices(near: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yield all of the words, then all but one, then each alone; of as many, the longest first.
+    """Yield all of the words, then all but one, then each alone; ties go to the longest first.
 
-    A long word says more of what was meant than a short one.
+    A long word says more about the intent than a short one.
     """
     if near:
         yield near

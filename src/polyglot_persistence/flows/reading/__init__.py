@@ -1,1 +1,1 @@
-"""Answering for one order: from memory, the cache or the record, and when a 404 is certain."""
+"""Reads of single orders: from memory, cache or record, and when a 404 is certain."""

@@ -1,9 +1,9 @@
-"""When the cache is known to be complete, so that a 404 can be certain.
+"""Cold-cache detection: when the cache is known to be complete, so that a 404 is certain.
 
-PostgreSQL holds the epoch, the cache holds a copy of it. A reader answers 404 only if it read both
-and they are equal. A cache with such a copy is *warm*: each order that was accepted is in it, or is
-in the record or among the dead letters. Otherwise it is *cold*: hits and rows are served as always,
-and an unknown order is 503.
+PostgreSQL holds the epoch, the cache holds a copy of it. A reader returns 404 only if it has read
+both and they are equal. A cache with an equal copy is *warm*: each accepted order is in it, in the
+record, or among the dead letters. Otherwise it is *cold*: hits and rows are served as always, and
+an unknown order is 503.
 
 ```
          bypassed, emptied, restarted, failed over
@@ -13,31 +13,31 @@ and an unknown order is 503.
     +----------- copy := epoch, if the token is there <------+   worker was handed something back)
 ```
 
-*What ends the warm time.*
+*Events that end the warm time.*
 
 - The copy's name holds the *reign* of its server (`CacheRead.reign`). So it is out of reach after a
   restart, which may lose the end of a log or begin with a backup, and after a failover, which may
-  lose what was not replicated. A reader also asks after the reign when it has read the record.
-- A process that accepts past the cache raises the epoch before it publishes, and has raised it
-  within a second when it answers. A commit that took longer than `COMMIT_SECONDS_MAX` does so too:
-  the cache may have been emptied since it stored the orders.
-- The epoch names the timeline of PostgreSQL: a promoted standby that lacks the last epoch has
-  another one nevertheless.
+  lose unreplicated writes. A reader also checks the reign after it has read the record.
+- A process that accepts while bypassing the cache raises the epoch before it publishes; when it
+  answers, the last raise is at most a second old. A commit that took longer than
+  `COMMIT_SECONDS_MAX` raises it too: the cache may have been emptied since it stored the orders.
+- The epoch names the timeline of PostgreSQL: a promoted standby that lacks the last epoch still has
+  a different one.
 
-*What proves that everything from before is persisted.* Let the token be stored at `t`. Every order
-that is accepted and not in the cache then was published before `t + COMMIT_SECONDS_MAX`. After that
-two looks see no message ready; what is ready between them makes no difference. A message from
-before was with a worker at the first look. At the last one it is persisted, or it was handed back:
+*Proof that all earlier orders are persisted.* Let the token be stored at `t`. Every order that is
+accepted and not in the cache then was published before `t + COMMIT_SECONDS_MAX`. After that, two
+looks see no message ready; messages ready between them make no difference. An earlier message was
+with a worker at the first look. At the last look it is persisted, or it was handed back:
 
 - A worker that hands anything back first removes the token, or raises the epoch if it cannot.
-- Of a worker that dies or stands still the broker takes it back. Then it is ready, or it comes for
-  the second time to another worker, which removes the token before it does anything with it, or
-  hands it back. So the looks are apart by the longest time for which a message can be neither ready
-  nor received again (`Queue.unseen_seconds_max`).
+- If a worker dies or stalls, the broker takes the message back. Then the message is ready, or
+  another worker receives it for the second time and removes the token before it persists it or
+  hands it back. So the time between the looks is the longest time for which a message can be
+  neither ready nor received again (`Queue.unseen_seconds_max`).
 
 Assumptions: one server at a time is the primary of all processes (a worker notices a second one
-within a second); a process that is suspended has a clock that goes on (`Clock.monotonic`); of the
-workers that one message is delivered to in turn, no two die or stand still in one quiet time.
+within a second); the clock of a suspended process keeps running (`Clock.monotonic`); among the
+workers that receive one message in turn, no two die or stall in one quiet time.
 
 Invariant: only one worker at a time (advisory lock) ends a cold time.
 """
@@ -57,34 +57,34 @@ from polyglot_persistence.telemetry import logger
 _log = logger("cold_cache")
 
 MARK_INTERVAL_SECONDS = 1.0
-"""A bypass that goes on raises the epoch this often."""
+"""A continuing bypass raises the epoch this often."""
 
 COMMIT_SECONDS_MAX = 10.0
-"""From a commit's script to its answer, or the cache counts as bypassed. Cache and queue have 2 and
-3 seconds by default, and a mark takes as long as a statement may."""
+"""Maximum time from a commit's script to its answer; beyond it the cache counts as bypassed. Cache
+and queue have 2 and 3 seconds by default, and a mark takes up to one statement timeout."""
 
 TIDY_SECONDS_MAX = 8.0
-"""From the moment at which a worker has held a delivery for long enough until the queue has it
-back: to cut off what is under way, to remove the token, and to close its channel."""
+"""Maximum time from the end of a worker's hold time for a delivery until the queue has it back: to
+cancel running work, to remove the token, and to close the channel."""
 
 END_WARMING_SECONDS_MAX = 5.0
-"""Of that, to remove the token, or to raise the epoch."""
+"""The share of that for removing the token, or raising the epoch."""
 
 FOUNDER: Final = "founder"
 """The role of the one process that creates the epoch."""
 
 FOUNDER_LOOK_SECONDS = 0.05
 FOUNDER_SECONDS_MAX = 2.0
-"""How long another process waits for the copy that follows the epoch: a worker that looked in
+"""How long another process waits for the copy, which follows the epoch: a worker that looked in
 between would begin a cold time."""
 
 EPOCH_SECONDS_MAX = 10.0
-"""How long it waits for the epoch. A founder that stands still holds nobody up for longer: then the
+"""How long another process waits for the epoch. A stalled founder delays it no longer: then the
 epoch comes without a copy."""
 
 
 class ColdMark:
-    """Raises the epoch on behalf of one process that accepts without the cache."""
+    """Raises the epoch for one process that accepts without the cache."""
 
     def __init__(self, record: CacheEpoch, clock: Clock) -> None:
         self._record = record
@@ -107,15 +107,15 @@ class ColdMark:
 
 
 class _Founding(CacheEpoch, Leadership, Protocol):
-    """What founding needs of the record."""
+    """The ports that founding needs of the record."""
 
 
 async def found_epoch(record: _Founding, cache: Cache, queue: Queue, clock: Clock) -> None:
     """Create the epoch if there is none, and the copy if nothing was accepted before.
 
-    No worker takes a message before there is an epoch. So where this call creates it, an order that
-    was accepted earlier is in the queue, or dirty in the cache. What is accepted after the look is
-    in the cache as long as the token is there.
+    No worker takes a message before there is an epoch. So where this call creates it, every order
+    accepted earlier is in the queue, or dirty in the cache. Orders accepted after the look are in
+    the cache as long as the token is there.
 
     Raises:
         UnavailableError: the record is away.
@@ -155,7 +155,7 @@ async def _pristine_reign(cache: Cache, queue: Queue, token: str) -> str:
 
 
 async def end_warming(cache: Cache, record: CacheEpoch) -> None:
-    """Have the quiet time begin anew, since a message was handed back that may be unpersisted.
+    """Restart the quiet time, since a message that may be unpersisted was handed back.
 
     Raises:
         UnavailableError: cache and record are away; the caller must not consume.
@@ -175,11 +175,11 @@ class _Round(NamedTuple):
     token: str
     began_at: float
     empty_at: float | None = None
-    """When the first look that counts had seen nothing ready."""
+    """When the first look that counts saw no message ready."""
 
 
 class Warming:
-    """Ends a cold time; one `look` after another, by the one process that leads."""
+    """Ends a cold time by successive calls of `look`, in the one process that leads."""
 
     def __init__(
         self,
@@ -210,7 +210,7 @@ class Warming:
         read = await self._cache.read([])
         if not await self._cache.reigns(read.reign):
             self._round = None
-            if read.epoch is not None:  # it may evict what is dirty, and be set back
+            if read.epoch is not None:  # it may evict dirty entries, and be set back
                 await self._cache.begin_warming(uuid.uuid4().hex)
             return False
         if read.epoch == epoch:
@@ -220,24 +220,24 @@ class Warming:
         if current is None or (current.epoch, current.reign) != (epoch, read.reign):
             await self._begin(read.reign)
             return False
-        now = self._clock.monotonic()  # before the look: it may be late, and this process stopped
+        now = self._clock.monotonic()  # before the look, which may be late if this process stalls
         if not await self._is_queue_empty():
             return False
         if current.empty_at is None:
-            if now - current.began_at >= COMMIT_SECONDS_MAX:  # and after this one, likewise
+            if now - current.began_at >= COMMIT_SECONDS_MAX:  # and after this one
                 self._round = current._replace(empty_at=self._clock.monotonic())
         elif (
             now - current.empty_at >= self._unseen_seconds
             and now - current.began_at >= self._quiet_seconds
         ):
-            self._round = None  # without the token: begin again
+            self._round = None  # the token is gone: begin again
             if await self._cache.copy_epoch(epoch, current.token, current.reign):
                 _log.warning("cache_warm", epoch=epoch)
                 return True
         return False
 
     async def _begin(self, reign: str) -> None:
-        """Begin to wait for an epoch of this round: a server may come back with an older one."""
+        """Begin a wait for an epoch of this round: a server may come back with an older one."""
         epoch = await self._record.new_epoch()
         token = uuid.uuid4().hex
         await self._cache.begin_warming(token)
@@ -249,4 +249,4 @@ class Warming:
         try:
             return await self._queue.ready() == 0
         except PolyglotError:
-            return False  # what cannot be counted proves nothing
+            return False  # an unknown count proves nothing

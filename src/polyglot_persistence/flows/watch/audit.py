@@ -1,6 +1,7 @@
-"""The audit: every store against the record, and the record against what the cache still holds.
+"""The audit: every store against the record, and the record against the cache's entries.
 
-The cache comes first: what a restored record has lost is persisted again before search is compared.
+The cache comes first: orders that a restored record lost are persisted again before search is
+compared.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,11 +22,11 @@ from polyglot_persistence.telemetry import AUDIT_SECONDS, AUDITED, logger
 _log = logger("audit")
 
 BEHIND_ORDERS_MAX = 50_000
-"""With more orders waiting to be indexed search is catching up, and there is nothing to compare."""
+"""With more orders waiting to be indexed, search is catching up and the comparison is skipped."""
 
 EVERYTHING = frozenset(Drift)
 UNATTENDED = EVERYTHING - {Drift.EXTRA_DOCUMENT}
-"""What is repaired without being asked. A document without an order may be all that is left of an
+"""Drift repaired without an operator. A document without an order may be all that is left of an
 order after a restore, so an operator decides."""
 
 WORK_OFF_SECONDS = 60.0
@@ -33,19 +34,19 @@ _PAUSE_SECONDS = 0.5
 
 
 class Report(NamedTuple):
-    """What an audit found."""
+    """The result of an audit."""
 
     orders: int
     entries: int
     tally: Tally
     not_compared: dict[str, str]
-    """Parts that could not be compared (to the end), and why."""
+    """Parts that could not be compared (to the end), with the reason."""
     freshness: Freshness | None
     seconds: float
 
     @property
     def is_clean(self) -> bool:
-        """Whether everything was compared and nothing wrong is left."""
+        """Whether everything was compared and no drift is left."""
         return not self.not_compared and not self.tally.remaining
 
 
@@ -78,8 +79,8 @@ class AuditFlow:
     ) -> Report:
         """Compare all stores once, and repair drift of the given kinds.
 
-        What search lacks is put into the outbox. With `work_off`, which works off some of it, this
-        waits until that is done and compares again. `pace` may end the audit early.
+        Orders missing from search go into the outbox. With `work_off`, which indexes some of them,
+        this waits until all are indexed and compares again. `pace` may end the audit early.
         """
         started = self._clock.monotonic()
         tally = Tally()
@@ -129,7 +130,7 @@ class AuditFlow:
     async def _see_through(
         self, queued: Sequence[UUID], tally: Tally, work_off: Callable[[], Awaitable[int]]
     ) -> None:
-        """Return once the outbox holds none of the ids; take back what did not help."""
+        """Return once the outbox holds none of the ids; uncount repairs that did not help."""
         deadline = self._clock.monotonic() + WORK_OFF_SECONDS
         for start in range(0, len(queued), SUSPECTS_MAX):
             ids = queued[start : start + SUSPECTS_MAX]
@@ -138,7 +139,7 @@ class AuditFlow:
                     break
                 try:
                     worked_off = await work_off()
-                except PolyglotError:  # a worker has the index, and will do it
+                except PolyglotError:  # a worker that reaches the index will do it
                     worked_off = 0
                 if not worked_off:
                     await self._clock.sleep(_PAUSE_SECONDS)

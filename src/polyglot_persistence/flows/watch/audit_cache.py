@@ -1,12 +1,12 @@
-"""Whether what the cache holds as persisted is what the record has.
+"""Audit of the cache: whether its settled entries agree with the record.
 
 A clean entry was written after its order's commit, and an order never changes. So a clean entry
-that the record contradicts is drift at any moment, and one whose order the record does not know
-means that the record was restored from an older backup: that order is persisted again.
+that the record contradicts is drift at any moment. A clean entry whose order is missing from the
+record means that the record was restored from an older backup: that order is persisted again.
 
-A dead-lettered entry without a dead letter has two causes: such a restore, or a cache that lost the
+A dead-lettered entry without a dead letter has two causes: such a restore, or a cache that lost its
 latest writes and with them a discard. So its order is not persisted but gets a letter again, with
-the unit that the entry names, and an operator decides.
+the unit named in the entry, and an operator decides.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,14 +39,14 @@ _CLEAN, _DEAD = EntryState.CLEAN.value, EntryState.DEAD.value
 
 
 class _Record(Orders, CacheEpoch, Protocol):
-    """What it needs of the record."""
+    """The ports needed of the record."""
 
 
 class _Differing(NamedTuple):
     stale: Sequence[StoredOrder]
-    """Rows whose entry says something else."""
+    """Rows whose entry differs."""
     lost: Sequence[Entry]
-    """Those whose order the record does not know."""
+    """Entries whose order is missing from the record."""
 
 
 class CacheAudit:
@@ -61,7 +61,7 @@ class CacheAudit:
         self._persist = persist
 
     async def run(self, tally: Tally, pace: Pace, *, repair: bool) -> int:
-        """Compare every entry that is there for as long as it takes; return how many.
+        """Compare every entry that exists throughout the run; return the number of entries.
 
         Raises:
             UnavailableError: cache or record is away.
@@ -105,9 +105,9 @@ class CacheAudit:
         return _Differing(stale, await self._lost(unknown, kept) if unknown else [])
 
     async def _lost(self, unknown: Sequence[UUID], kept: Mapping[UUID, bytes]) -> Sequence[Entry]:
-        """Look again at orders that the record did not know.
+        """Check orders again that were missing from the record.
 
-        Whoever discards a dead letter forgets the entry first, so that it is gone by now.
+        A discard forgets the entry before the letter, so the entry is gone by now.
         """
         entries = (await self._cache.read(unknown)).entries
         still = {i: raw for i, raw in zip(unknown, entries, strict=True) if raw == kept[i]}
@@ -127,7 +127,7 @@ class CacheAudit:
 
     async def _decide_again(self, lost: Sequence[Entry], tally: Tally) -> None:
         if not tally.found[Drift.LOST_ORDER]:
-            # The epoch is of the backup, too: an absence that it proves may be none.
+            # The epoch is of the backup, too: a 404 based on it may be wrong.
             _log.warning("cache_marked_cold", epoch=await self._record.new_epoch())
         dead = [one.accepted for one in lost if one.state is EntryState.DEAD]
         if dead:
@@ -139,7 +139,7 @@ class CacheAudit:
 
 
 def _says(raw: bytes, row: StoredOrder) -> bool:
-    """Whether a clean entry gives out what the record has, byte for byte."""
+    """Return whether a clean entry has the record's bytes."""
     head, newline, body = raw.partition(b"\n")
     return bool(newline and head) and body == codec.encode_order(row.order)
 

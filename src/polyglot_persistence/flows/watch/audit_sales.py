@@ -1,9 +1,8 @@
-"""Whether the sales add up, day by day, and how they are rebuilt.
+"""Audit of the sales, day by day, and their rebuild.
 
-The rollups are fed in the transaction that inserts the orders, so that a day's cells and the sums
-over its orders agree in every snapshot. A rebuild is that comparison with every difference put
-right, day after day while orders come in: a day is right before or right after, and no answer in
-between is wrong that was not wrong before.
+The transaction that inserts the orders also feeds the rollups, so a day's cells and the sums over
+its orders agree in every snapshot. A rebuild corrects every difference, day after day while orders
+come in. Each day is corrected in one step, so the rebuild adds no wrong figures of its own.
 """
 
 from collections.abc import Callable
@@ -30,7 +29,7 @@ class SalesAudit:
         self._view = view
 
     async def run(self, tally: Tally, pace: Pace, *, repair: bool) -> None:
-        """Compare every day; with `repair` put it right, and then refresh the view.
+        """Compare every day; with `repair`, correct it and then refresh the view.
 
         Raises:
             UnavailableError: the record is away.
@@ -46,12 +45,12 @@ class SalesAudit:
             await self._view.refresh()
 
     async def rebuild(self, tally: Tally, advance: Callable[[int], None]) -> SalesTotals:
-        """Put every day right, refresh the view, and return what it all adds up to.
+        """Correct every day, refresh the view, and return the totals.
 
-        One that was cut short within the hour is gone on with, behind its last day.
+        Resumes a rebuild that was interrupted within the last hour, after its last day.
 
         Raises:
-            UnavailableError: the record is away, or it does not add up after all.
+            UnavailableError: the record is away, or the totals still differ.
             UnknownOutcomeError: the answer to a day's correction was lost; run it again.
         """
         done = await self._record.rebuild_position()

@@ -1,4 +1,4 @@
-"""Whether search holds what the record holds: sums by ranges of ids, ids only where these differ.
+"""Audit of search: checksums by ranges of ids; single ids only where these differ.
 
 ```
   record, by ranges of ids --sums--> equal? --yes--> next range
@@ -10,10 +10,10 @@
                       drift: into the outbox, which indexes or removes
 ```
 
-Search is a subset of the record that is only briefly behind, so most differences are orders that
-are under way. What is drift is decided by the order of looks: an order that the record has and the
-outbox does not wait for has been indexed, so it is visible soon; a document was indexed after its
-order's commit, so a look at the record that comes after finds it.
+Search is a subset of the record that is only briefly behind, so most differences are orders in
+progress. The order of reads shows which ones are drift. An order in the record and not in the
+outbox has been indexed, so it is visible soon. A document was indexed after its order's commit, so
+a later read of the record finds the order.
 """
 
 import asyncio
@@ -32,25 +32,25 @@ from polyglot_persistence.ports.audit import (
 from polyglot_persistence.ports.clock import Clock
 
 LISTED_MAX = 20_000
-"""Documents of a range that are looked at together."""
+"""Documents of a range compared together."""
 
 SUSPECTS_MAX = 5_000
-"""Orders that are looked at again together."""
+"""Orders checked again together."""
 
 LOOK_SECONDS = 1.5
 LOOKS = 3
-"""What is indexed is visible within about a second; a busy machine is granted more."""
+"""An indexed order is visible within about a second; a busy machine gets more time."""
 
 
 class Differing(NamedTuple):
-    """Ids on which search and record differ for good."""
+    """Ids with a lasting difference between search and record."""
 
     missing: Sequence[UUID]
     changed: Sequence[UUID]
     extra: Sequence[UUID]
 
     def by_kind(self) -> Mapping[Drift, Sequence[UUID]]:
-        """Return them by what they are."""
+        """Return the ids by kind of drift."""
         return {
             Drift.MISSING_DOCUMENT: self.missing,
             Drift.CHANGED_DOCUMENT: self.changed,
@@ -73,7 +73,7 @@ class SearchAudit:
         """Compare everything; put the kinds `repaired` into the outbox and return those ids.
 
         Raises:
-            UnavailableError: record or index is away; the comparison has ended where it was.
+            UnavailableError: record or index is away; the comparison stopped there.
         """
         suspects: list[UUID] = []
         queued: list[UUID] = []
@@ -97,7 +97,7 @@ class SearchAudit:
             first, part = following, ahead
 
     async def differing(self, ids: Sequence[UUID]) -> Differing:
-        """Return on which of the ids search and record differ for good."""
+        """Return the ids with a lasting difference between search and record."""
         standing = await self._record.standing(ids)
         settled = {i: c for i, c in standing.rows.items() if i not in standing.waiting}
         missing: list[UUID] = []

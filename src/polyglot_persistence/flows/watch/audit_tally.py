@@ -1,4 +1,4 @@
-"""What an audit counts, and how fast it may go."""
+"""Counts of an audit, and its pace."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -8,9 +8,10 @@ from polyglot_persistence.domain.drift import Drift
 from polyglot_persistence.telemetry import DRIFT_FOUND, DRIFT_REPAIRED
 
 Pace: TypeAlias = Callable[[int], Awaitable[bool]]
-"""Told how many orders or entries were just compared; returns whether to go on, when it is time."""
+"""Called after each chunk with its number of orders or entries. Throttles, then returns whether to
+go on."""
 
-for _drift in Drift:  # so that they are there from the start, at zero
+for _drift in Drift:  # exports every kind from the start, at zero
     DRIFT_FOUND.labels(_drift.value)
     DRIFT_REPAIRED.labels(_drift.value)
 
@@ -23,7 +24,7 @@ class Tally:
         self.repaired: Counter[Drift] = Counter()
 
     def count(self, drift: Drift, found: int, repaired: int) -> None:
-        """Add to both, here and in the metrics."""
+        """Add to the counts, here and in the metrics."""
         if not found:
             return
         self.found[drift] += found
@@ -33,11 +34,11 @@ class Tally:
         DRIFT_REPAIRED.labels(drift.value).inc(repaired)
 
     def not_repaired(self, drift: Drift, orders: int) -> None:
-        """Take back what turned out not to have helped."""
+        """Uncount repairs that did not help."""
         if orders:
             self.repaired[drift] -= orders
 
     @property
     def remaining(self) -> int:
-        """How much was found and not repaired."""
+        """Return the number of differences found and not repaired."""
         return self.found.total() - self.repaired.total()

@@ -1,4 +1,4 @@
-"""What each store says of itself, and what that means for the service."""
+"""The state of each store, and the resulting state of the service."""
 
 import asyncio
 import ssl
@@ -10,7 +10,7 @@ from polyglot_persistence.ports.state import StoreState
 from polyglot_persistence.telemetry import STORE_UP
 
 PING_SECONDS_MAX = 2.0
-"""Whoever asks for health decides by it, and does not wait as long as a batch may."""
+"""Health checks need a short deadline: the caller acts on the answer."""
 
 
 FRESH_SECONDS = 1.0
@@ -20,16 +20,16 @@ class Pingable(Protocol):
     """Every port."""
 
     async def ping(self) -> StoreState:
-        """Raise `UnavailableError`, or tell about the store."""
+        """Return the state of the store, or raise `UnavailableError`."""
 
 
 class StoreHealth(NamedTuple):
-    """One store's answer: its state, or why there is none, in words that are for operators."""
+    """One store's state, or the reason why there is none, worded for operators."""
 
     state: StoreState | None
     reason: str = ""
     remedy: str = ""
-    """What to do, if that is known."""
+    """The remedy, if known."""
     has_untrusted_certificate: bool = False
 
 
@@ -40,11 +40,11 @@ class Health(NamedTuple):
     accepting: bool
     """Whether an order can be made durable (cache or queue is there)."""
     mode: str
-    """`normal`, or what is missing: `degraded: queue away, not consuming`."""
+    """`normal`, or the missing parts: `degraded: queue away, not consuming`."""
 
 
 class HealthFlow:
-    """Asks every store at once, and a worker whether it consumes."""
+    """Pings all stores at once, and checks whether a worker consumes."""
 
     def __init__(
         self, stores: Mapping[str, Pingable], consumes: Callable[[], bool] | None = None
@@ -67,7 +67,7 @@ class HealthFlow:
 
 
 class SharedHealth:
-    """One check for all who ask at about the same time, so that nobody makes the stores busy."""
+    """Shares one check among concurrent callers, to spare the stores."""
 
     def __init__(self, health: HealthFlow) -> None:
         self._health = health
@@ -80,7 +80,7 @@ class SharedHealth:
         now = asyncio.get_running_loop().time()
         if checking is None or (checking.done() and now >= self._fresh_until):
             checking = self._checking = asyncio.ensure_future(self._check())
-        return await asyncio.shield(checking)  # whoever hangs up takes it from nobody else
+        return await asyncio.shield(checking)  # a caller that leaves cancels nothing for the others
 
     async def _check(self) -> Health:
         health = await self._health.check()

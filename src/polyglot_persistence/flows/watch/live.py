@@ -1,7 +1,7 @@
-"""What the live page shows: the figures of the whole system, from the stores, about once a second.
+"""Figures of the live page: the whole system, read from the stores about once a second.
 
-Invariant: the stores are asked only while somebody watches, and once for all who do.
-Invariant: what is kept is bounded: the figures of the last minutes, and an event for each watcher.
+Invariant: the stores are read only while a page is watching, and once for all watchers.
+Invariant: memory is bounded: the figures of the last minutes, and an event for each watcher.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from polyglot_persistence.ports.clock import Clock
 INTERVAL_SECONDS = 1.0
 FIGURES_KEPT = 300
 RATE_SECONDS = 3.5
-"""A rate is the mean over the figures of so long: orders move in batches of a thousand and more."""
+"""A rate is the mean over this period: orders move in batches of a thousand and more."""
 RATE_SECONDS_MIN = 0.5
 
 
 class Figures(NamedTuple):
-    """The system at one moment; what a store that did not answer would have said is None."""
+    """The system at one moment; fields of a store that did not answer are None."""
 
     at: datetime
     accepted: int | None
@@ -60,13 +60,13 @@ class LiveFlow:
         self._looking = asyncio.Lock()
         self._kept: deque[Figures] = deque(maxlen=FIGURES_KEPT)
         self.health: Health | None = None
-        """Of the latest look."""
+        """From the latest look."""
 
     def watch(self) -> asyncio.Event:
-        """Begin to watch; return what is set whenever there is something new.
+        """Begin to watch; return an event that is set whenever there are new figures.
 
         Raises:
-            UnavailableError: as many as may are watching.
+            UnavailableError: the maximum number of watchers is reached.
         """
         if len(self._watchers) >= self._watchers_max:
             raise UnavailableError(f"{self._watchers_max} pages are watching already")
@@ -83,13 +83,13 @@ class LiveFlow:
         return [figures for figures in self._kept if moment is None or figures.at > moment]
 
     async def step(self) -> bool:
-        """Look once, if anybody watches; to be repeated every `INTERVAL_SECONDS`."""
+        """Look once if anybody watches; the caller repeats it every `INTERVAL_SECONDS`."""
         if self._watchers:
             await self.look()
         return False
 
     async def look(self) -> None:
-        """Ask every store, unless the latest look is fresh. A store that is away costs 2 s."""
+        """Read every store, unless the latest look is fresh. A store that is away costs 2 s."""
         async with self._looking:
             now = self._clock.now()
             latest = self._kept[-1].at if self._kept else None
@@ -135,10 +135,10 @@ class LiveFlow:
 def _rate(
     now: datetime, count: int | None, earlier: Sequence[tuple[datetime, int | None]]
 ) -> float | None:
-    """Return the growth a second since the earliest known count.
+    """Return the growth per second since the earliest known count.
 
-    Never below 0: the stores are not asked in the same instant, so that an order on its way from
-    one to the next may be counted twice in one look and once in the next.
+    Never below 0: the stores are not read in the same instant, so one look may count a moving order
+    twice and the next look once.
     """
     known = [(at, before) for at, before in earlier if before is not None]
     if count is None or not known:

@@ -1,9 +1,9 @@
 """The gauges of what all processes share: stores, backlog, queue, outbox, cold cache, ...
 
-Every process sets them from the stores themselves, whichever of the loops it leads. So none of them
-shows what a process saw that has lost its role since, and any one of the processes tells of all.
+Every process sets them from the stores themselves, regardless of the loops it leads. So no gauge
+shows the past of a process that has lost its role, and any one process exports them all.
 
-Invariant: what cannot be asked is shown as NaN, never as the last answer.
+Invariant: an unknown value is exported as NaN, never as the last known one.
 """
 
 from math import nan
@@ -35,7 +35,7 @@ class SharedState:
         self._clock = clock
 
     async def step(self) -> bool:
-        """Set every gauge once; it never raises. To be repeated every `INTERVAL_SECONDS`."""
+        """Set every gauge once; it never raises. The caller repeats it every `INTERVAL_SECONDS`."""
         state = await self._state.look()
         now = self._clock.now()
         backlog, progress = state.backlog, state.progress

@@ -1,7 +1,7 @@
-"""What the stores say of the whole system at one moment, for the gauges and for the live page.
+"""State of the whole system at one moment, from the stores, for the gauges and the live page.
 
-It is asked of the stores and not counted by a process, so it is the state of all API and worker
-processes, and survives restarts.
+It is read from the stores and not counted by a process, so it covers all API and worker processes,
+and survives restarts.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from polyglot_persistence.ports.queue import Queue
 from polyglot_persistence.ports.record import Progress, Record
 
 ANSWER_SECONDS_MAX = 2.0
-"""As long as a ping may take; the stores are asked at the same time."""
+"""The same as for a ping; the stores are read at the same time."""
 DEAD_LETTERS_COUNTED_MAX = 10_000
 
 _T = TypeVar("_T")
 
 
 class SystemState(NamedTuple):
-    """What a store that did not answer would have said is None."""
+    """State of all stores; fields of a store that did not answer are None."""
 
     backlog: Backlog | None
     progress: Progress | None
@@ -37,7 +37,7 @@ class SystemState(NamedTuple):
 
 
 class SystemStateFlow:
-    """Asks the stores."""
+    """Reads the stores."""
 
     def __init__(self, cache: Cache, queue: Queue, record: Record, health: HealthFlow) -> None:
         self._cache = cache
@@ -46,7 +46,7 @@ class SystemStateFlow:
         self._health = health
 
     async def look(self) -> SystemState:
-        """Ask every store once; it never raises. A store that is away costs 2 s."""
+        """Read every store once; it never raises. A store that is away costs 2 s."""
         return SystemState(
             *await asyncio.gather(
                 _soon(self._cache.backlog),
@@ -58,21 +58,21 @@ class SystemStateFlow:
         )
 
     async def _cold(self) -> bool:
-        # The copy first, as a reader does it: it cannot be newer than the original then.
+        # The copy first, as a reader does it: then it cannot be newer than the original.
         copy = (await self._cache.read([])).epoch
         return copy != (await self._record.find([])).epoch
 
 
 def age_seconds(now: datetime, since: datetime | None) -> float:
-    """Return 0 if there is nothing; a store whose clock is ahead of ours makes it no less."""
+    """Return the age; 0 if there is nothing, or if a store's clock is ahead of ours."""
     return 0.0 if since is None else max((now - since).total_seconds(), 0.0)
 
 
 async def _soon(ask: Callable[[], Awaitable[_T]]) -> _T | None:
-    """Ask a store; None if it does not answer in time.
+    """Query a store; None if it does not answer in time.
 
-    Called from in here: a task that is cancelled before its first step asks nothing, and leaves no
-    coroutine behind that was never awaited.
+    Calls `ask` itself: a task that is cancelled before its first step then makes no query, and
+    leaves no coroutine that was never awaited.
     """
     try:
         async with asyncio.timeout(ANSWER_SECONDS_MAX):
