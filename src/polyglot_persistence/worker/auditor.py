@@ -12,13 +12,13 @@ from polyglot_persistence.ports.leadership import Leadership
 from polyglot_persistence.runtime.repeat import pause, repeat, repeat_as_leader
 
 FIRST_AFTER_SECONDS = 60.0
-"""Keeps the audit out of the start of a process."""
+"""Delays the first audit past the start of a process."""
 
 ADD_UP_SECONDS = 5.0
 
 
 class Throttle:
-    """Lets so many orders a second pass, and none after `stop`."""
+    """Lets this many orders a second pass, and none after `stop`."""
 
     def __init__(self, clock: Clock, stop: asyncio.Event, *, orders_per_second: float) -> None:
         self._clock = clock
@@ -42,7 +42,7 @@ async def audit_forever(
     *,
     interval_seconds: float,
 ) -> None:
-    """Compare all stores and repair what needs no operator, until stopped.
+    """Compare all stores and repair drift that needs no operator, until stopped.
 
     `interval_seconds` pass between the end of one audit and the beginning of the next.
     """
@@ -55,7 +55,7 @@ async def audit_forever(
 
 
 async def add_up_forever(count: FreshnessCount, record: AuditedRecord, stop: asyncio.Event) -> None:
-    """Add this process's counts to those of all, until stopped."""
+    """Add this process's counts to those of all processes, until stopped."""
 
     async def step() -> None:
         await count.add_up(record)

@@ -1,7 +1,7 @@
-"""Indexes what was just persisted, from memory; the outbox has whatever memory lost.
+"""Indexes orders just persisted, from memory; the outbox covers any that memory loses.
 
-Invariant: memory is bounded. A batch that finds no room is dropped here and worked off from its
-outbox row later.
+Invariant: memory is bounded. A batch that does not fit is dropped here and indexed from its outbox
+row later.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ IN_FLIGHT = 2
 
 GATHER_ORDERS = 2_000
 GATHER_SECONDS = 0.05
-"""Fewer orders wait so long for others, to be indexed with them: a batch costs requests, an fsync
-and a transaction however few they are. An engine shows what it indexed only every second."""
+"""A small batch waits this long for more orders: a batch of any size costs requests, an fsync and a
+transaction. An engine shows indexed orders only every second."""
 
 
 class Indexer:
@@ -41,7 +41,7 @@ class Indexer:
         self._stopping = False
 
     def offer(self, batches: Sequence[ToIndex]) -> None:
-        """Take batches to be indexed soon, or leave them to the outbox if memory is full."""
+        """Queue batches for indexing, or leave them to the outbox if memory is full."""
         for batch in batches:
             orders = len(batch.orders)
             if self._waiting_orders + orders > self._limits.index_waiting_orders_max:
@@ -51,7 +51,7 @@ class Indexer:
         self._tell()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Index until stopped, and then what is waiting, as long as the index takes it."""
+        """Index until stopped, then index the waiting batches while the index accepts them."""
         async with asyncio.TaskGroup() as tasks:
             for _ in range(IN_FLIGHT):
                 tasks.create_task(self._index_offers(stop))
@@ -76,7 +76,7 @@ class Indexer:
             if not batches:
                 if self._stopping:
                     return
-                continue  # the others took them
+                continue  # another task took them
             try:
                 await self._flow.index(batches)
             except PolyglotError as error:
@@ -88,7 +88,7 @@ class Indexer:
                 backoff.succeeded()
 
     def _tell(self) -> None:
-        """Set the events by how many orders wait, or all of them when stopping."""
+        """Update the events from the backlog and the stop flag."""
         for event, orders in ((self._arrived, 1), (self._enough, GATHER_ORDERS)):
             if self._stopping or self._waiting_orders >= orders:
                 event.set()
@@ -125,8 +125,8 @@ class Indexer:
                 self._limits.outbox_age_seconds, self._outbox_orders
             )
         except PolyglotError:
-            # What an index that is slow cannot take in its time, it may take in two parts; given
-            # the whole again and again, it would only work on requests that have timed out.
+            # Halve the batch after a timeout: a slow index may manage half, while retrying the
+            # whole would keep it busy with requests that have timed out.
             self._outbox_orders = max(self._outbox_orders // 2, 1)
             raise
         self._outbox_orders = min(self._outbox_orders * 2, self._limits.index_batch_orders)

@@ -1,4 +1,4 @@
-"""Consumes the queue: micro-batches of whole messages to the persist flow, then acknowledge.
+"""Queue consumer: passes micro-batches of whole messages to the persist flow, then acknowledges.
 
 ```
   consuming --record away--> holding (retries, at most `hold_seconds`) --> waiting (channel closed,
@@ -9,10 +9,9 @@
 Invariant: a message is acknowledged only when each of its orders is in the record or in the dead
 letters.
 Invariant: no delivery is held for longer than `hold_seconds` without being acknowledged or handed
-back by closing the channel. `flows.cold_cache` relies on it, and on the next one.
-Invariant: before anything is done with a message that was delivered before, and before anything is
-handed back, every quiet time of a cold cache begins anew; where that is not possible, nothing is
-consumed.
+back by closing the channel. `flows.cold_cache` relies on this and on the next invariant.
+Invariant: before a redelivered message is processed, and before anything is handed back, every
+quiet time of a cold cache restarts; where that is not possible, nothing is consumed.
 Invariant: a message of a newer schema is handed back untouched, for a newer worker.
 """
 
@@ -50,28 +49,28 @@ IN_FLIGHT = 2
 """Batches at once: while PostgreSQL inserts one, another is decoded, or marked clean."""
 
 SUSPECT_REDELIVERIES = 2
-"""From this many on, one of a message's orders may kill workers. Or the record was away as often,
-and so it goes unit by unit only once a worker died of it."""
+"""From this many redeliveries on, one of a message's orders may crash workers. The record may as
+well have been away this often, so it goes unit by unit only after a crash."""
 NEWER_SCHEMA_PAUSE_SECONDS = 5.0
 
 
 class _TimeUpError(Exception):
-    """What is left was held for as long as it may be, and has to wait for its next delivery."""
+    """The remaining messages have reached their maximum hold time and wait for redelivery."""
 
 
 class _Deadline(NamedTuple):
-    """Until when an effect is tried again: until it is late, or the worker is to stop."""
+    """End of the retries of an effect: a time, or the worker's stop."""
 
     hold_until: float
     stop: asyncio.Event
 
 
 class _RecordAwayError(Exception):
-    """The record stayed away for as long as deliveries may be held."""
+    """The record stayed away for the maximum hold time of deliveries."""
 
 
 class _StillWarmingError(Exception):
-    """Neither cache nor PostgreSQL could note that a message was redelivered."""
+    """Neither cache nor PostgreSQL could record that a message was redelivered."""
 
 
 def _is_suspect(delivery: Delivery) -> bool:
@@ -79,7 +78,7 @@ def _is_suspect(delivery: Delivery) -> bool:
 
 
 class Persister:
-    """The one owner of a consumer."""
+    """The sole owner of a consumer."""
 
     def __init__(
         self,
@@ -123,7 +122,7 @@ class Persister:
                     async with self._handing_back():
                         while not stop.is_set():
                             await self._receive(consumer, stop)
-                            # Not before: a broker whose queue is broken lets one begin.
+                            # Not earlier: a broker with a broken queue still lets a consumer begin.
                             backoff.succeeded()
                             succeeded.set_to_current_time()
             except _RecordAwayError as away:
@@ -145,9 +144,9 @@ class Persister:
 
     @asynccontextmanager
     async def _handing_back(self) -> AsyncIterator[None]:
-        """On leaving, have quiet times begin anew before the channel hands back what is there.
+        """On exit, restart quiet times before the channel hands back its messages.
 
-        Also what was never received: the next worker may not look at it for as long as it is busy.
+        This includes messages never received: the next worker may be busy and not look at them.
         """
         try:
             yield
@@ -156,7 +155,7 @@ class Persister:
                 await self._begin_quiet_time_anew()
 
     async def _receive(self, consumer: Consumer, stop: asyncio.Event) -> None:
-        # What is received now may have arrived, and so be held, as soon as the last receive ended.
+        # A message received now may have arrived, and so be held, since the last receive ended.
         held_since = self._asked_at
         deliveries = await consumer.receive(RECEIVE_SECONDS)
         self._asked_at, now = self._clock.monotonic(), self._clock.now()
@@ -188,7 +187,7 @@ class Persister:
     async def _persist_batches(
         self, consumer: Consumer, batches: deque[Sequence[Delivery]], deadline: _Deadline
     ) -> None:
-        """Persist batches, some at once, in no order; begin no other once one has failed."""
+        """Persist batches concurrently, in any order; begin no more after a failure."""
 
         async def some() -> None:
             try:
@@ -200,7 +199,7 @@ class Persister:
 
         lanes = min(IN_FLIGHT, len(batches))
         results = await asyncio.gather(*(some() for _ in range(lanes)), return_exceptions=True)
-        for result in results:  # all have ended, so that nothing goes on without the consumer
+        for result in results:  # all have ended: nothing outlives the consumer
             if isinstance(result, BaseException):
                 raise result
 
@@ -218,7 +217,7 @@ class Persister:
             await self._persist_batch(consumer, batch, deadline)
 
     def _micro_batches(self, deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
-        """Yield messages together up to the batch size, suspect ones among themselves."""
+        """Yield messages together up to the batch size, suspects separately from others."""
         batch: list[Delivery] = []
         orders = 0
         for delivery in deliveries:
@@ -255,7 +254,7 @@ class Persister:
     async def _persist_suspects(
         self, messages: Mapping[str, Sequence[AcceptedOrder]], deadline: _Deadline
     ) -> Sequence[ToIndex]:
-        """Persist messages together; those that workers died of, each unit by unit."""
+        """Persist messages together; unit by unit those that workers crashed on."""
         redelivered = partial(self._flow.persist_redelivered, messages, "queue")
         done = await self._insist(redelivered, deadline)
         to_index = list(done.to_index)
@@ -269,7 +268,7 @@ class Persister:
     async def _persist_one_by_one(
         self, orders: Sequence[AcceptedOrder], deadline: _Deadline
     ) -> Sequence[ToIndex]:
-        """Persist what may kill this worker unit by unit; go on where the last one died."""
+        """Persist suspects unit by unit; resume after the unit of the last crash."""
         units = whole_units(orders)
         left = await self._insist(partial(self._flow.pass_over, units), deadline)
         _log.warning("suspect_message", units=len(units), units_left=len(left))
@@ -280,9 +279,9 @@ class Persister:
         return to_index
 
     async def _insist(self, effect: Callable[[], Awaitable[Result]], deadline: _Deadline) -> Result:
-        """Repeat an idempotent effect on the record until it happens or time is up.
+        """Repeat an idempotent effect on the record until it succeeds or time is up.
 
-        An effect that is under way then is cut off: whether it happened is not known.
+        A running effect is then canceled, with an unknown outcome.
         """
         backoff = Backoff(deadline.stop, "persist")
         while True:
@@ -298,7 +297,7 @@ class Persister:
                     raise _RecordAwayError from error
 
     def _left(self, deadline: _Deadline) -> float:
-        """Return the seconds for which what is held may be held on."""
+        """Return the remaining hold time in seconds."""
         seconds = deadline.hold_until - self._clock.monotonic()
         if seconds <= 0:
             raise _TimeUpError

@@ -14,24 +14,24 @@ from polyglot_persistence.telemetry import LOOP_SUCCESS
 LOOP = "search_rebuild"
 
 FIRST_INDEX_SECONDS = 15.0
-"""Maximum time that the first orders of all wait for an index."""
+"""Maximum time that the very first orders wait for an index."""
 
 LOOK_SECONDS = 0.1
-"""Between two looks at an index that this or another worker is making."""
+"""Time between two looks at an index that this or another worker is making."""
 
 
 class _StoppedError(Exception):
-    """The worker is to end; the rebuild can be taken up again."""
+    """The worker is stopping; the rebuild can be resumed."""
 
 
 async def make_first(
     flow: RebuildFlow, search: SearchIndex, record: Leadership, stop: asyncio.Event
 ) -> None:
-    """Return once an empty record has an index that answers, whichever worker makes it.
+    """Return once an empty record has an index that answers, made by any worker.
 
     The first orders are then indexed as they are persisted; without an index they would wait in the
-    outbox. What is not done after `FIRST_INDEX_SECONDS` is left to `rebuild_forever`, and so is all
-    of it if search is away: orders are persisted meanwhile. Returns at once if there are orders.
+    outbox. After `FIRST_INDEX_SECONDS`, or if search is away, the work is left to `rebuild_forever`
+    and orders are persisted meanwhile. Returns at once if there are orders.
     """
     with contextlib.suppress(PolyglotError, TimeoutError, _StoppedError):
         if not await flow.is_first():

@@ -17,7 +17,7 @@ async def sweep_forever(
     *,
     interval_seconds: float,
 ) -> None:
-    """Sweep until stopped; batch after batch while there is anything stale."""
+    """Sweep until stopped, without a pause while there are stale entries."""
 
     async def step() -> bool:
         to_index = await flow.sweep()

@@ -28,7 +28,7 @@ Member: TypeAlias = tuple[AcceptedOrder, list[DeadLetterRow]]
 
 
 def without_last_unit_id(page: Sequence[DeadLetterRow]) -> Sequence[DeadLetterRow]:
-    """Return the page without its last unit id, which may continue below it; never an empty page."""
+    """Return the page without its last unit id, which may continue below it; never an empty one."""
     last = page[-1].letter.unit_id
     end = len(page)
     while last is not None and end > 0 and page[end - 1].letter.unit_id == last:
