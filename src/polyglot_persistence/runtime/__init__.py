@@ -1,1 +1,1 @@
-"""Machinery of processes that no store and no order needs to be named for."""
+"""Process machinery that is independent of stores and orders."""

@@ -1,10 +1,10 @@
-"""Batching without a timer: a batch is whatever arrived while the last one was in flight.
+"""Batching without a timer: a batch is everything that arrived while the last one was in flight.
 
 Under light load an item leaves at once, alone; under heavy load batches grow by themselves, so
 that one round trip and one fsync serve many callers (group commit).
 
-Invariant: an item that was added reaches `process` exactly once, also when its caller is cancelled.
-Invariant: what waits is bounded; above the bound `add` refuses and nothing was taken.
+Invariant: an added item reaches `process` exactly once, also when its caller is canceled.
+Invariant: the backlog is bounded; above the bound `add` refuses and takes nothing.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ Value = TypeVar("Value")
 class Batcher(Generic[Item]):
     """Hands items to `process` in batches; `process` settles its callers and never raises.
 
-    Made inside the event loop that it is used in, as is what builds on it.
+    Create it, and anything built on it, inside the event loop that uses it.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class Batcher(Generic[Item]):
         self._waiting_weight = 0
         self._in_flight: dict[asyncio.Task[None], int] = {}
         self._start_scheduled = False
-        # Kept, because asking for it at every item costs a system call before Python 3.12.
+        # Stored, because getting it for each item costs a system call before Python 3.12.
         self._loop = asyncio.get_running_loop()
 
     @property
     def waiting(self) -> int:
-        """The weight of what waits for a batch."""
+        """The weight of the waiting items."""
         return self._waiting_weight
 
     def add(self, item: Item, weight: int = 1) -> None:
@@ -60,12 +60,12 @@ class Batcher(Generic[Item]):
         self._waiting.append((item, weight))
         self._waiting_weight += weight
         if not self._start_scheduled and self._may_start():
-            # Not at once: whatever else arrives in this turn of the event loop comes along.
+            # Not at once: items that arrive in the same turn of the event loop join the batch.
             self._start_scheduled = True
             self._loop.call_soon(self._start)
 
     async def drain(self) -> None:
-        """Return once everything that was added has been processed."""
+        """Return once every added item has been processed."""
         while self._in_flight or self._waiting:
             if self._in_flight:
                 await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
@@ -106,7 +106,7 @@ class Batcher(Generic[Item]):
 class Coalescer(Generic[Key, Value]):
     """Turns concurrent look-ups into batches; callers of one key share one look-up.
 
-    A key that `fetch` does not return is `None` to its callers; nothing is remembered.
+    The value of a key that `fetch` does not return is `None`; nothing is remembered.
     """
 
     def __init__(
@@ -128,10 +128,10 @@ class Coalescer(Generic[Key, Value]):
         )
 
     def get(self, key: Key) -> asyncio.Future[Value | None]:
-        """Return the future of a look-up that begins now or later, never one already under way.
+        """Return the future of a look-up that begins now or later, never one already running.
 
-        An answer is therefore never older than the question. The future is shared: shield it
-        before awaiting it from something that can be cancelled.
+        So an answer is never older than the call. The future is shared: shield it before awaiting
+        it in a task that can be canceled.
 
         Raises:
             UnavailableError: too many look-ups are waiting (at once), or the look-up failed.
@@ -156,7 +156,7 @@ class Coalescer(Generic[Key, Value]):
             for future in futures:
                 if not future.done():
                     future.set_exception(error)
-                    future.exception()  # a caller that left need not be warned about
+                    future.exception()  # avoids a warning for a caller that has left
             return
         except BaseException:
             for future in futures:

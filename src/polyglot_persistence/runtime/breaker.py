@@ -1,7 +1,7 @@
 """A circuit breaker per store: one failure opens it, a successful ping closes it.
 
-While it is open the write path does not wait for the store, so that a store that hangs costs one
-deadline in all and not one a request.
+While it is open the write path does not wait for the store, so a hanging store costs one deadline
+in all and not one per request.
 """
 
 from collections.abc import Awaitable, Callable
@@ -12,15 +12,15 @@ from polyglot_persistence.telemetry import STORE_UP, logger
 _log = logger("breaker")
 
 LOOKS_IN_VAIN_MAX = 2
-"""From this many in a row on, a store is away: one may be a moment's."""
+"""After this many failed looks in a row a store is away: a single failure may be transient."""
 
 FIRST_LOOKS_IN_VAIN_MAX = 8
-"""The same for a store that was not there yet: both may have just been started, and a worker makes
-the first search index. Some 15 s, as often as an API process looks."""
+"""The same for a store not seen yet: both may have just started, and a worker makes the first
+search index. Some 15 s at the interval of an API process."""
 
 
 class Breaker:
-    """Knows whether a store is worth waiting for."""
+    """Decides whether a store is worth waiting for."""
 
     def __init__(self, store: str, ping: Callable[[], Awaitable[object]]) -> None:
         self.store = store
@@ -32,18 +32,18 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether the store failed and has not been seen well since."""
+        """Whether the store has failed without a successful ping since."""
         return self._open
 
     def failed(self, error: PolyglotError) -> None:
-        """Open it; the next `probe` that succeeds closes it."""
+        """Open it; the next successful `probe` closes it."""
         if not self._open:
             self._open = True
             STORE_UP.labels(self.store).set(0)
             _log.warning("store_away", store=self.store, error=str(error))
 
     async def look(self) -> None:
-        """Ping the store whether it is open or not, for a store that nobody else tells of.
+        """Ping the store whether it is open or not; for a store whose calls report no failures.
 
         It opens after several failures in a row.
         """
@@ -59,7 +59,7 @@ class Breaker:
             self._close()
 
     async def probe(self) -> None:
-        """Ping the store if it is open; called again and again by a loop."""
+        """Ping the store if it is open; a loop calls this repeatedly."""
         if not self._open:
             return
         try:

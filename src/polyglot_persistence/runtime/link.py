@@ -1,4 +1,4 @@
-"""A link to a server that is kept alive: opened at its first use, and again when it is lost.
+"""A kept-alive link to a server: opened at its first use, and again when it is lost.
 
 Invariant: while the server is away calls fail at once; one background task tries to connect.
 """
@@ -14,11 +14,11 @@ PAUSE_FIRST_SECONDS: Final = 0.05
 
 
 class Link(Protocol):
-    """What is kept alive; once it is closed it never comes back."""
+    """The link to keep alive; once closed it never comes back."""
 
     @property
     def closed_because(self) -> str:
-        """Why it can no longer be used; empty while it can."""
+        """The reason why it is unusable; empty while it is usable."""
 
     def close(self, reason: str) -> None:
         """End it at once."""
@@ -34,7 +34,7 @@ class KeepAlive(Generic[AnyLink]):
         self, server: str, open_link: Callable[[], Awaitable[AnyLink]], *, pause_seconds_max: float
     ) -> None:
         self.latest: AnyLink | None = None
-        """The link that was opened last; it may be closed."""
+        """The last opened link; it may be closed."""
         self._server = server
         self._open_link = open_link
         self._pause_seconds_max = pause_seconds_max
@@ -44,7 +44,7 @@ class KeepAlive(Generic[AnyLink]):
         self._closed = False
 
     async def get(self) -> AnyLink:
-        """Return the link, waiting for one attempt at most, and not if the last one failed.
+        """Return the link, after at most one attempt, and at once if the last one failed.
 
         Raises:
             UnavailableError: there is none.
@@ -66,7 +66,7 @@ class KeepAlive(Generic[AnyLink]):
         return link
 
     async def close(self) -> None:
-        """Open no further link; the latest one is its owner's to close. Idempotent."""
+        """Open no further link; the owner closes the latest one. Idempotent."""
         self._closed = True
         if self._connecting is not None:
             self._connecting.cancel()

@@ -1,7 +1,7 @@
 """Pauses between attempts: they double, up to a bound, with jitter in their upper half.
 
 Jitter as in Brooker, "Exponential Backoff and Jitter" (AWS, 2015): processes that failed together
-do not come back together.
+retry at different times.
 """
 
 import random
@@ -16,11 +16,11 @@ class Pauses:
         self._seconds = first_seconds
 
     def begin_again(self) -> None:
-        """Let the next pause be the shortest one."""
+        """Reset the next pause to the shortest one."""
         self._seconds = self._first_seconds
 
     def next(self) -> float:
-        """Return how long to wait before the next attempt."""
+        """Return the pause before the next attempt."""
         seconds = self._seconds
         self._seconds = min(2 * seconds, self._last_seconds)
         return jittered(seconds)

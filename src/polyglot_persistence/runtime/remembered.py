@@ -1,4 +1,4 @@
-"""A small memory of answers, bounded in number and in time."""
+"""A small cache, bounded in number and in time."""
 
 from typing import Generic, TypeVar
 
@@ -11,9 +11,8 @@ V = TypeVar("V")
 class Remembered(Generic[K, V]):
     """Holds up to `entries_max` values, each for at most `seconds`.
 
-    Which value has to go is told by the clock algorithm (second chance): a hand goes round, passes
-    over what was asked for since it last came by, and takes the next that was not. All is forgotten
-    every `seconds`, so that a value needs no moment of its own.
+    Eviction is CLOCK (second chance). All values are forgotten together every `seconds`, so that
+    none needs a timestamp of its own.
     """
 
     def __init__(self, clock: Clock, *, entries_max: int, seconds: float) -> None:
@@ -27,7 +26,7 @@ class Remembered(Generic[K, V]):
         self._forget_at = clock.monotonic() + seconds
 
     def get(self, key: K) -> V | None:
-        """Return what was remembered within the last seconds, if anything."""
+        """Return the remembered value, if there is one."""
         now = self._clock.monotonic()
         if now >= self._forget_at:
             self.forget_all()
@@ -38,20 +37,20 @@ class Remembered(Generic[K, V]):
         return value
 
     def remember(self, key: K, value: V) -> None:
-        """Hold a value."""
+        """Remember a value."""
         if key not in self._values and not self._make_room(key):
             return
         self._values[key] = value
 
     def forget_all(self) -> None:
-        """Hold nothing."""
+        """Forget all values."""
         self._values.clear()
         self._round.clear()
         self._hand = 0
         self._asked.clear()
 
     def _make_room(self, key: K) -> bool:
-        """Give a new key its place in the round; whether there is any."""
+        """Make room for a new key; return whether it is admitted."""
         if len(self._round) < self._entries_max:
             self._round.append(key)
             return True

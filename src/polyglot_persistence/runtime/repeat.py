@@ -1,8 +1,8 @@
-"""How every loop of this project goes on: step, pause, step, until told to stop.
+"""The loop shared by all periodic work: step, pause, step, until stopped.
 
 Invariant: a step's error never ends a loop; it is logged, and the pause grows, with jitter.
 Invariant: an outage is logged once, and not at each retry, however long it lasts.
-Invariant: `stop` ends a pause at once and lets a step under way finish.
+Invariant: `stop` ends a pause at once and lets the current step finish.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ BACKOFF_FIRST_SECONDS = 0.2
 BACKOFF_LAST_SECONDS = 5.0
 LEAD_RETRY_SECONDS = 5.0
 ERRORS_TOLD_MAX = 5
-"""Errors of one outage that are logged."""
+"""Maximum number of logged errors per outage."""
 
 Step = Callable[[], Awaitable[bool | None]]
 """One step; returns True if there is more to do at once."""
 
 
 class Backoff:
-    """Pauses after failures in a row; each one is counted as a retry of what `of` names."""
+    """Pauses after failures in a row; each one is counted as a retry, labeled `of`."""
 
     def __init__(self, stop: asyncio.Event, of: str) -> None:
         self._stop = stop
@@ -36,27 +36,27 @@ class Backoff:
         self._told: set[str] = set()
 
     def succeeded(self) -> None:
-        """Begin again with the shortest pause, and log that the errors are over."""
+        """Reset to the shortest pause, and log the end of the errors."""
         self._pauses.begin_again()
         if self._told:
             _log.warning("recovered", what=self._of)
             self._told.clear()
 
     def is_news(self, error: Exception) -> bool:
-        """Return whether the caller shall log the error: the first of its text in an outage."""
+        """Return whether the caller should log the error: the first of its text in an outage."""
         if str(error) in self._told or len(self._told) >= ERRORS_TOLD_MAX:
             return False
         self._told.add(str(error))
         return True
 
     async def pause(self, seconds_max: float = BACKOFF_LAST_SECONDS) -> None:
-        """Wait longer than last time, but no longer than `seconds_max`, or until stopped."""
+        """Wait longer than last time, but at most `seconds_max`, or until stopped."""
         self._retries.inc()
         await pause(self._stop, min(self._pauses.next(), seconds_max))
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> None:
-    """Return after so many seconds, or as soon as `stop` is set."""
+    """Return after this many seconds, or as soon as `stop` is set."""
     try:
         async with asyncio.timeout(seconds):
             await stop.wait()
@@ -65,7 +65,7 @@ async def pause(stop: asyncio.Event, seconds: float) -> None:
 
 
 async def repeat(name: str, step: Step, stop: asyncio.Event, *, interval_seconds: float) -> None:
-    """Step again and again, with a pause whenever a step has no more to do."""
+    """Repeat a step, with a pause whenever it has no more to do."""
     backoff = Backoff(stop, name)
     succeeded = LOOP_SUCCESS.labels(name)
     while not stop.is_set():

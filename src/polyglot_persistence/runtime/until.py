@@ -8,7 +8,7 @@ _Result = TypeVar("_Result")
 
 
 async def until(work: Awaitable[_Result], *events: asyncio.Event) -> _Result | None:
-    """Return what the work returns; cancel it and return None if one of the events is set first."""
+    """Return the result of the work; cancel it and return None if an event is set first."""
     if not events:
         return await work
     task = asyncio.ensure_future(work)
