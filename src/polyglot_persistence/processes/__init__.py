@@ -1,1 +1,1 @@
-"""Child processes: signs of life, and one policy of when one is killed and started again."""
+"""Child processes: heartbeats, and one policy for killing and restarting them."""

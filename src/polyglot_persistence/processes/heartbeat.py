@@ -1,7 +1,7 @@
 """Heartbeats: a child's event loop writes a byte a second to a pipe that its parent reads.
 
 Both a stopped process and a blocked event loop fall silent. The same pipe carries `READY`, once,
-when the child does its work.
+when the child is ready.
 
 Invariant: neither side ever waits for the other.
 """
@@ -15,11 +15,11 @@ BEAT = b"."
 READY = b"\n"
 
 _BYTES_MAX = 65_536
-"""What a pipe holds (pipe(7)): so a read takes everything."""
+"""The capacity of a pipe (pipe(7)), so that one read empties it."""
 
 
 class Parent:
-    """The child's end of the pipe; without a descriptor there is no parent that reads."""
+    """The child's end of the pipe; without a descriptor no parent reads."""
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
@@ -52,7 +52,7 @@ class Heartbeats:
         os.set_blocking(self._source, False)
 
     def received(self) -> bytes:
-        """Return the signs since the last call."""
+        """Return the bytes written since the last call."""
         try:
             return os.read(self._source, _BYTES_MAX)
         except BlockingIOError:

@@ -1,8 +1,8 @@
-"""Several processes behind one port: forked from this one, which starts again what dies or hangs.
+"""Preforked processes behind one port; the parent restarts those that exit or hang.
 
-Each has a listening socket of its own, made before the fork; the kernel spreads connections over
-them (SO_REUSEPORT, socket(7)). They stay open here, so that a client that connects to a process
-that has died waits for its successor and is not refused.
+Each process has a listening socket of its own, made before the fork; the kernel spreads connections
+over them (SO_REUSEPORT, socket(7)). The parent keeps them open, so a client that connects to a dead
+process waits for its successor and is not refused.
 
 ```
   start   one fork a process        keep   one that ends or hangs is forked again, see `supervision`
@@ -10,7 +10,7 @@ that has died waits for its successor and is not refused.
 ```
 
 Invariant: until it forks, this process has no thread, no event loop, no connection, and has made no
-id: nothing is copied whose state two processes must not share.
+id: the fork copies no state that two processes must not share.
 """
 
 import ctypes
@@ -29,21 +29,21 @@ from polyglot_persistence.telemetry import logger
 _log = logger("api")
 
 STOP_MARGIN_SECONDS = 5.0
-"""What a process is given beyond its own deadline before it is killed."""
+"""Time beyond its own deadline that a process gets before it is killed."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _AWAITED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
 
 class Program(Protocol):
-    """What one of the processes does."""
+    """The program of one process."""
 
     @property
     def number(self) -> int:
-        """Which of the processes it is, from 1 on."""
+        """The number of the process, from 1 on."""
 
     def run(self, parent: Parent) -> int:
-        """Run until SIGTERM, beating to the parent; return the exit code."""
+        """Run until SIGTERM, sending heartbeats to the parent; return the exit code."""
 
     def close(self) -> None:
         """Close its sockets, in a process that does not use them."""
@@ -58,10 +58,10 @@ def run_several(
 ) -> int:
     """Run each program in a process of its own until SIGTERM or SIGINT; return 0.
 
-    This process beats to its own parent. `stop_seconds` is how long a program may take to stop; if
-    one had to be killed, return 1.
+    This process sends heartbeats to its own parent. `stop_seconds` is how long a program may take
+    to stop; if one had to be killed, return 1.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)  # they are waited for, one after the other
+    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)  # `_wait` takes them, one at a time
     members = [_Member(one, programs) for one in programs]
     look_due = 0.0
     while True:
@@ -85,14 +85,14 @@ def run_several(
 
 
 class _Member:
-    """One of the processes, its successors included."""
+    """One of the processes and its successors."""
 
     def __init__(self, program: Program, programs: Sequence[Program]) -> None:
         self.program = program
         self.pid = 0
         self.supervision = Supervision()
         self.due = 0.0
-        """When it is to be started (again), on the monotonic clock; only while it does not run."""
+        """Time of the next (re)start, on the monotonic clock; only while it does not run."""
         self._others = [one for one in programs if one is not program]
         self._heartbeats = Heartbeats()
 
@@ -100,7 +100,7 @@ class _Member:
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
-        self._heartbeats.received()  # what is left of the predecessor's
+        self._heartbeats.received()  # the rest of the predecessor's signs
         self.supervision.started()
         self.pid = os.fork()
         if not self.pid:
@@ -130,7 +130,7 @@ class _Member:
 
 
 def _ended(members: Sequence[_Member]) -> Iterator[tuple[_Member, str]]:
-    """Yield those that have ended since the last call, and how."""
+    """Yield the members that have exited since the last call, and how."""
     for member in members:
         if member.pid:
             pid, status = os.waitpid(member.pid, os.WNOHANG)
@@ -158,17 +158,17 @@ def _stop(members: Sequence[_Member], parent: Parent, stop_seconds: float) -> in
 
 
 def _wait(seconds: float) -> signal.Signals | None:
-    """Return the next of the signals, or None if it does not come in time."""
+    """Return the next of the signals, or None after a timeout."""
     found = signal.sigtimedwait(_AWAITED, max(seconds, 0))
-    # CPython returns anything if the time is over after this process was stopped and continued.
+    # CPython returns garbage if the time ran out while this process was stopped.
     if found is None or found.si_signo not in _AWAITED:
         return None
     return signal.Signals(found.si_signo)
 
 
 def _end_with(parent: int) -> None:
-    """Have the kernel send a SIGTERM when the parent dies, whatever kills it (Linux)."""
+    """Make the kernel send a SIGTERM when the parent dies for any reason (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != parent:
-            os._exit(1)  # it died before the kernel watched it
+            os._exit(1)  # it died before prctl took effect
