@@ -1,12 +1,12 @@
-"""The seams: what the flows need of each store. These docstrings are the contract.
+"""The ports: what the flows need of each store. These docstrings are the contract.
 
-One file a port; one contract suite per port (`tests/contract`) runs over every adapter of it.
+One file per port; one contract suite per port (`tests/contract`) runs over each of its adapters.
 
 Common to all:
 
 - Every method has a deadline of its own and never waits longer.
 - `UnavailableError` means that the call had no effect and will have none; `UnknownOutcomeError`
-  that it may have had. A method that only reads raises only the former.
+  means that it may have had one. A method that only reads raises only the former.
 - Cancelling a caller cancels no effect that others share, and leaves no reply behind for the next.
-- `ping` raises `UnavailableError`, or tells about the store; it is what readiness and doctor ask.
+- `ping` raises `UnavailableError`, or returns the store's state; readiness and doctor use it.
 """

@@ -1,8 +1,8 @@
-"""What an audit needs of each store, beside what the service itself needs (`ports`).
+"""Audit ports: what an audit needs of each store, beside the other ports.
 
 The same rules hold: every method has a deadline; `UnavailableError` means that it had no effect.
 
-Ids are ordered by their bytes, as PostgreSQL does; bounds of a range are both within it.
+Ids are ordered by their bytes, as in PostgreSQL; a range includes both of its bounds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ class RangeSum(NamedTuple):
 
 
 class SearchContents(Protocol):
-    """What a search index holds, as a search would find it now."""
+    """Contents of a search index, as a search would find them now."""
 
     @property
     def shown_after_seconds(self) -> float:
-        """The longest that an indexed order takes to be found, on a machine that is not busy."""
+        """The longest time until an indexed order is found, on a machine that is not busy."""
 
     async def sum_between(self, first: UUID, last: UUID) -> RangeSum:
         """Return number and checksum of the documents of a range.
@@ -41,21 +41,21 @@ class SearchContents(Protocol):
     ) -> Mapping[UUID, int]:
         """Return the checksums of the documents with the lowest ids of a range, in their order.
 
-        They are computed from the documents themselves where an engine lets others edit them;
-        -1 stands for a document that is no order.
+        They are computed from the documents themselves where an engine allows edits by others; -1
+        stands for a document that is no valid order.
         """
 
     async def checksums_of(self, ids: Sequence[UUID]) -> Mapping[UUID, int]:
-        """Return the same of those of the ids that are there."""
+        """Return the checksums of the given ids that have a document."""
 
 
 class CacheContents(Protocol):
-    """What the cache holds."""
+    """Contents of the cache."""
 
     async def scan(self, cursor: int, entries_max: int) -> "CachePart":
-        """Return about so many raw entries, from a cursor on; 0 begins.
+        """Return about `entries_max` raw entries, from a cursor on; 0 begins.
 
-        What is there from the first call to the last is returned at least once.
+        An entry present from the first call to the last is returned at least once.
         """
 
 
@@ -63,7 +63,7 @@ class CachePart(NamedTuple):
     """Some entries of the cache."""
 
     cursor: int
-    """For the next call; 0: there are no more."""
+    """Cursor of the next call; 0 after the last."""
     entries: Sequence[tuple[UUID, bytes]]
     """Id and raw entry, each once."""
 
@@ -77,12 +77,12 @@ class RecordRange(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """What the record says of some ids, as of one moment."""
+    """The record's state of some ids, as of one moment."""
 
     rows: Mapping[UUID, int]
-    """Checksums of those that are orders."""
+    """Checksums of the ids that are orders."""
     waiting: frozenset[UUID]
-    """Those that wait to be indexed, and those of which it is known that they never can be."""
+    """Ids that wait to be indexed, and ids that are known to be unindexable."""
 
 
 class SalesDay(NamedTuple):
@@ -105,7 +105,7 @@ class SalesTotals(NamedTuple):
 
 
 class Freshness(NamedTuple):
-    """How many orders there were, and how many were in every store within so many seconds."""
+    """Number of orders, and how many of them were in every store within each bound in seconds."""
 
     orders: int
     within_1s: int
@@ -123,31 +123,31 @@ class AuditedRecord(Protocol):
         """Return the checksum of each order of a range."""
 
     async def standing(self, ids: Sequence[UUID]) -> Standing:
-        """Return what is known of the ids."""
+        """Return the state of the ids."""
 
     async def index_again(self, ids: Sequence[UUID]) -> None:
-        """Let the index be made to agree with the record on these ids, by way of the outbox."""
+        """Queue ids in the outbox, so that the index will agree with the record on them."""
 
     async def count_orders(self) -> int:
-        """Return how many orders there are."""
+        """Return the number of orders."""
 
     async def next_day(self, first: date) -> date | None:
         """Return the first UTC day from this one on that has orders or cells."""
 
     async def compare_day(self, day: date, *, repair: bool) -> SalesDay:
-        """Compare a day's cells with the sums over its orders; with `repair` put them right.
+        """Compare a day's cells with the sums over its orders; with `repair` correct them.
 
-        Exact under load: what is being persisted is in both or in neither.
+        Exact under load: an order being persisted is in both or in neither.
         """
 
     async def sales_totals(self) -> SalesTotals:
         """Compare the rollups with the orders as a whole, as of one moment."""
 
     async def rebuild_position(self) -> date | None:
-        """Return the last day that a rebuild has done which was cut short within the hour."""
+        """Return the last day done by a rebuild that was interrupted within the last hour."""
 
     async def keep_rebuild_position(self, done_until: date | None) -> None:
-        """Keep how far a rebuild has come; None: it has ended."""
+        """Store the position of a rebuild; None: it has ended."""
 
     async def count_freshness(self, counts: Freshness) -> None:
         """Add to the counts of this hour."""

@@ -1,4 +1,4 @@
-"""The port of the write-behind cache; what is common to all ports is in `ports/__init__.py`."""
+"""The port of the write-behind cache; `ports/__init__.py` states the rules common to all ports."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,32 +11,33 @@ from polyglot_persistence.ports.state import StoreState
 
 
 class PreparedOrder(NamedTuple):
-    """An accepted order with the bytes that stand for it (`codec.encode_order`)."""
+    """An accepted order with its encoded bytes (`codec.encode_order`)."""
 
     accepted: AcceptedOrder
     body: bytes
 
 
 class Unit(NamedTuple):
-    """What is accepted all or nothing: one order, or a bulk whose members share the unit id."""
+    """An all-or-nothing unit: one order, or a bulk whose members share the unit id."""
 
     members: Sequence[PreparedOrder]
 
 
 class AcceptReply(NamedTuple):
-    """What the cache answered to a batch of units."""
+    """The cache's reply to a batch of units."""
 
     found: dict[UUID, bytes]
-    """By order id, the raw entries that were there before.
+    """By order id, the raw entries stored before.
 
-    A unit with any member in here was not stored."""
+    A unit with any member in here was not stored.
+    """
     backlog: int
     """Dirty orders after this batch."""
     durable: bool
     """Whether the server that took the batch is known to fsync before it answers, and never to
     evict a dirty entry."""
     reign: str
-    """As in `CacheRead`: of the server that took the batch."""
+    """As in `CacheRead`: the reign of the server that took the batch."""
 
 
 class CacheRead(NamedTuple):
@@ -44,33 +45,33 @@ class CacheRead(NamedTuple):
 
     entries: Sequence[bytes | None]
     epoch: str | None
-    """The copy that was made under this reign; None if there is none."""
+    """The copy made under this reign; None if there is none."""
     reign: str
     """An opaque name of the time in which one server is the primary of one data set. A restart, a
     promotion, a demotion and a load of other data end it. No name recurs."""
 
 
 class Backlog(NamedTuple):
-    """How much is dirty, and since when the oldest is."""
+    """Number of dirty entries, and the moment of the oldest."""
 
     orders: int
     oldest_accepted_at: datetime | None
 
 
 class Settled(NamedTuple):
-    """What an entry becomes once the fate of an order is committed in PostgreSQL."""
+    """The new state of an entry once the fate of an order is committed in PostgreSQL."""
 
     state: EntryState
     accepted: AcceptedOrder
     decided: AcceptedOrder | None = None
-    """The order whose fate it is, where that is not `accepted`: the record may hold another."""
+    """The decided order, where that is not `accepted`: the record may hold another."""
 
 
 class Cache(Protocol):
     """The write-behind cache. A dirty entry has no TTL and is never evicted."""
 
     async def accept(self, units: Sequence[Unit]) -> AcceptReply:
-        """Store each unit as dirty entries if none of its members is there, in one atomic step.
+        """Store each unit as dirty entries if none of its members exists, in one atomic step.
 
         Raises:
             UnavailableError: nothing was stored (away, or full).
@@ -86,25 +87,25 @@ class Cache(Protocol):
     async def settle(self, settled: Sequence[Settled]) -> None:
         """Overwrite entries as clean or dead-lettered with a TTL and take them off the dirty set.
 
-        A dirty entry is overwritten only if it says what `accepted` or `decided` says: any other
-        was accepted, too, and its fate is still open. A clean entry stays clean. Where there is no
-        entry, a clean one is made, and no dead-lettered one: its letter may be discarded by now.
+        A dirty entry is overwritten only if it equals `accepted` or `decided`: any other was
+        accepted, too, and its fate is still open. A clean entry stays clean. Where there is no
+        entry, only a clean one is made: the letter of a dead-lettered one may be discarded by now.
         An entry in a state of a newer version stays as it is.
 
-        One step for neighbours of one unit: the rest of a condemned bulk must not be found dirty,
-        and be persisted. Several units may be settled one after another.
+        Neighbors of one unit are settled in one step: otherwise the rest of a condemned bulk could
+        be found dirty and persisted. Several units may be settled one after another.
 
         Works at the memory limit. Idempotent.
         """
 
     async def forget_dead(self, ids: Sequence[UUID]) -> None:
-        """Remove those of the entries that are dead-lettered."""
+        """Remove the dead-lettered entries among the ids."""
 
     async def dirty_before(self, bound: datetime, orders_max: int) -> Sequence[Entry]:
         """Return the oldest dirty entries accepted before `bound`, whole units.
 
-        About `orders_max`: a unit is not divided to keep to it. A dirty id without an entry, or
-        whose entry is clean or dead-lettered, is taken off the dirty set. An entry that this
+        Returns about `orders_max`: a unit is not divided to keep to it. A dirty id without an
+        entry, or with a clean or dead-lettered one, is taken off the dirty set. An entry that this
         version cannot read is passed over.
         """
 
@@ -114,15 +115,15 @@ class Cache(Protocol):
     async def reigns(self, reign: str) -> bool:
         """Return whether the server still is the primary under this reign and evicts nothing dirty.
 
-        Then it has held, ever since `read` named the reign, whatever it accepted.
+        If so, it has kept every accepted order ever since `read` returned the reign.
         """
 
     async def survives_failover(self, reign: str) -> bool:
-        """Return whether what was accepted under this reign outlives the loss of the server.
+        """Return whether orders accepted under this reign outlive the loss of the server.
 
-        So it is if the server, asked now, is durable (`AcceptReply.durable`), and has no replica,
-        and had none within the last hour; or if all of its replicas have confirmed it, those
-        included that have left within the last hour, as far as a `ping` has counted them.
+        They do if the server is durable now (`AcceptReply.durable`) and has had no replica within
+        the last hour; or if all of its replicas have confirmed them. Replicas that left within the
+        last hour count, as far as a `ping` has seen them.
         """
 
     async def begin_warming(self, token: str) -> None:
@@ -132,10 +133,10 @@ class Cache(Protocol):
         """
 
     async def end_warming(self) -> None:
-        """Remove the token: what was seen until now no longer proves that a copy may be made."""
+        """Remove the token: earlier observations no longer allow a copy."""
 
     async def copy_epoch(self, epoch: str, token: str, reign: str) -> bool:
         """Store the epoch's copy for a reign if the token is still there; return whether it was."""
 
     async def ping(self) -> StoreState:
-        """Ask for the server's version and durability."""
+        """Return the server's version and durability."""

@@ -11,7 +11,7 @@ class Clock(Protocol):
         """Return the current moment in UTC, to the microsecond."""
 
     def monotonic(self) -> float:
-        """Return seconds on a clock that never jumps and goes on while the machine is suspended."""
+        """Return seconds on a clock that never jumps, and runs while the machine is suspended."""
 
     async def sleep(self, seconds: float) -> None:
-        """Return after so many seconds."""
+        """Return after the given seconds."""

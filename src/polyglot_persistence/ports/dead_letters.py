@@ -1,4 +1,4 @@
-"""Dead letters, as an operator handles them."""
+"""Dead letters: operator actions."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -14,7 +14,7 @@ from polyglot_persistence.ports.leadership import Lead
 
 
 class DeadLetters(Protocol):
-    """What operators do with the dead letters. `Orders.bury` writes them."""
+    """Operator actions on dead letters. `Orders.bury` writes the letters."""
 
     async def page(
         self, chosen: LetterFilter, before: int | None, letters_max: int
@@ -22,23 +22,23 @@ class DeadLetters(Protocol):
         """Return letters with a lower id than `before`, the highest first; payloads may be cut."""
 
     async def count(self, chosen: LetterFilter) -> LetterCounts:
-        """Return how many letters match, by stage and reason."""
+        """Count the matching letters by stage and reason."""
 
     async def read(self, letter_ids: Sequence[int]) -> Sequence[DeadLetterRow]:
-        """Return those of the letters that are there, whole, by id."""
+        """Return the existing ones of the letters, whole, by id."""
 
     async def of_units(self, unit_ids: Sequence[UUID]) -> Sequence[int]:
         """Return the ids of all letters of these units."""
 
     async def discard(self, letter_ids: Sequence[int]) -> None:
-        """Delete letters. One that is just being deleted by others is left to them."""
+        """Delete letters, except those that another transaction is deleting."""
 
     async def reindex(self, letter_ids: Sequence[int]) -> None:
         """Move letters of stage index, and no others, to the outbox in one transaction."""
 
     def turn(self) -> AbstractAsyncContextManager[Lead]:
-        """Wait to be the only one, of all processes, who replays or discards.
+        """Wait for the exclusive right, among all processes, to replay or discard.
 
         Raises:
-            UnavailableError: another is at it for too long.
+            UnavailableError: the lock was not released in time.
         """

@@ -1,15 +1,15 @@
-"""The cache epoch: the record's mark of which copies in the cache prove an absence."""
+"""The cache epoch: decides which cache copies prove an absence."""
 
 from typing import Protocol
 
 
 class CacheEpoch(Protocol):
-    """The original of the epoch, of which the cache holds a copy (`flows.reading.cold_cache`)."""
+    """The original of the epoch; the cache holds a copy (`flows.reading.cold_cache`)."""
 
     async def epoch(self) -> str | None:
         """Return the cache epoch, None if none was created.
 
-        It names the server's timeline: after a failover that lost the latest epoch it is another.
+        It names the server's timeline: after a failover that lost the latest epoch it differs.
         """
 
     async def found_epoch(self) -> tuple[str, bool]:

@@ -1,25 +1,25 @@
-"""Leadership: one process at a time has a role."""
+"""Leadership: one process at a time holds a role."""
 
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 
 class Lead(Protocol):
-    """A role that this process has, alone."""
+    """A role held by this process alone."""
 
     async def confirm(self) -> None:
-        """Return if the role is still this process's.
+        """Return if this process still holds the role.
 
         Raises:
-            UnavailableError: it may be another's by now; leave the context.
+            UnavailableError: another process may hold it by now; leave the context.
         """
 
 
 class Leadership(Protocol):
-    """Roles that one process at a time has."""
+    """Roles, each held by one process at a time."""
 
     def lead(self, role: str) -> AbstractAsyncContextManager[Lead | None]:
-        """Try to be the only process in a role (advisory lock); yield None if another is.
+        """Try to hold a role exclusively (advisory lock); yield None if another process does.
 
         The role lasts as long as the context and the connection behind it.
         """

@@ -1,4 +1,4 @@
-"""The orders in the record: rows, and the dead letters of what can never be one."""
+"""The orders in the record: rows, and dead letters of orders that can never be persisted."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,16 +17,16 @@ class StoredOrder(NamedTuple):
     persisted_at: datetime
 
     def accepted(self) -> AcceptedOrder:
-        """Return it as an order that was accepted alone: a row does not name its unit."""
+        """Return it as an order accepted alone: a row does not name its unit."""
         return AcceptedOrder(self.order, self.accepted_at, self.order.id)
 
 
 class Found(NamedTuple):
-    """What the record knows of some ids, and the cache epoch, read in one statement."""
+    """The record's state of some ids, and the cache epoch, read in one statement."""
 
     orders: dict[UUID, StoredOrder]
     dead: dict[UUID, DeadLetterRow]
-    """Dead letters of ids that have no row; stage index never is here."""
+    """Dead letters of ids without a row; never of stage index."""
     epoch: str
     """Empty if none was created: no copy ever equals it."""
 
@@ -35,14 +35,14 @@ class Persisted(NamedTuple):
     """The outcome of one persist transaction."""
 
     stored: dict[UUID, StoredOrder]
-    """Every order of the batch that is in the record now, as it stands there."""
+    """Every order of the batch that is now in the record, as stored there."""
     inserted: frozenset[UUID]
-    """Those of them that this transaction added: they alone fed rollup and outbox."""
+    """The orders that this transaction added: only they fed rollup and outbox."""
     outbox_id: int | None
     """The outbox row with the inserted ids, if any."""
     conflicts: dict[UUID, StoredOrder]
-    """Orders of refused units whose row says something else, or is another unit's. Such a unit was
-    left out whole."""
+    """Orders of refused units whose row differs or belongs to another unit. Such a unit was left
+    out whole."""
 
 
 class Orders(Protocol):
@@ -51,13 +51,13 @@ class Orders(Protocol):
     async def persist(self, batch: Sequence[AcceptedOrder]) -> Persisted:
         """Insert whole units with rollup and outbox row, in one transaction.
 
-        Idempotent by order id: a row that exists with the same content counts as stored and feeds
-        nothing. A unit with a member whose row has other content is left out and reported, and so
-        is a keyed bulk whose first order alone has a row, which was accepted at another moment:
-        that is another bulk's.
+        Idempotent by order id: an existing row with the same content counts as stored and feeds
+        nothing. A unit with a member whose row has other content is left out and reported. So is a
+        keyed bulk if only its first order has a row, with another moment of acceptance: that row
+        belongs to another bulk.
         Dead letters of inserted ids are removed in the same transaction, unless they stand for
-        another order under that id. The batch may hold an id
-        twice; the second is treated as if it came in a later batch.
+        another order under that id. The batch may hold an id twice; the second is treated as part
+        of a later batch.
 
         Raises:
             UnavailableError: rolled back, or not even begun; the store may be away.
@@ -77,5 +77,5 @@ class Orders(Protocol):
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Write dead letters.
 
-        One that is there already (order, stage, payload) counts up and has the new reason.
+        An existing one (same order, stage, payload) counts up and gets the new reason.
         """

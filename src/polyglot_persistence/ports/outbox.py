@@ -1,4 +1,4 @@
-"""The outbox: which persisted orders are not known to be searchable."""
+"""The outbox: persisted orders that are not known to be searchable."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -13,9 +13,9 @@ class OutboxBatch(NamedTuple):
 
     orders: Sequence[StoredOrder]
     gone: Sequence[UUID] = ()
-    """Ids that are no orders: a document of one is to be removed."""
+    """Ids without an order; their documents are to be removed."""
     new: frozenset[UUID] = frozenset()
-    """Those of the orders that wait since they were persisted, and not to be indexed again."""
+    """Orders waiting for their first indexing."""
 
 
 class Outbox(Protocol):
@@ -24,10 +24,10 @@ class Outbox(Protocol):
     def claim_outbox(
         self, older_than_seconds: float, orders_max: int
     ) -> AbstractAsyncContextManager[OutboxBatch]:
-        """Lock outbox rows that nobody else works on and yield their orders (maybe none).
+        """Lock outbox rows that no other process has locked and yield their orders (maybe none).
 
         Leaving the context normally deletes the rows; an exception leaves them.
         """
 
     async def outbox_done(self, outbox_ids: Sequence[int]) -> Sequence[int]:
-        """Delete outbox rows whose orders are searchable; return which were still there."""
+        """Delete outbox rows whose orders are searchable; return those that still existed."""

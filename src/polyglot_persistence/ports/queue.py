@@ -9,17 +9,17 @@ from polyglot_persistence.domain.order import moment_or_none
 from polyglot_persistence.ports.state import StoreState
 
 QUEUE_NAME = "order_queue"
-"""As the Go peer calls it, in every broker."""
+"""The name in the Go peer, on every broker."""
 
 TRACE_HEADERS = ("traceparent", "tracestate")
 """W3C Trace Context, Level 1."""
 
 
 _SCHEMA_UNSTATED = 1
-"""Of a message that was put there by hand, without headers."""
+"""Schema of a message published by hand, without headers."""
 
 _ORDERS_MAX = 999_999
-"""More are not a count of orders: it would be held against this message's neighbors."""
+"""A larger number is not an order count: it would cost this message's neighbors."""
 
 
 class Message(NamedTuple):
@@ -28,7 +28,7 @@ class Message(NamedTuple):
     body: bytes
     orders: int
     accepted_at: datetime
-    """Of its oldest order."""
+    """Acceptance of its oldest order."""
     schema: int
     """`codec.SCHEMA_VERSION` of the writer."""
     trace: Mapping[str, str] = {}
@@ -42,19 +42,19 @@ class Delivery(NamedTuple):
     """The adapter's own handle."""
     body: bytes
     orders: int
-    """As the header says; 0 if it says none. Only a hint."""
+    """From the header; 0 without one. Only a hint."""
     accepted_at: datetime | None
     schema: int
     redeliveries: int
-    """How often it was delivered before: a lower bound, and 0 only if it certainly never was."""
+    """Number of earlier deliveries: a lower bound, and 0 only if there certainly was none."""
     trace: Mapping[str, str] = {}
-    """As the publisher gave it."""
+    """The publisher's headers."""
 
     @classmethod
     def read(
         cls, tag: object, body: bytes, headers: Mapping[str, object], redeliveries: int
     ) -> "Delivery":
-        """Return what headers say that anybody may have written; nonsense counts as not there."""
+        """Build a delivery from untrusted headers; invalid values count as missing."""
         orders = _whole(headers.get("orders")) or 0
         trace = {name: headers.get(name) for name in TRACE_HEADERS}
         return cls(
@@ -76,9 +76,9 @@ class Consumer(Protocol):
     """One worker's end of the queue, valid until it raises."""
 
     async def receive(self, wait_seconds: float) -> Sequence[Delivery]:
-        """Return what is there, at least one delivery unless `wait_seconds` pass without.
+        """Return the available deliveries, at least one unless `wait_seconds` pass without.
 
-        Held deliveries are bounded in orders by what was given to `consume`.
+        The orders in held deliveries are bounded by the argument of `consume`.
 
         Raises:
             UnavailableError: the channel is gone; all unacknowledged deliveries will come again.
@@ -105,23 +105,23 @@ class Queue(Protocol):
     def consume(self, *, orders_max: int) -> AbstractAsyncContextManager[Consumer]:
         """Open a channel that holds at most about `orders_max` unacknowledged orders.
 
-        Leaving the context closes the channel and hands back whatever is unacknowledged.
+        Leaving the context closes the channel and hands back all unacknowledged messages.
         """
 
     def unseen_seconds_max(self, hold_seconds: float) -> float:
         """Return how long a message may be neither ready nor received, once it was delivered.
 
-        So long, at most, from its delivery until it is done, counted by `ready`, or received as one
-        that was delivered before; `hold_seconds` is how long workers hold what they received. One
-        worker may stand still or die meanwhile.
+        The maximum time from its delivery until it is done, counted by `ready`, or received as
+        redelivered; `hold_seconds` is how long workers hold received messages. One worker may stall
+        or die meanwhile.
         """
 
     async def ready(self) -> int:
-        """Return how many messages no consumer holds.
+        """Return the number of messages that no consumer holds.
 
         Raises:
             UnavailableError: the queue is away, or cannot count.
         """
 
     async def ping(self) -> StoreState:
-        """Ask for the broker's version."""
+        """Return the broker's version."""

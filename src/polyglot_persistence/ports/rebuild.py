@@ -1,9 +1,9 @@
-"""What it takes to build a search index anew while traffic flows, beside `ports`.
+"""Rebuild ports: building a new search index under traffic, beside the other ports.
 
 The same rules hold: every method has a deadline; `UnavailableError` means that it had no effect.
 
-While the record says that an index is being built, outbox rows that the current index has are kept
-as *arrivals* until the new index has them, too.
+While the record notes a rebuild, outbox rows whose orders the current index has are kept as
+*arrivals* until the new index has them, too.
 """
 
 from collections.abc import Sequence
@@ -17,27 +17,27 @@ from polyglot_persistence.ports.search import SearchIndex
 
 
 class Rebuild(NamedTuple):
-    """How far the building of an index is, as the record remembers it."""
+    """Progress of a rebuild, as stored in the record."""
 
     index_name: str
-    """The name of the index that is being built."""
+    """The name of the index being built."""
     position: UUID | None
     """All orders up to this id were indexed; None: none yet."""
     filled: int
     total: int
-    """How many orders there were when it began."""
+    """Number of orders at the start."""
 
 
 class RebuildRecord(Protocol):
     """The record's part in a rebuild."""
 
     async def current(self) -> Rebuild | None:
-        """Return the rebuild under way; None if there is none."""
+        """Return the current rebuild; None if there is none."""
 
     async def begin(self, index: str) -> Rebuild:
-        """Remember that an index is being built, instead of any other; forget old arrivals.
+        """Note that an index is being built, replacing any other; forget old arrivals.
 
-        An order whose outbox row was deleted before is in what `orders_after` gives; the row of
+        If an order's outbox row was deleted before, `orders_after` returns the order; the row of
         any other becomes an arrival.
         """
 
@@ -45,7 +45,7 @@ class RebuildRecord(Protocol):
         """Return the next orders by id."""
 
     async def advance(self, position: UUID, orders: int) -> None:
-        """Remember that so many more orders, up to this id, were indexed durably."""
+        """Note that this many more orders, up to this id, were indexed durably."""
 
     async def orders_between(self, first: UUID, last: UUID) -> Sequence[StoredOrder]:
         """Return the orders of a range."""
@@ -54,7 +54,7 @@ class RebuildRecord(Protocol):
         """Lock arrivals and yield their orders; leaving the context normally deletes them."""
 
     async def outbox_end(self) -> int:
-        """Return the id of an outbox row after all that were committed until now."""
+        """Return the id of an outbox row after all those committed until now."""
 
     async def outbox_between(
         self, after: int, end: int, orders_max: int
@@ -66,44 +66,47 @@ class RebuildRecord(Protocol):
 
 
 class RebuildTarget(Protocol):
-    """The index that is being built, and its way into the place of the current one."""
+    """The index being built, and its swap with the current one."""
 
     @property
     def building(self) -> SearchIndex:
-        """The index that is being built: it takes documents, and is searched by nobody."""
+        """The index being built: it takes documents and is not searched."""
 
     @property
     def contents(self) -> SearchContents:
-        """What the index that is being built holds, as of the last `show`."""
+        """Contents of the index being built, as of the last `show`."""
 
     async def current_name(self) -> str | None:
         """Return the name of the index that searches use; None if it is missing or unusable.
 
         Raises:
-            UnavailableError: it cannot be told for now, or the index is of a newer form.
+            UnavailableError: it cannot be determined now, or the index is of a newer form.
         """
 
     async def building_name(self) -> str | None:
-        """Return the name of the index that is being built; None as above."""
+        """Return the name of the index being built; None as above."""
 
     async def begin(self) -> str:
-        """Create an empty index to be built, instead of any other; return its name."""
+        """Create an empty index to be built, replacing any other; return its name."""
 
     async def show(self) -> None:
-        """Let everything indexed until now be part of `contents`, and of searches after a swap."""
+        """Refresh the index being built, so that `contents` reflects everything indexed so far.
+
+        Searches after a swap find all of it, too.
+        """
 
     def frozen(self) -> AbstractAsyncContextManager[None]:
-        """While the context lasts nothing is written to the current index, by no process.
+        """Block writes to the current index, by all processes, inside the context.
 
-        What is tried meanwhile is refused, or waits. A death inside may leave it like this until
-        a rebuild ends.
+        Writes meanwhile are refused, or wait. A crash inside may leave the block until a rebuild
+        ends.
         """
 
     async def swap(self) -> None:
-        """Let searches use the index that was built, in one step."""
+        """Make the built index the current one, in one step."""
 
     async def release(self) -> None:
         """Let another process build."""
 
     async def clean_up(self) -> None:
-        """Remove what was replaced or given up."""
+        """Remove replaced and abandoned indexes."""

@@ -1,4 +1,4 @@
-"""The system of record as a whole; a flow takes the jobs of it that it needs."""
+"""The system of record as a whole; a flow uses only the parts that it needs."""
 
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -12,27 +12,27 @@ from polyglot_persistence.ports.state import StoreState
 
 
 class Progress(NamedTuple):
-    """How far the record is, read in one statement whose cost does not grow with the orders."""
+    """Counts of the record, read in one statement whose cost does not grow with the orders."""
 
     persisted: int
     """Orders in the record."""
     outbox_orders: int
     outbox_oldest: datetime | None
     dead_letters: int
-    """At most as many as were to be counted."""
+    """Counted up to `dead_letters_max`."""
     latest_dead_letter: int | None
-    """The highest id of one; it changes with every new letter."""
+    """The highest letter id; it changes with every new letter."""
     view_refreshed_at: datetime | None
 
 
 class RecordState(Protocol):
-    """How far the record is, and whether it is there."""
+    """The record's counts and its state."""
 
     async def progress(self, *, dead_letters_max: int) -> Progress:
-        """Return how far the record is, counting at most so many dead letters."""
+        """Return the record's counts; at most `dead_letters_max` dead letters are counted."""
 
     async def ping(self) -> StoreState:
-        """Ask for the server's version and whether its commits are durable."""
+        """Return the server's version and whether its commits are durable."""
 
 
 class Record(Orders, Outbox, Attempts, CacheEpoch, Leadership, RecordState, Protocol):

@@ -1,7 +1,7 @@
-"""What reports need of the sales: sums over the rollups that the persist transaction keeps.
+"""Sales port: sums over the rollups that the persist transaction maintains.
 
-The rules of `ports` hold here, too. A sum is exact: it holds every order that was committed at its
-`as_of`, whenever it was made, to the cent.
+The rules of `ports` apply here, too. A sum is exact to the cent: it includes every order committed
+at its `as_of`, regardless of `created_at`.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Sales(NamedTuple):
 
 
 class PeriodSums(NamedTuple):
-    """Of consecutive periods, all as of one moment."""
+    """Sums of consecutive periods, all as of one moment."""
 
     as_of: datetime
     sums: Sequence[Sales]
@@ -56,16 +56,16 @@ class LatestDays(NamedTuple):
 
 
 class SalesView(Protocol):
-    """Aggregates of the record, kept by the persist transaction and `daily_sales_mv` over them."""
+    """Aggregates of the record: the rollups of the persist transaction, and `daily_sales_mv`."""
 
     async def refresh(self) -> datetime:
-        """Refresh `daily_sales_mv` CONCURRENTLY and return the moment that it now is exact for.
+        """Refresh `daily_sales_mv` CONCURRENTLY and return the moment for which it is now exact.
 
         One process at a time: a second caller waits for the first to end and then refreshes.
 
         Raises:
-            UnavailableError: the view is as it was.
-            UnknownOutcomeError: the view may be fresher than it says; refresh it again.
+            UnavailableError: the view is unchanged.
+            UnknownOutcomeError: the view may be fresher than its moment; refresh it again.
         """
 
     async def latest_days(self, days_max: int) -> Sequence[DaySales]:
@@ -75,19 +75,19 @@ class SalesView(Protocol):
         """Return when the view was last refreshed."""
 
     async def live_days(self, days_max: int) -> LatestDays:
-        """Return the latest UTC days as of now: those of the view, and the remainder since."""
+        """Return the latest UTC days as of now: those of the view, plus the changes since."""
 
     async def periods(self, bounds: Sequence[datetime]) -> PeriodSums:
-        """Return the sums between each two neighbouring bounds, which are full quarter hours.
+        """Return the sums between each two neighboring bounds, which are full quarter hours.
 
         The cost grows with the time between the first and the last, not with the orders.
         """
 
     async def product_periods(self, product_name: str, bounds: Sequence[date]) -> PeriodSums:
-        """Return the sums of one product between each two neighbouring UTC days.
+        """Return the sums of one product between each two neighboring UTC days.
 
         The name is given composed (NFC), and found in its decomposed form (NFD) as well.
         """
 
     async def top_products(self, first: date, end: date, products_max: int) -> TopProducts:
-        """Return the products with the highest revenue from one UTC day to before another."""
+        """Return the products with the highest revenue from one UTC day until before another."""

@@ -17,17 +17,17 @@ class Hit(NamedTuple):
 
     order: Order
     rank: int
-    """How well its name matches (`ranking.Ranking`); 0 if no words were asked for."""
+    """Rank of the match (`ranking.Ranking`); 0 for a query without words."""
 
 
 class SearchResult(NamedTuple):
-    """A page of hits in the order that was asked for, and how many there are in all."""
+    """A page of hits in the requested order, and the total."""
 
     total: int
     hits: Sequence[Hit]
     facets: Facets | None = None
     total_is_exact: bool = True
-    """Else there are more than that."""
+    """False if there are more."""
 
 
 class IndexFailure(NamedTuple):
@@ -69,7 +69,7 @@ class SearchIndex(Protocol):
     async def names(self, words: Sequence[QueryWord], names_max: int) -> Sequence[NameOrders]:
         """Return names that match every word, the most ordered first; none for no words.
 
-        Of a name that very many orders match, the counts may be those of a part of them.
+        If very many orders match, the counts may cover only a part of them.
 
         Raises:
             UnavailableError: the index is missing or away.
@@ -79,4 +79,4 @@ class SearchIndex(Protocol):
         """Return when the order was indexed if a search can find it now."""
 
     async def ping(self) -> StoreState:
-        """Ask for the engine's version and the index's health."""
+        """Return the engine's version and the index's health."""

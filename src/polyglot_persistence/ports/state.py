@@ -1,4 +1,4 @@
-"""What every port answers to a ping."""
+"""The result of a ping, for every port."""
 
 from typing import NamedTuple
 
@@ -8,15 +8,15 @@ class StoreWarning(NamedTuple):
 
     detail: str
     remedy: str = ""
-    """What an operator can do, if that is known."""
+    """The remedy for an operator, if known."""
 
     def __str__(self) -> str:
         return f"{self.detail}; {self.remedy}" if self.remedy else self.detail
 
 
 class StoreState(NamedTuple):
-    """What a ping found."""
+    """Result of a ping."""
 
     version: str
-    """Product and version, as the store says it."""
+    """Product and version, as reported by the store."""
     warnings: tuple[StoreWarning, ...] = ()
