@@ -1,1 +1,1 @@
-"""What an order is, how it is written down, and what its states are: frozen, pure, synchronous."""
+"""The order, its encodings and its states: frozen, pure, synchronous."""

@@ -1,10 +1,10 @@
-"""Who may ask for what: scopes, API keys and rates, as operators write them down.
+"""Access: scopes, API keys and rates, in the form that operators write.
 
-A key is 256 random bits, so that SHA-256, once, is the right hash for it: a slow, salted one is for
-passwords, which can be guessed; here nobody ever tries more than a vanishing part of all keys. And
-the server hashes each request's key, so a slow hash would be a lever for whoever floods it.
+A key is 256 random bits, so a single SHA-256 is the right hash for it. Slow, salted hashes are for
+passwords, which can be guessed; nobody can try more than a vanishing part of all keys. And the
+server hashes the key of each request, so a slow hash would help a flooding client.
 
-Invariant: no error in here repeats what it read: it may be a key, written where its hash belongs.
+Invariant: no error in here repeats its input: it may be a key, written where its hash belongs.
 """
 
 import enum
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 API_KEY_PREFIX = "pp_"
-"""By which people and scanners for leaked secrets know a key of this service."""
+"""Lets people and scanners for leaked secrets recognize a key of this service."""
 
 _KEY_BYTES = 32
 _KEY = re.compile(rb"pp_[A-Za-z0-9_-]{43}")
@@ -26,50 +26,50 @@ _RATE = re.compile(r"([0-9]{1,9})/([0-9]{1,5})")
 
 
 class Scope(enum.Enum):
-    """What a client must be allowed, to be answered on a route; none includes another."""
+    """The permission that a route requires; none includes another."""
 
     PUBLIC = "public"
-    """Nothing: probes, and pages that hold no data."""
+    """None: probes, and pages that hold no data."""
     READ = "read"
-    """To see orders, and what is made of them."""
+    """Read orders and everything derived from them."""
     WRITE = "write"
-    """To place orders."""
+    """Place orders."""
     ADMIN = "admin"
-    """To operate the service."""
+    """Operate the service."""
 
 
 _GRANTED = {scope.value: scope for scope in Scope if scope is not Scope.PUBLIC}
 
 
 class ApiKey(NamedTuple):
-    """What the server knows of a key; never the key itself."""
+    """The server's data of a key; never the key itself."""
 
     name: str
-    """The client's. It outlives its keys: a rotated key has the name of the one before, and so the
-    same idempotency keys; two keys of one name may be valid at the same time."""
+    """The client's name. It outlives its keys: a rotated key keeps the name, and so the idempotency
+    keys; two keys of one name may be valid at the same time."""
     scopes: frozenset[Scope]
     digest: bytes
-    """`digest_of` the key."""
+    """`digest_of(key)`."""
 
     @property
     def line(self) -> str:
-        """The key as `parse_api_keys` reads it."""
+        """The key in the form that `parse_api_keys` reads."""
         scopes = ",".join(word for word, scope in _GRANTED.items() if scope in self.scopes)
         return f"{self.name}:{scopes}:{self.digest.hex()}"
 
 
 class Rate(NamedTuple):
-    """At most so many requests in any so many seconds."""
+    """At most this many requests in any window of this many seconds."""
 
     requests: int
     window_seconds: int
 
 
 def new_api_key(name: str, scopes: Sequence[Scope]) -> tuple[str, ApiKey]:
-    """Return a new key, which is nowhere kept, and what the server is to know of it.
+    """Return a new key, which is stored nowhere, and the server's data of it.
 
     Raises:
-        ValueError: the name is none.
+        ValueError: the name is invalid.
     """
     if not _NAME.fullmatch(name):
         raise ValueError("a name has up to 64 letters, digits, dots, dashes and underscores")
@@ -78,23 +78,23 @@ def new_api_key(name: str, scopes: Sequence[Scope]) -> tuple[str, ApiKey]:
 
 
 def digest_of(secret: bytes) -> bytes:
-    """Return the hash by which a key is known."""
+    """Return the hash that identifies a key."""
     return hashlib.sha256(secret).digest()
 
 
 def public_prefix(secret: bytes) -> str:
-    """Return the beginning of a key by which its owner recognizes it; empty if it is no key.
+    """Return the beginning of a key, by which its owner recognizes it; empty if it is no key.
 
-    24 of its 256 bits, which help nobody to guess the rest.
+    It holds 24 of the 256 bits, which is no help in guessing the rest.
     """
     return secret[:_PUBLIC_CHARACTERS].decode() if _KEY.fullmatch(secret) else ""
 
 
 def parse_scopes(text: str) -> frozenset[Scope]:
-    """Return the scopes that a list with commas names.
+    """Return the scopes of a comma-separated list.
 
     Raises:
-        ValueError: one of them is none, or there is none.
+        ValueError: a scope is unknown, or the list is empty.
     """
     words = text.split(",")
     if not all(word in _GRANTED for word in words):
@@ -103,18 +103,18 @@ def parse_scopes(text: str) -> frozenset[Scope]:
 
 
 class KeyList(NamedTuple):
-    """The keys of a text, and what is wrong with its other entries."""
+    """The keys of a text, and the faults of its other entries."""
 
     keys: Sequence[ApiKey]
     faults: Sequence[str]
-    """Each names an entry by its number, and never repeats it."""
+    """Each gives the number of an entry and never repeats the entry."""
 
 
 def read_key_list(text: str) -> KeyList:
     """Return the keys of a text: `name:scopes:hash`, with white space in between.
 
-    A `#` after white space, or first on its line, begins a comment. The same entry twice is
-    one key. Of two that differ and have one hash neither counts: its key would be two clients'.
+    A `#` after white space, or first on its line, begins a comment. Equal entries are one key.
+    Different entries with the same hash are both rejected: the key would belong to two clients.
     """
     keys: dict[bytes, ApiKey] = {}
     twice: set[bytes] = set()
@@ -144,7 +144,7 @@ def read_key_list(text: str) -> KeyList:
 def listed_entries(text: str) -> Sequence[str]:
     """Return the entries of such a text, in order, with `?` for each that has no name and hash.
 
-    What `read_key_list` makes of both is the same, and the latter holds no secret of anybody.
+    `read_key_list` reads the same from these entries as from the text, and they contain no secret.
     """
     return [
         entry if _NAME.fullmatch(name) and _DIGEST.fullmatch(digest) else "?"
@@ -158,17 +158,17 @@ def _entries(text: str) -> Sequence[str]:
 
 
 def _parts(entry: str) -> tuple[str, str, str]:
-    """Return name, scopes and hash, as far as there are any."""
+    """Return name, scopes and hash, as far as they are present."""
     name, _, rest = entry.partition(":")
     scopes, _, digest = rest.partition(":")
     return name, scopes, digest
 
 
 def parse_api_keys(text: str) -> Sequence[ApiKey]:
-    """Return the keys of a text in which every entry is one.
+    """Return the keys of a text in which every entry is valid.
 
     Raises:
-        ValueError: saying which entry is wrong, and how.
+        ValueError: names the invalid entry and its fault.
     """
     keys, faults = read_key_list(text)
     if faults:
@@ -177,7 +177,7 @@ def parse_api_keys(text: str) -> Sequence[ApiKey]:
 
 
 def shown_api_keys(text: str) -> str:
-    """Return the text without its hashes, or stars if it cannot be read."""
+    """Return the text without its hashes, or stars if it is unreadable."""
     try:
         keys = parse_api_keys(text)
     except ValueError:
@@ -189,7 +189,7 @@ def parse_rate(text: str) -> Rate:
     """Return the rate of a text like `600/60`.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not a rate.
     """
     match = _RATE.fullmatch(text)
     if not match or not int(match[1]) or not int(match[2]):

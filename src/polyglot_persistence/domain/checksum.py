@@ -1,8 +1,8 @@
-"""What stands for the content of an order where stores are compared.
+"""Checksum of an order's content, for comparing stores.
 
 PostgreSQL computes the same number (its function `order_checksum`); a search document carries it.
-Sums of it do not depend on an order of rows, and stay exact in a binary float for two million
-orders, which is how engines add.
+Sums of it do not depend on the order of rows, and stay exact for two million orders in a binary
+float, which engines add in.
 
 Invariant: a change of what `checksum` returns is a change of the form of both search indexes.
 """
@@ -13,10 +13,10 @@ from polyglot_persistence.domain.order import Order, id_text, to_micros
 
 
 def checksum(order: Order) -> int:
-    """Return 32 bits of the SHA-256 of id, cents, microsecond and name: all that an order is.
+    """Return 32 bits of the SHA-256 of id, cents, microsecond and name: the whole order.
 
     Raises:
-        ValueError: the name is no UTF-8.
+        ValueError: the name cannot be encoded in UTF-8.
     """
     cents = int(order.amount.scaleb(2))
     micros = to_micros(order.created_at)
@@ -24,6 +24,6 @@ def checksum(order: Order) -> int:
 
 
 def checksum_of(order_id: bytes, cents: int, micros: int, name: bytes) -> int:
-    """Return the same of the parts, for who has them: the id's text and the name in UTF-8."""
+    """Same as `checksum`, from encoded parts: the id's text and the name in UTF-8."""
     digest = hashlib.sha256(b"%b %d %d %b" % (order_id, cents, micros, name)).digest()
     return int.from_bytes(digest[:4], "big")

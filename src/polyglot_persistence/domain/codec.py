@@ -1,7 +1,7 @@
-r"""The bytes of an order: its JSON, its cache entry, and the message that carries a batch.
+r"""The bytes of an order: its JSON, its cache entry, and the message of a batch.
 
-An order's JSON is written once, when it is accepted; entry and message embed those bytes, and a
-read gives them out unchanged.
+An order's JSON is encoded once, when it is accepted; entry and message embed those bytes, and a
+read returns them unchanged.
 
     entry    D1763863562123456 <unit id> <unit size> <0|1 created_at given>\n{"id": ...}
     message  [{"accepted_at": 1763863562123456, "order": {...}},
@@ -35,16 +35,17 @@ from polyglot_persistence.domain.order import (
 from polyglot_persistence.errors import InvalidError, PoisonError
 
 SCHEMA_VERSION = 1
-"""Of the message's form. A newer one waits for a newer worker; it is never a dead letter."""
+"""Version of the message's form. A newer message waits for a newer worker and is never
+dead-lettered."""
 
 UNIT_SIZE_MAX = 1_000
 
 NAMES_CACHED_MAX = 4_096
-"""Below 1 MB. An order stream repeats its names, and looking through one costs 0.4 us."""
+"""Below 1 MB. An order stream repeats its names, and checking one costs 0.4 us."""
 
 _UNREADABLE = (
-    ValueError,  # and so msgspec's errors, and bytes that are no UTF-8
-    OverflowError,  # a time that no year has
+    ValueError,  # including msgspec's errors, and invalid UTF-8
+    OverflowError,  # a time outside of the calendar
     RecursionError,  # brackets in brackets in brackets
     InvalidError,
 )
@@ -53,7 +54,7 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 class _OrderText(msgspec.Struct, gc=False):
-    """An order as it stands in JSON, before its rules are checked again."""
+    """An order as decoded from JSON, before its rules are checked again."""
 
     id: UUID
     product_name: str
@@ -76,7 +77,7 @@ class _OrderId(msgspec.Struct):
 
 
 class _Identity(msgspec.Struct):
-    """The little that must be readable of an item to know whose it is."""
+    """The minimum of an item that must be readable to identify its order."""
 
     order: _OrderId
     unit_id: UUID | None = None
@@ -100,7 +101,7 @@ def encode_entry(state: EntryState, accepted: AcceptedOrder, body: bytes) -> byt
 
 
 def encode_entries(state: EntryState, unit: Sequence[tuple[AcceptedOrder, bytes]]) -> list[bytes]:
-    """Return the entries of a unit's members, which all begin alike."""
+    """Return the entries of a unit's members, which all share a beginning."""
     head = _entry_head(state, unit[0][0])
     return [head + body for _, body in unit]
 
@@ -124,7 +125,7 @@ def entry_state(raw: bytes) -> EntryState | None:
 
 
 def entry_body(raw: bytes) -> bytes | None:
-    """Return the order's JSON out of an entry without decoding it, None if there is none."""
+    """Return the order's JSON from an entry without decoding it, None if there is none."""
     _, newline, body = raw.partition(b"\n")
     return body if newline and raw[:1] in _STATES else None
 
@@ -133,7 +134,7 @@ def decode_entry(raw: bytes) -> Entry:
     """Return the entry.
 
     Raises:
-        PoisonError: if the bytes are no entry.
+        PoisonError: the bytes are not a valid entry.
     """
     try:
         head, body = raw.split(b"\n", 1)
@@ -154,30 +155,30 @@ def encode_message(units: Iterable[Sequence[tuple[AcceptedOrder, bytes]]]) -> by
     """Return a message of whole units, each order with its `encode_order` bytes."""
     items: list[bytes] = []
     for unit in units:
-        head = _item_head(unit[0][0])  # all members begin alike
+        head = _item_head(unit[0][0])  # all members share a beginning
         items += [b"%b%b}" % (head, body) for _, body in unit]
     return b"[" + b",\n".join(items) + b"]"
 
 
 class Reject(NamedTuple):
-    """An item of a message that no worker can ever persist, kept as it came."""
+    """A message item that no worker can ever persist, with its original bytes."""
 
     payload: bytes
     reason: str
     order_id: UUID | None = None
-    """If at least that could be read."""
+    """None if even the id is unreadable."""
     unit_id: UUID | None = None
 
 
 class Decoded(NamedTuple):
-    """What a message held: whole units of orders, in order, and what could not be read."""
+    """Contents of a message: whole units of orders, in order, and the unreadable items."""
 
     orders: Sequence[AcceptedOrder]
     rejects: Sequence[Reject]
 
 
 def decode_message(body: bytes) -> Decoded:
-    """Return everything that a message holds; an unreadable item never takes its neighbours along.
+    """Return the contents of a message; an unreadable item never affects its neighbors.
 
     A unit with an unreadable or missing member is rejected whole, item by item.
     """
@@ -210,10 +211,10 @@ def _whole_units(
     if all(accepted.unit_size == 1 for accepted, _ in batch):
         return Decoded([accepted for accepted, _ in batch], rejects)
     counts = Counter((one.unit_id, one.unit_size) for one, _ in batch if one.unit_size > 1)
-    # A unit may be there more than once: its client sent it again before the first was answered.
+    # A unit may occur twice: its client sent it again before the first was answered.
     broken = {unit: found for unit, found in counts.items() if found % unit[1]}
     if broken and not all(raw for _, raw in batch):
-        return _decode_item_by_item(body)  # to have the bytes of what is rejected
+        return _decode_item_by_item(body)  # to get the bytes of the rejected items
     orders = []
     for accepted, raw in batch:
         found = broken.get((accepted.unit_id, accepted.unit_size))
@@ -244,7 +245,7 @@ def decode_item(raw: bytes) -> AcceptedOrder:
     """Return the accepted order of one item, whether or not its unit is complete.
 
     Raises:
-        PoisonError: if the bytes are no item.
+        PoisonError: the bytes are not a valid item.
     """
     try:
         return _accepted(_item_decoder.decode(raw))
@@ -280,7 +281,7 @@ def _order(text: _OrderText) -> Order:
     return Order(
         text.id,
         _stored_name(text.product_name, "product_name"),
-        # Nearly every amount stands there as it was written, with two decimals.
+        # Nearly every amount already has two decimals.
         amount
         if amount.same_quantum(CENT) and _ZERO < amount <= AMOUNT_MAX
         else parse_amount(amount, "amount"),

@@ -1,6 +1,6 @@
 """A dead letter: an order that can get no further, parked with its reason.
 
-Invariant: whoever condemns gives the payload as it came, so that a later version can read it anew.
+Invariant: the payload is stored unchanged, so that a later version can read it again.
 """
 
 import enum
@@ -11,9 +11,9 @@ from uuid import UUID
 
 
 class Stage(enum.Enum):
-    """Where an order was condemned.
+    """The stage in which an order was condemned.
 
-    A stage that only a newer version knows keeps its name and is none of these.
+    A stage known only to a newer version keeps its name and is none of these.
     """
 
     DECODE = "decode"
@@ -29,7 +29,7 @@ class Stage(enum.Enum):
 
     @property
     def is_known(self) -> bool:
-        """Whether this version knows what became of the order there."""
+        """Whether this version knows the stage."""
         return self in _KNOWN
 
 
@@ -43,14 +43,14 @@ class DeadLetter(NamedTuple):
     """None if the payload could not be read."""
     unit_id: UUID | None
     payload: bytes
-    """The message item as it came (or as `codec` would write it)."""
+    """The message item, unchanged (or in the form that `codec` would write)."""
     reason: str
     stage: Stage
     attempts: int
 
 
 class DeadLetterRow(NamedTuple):
-    """A dead letter as PostgreSQL has it."""
+    """A dead letter as stored in PostgreSQL."""
 
     id: int
     letter: DeadLetter
@@ -59,17 +59,17 @@ class DeadLetterRow(NamedTuple):
 
 
 class LetterFilter(NamedTuple):
-    """Which dead letters are meant; what is None may be anything."""
+    """Selects dead letters; None matches everything."""
 
     reason: str | None = None
-    """Text that the reason holds; upper and lower case count as equal."""
+    """Text contained in the reason; case is ignored."""
     stage: Stage | None = None
     order_id: UUID | None = None
     unit_id: UUID | None = None
     since: datetime | None = None
-    """Condemned, or tried in vain, at this moment or later the last time."""
+    """Last failed at this moment or later."""
     until: datetime | None = None
-    """And before this one."""
+    """Last failed before this moment."""
 
 
 class LetterGroup(NamedTuple):
@@ -82,8 +82,8 @@ class LetterGroup(NamedTuple):
 
 
 class LetterCounts(NamedTuple):
-    """How many dead letters there are, and of which kinds."""
+    """Number of dead letters, in all and by group."""
 
     letters: int
     groups: Sequence[LetterGroup]
-    """The largest first; not all, if there are very many."""
+    """The largest first; cut if there are very many."""

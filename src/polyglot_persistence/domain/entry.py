@@ -1,4 +1,4 @@
-"""A cache entry: an accepted order and the state it is in.
+"""A cache entry: an accepted order and its state.
 
 ```
             accept                 persist commits
@@ -24,13 +24,13 @@ class EntryState(bytes, enum.Enum):
     DIRTY = b"D"
     """Accepted, not known to be persisted."""
     CLEAN = b"C"
-    """As the system of record has it."""
+    """Equal to the system of record."""
     DEAD = b"X"
     """In the dead letters."""
 
 
 class Entry(NamedTuple):
-    """A decoded cache entry; `body` is the order's own JSON, as a reader gets it."""
+    """A decoded cache entry; `body` is the order's own JSON, as a reader receives it."""
 
     state: EntryState
     accepted: AcceptedOrder

@@ -1,4 +1,4 @@
-"""An order, the unit that it was accepted in, and the rules that both obey.
+"""An order, the unit in which it was accepted, and the rules for both.
 
 Invariant: an `Order` that exists is valid; everything from outside passes `parse_name` and
 `parse_amount` first.
@@ -21,7 +21,7 @@ NAME_CHARACTERS_MAX = 200
 AMOUNT_MAX = Decimal("9999999999.99")
 CENT = Decimal("0.01")
 AMOUNT_TEXT_MAX = 64
-"""Longest amount text looked at, so that a hostile exponent or a mile of zeros costs nothing."""
+"""Maximum length of an amount's text; bounds the cost of hostile exponents and zeros."""
 
 # C0, DEL and C1 controls, line and paragraph separators, and lone surrogates (valid in JSON,
 # not in UTF-8). PostgreSQL TEXT cannot hold NUL; the rest would forge log lines.
@@ -29,20 +29,21 @@ _CONTROLS = "\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 _FORBIDDEN = re.compile(f"[{_CONTROLS}]")
 
 BIDI_CONTROLS = r"\u202a-\u202e\u2066-\u2069"
-"""Embeddings, overrides and isolates, as a class of a regular expression: they turn round what
-stands after a name. The marks U+200E, U+200F and U+061C reach no further than their neighbours, and
-Arabic and Hebrew names need them beside digits and signs."""
+"""Embeddings, overrides and isolates, as a class of a regular expression: they reverse the text
+that follows a name. The marks U+200E, U+200F and U+061C affect only their neighbors, and Arabic and
+Hebrew names need them beside digits and signs."""
 
 NONCHARACTERS = r"\ufdd0-\ufdef\ufffe\uffff"
-"""Unicode's noncharacters of the basic plane, likewise: U+FFFE is a byte order mark that was read
-the wrong way round."""
+"""Unicode's noncharacters of the basic plane, likewise: U+FFFE is a byte order mark read in the
+wrong byte order."""
 
 INVISIBLE = (
     r"\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
     r"\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
 )
-"""What leaves no ink, likewise: white space, Unicode's Default_Ignorable_Code_Point, fillers and
-the empty Braille pattern. Of the basic plane, as far as every dialect of expressions reaches."""
+"""Invisible characters, likewise: white space, Unicode's Default_Ignorable_Code_Point, fillers and
+the empty Braille pattern. Only of the basic plane, the limit of some regular expression dialects.
+"""
 
 _REFUSED = re.compile(f"[{_CONTROLS}{BIDI_CONTROLS}{NONCHARACTERS}]")
 _NONCHARACTER = re.compile(f"[{NONCHARACTERS}]")
@@ -51,18 +52,19 @@ _VISIBLE = re.compile(
     r"\U000e0000-\U000e0fff]"
 )
 
-# White space, and blanks without width that editors and spreadsheets leave at the ends.
+# White space, and zero-width blanks that editors and spreadsheets leave at the ends.
 _BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200b\u2060\ufeff"
 
 MARKS_MAX = 30
-"""Combining marks in a row: no language needs more (UAX #15, Stream-Safe Text Format), and to put
-them into order costs the square of their number."""
+"""Combining marks in a row: no language needs more (UAX #15, Stream-Safe Text Format), and
+normalizing them costs the square of their number."""
 _TOO_MANY_MARKS = re.compile(rb"[^\x00]{%d}" % (MARKS_MAX + 1))
 
 _FORM_GROWTH_MAX = 4
-"""One character of the composed form (NFC) has at most so many in another."""
+"""Maximum number of characters that one character of the composed form (NFC) has in another form.
+"""
 
-# Nearly every amount. What it matches breaks no rule: 10 digits and 2 decimals are AMOUNT_MAX.
+# Matches nearly every amount. A match breaks no rule: 10 digits and 2 decimals are AMOUNT_MAX.
 _PLAIN_AMOUNT = re.compile(r"[0-9]{1,10}(\.[0-9]{1,2})?", re.ASCII)
 
 _AMOUNT = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", re.ASCII)
@@ -75,7 +77,7 @@ _DERIVED_VERSION = 8
 
 
 class Order(msgspec.Struct, frozen=True, gc=False):
-    """What a client ordered. `amount` has two decimals; `created_at` is UTC, to the microsecond."""
+    """An ordered product. `amount` has two decimals; `created_at` is UTC, to the microsecond."""
 
     id: UUID
     product_name: str
@@ -83,9 +85,9 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     created_at: datetime
 
     def same_content(self, other: "Order", *, created_at_given: bool) -> bool:
-        """Whether the two say the same; `created_at` counts only where a client gave it.
+        """Return whether both have the same content; `created_at` counts only if a client gave it.
 
-        Names are the same in any form of Unicode: older versions stored them as they came.
+        Names are equal in any normalization form of Unicode: older versions stored them unchanged.
         """
         return (
             (
@@ -98,10 +100,10 @@ class Order(msgspec.Struct, frozen=True, gc=False):
 
 
 class AcceptedOrder(msgspec.Struct, frozen=True, gc=False):
-    """An order with how it came: when, in which unit, and whether its identity was given.
+    """An order with its acceptance: when, in which unit, and whether its identity was given.
 
-    A unit is what is never divided: a single order (`unit_id` is its own id, `unit_size` 1) or
-    a bulk. All members of a unit have the same `accepted_at`.
+    A unit is never divided: it is a single order (`unit_id` is its own id, `unit_size` 1) or a
+    bulk. All members of a unit have the same `accepted_at`.
     """
 
     order: Order
@@ -111,20 +113,20 @@ class AcceptedOrder(msgspec.Struct, frozen=True, gc=False):
     created_at_given: bool = False
 
     def agrees_with(self, other: Order) -> bool:
-        """Whether it may be this order; `created_at` counts only where the client gave it."""
+        """Return whether it may be this order; `created_at` counts only if the client gave it."""
         return self.order.same_content(other, created_at_given=self.created_at_given)
 
 
 def parse_name(value: object, pointer: str) -> str:
-    """Return the product name that a client gave: trimmed, in the composed form (NFC).
+    """Return the product name given by a client: trimmed, in the composed form (NFC).
 
     Raises:
-        InvalidError: naming `pointer`, if it is no text of 1 to 200 permitted characters, one of
-            them visible.
+        InvalidError: names `pointer`; the value is not a text of 1 to 200 permitted characters, at
+            least one of them visible.
     """
     if not isinstance(value, str):
         raise InvalidError(Violation(pointer, "must be a string"))
-    if value.isascii():  # so it is composed, and what is printable is permitted
+    if value.isascii():  # then it is composed, and printable means permitted
         name = value.strip()
         if 0 < len(name) <= NAME_CHARACTERS_MAX and name.isprintable():
             return name
@@ -146,10 +148,10 @@ def parse_name(value: object, pointer: str) -> str:
 
 
 def stored_name(value: str, pointer: str) -> str:
-    """Return a name that some version stored, as it is: its form and its signs are not judged.
+    """Return a name stored by some version, unchanged: its form and its characters are not checked.
 
     Raises:
-        InvalidError: naming `pointer`, if no version would have stored it.
+        InvalidError: names `pointer`; no version would have stored it.
     """
     name = value.strip()
     _check_name(name, pointer)
@@ -183,12 +185,12 @@ def _composed(name: str) -> str:
 
 
 def parse_amount(value: object, pointer: str) -> Decimal:
-    """Return the amount with exactly two decimals, never by way of a binary float.
+    """Return the amount with exactly two decimals, without using a binary float.
 
-    Takes text, a whole number, or a `Decimal` (as the JSON decoder gives for a number).
+    Takes text, a whole number, or a `Decimal` (which the JSON decoder returns for a number).
 
     Raises:
-        InvalidError: naming `pointer`, if it is no such number, negative, too large or too fine.
+        InvalidError: names `pointer`; not a number, negative, too large or too precise.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         raise InvalidError(Violation(pointer, "must be a number, or a string that holds one"))
@@ -213,7 +215,7 @@ def parse_amount(value: object, pointer: str) -> Decimal:
 
 def new_id() -> UUID:
     """Return a UUIDv7 (RFC 9562): time-ordered, so that the primary key's index stays hot."""
-    # By msgspec, in a third of the time that the library takes to make its own a `uuid.UUID`.
+    # By msgspec, in a third of the time of the library's own `uuid.UUID` constructor.
     return _decode_id(_ID_HEADER + uuid7().bytes)
 
 
@@ -223,10 +225,10 @@ def id_text(order_id: UUID) -> bytes:
 
 
 def derived_id(client: str, key: str, *position: int | str) -> UUID:
-    """Return the UUIDv8 that an idempotency key stands for, in an import at a line's number.
+    """Return the UUIDv8 of an idempotency key, and in an import of a line's number.
 
-    The key is the identity: the primary key itself then refuses a second order, for ever. Nothing
-    but the arguments decides, so every process derives the same id, whichever store is away.
+    The key is the identity, so the primary key itself refuses a second order permanently. The id
+    depends on the arguments only, so every process derives the same id, whichever store is away.
     """
     parts = [client, key, *map(str, position)]
     digest = hashlib.sha256("\x00".join(f"{len(part)}:{part}" for part in parts).encode()).digest()
@@ -239,8 +241,8 @@ def derived_id(client: str, key: str, *position: int | str) -> UUID:
 def bulk_ids(client: str, key: str, size: int) -> list[UUID]:
     """Return the ids of the orders of a keyed bulk; the first is also the id of its unit.
 
-    All end in the same byte, so that a bulk stays whole wherever ids are divided by it. No line of
-    an import under the same key has one of them: lines are numbered from 1 on.
+    All end in the same byte, so a bulk stays whole if ids are partitioned by it. No line of an
+    import under the same key has one of them: lines are numbered from 1 on.
     """
     first = derived_id(client, key, 0)
     last_byte = first.bytes[-1:]
@@ -257,7 +259,7 @@ def earlier_bulk_ids(client: str, key: str, size: int) -> list[UUID]:
 
 
 def is_derived(order_id: UUID) -> bool:
-    """Whether an id has the form of those that idempotency keys stand for."""
+    """Return whether an id has the form of ids derived from idempotency keys."""
     return order_id.version == _DERIVED_VERSION
 
 
@@ -274,13 +276,13 @@ def from_micros(micros: int) -> datetime:
     """Return the UTC moment of that many microseconds since 1970.
 
     Raises:
-        OverflowError: there is no such year.
+        OverflowError: outside of the calendar.
     """
     return _EPOCH + timedelta(0, 0, micros)
 
 
 def moment_or_none(micros: int | None) -> datetime | None:
-    """Return the UTC moment of a number that anybody may have written, if it is one."""
+    """Return the UTC moment of an untrusted number, None if it is invalid."""
     try:
         return None if micros is None else from_micros(micros)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""Hosts, origins and path prefixes as browsers and HTTP take them (RFC 6454, RFC 9110, 4.2.3)."""
+"""Hosts, origins and path prefixes as in browsers and HTTP (RFC 6454, RFC 9110, 4.2.3)."""
 
 import re
 from typing import NamedTuple
@@ -10,12 +10,12 @@ PORT_MAX = 65_535
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]/?#@\s]+)(?::([0-9]{0,5}))?")
 
 
-# No step of dots: a browser resolves `/../x` to `/x`, which is below no prefix.
+# No dot segment: a browser resolves `/../x` to `/x`, which is below no prefix.
 _PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)+")
 
 
 class Origin(NamedTuple):
-    """Scheme, host and port. Two origins are equal if all three are, whatever was left out."""
+    """Scheme, host and port. Two origins are equal if all three are, defaults included."""
 
     scheme: str
     host: str
@@ -27,10 +27,10 @@ class Origin(NamedTuple):
 
 
 def parse_authority(text: str) -> tuple[str, int | None]:
-    """Return host, in lower case and without a last dot, and port, if one is given.
+    """Return the host, in lower case and without a final dot, and the port, if given.
 
     Raises:
-        ValueError: it is no `host` or `host:port`.
+        ValueError: the text is not `host` or `host:port`.
     """
     found = _AUTHORITY.fullmatch(text.lower())
     if found is None or int(found[2] or 0) > PORT_MAX:
@@ -39,10 +39,10 @@ def parse_authority(text: str) -> tuple[str, int | None]:
 
 
 def parse_origin(text: str) -> Origin:
-    """Return an origin as a browser sends it.
+    """Return an origin, given in the form that a browser sends.
 
     Raises:
-        ValueError: it is none of http or https.
+        ValueError: the text is not an http or https origin.
     """
     scheme, separator, authority = text.lower().partition("://")
     if not separator or scheme not in DEFAULT_PORTS:
@@ -52,5 +52,5 @@ def parse_origin(text: str) -> Origin:
 
 
 def is_prefix(text: str) -> bool:
-    """Whether a text is a path like `/polyglot`, below which a proxy may publish the API."""
+    """Return whether a text is a path like `/polyglot`, below which a proxy may publish the API."""
     return _PREFIX.fullmatch(text) is not None

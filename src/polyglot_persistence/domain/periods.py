@@ -1,10 +1,10 @@
-"""Hours, days and months of a time zone, as the moments that part them.
+"""Hours, days and months of a time zone, and the moments between them.
 
-A local hour begins when the clock shows a full hour, a day at midnight, or where midnight is
-skipped at the first moment after it. So a day has 23 to 25 hours, and one that a zone skipped is
-none.
+A local hour begins when the clock shows a full hour. A day begins at midnight, or where midnight is
+skipped, at the first moment after it. So a day has 23 to 25 hours, and a skipped day does not
+exist.
 
-Invariant: every bound is a full quarter of an hour in UTC, which is what sales are summed up by.
+Invariant: every bound is a full quarter of an hour in UTC, the unit in which sales are summed.
 """
 
 import enum
@@ -17,7 +17,7 @@ QUARTER_HOUR = timedelta(minutes=15)
 
 
 class Grain(enum.Enum):
-    """How long a period is."""
+    """Length of a period."""
 
     HOUR = "hour"
     DAY = "day"
@@ -26,14 +26,14 @@ class Grain(enum.Enum):
 
 @functools.cache
 def _names() -> frozenset[str]:
-    return frozenset(available_timezones() - {"localtime"})  # that one depends on the machine
+    return frozenset(available_timezones() - {"localtime"})  # "localtime" depends on the machine
 
 
 def zone_of(name: str) -> ZoneInfo:
     """Return an IANA time zone.
 
     Raises:
-        ValueError: there is none of this name.
+        ValueError: unknown name.
     """
     if name not in _names():
         raise ValueError(f"{name!r} is no IANA time zone; e.g. Europe/Berlin")
@@ -43,16 +43,16 @@ def zone_of(name: str) -> ZoneInfo:
 def bounds(
     grain: Grain, zone: ZoneInfo, first: datetime, end: datetime, periods_max: int
 ) -> list[datetime]:
-    """Return the bounds of the whole periods that hold `first` and all up to `end`, in the zone.
+    """Return the bounds of the whole periods in a zone from the one of `first` up to `end`.
 
-    One more than there are periods; the last is the end of the last period.
+    There is one more bound than periods; the last is the end of the last period.
 
     Raises:
         ValueError: more than `periods_max`, or a bound that is no full quarter of an hour.
-        OverflowError: beyond the calendar.
+        OverflowError: outside of the calendar.
     """
     step = _STEPS[grain]
-    end = end.astimezone(UTC)  # moments of one zone are compared by their clocks
+    end = end.astimezone(UTC)  # comparing moments of one zone compares their clocks
     found = [_begin(grain, first.astimezone(zone))]
     while found[-1] < end:
         if len(found) > periods_max:
@@ -70,7 +70,7 @@ def previous(grain: Grain, zone: ZoneInfo, bound: datetime) -> datetime:
 
 
 def back(grain: Grain, zone: ZoneInfo, end: datetime, periods: int) -> datetime:
-    """Return a moment in the first of so many periods of which the last holds `end`."""
+    """Return a moment in the first of `periods` periods, the last of which contains `end`."""
     local = end.astimezone(zone)
     if grain is Grain.HOUR:
         return (end.astimezone(UTC) - timedelta(hours=periods - 1)).astimezone(zone)
@@ -84,7 +84,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _midnight(zone: ZoneInfo, day: date) -> datetime:
-    """Return the first moment of a day; by way of UTC, for a skipped one does not exist."""
+    """Return the first moment of a day; through UTC, since a skipped midnight does not exist."""
     return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC).astimezone(zone)
 
 

@@ -1,7 +1,7 @@
-"""When something recurs: `@hourly` and its like, `@every 15m`, or a cron expression.
+"""Schedules: `@hourly` and its like, `@every 15m`, or a cron expression.
 
-The forms are those that the Go peer takes (robfig/cron), so that a setting moves over unchanged.
-Invariant: all times are UTC; an interval counts from the moment given, not from the clock's hour.
+The forms are those of the Go peer (robfig/cron), so that a setting can be moved unchanged.
+Invariant: all times are UTC; an interval counts from the given moment, not from the clock's hour.
 """
 
 import re
@@ -23,7 +23,7 @@ _DURATION = re.compile(r"(?=\d)(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s)?", r
 
 
 class Schedule:
-    """A valid schedule; `str()` gives the text it was made of."""
+    """A valid schedule; `str()` returns its original text."""
 
     __slots__ = ("_cron", "_interval", "_text")
 
@@ -31,7 +31,7 @@ class Schedule:
         """Parse the text.
 
         Raises:
-            ValueError: saying what is wrong with it, or that it never comes due.
+            ValueError: the text is invalid, or never due; says why.
         """
         self._text = " ".join(text.split())
         self._interval: timedelta | None = None

@@ -1,1 +1,1 @@
-"""What a query is, how text becomes terms, and what matches and ranks."""
+"""Queries, text analysis, matching and ranking."""

@@ -1,4 +1,4 @@
-"""How a name matches a query, looked at without an engine: for highlighting and for corrections."""
+"""How a name matches a query, computed without an engine: for highlighting and for corrections."""
 
 import functools
 import html
@@ -19,23 +19,23 @@ MATCHES_CACHED_MAX = 8_192
 """Some MB. The hits of a query repeat their names."""
 
 NAMES_CACHED_MAX = 4_096
-"""Some MB. Queries find the same names again and again, and taking one apart costs 20 us."""
+"""Some MB. Queries find the same names again and again, and analyzing one costs 20 us."""
 
 PLACES_CACHED_MAX = 256
-"""Words of the queries of a moment; each is compared with many."""
+"""Words of current queries; each is compared with many."""
 
 MARK = ("<mark>", "</mark>")
 
 
 class Span(NamedTuple):
-    """A part of a text, by its characters; the end is not in it."""
+    """A part of a text, in characters; the end is excluded."""
 
     start: int
     end: int
 
 
 class _Name(NamedTuple):
-    """A name taken apart: what `terms.name_terms` returns, with where it stands."""
+    """An analyzed name: the result of `terms.name_terms`, with positions."""
 
     exact: Sequence[Term]
     distinct: frozenset[str]
@@ -57,7 +57,7 @@ def _taken_apart(name: str) -> _Name:
 
 @functools.lru_cache(maxsize=MATCHES_CACHED_MAX)
 def rank_of(name: str, query: tuple[QueryWord, ...]) -> int:
-    """Return the rank of a match; 0 if no query word is there as it is spelt."""
+    """Return the rank of a match; 0 if no query word occurs as it is spelled."""
     tiers = [_tier(_taken_apart(name), word) for word in query]
     counts = (
         sum(tier >= wanted for tier in tiers) for wanted in (Tier.PART, Tier.BEGINNING, Tier.EXACT)
@@ -66,7 +66,7 @@ def rank_of(name: str, query: tuple[QueryWord, ...]) -> int:
 
 
 def _tier(name: _Name, word: QueryWord) -> Tier:
-    """Return how a name matches a word that it matches: without a closer look, with a typo."""
+    """Return the tier of a known match; a typo, unchecked, if no other tier fits."""
     if not name.distinct.isdisjoint(word.exact):
         return Tier.EXACT
     if any(one.startswith(word.prefixes) for _, one in name.begun):
@@ -77,9 +77,9 @@ def _tier(name: _Name, word: QueryWord) -> Tier:
 
 
 def _part(spelling: str, word: QueryWord) -> Span | None:
-    """Return where the query's word is within another."""
+    """Return where a word contains the query's word."""
     for part in word.parts:
-        if part not in spelling:  # most are not, and the places need not be looked at
+        if part not in spelling:  # most do not, and need no search for the place
             continue
         for place in part_places(spelling):
             if spelling.startswith(part, place):
@@ -89,9 +89,9 @@ def _part(spelling: str, word: QueryWord) -> Span | None:
 
 @functools.lru_cache(maxsize=MATCHES_CACHED_MAX)
 def spans_of(name: str, query: tuple[QueryWord, ...]) -> Sequence[Span]:
-    """Return what of the name matches; a query word that it lacks adds nothing.
+    """Return the matching parts of the name; a query word without a match adds nothing.
 
-    It compares misspelt words letter by letter: the rank alone costs a tenth of that.
+    It compares misspelled words letter by letter: the rank alone costs a tenth of that.
     """
     apart = _taken_apart(name)
     spans: set[Span] = set()
@@ -101,7 +101,7 @@ def spans_of(name: str, query: tuple[QueryWord, ...]) -> Sequence[Span]:
 
 
 def _matching(name: _Name, word: QueryWord) -> Iterator[Span]:
-    """Yield what matches a query's word in the best way in which any does."""
+    """Yield the matches of a query's word, of its best tier only."""
     tier = _tier(name, word)
     if tier is Tier.EXACT:
         yield from (Span(start, end) for term, start, end in name.exact if term in word.exact)
@@ -119,7 +119,7 @@ def _matching(name: _Name, word: QueryWord) -> Iterator[Span]:
 
 
 def _smallest(spans: Iterable[Span]) -> Iterator[Span]:
-    """Yield those that contain no other: of words that match also joined, the words."""
+    """Yield the spans that contain no other: single words rather than joined ones."""
     start_max = -1
     for span in sorted(spans, key=lambda span: (span.end, -span.start)):
         if span.start > start_max:
@@ -136,7 +136,7 @@ def _begun(name: _Name, word: QueryWord) -> Iterator[Span]:
 
 
 def _of_name(found: LocatedWord, spelling: str, span: Span) -> Span:
-    """Return where letters of a word stand in the name; all of it where they are not the name's."""
+    """Return the span in the name; of the whole word if its letters do not map to the name's."""
     if spelling != found.word or found.end - found.start != len(found.word):
         return Span(found.start, found.end)
     return Span(found.start + span.start, found.start + span.end)
@@ -144,7 +144,7 @@ def _of_name(found: LocatedWord, spelling: str, span: Span) -> Span:
 
 @functools.lru_cache(maxsize=MATCHES_CACHED_MAX)
 def highlighted(name: str, query: tuple[QueryWord, ...]) -> str:
-    """Return the name as HTML text, with what matches within `<mark>`."""
+    """Return the name as HTML text, with matches in `<mark>`."""
     return "".join(_parts(name, spans_of(name, query)))
 
 
@@ -161,7 +161,7 @@ def _parts(name: str, spans: Sequence[Span]) -> Iterator[str]:
 
 
 def edits(left: str, right: str, edits_max: int) -> int:
-    """Return how many letters to add, drop, change or swap with their neighbours.
+    """Return the number of letters to add, drop, change or swap with their neighbors.
 
     Optimal string alignment, as both engines count; above `edits_max` any number above it. A row of
     the table is the bits of two integers: H. Hyyrö, "A bit-vector algorithm for computing
@@ -199,7 +199,7 @@ def edits(left: str, right: str, edits_max: int) -> int:
 
 @functools.lru_cache(maxsize=PLACES_CACHED_MAX)
 def _places(word: str) -> dict[str, int]:
-    """Return for each letter the bits of where it stands."""
+    """Return a bit mask of its positions for each letter."""
     places: dict[str, int] = {}
     for place, letter in enumerate(word):
         places[letter] = places.get(letter, 0) | 1 << place

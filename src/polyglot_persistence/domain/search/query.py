@@ -1,7 +1,7 @@
-"""What can be asked of a search, and where in an answer a hit stands.
+"""Search queries, and the position of a hit in an answer.
 
-An answer is ordered by whole numbers and at last by id, all descending, so that a position says
-which hits come after it, whatever has been indexed since:
+An answer is ordered by whole numbers and finally by id, all descending. So a position determines
+the hits that come after it, whatever has been indexed since:
 
     relevance   rank of the match (`ranking.Ranking`), created_at, id
     newest      created_at, id
@@ -18,15 +18,16 @@ from polyglot_persistence.domain.order import Order, to_micros
 from polyglot_persistence.domain.search.terms import QueryWord
 
 COUNTED_ORDERS_MAX = 1_000
-"""Of more, a total says "at least" so many: counting on costs an engine more than the page does.
-Nobody turns so many pages; and whoever wants to know asks for facets, which count everything."""
+"""Above this a total is "at least" this number: counting on costs an engine more than the page
+does. Nobody pages that far; request facets for an exact count."""
 
 PRICE_BOUNDS_CENTS = (0, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 100_000)
-"""Where the price ranges of an answer begin; each ends where the next begins, the last nowhere."""
+"""Lower bounds of an answer's price ranges; each ends where the next begins, the last has no end.
+"""
 
 
 class Sort(enum.Enum):
-    """What comes first."""
+    """The order of hits."""
 
     RELEVANCE = "relevance"
     NEWEST = "newest"
@@ -34,7 +35,7 @@ class Sort(enum.Enum):
 
 
 class Bounds(NamedTuple):
-    """Which orders count, whatever they are called; both ends are within."""
+    """Filters on orders besides the name; both ends are included."""
 
     micros_min: int | None = None
     """`created_at`, in microseconds since 1970."""
@@ -44,27 +45,27 @@ class Bounds(NamedTuple):
 
 
 class Position(NamedTuple):
-    """The place of a hit in an answer: what it is ordered by."""
+    """The position of a hit in an answer: its sort values."""
 
     keys: tuple[int, ...]
     order_id: UUID
 
 
 class SearchQuery(NamedTuple):
-    """One question to a search index."""
+    """One query to a search index."""
 
     words: tuple[QueryWord, ...] | None
-    """All have to match; none at all match nothing. None: every order, whatever its name."""
+    """All must match; an empty tuple matches nothing. None: every order, whatever its name."""
     hits_max: int
     sort: Sort = Sort.RELEVANCE
     bounds: Bounds = Bounds()
     after: Position | None = None
-    """Only hits that stand after it are returned; total and facets do not depend on it."""
+    """Only hits after it are returned; total and facets do not depend on it."""
     facets: bool = False
 
 
 class PriceRange(NamedTuple):
-    """Orders from one amount up to, and without, another; None: however much."""
+    """Orders from one amount up to another, excluded; None: no upper bound."""
 
     cents_from: int
     cents_to: int | None
@@ -90,24 +91,24 @@ NAMES_MAX = 10
 
 
 class Facets(NamedTuple):
-    """What matched, counted."""
+    """Counts of the matches."""
 
     prices: Sequence[PriceRange]
-    """Those that have orders, the cheapest first."""
+    """Ranges that have orders, the cheapest first."""
     days: Sequence[DayOrders]
-    """The latest that have orders, `DAYS_MAX` at most."""
+    """The latest days that have orders, at most `DAYS_MAX`."""
     names: Sequence[NameOrders]
-    """The most ordered, `NAMES_MAX` at most."""
+    """The most ordered names, at most `NAMES_MAX`."""
 
 
 def price_range(place: int, orders: int) -> PriceRange:
-    """Return the range that begins with a place of `PRICE_BOUNDS_CENTS`."""
+    """Return the range at an index of `PRICE_BOUNDS_CENTS`."""
     above = PRICE_BOUNDS_CENTS[place + 1 :]
     return PriceRange(PRICE_BOUNDS_CENTS[place], above[0] if above else None, orders)
 
 
 def position(order: Order, rank: int, sort: Sort) -> Position:
-    """Return where an order stands that matches with a rank."""
+    """Return the position of an order that matches with a rank."""
     micros = to_micros(order.created_at)
     if sort is Sort.NEWEST:
         return Position((micros,), order.id)

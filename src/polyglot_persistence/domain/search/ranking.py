@@ -1,9 +1,9 @@
-"""How a match is ranked, for every search engine.
+"""Ranking of matches, for every search engine.
 
-A query word matches a word of a name in one of four ways (`Tier`). First come the matches with the
-fewest typos, among these those with the fewest parts, among these those with the most exact words.
-Of equal ranks the newer order goes first, which is the likelier one to be of a product that is
-often ordered; then the greater id.
+A query word matches a word of a name in one of four ways (`Tier`). Matches with the fewest typos
+come first, among these those with the fewest parts, among these those with the most exact words.
+Among equal ranks the newer order goes first, since it is more likely of a product that is often
+ordered; then the greater id.
 """
 
 import enum
@@ -20,23 +20,23 @@ class Tier(enum.IntEnum):
 
 
 class Counts(NamedTuple):
-    """How many words of a query match a name in a way, or in a better one."""
+    """The number of query words that match a name in each tier, or a better one."""
 
     parts: int
     beginnings: int
     exact: int
 
     def of(self, tier: Tier) -> int:
-        """Return how many match in this way or a better one; with a typo, all do."""
+        """Return how many match in this tier or a better one; with a typo, all do."""
         return self[tier - 1]
 
 
 class Ranking:
-    """The number that ranks a match of a query of so many words, and its parts.
+    """The rank of a match of a query with this many words, and its parts.
 
     An engine adds the weight of each word's tier. The weights are powers of the number of words
-    plus one, so that no count of a lower tier outweighs a higher one. All sums are small integers,
-    so they are exact also in the 32-bit floats that engines add scores in.
+    plus one, so no count of a lower tier outweighs a higher one. All sums are small integers, so
+    they are exact even in the 32-bit floats in which engines add scores.
     """
 
     def __init__(self, query_words: int) -> None:
@@ -57,10 +57,10 @@ class Ranking:
         return (counts.parts * self._base + counts.beginnings) * self._base + counts.exact
 
     def counts(self, rank: float) -> Counts:
-        """Return what a rank was made of."""
+        """Return the counts that make up a rank."""
         rest, exact = divmod(int(rank), self._base)
         return Counts(*divmod(rest, self._base), exact)
 
     def score(self, rank: float) -> float:
-        """Return a rank as a score above 0 and up to 1 (every word exact)."""
+        """Return a rank as a score above 0 and at most 1 (every word exact)."""
         return (rank + 1) / (self.rank_max + 1)

@@ -1,11 +1,11 @@
-"""What all forms of a noun have in common: English plurals, Korean particles, the Arabic article.
+"""Light stemming of nouns: English plurals, Korean particles, the Arabic article.
 
-Light on purpose: forms of a noun are united (berry, berries, berrys; cookie, cookies; loaf, loaves)
-and hardly ever two words, as a full stemmer (Porter) does. Both names and queries are stemmed, so
-that a form which is stripped too far still finds itself.
+Light on purpose: it unites the forms of a noun (berry, berries, berrys; cookie, cookies; loaf,
+loaves) and hardly ever two words, unlike a full stemmer (Porter). Both names and queries are
+stemmed, so a form that is stripped too far still matches itself.
 
-The Korean rules look at the end of the rest, since most particles have one form after a consonant
-and one after a vowel; the Arabic article stands alone or behind a preposition, as in Lucene's
+The Korean rules examine the end of the rest, since most particles have one form after a consonant
+and one after a vowel. The Arabic article stands alone or follows a preposition, as in Lucene's
 `ArabicStemmer` (after L. S. Larkey et al., "Light Stemming for Arabic Information Retrieval",
 2007).
 """
@@ -39,7 +39,7 @@ def _particles(rest: str, *particles: str) -> tuple[re.Pattern[str], str]:
     return re.compile(f"^({rest})(?:{written})$"), r"\1"
 
 
-# Hangul is folded into its letters: a syllable is a consonant, a vowel, perhaps a last consonant.
+# Hangul is decomposed into its letters: a consonant, a vowel, perhaps a final consonant.
 _VOWEL, _LAST = "[\u1161-\u1175]", "[\u11a8-\u11c2]"
 _SYLLABLE = f"[\u1100-\u1112]{_VOWEL}{_LAST}?"
 _OPEN, _CLOSED = f"[\u1100-\u1112]{_VOWEL}", f"[\u1100-\u1112]{_VOWEL}{_LAST}"
@@ -54,7 +54,7 @@ _ARTICLES: _Endings = (
 _PARTICLES: _Endings = (
     _particles(f"(?:{_SYLLABLE})*{_CLOSED}", "을", "은"),
     _particles(f"(?:{_SYLLABLE})*{_OPEN}", "를", "는"),
-    # Nouns of two syllables may end in what these are: 사과, 포도.
+    # Nouns of two syllables may end in one of these: 사과, 포도.
     _particles(f"(?:{_SYLLABLE})+{_CLOSED}", "이", "과", "으로", "이랑"),
     _particles(f"(?:{_SYLLABLE})+(?:{_OPEN}|{_OPEN}\u11af)", "로"),
     _particles(f"(?:{_SYLLABLE})+{_OPEN}", "가", "와", "랑"),
@@ -66,11 +66,11 @@ _PARTICLES: _Endings = (
 
 
 def singular(word: str) -> str:
-    """Return a word without plural ending, particles or article; still readable: a beginning."""
+    """Return a word without plural ending, particles or article; still a readable beginning."""
     if word.isascii():
         return _first_replaced(word, _PLURAL_ENDINGS) if word.endswith("s") else word
     endings = _of_its_script(word)
-    while endings and (bare := _first_replaced(word, endings)) != word:  # particles stand in a row
+    while endings and (bare := _first_replaced(word, endings)) != word:  # particles come in a row
         word = bare
     return word
 
@@ -83,7 +83,7 @@ def _of_its_script(word: str) -> _Endings:
 
 @functools.lru_cache(maxsize=STEMS_CACHED_MAX)
 def stem(word: str) -> str:
-    """Return what all forms of a noun have in common; not itself a word."""
+    """Return the common stem of all forms of a noun; not itself a word."""
     one = singular(word)
     return _first_replaced(one, _UNITED_ENDINGS) if one.endswith(_UNITED) else one
 

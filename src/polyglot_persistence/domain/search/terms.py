@@ -1,4 +1,4 @@
-"""What an index holds of a name, and what a query looks for: the same for every search engine.
+"""Terms of names and of queries, the same for every search engine.
 
     "Wi-Fi Router"     words  wi fi router      exact  wi fi router wifi firouter wifirouter
     "Kaffeemaschinen"  words  kaffeemaschinen   exact  kaffeemaschinen   parts  feemaschinen ...
@@ -7,7 +7,7 @@
     "C++ Primer"       words  c c++ primer      exact  c c++ primer cprimer
     "上海牌"            words  上 海 牌            exact  上 海 牌 上海 海牌
 
-A query word matches a name, best first (`ranking.Tier`):
+A query word matches a name, best tier first (`ranking.Tier`):
 
     exactly      one of its terms is a term of the name: a stem (`stems.stem`), in either spelling
                  of an umlaut; with its signs, if it has any; or neighbours written together. The
@@ -19,13 +19,13 @@ A query word matches a name, best first (`ranking.Tier`):
                  Algolia, https://www.algolia.com/doc/guides/managing-results/optimize-search-results/typo-tolerance
                  A sign is a letter here: `disney+` finds Disney so, `c++` neither C nor C#
 
-Of a script without spaces each sign is a word. Where a query has several in a row, each is found
-exactly beside the one that follows it there (the last: behind the one before it), and anywhere else
-in a name as a beginning is: `上海` finds 上海 before 海上. Lucene's `CJKBigramFilter` makes the
-same pairs, and finds nothing else by them.
+In a script without spaces each sign is a word. If a query has several in a row, each is found
+exactly beside the one that follows it in the query (the last: after the one before it). Anywhere
+else in a name it matches as a beginning does: `上海` finds 上海 before 海上. Lucene's
+`CJKBigramFilter` makes the same pairs, and matches nothing else.
 
-Bounds: of its first `JOINED_AMONG_WORDS_MAX` words a name has at most 29 joined terms, and of n
-letters parts of less than 20 n.
+Bounds: the first `JOINED_AMONG_WORDS_MAX` words of a name give at most 29 joined terms, and n
+letters give parts of less than 20 n letters.
 """
 
 import functools
@@ -42,39 +42,38 @@ from polyglot_persistence.domain.search.text import (
 )
 
 ANALYSIS_VERSION = 3
-"""Grows with every change of what a name's terms are: an index that was built with others has to be
-built anew."""
+"""Incremented with every change of a name's terms: an index built with others must be rebuilt."""
 
 QUERY_WORDS_MAX = 16
-"""Distinct words of a query that count; each costs an engine several look-ups."""
+"""Maximum distinct words of a query; each costs an engine several look-ups."""
 
 TYPO_LETTERS_MIN = 4
 TYPOS_LETTERS_MIN = 8
 
 JOINED_WORDS_MAX = 3
-"""Neighbours written as one: headphones, rock'n'roll, t-shirt."""
+"""Maximum neighbors written as one: headphones, rock'n'roll, t-shirt."""
 JOINED_CHARACTERS_MAX = 32
 JOINED_AMONG_WORDS_MAX = 16
-"""Of a name or a query, the first: what is written in two ways is seldom its seventeenth word."""
+"""Only the first words of a name or a query are joined: later ones seldom have two spellings."""
 JOINED_QUERY_TERMS_MAX = 12
-"""For each word of a query. A word that is not repeated has ten at most: five, in two spellings."""
+"""For each word of a query. A word that occurs once has at most ten: five, in two spellings."""
 
 PAIR_CHARACTERS_BETWEEN_MAX = 1
-"""Between two signs of a name that stand side by side: a blank or dot, which a query may lack."""
+"""Between two adjacent signs of a name: a blank or dot, which a query may lack."""
 
 PART_LETTERS_MIN = 4
-"""Shorter ones are within too many words: `red` within powdered, `ice` within juice and office."""
+"""Shorter parts occur in too many words: `red` in powdered, `ice` in juice and office."""
 PART_PLACE_MIN = 3
 """Letters before a part: fewer are no word, and `rice` is no part of price."""
 PART_WORD_CHARACTERS_MAX = 40
-"""Longer ones are no compounds."""
+"""Longer words are not compounds."""
 
 _HANGUL_LETTERS = "\u1100\u11ff"
 _HANGUL_FIRST = "\u1100\u1112"
 
 
 class Term(NamedTuple):
-    """A term, and the characters of the name that it was made of; the end is not in it."""
+    """A term, and the characters of the name that it was made of; the end is excluded."""
 
     term: str
     start: int
@@ -82,7 +81,7 @@ class Term(NamedTuple):
 
 
 def exact_terms(name: Sequence[LocatedWord]) -> Iterator[Term]:
-    """Yield what is found exactly: stems, words with their signs, pairs, joined neighbours."""
+    """Yield the exact terms: stems, words with their signs, pairs, joined neighbors."""
     for word in name:
         for spelling in word.spellings:
             yield Term(stem(spelling), word.start, word.end)
@@ -105,16 +104,16 @@ def _are_pair(one: LocatedWord, other: LocatedWord, characters_between_max: int)
 
 
 def beginnings(word: LocatedWord) -> Iterator[str]:
-    """Yield what a query's word may be the beginning of."""
+    """Yield the forms of a word that a query's word may begin."""
     for spelling in word.spellings:
         yield spelling
         if not spelling.isascii() and not spelling.startswith(bare := singular(spelling)):
-            yield bare  # an article is gone, which stood before it
+            yield bare  # without its article, which stood at the beginning
     yield from word.with_signs
 
 
 def part_places(word: str) -> Iterator[int]:
-    """Yield where a part of a word may begin."""
+    """Yield the positions where a part of a word may begin."""
     if len(word) > PART_WORD_CHARACTERS_MAX:
         return
     places = range(1, len(word) - PART_LETTERS_MIN + 1)
@@ -132,7 +131,7 @@ def _is_part_place(word: str, place: int) -> bool:
 
 
 class NameTerms(NamedTuple):
-    """What an index holds of a name: each distinct term once, in the order of the name."""
+    """Terms of a name in an index: each distinct term once, in the order of the name."""
 
     words: Sequence[str]
     exact: Sequence[str]
@@ -140,7 +139,7 @@ class NameTerms(NamedTuple):
 
 
 def name_terms(name: str) -> NameTerms:
-    """Return what an index holds of a name."""
+    """Return the terms of a name."""
     located = located_words(name)
     parts = (
         spelling[place:]
@@ -156,10 +155,10 @@ def name_terms(name: str) -> NameTerms:
 
 
 class QueryWord(NamedTuple):
-    """One word of a query, as an engine has to look for it."""
+    """One word of a query, with the terms to look for."""
 
     exact: tuple[str, ...]
-    """Terms of which one has to be a name's. The first is the word's own: typos are of it."""
+    """Alternative terms. The first is the word's own: typos are allowed in it only."""
     prefixes: tuple[str, ...]
     parts: tuple[str, ...]
     typos_max: int
@@ -194,7 +193,7 @@ def parse_query(text: str) -> tuple[QueryWord, ...]:
 
 
 def _pairs(query: Sequence[LocatedWord]) -> Iterator[str]:
-    """Yield for each word of a query the pair that it is found in; empty if it is for itself."""
+    """Yield the pair of each query word; empty for a word that stands alone."""
     before = ""
     for place, word in enumerate(query):
         after = ""
@@ -229,7 +228,7 @@ def _typos_max(own: str, word: LocatedWord) -> int:
 
 
 def is_joinable(word: LocatedWord) -> bool:
-    """Return whether a word could be a part of another: numbers and single signs are not."""
+    """Return whether a word could be a part of another: numbers and single signs could not."""
     return is_spelt(word.word) and not is_unspaced(word.word)
 
 

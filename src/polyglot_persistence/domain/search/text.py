@@ -1,10 +1,10 @@
-"""How product names and queries become words, for every search engine.
+"""Splits product names and queries into words, for every search engine.
 
     "Kellogg's CORN-FLAKES 16oz"   kelloggs corn flakes 16 oz
 
-What of these a name offers and a query looks for is in `terms`.
+`terms` derives the terms of names and queries from them.
 
-Invariant: any text is accepted, here nothing is syntax and nothing raises.
+Invariant: any text is accepted; nothing is syntax and nothing raises.
 """
 
 import functools
@@ -18,43 +18,43 @@ WORD_CHARACTERS_MAX = 64
 
 CHARACTERS_CACHED_MAX = 4_096
 
-# As the loop below reads ASCII, in a twentieth of the time.
+# Same as the loop below for ASCII, in a twentieth of the time.
 _ASCII_WORD = re.compile("[a-z](?:[a-z']*[a-z])?|[0-9](?:[0-9']*[0-9])?")
 
 _APOSTROPHES = "'\u2018\u2019\u02bc\uff07"
 _IGNORED = dict.fromkeys(map(ord, _APOSTROPHES + "\u00a9\u00ae\u2117\u2120\u2122"))
-"""Apostrophes join what they part; marks of trade would become letters or words."""
+"""Apostrophes join their neighbors; trademark signs would become letters or words."""
 
 _UNFOLDED = str.maketrans({
     "\u00e6": "ae", "\u0153": "oe", "\u00f8": "o\u0338", "\u00f0": "d", "\u00fe": "th",
     "\u0111": "d", "\u0142": "l", "\u0131": "i", "\u0127": "h", "\u0167": "t",
-    # Arabic and Persian forms that are typed for each other, and a stroke that only stretches.
+    # Arabic and Persian letters typed for each other, and a stroke that only stretches.
     "\u0629": "\u0647", "\u0649": "\u064a", "\u06cc": "\u064a", "\u06a9": "\u0643", "\u0640": None,
 })  # fmt: skip
-"""Letters that Unicode does not decompose although readers type them so."""
+"""Letters that Unicode does not decompose although readers type their base letters."""
 
 _SPELT_OUT = {
     ("a", "\u0308"): "e", ("o", "\u0308"): "e", ("u", "\u0308"): "e",
     ("o", "\u0338"): "e", ("a", "\u030a"): "a",
 }  # fmt: skip
-"""Letters and marks that Germans and Danes type as two letters where they lack the key. Only what
-has the mark has two spellings: `aero` and `blue` have no other."""
+"""Letters and marks that Germans and Danes type as two letters without the right keyboard. Only
+words with the mark have two spellings: `aero` and `blue` have no other."""
 
-# Signs without which a word is another one: C++, C#, A+, Notepad++; but not salt+pepper, item#5.
+# Signs that make a different word: C++, C#, A+, Notepad++; but not salt+pepper, item#5.
 _BEHIND = re.compile(r"\+\+|[+#](?!\w)")
-# Likewise behind one letter and a blank: `C ++`; but not `size L # 5`.
+# The same after one letter and a blank: `C ++`; but not `size L # 5`.
 _APART = re.compile(r"(?<!\w\w) +(\+\+|#(?! *(?:\d|\w\b)))(?![^\s,;)])")
 _SIGNS = str.maketrans({"\uff0b": "+", "\uff03": "#", "\u266f": "#"})
 
-# Scripts that are written without spaces: each sign is a word of its own.
+# Scripts written without spaces: each sign is a word of its own.
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao; Burmese; Khmer
     "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]"  # kana, Han
 )
 
-# Marks without which a reader still knows the word: accents and points of the Latin, Greek,
-# Cyrillic, Hebrew and Arabic scripts, and selectors of variants. Elsewhere a mark is a vowel, a
-# tone or another consonant.
+# Optional marks, without which a word is still recognizable: accents and points of the Latin,
+# Greek, Cyrillic, Hebrew and Arabic scripts, and variation selectors. Elsewhere a mark is a vowel,
+# a tone or another consonant.
 _OPTIONAL_MARK = re.compile(
     "[\u0300-\u036f\u0483-\u0489\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed"
     "\u0898-\u08ff\u180b-\u180f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufb1e\ufe00-\ufe0f"
@@ -63,14 +63,14 @@ _OPTIONAL_MARK = re.compile(
 
 
 class LocatedWord(NamedTuple):
-    """A word, and the characters of the text that it was made of; the end is not in it."""
+    """A word, and the characters of the text that it was made of; the end is excluded."""
 
     word: str
     """Without case, accents and signs."""
     start: int
     end: int
     spelt_out: str = ""
-    """With `ae` for ä and the like; empty if that makes no difference."""
+    """With `ae` for ä and the like; empty if there is no difference."""
     before: str = ""
     """The dot of `.NET`."""
     behind: str = ""
@@ -80,7 +80,7 @@ class LocatedWord(NamedTuple):
 
     @property
     def spellings(self) -> Sequence[str]:
-        """The word, and spelt out if it can be."""
+        """The word, and its spelled-out form if there is one."""
         return (self.word, self.spelt_out) if self.spelt_out else (self.word,)
 
     @property
@@ -94,13 +94,13 @@ class LocatedWord(NamedTuple):
 def words(text: str) -> list[str]:
     """Return the words of `text`, in order: folded case and accents, no punctuation.
 
-    Digits and letters part (`16oz` is two words); a pictograph is a word.
+    Digits and letters separate (`16oz` is two words); a pictograph is a word.
     """
     return [located.word for located in located_words(text)]
 
 
 def located_words(text: str) -> list[LocatedWord]:
-    """Return the words of `text`, in order, with where they stand and how else they are spelt."""
+    """Return the words of `text`, in order, with their positions and other spellings."""
     found = list(_located_ascii(text) if text.isascii() else _located(text))
     signs = text.translate(_SIGNS)
     if "." in signs or "+" in signs or "#" in signs:
@@ -131,7 +131,7 @@ def _located_ascii(text: str) -> Iterator[LocatedWord]:
 
 
 class _Run:
-    """The signs of a word so far, and those of it spelt out."""
+    """The signs of a word so far, plain and spelled out."""
 
     def __init__(self) -> None:
         self.signs: list[str] = []
@@ -142,7 +142,7 @@ class _Run:
         self.spelt_out.append(sign)
 
     def mark(self, mark: str) -> None:
-        """Spell a letter out whose mark is left out."""
+        """Spell out a letter whose mark is dropped."""
         if self.signs and (letter := _SPELT_OUT.get((self.signs[-1], mark))):
             self.spelt_out.append(letter)
 
@@ -184,7 +184,7 @@ def _located(text: str) -> Iterator[LocatedWord]:
 
 @functools.lru_cache(maxsize=CHARACTERS_CACHED_MAX)
 def _kind(sign: str) -> str:
-    """Return what a folded sign does to a word: it joins one, is one alone, or parts two."""
+    """Return the effect of a folded sign: it joins a word, is one alone, or separates two."""
     category = unicodedata.category(sign)
     if category == "Cf" or _OPTIONAL_MARK.match(sign):  # joiners, accents
         return "ignored"
@@ -196,17 +196,17 @@ def _kind(sign: str) -> str:
 
 
 def is_unspaced(word: str) -> bool:
-    """Return whether a word is a sign of a script that is written without spaces."""
+    """Return whether a word is a sign of a script written without spaces."""
     return not word.isascii() and _UNSPACED.match(word) is not None
 
 
 @functools.lru_cache(maxsize=CHARACTERS_CACHED_MAX)
 def _folded(character: str) -> str:
-    """Return a character without case, accents and ligatures; nothing, if it is ignored."""
+    """Return a character without case, accents and ligatures; nothing if it is ignored."""
     folded = unicodedata.normalize("NFKD", character.translate(_IGNORED)).casefold()
     return unicodedata.normalize("NFKD", folded).translate(_IGNORED).translate(_UNFOLDED)
 
 
 def is_spelt(word: str) -> bool:
-    """Return whether a word has letters and their marks only, so that it can be misspelt."""
+    """Return whether a word consists of letters and their marks, so that it can be misspelled."""
     return word.isalpha() or all(unicodedata.category(sign)[0] in "LM" for sign in word)
