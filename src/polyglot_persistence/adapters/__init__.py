@@ -1,1 +1,1 @@
-"""Adapters: one folder a store, each translating a driver to a port; no policy."""
+"""Adapters: one folder per store, each translating a driver to a port; no policy."""

@@ -1,4 +1,4 @@
-"""The parts of Elasticsearch's answers that we read; an answer without them is none."""
+"""The parts of Elasticsearch's responses that we read; a response without them is invalid."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from polyglot_persistence.adapters.elasticsearch.documents import Columns
 
 
 class Meta(Struct):
-    """Whose mapping it is, as we write it."""
+    """Metadata that we write into a mapping to mark its owner."""
 
     owner: str | None = None
-    form: int | str | None = None  # anything, if it is not ours
+    form: int | str | None = None  # any type in a mapping that is not ours
     alias: str | None = None
-    """Whose index it is, of several installations on a cluster."""
+    """The owner of the index, among several installations on a cluster."""
 
 
 class Mapping(Struct):
@@ -23,49 +23,49 @@ class Mapping(Struct):
 
 
 class IndexMapping(Struct):
-    """An index, as its mapping is asked for."""
+    """An index, in a response about mappings."""
 
     mappings: Mapping
 
 
 class IndexAliases(Struct):
-    """An index, as its aliases are asked for."""
+    """An index, in a response about aliases."""
 
     aliases: dict[str, Any]
 
 
 class Total(Struct):
-    """How many documents matched."""
+    """Number of matching documents."""
 
     value: int
     relation: str = "eq"
-    """`gte`: they were not counted further."""
+    """`gte`: counting stopped there."""
 
 
 class Found(Struct):
-    """One document that matched, as it was asked for."""
+    """One matching document, with the requested parts."""
 
     source: dict[str, Any] = field(name="_source", default_factory=dict)
     fields: Columns | None = None
 
 
 class Hits(Struct):
-    """The documents that matched, best first."""
+    """The matching documents, best first."""
 
     hits: list[Found]
     total: Total | None = None
-    """Unless it was not to be counted."""
+    """None if no total was requested."""
 
 
 class SearchAnswer(Struct):
-    """A search's."""
+    """Response to a search."""
 
     hits: Hits
     aggregations: dict[str, Any] = {}
 
 
 class AnswerOrError(Struct):
-    """Of one search among several."""
+    """Response to one search among several."""
 
     hits: Hits | None = None
     aggregations: dict[str, Any] = {}
@@ -74,52 +74,52 @@ class AnswerOrError(Struct):
 
 
 class ManyAnswers(Struct):
-    """Of several searches."""
+    """Response to several searches."""
 
     responses: list[AnswerOrError]
 
 
 class ItemResult(Struct):
-    """What became of an item of a bulk."""
+    """Result of one item of a bulk."""
 
     status: int
     error: dict[str, Any] | str | None = None
 
 
 class ItemAnswer(Struct):
-    """An item, by what was asked of it: one of the two."""
+    """An item, by its action: one of the two."""
 
     index: ItemResult | None = None
     delete: ItemResult | None = None
 
 
 class BulkAnswer(Struct):
-    """A bulk's."""
+    """Response to a bulk."""
 
     errors: bool
     items: list[ItemAnswer]
 
 
 class Version(Struct):
-    """The server's."""
+    """Version of the server."""
 
     number: str
 
 
 class InfoAnswer(Struct):
-    """The server's."""
+    """Response about the server."""
 
     version: Version
 
 
 class HealthAnswer(Struct):
-    """An index's."""
+    """Response about an index's health."""
 
     status: str
 
 
 class Translog(Struct):
-    """How an index writes its log."""
+    """How an index writes its transaction log."""
 
     durability: str = "request"
 
@@ -131,16 +131,16 @@ class IndexSettings(Struct):
 
 
 class Settings(Struct):
-    """Of one index."""
+    """Settings of one index."""
 
     index: IndexSettings
 
 
 class SettingsAnswer(Struct):
-    """One index, as its settings are asked for."""
+    """An index, in a response about settings."""
 
     settings: Settings
 
 
 class Done(Struct):
-    """Of a request that is answered by its status alone."""
+    """Response to a request whose status is the whole answer."""

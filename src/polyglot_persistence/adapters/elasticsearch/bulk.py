@@ -1,8 +1,8 @@
-"""Bulk requests: bounded, a few at once, and what becomes of each item.
+"""Bulk requests: bounded, a few concurrently, with a result per item.
 
 - 2xx: indexed
-- an error of the index (blocked by a full disk, closed, gone): all of the call is tried later
-- 408, 429, 5xx: once more, after a pause, until the deadline
+- an error of the index (blocked by a full disk, closed, gone): the whole call is retried later
+- 408, 429, 5xx: retried after a pause, until the deadline
 - other 4xx: this document can never be indexed
 """
 
@@ -23,11 +23,11 @@ from polyglot_persistence.ports.search import IndexFailure
 from polyglot_persistence.runtime.pauses import Pauses
 
 BULK_DOCUMENTS_MAX = 2_000
-"""As many as the worker persists together. A document costs the cluster a tenth to a fifth less of
-its processor time than in bulks of 1,000, and 5,000 gain nothing more."""
+"""The size of the worker's persist batch. A document costs the cluster a tenth to a fifth less CPU
+time than in bulks of 1,000, and 5,000 gain nothing more."""
 
 BULK_BYTES_MAX = 1_000_000
-"""What usual names need for `BULK_DOCUMENTS_MAX`. From 1 MiB on aiohttp holds up the event loop
+"""Enough for `BULK_DOCUMENTS_MAX` with usual names. From 1 MiB on aiohttp blocks the event loop
 with a body and warns of it; Elastic's guide (tune for indexing speed) names tens of MB at most."""
 
 BULKS_IN_FLIGHT_MAX = 2
@@ -39,7 +39,7 @@ PAUSE_SECONDS_MAX = 2.0
 _AGAIN = {408, 429}
 _CLIENT_ERRORS, _NOT_THERE, _SERVER_ERRORS = 400, 404, 500
 
-# They come with a status of 400, 403, 404 or 429, and say nothing about the document.
+# They come with a status of 400, 403, 404 or 429, and are not about the document.
 _OF_THE_INDEX = {
     "cluster_block_exception",
     "index_closed_exception",
@@ -50,14 +50,14 @@ _OF_THE_INDEX = {
 
 
 class Item(NamedTuple):
-    """A document on its way in or out: its lines of a bulk request."""
+    """A document to index or remove: its lines of a bulk request."""
 
     order_id: UUID
     lines: bytes
 
 
 class Bulks:
-    """Sends items to an alias, with a bound on what is in flight over all calls."""
+    """Sends items to an alias; bounds the items in flight over all calls."""
 
     def __init__(self, connection: Connection, alias: str) -> None:
         self._connection = connection
@@ -65,9 +65,9 @@ class Bulks:
         self._in_flight = asyncio.Semaphore(BULKS_IN_FLIGHT_MAX)
 
     async def send(self, items: Sequence[Item], deadline: float) -> Sequence[IndexFailure]:
-        """Return which of the items can never be indexed; all others are, and fsynced.
+        """Return the items that can never be indexed; all others are indexed and fsynced.
 
-        The deadline, on the event loop's clock, holds for all of them together.
+        The deadline, on the event loop's clock, covers all of them together.
 
         Raises:
             UnavailableError: any of them may be missing.
@@ -76,7 +76,7 @@ class Bulks:
             *(self._send_chunk(chunk, deadline) for chunk in chunks(items)), return_exceptions=True
         )
         failures: list[IndexFailure] = []
-        for result in results:  # all have ended, so that nothing goes on behind the caller's back
+        for result in results:  # all have ended: nothing outlives the call
             if isinstance(result, BaseException):
                 raise result
             failures += result
@@ -116,13 +116,13 @@ class Bulks:
                 lambda client: client.bulk(
                     index=self._alias,
                     operations=[operations],  # type: ignore[list-item]  # taken as they are
-                    require_alias=True,  # else a missing index is made with a guessed mapping
+                    require_alias=True,  # else a missing index is created with a guessed mapping
                     filter_path="errors,items.*.status,items.*.error",
                 ),
                 BulkAnswer,
                 deadline,
             )
-        except BusyError:  # the node takes no bulk at all now
+        except BusyError:  # the node refuses all bulks now
             return _Outcome([], chunk)
         if not answer.errors:
             return _Outcome([], [])
@@ -142,7 +142,7 @@ def _sorted(chunk: Sequence[Item], told: Sequence[ItemAnswer]) -> _Outcome:
     again = []
     for item, result in zip(chunk, results, strict=True):
         if result.status == _NOT_THERE and result.error is None:
-            continue  # it was to be removed
+            continue  # removing a missing document succeeds
         status = result.status
         if status < _CLIENT_ERRORS:
             continue
@@ -157,7 +157,7 @@ def _sorted(chunk: Sequence[Item], told: Sequence[ItemAnswer]) -> _Outcome:
 
 
 def chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    """Part the items by number and by bytes; one that is too long goes alone."""
+    """Divide the items by number and by bytes; an item that is too long goes alone."""
     chunk: list[Item] = []
     size = 0
     for item in items:

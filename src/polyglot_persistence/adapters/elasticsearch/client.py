@@ -1,7 +1,7 @@
-"""Elastic's client library, as it is without pyarrow.
+"""Elastic's client library, imported without pyarrow.
 
-The library imports pyarrow where that is installed, as it is for `polyglot load`, to read answers
-in a format that nobody here asks for: 37 MB in every process, and 0.3 s at its start.
+The library imports pyarrow if it is installed, as it is for `polyglot load`, to read a response
+format that this project never requests: 37 MB in every process, and 0.3 s at its start.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""One client, its deadlines, and what its errors mean.
+"""One client with its deadlines and the translation of its errors.
 
-Invariant: a cluster that cannot be reached is tried at most about every second; calls in between
-are refused at once. So a return is noticed within a second, and an outage costs no caller a wait.
+Invariant: an unreachable cluster is tried at most about every second; calls in between are refused
+at once. So a recovery is noticed within a second, and no caller waits during an outage.
 """
 
 import asyncio
@@ -32,18 +32,18 @@ PAUSE_SECONDS_MIN = 0.1
 PAUSE_SECONDS_MAX = 1.0
 
 CONNECTIONS_MAX = 32
-"""Requests at once; more wait for their turn, within their deadlines."""
+"""Concurrent requests; further ones wait, within their deadlines."""
 
 
 OTHER_PRODUCT_REMEDY = "point ELASTICSEARCH_URL at Elasticsearch 8, or at a directory for tantivy: tantivy:///directory"
 
 
 class Credentials(NamedTuple):
-    """What to say who we are with, and whom to believe; a user and password stand in the URL."""
+    """API key and CA of a connection; a user and password are in the URL."""
 
     api_key: str | None = None
     certificate_authority: ssl.SSLContext | None = None
-    """For https; None: the machine's own. A certificate is always verified."""
+    """For https; None: the system's own. A certificate is always verified."""
 
 
 class MissingIndexError(UnavailableError):
@@ -51,21 +51,21 @@ class MissingIndexError(UnavailableError):
 
 
 class BusyError(UnavailableError):
-    """The cluster has no room for this now (429)."""
+    """The cluster is overloaded (429)."""
 
 
 class _AsSent(CompatibilityModeJsonSerializer):
-    """Leaves answers as they came: each is decoded once, into what is read of it."""
+    """Leaves responses undecoded: each is decoded once, into the type that is read."""
 
     def loads(self, data: bytes) -> bytes:
         return data
 
 
 class Connection:
-    """The way to the cluster; connects when first used."""
+    """The connection to the cluster; connects when first used."""
 
     def __init__(self, url: str, credentials: Credentials) -> None:
-        # It would log each request, and each failed one as a timeout of its own making.
+        # It would log each request, and each failed one as a timeout of its own.
         logging.getLogger("elastic_transport").setLevel(logging.ERROR)
         node = url_to_node_config(url, use_default_ports_for_scheme=True)
         options: dict[str, Any] = {}
@@ -76,7 +76,7 @@ class Connection:
         self._client = AsyncElasticsearch(
             [node],
             connections_per_node=CONNECTIONS_MAX,
-            max_retries=0,  # who retries, and when, is decided by the caller and below
+            max_retries=0,  # retries are up to the caller, and to the code below
             request_timeout=None,  # each call has its own
             serializers=dict.fromkeys((_AsSent.mimetype, "application/json"), _AsSent()),
             **options,
@@ -91,11 +91,11 @@ class Connection:
         answer: type[T],
         deadline: float,
     ) -> T:
-        """Return the answer to one request, by a deadline on the event loop's clock.
+        """Return the response to one request, by a deadline on the event loop's clock.
 
         Raises:
-            MissingIndexError, BusyError: what the cluster answered.
-            UnavailableError: no answer, or none of Elasticsearch's.
+            MissingIndexError, BusyError: the cluster's answer.
+            UnavailableError: no response, or one that is not Elasticsearch's.
         """
         if self._closed:
             raise UnavailableError("Elasticsearch: the connection is closed")
@@ -122,7 +122,7 @@ class Connection:
         self._pauses.begin_again()
         try:
             return msgspec.json.decode(response.body, type=answer)
-        except (ValueError, TypeError) as error:  # no JSON, or none of the kind; no UTF-8; no bytes
+        except (ValueError, TypeError) as error:  # invalid JSON, type, UTF-8 or bytes
             raise UnavailableError(f"Elasticsearch: not its answer: {error}") from error
 
     async def close(self) -> None:
@@ -135,7 +135,7 @@ class Connection:
 
 
 def _decoded(body: Any) -> Any:
-    """Return the body of a refusal: of the cluster's, or of what stands before it."""
+    """Return the body of a refusal, by the cluster or by a proxy before it."""
     try:
         return msgspec.json.decode(body)
     except (ValueError, TypeError):
@@ -143,7 +143,7 @@ def _decoded(body: Any) -> Any:
 
 
 def _product(body: Any) -> str:
-    """Return in a sentence which other server has answered."""
+    """Return a sentence that names the other server that has answered."""
     version = body.get("version") if isinstance(body, Mapping) else None
     product = version.get("distribution") if isinstance(version, Mapping) else None
     named = {"opensearch": "OpenSearch"}.get(str(product), "another server")
@@ -155,7 +155,7 @@ _MISSING = {"index_not_found_exception", "alias_not_found_exception", "aliases_n
 
 
 def meaning(status: int, body: Any) -> UnavailableError:
-    """Return the error that a refusal is, of a request or of a search among several."""
+    """Return the error that a refusal means, of a request or of a search among several."""
     kind, reason = error_of(body)
     message = f"Elasticsearch: {status} {kind}: {reason}"
     if status == _BUSY:
@@ -166,7 +166,7 @@ def meaning(status: int, body: Any) -> UnavailableError:
 
 
 def error_of(body: Any) -> tuple[str, str]:
-    """Return type and reason out of the body of a refusal, or of an item of a bulk."""
+    """Return type and reason from the body of a refusal, or of an item of a bulk."""
     error = body.get("error", body) if isinstance(body, Mapping) else body
     if not isinstance(error, Mapping):
         return "error", str(error)

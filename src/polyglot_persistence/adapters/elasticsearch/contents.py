@@ -1,4 +1,4 @@
-"""What the index holds: sums over the columns, and where these differ the documents themselves."""
+"""Contents of the index: sums over the columns, and where these differ the documents themselves."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from polyglot_persistence.domain.checksum import checksum
 from polyglot_persistence.ports.audit import RangeSum
 
 PAGE_DOCUMENTS_MAX = 5_000
-"""An index gives at most 10,000 at once (`index.max_result_window`)."""
+"""An index returns at most 10,000 at once (`index.max_result_window`)."""
 
 _SUMS = {
     "orders": {"value_count": {"field": "id"}},

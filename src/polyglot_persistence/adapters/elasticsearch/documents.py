@@ -1,12 +1,11 @@
-"""What an order is in the index, and back: the mapping, written out.
+"""An order's document in the index, and back: the explicit mapping.
 
-Analysis is ours (`domain.terms`), so that both engines find the same: `words`, `stems` (what is
-found exactly) and `parts` arrive as words parted by blanks, and the analyzer only parts them again.
-`product_name` and `created_at` are
-there to be looked at and summed up, in Kibana for one.
+Analysis is ours (`domain.terms`), so that both engines find the same: `words`, `stems` (the exact
+terms) and `parts` arrive as words separated by blanks, and the analyzer only splits them again.
+`product_name` and `created_at` are for display and aggregation, for example in Kibana.
 
-Invariant: `FORM` grows with every change of mapping or settings; an index of an older form is only
-read, and only until one of this form has taken its place.
+Invariant: `FORM` is incremented with every change of mapping or settings; an index of an older form
+is only read, and only until one of this form has replaced it.
 """
 
 import functools
@@ -28,21 +27,21 @@ READ_FORM_MIN = 5_001
 """Older ones have other columns. This one lacks `parts`, and some of the terms of others."""
 
 OWNER = "polyglot-persistence"
-"""In the mapping of each index that this project made; only such ones are ever deleted."""
+"""In the mapping of each index made by this project; only such indexes are ever deleted."""
 
 NAMES_CACHED_MAX = 16_384
-"""Some 8 MB. An order stream repeats its names, and taking one apart costs 20 us."""
+"""Some 8 MB. An order stream repeats its names, and analyzing one costs 20 us."""
 
 _MOMENT_SHOWN = {"type": "date", "format": "strict_date_optional_time"}
 _BY_WORD = {"type": "text", "analyzer": "parted", "norms": False, "index_options": "docs"}
 
 REFRESH_SECONDS = 1.0
-"""How often what was indexed is shown; more often costs indexing."""
+"""Interval after which indexed documents become visible; a shorter one costs indexing."""
 
 SETTINGS: Mapping[str, Any] = {
     "number_of_shards": 1,
     "number_of_replicas": 0,  # the record is the other copy; one node has no place for a replica
-    # Said, so that an index that nobody searches is refreshed, too.
+    # Explicit, so that an index without searches is refreshed, too.
     "refresh_interval": f"{REFRESH_SECONDS:g}s",
     "analysis": {"analyzer": {"parted": {"type": "custom", "tokenizer": "whitespace"}}},
 }
@@ -54,7 +53,7 @@ MAPPINGS: Mapping[str, Any] = {
         "id": {"type": "keyword"},
         "product_name": {"type": "keyword", "index": False},
         "amount_cents": {"type": "long"},
-        # A date has milliseconds; `created_micros` is what is searched and sorted by.
+        # A date has milliseconds; searches and sorts use `created_micros`.
         "created_at": {**_MOMENT_SHOWN, "index": False},
         "created_micros": {"type": "long"},
         "indexed_at": {**_MOMENT_SHOWN, "index": False, "doc_values": False},
@@ -68,7 +67,7 @@ MAPPINGS: Mapping[str, Any] = {
 
 
 def mappings_of(alias: str) -> Mapping[str, Any]:
-    """Return the mappings of an index that is made for an alias, by which it is known as ours."""
+    """Return the mappings of an index for an alias, with our mark of ownership."""
     return {**MAPPINGS, "_meta": {**MAPPINGS["_meta"], "alias": alias}}
 
 
@@ -84,14 +83,15 @@ long beyond = micros - 1000 * doc['created_at'].value.toInstant().toEpochMilli()
 boolean intact = seal == doc['seal'].value && beyond >= 0 && beyond < 1000;
 return intact ? doc['checksum'].value : -1;
 """
-"""A document's checksum, to be summed up; -1 if its columns are not those that it was indexed with.
+"""Script for a document's checksum; -1 if its columns differ from those that were indexed.
 
-An edit in place (`_update`) keeps the checksum, which is part of the source; a script cannot
-compute SHA-256 anew, but the seal."""
+An edit in place (`_update`) keeps the checksum, which is part of the source. A script cannot
+compute SHA-256, but it can compute the seal.
+"""
 
 
 class Columns(msgspec.Struct):
-    """What is shown of a hit, read without taking a whole document apart: each a list of one."""
+    """The returned columns of a hit, read without decoding a whole document: each a list of one."""
 
     id: list[UUID]
     product_name: list[str]
@@ -103,7 +103,7 @@ COLUMNS = list(Columns.__struct_fields__)
 
 
 class _Name(NamedTuple):
-    """What a name gives to each of its documents: itself in UTF-8, its hash, and JSON."""
+    """The parts of a document that depend only on its name: UTF-8, hash, and JSON."""
 
     utf8: bytes
     java_hash: int
@@ -128,13 +128,13 @@ def _taken_apart(name: str) -> _Name:
 
 
 def java_hash(name: str) -> int:
-    """Return Java's `String.hashCode`, which a script in the cluster computes, too."""
+    """Return Java's `String.hashCode`, which a script in the cluster also computes."""
     units = memoryview(name.encode("utf-16-le")).cast("H")
     found = functools.reduce(lambda so_far, unit: (31 * so_far + unit) & 0xFFFFFFFF, units, 0)
     return found - (found >> 31 << 32)
 
 
-# Filled in, instead of a struct that is encoded: a quarter less of the worker's longest step.
+# Formatted, instead of encoding a struct: a quarter less of the worker's longest step.
 _ITEM = (
     b'{"index":{"_id":"%b"}}\n{"id":"%b","product_name":%b,"amount_cents":%d,"created_at":%b,'
     b'"created_micros":%d,"indexed_at":%b,%b,"checksum":%d,"seal":%d}\n'
@@ -145,7 +145,7 @@ def bulk_item(order: Order, indexed_at: datetime) -> bytes:
     """Return the order as an item of a bulk request: two lines.
 
     Raises:
-        ValueError: it can never be one (`UnicodeError` and msgspec's errors are ValueErrors).
+        ValueError: it can never be indexed (`UnicodeError` and msgspec's errors are ValueErrors).
     """
     name = _taken_apart(order.product_name)
     order_id = id_text(order.id)
@@ -170,7 +170,7 @@ def removal_item(order_id: UUID) -> bytes:
 
 
 def order(source: Mapping[str, Any]) -> Order:
-    """Return the order as the record has it."""
+    """Return the order as in the record."""
     return Order(
         UUID(source["id"]),
         source["product_name"],

@@ -1,9 +1,9 @@
 """The search port over Elasticsearch: a versioned index behind an alias.
 
-Invariant: an index is removed only if its mapping says that this project made it.
-Invariant: nothing is read from or written to an index of another form. One of a newer form is left
-alone: else an old and a new process would take turns in replacing each other's.
-Invariant: a method's deadline holds for all of its requests together.
+Invariant: an index is removed only if its mapping names this project as the owner.
+Invariant: an index of another form is neither read nor written. One of a newer form is left alone:
+otherwise an old and a new process would replace each other's in turns.
+Invariant: a method's deadline covers all of its requests together.
 """
 
 import asyncio
@@ -59,13 +59,13 @@ _log = logger("search")
 REMEDY = "start a worker, which builds it anew, or run polyglot search rebuild"
 
 NAMED_ORDERS_MAX = 50_000
-"""A beginning of one letter is that of a third of all orders; each costs some 20 ns."""
+"""A single letter begins the names of a third of all orders; each order costs some 20 ns."""
 
 HITS_PER_TURN = 10
-"""Hits ranked before other requests get their turn: a name of a hundred words takes 1 ms."""
+"""Hits ranked before other requests run: a name of a hundred words takes 1 ms."""
 
 FORM_TRUSTED_SECONDS = 0.5
-"""How long the index behind the alias is taken to be the one last looked at, by reads."""
+"""How long reads trust the last look at the index behind the alias."""
 
 
 class ElasticsearchIndex:
@@ -86,7 +86,9 @@ class ElasticsearchIndex:
         self.index_timeout_seconds = index_timeout_seconds
         self._bulks = Bulks(self.connection, alias)
         self._searches = Searches(self.connection, alias)
-        self._counts = Searches(self.connection, alias)  # of all that matches: they take longer
+        self._counts = Searches(
+            self.connection, alias
+        )  # separate, since counts of all matches take longer
         self._looking = asyncio.Lock()
         self._looked_at = float("-inf")
 
@@ -111,7 +113,7 @@ class ElasticsearchIndex:
         return [*failures, *await self._bulks.send(items, deadline)]
 
     async def search(self, query: SearchQuery) -> SearchResult:
-        """Return a page of the matches; no hits if there are words asked for and none in it."""
+        """Return a page of the matches; no hits for an empty tuple of words."""
         deadline = _after(self.search_timeout_seconds)
         await self._trust(deadline)
         if query.words == ():
@@ -131,7 +133,7 @@ class ElasticsearchIndex:
             hits.append(_hit(found, query))
             if place % HITS_PER_TURN == 0:
                 await asyncio.sleep(0)
-        total = max(_total(summary), len(hits))  # an order may be shown in the time between the two
+        total = max(_total(summary), len(hits))  # an order may become visible between the two
         counted_max = total if is_counted_all(query) else COUNTED_ORDERS_MAX
         return SearchResult(
             min(total, counted_max),
@@ -141,7 +143,7 @@ class ElasticsearchIndex:
         )
 
     async def names(self, words: Sequence[QueryWord], names_max: int) -> Sequence[NameOrders]:
-        """Return names that match; of more than `NAMED_ORDERS_MAX` orders the first are counted."""
+        """Return matching names; above `NAMED_ORDERS_MAX` orders only the first are counted."""
         deadline = _after(self.search_timeout_seconds)
         await self._trust(deadline)
         if not words:
@@ -166,11 +168,11 @@ class ElasticsearchIndex:
         return None
 
     async def name(self) -> str | None:
-        """Return the name of the index that the alias leads to; None if it is no usable one.
+        """Return the name of the index behind the alias; None if it is unusable.
 
         Raises:
-            UnavailableError: it cannot be told for now, the form is newer, or there is no alias but
-                an index.
+            UnavailableError: it cannot be determined now, the form is newer, or an index has the
+                alias's name.
         """
         try:
             return next(iter(await self._look(_after(self.search_timeout_seconds))))
@@ -179,7 +181,7 @@ class ElasticsearchIndex:
             return None
 
     async def behind_alias(self) -> Mapping[str, answers.Meta]:
-        """Return what the indexes that the alias leads to say of themselves, by name."""
+        """Return the metadata of the indexes behind the alias, by name."""
         return await self._behind_alias(_after(self.search_timeout_seconds))
 
     async def remove(self, ids: Sequence[UUID]) -> None:
@@ -191,9 +193,9 @@ class ElasticsearchIndex:
             await self._bulks.send(items, deadline)
 
     async def read(self, **request: Any) -> answers.SearchAnswer:
-        """Return the answer to a search request, of the whole index or not at all.
+        """Return the response to a search request, over the whole index or not at all.
 
-        Within the deadline of an index batch.
+        Uses the deadline of an index batch.
         """
         deadline = _after(self.index_timeout_seconds)
         await self._trust(deadline)
@@ -243,7 +245,7 @@ class ElasticsearchIndex:
         return await self.connection.call(
             lambda client: client.search(
                 index=self.alias,
-                allow_partial_search_results=False,  # all of the index, or an error
+                allow_partial_search_results=False,  # the whole index, or an error
                 **request,
             ),
             answers.SearchAnswer,
@@ -258,18 +260,18 @@ class ElasticsearchIndex:
                 await self._looking.acquire()
         except TimeoutError as error:
             raise UnavailableError("Elasticsearch: no answer in time") from error
-        try:  # one look does for all who came meanwhile
+        try:  # one look serves all callers that arrived meanwhile
             if time.monotonic() - self._looked_at > FORM_TRUSTED_SECONDS:
                 await self._look(deadline, to_read=True)
         finally:
             self._looking.release()
 
     async def _look(self, deadline: float, *, to_read: bool = False) -> Mapping[str, answers.Meta]:
-        """Return the indexes that the alias leads to, of this form, to read perhaps of an older.
+        """Return the indexes behind the alias of this form; to read, also of a readable older one.
 
         Raises:
-            MissingIndexError: it does not.
-            UnavailableError: it leads to one of a newer form, or it is no alias but an index.
+            MissingIndexError: there is none.
+            UnavailableError: one has a newer form, or an index has the alias's name.
         """
         behind = await self._behind_alias(deadline)
         forms = {meta.form if meta.owner == OWNER else None for meta in behind.values()}
@@ -294,7 +296,7 @@ class ElasticsearchIndex:
         return behind
 
     async def _behind_alias(self, deadline: float) -> Mapping[str, answers.Meta]:
-        """Return what the indexes that the alias leads to say of themselves, by name."""
+        """Return the metadata of the indexes behind the alias, by name."""
         try:
             behind = await self.connection.call(
                 lambda client: client.indices.get_mapping(index=self.alias),
@@ -307,7 +309,7 @@ class ElasticsearchIndex:
 
 
 def _total(answer: SearchAnswer) -> int:
-    """Return how many matched; where they were not counted further, one more than that."""
+    """Return the number of matches; if counting stopped, one more than the count."""
     total = answer.hits.total
     if total is None:
         raise UnavailableError("Elasticsearch: not its answer: hits without a total")
@@ -322,5 +324,5 @@ def _hit(found: answers.Found, query: SearchQuery) -> Hit:
 
 
 def _after(seconds: float) -> float:
-    """Return the deadline so many seconds from now, on the event loop's clock."""
+    """Return the deadline this many seconds from now, on the event loop's clock."""
     return asyncio.get_running_loop().time() + seconds

@@ -1,7 +1,7 @@
-"""The questions of `domain.search`, and `domain.ranking`, in Elasticsearch's terms.
+"""Translates the queries of `domain.search`, and `domain.ranking`, into Elasticsearch's.
 
-Every clause has a constant score, so that a score is the rank and nothing of the engine's own; the
-rewrite of typos is set, so that more words within reach count than the nearest fifty.
+Every clause has a constant score, so that a score is the rank and contains nothing of the engine's
+own. The rewrite of typos is set, so that more words within reach count than the nearest fifty.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,12 +29,12 @@ Search = Mapping[str, Any]
 """The body of a search request."""
 
 TYPOS_FOUND_MAX = 960
-"""Words of the index within reach of all words of a query together, the nearest first: more are
-more clauses than a small cluster takes (1,024)."""
+"""Words of the index within reach of all words of a query together, the nearest first: more would
+exceed the clauses that a small cluster allows (1,024)."""
 
 _COUNTED_MAX = COUNTED_ORDERS_MAX + 1
-"""Elasticsearch stops at this many, and does not say then whether there are more: a search that
-has met as many as it may begins no other segment (`PartialHitCountCollector`)."""
+"""Elasticsearch stops at this many and then does not report whether there are more: a search that
+has reached its limit begins no further segment (`PartialHitCountCollector`)."""
 
 _SORTS = {
     Sort.RELEVANCE: ("_score", "created_micros", "id"),
@@ -44,10 +44,10 @@ _SORTS = {
 
 
 def exact_page_of(query: SearchQuery) -> Search | None:
-    """Return the search for the matches with every word exactly; None if they are not the first.
+    """Return the search for matches with every word exact; None if these do not come first.
 
-    They come out of lists of terms in the order of a column, so that most of them are passed over.
-    Most searches need no more than this.
+    It reads lists of terms in the order of a column and skips most of them. Most searches need no
+    more than this.
     """
     after = query.after
     if query.sort is not Sort.RELEVANCE or not query.words:
@@ -60,7 +60,7 @@ def exact_page_of(query: SearchQuery) -> Search | None:
 
 
 def page_of(query: SearchQuery) -> Search:
-    """Return the search for a page of everything that matches."""
+    """Return the search for a page of all matches."""
     if query.sort is Sort.RELEVANCE and query.words:
         ranked = {"bool": {"must": words_of(query.words), "filter": _within(query.bounds)}}
         return _page(query, ranked, _SORTS[query.sort], _place(query))
@@ -90,12 +90,12 @@ def _page(
 
 
 def is_counted_all(query: SearchQuery) -> bool:
-    """Return whether the total is exact however many match: it costs nothing, or nothing more."""
+    """Return whether the total is exact for any number of matches, at no extra cost."""
     return query.facets or (query.words is None and query.bounds == Bounds())
 
 
 def summary_of(query: SearchQuery) -> Search:
-    """Return the search that counts what matches, on whatever page."""
+    """Return the search that counts the matches, for any page."""
     summary = {
         "query": _matching(query),
         "size": 0,
@@ -149,7 +149,7 @@ def _word(word: QueryWord, ranking: Ranking, typos_found_max: int) -> Mapping[st
             "value": word.stem,
             "fuzziness": word.typos_max,
             "transpositions": True,
-            # Finds the words once; "constant_score" does it for each segment, which costs more
+            # Finds the words once; "constant_score" repeats it for each segment, which costs more
             # than the rest of a search.
             "rewrite": f"top_terms_boost_{typos_found_max}",
         }
@@ -166,13 +166,13 @@ def _scored(query: Mapping[str, Any], score: float) -> Mapping[str, Any]:
 
 
 def most_ordered(names_max: int) -> Mapping[str, Any]:
-    """Return the aggregation of the names that most orders have, ties by name."""
+    """Return the aggregation of the names with the most orders, ties by name."""
     order = [{"_count": "desc"}, {"_key": "asc"}]
     return {"terms": {"field": "product_name", "size": names_max, "order": order}}
 
 
 def names_in(aggregation: Mapping[str, Any]) -> Sequence[NameOrders]:
-    """Return what `most_ordered` found."""
+    """Return the result of `most_ordered`."""
     return [NameOrders(cell["key"], cell["doc_count"]) for cell in aggregation["buckets"]]
 
 
@@ -185,14 +185,14 @@ _DAY = {"field": "created_at", "fixed_interval": "1d", "order": "desc"}
 
 FACETS: Mapping[str, Any] = {
     "prices": {"range": {"field": "amount_cents", "ranges": _RANGES}},
-    # Keeps no more days than it returns: an engine refuses to count by more than 65,536.
+    # Keeps no more days than it returns: an engine refuses more than 65,536 buckets.
     "days": {"composite": {"size": DAYS_MAX, "sources": [{"day": {"date_histogram": _DAY}}]}},
     "names": most_ordered(NAMES_MAX),
 }
 
 
 def facets_in(aggregations: Mapping[str, Any]) -> Facets:
-    """Return what `FACETS` found."""
+    """Return the result of `FACETS`."""
     prices = [cell["doc_count"] for cell in aggregations["prices"]["buckets"]]
     return Facets(
         [price_range(place, orders) for place, orders in enumerate(prices) if orders],

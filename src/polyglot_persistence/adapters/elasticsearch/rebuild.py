@@ -1,6 +1,6 @@
-"""The `RebuildTarget` port: a second alias leads to the index that is being built.
+"""The `RebuildTarget` port: a second alias leads to the index being built.
 
-Invariant: an index is removed only if its mapping says that this project made it for this alias,
+Invariant: an index is removed only if its mapping names this project as the owner, for this alias,
 and if no alias leads to it.
 """
 
@@ -25,7 +25,7 @@ from polyglot_persistence.telemetry import logger
 
 _log = logger("search")
 
-# Nobody searches it yet: it is refreshed when it is looked at.
+# No search uses it yet: it is refreshed only before it is checked.
 _WHILE_BUILT = {**SETTINGS, "refresh_interval": "-1"}
 
 
@@ -44,7 +44,7 @@ class ElasticsearchTarget:
         return await self.building.name()
 
     async def begin(self) -> str:
-        """A block that a death left on the current index is lifted."""
+        """Also lifts a block that a crash left on the current index."""
         left = await self.building.behind_alias()
         if left:
             await self._move([_removal(name, self.building.alias) for name in left])
@@ -66,7 +66,7 @@ class ElasticsearchTarget:
 
     @asynccontextmanager
     async def frozen(self) -> AsyncIterator[None]:
-        """The block waits for what is being written."""
+        """The block waits for running writes."""
         names = await self._current.behind_alias()
         await self._block(names, block=True)
         try:
@@ -99,7 +99,7 @@ class ElasticsearchTarget:
         _log.info("index_swapped", index=name, replaced=",".join(old))
 
     async def release(self) -> None:
-        """Anybody may write to an alias."""
+        """Nothing to do: any process may write to an alias."""
 
     async def clean_up(self) -> None:
         pattern = f"{self._current.alias}-*"
@@ -152,9 +152,9 @@ class ElasticsearchTarget:
 
 
 def _given_up(index: str, meta: answers.Meta, alias: str) -> Mapping[str, Any]:
-    """Return what becomes of a replaced index: it is removed later, if it can be known as ours.
+    """Return the action on a replaced index: it is removed later if its mapping proves it ours.
 
-    Those that version 0.1 made first do not name their alias.
+    The first indexes of version 0.1 do not name their alias.
     """
     if meta.owner == OWNER and meta.alias != alias:
         return {"remove_index": {"index": index}}

@@ -1,10 +1,10 @@
-"""Searches that are asked at about the same time travel together, as one request (`_msearch`).
+"""Batches concurrent searches into one request (`_msearch`).
 
-A request costs this process and the cluster more than most of the searches in it. Nothing waits for
-company: a search leaves with whatever else was asked in its turn of the event loop, or while all of
-`REQUESTS_MAX` were under way.
+A request costs this process and the cluster more than most of the searches in it. No search waits
+for others: it leaves with those of the same turn of the event loop, or those that arrived while
+`REQUESTS_MAX` requests were running.
 
-Invariant: a search is answered by all of the index, or not at all.
+Invariant: a search covers the whole index, or fails.
 """
 
 import asyncio
@@ -23,16 +23,17 @@ from polyglot_persistence.adapters.elasticsearch.connection import Connection, m
 from polyglot_persistence.errors import UnavailableError
 
 REQUESTS_MAX = 2
-"""Under way at once. With more, fewer searches share a request: with four, each cost this process
-and the cluster a quarter more. What takes long does not belong here, it would hold up the rest."""
+"""Concurrent requests. With more, fewer searches share a request: with four, each cost this process
+and the cluster a quarter more. Slow searches do not belong here: they would delay the rest."""
 
 TOGETHER_MAX = 8
-"""Callers a request. A node works at some of their searches at once, and answers all at the end."""
+"""Callers per request. A node runs some of their searches concurrently, and answers all at the end.
+"""
 
 WAITING_MAX = 1_000
 
 _HEADER = b'{"allow_partial_search_results":false,"request_cache":true}'
-"""A page that was asked for since the last refresh is answered from memory, as a count is."""
+"""A page requested again before the next refresh comes from the cache, like a count."""
 
 
 class _Asked(NamedTuple):
@@ -42,7 +43,7 @@ class _Asked(NamedTuple):
 
 
 class Searches:
-    """Asks the index behind an alias."""
+    """Runs searches on the index behind an alias."""
 
     def __init__(self, connection: Connection, alias: str) -> None:
         self._connection = connection
@@ -52,10 +53,10 @@ class Searches:
         self._scheduled = False
 
     async def ask(self, *searches: Mapping[str, Any], deadline: float) -> Sequence[SearchAnswer]:
-        """Return the answers to some searches, by a deadline on the event loop's clock.
+        """Return the responses to some searches, by a deadline on the event loop's clock.
 
         Raises:
-            UnavailableError: any of them has none; `Connection.call` says which there are.
+            UnavailableError: any of them failed; `Connection.call` lists the kinds.
         """
         if len(self._waiting) >= WAITING_MAX:
             raise UnavailableError("Elasticsearch: too many searches are waiting")
@@ -73,7 +74,7 @@ class Searches:
             raise UnavailableError("Elasticsearch: no answer in time") from error
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel all running requests."""
         while self._under_way:
             for task in self._under_way:
                 task.cancel()
@@ -85,7 +86,7 @@ class Searches:
             batch: list[_Asked] = []
             while self._waiting and len(batch) < TOGETHER_MAX:
                 asked = self._waiting.popleft()
-                if not asked.told.done():  # its caller has gone
+                if not asked.told.done():  # its caller has left
                     batch.append(asked)
             if batch:
                 task = asyncio.create_task(self._request(batch))
@@ -142,4 +143,4 @@ def _fail(batch: Sequence[_Asked], error: UnavailableError) -> None:
     for asked in batch:
         if not asked.told.done():
             asked.told.set_exception(error)
-            asked.told.exception()  # a caller that left need not be warned about
+            asked.told.exception()  # avoids a warning for a caller that has left

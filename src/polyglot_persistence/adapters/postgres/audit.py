@@ -1,9 +1,9 @@
-"""The record as an audit compares it, and how its rollups are put right while orders come in.
+"""The record's side of an audit, and the correction of its rollups under load.
 
-Invariant: a persist transaction adds the same to the orders and to the cells, so in one snapshot
-the difference of the two is drift and nothing else, and it stays the same whatever is persisted
-meanwhile. So adding the difference to a cell is right at any moment, and needs no lock against
-those who persist; of those who correct there is one at a time.
+Invariant: a persist transaction adds the same to the orders and to the cells. So in one snapshot
+their difference is drift and nothing else, and later persists do not change it. Adding the
+difference to a cell is therefore right at any moment, and needs no lock against persists; only one
+process corrects at a time.
 Invariant: a correction is committed only after the sums over the orders have confirmed it.
 """
 
@@ -78,7 +78,7 @@ class PostgresAudit:
         return day
 
     async def compare_day(self, day: date, *, repair: bool) -> SalesDay:
-        """A transaction for each rollup: no order of locks."""
+        """Uses one transaction per rollup, so that no order of locks is needed."""
         midnight = _midnight(day)
         async with self._pool.dedicated(timeout_seconds=DAY_TIMEOUT_SECONDS) as session:
             orders = await session.fetchval("orders_of_day", midnight)
@@ -93,7 +93,7 @@ class PostgresAudit:
         return SalesDay(orders, hours, products, repaired=bool(hours or products))
 
     async def _correct(self, rollup: "_Rollup", day: date) -> int:
-        """Put a day's cells right; return how many were wrong once it was our turn."""
+        """Correct a day's cells; return how many were wrong once the lock was held."""
         midnight = _midnight(day)
         async with self._pool.transaction(timeout_seconds=DAY_TIMEOUT_SECONDS) as session:
             await session.fetch("lock_correction", _CORRECTION)
@@ -136,7 +136,7 @@ class PostgresAudit:
 
 
 class _Rollup(NamedTuple):
-    """The statements of one rollup, and the column by which it parts a day."""
+    """The statements of one rollup, and the column by which it divides a day."""
 
     wrong: str
     correct: str
@@ -153,7 +153,7 @@ _PRODUCT_DAYS: Final = _Rollup(
 
 
 class _Lacking(NamedTuple):
-    """What is to be added to one slot of a cell."""
+    """The amounts to add to one slot of a cell."""
 
     key: Any
     slot: int
@@ -162,7 +162,7 @@ class _Lacking(NamedTuple):
 
 
 def _lacking(key: object, row: asyncpg.Record) -> Sequence[_Lacking]:
-    """Return additions that make the slots' sum right; one without any order is emptied."""
+    """Return additions that correct the slots' sum; a cell without any order is emptied."""
     slots = row["slots"] or [0]
     if not row["vacant"]:
         return [_Lacking(key, slots[0], row["revenue"], row["orders"])]

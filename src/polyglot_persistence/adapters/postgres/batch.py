@@ -1,6 +1,6 @@
-"""Which rows a batch asks for, and which of its units have to be left out: pure, no driver.
+"""Chooses the rows of a batch, and the units to leave out: pure, no driver.
 
-Invariant: a unit goes in whole or is left out whole.
+Invariant: a unit is inserted whole or left out whole.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,24 +17,24 @@ Unit = Sequence[AcceptedOrder]
 
 
 class Candidates(NamedTuple):
-    """What one attempt to persist tries to insert."""
+    """The rows that one attempt to persist inserts."""
 
     units: Sequence[Unit]
     rows: Mapping[UUID, AcceptedOrder]
     """By id, in the order of ids: concurrent batches lock in one order and cannot deadlock."""
     contradicting: Mapping[UUID, AcceptedOrder]
-    """Orders whose unit is set aside, since an earlier unit has their id: with other content, or as
-    the first of another bulk under the same key."""
+    """Orders of units set aside because an earlier unit has their id: with other content, or as the
+    first of another bulk under the same key."""
 
 
 def candidates(units: Sequence[Unit]) -> Candidates:
-    """Choose the rows: of two orders with one id the first, and the second agrees or waits.
+    """Choose the rows: of two orders with one id the first; the second must agree or is set aside.
 
     Raises:
         PoisonError: a unit contradicts itself.
     """
     chosen = {one.order.id: one for one in chain.from_iterable(units)}
-    if len(chosen) == sum(map(len, units)):  # no id comes twice, as in nearly every batch
+    if len(chosen) == sum(map(len, units)):  # no id occurs twice, as in nearly every batch
         return Candidates(units, _sorted(chosen), {})
     chosen = {}
     fitting: list[Unit] = []
@@ -75,11 +75,11 @@ def contradicted(
 def _taken_first(
     unit: Unit, there: Mapping[UUID, AcceptedOrder] | Mapping[UUID, StoredOrder]
 ) -> list[AcceptedOrder]:
-    """Return the first order of a keyed bulk, if another bulk's stands under its id.
+    """Return the first order of a keyed bulk, if another bulk's order has its id.
 
-    It is all that this bulk has in common with one that version 0.1 accepted under the same key. A
+    This id is all that the bulk shares with one that version 0.1 accepted under the same key. A
     part of this very bulk may be stored as well (a cache that lost entries, and was swept): that
-    has its moment of acceptance.
+    part has the same moment of acceptance.
     """
     for one in unit:
         if one.order.id == one.unit_id and one.unit_size > 1:

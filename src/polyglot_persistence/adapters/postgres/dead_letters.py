@@ -1,7 +1,7 @@
-"""The `DeadLetters` port: listing, reading and removing what was condemned.
+"""The `DeadLetters` port: listing, reading and removing dead letters.
 
-Invariant: a replay holds no row locked, since the persist transaction deletes the rows itself; what
-keeps operators apart is the turn, a lock of its own.
+Invariant: a replay holds no row lock, since the persist transaction deletes the rows itself. A
+separate lock, the turn, serializes operators.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -39,14 +39,14 @@ class PostgresDeadLetters:
     async def page(
         self, chosen: LetterFilter, before: int | None, letters_max: int
     ) -> Sequence[DeadLetterRow]:
-        """Of a payload come 1,000 bytes at most."""
+        """A payload is cut to 1,000 bytes."""
         below = _ID_MAX if before is None else before
         async with self._pool.reading() as session:
             records = await session.fetch("dead_letters", below, *_arguments(chosen), letters_max)
         return [dead_letter_row(record) for record in records]
 
     async def count(self, chosen: LetterFilter) -> LetterCounts:
-        """Looks at every letter: about a second for a million."""
+        """Reads every letter: about a second for a million."""
         async with self._pool.reading() as session:
             records = await session.fetch("dead_letter_groups", *_arguments(chosen), GROUPS_MAX)
         groups = [
@@ -74,14 +74,14 @@ class PostgresDeadLetters:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Lead]:
-        """Waits as a statement does; first come, first served."""
+        """Waits up to a statement's deadline; first come, first served."""
         async with self._pool.dedicated() as session:
             await session.fetch("take_turn", _TURN)
             yield SessionLead(session)
 
 
 def dead_letter_row(record: asyncpg.Record) -> DeadLetterRow:
-    """Return the dead letter that a record holds, its id as `dead_id`."""
+    """Return the dead letter of a row; its id is the column `dead_id`."""
     letter = DeadLetter(
         record["order_id"],
         record["unit_id"],

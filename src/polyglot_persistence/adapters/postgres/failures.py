@@ -1,7 +1,7 @@
-"""What each failure of PostgreSQL or of its driver means to a caller.
+"""Translation of each failure of PostgreSQL or of its driver.
 
-Invariant: only what the data itself caused is a `PoisonError`; an error of the server that is not
-in the table is an `UnexplainedError`, and so "not now", unless the record takes other orders.
+Invariant: only an error caused by the data itself is a `PoisonError`. A server error missing from
+the table is an `UnexplainedError`, and so temporary, unless the record takes other orders.
 """
 
 from collections.abc import Sequence
@@ -26,14 +26,15 @@ DRIVER_ERRORS = (
     TimeoutError,
     OverflowError,
 )
-"""Everything that asyncpg lets out (a refused or reset connection is an `OSError`; a moment after
+"""All exceptions that asyncpg raises (a refused or reset connection is an `OSError`; a moment after
 the year 9999 in an answer is an `OverflowError`).
 
-An `InternalClientError` is how it says that a connection's last word was a FATAL and its end has
-not arrived yet: test_a_last_word_without_an_end."""
+It raises `InternalClientError` if a connection has sent a FATAL and not ended yet:
+test_a_last_word_without_an_end.
+"""
 
-# By SQLSTATE or its class, the first two characters; the longer match counts. A remedy comes behind
-# a semicolon.
+# By SQLSTATE or its class, the first two characters; the longer match counts. A remedy follows a
+# semicolon.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _MEANINGS: dict[str, tuple[type[PolyglotError], str]] = {
     "08": (UnavailableError, "the connection to PostgreSQL was lost"),
@@ -60,9 +61,9 @@ _MEANINGS: dict[str, tuple[type[PolyglotError], str]] = {
 _OTHER = (UnexplainedError, "PostgreSQL refused it")
 
 SHARED_STATES = ("26000", "42P05")
-"""A prepared statement is not there, or was already: it is another client's session."""
+"""A prepared statement is missing, or existed already: it is another client's session."""
 
-# What the driver finds out itself; the first that fits counts (a `TimeoutError` is an `OSError`).
+# Errors of the driver itself; the first match counts (a `TimeoutError` is an `OSError`).
 _DRIVER_MEANINGS: Sequence[tuple[type[Exception], type[PolyglotError], str]] = (
     (TimeoutError, UnavailableError, "PostgreSQL did not answer in time"),
     (OSError, UnavailableError, "PostgreSQL cannot be reached"),
@@ -74,8 +75,8 @@ _DRIVER_MEANINGS: Sequence[tuple[type[Exception], type[PolyglotError], str]] = (
 )
 
 # After any other error during COMMIT the commit record may have been written already: a backend
-# that is terminated just then says 57P01, whatever became of the transaction.
-# What a deferred trigger raises comes before it.
+# that is terminated then reports 57P01, whatever the outcome of the transaction.
+# A deferred trigger raises its errors before it.
 _CERTAINLY_ROLLED_BACK = ("23", "40001", "40P01", "25P02", "P0")
 
 # A statement that commits by itself may be done when the server ends the connection.
@@ -83,7 +84,7 @@ _PERHAPS_DONE = ("08", "40003", "57P")
 
 
 def meaning(error: Exception) -> PolyglotError:
-    """Return what the failure of a statement means; its transaction is rolled back, or never was.
+    """Return the error for a failed statement; its transaction is rolled back, or never began.
 
     Raise it `from` the driver's error.
     """
@@ -99,7 +100,7 @@ def meaning(error: Exception) -> PolyglotError:
 
 
 def shared_session() -> UnavailableError:
-    """Return the error of a pooler between us and PostgreSQL that shares sessions."""
+    """Return the error for a pooler between us and PostgreSQL that shares sessions."""
     return UnavailableError(
         "a pooler shares sessions of PostgreSQL between clients",
         remedy="set pool_mode=session in PgBouncer and leave server_reset_query at DISCARD ALL, or "
@@ -108,7 +109,7 @@ def shared_session() -> UnavailableError:
 
 
 def meaning_at_commit(error: Exception) -> PolyglotError:
-    """Return what the failure of a COMMIT means: unless the server surely undid it, unknown."""
+    """Return the error for a failed COMMIT: unknown, unless the server certainly undid it."""
     state = (error.sqlstate if isinstance(error, asyncpg.PostgresError) else None) or ""
     if state.startswith(_CERTAINLY_ROLLED_BACK):
         return meaning(error)
@@ -116,7 +117,7 @@ def meaning_at_commit(error: Exception) -> PolyglotError:
 
 
 def meaning_of_effect(error: Exception) -> PolyglotError:
-    """Return what the failure of a statement that commits by itself means.
+    """Return the error for a failed statement that commits by itself.
 
     The outcome is unknown unless the server has reported an error of the statement.
     """
@@ -127,7 +128,7 @@ def meaning_of_effect(error: Exception) -> PolyglotError:
 
 
 def is_of_a_standby(error: Exception) -> bool:
-    """Whether a primary is unlikely to say so: it is read-only, or in recovery."""
+    """Return whether an error is unlikely from a primary: read-only, or in recovery."""
     return isinstance(error, asyncpg.PostgresError) and error.sqlstate in ("25006", "55000")
 
 

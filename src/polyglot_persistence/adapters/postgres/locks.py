@@ -1,4 +1,4 @@
-"""Advisory locks by name. They are per database, so that several installations share a server."""
+"""Advisory locks by name, per database, so that several installations can share a server."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ from polyglot_persistence.adapters.postgres.pool import Session
 
 
 def lock_key(name: str) -> int:
-    """Return the advisory lock's key that stands for a name in this project."""
+    """Return the key of the advisory lock for a name in this project."""
     digest = hashlib.sha256(f"polyglot-persistence {name}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 
@@ -18,5 +18,5 @@ class SessionLead:
         self._session = session
 
     async def confirm(self) -> None:
-        """The session that answers is the one that holds the lock."""
+        """Any answer proves it: the session holds the lock."""
         await self._session.fetch("confirm_lead")

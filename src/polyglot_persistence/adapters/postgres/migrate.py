@@ -1,7 +1,8 @@
 """The schema's migrations: numbered SQL files, applied in order, each in its own transaction.
 
-Invariant: a file that was applied anywhere is never edited; its checksum is checked.
-Invariant: any number of processes may migrate at once; one works, the others wait and find it done.
+Invariant: an applied file is never edited; its checksum is verified.
+Invariant: any number of processes may migrate at once; one works, the others wait and then find
+nothing to do.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ _log = logger("migrate")
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 MIGRATION_TIMEOUT_SECONDS: Final = 900.0
-"""For one migration, and for waiting for another process's: to index a large table takes time."""
+"""For one migration, and for waiting for another process's: indexing a large table takes time."""
 
 _FILE_NAME: Final = re.compile(r"(\d{4})_(\w+)\.sql")
 _LOCK: Final = lock_key("migrate")
@@ -53,11 +54,12 @@ class Migration(NamedTuple):
 async def migrate(dsn: str) -> list[str]:
     """Bring the schema up to date and return the names of the migrations applied by this call.
 
-    A migration that fails leaves no trace, and those before it applied. It needs no superuser, only
-    the right to create tables, and none if nothing is missing.
+    A failed migration leaves no trace; those before it remain applied. The role need not be a
+    superuser, only be allowed to create tables, and not even that if nothing is missing.
 
     Raises:
-        ConfigurationError: the server is too old, or its schema is not a past of this code's.
+        ConfigurationError: the server is too old, or its schema is not an earlier state of this
+            code's.
         UnavailableError: PostgreSQL is away; call again.
     """
     primary = Primary(
@@ -81,9 +83,9 @@ async def _migrate(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str
             f"PostgreSQL {SERVER_VERSION_MIN} or newer is needed,"
             f" this is {connection.get_server_version().major}"
         )
-    # Held by the session, beyond the single transactions; gone with the connection.
+    # A session lock, which spans the single transactions and ends with the connection.
     await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-    # Looked for first: a role that may not create tables can still see that nothing is missing.
+    # Checked first: a role that may not create tables can still see that nothing is missing.
     if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
         await connection.execute(_BOOKKEEPING)
     records = await connection.fetch("SELECT version, name, checksum FROM schema_migrations")

@@ -7,13 +7,13 @@
 ```
 
 Invariant: nothing here fails because PostgreSQL is away when the process starts.
-Invariant: no call waits longer for a connection than twice the connect timeout (for one to be free,
-and to make it), and for a statement than its deadline: the server's `statement_timeout`, and a
-second more if the server is gone. If another server has become the primary by then, the wait ends
-when that is found (`primary.py`).
-Invariant: a connection that turns out to be none to a primary is not handed on.
-Invariant: a statement that was cancelled or timed out leaves no reply behind: its connection is
-handed on only after the server has acknowledged the cancellation, else closed.
+Invariant: no call waits longer for a connection than twice the connect timeout (for a free one, and
+for connecting). No call waits longer for a statement than its deadline: the server's
+`statement_timeout`, plus a second if the server is gone. If another server has become the primary
+by then, the wait ends when that is detected (`primary.py`).
+Invariant: a connection to a server other than a primary is not handed out.
+Invariant: a statement that was canceled or timed out leaves no reply behind: its connection is
+reused only after the server has acknowledged the cancellation, and is closed otherwise.
 """
 
 import asyncio
@@ -41,21 +41,21 @@ from polyglot_persistence.telemetry import DB_QUERY_SECONDS, logger
 _log = logger("postgres")
 
 SERVER_VERSION_MIN = 15
-"""The first with UNIQUE NULLS NOT DISTINCT, on which the dead letters rest."""
+"""The first with UNIQUE NULLS NOT DISTINCT, which the dead letters require."""
 
 BACKOFF_FIRST_SECONDS = 0.05
 BACKOFF_LAST_SECONDS = 0.5
-"""PostgreSQL is found again within about this time of its return."""
+"""PostgreSQL is detected again within about this time of its return."""
 
-# In quotes, since asyncpg's classes are generic in their stubs only.
+# Quoted, since asyncpg's classes are generic only in their stubs.
 Held: TypeAlias = "Connection | PoolConnectionProxy[asyncpg.Record]"
 
 
 class Session:
     """A connection, in or out of a transaction, that runs the named statements of `queries.sql`.
 
-    Every failure is translated. Outside of a transaction `fetch` and its like are for reading: what
-    a lost connection did is not known.
+    Every failure is translated. Outside of a transaction `fetch` and its like are for reading: the
+    outcome of a lost connection is unknown.
     """
 
     def __init__(self, connection: Held, primary: Primary) -> None:
@@ -67,7 +67,7 @@ class Session:
 
         Raises:
             UnavailableError: it had no effect.
-            PoisonError: PostgreSQL can never take these arguments.
+            PoisonError: PostgreSQL can never accept these arguments.
         """
         try:
             with DB_QUERY_SECONDS.labels(name).time(), self._primary.overseen():
@@ -88,7 +88,7 @@ class Session:
         return None if row is None else row[0]
 
     async def effect(self, name: str, *arguments: object) -> None:
-        """Run a statement that changes something and commits by itself, outside of a transaction.
+        """Run a statement with an effect that commits by itself, outside of a transaction.
 
         Raises:
             UnavailableError: it had no effect.
@@ -104,7 +104,7 @@ class Session:
 class PostgresPool:
     """Up to `size_max` connections to the database of a DSN in URL form (TLS by its `sslmode`).
 
-    Whoever holds a claimed outbox batch needs a second connection for anything else.
+    The holder of a claimed outbox batch needs a second connection for anything else.
     """
 
     def __init__(
@@ -130,15 +130,15 @@ class PostgresPool:
 
     @contextlib.asynccontextmanager
     async def reading(self) -> AsyncIterator[Session]:
-        """Give a connection outside of any transaction."""
+        """Yield a connection outside of any transaction."""
         async with self._held() as connection:
             yield Session(connection, self._primary)
 
     @contextlib.asynccontextmanager
     async def transaction(self, *, timeout_seconds: float | None = None) -> AsyncIterator[Session]:
-        """Give a connection in a READ COMMITTED transaction; commit on leaving, or roll back.
+        """Yield a connection in a READ COMMITTED transaction; commit on leaving, or roll back.
 
-        With `timeout_seconds`, the deadline of its statements, on a connection beside the pool.
+        `timeout_seconds` sets the deadline of its statements, on a connection beside the pool.
 
         Raises:
             UnavailableError: rolled back, or not even begun.
@@ -165,9 +165,9 @@ class PostgresPool:
 
     @contextlib.asynccontextmanager
     async def dedicated(self, *, timeout_seconds: float | None = None) -> AsyncIterator[Session]:
-        """Give a connection of its own, beside the pool, to hold session locks.
+        """Yield a dedicated connection, beside the pool, to hold session locks.
 
-        With `timeout_seconds` as the deadline of its statements and waits for locks.
+        `timeout_seconds` sets the deadline of its statements and waits for locks.
         """
         async with self._beside(timeout_seconds or self._statement_timeout_seconds) as connection:
             yield Session(connection, self._primary)
@@ -178,24 +178,24 @@ class PostgresPool:
         try:
             yield connection
         finally:
-            with contextlib.suppress(*DRIVER_ERRORS):  # it is aborted then
+            with contextlib.suppress(*DRIVER_ERRORS):  # then it is aborted
                 await connection.close(timeout=TIDY_SECONDS)
 
     async def close(self) -> None:
-        """Close the connections, at once those still in use after `TIDY_SECONDS`."""
+        """Close the connections; abort those still in use after `TIDY_SECONDS`."""
         self._closed = True
         await self._primary.close()
         pool, self._pool = self._pool, None
         if pool is None:
             return
-        with contextlib.suppress(*DRIVER_ERRORS):  # it is terminated then
+        with contextlib.suppress(*DRIVER_ERRORS):  # then it is terminated
             async with asyncio.timeout(TIDY_SECONDS):
                 await pool.close()
 
     @contextlib.asynccontextmanager
     async def _held(self) -> "AsyncIterator[PoolConnectionProxy[asyncpg.Record]]":
         pool = await self._open()
-        # Longer than an attempt to connect, so that the attempt's failure is seen as one.
+        # Longer than an attempt to connect, so that its failure is reported as one.
         seconds = 2 * self._connect_timeout_seconds
         try:
             connection = await pool.acquire(timeout=seconds)
@@ -206,11 +206,11 @@ class PostgresPool:
         try:
             yield connection
         finally:
-            with contextlib.suppress(*DRIVER_ERRORS):  # the pool has dropped the connection then
+            with contextlib.suppress(*DRIVER_ERRORS):  # then the pool has dropped the connection
                 await pool.release(connection, timeout=TIDY_SECONDS)
 
     async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
-        """Make the pool within the running loop; with no connection in it this cannot fail."""
+        """Create the pool inside the running loop; without connections this cannot fail."""
         async with self._opening:
             if self._closed:
                 raise UnavailableError("the connections to PostgreSQL are closed")
@@ -224,7 +224,7 @@ class PostgresPool:
             return self._pool
 
     async def _connect(self, statement_timeout_seconds: float) -> Connection:
-        """Connect, but while PostgreSQL is away only one call at a time and with pauses."""
+        """Connect; while PostgreSQL is away only one call at a time and with pauses."""
         if self._failures and (self._trying or time.monotonic() < self._retry_at):
             raise UnavailableError(f"{self._reason}; trying again in a moment")
         self._trying = True
@@ -252,7 +252,7 @@ class PostgresPool:
 
 
 async def _keep(_connection: object) -> None:
-    """Do nothing where asyncpg would spend a round trip on resetting the session.
+    """Do nothing instead of asyncpg's round trip that resets the session.
 
     Nothing sets session state on pooled connections; an open transaction is rolled back before.
     """

@@ -1,9 +1,9 @@
-"""Tells whether a connection leads to a pooler, and refuses one that shares sessions.
+"""Detects a pooler behind a connection, and refuses one that shares sessions.
 
-A server names its process to a client at login, for cancelling. A pooler, which logs clients in
-before it has a server for them, makes that up; so the process that answers is another one. If that
-process does something while its client is silent, or changes, the pooler parts transactions and no
-sessions: then session locks, deadlines and prepared statements are anybody's.
+At login, a server sends the client its process id, for canceling. A pooler logs clients in before
+it has a server for them and makes the id up, so a different process answers. If that process works
+while its client is silent, or changes, the pooler assigns servers per transaction and not per
+session: then session locks, deadlines and prepared statements are shared with other clients.
 
 https://www.pgbouncer.org/features.html lists what each `pool_mode` breaks.
 """
@@ -23,29 +23,29 @@ from polyglot_persistence.adapters.postgres.failures import (
 from polyglot_persistence.adapters.postgres.queries import QUERIES
 
 OTHERS_MAX: Final = 3
-"""Clients that look at the process. An idle pooler gives it to the first of them; under traffic one
-of them sees that it works for somebody else."""
+"""Connections that check the process. An idle pooler gives it to the first of them; under traffic
+one of them sees it work for another client."""
 
 LOOKING_SECONDS: Final = 1.0
 """Where sessions are not shared, a client may wait for one until another client ends."""
 
 _UNSUPPORTED: Final = "unsupported startup parameter"
 
-# In quotes, since asyncpg's classes are generic in their stubs only.
+# Quoted, since asyncpg's classes are generic only in their stubs.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 def refuses_settings(error: Exception) -> bool:
-    """Whether it is a pooler that passes on no settings of a session at login."""
+    """Return whether the error is of a pooler that forwards no session settings at login."""
     return isinstance(error, asyncpg.PostgresError) and _UNSUPPORTED in str(error)
 
 
 async def refuse_shared_sessions(
     connection: Connection, process: int, connect: Callable[[], Awaitable[Connection]]
 ) -> bool:
-    """Look at the process that answered a silent connection, through other connections.
+    """Check the process behind a silent connection, through other connections.
 
-    Returns whether that was possible: a pooler that is full, or slow, has none to look through.
+    Returns whether that was possible: a pooler that is full, or slow, has no connection for it.
 
     Raises:
         UnavailableError: the pooler shares sessions.
@@ -72,10 +72,10 @@ async def refuse_shared_sessions(
 
 
 async def _look(other: Connection, process: int) -> asyncpg.Record:
-    """Return what the process does; the transaction is left open, so that it keeps its own."""
+    """Return the state of the process; the open transaction keeps the connection's own process."""
     try:
         await other.execute("BEGIN")
-    except asyncpg.PostgresError as error:  # by pool_mode=statement
+    except asyncpg.PostgresError as error:  # from pool_mode=statement
         raise shared_session() from error
     return await _seen(other, process)
 

@@ -1,4 +1,4 @@
-"""Connects to the primary among the servers of a DSN, and leaves a server that no longer is it.
+"""Connects to the primary among the servers of a DSN, and leaves a server that was demoted.
 
 Each connection belongs to a *reign*: the time in which one server process is the primary of one
 timeline. It ends with a restart or a promotion.
@@ -12,10 +12,10 @@ timeline. It ends with a restart or a promotion.
   a statement is late (1 s) --> look for the primary every 2 s, until it is answered
 ```
 
-Invariant: a connection is given out only if its server was the primary when it was made.
-Invariant: a connection through a pooler is given out only if no other client shares its session,
-as far as that can be seen when the first one is made.
-Invariant: a server that hangs delays the use of another one by no more than looking for it.
+Invariant: a connection is handed out only if its server was the primary when it was made.
+Invariant: a connection through a pooler is handed out only if no other client shares its session,
+as far as can be detected when the first one is made.
+Invariant: a hanging server delays the use of another one only by the time of the search for it.
 """
 
 import asyncio
@@ -40,25 +40,26 @@ from polyglot_persistence.telemetry import logger
 _log = logger("postgres")
 
 NEXT_SERVER_SECONDS: Final = 0.25
-"""A server that has not answered by then may hang, and the next one is tried beside it."""
+"""A server that has not answered by then may hang, and the next one is tried concurrently."""
 
 LATE_SECONDS: Final = 1.0
-"""A statement without an answer for so long may have been sent to a server that is lost."""
+"""A statement without an answer for this long may have been sent to a lost server."""
 
 LOOK_SECONDS: Final = 2.0
-"""Between two looks for the primary while a statement is late."""
+"""Time between two searches for the primary while a statement is late."""
 
 GRACE_SECONDS: Final = 1.0
-"""The server ends a late statement itself; only when it does not either, the client gives up."""
+"""The server aborts a late statement itself; if it does not, the client gives up after this time.
+"""
 
 TIDY_SECONDS: Final = 2.0
 """For rolling back, or for closing; then the connection is dropped."""
 
 IDLE_IN_TRANSACTION_SECONDS: Final = 60
-"""A worker that stopped in the middle of a transaction holds its locks no longer than this. Twice
-what a worker may take over a batch before it must have acknowledged it."""
+"""A worker that stalled inside a transaction holds its locks no longer than this. Twice the time
+that a worker may hold a batch without acknowledging it."""
 
-# In quotes, since asyncpg's classes are generic in their stubs only.
+# Quoted, since asyncpg's classes are generic only in their stubs.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 _URL: Final = re.compile(r"(\w+://(?:[^/?]*@)?)([^/?]*)([^?]*)\??(.*)", re.DOTALL)
@@ -78,22 +79,22 @@ class Primary:
         self._connect_timeout_seconds = connect_timeout_seconds
         self._application_name = application_name
         self._settings_at_login = True
-        """Until a pooler refuses them; then the session is told of them once it is there."""
+        """Until a pooler refuses them; then they are set after the login."""
         self._looked_at: set[str] = set()
-        """Servers that turned out to be poolers, and not to share sessions."""
+        """Servers found to be poolers that do not share sessions."""
         self._reign: str | None = None
         self._reigns: dict[Connection, str] = {}
         self._late = 0
         self._looking: asyncio.Task[None] | None = None
 
     async def connect(self, *, statement_timeout_seconds: float) -> Connection:
-        """Return a new connection, which may belong to a new reign; then all others are ended.
+        """Return a new connection; if it belongs to a new reign, all others are closed.
 
         Waits for `connect_timeout_seconds`, and `NEXT_SERVER_SECONDS` more for each further server.
 
         Raises:
-            UnavailableError: no server is the primary, as far as they answer.
-            ConfigurationError: the DSN makes no sense.
+            UnavailableError: none of the servers that answer is the primary.
+            ConfigurationError: the DSN is invalid.
         """
         connection, reign = await self._find(self._options(statement_timeout_seconds))
         self._reigns = {c: r for c, r in self._reigns.items() if not c.is_closed()}
@@ -108,11 +109,11 @@ class Primary:
         return connection
 
     def overseen(self) -> "Overseen":
-        """Give the context in which to await one answer; while it is late, look for the primary."""
+        """Return a context for awaiting one answer; it searches for the primary if that is late."""
         return Overseen(self)
 
     async def close(self) -> None:
-        """Look for the primary no longer."""
+        """Stop searching for the primary."""
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait([self._looking])
@@ -129,9 +130,9 @@ class Primary:
 
     async def _look(self) -> None:
         while self._late:
-            with contextlib.suppress(PolyglotError):  # there may be none, for now
+            with contextlib.suppress(PolyglotError):  # there may be none for now
                 connection = await self.connect(statement_timeout_seconds=LATE_SECONDS)
-                with contextlib.suppress(*DRIVER_ERRORS):  # it is aborted then
+                with contextlib.suppress(*DRIVER_ERRORS):  # then it is aborted
                     await connection.close(timeout=TIDY_SECONDS)
             await asyncio.sleep(LOOK_SECONDS)
 
@@ -191,7 +192,7 @@ class Primary:
     async def _begin_session(
         self, connection: Connection, server: str, options: dict[str, Any]
     ) -> str:
-        """Return the reign that a new connection belongs to, once all its settings are in force."""
+        """Return the reign of a new connection, once all its settings are in force."""
         session = await connection.fetchrow(QUERIES["begin_session"])
         assert session is not None  # noqa: S101  it returns the row
         is_pooled = session["process"] != connection.get_server_pid()
@@ -213,7 +214,7 @@ class Primary:
         return {
             "timeout": self._connect_timeout_seconds,
             "command_timeout": statement_timeout_seconds + GRACE_SECONDS,
-            # Of the database and the role no setting counts on which a promise rests.
+            # Overrides settings of the database and the role that a promise depends on.
             "server_settings": {
                 "application_name": self._application_name,
                 "TimeZone": "UTC",
@@ -222,10 +223,10 @@ class Primary:
                 "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_SECONDS * 1000),
                 "idle_session_timeout": "0",  # the holder of a session lock is idle for hours
                 "default_transaction_isolation": "read committed",
-                # A policy that hides a row is an error, and not a row that is not there.
+                # A row hidden by a policy must raise an error, and not seem missing.
                 "row_security": "off",
                 "standard_conforming_strings": "on",
-                # The server frees the locks of a client that vanished without a word in 25 s.
+                # The server frees the locks of a client that vanished silently after 25 s.
                 "tcp_keepalives_idle": "10",
                 "tcp_keepalives_interval": "5",
                 "tcp_keepalives_count": "3",
@@ -235,7 +236,7 @@ class Primary:
 
 
 class Overseen:
-    """The wait for one answer. A class of its own: a generator costs three times as much."""
+    """The wait for one answer. A class, since a generator costs three times as much."""
 
     __slots__ = ("_is_late", "_primary", "_timer")
 
@@ -263,7 +264,7 @@ class Overseen:
 
 
 def servers_of(dsn: str) -> list[str]:
-    """Return a DSN for each server, of which each demands a primary, or what the DSN demands."""
+    """Return a DSN for each server; each requires a primary, or the DSN's own requirement."""
     match = _URL.fullmatch(dsn)
     assert match is not None, "a DSN in URL form"  # noqa: S101
     head, places, path, text = match.groups()
@@ -288,14 +289,14 @@ def _no_primary(failures: dict[str, PolyglotError]) -> PolyglotError:
 
 
 def _place(server: str) -> str:
-    """Return where a server is, without user and password."""
+    """Return the address of a server, without user and password."""
     parts = urlsplit(server)
     query = dict(parse_qsl(parts.query))
     return parts.netloc.rpartition("@")[2] or query.get("host", "")
 
 
 async def _end(tried: dict[asyncio.Task[tuple[Connection, str]], str]) -> None:
-    """Cancel the attempts that are not needed, and end connections that came of them."""
+    """Cancel the attempts that are not needed, and close their connections."""
     for task in tried:
         task.cancel()
     for result in await asyncio.gather(*tried, return_exceptions=True):

@@ -1,6 +1,7 @@
 """The named statements of `queries.sql`.
 
-Invariant: every statement of this adapter is there, but for the migrations and their bookkeeping.
+Invariant: every statement of this adapter is there, except for the migrations and their
+bookkeeping.
 """
 
 import re

@@ -1,8 +1,8 @@
-"""The `RebuildRecord` port: what PostgreSQL remembers of a rebuild of the search index.
+"""The `RebuildRecord` port: the state of a search rebuild in PostgreSQL.
 
-Why nothing is missed: a row is made an arrival by the statement that would have deleted it, if that
-sees the rebuild. If it does not, it was begun before the rebuild was, and so was the commit of the
-row's orders: whoever begins to read after the rebuild has begun finds them among the orders.
+Why nothing is missed: the statement that would have deleted an outbox row makes it an arrival if it
+sees the rebuild. If it does not, it started before the rebuild did, and so the row's orders were
+committed before. A read that starts after the rebuild therefore finds them among the orders.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -18,14 +18,14 @@ from polyglot_persistence.ports.orders import StoredOrder
 from polyglot_persistence.ports.rebuild import Rebuild
 
 COUNT_TIMEOUT_SECONDS: Final = 60.0
-"""To count all orders: more than an ordinary statement gets."""
+"""For counting all orders: more than an ordinary statement gets."""
 
 ROWS_MAX: Final = 10_000
-"""Rows looked at for one batch: where orders come one by one, each has a row of its own."""
+"""Rows read for one batch: if orders come one by one, each has a row of its own."""
 
 
 class PostgresRebuildRecord:
-    """`RebuildRecord` over a pool; beginning takes a connection of its own."""
+    """`RebuildRecord` over a pool; `begin` takes a connection of its own."""
 
     def __init__(self, pool: PostgresPool) -> None:
         self._pool = pool
@@ -79,7 +79,7 @@ class PostgresRebuildRecord:
             if not ids:
                 return None
             waiting = await session.fetch("outbox_orders", ids)
-        # An id without an order is to be removed from an index: here it never was.
+        # An id without an order is to be removed from an index; this one never had it.
         return [stored(record) for record in waiting if record["id"] is not None], ids[-1]
 
     async def end(self) -> None:

@@ -1,7 +1,7 @@
 """The `Record` port: PostgreSQL as the system of record.
 
-Invariant: rollup and outbox are fed by the rows that a transaction itself inserted, and by nothing
-else, so that redelivery counts nothing twice.
+Invariant: only rows that a transaction itself inserted feed rollup and outbox, so a redelivery
+counts nothing twice.
 Invariant: a batch locks in one order (ids, then rollup cells), so that batches cannot deadlock.
 """
 
@@ -41,7 +41,7 @@ from polyglot_persistence.ports.state import StoreState, StoreWarning
 REASON_CHARACTERS_MAX: Final = 2_000
 
 OUTBOX_ROWS_MAX: Final = 100
-"""Rows locked by one claim; those beyond its `orders_max` are out of reach until it ends."""
+"""Rows locked by one claim; those beyond its `orders_max` stay locked until it ends."""
 
 
 class PostgresRecord:
@@ -120,7 +120,7 @@ class PostgresRecord:
         return frozenset(record["subject"] for record in records)
 
     async def begin_attempts(self, subjects: Sequence[str]) -> Mapping[str, int]:
-        """Not waiting for the disk makes it ten times cheaper."""
+        """It does not wait for the disk, which makes it ten times cheaper."""
         async with self._pool.transaction() as session:
             await session.fetch("commit_lazily")
             records = await session.fetch("begin_attempts", subjects)
@@ -139,9 +139,9 @@ class PostgresRecord:
     async def claim_outbox(
         self, older_than_seconds: float, orders_max: int
     ) -> AsyncIterator[OutboxBatch]:
-        """At least one row, then as many as fit `orders_max`.
+        """Claims at least one row, then as many as fit `orders_max`.
 
-        The claim ends with the transaction, and that at the latest after a minute without a word.
+        The claim ends with the transaction, at the latest after an idle minute.
         """
         async with self._pool.transaction() as session:
             age = timedelta(seconds=older_than_seconds)
@@ -157,9 +157,9 @@ class PostgresRecord:
                 await session.fetch("outbox_done", outbox_ids)
 
     async def outbox_done(self, outbox_ids: Sequence[int]) -> Sequence[int]:
-        """A row that another process has claimed is left to it.
+        """Rows claimed by another process are left to it.
 
-        A crash of the server may bring rows back, whose orders are then indexed once more.
+        A crash of the server may restore rows, whose orders are then indexed once more.
         """
         if not outbox_ids:
             return []
@@ -197,7 +197,7 @@ class PostgresRecord:
 
     @asynccontextmanager
     async def lead(self, role: str) -> AsyncIterator[Lead | None]:
-        """A session lock on a connection of its own."""
+        """Uses a session lock on a connection of its own."""
         async with self._pool.dedicated() as session:
             leads = await session.fetchval("try_lead", lock_key(f"lead {role}"))
             yield SessionLead(session) if leads else None
@@ -225,7 +225,7 @@ async def _insert(session: Session, chosen: Candidates) -> Persisted:
         "persist",
         list(chosen.rows),
         [order.product_name for order in orders],
-        # As text: asyncpg takes 1.5 us for one as numeric, and the cast of a text is exact too.
+        # As text: asyncpg takes 1.5 us for a numeric, and the cast of a text is exact too.
         [str(order.amount) for order in orders],
         [order.created_at for order in orders],
         [accepted.accepted_at for accepted in chosen.rows.values()],
@@ -250,10 +250,10 @@ async def _insert(session: Session, chosen: Candidates) -> Persisted:
 
 
 async def _remove_answered(session: Session, letter_ids: Sequence[int], chosen: Candidates) -> None:
-    """Delete the letters of orders that were just inserted, but for those of other orders.
+    """Delete the letters of orders just inserted, except for letters of other orders.
 
     A letter with other content under the same id is an order that was accepted, too: only an
-    operator may let it go. One that cannot be read is taken for a damaged copy of what was stored.
+    operator may discard it. An unreadable letter counts as a damaged copy of the stored order.
     """
     answered = []
     for record in await session.fetch("dead_letters_by_ids", letter_ids):
@@ -272,7 +272,7 @@ async def _remove_answered(session: Session, letter_ids: Sequence[int], chosen: 
 
 
 async def _existing(session: Session, ids: Sequence[UUID]) -> dict[UUID, StoredOrder]:
-    """Return the rows that were in the way: committed by now, or they would not have been."""
+    """Return the conflicting rows: they are committed by now, or there would be no conflict."""
     found = {record["id"]: stored(record) for record in await session.fetch("orders_by_ids", ids)}
     if len(found) < len(ids):
         raise UnavailableError("orders were removed from the record while persisting")
@@ -280,22 +280,22 @@ async def _existing(session: Session, ids: Sequence[UUID]) -> dict[UUID, StoredO
 
 
 def stored(record: asyncpg.Record) -> StoredOrder:
-    """Return an order as a row has it."""
+    """Return the order of a row."""
     order = Order(record["id"], record["product_name"], record["amount"], record["created_at"])
     return StoredOrder(order, record["accepted_at"], record["persisted_at"])
 
 
 def _epoch(record: asyncpg.Record) -> str:
-    """Return the epoch as others compare it: of another timeline it is another one.
+    """Return the epoch in the form that others compare; on another timeline it differs.
 
-    A standby that is promoted, and a server that is recovered to a moment in the past, begin a new
-    timeline. Whatever epochs the former primary handed out last, none of them comes again.
+    A promoted standby, and a server recovered to a moment in the past, begin a new timeline. So no
+    epoch of the former primary recurs, whichever it issued last.
     """
     return f"{record['timeline']}.{record['epoch']}"
 
 
 def _storable(reason: str) -> str:
-    """Return the reason as TEXT can hold it: a payload may have put anything into it."""
+    """Return the reason in a form that TEXT can hold: a payload may have put anything into it."""
     text = reason.replace("\x00", "\\0").encode("utf-8", "backslashreplace").decode()
     return text[:REASON_CHARACTERS_MAX]
 

@@ -1,11 +1,11 @@
 """The roles of a deployment: one owns the schema, API and worker use another.
 
 They are those of the operations page ("Roles in PostgreSQL"), by the same statements. The owner's
-name stands here; the other one, and its password, are those of the DSN that API and worker have.
-The API has the worker's role, since operators ask it to refresh, replay and discard.
+name is fixed here; the other role and its password come from the DSN of API and worker. The API has
+the worker's role, since operators refresh, replay and discard through it.
 
-Invariant: neither is a superuser, may make databases or roles, or sees past row security; the
-worker's role makes no table, drops none, and changes no order. Nobody logs in as the owner.
+Invariant: neither is a superuser, may create databases or roles, or bypasses row security. The
+worker's role can create or drop no table, and change no order. Nobody can log in as the owner.
 """
 
 from collections.abc import Sequence
@@ -80,19 +80,19 @@ _GRANT_WHAT_IS_THERE: Final = (
     "GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO {worker}",  # for pg_dump
 )
 
-# In quotes, since asyncpg's classes are generic in their stubs only.
+# Quoted, since asyncpg's classes are generic only in their stubs.
 _Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 async def migrate_with_roles(superuser_dsn: str, worker_dsn: str) -> Sequence[str]:
     """Bring roles and schema up to date; return the names of the migrations applied.
 
-    Afterwards the role that `worker_dsn` names has the password that it names, if there is one. Of
-    several calls at once one works, and the others wait. API and worker may run meanwhile, but may
-    find a privilege missing until it is done.
+    Afterwards the role named in `worker_dsn` has the password given there, if any. Among several
+    concurrent calls one works, and the others wait. API and worker may run meanwhile, but may lack
+    a privilege until it is done.
 
     Raises:
-        ConfigurationError: as `migrate`; or `worker_dsn` names nobody, or a superuser.
+        ConfigurationError: as `migrate`; or `worker_dsn` names no role, or a superuser.
         UnavailableError: as `migrate`.
     """
     parts = urlsplit(worker_dsn)
@@ -160,7 +160,7 @@ async def _quoted(connection: _Connection, text: str) -> Any:
 
 
 def _as_owner(superuser_dsn: str) -> str:
-    """Return a DSN by whose sessions the superuser acts as the owner, and no more than that."""
+    """Return a DSN whose sessions let the superuser act as the owner, with its rights only."""
     parts = urlsplit(superuser_dsn)
     query = {**dict(parse_qsl(parts.query, keep_blank_values=True)), "role": OWNER}
     return urlunsplit(parts._replace(query=urlencode(query)))

@@ -1,4 +1,4 @@
-"""The `SalesView` port: `daily_sales_mv` over the rollup that the persist transaction keeps.
+"""The `SalesView` port: `daily_sales_mv` over the rollup that the persist transaction maintains.
 
 Invariant: a reader never waits for a refresh.
 """
@@ -37,14 +37,15 @@ class PostgresSalesView:
     async def refresh(self) -> datetime:
         """See `SalesView.refresh`.
 
-        What was committed at the returned moment is in the view; what came later may be.
+        Orders committed by the returned moment are in the view; later ones may be.
 
         Raises:
-            UnavailableError: the view is as it was.
-            UnknownOutcomeError: the view may be fresher than it says; refresh it again.
+            UnavailableError: the view is unchanged.
+            UnknownOutcomeError: the view may be fresher than its moment; refresh it again.
         """
         async with self._pool.dedicated(timeout_seconds=REFRESH_TIMEOUT_SECONDS) as session:
-            # A session lock, gone with the connection: CONCURRENTLY wants no transaction around it.
+            # A session lock, which ends with the connection: CONCURRENTLY cannot run in a
+            # transaction.
             moment: datetime = await session.fetchval("lock_refresh", _REFRESH_LOCK)
             populated = await session.fetchval("view_is_populated")
             await session.effect("refresh_mv" if populated else "fill_mv")
@@ -81,7 +82,7 @@ class PostgresSalesView:
     async def product_periods(self, product_name: str, bounds: Sequence[date]) -> PeriodSums:
         length = (bounds[-1] - bounds[0]).days
         days = [bounds[0] + timedelta(days=n) for n in range(length)]
-        # Older versions stored a name in the form in which it came.
+        # Older versions stored a name unnormalized.
         names = list({product_name, unicodedata.normalize("NFD", product_name)})
         async with self._pool.reading() as session:
             return _sums(await session.fetch("product_periods", names, days, bounds))
