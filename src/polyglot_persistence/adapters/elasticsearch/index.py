@@ -86,9 +86,7 @@ class ElasticsearchIndex:
         self.index_timeout_seconds = index_timeout_seconds
         self._bulks = Bulks(self.connection, alias)
         self._searches = Searches(self.connection, alias)
-        self._counts = Searches(
-            self.connection, alias
-        )  # separate, since counts of all matches take longer
+        self._counts = Searches(self.connection, alias)  # of all matches: they take longer
         self._looking = asyncio.Lock()
         self._looked_at = float("-inf")
 

@@ -1,4 +1,4 @@
-"""Where a RabbitMQ broker is: `amqp://user:password@host:port/vhost`, or `amqps` for TLS.
+"""Address of a RabbitMQ broker: `amqp://user:password@host:port/vhost`, or `amqps` for TLS.
 
 An empty path, or `/`, is the virtual host `/`; another one is percent-encoded.
 
@@ -31,10 +31,10 @@ class BrokerAddress(NamedTuple):
 
 
 def parse_address(text: str) -> BrokerAddress:
-    """Return what a URL says; without a user it is guest, with the password guest.
+    """Return the parts of a URL; without a user it is guest, with the password guest.
 
     Raises:
-        ConfigurationError: if it is none (not repeated, for it may hold a password).
+        ConfigurationError: invalid URL (not repeated, for it may hold a password).
     """
     url = urlsplit(text)
     try:

@@ -1,7 +1,7 @@
-"""One AMQP channel: calls in order, messages put together, what comes unasked handed on.
+"""One AMQP channel: calls in order, assembly of messages, hand-over of unsolicited frames.
 
-Invariant: a channel that is closed never comes back; its listener hears of it once.
-Invariant: a call that is cancelled leaves its place in the line of replies.
+Invariant: a closed channel never comes back; its listener is notified once.
+Invariant: a canceled call keeps its place in the queue of replies.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ Reply = TypeVar("Reply", bound=Frame)
 
 
 class Content(NamedTuple):
-    """A message as it came: delivered, fetched, or returned to its publisher."""
+    """A message from the broker: delivered, fetched, or returned to its publisher."""
 
     method: Frame
     properties: Properties
@@ -33,27 +33,27 @@ class Content(NamedTuple):
 
 
 class ChannelListener(Protocol):
-    """Hears what the broker says unasked."""
+    """Receives the broker's unsolicited frames."""
 
     def on_content(self, content: Content) -> None:
         """A delivery, a returned message, or the message of a `Basic.GetOk`."""
 
     def on_confirm(self, delivery_tag: int, *, multiple: bool, positive: bool) -> None:
-        """The broker's answer to a publish, or to all up to it."""
+        """The confirm of one publish, or of all up to it."""
 
     def on_closed(self, reason: str) -> None:
         """The channel is gone, or its consumer is (the queue was deleted)."""
 
 
 class Wire(Protocol):
-    """What a channel needs of its connection."""
+    """A channel's view of its connection."""
 
     timeout_seconds: float
     frame_bytes_max: int
 
     @property
     def closing(self) -> bool:
-        """Whether what is written now would not be sent."""
+        """Whether bytes written now would not be sent."""
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
@@ -77,7 +77,7 @@ class AmqpChannel:
         self.closed_because = ""
 
     async def call(self, method: Frame, *reply_types: type[Reply]) -> Reply:
-        """Send a method and return its reply, which is of one of these types.
+        """Send a method and return its reply, of one of the given types.
 
         Raises:
             UnavailableError: the channel is or was closed, or the broker was silent.
@@ -125,12 +125,12 @@ class AmqpChannel:
         self._connection.write(b"".join(pieces))
 
     async def close(self) -> None:
-        """Close this channel alone; its listener hears nothing more of it."""
+        """Close this channel alone; its listener gets no further calls."""
         await self.call(commands.Channel.Close(200, "", 0, 0), commands.Channel.CloseOk)
         self.closed_because = "closed"
 
     def closed(self, reason: str) -> None:
-        """Take note that the channel is gone (its connection calls this)."""
+        """Note that the channel is gone (its connection calls this)."""
         if self.closed_because:
             return
         self.closed_because = reason
@@ -167,7 +167,7 @@ class AmqpChannel:
                 self._replied(method)
 
     def _replied(self, method: Frame) -> None:
-        future = self._calls.popleft()  # IndexError: a reply that nobody asked for
+        future = self._calls.popleft()  # IndexError: a reply without a request
         if not future.done():
             future.set_result(method)
 

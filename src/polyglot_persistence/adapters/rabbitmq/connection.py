@@ -1,8 +1,8 @@
-"""One AMQP 0-9-1 connection over pamqp's frames: what this adapter needs of it, and no more.
+"""A minimal AMQP 0-9-1 connection over pamqp's frames, for this adapter only.
 
-A general client hides what matters here: when the broker blocks publishers, that a channel died,
-whether something was sent at all; and it reconnects, or waits, where a failure should be told.
-Everything is written at once and in order, so that there is nothing to wait for and to cancel.
+A general client hides what matters here: that the broker blocks publishers, that a channel died,
+whether a message was sent at all. It also reconnects, or waits, where a failure should be reported.
+Everything is written at once and in order, so that no write can wait or be canceled.
 
 ```
   open --> handshake --> open <--> blocked (the broker takes no publishes: memory or disk alarm)
@@ -10,7 +10,7 @@ Everything is written at once and in order, so that there is nothing to wait for
                            +--> closed: by either side, by silence, or by what is not AMQP
 ```
 
-Invariant: a connection that is closed never comes back, nor does any channel of it.
+Invariant: a closed connection never comes back, nor does any of its channels.
 """
 
 import asyncio
@@ -36,8 +36,8 @@ from polyglot_persistence.adapters.rabbitmq.frames import (
 from polyglot_persistence.errors import UnavailableError
 
 HEARTBEAT_SECONDS: Final = 5
-"""Offered to the broker, whose default of 60 would find a dead peer after two minutes. Below 5 the
-manual warns of false alarms ("Detecting Dead TCP Connections with Heartbeats")."""
+"""Proposed to the broker, whose default of 60 would detect a dead peer after two minutes. Below 5
+the manual warns of false alarms ("Detecting Dead TCP Connections with Heartbeats")."""
 
 _CLOSE_SECONDS_MAX: Final = 2.0
 
@@ -72,11 +72,11 @@ class AmqpConnection(asyncio.Protocol):
 
     @property
     def closing(self) -> bool:
-        """Whether what is written now would not be sent."""
+        """Whether bytes written now would not be sent."""
         return self._transport is None or self._transport.is_closing()
 
     def check_not_blocked(self) -> None:
-        """Raise `UnavailableError` while the broker takes no messages on this connection."""
+        """Raise `UnavailableError` while the broker accepts no messages on this connection."""
         if self.blocked_because:
             raise UnavailableError(f"RabbitMQ is blocked: {self.blocked_because}")
 
@@ -99,7 +99,7 @@ class AmqpConnection(asyncio.Protocol):
         return channel
 
     async def close(self) -> None:
-        """Say goodbye, so that the broker has taken all that was sent, and close. Idempotent."""
+        """Close after the broker has received everything sent. Idempotent."""
         if self.closed_because or not self._opened.done():
             self.fail("closed")
             return
@@ -108,7 +108,7 @@ class AmqpConnection(asyncio.Protocol):
             async with asyncio.timeout(_CLOSE_SECONDS_MAX):
                 await self._ended.wait()
         except TimeoutError:
-            pass  # a broker that is silent finds out by the end of the socket
+            pass  # a silent broker notices the closed socket
         finally:
             self.fail("closed")
 
@@ -118,7 +118,7 @@ class AmqpConnection(asyncio.Protocol):
             self._transport.write(data)
 
     def fail(self, reason: str) -> None:
-        """End at once; all channels hear of it. Idempotent."""
+        """End at once; all channels are notified. Idempotent."""
         if self.closed_because:
             return
         self.closed_because = reason
@@ -129,18 +129,18 @@ class AmqpConnection(asyncio.Protocol):
             self._tick.cancel()
         if not self._opened.done():
             self._opened.set_exception(UnavailableError(reason))
-            self._opened.exception()  # whoever waited may have given up
+            self._opened.exception()  # avoids a warning if all waiters have left
         for channel in list(self._channels.values()):
             channel.closed(reason)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin (asyncio calls this)."""
-        # uvloop's transports are no subclasses of asyncio's, only of the same shape.
+        # uvloop's transports are not subclasses of asyncio's; they only have the same shape.
         self._transport = cast("asyncio.Transport", transport)
         self.write(ProtocolHeader().marshal())
 
     def data_received(self, data: bytes) -> None:
-        """Take apart what came (asyncio calls this)."""
+        """Decode received bytes (asyncio calls this)."""
         self._heard_at = self._loop.time()
         buffer = self._buffer
         buffer += data
@@ -219,7 +219,7 @@ class AmqpConnection(asyncio.Protocol):
         self._beat()
 
     def _beat(self) -> None:
-        """Send a heartbeat, twice as often as agreed; after two intervals of silence, give up."""
+        """Send a heartbeat, twice as often as agreed; give up after two silent intervals."""
         if self._loop.time() - self._heard_at > 2 * self._heartbeat_seconds:
             self.fail(f"silent for {2 * self._heartbeat_seconds} s")
             return
@@ -234,10 +234,10 @@ async def open_connection(
     connect_timeout_seconds: float,
     timeout_seconds: float,
 ) -> AmqpConnection:
-    """Return an open connection; over TLS the authority, or else the machine's own, verifies it.
+    """Return an open connection; over TLS `authority`, or else the system's own CAs, verifies it.
 
     Raises:
-        UnavailableError: there is none within the time; the message says why.
+        UnavailableError: it could not be opened in time; the message says why.
     """
     connection = AmqpConnection(address, timeout_seconds=timeout_seconds)
     tls = (authority or ssl.create_default_context()) if address.tls else None

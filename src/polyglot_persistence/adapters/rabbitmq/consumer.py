@@ -1,17 +1,17 @@
 """One worker's end of the queue: a connection and a channel of its own.
 
-A quorum queue bounds what a consumer holds in messages, while the port does in orders, and a
-message has 1 to some 1,000 of them. So the consumer begins with few messages, sees how large they
-are, and is replaced on its channel by one with a fitting prefetch (RabbitMQ applies `basic.qos` to
+A quorum queue limits a consumer by messages, while the port limits it by orders, and a message has
+1 to some 1,000 of them. So the consumer begins with few messages and measures their size. It is
+then replaced on its channel by one with a fitting prefetch (RabbitMQ applies `basic.qos` to
 consumers that begin after it).
 
 A quorum queue that is deleted and declared again at once may keep such a consumer as a ghost (seen
-on 3.10): it takes messages that never reach its channel. So a consumer that holds nothing and hears
-nothing for a while opens a channel anew, which gives back what a ghost took.
+on 3.10): it takes messages that never reach its channel. So a consumer that holds and receives
+nothing for a while opens a new channel, which returns the messages that a ghost took.
 
 Invariant: a delivery of another channel is never acknowledged here; the broker sends it again.
-Invariant: a consumer that released something takes nothing before its worker asks again, so that
-    what was released goes to others.
+Invariant: after a release a consumer takes nothing until its worker calls again, so that the
+released messages go to others.
 """
 
 import asyncio
@@ -29,12 +29,12 @@ from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports.queue import Delivery
 
 PREFETCH_MESSAGES_MAX: Final = 64
-"""Enough for a worker that persists small messages in batches; bounds what can come too many when
-small messages are followed by large ones."""
+"""Enough for a worker that persists small messages in batches; bounds the excess when large
+messages follow small ones."""
 
 NEWER_MESSAGES_MAX: Final = 1_000
-"""What this version cannot read and releases is delivered first again, as long as no newer worker
-is there; so many may be prefetched besides, so that others come behind them."""
+"""Released messages that this version cannot read are delivered first again, as long as no newer
+worker runs; this many may be prefetched in addition, so that others follow them."""
 
 _PREFETCH_GROWTH_MAX: Final = 4
 _SIZE_DECAY: Final = 0.9
@@ -42,7 +42,7 @@ _SIZE_DECAY: Final = 0.9
 
 
 _QUIET_SECONDS_MAX: Final = 2.0
-"""Without a delivery, before the channel is renewed: four round trips, when there is time."""
+"""Time without a delivery before the channel is renewed: four round trips, made while idle."""
 
 
 class _Tag(NamedTuple):
@@ -69,14 +69,14 @@ class RabbitMQConsumer:
         self._dead_because = ""
 
     async def open(self) -> None:
-        """Open the channel and see that the queue is there."""
+        """Open the channel and check that the queue exists."""
         self._channel = await self._connection.channel(self)
         self._prefetch = 0
         self._heard_at = asyncio.get_running_loop().time()
         await messages.declare(self._channel, self._queue)
 
     async def receive(self, wait_seconds: float) -> Sequence[Delivery]:
-        """Return what has arrived; one caller at a time."""
+        """Return the messages that have arrived; one caller at a time."""
         self._wake.clear()
         if not self._dead_because:
             await self._renew_if_quiet()
@@ -94,13 +94,13 @@ class RabbitMQConsumer:
         return arrived
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge each; what the broker does not hear (it confirms nothing) it sends again."""
+        """Acknowledge each; the broker confirms no ack, and redelivers if one is lost."""
         numbers = self._numbers(deliveries)
         self._held.difference_update(numbers)
         self._send(*[commands.Basic.Ack(number) for number in numbers])
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Stop consuming, then hand them back, with what arrived and was not yet received."""
+        """Stop consuming, then hand them back, with all that arrived and were not received."""
         with contextlib.suppress(UnavailableError):
             await self._stop()
             arrived, self._arrived = self._arrived, []
@@ -123,10 +123,10 @@ class RabbitMQConsumer:
         self._wake.set()
 
     def on_confirm(self, delivery_tag: int, *, multiple: bool, positive: bool) -> None:
-        """Nothing is published here."""
+        """Unused: nothing is published here."""
 
     def on_closed(self, reason: str) -> None:
-        """Forget what arrived: it comes again, here or elsewhere."""
+        """Forget the messages that arrived: they come again, here or elsewhere."""
         self._dead_because = reason
         self._arrived = []
         self._wake.set()
@@ -138,12 +138,12 @@ class RabbitMQConsumer:
         ):
             return
         if self._channel is not None:
-            channel, self._channel = self._channel, None  # what it still delivers comes again
+            channel, self._channel = self._channel, None  # its later deliveries come again
             await channel.close()
         await self.open()
 
     def _fitting_prefetch(self) -> int:
-        """Return the messages that hold about `orders_max`; large ones until it is known better."""
+        """Return the messages that hold about `orders_max`; assumes large ones until measured."""
         size = self._orders_per_message or UNIT_SIZE_MAX
         fitting = max(1, min(int(self._orders_max / size), PREFETCH_MESSAGES_MAX))
         if self._prefetch:
@@ -151,15 +151,15 @@ class RabbitMQConsumer:
         return fitting + self._newer
 
     async def _consume(self, prefetch: int) -> None:
-        """Consume with this prefetch, unless what is there fits well enough."""
+        """Consume with this prefetch, unless the current one fits well enough."""
         if self._channel is None:
             raise UnavailableError("no channel to RabbitMQ")
         if self._prefetch and self._prefetch / 2 < prefetch < 2 * self._prefetch:
             return
         await self._stop()
         await self._channel.call(commands.Basic.Qos(prefetch_count=prefetch), commands.Basic.QosOk)
-        # Set when it is sent: a caller that is cancelled while it waits leaves a consumer all the
-        # same, and one that was cancelled before has to be followed by another attempt.
+        # Set when it is sent: a caller canceled during the wait still leaves a consumer behind, and
+        # after an earlier canceled call another attempt must follow.
         self._consumers += 1
         self._prefetch = prefetch
         await self._channel.call(

@@ -1,10 +1,10 @@
-"""Frames from the broker, decoded so that no message breaks the connection that carries it.
+"""Decodes frames from the broker, so that no message can break the connection.
 
-A message's properties and routing key are any publisher's bytes: a text that is not UTF-8, a time
-that no year has, tables nested ten thousand deep. A decoder that raises on one of them ends the
-connection, the broker delivers the message again, and the queue stands still for good. So what this
-adapter needs of them is read here, the rest is skipped by its length; pamqp decodes what the broker
-itself says.
+A publisher can put any bytes into a message's properties and routing key: invalid UTF-8, an
+impossible time, tables nested ten thousand deep. A decoder that raises on one of them ends the
+connection, the broker redelivers the message, and the queue is stuck for good. So this module reads
+the properties that the adapter needs and skips the rest by length; pamqp decodes the broker's own
+methods.
 
 Layout: AMQP 0-9-1, 2.3.5 and 4.2.6; field types as in RabbitMQ's errata, section 3.
 """
@@ -36,7 +36,7 @@ _TAG: Final = struct.Struct(">QB")
 """Delivery tag, and whether it was delivered before."""
 
 _CONTENT: Final = struct.Struct(">HHQH")
-"""Class, weight, body size, and which properties follow."""
+"""Class, weight, body size, and flags of the properties that follow."""
 
 _LENGTH: Final = struct.Struct(">I")
 
@@ -50,11 +50,11 @@ _TEXT: Final = ord("S")
 
 
 class Properties(NamedTuple):
-    """Properties of a message, as far as this adapter reads them."""
+    """The properties of a message that this adapter reads."""
 
     content_type: str = ""
     headers: Mapping[str, int | str] = {}
-    """Whole numbers and texts; a header of another type, or that is not UTF-8, is left out."""
+    """Integers and texts; headers of other types or with invalid UTF-8 are left out."""
     delivery_mode: int = 0
     message_id: str = ""
 
@@ -67,7 +67,7 @@ class Header(NamedTuple):
 
 
 def unmarshal(data: bytes) -> Frame | Header | ContentBody | Heartbeat | object:
-    """Return one whole frame, its head and end included.
+    """Decode one whole frame, including its head and end byte.
 
     Raises:
         PAMQPException, LookupError, ValueError, struct.error: the bytes are not AMQP.
@@ -95,7 +95,7 @@ def _header(payload: memoryview) -> Header:
     _, _, body_size, flags = _CONTENT.unpack_from(payload)
     try:
         return Header(body_size, _properties(payload, flags, _CONTENT.size))
-    except (LookupError, struct.error):  # cut short
+    except (LookupError, struct.error):  # truncated
         return Header(body_size, Properties())
 
 

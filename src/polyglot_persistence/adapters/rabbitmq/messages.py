@@ -1,7 +1,7 @@
-"""The queue's declaration, and a message as RabbitMQ has it.
+"""The queue's declaration, and the form of a message in RabbitMQ.
 
-The body is the port's; count, schema and time of acceptance (microseconds) are headers, so that
-the management page shows them.
+The body is the port's. Count, schema and time of acceptance (microseconds) are headers, so that the
+management page shows them.
 """
 
 from typing import Any, Final
@@ -17,13 +17,14 @@ _PERSISTENT: Final = 2
 
 _QUEUE_ARGUMENTS: Final[dict[str, Any]] = {
     "x-queue-type": "quorum",
-    # Out of the way: 4.x drops a message after 20 deliveries, and what condemns one is ours to say.
+    # Disabled in effect: 4.x drops a message after 20 deliveries, and only this service may condemn
+    # one.
     "x-delivery-limit": 1_000_000,
 }
 
 
 async def declare(channel: AmqpChannel, queue: str) -> int:
-    """Create the queue if it is missing; return how many messages are said to be ready."""
+    """Create the queue if it is missing; return the reported number of ready messages."""
     method = commands.Queue.Declare(queue=queue, durable=True, arguments=_QUEUE_ARGUMENTS)
     reply = await channel.call(method, commands.Queue.DeclareOk)
     return reply.message_count or 0
@@ -45,9 +46,9 @@ def properties_of(message: Message, message_id: int) -> Basic.Properties:
 
 
 def delivery_of(content: Content, tag: object, *, redelivered: bool) -> Delivery:
-    """Return what a worker gets."""
+    """Return the delivery of a message for a worker."""
     headers = content.properties.headers
-    # A quorum queue counts; on the first delivery the header is not there.
+    # A quorum queue counts; the first delivery has no such header.
     counted = headers.get("x-delivery-count")
     redeliveries = max(counted if isinstance(counted, int) else 0, int(redelivered))
     return Delivery.read(tag, content.body, headers, redeliveries)

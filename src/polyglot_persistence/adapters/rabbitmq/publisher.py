@@ -1,7 +1,8 @@
 """Publishing on one connection: every message persistent, mandatory and confirmed.
 
-Invariant: a message that was sent is confirmed, returned, or of unknown outcome; never forgotten.
-Invariant: bytes that wait for a confirm are bounded; what does not fit is refused, not sent.
+Invariant: a sent message is confirmed, returned, or of unknown outcome; never forgotten.
+Invariant: the bytes that wait for a confirm are bounded; a message above the bound is refused, not
+sent.
 """
 
 import asyncio
@@ -16,11 +17,11 @@ from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports.queue import Message
 
 IN_FLIGHT_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Far above what the group commit keeps in flight (a few MB)."""
+"""Far more than the group commit keeps in flight (a few MB)."""
 
 
 class ReturnedError(UnavailableError):
-    """The broker had nowhere to put the message: the queue is missing."""
+    """The broker could not route the message: the queue is missing."""
 
 
 class _Unconfirmed(NamedTuple):
@@ -29,7 +30,7 @@ class _Unconfirmed(NamedTuple):
 
 
 class Publisher:
-    """The publishing end of one connection; it is valid until `closed_because` says why not."""
+    """The publishing end of one connection; valid while `closed_because` is empty."""
 
     def __init__(self, connection: AmqpConnection, queue: str) -> None:
         self.connection = connection
@@ -41,21 +42,21 @@ class Publisher:
 
     @property
     def closed_because(self) -> str:
-        """Why it can no longer be used; empty while it can."""
+        """The reason why it is unusable; empty while it is usable."""
         return self._channel.closed_because if self._channel else self.connection.closed_because
 
     async def open(self) -> None:
-        """Open the channel and ask for confirms."""
+        """Open the channel and enable confirms."""
         self._channel = await self.connection.channel(self)
         await self._channel.call(commands.Confirm.Select(), commands.Confirm.SelectOk)
 
     async def publish(self, message: Message, *, timeout_seconds: float) -> None:
-        """Return when the broker confirmed the message.
+        """Return when the broker has confirmed the message.
 
         Raises:
-            ReturnedError: it has no queue for it.
-            UnavailableError: not sent; or the broker takes no messages at the moment.
-            UnknownOutcomeError: sent, and not confirmed in time or not at all.
+            ReturnedError: the queue is missing.
+            UnavailableError: not sent; or the broker accepts no messages at the moment.
+            UnknownOutcomeError: sent, and not confirmed in time or at all.
         """
         self.connection.check_not_blocked()
         if self._in_flight_bytes + len(message.body) > IN_FLIGHT_BYTES_MAX and self._unconfirmed:
@@ -65,7 +66,7 @@ class Publisher:
             async with asyncio.timeout(timeout_seconds):
                 await future
         except TimeoutError as error:
-            # A blocked broker reads on when its alarm is over. Any other has lost its way.
+            # A blocked broker resumes reading after its alarm. Any other silent one is out of step.
             if not self.connection.blocked_because:
                 self.connection.fail(f"no confirm within {timeout_seconds:g} s")
             raise UnknownOutcomeError(f"not confirmed within {timeout_seconds:g} s") from error
@@ -86,13 +87,13 @@ class Publisher:
         return future
 
     def on_content(self, content: Content) -> None:
-        """Tell the publisher of a returned message; its confirm comes after it."""
+        """Fail the publish of a returned message; its confirm comes later."""
         waiting = self._unconfirmed.get(int(content.properties.message_id or 0))
         if waiting is not None and not waiting.future.done():
             waiting.future.set_exception(ReturnedError("RabbitMQ has no such queue"))
 
     def on_confirm(self, delivery_tag: int, *, multiple: bool, positive: bool) -> None:
-        """Tell the publishers of one message, or of all up to it."""
+        """Resolve one publish, or all up to it."""
         if multiple:
             tags = [tag for tag in self._unconfirmed if tag <= delivery_tag]
         else:
@@ -108,7 +109,7 @@ class Publisher:
                 future.set_exception(UnknownOutcomeError("RabbitMQ could not confirm the message"))
 
     def on_closed(self, reason: str) -> None:
-        """Tell everyone that waits for a confirm that none will come."""
+        """Fail all publishes that wait for a confirm."""
         while self._unconfirmed:
             _, (future, _) = self._unconfirmed.popitem()
             if not future.done():

@@ -1,10 +1,10 @@
 """The queue over RabbitMQ.
 
-One connection publishes and is kept alive (`runtime.link`). Each consumer has its own, for the
-broker blocks a connection that publishes while an alarm lasts, and consuming is what ends the
-alarm; it is not kept alive: its owner consumes anew once it is lost.
+One connection publishes and is kept alive (`runtime.link`). Each consumer has its own, since the
+broker blocks a publishing connection during an alarm, and consuming ends the alarm. A consumer's
+connection is not kept alive: its owner consumes again after a loss.
 
-Invariant: connect, declare, then use: a broker that lost the queue has it again.
+Invariant: connect, declare, then use: a broker that lost the queue gets it again.
 """
 
 import ssl
@@ -44,7 +44,7 @@ class _Link:
 
     @property
     def closed_because(self) -> str:
-        """Why it can no longer be used; empty while it can."""
+        """The reason why it is unusable; empty while it is usable."""
         return self.publisher.closed_because or self.control.closed_because
 
     def close(self, reason: str) -> None:
@@ -79,10 +79,10 @@ class RabbitMQQueue:
         )
 
     async def publish(self, message: Message) -> None:
-        """Return when the broker confirmed the message.
+        """Return when the broker has confirmed the message.
 
-        A queue that is missing is declared again: the publish that found out is refused, the next
-        is not.
+        A missing queue is declared again: the publish that detects it is refused, the next one
+        succeeds.
         """
         link = await self._link.get()
         try:
@@ -95,11 +95,11 @@ class RabbitMQQueue:
     def unseen_seconds_max(self, hold_seconds: float) -> float:
         """Return the time of two workers: one holds the message, the next one has it prefetched.
 
-        The first may stand still. The broker looks for received bytes once an interval, and closes
-        the connection at the second look that finds none: "we will time out between 2 and 3
-        intervals after the last data has been received" (`rabbit_heartbeat`); 11.1 to 15.03 s were
-        measured on 3.10 and 4.0. What it hands back goes to the buffer of a worker that may be
-        busy, for as long as that may hold what it received before.
+        The first may stall. The broker checks for received bytes once an interval, and closes the
+        connection at the second check without any: "we will time out between 2 and 3 intervals
+        after the last data has been received" (`rabbit_heartbeat`); 11.1 to 15.03 s were measured
+        on 3.10 and 4.0. The messages go to the buffer of a worker that may be busy for as long as
+        it may hold earlier messages.
         """
         silence_seconds = _SILENT_HEARTBEATS_MAX * HEARTBEAT_SECONDS + _HAND_BACK_SECONDS_MAX
         return 2 * hold_seconds + silence_seconds
@@ -120,19 +120,19 @@ class RabbitMQQueue:
             await connection.close()
 
     async def ready(self) -> int:
-        """Return how many messages are ready; a queue that is missing is declared, and empty.
+        """Return the number of ready messages; a missing queue is declared, and empty.
 
         Raises:
-            UnavailableError: the broker is away, takes no messages, or cannot count, because the
+            UnavailableError: the broker is away, accepts no messages, or cannot count, because the
                 queue has no quorum.
         """
         return await (await self._link.get()).control.ready()
 
     async def ping(self) -> StoreState:
-        """Ask for the broker's version.
+        """Return the broker's version.
 
-        A broker that takes no messages is unavailable, and so is a queue without a quorum, as far
-        as that can be seen without a publish: if it says that nothing is ready.
+        A broker that accepts no messages is unavailable. So is a queue without a quorum, as far as
+        this is visible without a publish: if it reports no ready messages.
         """
         link = await self._link.get()
         await link.control.ready()

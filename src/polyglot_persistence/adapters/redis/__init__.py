@@ -1,1 +1,1 @@
-"""The cache port over Redis 7 or Valkey, and the connection that other parts may use too."""
+"""The cache port over Redis 7 or Valkey, and a connection for other parts as well."""

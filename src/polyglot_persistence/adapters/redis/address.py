@@ -1,4 +1,4 @@
-"""Where a Redis or Valkey server is, as an operator writes it.
+"""Address of a Redis or Valkey server, in the forms that an operator may write.
 
     host:port    redis://user:password@host:port/db    unix:///path?db=1&password=secret
     rediss:// and valkeys:// are the same over TLS
@@ -35,10 +35,10 @@ class RedisAddress(NamedTuple):
 
 
 def parse_address(text: str) -> RedisAddress:
-    """Return what an address says.
+    """Return the parts of an address.
 
     Raises:
-        ConfigurationError: if it is none (not repeated, for it may hold a password).
+        ConfigurationError: invalid address (not repeated, for it may hold a password).
     """
     url = urlsplit(text if "://" in text else f"redis://{text}")
     if url.scheme not in _TCP | _TLS | {"unix"}:

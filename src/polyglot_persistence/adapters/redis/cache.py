@@ -1,7 +1,7 @@
 """The write-behind cache over Redis or Valkey.
 
-Invariant: a dirty entry and its mark in the dirty set are written in one atomic step, and so are
-    its end as an entry that expires and the removal of the mark.
+Invariant: a dirty entry and its mark in the dirty set are written in one atomic step. An entry gets
+its time to live and loses its mark in one atomic step, too.
 Invariant: only `domain.codec` knows the form of an entry; the scripts compare its first byte.
 Invariant: the scripts declare every key they touch.
 """
@@ -27,8 +27,8 @@ from polyglot_persistence.telemetry import logger
 CLEAN_TTL_SECONDS_DEFAULT: Final = 86_400
 
 _SETTLE_ORDERS_MAX: Final = 500
-"""In one run of the script, which takes about a millisecond and lets no other command in; more only
-for a bulk, which may have twice as many."""
+"""Orders per run of the script, which takes about a millisecond and blocks all other commands. Only
+a bulk may exceed it, by up to twice."""
 
 _REFUSED_BEFORE_ANY_WRITE: Final = frozenset(
     {
@@ -46,8 +46,8 @@ _REFUSED_BEFORE_ANY_WRITE: Final = frozenset(
         "TRYAGAIN",
     }
 )
-"""Codes with which a server declines a script at its start; after a script's first write it is not
-stopped for these (`scriptVerifyWriteCommandAllow` in Redis 7's script.c)."""
+"""Error codes of a script refused at its start; a script is not stopped with these after its first
+write (`scriptVerifyWriteCommandAllow` in Redis 7's script.c)."""
 
 _ACCEPT: Final = Script("accept")
 _SETTLE: Final = Script("settle")
@@ -60,10 +60,10 @@ _SCRIPTS: Final = (_ACCEPT, _SETTLE, _FORGET_DEAD, _FORGET_STRAY, _BEGIN_WARMING
 _STRAY: Final = (EntryState.CLEAN.value, EntryState.DEAD.value)
 
 _REPLICATED_MS_MAX: Final = 500
-"""How long WAIT holds up the connection while the queue is away and a replica lags."""
+"""Maximum time that WAIT blocks the connection while the queue is away and a replica lags."""
 
 _REPLICATED_SECONDS: Final = 3_600
-"""For so long a replica that vanished may come back and be promoted."""
+"""A vanished replica may come back and be promoted for this long."""
 
 _log = logger("cache")
 
@@ -71,7 +71,7 @@ _log = logger("cache")
 class RedisCache:
     """`ports.Cache`. The client is shared; its owner closes it.
 
-    `durable` says whether the server fsyncs before it answers, where it cannot be asked.
+    `durable` says whether the server fsyncs before it answers, if CONFIG is forbidden.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class RedisCache:
         client.on_connect(self._greet)
 
     async def accept(self, units: Sequence[Unit]) -> AcceptReply:
-        """Store units; an id that comes twice in a batch is found there the second time.
+        """Store units; an id that occurs twice in a batch is found the second time.
 
         A unit's members were accepted at one moment, so one score is sent for all of them.
         """
@@ -109,7 +109,7 @@ class RedisCache:
             if error.code in _REFUSED_BEFORE_ANY_WRITE:
                 raise
             raise UnknownOutcomeError(f"the accept script failed: {error}") from error
-        # Of two servers, if the connection was renewed just then, neither is known to have it.
+        # If the connection was renewed meanwhile, neither server is known to have the batch.
         is_same = server.reign == self._server.reign
         return AcceptReply(
             {UUID(found[n].decode()): found[n + 1] for n in range(0, len(found), 2)},
@@ -119,9 +119,9 @@ class RedisCache:
         )
 
     async def read(self, ids: Sequence[UUID]) -> CacheRead:
-        """Return entries and the epoch's copy by one MGET."""
+        """Return entries and the epoch's copy with one MGET."""
         connection = await self._client.connection()
-        reign = self._server.reign  # of this connection: nothing is awaited in between
+        reign = self._server.reign  # of this connection: there is no await in between
         epoch, *entries = await _reading(
             connection.execute("MGET", keys.epoch(reign), *map(keys.entry, ids))
         )
@@ -146,7 +146,7 @@ class RedisCache:
         )
 
     async def settle(self, settled: Sequence[Settled]) -> None:
-        """Overwrite entries, whole units in pieces."""
+        """Overwrite entries, in pieces that contain whole units."""
         commands = []
         for piece in pieces(settled, _SETTLE_ORDERS_MAX):
             names: list[bytes] = [keys.DIRTY]
@@ -184,14 +184,14 @@ class RedisCache:
         return Backlog(orders, from_micros(int(float(oldest[1]))) if oldest else None)
 
     async def reigns(self, reign: str) -> bool:
-        """Ask the server for its role, its reign and its policy of eviction."""
+        """Query the server's role, reign and eviction policy."""
         now = await _reading(durability.ask_rule(await self._client.connection()))
         return bool(reign) and now.is_primary and now.reign == reign and not now.evicts_dirty
 
     async def survives_failover(self, reign: str) -> bool:
-        """Ask how it fsyncs, and for replicas; wait for all of them, for half a second.
+        """Query fsync policy and replicas; wait up to half a second for all of them.
 
-        All, since any may be promoted: also one that was here in the last hour and has left.
+        All, since any may be promoted, even one that has left within the last hour.
         """
         connection = await self._client.connection()
         now = await _reading(durability.ask(connection, durable=self._durable_as_set))
@@ -204,7 +204,7 @@ class RedisCache:
         written, replicas = await _reading(
             connection.request([("SET", keys.FENCE, ""), ("WAIT", wanted, _REPLICATED_MS_MAX)])
         )
-        # Without the write, WAIT counts from the last one of this connection, if there was any.
+        # Without the write, WAIT counts from the last write of this connection, if there was any.
         return written == b"OK" and isinstance(replicas, int) and replicas >= wanted
 
     async def begin_warming(self, token: str) -> None:
@@ -219,17 +219,17 @@ class RedisCache:
     async def copy_epoch(self, epoch: str, token: str, reign: str) -> bool:
         """Store the epoch's copy if the token is there, also at the memory limit.
 
-        A server of another reign gets a copy that nobody reads.
+        On a server of another reign no reader uses the copy.
         """
         names = [keys.WARM_TOKEN, keys.epoch(reign)]
         stored = await _COPY_EPOCH.run(self._client, names, [token, epoch])
         return bool(stored)
 
     async def ping(self) -> StoreState:
-        """Ask again what the server is, for its settings can change while it runs.
+        """Query the server again, since its settings can change while it runs.
 
-        One that may evict dirty entries loses the copy of the epoch: what it has evicted is not
-        known any more once its policy is mended.
+        A server that may evict dirty entries loses the copy of the epoch: once its policy is
+        corrected, there is no trace of its evictions.
         """
         connection = await self._client.connection()
         await _reading(self._meet(connection))
@@ -245,20 +245,20 @@ class RedisCache:
         return StoreState(self._server.version, self._server.warnings)
 
     async def _replicas_seen(self, connection: RedisConnection) -> int:
-        """Return how many replicas were here at once within the last hour."""
+        """Return the maximum number of replicas seen at once within the last hour."""
         seen = await _reading(connection.execute("GET", keys.REPLICATED))
-        return 0 if seen is None else int(seen or 1)  # versions before left it empty
+        return 0 if seen is None else int(seen or 1)  # earlier versions left it empty
 
     async def _greet(self, connection: RedisConnection) -> None:
-        # Error replies do not matter here: a script that is missing is loaded when it is run.
+        # Error replies do not matter here: a missing script is loaded when it is run.
         await connection.request([script.load() for script in _SCRIPTS])
         await self._meet(connection)
 
     async def _meet(self, connection: RedisConnection) -> None:
-        """Learn who the server behind a connection is, before any other command asks it.
+        """Query the server behind a connection, before any other command uses it.
 
         Raises:
-            UnavailableError: it is a replica, which lacks what its primary has accepted last.
+            UnavailableError: it is a replica, which may lack its primary's latest orders.
         """
         server = await durability.ask(connection, durable=self._durable_as_set)
         if not server.is_primary:
@@ -267,7 +267,7 @@ class RedisCache:
         self._server = server
 
     async def _marks(self, low: bytes, high: bytes, orders_max: int) -> list[tuple[bytes, bytes]]:
-        """Return (id, score) of the oldest dirty marks; all of the last score, if that is many."""
+        """Return (id, score) of the oldest dirty marks; all of the last score, even if many."""
         page = await self._range(low, high, "LIMIT", 0, orders_max)
         if len(page) < orders_max:
             return page
@@ -304,7 +304,7 @@ class RedisCache:
 
 
 def pieces(settled: Sequence[Settled], orders_max: int) -> Iterator[Sequence[Settled]]:
-    """Yield neighbours together, cut at the first end of a unit from so many orders on."""
+    """Yield neighbors together, cut at the first end of a unit after `orders_max`."""
     piece: list[Settled] = []
     for one in settled:
         if len(piece) >= orders_max and _unit_id(one) != _unit_id(piece[-1]):
@@ -316,7 +316,7 @@ def pieces(settled: Sequence[Settled], orders_max: int) -> Iterator[Sequence[Set
 
 
 def _unit_id(settled: Settled) -> UUID:
-    """Return the unit of the order whose fate it is: a row does not name its own."""
+    """Return the unit of the decided order: a row does not name its own."""
     return (settled.decided or settled.accepted).unit_id
 
 
@@ -325,7 +325,7 @@ def _entry(state: EntryState, accepted: AcceptedOrder) -> bytes:
 
 
 async def _reading(call: Awaitable[Any]) -> Any:
-    """Return the reply to commands that change nothing: no reply then means no effect."""
+    """Return the reply to read-only commands: without a reply they had no effect."""
     try:
         return await call
     except UnknownOutcomeError as error:

@@ -1,6 +1,6 @@
 """A client over one connection to Redis, which is kept alive (`runtime.link`).
 
-Invariant: no command passes over a new connection before every hook has seen it.
+Invariant: every hook checks a new connection before any command uses it.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.runtime.link import KeepAlive
 
 IN_FLIGHT_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Far above what the group commit and the coalesced reads keep in flight (a few MB)."""
+"""Far more than the group commit and the coalesced reads keep in flight (a few MB)."""
 
 _PAUSE_SECONDS_MAX: Final = 0.5
 
@@ -29,7 +29,7 @@ Hook = Callable[[RedisConnection], Awaitable[None]]
 class RedisClient:
     """Executes commands over one shared connection; its owner closes it at the end.
 
-    Over TLS `authority` verifies the server; without one, the machine's own authorities do.
+    Over TLS `authority` verifies the server; without one, the system's own CAs do.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class RedisClient:
         )
 
     def on_connect(self, hook: Hook) -> None:
-        """Have `hook` look at each new connection before any command passes over it.
+        """Register a hook that checks each new connection before any command uses it.
 
-        A hook that raises `UnavailableError` or `UnknownOutcomeError` makes the attempt fail.
+        A hook that raises `UnavailableError` or `UnknownOutcomeError` fails the attempt.
         """
         self._hooks.append(hook)
 
@@ -70,7 +70,7 @@ class RedisClient:
         return await connection.execute(*arguments)
 
     async def pipeline(self, *commands: Command) -> list[Any]:
-        """Return the replies to commands that are sent together, in order; not a transaction.
+        """Return the replies to commands sent together, in order; not a transaction.
 
         Raises:
             ReplyError: at least one was refused (the first such reply); the others took effect.
@@ -85,7 +85,7 @@ class RedisClient:
         return replies
 
     async def connection(self) -> RedisConnection:
-        """Return the connection, waiting for one attempt at most, and not if the last one failed.
+        """Return the connection, after at most one attempt, and at once if the last one failed.
 
         Raises:
             UnavailableError: there is none.
@@ -133,7 +133,7 @@ class RedisClient:
             await connection.execute("AUTH", *user, address.password)
         if address.database:
             await connection.execute("SELECT", address.database)
-        # A server that still loads its data answers this with LOADING: not connected yet.
+        # A server that is still loading its data answers LOADING: not connected yet.
         await connection.execute("PING")
         for hook in self._hooks:
             await hook(connection)

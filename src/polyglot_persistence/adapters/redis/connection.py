@@ -2,11 +2,11 @@
 
 Measured against a pooled driver on the write path: 1.1 to 1.5 times the orders per second.
 
-Invariant: a caller that is cancelled leaves its place in the line of replies, so that its reply
-    is dropped and never handed to the next.
+Invariant: a canceled caller keeps its place in the queue of replies, so that its reply is dropped
+and never handed to the next caller.
 Invariant: a connection that once failed to answer in time is closed; its replies are not trusted.
-Invariant: bytes in flight are bounded; what does not fit is refused before it is sent.
-Invariant: a connection over which a server said that it is no primary is closed.
+Invariant: bytes in flight are bounded; a command above the bound is refused before it is sent.
+Invariant: a connection whose server reports that it is not the primary is closed.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ Command = Sequence[Argument]
 _NOTHING_YET: Final = object()
 
 _NOT_THE_PRIMARY: Final = frozenset({"READONLY", "MOVED"})
-"""Codes of a server that was demoted, or that others took keys from: a new connection may reach the
+"""Codes of a server that was demoted, or whose keys were moved: a new connection may reach the
 primary, this one does not."""
 
 
 class ReplyError(UnavailableError):
     """The server answered with an error; `code` is its first word (OOM, NOSCRIPT, LOADING...).
 
-    A single command that is answered so had no effect. A script that began to write may have had.
+    A single command with this reply had no effect. A script that began to write may have had one.
     """
 
     def __init__(self, text: str) -> None:
@@ -40,7 +40,7 @@ class ReplyError(UnavailableError):
 
 
 class _Call:
-    """Commands that were sent together, and the replies to them so far."""
+    """Commands sent together, and their replies so far."""
 
     __slots__ = ("deadline", "future", "replies", "replies_expected", "size_bytes")
 
@@ -86,7 +86,7 @@ class RedisConnection(asyncio.Protocol):
         return reply
 
     def request(self, commands: Sequence[Command]) -> "asyncio.Future[list[Any]]":
-        """Send the commands together and return the replies to come, error replies among them.
+        """Send the commands together and return their future replies, error replies included.
 
         Raises:
             UnavailableError: nothing was sent.
@@ -111,7 +111,7 @@ class RedisConnection(asyncio.Protocol):
         return call.future
 
     def close(self, reason: str) -> None:
-        """Close at once; whatever is in flight has an unknown outcome."""
+        """Close at once; everything in flight has an unknown outcome."""
         if self.closed:
             return
         self.closed = True
@@ -130,11 +130,11 @@ class RedisConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin (asyncio calls this)."""
-        # uvloop's transports are no subclasses of asyncio's, only of the same shape.
+        # uvloop's transports are not subclasses of asyncio's; they only have the same shape.
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Hand the replies to the calls in line (asyncio calls this)."""
+        """Hand the replies to the waiting calls, in order (asyncio calls this)."""
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not _NOTHING_YET:
@@ -147,7 +147,7 @@ class RedisConnection(asyncio.Protocol):
                     self._in_flight_bytes -= call.size_bytes
                     if not call.future.done():  # else its caller was cancelled
                         call.future.set_result(call.replies)
-        except (hiredis.ProtocolError, IndexError) as error:  # IndexError: a reply nobody asked for
+        except (hiredis.ProtocolError, IndexError) as error:  # IndexError: a reply without a call
             self.close(f"not the Redis protocol: {error}")
         if self._demoted:
             self.close("not the primary")
@@ -160,8 +160,8 @@ class RedisConnection(asyncio.Protocol):
         self._watch = None
         if not self._calls:
             return
-        # asyncio and libuv look at sockets before timers, so that a loop which was itself stalled
-        # has read what lay there: test_a_loop_that_was_stalled_itself_blames_nobody.
+        # asyncio and libuv check sockets before timers, so a loop that was itself stalled has read
+        # the waiting replies: test_a_loop_that_was_stalled_itself_blames_nobody.
         call = self._calls[0]
         if call.deadline > self._loop.time():
             self._watch = self._loop.call_at(call.deadline, self._look_for_late_reply)

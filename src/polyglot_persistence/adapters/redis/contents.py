@@ -1,4 +1,4 @@
-"""What the cache holds, scanned without holding anybody up."""
+"""Contents of the cache, scanned in steps that do not block the server."""
 
 from uuid import UUID
 
@@ -15,7 +15,7 @@ class RedisContents:
         self._client = client
 
     async def scan(self, cursor: int, entries_max: int) -> CachePart:
-        """Each call holds the server up for about a millisecond."""
+        """Each call blocks the server for about a millisecond."""
         try:
             following, names = await self._client.execute(
                 "SCAN", cursor, "MATCH", keys.EVERY_ENTRY, "COUNT", entries_max

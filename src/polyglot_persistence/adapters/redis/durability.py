@@ -1,6 +1,6 @@
-"""Whether a Redis keeps what it has acknowledged: asked of the server, or said by a setting.
+"""Durability of a Redis server's acknowledgments: queried from the server, or set by an operator.
 
-Invariant: unknown counts as not durable, and as a server that may evict what is dirty.
+Invariant: unknown counts as not durable, and as a server that may evict dirty entries.
 """
 
 import re
@@ -23,7 +23,7 @@ _DURABLE: Final = {
 
 
 class ServerFacts(NamedTuple):
-    """What a server says about itself; empty where it does not say."""
+    """Facts reported by a server; empty where it does not report them."""
 
     reign: str
     """Its replication id: new at every start, promotion and load of another server's data
@@ -34,14 +34,15 @@ class ServerFacts(NamedTuple):
     warnings: tuple[StoreWarning, ...]
     is_primary: bool = True
     replicas: int = 0
-    """That are connected now."""
+    """Number of connected replicas."""
     evicts_dirty: bool = False
     had_replicas: bool = True
-    """Whether one was connected since this server began, and within the last `repl-backlog-ttl`."""
+    """Whether one was connected since this server started, and within the last `repl-backlog-ttl`.
+    """
 
 
 class Rule(NamedTuple):
-    """What a server says about its role and its policy of eviction."""
+    """A server's role and eviction policy."""
 
     reign: str
     is_primary: bool
@@ -49,9 +50,9 @@ class Rule(NamedTuple):
 
 
 async def ask(connection: RedisConnection, *, durable: bool | None) -> ServerFacts:
-    """Ask a server who it is and whether it is durable; `durable` overrides how it fsyncs.
+    """Query a server's identity and durability; `durable` overrides its fsync policy.
 
-    A server that forbids CONFIG (managed ones do) is believed to be nothing in particular.
+    A server that forbids CONFIG (managed ones do) counts as having unknown settings.
 
     Raises:
         UnavailableError: it forbids INFO, so that nothing about it can be known.
@@ -83,7 +84,7 @@ async def ask(connection: RedisConnection, *, durable: bool | None) -> ServerFac
 
 
 async def ask_rule(connection: RedisConnection) -> Rule:
-    """Ask a server for as little as a 404 needs."""
+    """Query only as much as a 404 needs."""
     (reply,) = await connection.request([("INFO", "replication", "memory")])
     return _rule(_info(reply))
 

@@ -11,18 +11,18 @@ DIRTY: Final = b"polyglot:dirty"
 _EPOCH: Final = b"polyglot:epoch"
 
 WARM_TOKEN: Final = b"polyglot:warm-token"
-"""Put here by the worker that ends a cold time; gone if the cache is wiped meanwhile."""
+"""Stored by the worker that ends a cold time; gone if the cache is wiped meanwhile."""
 
 FENCE: Final = b"polyglot:fence"
-"""Written before WAIT, so that what was written earlier is replicated if this is."""
+"""Written before WAIT: if it is replicated, so are all earlier writes."""
 
 REPLICATED: Final = b"polyglot:replicated"
-"""How many replicas were seen at once, for an hour: a server forgets one that leaves."""
+"""Number of replicas seen at once, kept for an hour: a server forgets one that leaves."""
 
 _ENTRY: Final = b"polyglot:order:"
 
 ID_BEGIN: Final = len(_ENTRY) + 1
-"""Where an order's id begins in the key of its entry, counted from 1 as Lua does."""
+"""Where an order's id begins in the key of its entry, counted from 1 as in Lua."""
 
 EVERY_ENTRY: Final = _ENTRY + b"*"
 """The pattern of all keys that `entry` returns."""
@@ -31,8 +31,8 @@ EVERY_ENTRY: Final = _ENTRY + b"*"
 def epoch(reign: str) -> bytes:
     """Return the key of the copy of the cache epoch; the original is in PostgreSQL.
 
-    Each reign of a server has one of its own: after a restart, which may have lost the end of the
-    log, and after a failover, which may have lost what was not replicated, there is no copy.
+    Each reign of a server has its own copy. So there is none after a restart, which may have lost
+    the end of the log, or after a failover, which may have lost unreplicated writes.
     """
     return b"%b:%b" % (_EPOCH, reign.encode())
 
@@ -43,5 +43,5 @@ def entry(order_id: UUID) -> bytes:
 
 
 def member(entry_key: bytes) -> bytes:
-    """Return the order id as the dirty set has it, out of the key of its entry."""
+    """Return the order id as in the dirty set, from the key of its entry."""
     return entry_key[len(_ENTRY) :]

@@ -10,7 +10,7 @@ from polyglot_persistence.adapters.redis.connection import Argument, Command, Re
 
 
 class Script:
-    """A script that is sent by its digest, and whole only to a server that does not know it."""
+    """A script sent by its digest, and in full only to a server that does not have it."""
 
     def __init__(self, name: str) -> None:
         source = resources.files(f"{__package__}.scripts").joinpath(f"{name}.lua")
@@ -18,7 +18,7 @@ class Script:
         self._digest = hashlib.sha1(self._text, usedforsecurity=False).hexdigest()
 
     def load(self) -> Command:
-        """Return the command that makes it known to the server, until that forgets it."""
+        """Return the command that loads it into the server's script cache."""
         return ("SCRIPT", "LOAD", self._text)
 
     async def run(

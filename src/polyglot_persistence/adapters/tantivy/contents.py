@@ -1,4 +1,4 @@
-"""What the index holds, by the columns: no document is read for it."""
+"""Contents of the index, from the columns: no document is read."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -24,7 +24,7 @@ class TantivyContents:
         self.shown_after_seconds = RELOAD_SECONDS
 
     async def sum_between(self, first: UUID, last: UUID) -> RangeSum:
-        """It takes a millisecond for some ten thousand."""
+        """Takes a millisecond for some ten thousand orders."""
 
         def job(searcher: tantivy.Searcher, schema: tantivy.Schema) -> RangeSum:
             sums = searcher.aggregate(_between(schema, first, last), _SUMS)
@@ -59,7 +59,7 @@ def _checksums(searcher: tantivy.Searcher, query: Query) -> dict[UUID, int]:
 
 
 def _between(schema: tantivy.Schema, first: UUID, last: UUID) -> Query:
-    """Return a range of ids as ranges of the two columns that make one up."""
+    """Return a range of ids as ranges of the two columns that make up an id."""
     (first_high, first_low), (last_high, last_low) = halves(first), halves(last)
 
     def column(name: str, low: int | None, high: int | None, *, within: bool = True) -> Query:

@@ -1,4 +1,4 @@
-"""Where the index lies, which one is current, and when it is worth nothing.
+"""The directory of the index: which index is current, and when one is abandoned.
 
     DIR/current          names the index in use and its form; replaced in one step
     DIR/building         the same of an index that is to take its place
@@ -6,12 +6,12 @@
     DIR/lock             held while an index is created or takes the other's place
     DIR/writing          held in common while the index in use is written to
 
-Every index has a directory of its own name, so that a process that still writes into an index that
-was given up never touches its successor.
+Every index has a directory of its own name, so a process that still writes into an abandoned index
+never touches its successor.
 
-Invariant: an index is given up only for what it is (missing, damaged, of an older form), never for
-what the machine is short of (handles, space, permissions). One of a newer form is left alone: else
-an old and a new process would take turns in replacing each other's.
+Invariant: an index is abandoned only for its own state (missing, damaged, of an older form), never
+for a shortage of the machine (handles, space, permissions). One of a newer form is left alone:
+otherwise an old and a new process would replace each other's in turns.
 """
 
 import contextlib
@@ -30,8 +30,8 @@ from polyglot_persistence.adapters.tantivy.documents import FORM, READ_FORM_MIN,
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.errors import UnavailableError
 
-# How tantivy's messages tell a damaged index from a machine in need; each is provoked in the
-# contract test of damage.
+# Messages of tantivy that mean a damaged index and not a shortage of the machine; the contract test
+# of damage provokes each.
 _DAMAGED = (
     "Data corrupted",
     "FileDoesNotExist",
@@ -50,7 +50,7 @@ class MissingIndexError(UnavailableError):
 
 
 class Current(NamedTuple):
-    """Which index is in use."""
+    """The index in use."""
 
     name: str
     form: int
@@ -74,7 +74,7 @@ class IndexDirectory:
         self.role = role
 
     def current(self, *, to_read: bool = False) -> str:
-        """Return the name of the index in use; to read it may be of an older form.
+        """Return the name of the index in use; for reading, it may have an older form.
 
         Raises:
             MissingIndexError: there is none of such a form.
@@ -103,11 +103,11 @@ class IndexDirectory:
         return current.name
 
     def open(self, *, to_read: bool = False) -> OpenIndex:
-        """Open the index in use; to read it may be of an older form.
+        """Open the index in use; for reading, it may have an older form.
 
         Raises:
             MissingIndexError: there is none that this version can use.
-            ValueError: it cannot be opened for now.
+            ValueError: it cannot be opened now.
         """
         while True:
             name = self.current(to_read=to_read)
@@ -115,11 +115,11 @@ class IndexDirectory:
                 with damage_is_absence():
                     return OpenIndex(name, tantivy.Index.open(str(self._path / name)))
             except MissingIndexError:
-                if self.current(to_read=to_read) == name:  # else it was replaced at that moment
+                if self.current(to_read=to_read) == name:  # else it was replaced meanwhile
                     raise
 
     def begin(self, timeout_seconds: float) -> str:
-        """Create an empty index in this role, instead of any other; return its name."""
+        """Create an empty index in this role, replacing any other; return its name."""
         self._path.mkdir(parents=True, exist_ok=True)
         name = f"orders-{new_id().hex}"
         with self._locked(timeout_seconds):
@@ -136,7 +136,7 @@ class IndexDirectory:
         return name
 
     def swap(self, timeout_seconds: float) -> None:
-        """Let the index that was built be the one in use."""
+        """Make the built index the one in use."""
         with self._locked(timeout_seconds):
             (self._path / "building").replace(self._path / "current")
             self._sync()
@@ -148,7 +148,7 @@ class IndexDirectory:
 
     @contextlib.contextmanager
     def writing(self, timeout_seconds: float, *, alone: bool = False) -> Iterator[None]:
-        """Hold the right to write to the index in use, in common with others or alone."""
+        """Hold the right to write to the index in use, shared or exclusive."""
         kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
         if not self._path.is_dir():
             raise MissingIndexError(f"search index: none in {self._path}", remedy=REMEDY)
@@ -186,12 +186,12 @@ class IndexDirectory:
                     time.sleep(_LOCK_LOOK_SECONDS)
                 else:
                     break
-            yield  # closing the file releases it, and so does a death
+            yield  # closing the file releases it, and so does a crash
 
 
 @contextlib.contextmanager
 def damage_is_absence() -> Iterator[None]:
-    """Turn what tantivy says about a damaged index into `MissingIndexError`."""
+    """Turn tantivy's errors for a damaged index into `MissingIndexError`."""
     try:
         yield
     except ValueError as error:

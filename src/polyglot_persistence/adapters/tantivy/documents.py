@@ -1,4 +1,4 @@
-"""What an order is in the index, and back.
+"""An order's document in the index, and back.
 
     id          the order's id, to replace and to find it by
     stems       what a query's word matches exactly or with a typo (`terms.NameTerms.exact`)
@@ -9,8 +9,8 @@
     checksum    a column that stands for the content, for audits
     source      what a hit gives back
 
-Invariant: `FORM` grows with every change of the fields; an index of an older form is only read, and
-only until one of this form has taken its place.
+Invariant: `FORM` is incremented with every change of the fields; an index of an older form is only
+read, and only until one of this form has replaced it.
 """
 
 import functools
@@ -34,13 +34,13 @@ READ_FORM_MIN = 4_001
 _COLUMNS = ("created", "cents", "id_high", "id_low", "checksum")
 
 NAMES_CACHED_MAX = 4_096
-"""Below 2 MB. An order stream repeats its names, and taking one apart costs 20 us."""
+"""Below 2 MB. An order stream repeats its names, and analyzing one costs 20 us."""
 
 _HALF = 1 << 63
 
 
 class Source(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What is stored beside the columns: all of the order, and when it was indexed."""
+    """Stored beside the columns: the whole order, and when it was indexed."""
 
     id: UUID
     product_name: str
@@ -49,7 +49,7 @@ class Source(msgspec.Struct, array_like=True, frozen=True, gc=False):
     indexed_micros: int
 
     def order(self) -> Order:
-        """Return the order as the record has it."""
+        """Return the order as in the record."""
         amount = Decimal(self.amount_cents) * CENT
         return Order(self.id, self.product_name, amount, from_micros(self.created_micros))
 
@@ -72,7 +72,7 @@ def schema() -> tantivy.Schema:
 
 
 def has_parts(schema: tantivy.Schema) -> bool:
-    """Return whether an index has the field, which one of an older form has not."""
+    """Return whether an index has the field `parts`, which older forms lack."""
     try:
         tantivy.Query.term_query(schema, "parts", "")
     except ValueError:
@@ -95,7 +95,7 @@ def document(order: Order, indexed_at: datetime) -> tantivy.Document:
     """Return the order as a document.
 
     Raises:
-        ValueError: it can never be one (`UnicodeError` and msgspec's errors are ValueErrors).
+        ValueError: it can never be indexed (`UnicodeError` and msgspec's errors are ValueErrors).
     """
     name = _taken_apart(order.product_name)
     cents, created = int(order.amount / CENT), to_micros(order.created_at)
@@ -123,10 +123,10 @@ def halves(order_id: UUID) -> tuple[int, int]:
 
 
 def joined(high: int, low: int) -> UUID:
-    """Return the id that the two numbers stand for."""
+    """Return the id of the two numbers."""
     return UUID(int=(high + _HALF) << 64 | (low + _HALF))
 
 
 def source(stored: tantivy.Document) -> Source:
-    """Return what is stored of a document."""
+    """Return the stored source of a document."""
     return _decoder.decode(stored["source"][0])

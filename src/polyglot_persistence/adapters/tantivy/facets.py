@@ -1,4 +1,4 @@
-"""What matches, counted by tantivy's aggregations."""
+"""Counts of the matches, by tantivy's aggregations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,26 +26,26 @@ _RANGES = [
 
 def _most_ordered(names_max: int) -> Mapping[str, Any]:
     terms = {"field": "name", "size": names_max, "order": {"_count": "desc"}}
-    return {"terms": terms}  # ties in the order of the column, which is that of the names
+    return {"terms": terms}  # ties in the order of the column, that is by name
 
 
 _DAY = {"field": "created", "interval": float(_DAY_MICROS), "order": "desc"}
 
 _FACETS = {
     "prices": {"range": {"field": "cents", "ranges": _RANGES}},
-    # Keeps no more days than it returns: an engine refuses to count by more than 65,000.
+    # Keeps no more days than it returns: an engine refuses more than 65,000 buckets.
     "days": {"composite": {"size": DAYS_MAX, "sources": [{"day": {"histogram": _DAY}}]}},
     "names": _most_ordered(NAMES_MAX),
 }
 
 
 def facets_of(searcher: Searcher, query: Query) -> Facets:
-    """Return what a query matches, counted."""
+    """Return the counts of a query's matches."""
     found = searcher.aggregate(query, _FACETS)
     prices = {
         int(cell["from"]): cell["doc_count"]
         for cell in found["prices"]["buckets"]
-        if "from" in cell  # it adds a range below the first
+        if "from" in cell  # tantivy adds a range below the first
     }
     return Facets(
         [
@@ -62,7 +62,7 @@ def facets_of(searcher: Searcher, query: Query) -> Facets:
 
 
 def most_ordered(searcher: Searcher, query: Query, names_max: int) -> Sequence[NameOrders]:
-    """Return the names that most of the matching orders have, ties by name."""
+    """Return the names with the most matching orders, ties by name."""
     return _names(searcher.aggregate(query, {"names": _most_ordered(names_max)})["names"])
 
 

@@ -1,7 +1,7 @@
 """The search port over tantivy: one writer among all processes, any number of readers.
 
-Invariant: the writer takes all of a call or nothing: after any failure it is dropped with what it
-holds, and the next call opens a new one.
+Invariant: the writer takes all of a call or nothing: after any failure it is dropped with its
+uncommitted changes, and the next call opens a new one.
 Invariant: nothing here creates an index; only a rebuild does (`directory.begin`).
 """
 
@@ -48,21 +48,21 @@ T = TypeVar("T")
 _log = logger("search")
 
 WRITER_HEAP_BYTES = 16_000_000
-"""tantivy wants 15 MB a thread. 64 MB are no faster, since every call commits; the process then
-peaks at 120 MB while 1.5 million orders are indexed and merged, most of it in merges."""
+"""tantivy requires 15 MB per thread. 64 MB are no faster, since every call commits. The process
+peaks at 120 MB while it indexes and merges 1.5 million orders, most of it in merges."""
 
 RELOAD_SECONDS = 0.2
-"""How old a reader's view may be. Looking costs 0.2 ms, or some ms after a commit."""
+"""Maximum age of a reader's view. Checking costs 0.2 ms, or some ms after a commit."""
 
 READERS = 2
-"""Searches at once in a process; tantivy releases the interpreter lock while it searches."""
+"""Concurrent searches in a process; tantivy releases the interpreter lock while it searches."""
 
 READS_WAITING_MAX = 256
 WRITES_WAITING_MAX = 8
 
 
 class _Reading(NamedTuple):
-    """What searches see, until it is a moment old."""
+    """The searcher that searches share for a moment."""
 
     opened: OpenIndex
     searcher: tantivy.Searcher
@@ -72,8 +72,9 @@ class _Reading(NamedTuple):
 class _Writing:
     """The writer, and the name of the index that it writes to.
 
-    Invariant: nobody else refers to the writer, for its lock is released by the last reference. An
-    error holds what was called with its arguments, often in a cycle, until a garbage collection.
+    Invariant: nothing else refers to the writer, since the last reference releases its lock. An
+    exception keeps the frames of its calls with their arguments, often in a cycle, until a garbage
+    collection.
     """
 
     def __init__(self, opened: OpenIndex) -> None:
@@ -87,16 +88,16 @@ class _Writing:
             self._writer.add_document(new)
 
     def commit(self) -> None:
-        """Return once all of it is on the disk."""
+        """Return once everything is on disk."""
         self._writer.commit()
 
     def end(self) -> None:
-        """Stop its threads, release the lock and forget what was not committed."""
+        """Stop its threads, release the lock and drop uncommitted changes."""
         del self._writer
 
 
 class TantivyIndex:
-    """The search index in a directory. Takes no lock before the first `index`, nor a thread."""
+    """The search index in a directory. Takes no lock and no thread before the first `index`."""
 
     def __init__(
         self,
@@ -125,15 +126,15 @@ class TantivyIndex:
         """Add or replace the documents in one commit, fsynced (15 ms and 40 us a document).
 
         Raises:
-            UnavailableError: also while another process writes. It works off what this one leaves
-                in the outbox.
+            UnavailableError: also while another process writes. That process also indexes the
+                orders that this one leaves in the outbox.
         """
         if not orders:
             return []
         return await self._writer.run(lambda: self._write(orders))
 
     async def search(self, query: SearchQuery) -> SearchResult:
-        """Return a page of the matches; no hits if there are words asked for and none in it."""
+        """Return a page of the matches; no hits for an empty tuple of words."""
 
         def job() -> SearchResult:
             searcher, schema = self._view()
@@ -153,7 +154,7 @@ class TantivyIndex:
         return await self._readers.run(job)
 
     async def names(self, words: Sequence[QueryWord], names_max: int) -> Sequence[NameOrders]:
-        """Return names that match, the most ordered first, ties by name."""
+        """Return matching names, the most ordered first, ties by name."""
 
         def job() -> Sequence[NameOrders]:
             searcher, schema = self._view()
@@ -174,16 +175,16 @@ class TantivyIndex:
         return await self._readers.run(job)
 
     async def name(self) -> str | None:
-        """Return the name of the index; None if it is missing or unusable, as far as opening tells.
+        """Return the name of the index; None if it is missing or cannot be opened for good.
 
         Raises:
-            UnavailableError: it cannot be told for now.
+            UnavailableError: it cannot be determined now.
         """
 
         def job() -> str | None:
             try:
                 self._view(at_once=True)
-                # An older one is searched until another takes its place.
+                # An older index is searched until a new one replaces it.
                 return self.directory.current()
             except MissingIndexError as error:
                 _log.debug("index_missing", error=str(error))
@@ -192,7 +193,7 @@ class TantivyIndex:
         return await self._readers.run(job)
 
     async def show(self) -> None:
-        """Let the next look see everything that was indexed until now."""
+        """Refresh, so that the next look sees everything indexed so far."""
         await self._readers.run(lambda: self._view(at_once=True))
 
     async def manage(self, job: Callable[[], T]) -> T:
@@ -200,11 +201,11 @@ class TantivyIndex:
         return await self._writer.run(job)
 
     async def release(self) -> None:
-        """Let go of the writer, so that another handle can have it."""
+        """Release the writer, so that another handle can have it."""
         await self._writer.run(self._stop_writing)
 
     async def read(self, job: Callable[[tantivy.Searcher, tantivy.Schema], T]) -> T:
-        """Return what a job finds in the index, within the deadline of an index batch."""
+        """Return the result of a job on the index, within the deadline of an index batch."""
 
         def view() -> T:
             searcher, schema = self._view()
@@ -232,13 +233,13 @@ class TantivyIndex:
         return StoreState(f"tantivy {version('tantivy')}")
 
     async def close(self) -> None:
-        """Let go of the writer, so that another process can have it, and of the threads.
+        """Release the writer, so that another process can have it, and the threads.
 
-        Idempotent. Merges under way are abandoned; what was committed is on disk.
+        Idempotent. Running merges are abandoned; committed changes are on disk.
         """
         try:
             await self._writer.run(self._stop_writing)
-        except UnavailableError:  # closed before, or a commit hangs: its thread has the writer
+        except UnavailableError:  # already closed, or a commit hangs: its thread has the writer
             pass
         finally:
             self._writer.close()
@@ -262,7 +263,7 @@ class TantivyIndex:
                 with damage_is_absence():
                     reading.opened.handle.reload()
             except MissingIndexError:
-                pass  # opening tells whether it is gone or was replaced at that moment
+                pass  # opening shows whether it is gone or was just replaced
             else:
                 return reading.opened
         opened = self.directory.open(to_read=True)

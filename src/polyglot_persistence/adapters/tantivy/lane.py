@@ -1,7 +1,7 @@
-"""Threads for one kind of work: the event loop never waits for a disk, nor a caller for ever.
+"""Threads for one kind of work, so that neither the event loop nor a caller waits for a disk.
 
-Invariant: at most `jobs_max` jobs run or wait at once; one more is refused, not queued.
-Invariant: a job runs to its end, also when its caller is cancelled or past its deadline.
+Invariant: at most `jobs_max` jobs run or wait at once; further ones are refused, not queued.
+Invariant: a job runs to its end, even if its caller is canceled or past its deadline.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Lane:
-    """A bounded queue of blocking jobs and the threads that do them, in order of arrival."""
+    """A bounded queue of blocking jobs and its threads, in order of arrival."""
 
     def __init__(self, name: str, *, threads: int, jobs_max: int, timeout_seconds: float) -> None:
         self._name = name
@@ -25,7 +25,7 @@ class Lane:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"tantivy-{name}")
 
     async def run(self, job: Callable[[], T], *, timeout_seconds: float | None = None) -> T:
-        """Return what the job returns.
+        """Return the result of the job.
 
         Raises:
             UnavailableError: the lane is full or closed, the deadline passed (the job may still
@@ -49,17 +49,17 @@ class Lane:
             ) from error
 
     def close(self) -> None:
-        """Take no more jobs and let those that wait go; a running one is left to its end."""
+        """Accept no more jobs and drop the waiting ones; a running one is not interrupted."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _ended(self, done: asyncio.Future[Any]) -> None:
         self._jobs -= 1
         if not done.cancelled():
-            done.exception()  # its caller may be gone; it is not an unhandled one
+            done.exception()  # marks it as handled: its caller may be gone
 
 
 def _guarded(job: Callable[[], T]) -> T:
-    """Let nothing of the engine's out but `UnavailableError`, not even its panics."""
+    """Turn all of the engine's errors, even panics, into `UnavailableError`."""
     try:
         return job()
     except PolyglotError:
@@ -67,6 +67,6 @@ def _guarded(job: Callable[[], T]) -> T:
     except (ValueError, OSError, RuntimeError) as error:  # tantivy's errors are ValueErrors
         raise UnavailableError(f"search index: {error}") from error
     except BaseException as error:
-        if type(error).__name__ == "PanicException":  # not importable, and no Exception
+        if type(error).__name__ == "PanicException":  # not importable, and not an Exception
             raise UnavailableError(f"search index: {error}") from error
         raise

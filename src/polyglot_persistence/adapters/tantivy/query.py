@@ -1,11 +1,11 @@
-"""From a query's words to the best documents: `domain.ranking` in tantivy's terms.
+"""Finds the best documents for a query: `domain.ranking` in tantivy's terms.
 
-Most searches end after two steps: count what matches, and take the best of what matches with every
-word exactly, which is an intersection of term lists (1 ms among 1.5 million orders, where ranking
-everything that matches takes 5 to 60). Only if these are too few is everything ranked.
+Most searches end after two steps: count the matches, and take the best of those with every word
+exact, which is an intersection of term lists (1 ms among 1.5 million orders, while ranking all
+matches takes 5 to 60). Only if these are too few is everything ranked.
 
 tantivy breaks ties of a score by the place of a document in the index, which changes with every
-merge. So a level of equal ranks is asked for again, sorted by column.
+merge. So documents of equal rank are fetched again, sorted by column.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from polyglot_persistence.domain.search.terms import QueryWord
 
 
 class Match(NamedTuple):
-    """A document that matches, with its rank."""
+    """A matching document, with its rank."""
 
     address: DocAddress
     rank: float
@@ -36,7 +36,7 @@ _FIELDS = {
 
 
 class OrderQuery:
-    """A question against one schema; if it has words, at least one."""
+    """A query against one schema; if it has words, at least one."""
 
     def __init__(self, schema: Schema, query: SearchQuery) -> None:
         self._schema = schema
@@ -58,7 +58,7 @@ class OrderQuery:
 
     @property
     def everything(self) -> Query:
-        """All that matches."""
+        """The query for all matches."""
         return _all_of(
             *(Query.const_score_query(query, 0.0) for query in self._matching(Tier.TYPO)),
             *self._bounds,
@@ -66,13 +66,13 @@ class OrderQuery:
 
     @property
     def is_counted_all(self) -> bool:
-        """Whether the total is exact however many match: it costs nothing, or nothing more."""
+        """Whether the total is exact for any number of matches, at no extra cost."""
         return self._query.facets or not (self._exact or self._bounds)
 
     def count(self, searcher: Searcher) -> int:
-        """Return how many orders match, before and after the page.
+        """Return the number of matches, before and after the page.
 
-        If they are more than `COUNTED_ORDERS_MAX`, any number above it, unless all are counted.
+        Above `COUNTED_ORDERS_MAX` it is any number above it, unless all are counted.
         """
         if not self._exact and not self._bounds:
             return searcher.num_docs
@@ -83,7 +83,7 @@ class OrderQuery:
         return _count(searcher.search(self.everything, limit=1))
 
     def page(self, searcher: Searcher) -> Sequence[Match]:
-        """Return the first `hits_max` matches after the position, in no order."""
+        """Return the first `hits_max` matches after the position, unordered."""
         sort, after, hits_max = self._query.sort, self._query.after, self._query.hits_max
         if not self._exact or sort is not Sort.RELEVANCE:
             keys = after and self._keys(after.keys, after.order_id)
@@ -104,7 +104,7 @@ class OrderQuery:
         return [*keys, *halves(order_id)]
 
     def _matching(self, tier: Tier) -> Sequence[Query]:
-        """Return for each word what matches it in a way, or in a better one."""
+        """Return for each word its matches in a tier, or in a better one."""
         return [
             _any_of(*(query for way, queries in ways.items() if way >= tier for query in queries))
             for ways in self._ways
@@ -113,7 +113,7 @@ class OrderQuery:
     def _ranked(
         self, searcher: Searcher, hits_max: int, *, below: int | None = None
     ) -> Sequence[Match]:
-        """Return the best of all that match with a rank below a given one."""
+        """Return the best of all matches with a rank below `below`."""
         conditions = [(Occur.Must, self._scored()), *((Occur.Must, one) for one in self._bounds)]
         if below is not None:
             if below == 0:
@@ -123,7 +123,7 @@ class OrderQuery:
         matches = [Match(address, rank) for rank, address in found.hits]
         if _count(found) <= hits_max:
             return matches
-        lowest = matches[-1].rank  # all above it are here; of the lowest there may be better ones
+        lowest = matches[-1].rank  # all above it are here; at this rank better ones may exist
         above = [match for match in matches if match.rank > lowest]
         room = hits_max - len(above)
         return [*above, *self._level(searcher, lowest, room)]
@@ -143,7 +143,7 @@ class OrderQuery:
         return _all_of(*words)
 
     def _not_below(self, rank: int) -> Iterator[Query]:
-        """Yield conditions of which each match of at least a rank meets one."""
+        """Yield conditions; each match with at least this rank meets one of them."""
         same: list[Query] = []
         for tier, count in self._counted(rank):
             matching = self._matching(tier)
@@ -165,13 +165,13 @@ class OrderQuery:
         hits_max: int,
         after: Sequence[int] | None = None,
     ) -> list[Match]:
-        """Return the first of those that match with exactly this rank."""
+        """Return the first of the matches with exactly this rank."""
         if rank == self._ranking.rank_max:
             query = _all_of(*self._exact, *self._bounds)
         else:
             counted = self._counted(rank)
             every = [tier for tier, count in counted if count == len(self._exact)]
-            worst = max(every, default=Tier.TYPO)  # what matches so matches in all ways below
+            worst = max(every, default=Tier.TYPO)  # such a match is also one in all lower tiers
             conditions = [(Occur.Must, one) for one in (*self._matching(worst), *self._bounds)]
             for tier, count in counted:
                 if tier > worst:
@@ -180,14 +180,14 @@ class OrderQuery:
         return [Match(address, rank) for address in self._first(searcher, query, hits_max, after)]
 
     def _ranks(self, searcher: Searcher, found: Sequence[DocAddress]) -> Sequence[float]:
-        """Return the ranks of matches that were found in another order."""
+        """Return the ranks of matches found in another order."""
         words = self._query.words or ()
         return [rank_of(source(searcher.doc(address)).product_name, words) for address in found]
 
     def _first(
         self, searcher: Searcher, query: Query, hits_max: int, after: Sequence[int] | None
     ) -> Sequence[DocAddress]:
-        """Return the first documents by the sort's fields, descending, however many are tied."""
+        """Return the first documents by the sort's fields, descending, for any number of ties."""
         first: list[DocAddress] = []
         fields = _FIELDS[self._query.sort]
         if after is not None:
@@ -202,10 +202,10 @@ class OrderQuery:
             tied = hits[room][0]
             first += [address for value, address in hits if value > tied]
             query = _all_of(query, self._range(field, tied, tied))
-        return first  # never reached: the last field tells any two ids apart
+        return first  # unreachable: the last field distinguishes any two ids
 
     def _beyond(self, fields: Sequence[str], keys: Sequence[int]) -> Query:
-        """Return the condition that a document stands after a position, descending."""
+        """Return the condition that a document comes after a position, descending."""
         ways = []
         same: list[Query] = []
         for field, key in zip(fields, keys, strict=True):

@@ -1,4 +1,4 @@
-"""The `RebuildTarget` port: the index that is being built lies beside the current one."""
+"""The `RebuildTarget` port: the index being built is beside the current one."""
 
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
@@ -35,7 +35,7 @@ class TantivyTarget:
 
     @asynccontextmanager
     async def frozen(self) -> AsyncIterator[None]:
-        """The lock waits for a write under way, and dies with us."""
+        """The lock waits for a running write, and ends with this process."""
         with ExitStack() as stack:
             await self.building.manage(
                 lambda: stack.enter_context(
@@ -45,13 +45,13 @@ class TantivyTarget:
             yield
 
     async def swap(self) -> None:
-        """The writer is let go of: the index is others' to write to."""
+        """Releases the writer, so that others can write to the index."""
         await self.building.release()
         await self.building.manage(lambda: self._directory.swap(self._timeout_seconds))
         _log.info("index_swapped")
 
     async def release(self) -> None:
-        """Of an index there is one writer among all processes."""
+        """Needed because an index has one writer among all processes."""
         await self.building.release()
 
     async def clean_up(self) -> None:

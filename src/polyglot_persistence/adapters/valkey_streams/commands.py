@@ -1,4 +1,4 @@
-"""What the queue needs of a connection to Valkey; the composition root gives it one.
+"""The queue's view of a connection to Valkey; the composition root provides one.
 
 Invariant: adapters do not import one another, so this is a protocol, not a class of the cache's.
 """
@@ -12,10 +12,10 @@ Argument = bytes | str | int | float
 
 
 class Commands(Protocol):
-    """Executes commands; bytes, int, list or None come back.
+    """Executes commands; returns bytes, int, list or None.
 
-    An error reply is raised as an `UnavailableError` with the server's code in `code`; a command
-    that was sent and not answered, as an `UnknownOutcomeError`.
+    An error reply raises an `UnavailableError` with the server's code in `code`; a command without
+    a reply raises an `UnknownOutcomeError`.
     """
 
     async def execute(self, *arguments: Argument) -> Any:
@@ -29,6 +29,6 @@ class Commands(Protocol):
 
 
 def error_code(error: PolyglotError) -> str:
-    """Return the server's code if the error is its reply, else nothing."""
+    """Return the server's code if the error is its reply, else an empty string."""
     code = getattr(error, "code", "")
     return code if isinstance(code, str) else ""

@@ -1,8 +1,8 @@
 """One worker's end of the stream.
 
-Invariant: whatever the server delivered to this consumer is either given to the worker or released
-    when the consumer leaves; a `receive` that is cancelled loses nothing.
-Invariant: a blocking read has a connection of its own; it would hold up every other command.
+Invariant: each delivery to this consumer is either given to the worker or released when the
+consumer leaves; canceling a `receive` loses nothing.
+Invariant: a blocking read has a connection of its own, since it would block every other command.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports.queue import Delivery
 
 BLOCK_SECONDS_MAX: Final = 0.25
-"""How long a released message waits at most before an idle worker looks for it."""
+"""Maximum time that a released message waits before an idle worker looks for it."""
 
 _MESSAGES_MAX: Final = 500
-"""Taken in one step, which takes about 2 ms and lets no other command in."""
+"""Messages taken in one step, which takes about 2 ms and blocks all other commands."""
 
 _DIGITS_MAX: Final = 18
-"""Of a number in a field; more are no time and no version."""
+"""Of a number in a field; longer ones are neither times nor versions."""
 
 
 class StreamsConsumer:
@@ -60,7 +60,7 @@ class StreamsConsumer:
         self._dead: UnavailableError | None = None
 
     async def receive(self, wait_seconds: float) -> Sequence[Delivery]:
-        """Return what is there; one caller at a time."""
+        """Return the available messages; one caller at a time."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_seconds
         while True:
@@ -68,23 +68,23 @@ class StreamsConsumer:
                 raise UnavailableError(str(self._dead)) from self._dead
             if self._fetching is None:
                 self._fetching = asyncio.create_task(self._fetch(deadline))
-            # A cancelled caller leaves the task; its result is for the next.
+            # A canceled caller leaves the task behind; its result is for the next caller.
             deliveries = await asyncio.shield(self._fetching)
             self._fetching = None
             if deliveries or loop.time() >= deadline:
                 return deliveries
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge and delete, in one step."""
+        """Acknowledge and delete in one step."""
         ids = self._forget(deliveries)
         if ids and self._dead is None:
             with self._failing_quietly():
                 await self._commands.execute("EVAL", ACK, 1, STREAM, GROUP, *ids)
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Give them an owner that never reads and an age that makes them anybody's.
+        """Give them an owner that never reads and an idle time that lets any worker claim them.
 
-        Those of a newer schema are given to newer workers only, so that they hold up no other.
+        Messages of a newer schema go to newer workers only, so they delay no others.
         """
         by_owner: dict[str, list[Delivery]] = {}
         for delivery in deliveries:
@@ -101,7 +101,7 @@ class StreamsConsumer:
                     )
 
     async def close(self) -> None:
-        """Let the read under way end, so that nothing is delivered here any more."""
+        """Let the running read end, so that nothing more is delivered here."""
         self._leaving = True
         self._room.set()
         if self._fetching is not None:
@@ -145,7 +145,7 @@ class StreamsConsumer:
         return await self._hold(taken)
 
     async def _block(self, seconds: float) -> Sequence[Delivery]:
-        milliseconds = max(1, int(seconds * 1000))  # 0 would be for ever
+        milliseconds = max(1, int(seconds * 1000))  # 0 would block forever
         try:
             reply = await self._blocking.execute(
                 *("XREADGROUP", "GROUP", GROUP, self._name, "COUNT", 1),
@@ -160,14 +160,15 @@ class StreamsConsumer:
         return await self._hold([(entry_id, 0, fields) for entry_id, fields in reply[0][1]])
 
     async def _hold(self, taken: Sequence[tuple[bytes, int, list[bytes]]]) -> Sequence[Delivery]:
-        """Return what was taken; a message of which it is not certain counts as redelivered.
+        """Return deliveries; a message whose history is uncertain counts as redelivered.
 
-        Asked after the delivery, so that a server that has begun another reign since cannot give
-        out what it has forgotten: test_what_a_restarted_server_has_may_have_been_delivered.
+        The check follows the delivery, so that a server whose reign has changed since cannot
+        deliver a message that it has forgotten delivering:
+        test_what_a_restarted_server_has_may_have_been_delivered.
         """
         if not taken and self._has_asked:
             return []
-        self._has_asked = True  # once also without a message: what comes later is certain
+        self._has_asked = True  # once even without a message: later ones are certain
         certain_after = _position(
             await self._commands.execute("EVAL", CERTAIN, 2, STREAM, CERTAIN_AFTER)
         )
@@ -195,7 +196,7 @@ class StreamsConsumer:
 
     @contextlib.contextmanager
     def _failing_quietly(self) -> Iterator[None]:
-        """Take note that the channel is gone; what it held comes again."""
+        """Note that the channel is gone; the messages it held come again."""
         try:
             yield
         except (UnavailableError, UnknownOutcomeError) as error:

@@ -1,7 +1,7 @@
 """The queue over one stream and one consumer group.
 
 A message is a stream entry with the fields body, orders, accepted_at (microseconds) and schema.
-It is deleted when it is acknowledged, so what is in the stream is what is not yet done.
+Acknowledging deletes it, so the stream holds only unfinished messages.
 
 Invariant: the reply to XADD is the publisher confirm; the server must run `appendfsync always`.
 Invariant: a wiped server needs no operator: the next `receive` creates stream and group.
@@ -39,8 +39,8 @@ _LEFT_COUNTED_MAX: Final = 10_000
 class ValkeyStreamsQueue:
     """`ports.Queue`.
 
-    `commands` is shared and closed by its owner; `open_client` makes another connection to the
-    same server, on which one consumer blocks and which it closes.
+    `commands` is shared and closed by its owner; `open_client` makes another connection to the same
+    server, on which one consumer blocks and which the consumer closes.
     """
 
     def __init__(
@@ -64,15 +64,15 @@ class ValkeyStreamsQueue:
         )
 
     def unseen_seconds_max(self, hold_seconds: float) -> float:
-        """Return the hold limit: what is held for longer counts as ready; nothing is prefetched."""
+        """Return the hold limit: longer holds count as ready; nothing is prefetched."""
         return hold_seconds
 
     @asynccontextmanager
     async def consume(self, *, orders_max: int) -> AsyncIterator[StreamsConsumer]:
         """Consume under a name of its own.
 
-        What a consumer could not hand back, because the server was away when it left, is handed
-        back by the next one of this process, else taken by any after `claim_idle_seconds`.
+        If the server is away when a consumer leaves, the next consumer of this process hands its
+        messages back; otherwise any consumer takes them after `claim_idle_seconds`.
 
         Raises:
             UnavailableError: the server is away.
@@ -100,10 +100,10 @@ class ValkeyStreamsQueue:
                 await self._leave(name)
                 self._abandoned.discard(name)
             except (UnavailableError, UnknownOutcomeError):
-                pass  # the next consumer hands back what this one holds
+                pass  # the next consumer hands these messages back
 
     async def ready(self) -> int:
-        """Return how many messages nobody holds; those of a silent consumer count."""
+        """Return the number of messages that no consumer holds; those of a silent one count."""
         try:
             ready = await self._commands.execute(
                 "EVAL", READY, 1, STREAM, GROUP, self._claim_idle_ms, _LEFT_COUNTED_MAX
@@ -113,7 +113,7 @@ class ValkeyStreamsQueue:
         return int(ready)
 
     async def ping(self) -> StoreState:
-        """Ask for the server's version, and whether it confirms only what is durable."""
+        """Return the server's version; check that it confirms only durable writes."""
         try:
             info, config = await self._commands.pipeline(
                 ("INFO", "server"), ("CONFIG", "GET", "appendonly", "appendfsync")

@@ -9,17 +9,17 @@ STREAM: Final = QUEUE_NAME
 GROUP: Final = "workers"
 
 CERTAIN_AFTER: Final = f"{STREAM}:certain"
-"""Where `CERTAIN` keeps what it found."""
+"""Key of the result of `CERTAIN`."""
 
 RELEASED_OWNER: Final = "released"
-"""The consumer in whose name released messages wait; it never reads. Those that only workers of a
-newer schema can read wait in the name of "released-<schema>"."""
+"""The consumer that owns released messages; it never reads. Messages that only workers of a newer
+schema can read belong to "released-<schema>"."""
 
 RELEASED_IDLE_MS: Final = 86_400_000
-"""Given to released messages: above any `claim_idle_seconds`, so that they are anybody's."""
+"""Given to released messages: above any `claim_idle_seconds`, so that any worker may claim them."""
 
 CONSUMER_SILENT_MS: Final = 3_600_000
-"""A live consumer reads every quarter of a second; after an hour without, its name is deleted."""
+"""A live consumer reads every quarter of a second; a consumer silent for an hour is deleted."""
 
 
 def _script(name: str) -> str:
