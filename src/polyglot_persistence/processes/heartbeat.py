@@ -33,7 +33,7 @@ class Parent:
                 os.write(self._descriptor, sign)
 
     async def beat(self) -> None:
-        """Beat from this event loop, until cancelled."""
+        """Beat from this event loop, until canceled."""
         while True:
             self.write(BEAT)
             await asyncio.sleep(BEAT_SECONDS)

@@ -1,7 +1,7 @@
 -- Every statement, each under `-- name:` and its purpose in a line.
 
 -- name: begin_session
--- Return reign and process, on a primary only; set what a session needs beside our own deadlines.
+-- Return reign and process, on a primary only; override the session's unsafe settings.
 SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || ' ' || pg_postmaster_start_time()
            AS reign,
        pg_backend_pid() AS process,
@@ -13,7 +13,7 @@ SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || ' ' || pg_postmast
        END;
 
 -- name: look_at_process
--- Return whether a process is this session's own, whether it works, and when its query began.
+-- Return whether a process is this session's own, whether it is active, and when its query began.
 SELECT pg_backend_pid() = $1::int AS mine,
        coalesce(state NOT IN ('idle', 'disabled'), false) AS works,
        query_start AS since
@@ -21,7 +21,7 @@ FROM (VALUES (1)) AS one
 LEFT JOIN pg_stat_activity ON pid = $1::int;
 
 -- name: persist
--- Insert a batch, sorted by id; feed rollup and outbox by the rows that are new, and only by them.
+-- Insert a batch, sorted by id; only the new rows feed rollup and outbox.
 WITH inserted AS (
     INSERT INTO orders (id, product_name, amount, created_at, accepted_at)
     SELECT id, product_name, amount::numeric, created_at, accepted_at
@@ -110,7 +110,7 @@ ORDER BY created_at DESC, id DESC
 LIMIT $3;
 
 -- name: bury
--- Write dead letters, sorted; one that is there already counts up and has the new reason.
+-- Write dead letters, sorted; an existing one counts up and gets the new reason.
 INSERT INTO dead_letters AS letter
     (order_id, unit_id, payload, payload_digest, reason, stage, attempts)
 SELECT *
@@ -120,7 +120,7 @@ SET attempts = letter.attempts + excluded.attempts, reason = excluded.reason,
     last_at = excluded.last_at;
 
 -- name: dead_letters
--- Return the latest letters that match, below an id; of each payload no more than its beginning.
+-- Return the latest matching letters below an id, each payload cut to its beginning.
 SELECT id AS dead_id, order_id, unit_id, substring(payload FOR 1000) AS payload, reason, stage,
        attempts, first_at, last_at
 FROM dead_letters
@@ -135,7 +135,7 @@ ORDER BY id DESC
 LIMIT $8;
 
 -- name: dead_letter_groups
--- Count the letters that match by stage and reason, where ids and positions make no difference.
+-- Count the matching letters by stage and reason, ignoring ids and positions in the reason.
 WITH reasons AS (
     SELECT stage, reason, count(*) AS letters, max(last_at) AS last_at
     FROM dead_letters
@@ -164,7 +164,7 @@ ORDER BY 3 DESC, 1, 2
 LIMIT $7;
 
 -- name: dead_letters_by_ids
--- Return letters whole.
+-- Return whole letters.
 SELECT id AS dead_id, order_id, unit_id, payload, reason, stage, attempts, first_at, last_at
 FROM dead_letters
 WHERE id = ANY ($1::bigint[])
@@ -178,14 +178,14 @@ WHERE unit_id = ANY ($1::uuid[])
 ORDER BY id;
 
 -- name: discard
--- Delete letters; one that a transaction is just deleting is left to it.
+-- Delete letters, except those that another transaction is deleting.
 DELETE FROM dead_letters
 WHERE id IN (
     SELECT id FROM dead_letters WHERE id = ANY ($1::bigint[]) ORDER BY id FOR UPDATE SKIP LOCKED
 );
 
 -- name: reindex
--- Put the orders of letters of the index into the outbox again, instead of the letters.
+-- Replace letters of stage index by an outbox row with their orders.
 WITH taken AS (
     DELETE FROM dead_letters
     WHERE id IN (
@@ -203,7 +203,7 @@ FROM taken
 HAVING count(order_id) > 0;
 
 -- name: take_turn
--- Wait for whoever replays or discards dead letters.
+-- Wait for the exclusive right to replay or discard dead letters.
 SELECT pg_advisory_lock($1);
 
 -- name: commit_lazily
@@ -211,27 +211,27 @@ SELECT pg_advisory_lock($1);
 SET LOCAL synchronous_commit TO off;
 
 -- name: attempted
--- Return those of the suspects that were attempted and not survived.
+-- Return the suspects with an attempt that was not survived.
 SELECT subject FROM suspects WHERE subject = ANY ($1::text[]) AND attempts > 0;
 
 -- name: begin_attempts
--- Count one more attempt at each suspect, in one order for all, and return how many there are.
+-- Count one more attempt at each suspect, in a fixed order, and return the counts.
 INSERT INTO suspects AS suspect (subject, attempts)
 SELECT subject, 1 FROM unnest($1::text[]) AS begun (subject) ORDER BY subject
 ON CONFLICT (subject) DO UPDATE SET attempts = suspect.attempts + 1, last_at = excluded.last_at
 RETURNING subject, attempts;
 
 -- name: take_back_attempts
--- Count one attempt less.
+-- Undo one attempt at each suspect.
 UPDATE suspects SET attempts = greatest(attempts - 1, 0) WHERE subject = ANY ($1::text[]);
 
 -- name: end_attempts
--- Forget suspects, and those that nobody has attempted for a day.
+-- Delete suspects, and all without an attempt for a day.
 DELETE FROM suspects
 WHERE subject = ANY ($1::text[]) OR last_at < transaction_timestamp() - interval '1 day';
 
 -- name: claim_outbox
--- Lock old rows that nobody else has locked, and return the first with up to $2 orders in all.
+-- Lock old unlocked rows, and return the first with up to $2 orders in all.
 WITH claimed AS MATERIALIZED (
     SELECT id, orders
     FROM index_outbox
@@ -248,7 +248,7 @@ WHERE orders_so_far <= $2 OR orders_so_far = orders
 ORDER BY id;
 
 -- name: outbox_orders
--- Return what outbox rows name, each once: the orders, and ids without one.
+-- Return the contents of outbox rows, each id once: the orders, and ids without one.
 SELECT waiting.id AS wanted_id, orders.*, waiting.since = orders.persisted_at AS new
 FROM (
     SELECT named.id, min(created_at) AS since
@@ -259,7 +259,7 @@ FROM (
 LEFT JOIN orders USING (id);
 
 -- name: outbox_done
--- Delete outbox rows that nobody has claimed and return which; a rebuild keeps them as arrivals.
+-- Delete unclaimed outbox rows and return their ids; a rebuild keeps the rows as arrivals.
 WITH done AS (
     DELETE FROM index_outbox
     WHERE id IN (
@@ -273,7 +273,7 @@ WITH done AS (
 SELECT id FROM done;
 
 -- name: progress
--- Return how far the record is; of dead letters it looks at no more than the first $1.
+-- Return the counts of the record; of dead letters at most $1 are counted.
 SELECT (SELECT coalesce(sum(orders), 0)::bigint FROM persisted_orders) AS persisted,
        outbox.orders AS outbox_orders, outbox.oldest AS outbox_oldest,
        (SELECT count(*) FROM (SELECT FROM dead_letters LIMIT $1) AS first) AS dead_letters,
@@ -283,15 +283,15 @@ FROM (SELECT coalesce(sum(orders), 0)::bigint AS orders, min(created_at) AS olde
       FROM index_outbox) AS outbox;
 
 -- name: search_rebuild
--- Return the rebuild of the search index that is under way.
+-- Return the current rebuild of the search index.
 SELECT index_name, position, filled, total FROM search_rebuild;
 
 -- name: forget_arrivals
--- Forget what arrived for an earlier rebuild.
+-- Delete the arrivals of an earlier rebuild.
 DELETE FROM rebuild_arrivals;
 
 -- name: begin_search_rebuild
--- Remember that an index is being built, from its beginning.
+-- Note that an index is being built, from its beginning.
 INSERT INTO search_rebuild AS rebuild (index_name, total)
 VALUES ($1, (SELECT count(*) FROM orders))
 ON CONFLICT (singleton) DO UPDATE
@@ -300,7 +300,7 @@ SET index_name = excluded.index_name, position = NULL, filled = 0, total = exclu
 RETURNING index_name, position, filled, total;
 
 -- name: advance_search_rebuild
--- Remember how far the index is filled.
+-- Note how far the index is filled.
 UPDATE search_rebuild SET position = $1, filled = filled + $2;
 
 -- name: end_search_rebuild
@@ -330,7 +330,7 @@ WHERE id BETWEEN $1 AND $2
 ORDER BY id;
 
 -- name: claim_arrivals
--- Lock arrivals for an index that is being built, and return the first with up to $1 orders in all.
+-- Lock arrivals for the index being built, and return the first with up to $1 orders in all.
 WITH claimed AS MATERIALIZED (
     SELECT id, orders FROM rebuild_arrivals ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
 ), counted AS (
@@ -366,14 +366,14 @@ SELECT id FROM counted WHERE orders_so_far <= $3 OR orders_so_far = orders ORDER
 SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, epoch FROM cache_epoch;
 
 -- name: first_epoch
--- Create the epoch if there is none, and return it only then.
+-- Create the epoch if there is none; return it only if created.
 INSERT INTO cache_epoch (epoch, changed_at)
 VALUES ((extract(epoch FROM clock_timestamp()) * 1000000)::bigint, clock_timestamp())
 ON CONFLICT DO NOTHING
 RETURNING substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, epoch;
 
 -- name: new_epoch
--- Raise the epoch, to the microseconds since 1970: no restored backup hands out an old one again.
+-- Raise the epoch to the microseconds since 1970, so that no restored backup issues an old one.
 INSERT INTO cache_epoch AS mark (epoch, changed_at)
 VALUES ((extract(epoch FROM clock_timestamp()) * 1000000)::bigint, clock_timestamp())
 ON CONFLICT (singleton) DO UPDATE
@@ -382,15 +382,15 @@ SET epoch = greatest(mark.epoch + 1, (extract(epoch FROM clock_timestamp()) * 10
 RETURNING substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, epoch;
 
 -- name: try_lead
--- Take a role if nobody has it.
+-- Take a role if it is free.
 SELECT pg_try_advisory_lock($1);
 
 -- name: confirm_lead
--- Prove that the session that holds the role is alive.
+-- Prove that the session holding the role is alive.
 SELECT 1;
 
 -- name: ping
--- Return version and the settings on which durability rests.
+-- Return version and the settings that durability depends on.
 SELECT current_setting('server_version') AS version,
        current_setting('server_version_num')::int AS number,
        current_setting('fsync') AS fsync,
@@ -398,7 +398,7 @@ SELECT current_setting('server_version') AS version,
        current_setting('transaction_read_only') AS read_only;
 
 -- name: lock_refresh
--- Wait for whoever refreshes the view, and return the moment before our own refresh begins.
+-- Wait for a running refresh to end, and return the moment before our own begins.
 SELECT clock_timestamp() FROM pg_advisory_lock($1);
 
 -- name: view_is_populated
@@ -406,15 +406,15 @@ SELECT clock_timestamp() FROM pg_advisory_lock($1);
 SELECT relispopulated FROM pg_class WHERE oid = 'daily_sales_mv'::regclass;
 
 -- name: refresh_mv
--- Refresh the view while it is read.
+-- Refresh the view without blocking its readers.
 REFRESH MATERIALIZED VIEW CONCURRENTLY daily_sales_mv;
 
 -- name: fill_mv
--- Fill a view that never was (CONCURRENTLY cannot).
+-- Fill a view for the first time (CONCURRENTLY cannot).
 REFRESH MATERIALIZED VIEW daily_sales_mv;
 
 -- name: record_refresh
--- Keep the moment for which the view is exact.
+-- Store the moment for which the view is exact.
 INSERT INTO view_refreshes (view, refreshed_at)
 VALUES ('daily_sales_mv', $1)
 ON CONFLICT (view) DO UPDATE SET refreshed_at = excluded.refreshed_at;
@@ -428,14 +428,14 @@ SELECT refreshed_at FROM view_refreshes WHERE view = 'daily_sales_mv';
 SELECT sale_date, total_revenue, orders FROM daily_sales_mv ORDER BY sale_date DESC LIMIT $1;
 
 -- name: live_dashboard
--- Return the latest days that have sales out of the rollup, which the view is a past of.
+-- Return the latest days that have sales from the rollup, which is newer than the view.
 SELECT statement_timestamp() AS as_of, day.*
 FROM (SELECT) AS always
 LEFT JOIN (
     SELECT (bucket AT TIME ZONE 'UTC')::date AS sale_date, sum(revenue) AS total_revenue,
            sum(orders)::bigint AS orders
     FROM sales_quarter_hours
-    -- The view tells how far back the latest days can reach at most.
+    -- The view bounds how far back the latest days can reach.
     WHERE bucket >= coalesce(
         (SELECT sale_date FROM daily_sales_mv ORDER BY sale_date DESC OFFSET $1 - 1 LIMIT 1)
             ::timestamp AT TIME ZONE 'UTC',
@@ -448,7 +448,7 @@ LEFT JOIN (
 ORDER BY sale_date DESC;
 
 -- name: sales_periods
--- Sum up what was sold between each two neighbouring bounds.
+-- Sum the sales between each two neighboring bounds.
 WITH sums AS (
     SELECT width_bucket(bucket, $1::timestamptz[]) AS period, sum(revenue) AS revenue,
            sum(orders)::bigint AS orders
@@ -463,7 +463,7 @@ LEFT JOIN sums USING (period)
 ORDER BY period;
 
 -- name: product_periods
--- Sum up a product's sales between each two neighbouring days; one look into the index for a day.
+-- Sum a product's sales between each two neighboring days; one index look-up per day.
 WITH sums AS (
     SELECT width_bucket(day, $3::date[]) AS period, sum(revenue) AS revenue,
            sum(orders)::bigint AS orders
@@ -492,7 +492,7 @@ LEFT JOIN (
 ORDER BY revenue DESC, product_name;
 
 -- name: audit_range
--- Sum up the checksums of the next $2 orders from an id on, and tell where they end.
+-- Sum the checksums of the next $2 orders from an id on, and return where they end.
 WITH part AS MATERIALIZED (
     SELECT id, order_checksum(id, product_name, amount, created_at) AS checksum
     FROM orders
@@ -511,7 +511,7 @@ FROM orders
 WHERE id BETWEEN $1 AND $2;
 
 -- name: standing
--- Return the checksums of the ids that are orders, and which are yet to be indexed or never can be.
+-- Return the checksums of the ids that are orders, and those yet to be indexed or unindexable.
 WITH waiting AS MATERIALIZED (
     SELECT id
     FROM unnest($1::uuid[]) AS asked (id)
@@ -527,7 +527,7 @@ LEFT JOIN orders USING (id)
 LEFT JOIN waiting USING (id);
 
 -- name: index_again
--- Put ids into the outbox: what of them is an order is indexed, the rest is removed.
+-- Put ids into the outbox: those with an order are indexed, the rest are removed.
 INSERT INTO index_outbox (orders, order_ids) SELECT cardinality($1::uuid[]), $1;
 
 -- name: next_sales_day
@@ -544,11 +544,11 @@ SELECT (least(
 SELECT count(*) FROM orders WHERE created_at >= $1 AND created_at < $1 + interval '1 day';
 
 -- name: lock_correction
--- Wait for whoever corrects rollups, and stay the only one until the transaction ends.
+-- Wait for the exclusive right to correct rollups until the transaction ends.
 SELECT pg_advisory_xact_lock($1);
 
 -- name: wrong_quarter_hours
--- Return what a day's cells lack of the sums over its orders, both of one snapshot.
+-- Return the differences between a day's cells and the sums over its orders, in one snapshot.
 WITH wanted AS (
     SELECT date_bin('15 minutes', created_at, timestamptz 'epoch') AS bucket,
            sum(amount) AS revenue, count(*) AS orders
@@ -575,7 +575,7 @@ WHERE wanted.orders IS NULL
 ORDER BY bucket;
 
 -- name: wrong_product_days
--- The same of a day's products.
+-- Return the differences between a day's products and the sums over its orders, likewise.
 WITH wanted AS (
     SELECT product_name, sum(amount) AS revenue, count(*) AS orders
     FROM orders
@@ -601,7 +601,7 @@ WHERE wanted.orders IS NULL
 ORDER BY product_name;
 
 -- name: correct_quarter_hours
--- Add to cells what they lack; others may add to the same cells before and after.
+-- Add the differences to cells; others may add to the same cells before and after.
 INSERT INTO sales_quarter_hours AS cell (bucket, slot, revenue, orders)
 SELECT *
 FROM unnest($1::timestamptz[], $2::smallint[], $3::numeric[], $4::bigint[])
@@ -611,7 +611,7 @@ ON CONFLICT (bucket, slot) DO UPDATE
 SET revenue = cell.revenue + excluded.revenue, orders = cell.orders + excluded.orders;
 
 -- name: correct_product_days
--- The same of products.
+-- Add the differences to products, likewise.
 INSERT INTO sales_product_days AS cell (day, product_name, slot, revenue, orders)
 SELECT $1, *
 FROM unnest($2::text[], $3::smallint[], $4::numeric[], $5::bigint[])
@@ -621,21 +621,21 @@ ON CONFLICT (day, product_name, slot) DO UPDATE
 SET revenue = cell.revenue + excluded.revenue, orders = cell.orders + excluded.orders;
 
 -- name: drop_empty_quarter_hours
--- Remove those of the corrected cells in which nothing is left; they are locked by then.
+-- Delete the corrected cells that are now empty; they are locked by then.
 DELETE FROM sales_quarter_hours AS cell
 USING unnest($1::timestamptz[], $2::smallint[]) AS emptied (bucket, slot)
 WHERE (cell.bucket, cell.slot) = (emptied.bucket, emptied.slot)
   AND cell.orders = 0 AND cell.revenue = 0;
 
 -- name: drop_empty_product_days
--- The same of products.
+-- Delete the corrected products that are now empty, likewise.
 DELETE FROM sales_product_days AS cell
 USING unnest($2::text[], $3::smallint[]) AS emptied (product_name, slot)
 WHERE cell.day = $1 AND (cell.product_name, cell.slot) = (emptied.product_name, emptied.slot)
   AND cell.orders = 0 AND cell.revenue = 0;
 
 -- name: sales_totals
--- Sum up the orders and both rollups, in one snapshot.
+-- Sum the orders and both rollups, in one snapshot.
 SELECT orders.orders, orders.revenue,
        (orders.orders, orders.revenue) IS NOT DISTINCT FROM (hours.orders, hours.revenue)
        AND (orders.orders, orders.revenue) IS NOT DISTINCT FROM (days.orders, days.revenue) AS equal
@@ -650,17 +650,17 @@ FROM (SELECT count(*) AS orders, coalesce(sum(amount), 0) AS revenue FROM orders
 SELECT count(*) FROM orders;
 
 -- name: rebuild_position
--- Return how far a rebuild came that was under way within the hour.
+-- Return the position of a rebuild that ran within the last hour.
 SELECT done_until FROM sales_rebuild WHERE changed_at > transaction_timestamp() - interval '1 hour';
 
 -- name: keep_rebuild_position
--- Keep how far a rebuild has come.
+-- Store the position of a rebuild.
 INSERT INTO sales_rebuild (done_until) VALUES ($1)
 ON CONFLICT (singleton) DO UPDATE
 SET done_until = excluded.done_until, changed_at = transaction_timestamp();
 
 -- name: end_rebuild
--- Forget it: the rebuild has ended.
+-- Delete the position: the rebuild has ended.
 DELETE FROM sales_rebuild;
 
 -- name: count_freshness
@@ -673,7 +673,7 @@ SET orders = counted.orders + excluded.orders, within_1s = counted.within_1s + e
     within_60s = counted.within_60s + excluded.within_60s;
 
 -- name: freshness
--- Sum up the counts of the last day.
+-- Sum the counts of the last day.
 SELECT coalesce(sum(orders), 0)::bigint AS orders, coalesce(sum(within_1s), 0)::bigint AS within_1s,
        coalesce(sum(within_5s), 0)::bigint AS within_5s,
        coalesce(sum(within_60s), 0)::bigint AS within_60s

@@ -102,7 +102,7 @@ class Publisher:
             future, size_bytes = self._unconfirmed.pop(tag)
             self._in_flight_bytes -= size_bytes
             if future.done():
-                continue  # returned, timed out, or its caller was cancelled
+                continue  # returned, timed out, or its caller was canceled
             if positive:
                 future.set_result(None)
             else:  # "an internal error occurred" (Consumer Acknowledgements and Publisher Confirms)

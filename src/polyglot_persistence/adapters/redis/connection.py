@@ -145,7 +145,7 @@ class RedisConnection(asyncio.Protocol):
                 if len(call.replies) == call.replies_expected:
                     self._calls.popleft()
                     self._in_flight_bytes -= call.size_bytes
-                    if not call.future.done():  # else its caller was cancelled
+                    if not call.future.done():  # else its caller was canceled
                         call.future.set_result(call.replies)
         except (hiredis.ProtocolError, IndexError) as error:  # IndexError: a reply without a call
             self.close(f"not the Redis protocol: {error}")

@@ -10,12 +10,12 @@
 A query word matches a name, best tier first (`ranking.Tier`):
 
     exactly      one of its terms is a term of the name: a stem (`stems.stem`), in either spelling
-                 of an umlaut; with its signs, if it has any; or neighbours written together. The
-                 neighbours may be the name's or the query's: `wifi` and `wi-fi` find each other
+                 of an umlaut; with its signs, if it has any; or neighbors written together. The
+                 neighbors may be the name's or the query's: `wifi` and `wi-fi` find each other
     beginning    a word of the name begins with the query's word, or with its singular
     part         a word of the name has the query's word within
     with a typo  a term of the name is within one (from 4 letters) or two (from 8) edits: a letter
-                 added, dropped, changed, or swapped with its neighbour. The lengths are those of
+                 added, dropped, changed, or swapped with its neighbor. The lengths are those of
                  Algolia, https://www.algolia.com/doc/guides/managing-results/optimize-search-results/typo-tolerance
                  A sign is a letter here: `disney+` finds Disney so, `c++` neither C nor C#
 

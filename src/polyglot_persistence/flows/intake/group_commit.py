@@ -23,7 +23,7 @@ has published it, or the sweeper persists it.
 
 Invariant: a batch never divides a unit.
 Invariant: an entry that this version cannot read fails only the requests for it.
-Invariant: cancelling a caller cancels nothing; its unit is committed with the batch.
+Invariant: canceling a caller cancels nothing; its unit is committed with the batch.
 """
 
 import asyncio

@@ -142,7 +142,7 @@ class ReadFlow:
         """Begin a cache look-up for `found` or `finish` to complete; None if it would be useless.
 
         Avoids creating a task, which is two thirds of the cost of `get` (two of three
-        microseconds). The future is shared with other readers: it must not be cancelled.
+        microseconds). The future is shared with other readers: it must not be canceled.
         """
         if self._cache_breaker.is_open:
             return None

@@ -71,7 +71,7 @@ def age_seconds(now: datetime, since: datetime | None) -> float:
 async def _soon(ask: Callable[[], Awaitable[_T]]) -> _T | None:
     """Query a store; None if it does not answer in time.
 
-    Calls `ask` itself: a task that is cancelled before its first step then makes no query, and
+    Calls `ask` itself: a task that is canceled before its first step then makes no query, and
     leaves no coroutine that was never awaited.
     """
     try:

@@ -1,22 +1,22 @@
 #!lua
--- Store units as dirty entries, each all or nothing, where none of its members is there yet.
+-- Store units as dirty entries; a unit is stored only if none of its members exists.
 -- Not flagged allow-oom: at the memory limit the server refuses it before its first write.
 --
 -- KEYS  the dirty set, then the entry key of every order, unit by unit
--- ARGV  where the id begins in an entry key; the number of units that have one member (they come
---       first); the number of others, and of each of these its number of members; then of every
+-- ARGV  where the id begins in an entry key; the number of units with one member (they come
+--       first); the number of other units, and the number of members of each; then for every
 --       unit, in the order of KEYS, its score and the entries of its members
 --
--- Returns the size of the dirty set, and a list of id and entry of everything that was there.
+-- Returns the size of the dirty set, and a list of id and entry of everything stored before.
 --
--- All is read by one command and written by two, or a few, since each costs as much as the work it
--- does for one order.
+-- One command reads everything and two, or a few, write it: a command costs as much as its work
+-- for one order.
 local dirty = KEYS[1]
 local id_begin = tonumber(ARGV[1])
 local singles = tonumber(ARGV[2])
 local bulks = tonumber(ARGV[3])
 
--- Lua can hand over about 8,000 values at a time. An even number: values come in pairs.
+-- Lua can pass about 8,000 values at a time. An even number, since values come in pairs.
 local VALUES_MAX = 4000
 
 local there = {}

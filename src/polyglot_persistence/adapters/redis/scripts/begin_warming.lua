@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Put a token, and remove the copy of the cache epoch, which no longer proves anything.
+-- Store a token, and remove the copy of the cache epoch, which no longer proves anything.
 --
 -- KEYS  the token, the epoch's copy
 -- ARGV  the token's value

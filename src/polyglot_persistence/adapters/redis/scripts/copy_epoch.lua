@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Store the copy of the cache epoch if the token is still there: the cache was not wiped since.
+-- Store the copy of the cache epoch if the token still exists: the cache was not wiped since.
 --
 -- KEYS  the token, the epoch's copy
 -- ARGV  the token's value, the epoch

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Remove those of the entries that are dead-lettered.
+-- Remove the dead-lettered ones of the entries.
 --
 -- KEYS  the entry keys
 local removed = 0

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Take ids off the dirty set whose entry is missing, clean or dead-lettered. They were seen so
--- before; an order may have been accepted meanwhile, so look again.
+-- Take ids off the dirty set whose entry is missing, clean or dead-lettered. The entries are read
+-- again, since an order may have been accepted since the first look.
 --
 -- KEYS  the dirty set, then the entry keys
 -- ARGV  the ids

@@ -1,17 +1,17 @@
 #!lua flags=allow-oom
 -- Overwrite entries with a time to live and take them off the dirty set, also at the memory limit:
--- it is what makes memory free again.
+-- this frees memory.
 --
--- An entry that is dirty and says something else than what was decided stays: it is an order whose
--- fate is open. A clean entry stays clean. Where there is none, only a clean one is made. An entry
--- in a state of a newer version stays with its mark.
+-- A dirty entry that differs from the decided order stays: the fate of its order is open. A clean
+-- entry stays clean. Where there is no entry, only a clean one is made. An entry in a state of a
+-- newer version stays with its mark.
 --
--- Each entry is overwritten first and put back if it has to stay, for nobody sees what is in
--- between: one command an order, where reading it first takes half as long again.
+-- Each entry is overwritten first and restored if it has to stay; no other client sees the interim
+-- value. This takes one command per order; reading first takes half as long again.
 --
 -- KEYS  the dirty set, then the entry keys
--- ARGV  the time to live in seconds, then of each entry its id, its new value, and the text of the
---       order that was decided, empty if that is the new value's
+-- ARGV  the time to live in seconds, then for each entry its id, its new value, and the text of the
+--       decided order, empty if the new value contains it
 local call, sub, byte, find = redis.call, string.sub, string.byte, string.find
 local CLEAN, DIRTY, DEAD = 67, 68, 88
 local ttl = ARGV[1]

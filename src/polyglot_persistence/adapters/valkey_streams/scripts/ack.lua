@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Acknowledge messages and delete them in one step: XACK alone leaves them in the stream. A script,
--- because at the memory limit Redis 7 queues no command of a transaction.
+-- because at the memory limit Redis 7 refuses to queue commands of a transaction.
 --
 -- KEYS  the stream
 -- ARGV  group, then the ids

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Release all that some consumers hold and delete them, and any other that holds nothing and has
--- been silent for long. In one step, for a consumer that is deleted takes what it holds along.
+-- Release all messages of the given consumers and delete these, and any other consumer that holds
+-- nothing and has been silent for long. In one step, since deleting a consumer drops its messages.
 --
 -- KEYS  the stream
--- ARGV  group, the owner of released messages, the idle milliseconds to give to them, the silent
+-- ARGV  group, the owner of released messages, the idle milliseconds to set on them, the silent
 --       milliseconds after which a consumer is deleted, then the consumers
 local stream, group, owner, idle = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local silent = tonumber(ARGV[4])

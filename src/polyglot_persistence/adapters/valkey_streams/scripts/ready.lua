@@ -1,14 +1,14 @@
 #!lua flags=no-writes
--- Count the messages that no consumer holds: never delivered, released, or with one that is silent.
--- Acknowledged messages are deleted, so what is in the stream and not pending was never delivered
--- (the group's own `lag` is unknown after a deletion).
+-- Count the messages that no live consumer holds: never delivered, released, or a silent one's.
+-- Acknowledged messages are deleted, so a message in the stream that is not pending was never
+-- delivered (the group's own `lag` is unknown after a deletion).
 --
--- How long something was held is told by the server's clock. While it is behind the latest message,
--- because it was set back, nothing is known of that.
+-- The server's clock measures how long a message was held. While it is behind the latest message,
+-- because it was set back, hold times are unknown.
 --
 -- KEYS  the stream
--- ARGV  group, milliseconds after which a silent consumer's messages are anybody's, the most of
---       these that are counted
+-- ARGV  group, milliseconds after which any consumer may claim a silent one's messages, the
+--       maximum of these to count
 local CLOCK_BACK_MS_MAX = 1000
 
 local length = redis.call('XLEN', KEYS[1])

@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
--- Take messages for a consumer until they hold about so many orders: first what was released or
--- lies with a consumer that is silent, then what was never delivered. A group that is missing (new
--- or wiped server) is created. Allowed at the memory limit, for draining is what makes room.
+-- Take messages for a consumer until they hold about the wanted number of orders: first messages
+-- that were released or are held by a silent consumer, then those never delivered. A missing group
+-- (new or wiped server) is created. Allowed at the memory limit, since draining makes room.
 --
--- KEYS  the stream, and where CERTAIN keeps its id
--- ARGV  group, consumer, orders wanted, messages at most, milliseconds after which a silent
---       consumer's messages are anybody's, the owner of released messages, and the newest schema
---       that the consumer reads: "<owner>-<schema>" has those that only newer ones do
+-- KEYS  the stream, and the key in which CERTAIN stores its id
+-- ARGV  group, consumer, orders wanted, messages at most, milliseconds after which any consumer may
+--       claim a silent one's messages, the owner of released messages, and the newest schema that
+--       the consumer reads: "<owner>-<schema>" owns messages that only newer consumers read
 --
 -- Returns a list of {id, earlier deliveries, {field, value, ...}}.
 local stream, group, consumer = KEYS[1], ARGV[1], ARGV[2]
@@ -26,7 +26,7 @@ local function take(entry, deliveries)
   local orders = 1
   for n = 1, #fields, 2 do
     if fields[n] == 'orders' then
-      -- As the consumer counts: what is not a whole number of few digits is not a count.
+      -- As in the consumer: only a whole number of few digits is a count.
       orders = math.max(tonumber(string.match(fields[n + 1], '^%d%d?%d?%d?%d?%d?$')) or 1, 1)
     end
   end
@@ -44,7 +44,7 @@ if left.err then
     return left
   end
   redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
-  redis.call('DEL', KEYS[2]) -- another group may have delivered what is there
+  redis.call('DEL', KEYS[2]) -- another group may have delivered these messages
   left = {}
 end
 while wanted() and #left > 0 do
