@@ -70,9 +70,9 @@ BEGIN
     END LOOP;
 END
 $$"""
-"""Earlier versions made the schema as superuser: what it owns becomes the owner's.
+"""Earlier versions made the schema as superuser: its objects move to the owner.
 
-But for what belongs to an extension.
+Except for those of an extension.
 """
 
 _GRANT_WHAT_IS_THERE: Final = (

@@ -1,13 +1,13 @@
 """An order's document in the index, and back.
 
     id          the order's id, to replace and to find it by
-    stems       what a query's word matches exactly or with a typo (`terms.NameTerms.exact`)
-    words       what a query's word is a beginning of
+    stems       terms that a query's word matches exactly or with a typo (`terms.NameTerms.exact`)
+    words       words that a query's word may begin
     parts       the ends of words, each from where a part of it may begin
     name        the product name as it is, to count by
     created, cents, id_high, id_low   columns to order by; bounds are of the first two
     checksum    a column that stands for the content, for audits
-    source      what a hit gives back
+    source      the contents of a hit
 
 Invariant: `FORM` is incremented with every change of the fields; an index of an older form is only
 read, and only until one of this form has replaced it.

@@ -1,4 +1,4 @@
-"""How orders become dead letters: written, counted and logged, whatever stage condemned them."""
+"""Burial: writes, counts and logs dead letters, for every stage."""
 
 from collections.abc import Sequence
 

@@ -6,7 +6,7 @@ group commit. An order with an identity is first looked up in cache and record:
 ```
   in the record or clean -> same content: a replay, nothing to do
                             other content: ConflictError
-  dirty or unknown       -> group commit: stored if absent, else what is there is compared
+  dirty or unknown       -> group commit: stored if absent, else compared
   record away            -> accepted unchecked; the worker compares at persist and makes a
                             dead letter of a conflict, never a silent skip
   a part of a bulk       -> ConflictError if it is another bulk's, else refused: nothing was stored

@@ -50,7 +50,7 @@ class Figures(NamedTuple):
 
 
 class LiveFlow:
-    """Samples the stores for all who watch."""
+    """Samples the stores for all watchers."""
 
     def __init__(self, state: SystemStateFlow, clock: Clock, *, watchers_max: int) -> None:
         self._state = state
