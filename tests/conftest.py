@@ -5,9 +5,10 @@ production deployment (`scripts/servers`). Those that are not there skip their t
 or fail them with REQUIRE_SERVERS=1.
 """
 
+import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -41,6 +42,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             names = ", ".join(addresses.missing(item))
             if names and not all_must_run:
                 item.add_marker(pytest.mark.skip(reason=f"no real server: {names}"))
+
+
+@pytest.fixture(autouse=True)
+def process_as_before() -> Iterator[None]:
+    """Undo what a command that a test runs in this process leaves: variables, level of the log."""
+    variables, level = dict(os.environ), logging.root.level
+    yield
+    for name in os.environ.keys() - variables.keys():
+        del os.environ[name]
+    os.environ.update(variables)
+    logging.root.setLevel(level)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -17,7 +17,7 @@ from polyglot_persistence.adapters.postgres.record import PostgresRecord
 from polyglot_persistence.bootstrap import doctor
 from polyglot_persistence.config import load
 from polyglot_persistence.errors import UnavailableError
-from tests.support.eventually import eventually_true
+from tests.support.eventually import eventually
 from tests.support.orders import accepted
 from tests.support.pgbouncer import NEEDS_PGBOUNCER, pgbouncer
 from tests.support.processes import free_port, started
@@ -211,7 +211,10 @@ async def test_a_process_says_at_its_start_what_to_set(postgres_dsn: str, comman
                 lines = map(json.loads, process.log().splitlines())
                 return [line["error"] for line in lines if line["action"] == "not_prepared"]
 
-            await eventually_true(lambda: said() != [], what="the sentence")
+            async def is_said() -> None:
+                assert said(), process.log()
+
+            await eventually(is_said)
             assert re.search(SHARED, said()[0])
             assert process.code is None
             process.send(signal.SIGTERM)
