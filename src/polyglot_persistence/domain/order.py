@@ -61,8 +61,7 @@ normalizing them costs the square of their number."""
 _TOO_MANY_MARKS = re.compile(rb"[^\x00]{%d}" % (MARKS_MAX + 1))
 
 _FORM_GROWTH_MAX = 4
-"""Maximum number of characters that one character of the composed form (NFC) has in another form.
-"""
+"""Maximum characters in any form for one character of the composed form (NFC)."""
 
 # Matches nearly every amount. A match breaks no rule: 10 digits and 2 decimals are AMOUNT_MAX.
 _PLAIN_AMOUNT = re.compile(r"[0-9]{1,10}(\.[0-9]{1,2})?", re.ASCII)

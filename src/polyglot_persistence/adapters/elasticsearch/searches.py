@@ -27,8 +27,7 @@ REQUESTS_MAX = 2
 and the cluster a quarter more. Slow searches do not belong here: they would delay the rest."""
 
 TOGETHER_MAX = 8
-"""Callers per request. A node runs some of their searches concurrently, and answers all at the end.
-"""
+"""Callers per request. A node runs some of their searches at once, and answers all at the end."""
 
 WAITING_MAX = 1_000
 

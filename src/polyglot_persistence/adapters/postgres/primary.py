@@ -49,8 +49,7 @@ LOOK_SECONDS: Final = 2.0
 """Time between two searches for the primary while a statement is late."""
 
 GRACE_SECONDS: Final = 1.0
-"""The server aborts a late statement itself; if it does not, the client gives up after this time.
-"""
+"""The server aborts a late statement itself; the client gives up only this much later."""
 
 TIDY_SECONDS: Final = 2.0
 """For rolling back, or for closing; then the connection is dropped."""

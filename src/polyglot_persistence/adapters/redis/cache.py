@@ -71,7 +71,7 @@ _log = logger("cache")
 class RedisCache:
     """`ports.Cache`. The client is shared; its owner closes it.
 
-    `durable` says whether the server fsyncs before it answers, if CONFIG is forbidden.
+    `durable` says whether the server fsyncs before it answers, if that cannot be queried.
     """
 
     def __init__(
@@ -304,7 +304,7 @@ class RedisCache:
 
 
 def pieces(settled: Sequence[Settled], orders_max: int) -> Iterator[Sequence[Settled]]:
-    """Yield neighbors together, cut at the first end of a unit after `orders_max`."""
+    """Yield neighbors together, cut at the first end of a unit from `orders_max` on."""
     piece: list[Settled] = []
     for one in settled:
         if len(piece) >= orders_max and _unit_id(one) != _unit_id(piece[-1]):

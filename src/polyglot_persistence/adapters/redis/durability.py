@@ -37,8 +37,7 @@ class ServerFacts(NamedTuple):
     """Number of connected replicas."""
     evicts_dirty: bool = False
     had_replicas: bool = True
-    """Whether one was connected since this server started, and within the last `repl-backlog-ttl`.
-    """
+    """Whether one was connected since this server began, and within the last `repl-backlog-ttl`."""
 
 
 class Rule(NamedTuple):

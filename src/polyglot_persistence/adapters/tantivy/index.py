@@ -62,7 +62,7 @@ WRITES_WAITING_MAX = 8
 
 
 class _Reading(NamedTuple):
-    """The searcher that searches share for a moment."""
+    """The view that searches share until it is a moment old."""
 
     opened: OpenIndex
     searcher: tantivy.Searcher
@@ -175,7 +175,7 @@ class TantivyIndex:
         return await self._readers.run(job)
 
     async def name(self) -> str | None:
-        """Return the name of the index; None if it is missing or cannot be opened for good.
+        """Return the name of the index; None if it is missing or unusable, judged by opening it.
 
         Raises:
             UnavailableError: it cannot be determined now.

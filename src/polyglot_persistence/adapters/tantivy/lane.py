@@ -1,4 +1,4 @@
-"""Threads for one kind of work, so that neither the event loop nor a caller waits for a disk.
+"""Threads for one kind of work: the event loop never waits for a disk, nor a caller forever.
 
 Invariant: at most `jobs_max` jobs run or wait at once; further ones are refused, not queued.
 Invariant: a job runs to its end, even if its caller is canceled or past its deadline.

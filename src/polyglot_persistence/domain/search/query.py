@@ -22,8 +22,7 @@ COUNTED_ORDERS_MAX = 1_000
 does. Nobody pages that far; request facets for an exact count."""
 
 PRICE_BOUNDS_CENTS = (0, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 100_000)
-"""Lower bounds of an answer's price ranges; each ends where the next begins, the last has no end.
-"""
+"""Lower bounds of the price ranges; each ends where the next begins, the last has no end."""
 
 
 class Sort(enum.Enum):

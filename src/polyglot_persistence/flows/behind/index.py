@@ -59,7 +59,7 @@ class IndexFlow:
         with tracing.batch_span("index orders", origins, {"polyglot.batch.units": len(batches)}):
             await self._index(orders)
             done = set(await self._record.outbox_done([batch.outbox_id for batch in batches]))
-        # Another worker has already indexed and counted batches that waited long.
+        # A batch that waited long may have been indexed from the outbox, and counted there.
         counted = (batch.orders for batch in batches if batch.outbox_id in done)
         self._note(list(chain.from_iterable(counted)))
 

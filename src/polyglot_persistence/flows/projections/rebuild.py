@@ -40,9 +40,8 @@ RANGE_ORDERS = 10_000
 """Orders compared by one checksum; where it differs, all of them are read."""
 
 ARRIVAL_BATCHES_MAX = 20
-"""The arrivals left after this many batches, or a final half batch, are indexed during the swap,
-which blocks all other indexing. So a rebuild ends even if orders come in faster than it indexes
-them."""
+"""Maximum batches of arrivals before the swap; fewer once one is less than half full. The swap
+indexes the rest and blocks all other indexing, so a rebuild ends even if orders come in faster."""
 
 OLD_INDEX_SECONDS = 2.0
 """How long a running search may continue to use the replaced index."""
@@ -75,8 +74,7 @@ class Rebuilt(NamedTuple):
     orders: int
     """Orders in the new index when it was verified."""
     mended: int
-    """Documents that were missing, wrong, or without an order; includes orders accepted just now.
-    """
+    """Documents that were missing, wrong, or without an order; includes orders of just now."""
     resumed: bool
     """Whether another process had begun the rebuild."""
 
