@@ -41,7 +41,7 @@ _FAULTS = (
 
 
 class Number(str):
-    """The text of a JSON number, to tell it from a string."""
+    """A JSON number as text; its type distinguishes it from a JSON string."""
 
     __slots__ = ()
 

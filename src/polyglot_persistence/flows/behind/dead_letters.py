@@ -100,7 +100,7 @@ class Slice(NamedTuple):
 
 
 class CutShortError(UnknownOutcomeError):
-    """A store failed during an action; `handled` is done, and more may be."""
+    """A store failed during an action: `handled` is done, other letters may be as well."""
 
     def __init__(self, message: str, handled: Sequence[Handled]) -> None:
         super().__init__(message)
