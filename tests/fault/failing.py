@@ -33,8 +33,8 @@ from polyglot_persistence.config import Settings
 from polyglot_persistence.domain import order
 from polyglot_persistence.errors import PolyglotError, UnavailableError, UnknownOutcomeError
 
-PORTS = ("cache", "queue", "store", "letters", "sales", "search")
-MAY_BE_UNKNOWN = {"cache.accept", "queue.publish", "store.persist", "store.begin_attempt"}
+PORTS = ("cache", "queue", "record", "letters", "sales", "search")
+MAY_BE_UNKNOWN = {"cache.accept", "queue.publish", "record.persist"}
 """The calls whose contract knows an outcome that nobody knows."""
 NEVER_RAISES = {"consumer.ack", "consumer.release"}
 SLOW_SECONDS_MAX = 0.5
@@ -122,10 +122,10 @@ class Failing:
     async def _claim_outbox(self, *args: Any) -> AsyncIterator[Any]:
         async with self._target.claim_outbox(*args) as batch:
             if batch.orders:
-                self._faults.reach("store.claim_outbox:before")
+                self._faults.reach("record.claim_outbox:before")
             yield batch
         if batch.orders:
-            self._faults.reach("store.claim_outbox:after")
+            self._faults.reach("record.claim_outbox:after")
 
 
 class WrongClock(clock.SystemClock):

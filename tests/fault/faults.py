@@ -29,15 +29,15 @@ from tests.support.processes import alive, eventually
 from tests.support.real_servers import servers
 from tests.support.servers import redis_done
 
-API_CALLS = ("cache.accept", "queue.publish", "cache.read", "store.find", "cache.backfill")
+API_CALLS = ("cache.accept", "queue.publish", "cache.read", "record.find", "cache.backfill")
 WORKER_CALLS = (
     "consumer.receive",
-    "store.persist",
+    "record.persist",
     "cache.settle",
     "consumer.ack",
     "search.index",
-    "store.outbox_done",
-    "store.claim_outbox",
+    "record.outbox_done",
+    "record.claim_outbox",
     "cache.backlog",
     "cache.dirty_before",
     "sales.refresh",
