@@ -141,7 +141,7 @@ PLANTED: Sequence[Bug] = (
     Bug(
         "a queue that cannot be counted is empty",
         "flows.reading.cold_cache",
-        "return False  # what cannot be counted proves nothing",
+        "return False  # an unknown count proves nothing",
         "return True",
     ),
     Bug(
