@@ -7,7 +7,8 @@ nothing to do.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Final, NamedTuple
 
@@ -62,6 +63,13 @@ async def migrate(dsn: str) -> list[str]:
             code's.
         UnavailableError: PostgreSQL is away; call again.
     """
+    async with migrating(dsn) as connection:
+        return await _migrate(connection)
+
+
+@asynccontextmanager
+async def migrating(dsn: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+    """Give a connection to the primary, with a migration's deadlines; translate driver errors."""
     primary = Primary(
         dsn,
         connect_timeout_seconds=CONNECT_TIMEOUT_SECONDS,
@@ -70,7 +78,7 @@ async def migrate(dsn: str) -> list[str]:
     try:
         connection = await primary.connect(statement_timeout_seconds=MIGRATION_TIMEOUT_SECONDS)
         try:
-            return await _migrate(connection)
+            yield connection
         finally:
             await connection.close(timeout=CONNECT_TIMEOUT_SECONDS)
     except DRIVER_ERRORS as error:

@@ -14,14 +14,8 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
-from polyglot_persistence.adapters.postgres.failures import DRIVER_ERRORS, meaning
 from polyglot_persistence.adapters.postgres.locks import lock_key
-from polyglot_persistence.adapters.postgres.migrate import (
-    CONNECT_TIMEOUT_SECONDS,
-    MIGRATION_TIMEOUT_SECONDS,
-    migrate,
-)
-from polyglot_persistence.adapters.postgres.primary import Primary
+from polyglot_persistence.adapters.postgres.migrate import migrate, migrating
 from polyglot_persistence.errors import ConfigurationError
 
 OWNER: Final = "polyglot_owner"
@@ -102,20 +96,9 @@ async def migrate_with_roles(superuser_dsn: str, worker_dsn: str) -> Sequence[st
             "POSTGRES_DSN names no user, whose role would be made; e.g. "
             "postgresql://polyglot_worker:password@host/dbname"
         )
-    primary = Primary(
-        superuser_dsn,
-        connect_timeout_seconds=CONNECT_TIMEOUT_SECONDS,
-        application_name="polyglot-persistence migrate",
-    )
-    try:
-        connection = await primary.connect(statement_timeout_seconds=MIGRATION_TIMEOUT_SECONDS)
-        try:
-            await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-            return await _migrate(connection, superuser_dsn, worker, password)
-        finally:
-            await connection.close(timeout=CONNECT_TIMEOUT_SECONDS)
-    except DRIVER_ERRORS as error:
-        raise meaning(error) from error
+    async with migrating(superuser_dsn) as connection:
+        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
+        return await _migrate(connection, superuser_dsn, worker, password)
 
 
 async def _migrate(
