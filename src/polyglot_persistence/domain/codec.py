@@ -77,7 +77,7 @@ class _OrderId(msgspec.Struct):
 
 
 class _Identity(msgspec.Struct):
-    """The minimum of an item that must be readable to identify its order."""
+    """The fields that identify an item's order, if the rest of it cannot be read."""
 
     order: _OrderId
     unit_id: UUID | None = None

@@ -147,7 +147,7 @@ class EmbeddedPostgres(BundledServer):
         return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready"
 
     async def is_alive(self) -> bool:
-        """Whether it starts a backend for a new client; the answer is whether it speaks TLS."""
+        """Return whether it starts a backend for a new client, by an answer to an SSLRequest."""
         if self._socket_dir is None:
             return False
         connecting = asyncio.open_unix_connection(self._socket_dir / f".s.PGSQL.{PORT}")
