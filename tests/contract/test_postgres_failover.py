@@ -197,3 +197,72 @@ async def test_after_a_restart_of_the_primary_all_connections_are_to_it(
         assert not await there.value(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'polyglot%'"
         )
+
+
+# --- two primaries at once -------------------------------------------------------------------
+
+
+async def on(dsn: str) -> int:
+    """Return how many connections of the program a server has."""
+    async with onlooker(dsn) as there:
+        connections: int = await there.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'polyglot%'"
+        )
+    return connections
+
+
+async def test_a_former_primary_that_still_answers_is_left(pair: Pair, pool: PostgresPool) -> None:
+    """No statement is late and no connection ends: it was not fenced when another was promoted."""
+    store = PostgresRecord(pool)
+    await persists(store)
+    async with store.lead("sweeper") as lead:
+        assert lead is not None
+        await pair.standby.promote()
+
+        async def left() -> None:
+            assert not await on(pair.primary.dsn)
+
+        await eventually(left, within_seconds=FOUND_SECONDS)
+        with pytest.raises(UnavailableError):
+            await lead.confirm()
+    await persists(store)
+    assert not await on(pair.primary.dsn)
+    assert await on(pair.standby.dsn)
+
+
+@pytest.mark.parametrize("first", ["former", "new"])
+async def test_of_two_primaries_a_process_begins_with_the_new_one(pair: Pair, first: str) -> None:
+    """Whichever the DSN names first."""
+    await pair.standby.promote()
+    servers = (pair.primary.dsn, pair.standby.dsn)
+    pool = default_pool(both(*(servers if first == "former" else reversed(servers))))
+    store = PostgresRecord(pool)
+    await asyncio.gather(*[store.persist([accepted(order_id=new_id())]) for _ in range(4)])
+    assert not await on(pair.primary.dsn)
+    async with onlooker(pair.standby.dsn) as there:
+        assert await there.value("SELECT count(*) FROM orders") == 4
+    await pool.close()
+
+
+async def test_a_former_primary_is_refused_once_the_new_one_was_used(
+    pair: Pair, pool: PostgresPool
+) -> None:
+    """It came back as it was, and the new one is away: no record is better than two."""
+    store = PostgresRecord(pool)
+    await persists(store)
+    await pair.caught_up()
+    await pair.primary.killed()
+    await pair.standby.promote()
+    await persists(store)
+    await pair.standby.killed()
+    await pair.primary.start()
+
+    async def refused() -> None:
+        with pytest.raises(UnavailableError, match="former primary"):
+            await store.ping()
+
+    await eventually(refused, within_seconds=FOUND_SECONDS)
+    with pytest.raises(UnavailableError):
+        await store.persist([accepted()])
+    await pair.standby.start()
+    await persists(store)

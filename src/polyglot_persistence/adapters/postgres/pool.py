@@ -215,6 +215,7 @@ class PostgresPool:
             if self._closed:
                 raise UnavailableError("the connections to PostgreSQL are closed")
             if self._pool is None:
+                self._primary.watch()
                 self._pool = await asyncpg.create_pool(
                     min_size=0,
                     max_size=self._size_max,

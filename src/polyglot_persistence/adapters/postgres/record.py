@@ -29,6 +29,7 @@ from polyglot_persistence.adapters.postgres.pool import (
 )
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
+from polyglot_persistence.domain.history import Position
 from polyglot_persistence.domain.order import AcceptedOrder, Order
 from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import PoisonError, UnavailableError
@@ -194,6 +195,15 @@ class PostgresRecord:
         async with self._pool.transaction() as session:
             (record,) = await session.fetch("new_epoch")
         return _epoch(record)
+
+    async def position(self) -> Position:
+        """A promotion and a recovery begin a new timeline; a database created anew has a new oid.
+
+        A server that was set back without recovery has written less.
+        """
+        async with self._pool.reading() as session:
+            (record,) = await session.fetch("position")
+        return Position(record["branch"], record["written"])
 
     @asynccontextmanager
     async def lead(self, role: str) -> AsyncIterator[Lead | None]:
