@@ -128,6 +128,11 @@ class PostgresPool:
         self._trying = False
         self._retry_at = 0.0
 
+    @property
+    def servers(self) -> int:
+        """Return how many servers the DSN names."""
+        return self._primary.servers
+
     @contextlib.asynccontextmanager
     async def reading(self) -> AsyncIterator[Session]:
         """Yield a connection outside of any transaction."""

@@ -98,6 +98,11 @@ class Primary:
         self._looking: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
 
+    @property
+    def servers(self) -> int:
+        """Return how many servers the DSN names."""
+        return len(self._servers)
+
     async def connect(self, *, statement_timeout_seconds: float) -> Connection:
         """Return a new connection; if it belongs to a new reign, all others are closed.
 
