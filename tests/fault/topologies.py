@@ -160,6 +160,11 @@ class PostgresHa(Topology):
         assert timelines, "neither is a primary"
         return max(timelines, key=lambda node: timelines[node][:8])
 
+    async def timeline(self) -> str:
+        """Return the timeline of the primary, as eight digits."""
+        name = "SELECT pg_walfile_name(pg_current_wal_lsn())"
+        return str(await self._value(await self.leader(), name))[:8]
+
     async def is_whole(self) -> None:
         following = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
         assert await self._value(await self.leader(), following) == 1, "nothing follows"
