@@ -33,7 +33,7 @@ class HaSystem(ServersSystem):
         if left or not isinstance(self.topology, PostgresHa):
             return left
         try:
-            compared = await redis_value(f"redis://{await self.cache_url()}", "GET", COMPARED)
+            compared = await redis_value(await self.cache_url(), "GET", COMPARED)
             timeline = await self.topology.timeline()
         except NOT_WELL as error:
             return repr(error)
