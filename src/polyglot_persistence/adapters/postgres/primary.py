@@ -351,7 +351,7 @@ def _cut(connection: Connection) -> None:
     `terminate` would take the protocol away from a call that is between two messages, which then
     fails with an AttributeError.
     """
-    connection._transport.abort()  # type: ignore[attr-defined]  # no method of its own does it
+    connection._transport.abort()  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def _timeline(reign: str | None) -> int:
