@@ -210,7 +210,7 @@ async def test_read_gives_entries_in_order_and_the_epoch(cache: Cache) -> None:
     assert read.epoch is None
     await cache.begin_warming("token")
     assert await cache.copy_epoch("7", "token", read.reign)
-    assert await cache.read([]) == ([], "7", read.reign)
+    assert (await cache.read([]))[:3] == ([], "7", read.reign)
 
 
 async def test_backfill_sets_only_what_is_absent(cache: Cache, server: CacheServer) -> None:

@@ -121,11 +121,12 @@ class RedisCache:
     async def read(self, ids: Sequence[UUID]) -> CacheRead:
         """Return entries and the epoch's copy with one MGET."""
         connection = await self._client.connection()
-        reign = self._server.reign  # of this connection: there is no await in between
+        server = self._server  # of this connection: there is no await in between
         epoch, *entries = await _reading(
-            connection.execute("MGET", keys.epoch(reign), *map(keys.entry, ids))
+            connection.execute("MGET", keys.epoch(server.reign), *map(keys.entry, ids))
         )
-        return CacheRead(entries, None if epoch is None else epoch.decode(), reign)
+        copy = None if epoch is None else epoch.decode()
+        return CacheRead(entries, copy, server.reign, server.had_replicas)
 
     async def backfill(self, orders: Sequence[AcceptedOrder]) -> None:
         if not orders:
@@ -258,9 +259,16 @@ class RedisCache:
         """Query the server behind a connection, before any other command uses it.
 
         Raises:
-            UnavailableError: it is a replica, which may lack its primary's latest orders.
+            UnavailableError: it is a node of a cluster, which has a part of the orders alone; or a
+                replica, which may lack its primary's latest orders.
         """
         server = await durability.ask(connection, durable=self._durable_as_set)
+        if server.is_cluster_node:
+            connection.close("a node of a cluster is no cache")
+            raise UnavailableError(
+                "the server behind REDIS_ADDR is a node of a cluster",
+                remedy="clusters are not supported; use one primary, with replicas if you like",
+            )
         if not server.is_primary:
             connection.close("a replica is no cache")
             raise UnavailableError("the server behind REDIS_ADDR is a replica, not a primary")

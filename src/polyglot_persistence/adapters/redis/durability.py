@@ -38,6 +38,7 @@ class ServerFacts(NamedTuple):
     evicts_dirty: bool = False
     had_replicas: bool = True
     """Whether one was connected since this server began, and within the last `repl-backlog-ttl`."""
+    is_cluster_node: bool = False
 
 
 class Rule(NamedTuple):
@@ -58,7 +59,7 @@ async def ask(connection: RedisConnection, *, durable: bool | None) -> ServerFac
     """
     info_reply, config_reply = await connection.request(
         [
-            ("INFO", "server", "replication", "memory"),
+            ("INFO", "server", "replication", "memory", "cluster"),
             ("CONFIG", "GET", *_DURABLE, "maxmemory"),
         ]
     )
@@ -79,6 +80,7 @@ async def ask(connection: RedisConnection, *, durable: bool | None) -> ServerFac
         replicas=int(info.get("connected_slaves", "0")),
         evicts_dirty=rule.evicts_dirty,
         had_replicas=info.get("repl_backlog_active") != "0",
+        is_cluster_node=info.get("cluster_enabled") == "1",
     )
 
 
