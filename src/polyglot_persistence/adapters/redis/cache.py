@@ -21,7 +21,7 @@ from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, from_micros, to_micros
 from polyglot_persistence.errors import PoisonError, UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports.cache import AcceptReply, Backlog, CacheRead, Settled, Unit
-from polyglot_persistence.ports.state import StoreState
+from polyglot_persistence.ports.state import StoreState, StoreWarning
 from polyglot_persistence.telemetry import logger
 
 CLEAN_TTL_SECONDS_DEFAULT: Final = 86_400
@@ -243,7 +243,22 @@ class RedisCache:
                     await connection.execute(
                         "SET", keys.REPLICATED, replicas, "EX", _REPLICATED_SECONDS
                     )
-        return StoreState(self._server.version, self._server.warnings)
+        return await self._state()
+
+    async def _state(self) -> StoreState:
+        server = self._server
+        parts, warnings = [server.version], server.warnings
+        if server.replicas:
+            parts.append(f"{server.replicas} replica{'s' * (server.replicas > 1)}")
+        try:
+            views = await self._client.sentinels()
+        except UnavailableError as error:  # the server itself answers
+            warnings += (StoreWarning(error.reason, "start the Sentinels"),)
+        else:
+            if views is not None:
+                parts.append(f"{views.answers} of {views.answers + len(views.errors)} Sentinels")
+                warnings += views.warnings()
+        return StoreState(", ".join(parts), warnings)
 
     async def _replicas_seen(self, connection: RedisConnection) -> int:
         """Return the maximum number of replicas seen at once within the last hour."""
