@@ -157,7 +157,9 @@ async def test_sentinels_that_ask_for_a_password(parameters: str, expected: str)
 
                     await eventually(refused)
                 else:
-                    assert "1 Sentinels cannot promote" in await details(cache)
+                    text = await details(cache)
+                    assert "1 Sentinels cannot promote" in text
+                    assert "no replica to promote" in text
             finally:
                 await client.close()
                 await sentinel.kill()

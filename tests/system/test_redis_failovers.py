@@ -94,8 +94,8 @@ class Clients:
 
 @asynccontextmanager
 async def clients_of(stand: Stand) -> AsyncIterator[Clients]:
-    clients = Clients(await stand.api(), await stand.api())
     stand.worker()
+    clients = Clients(await stand.api(), await stand.api())
     async with clients.at_work():
         await clients.more_acked()
         yield clients

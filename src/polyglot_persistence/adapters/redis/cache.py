@@ -258,6 +258,8 @@ class RedisCache:
             if views is not None:
                 parts.append(f"{views.answers} of {views.answers + len(views.errors)} Sentinels")
                 warnings += views.warnings()
+                if not server.replicas:
+                    warnings += (StoreWarning("the primary has no replica to promote", "add one"),)
         return StoreState(", ".join(parts), warnings)
 
     async def _replicas_seen(self, connection: RedisConnection) -> int:
