@@ -48,13 +48,7 @@ NETWORKS = {
 }
 """Each with whom it joins."""
 ADDRESSES = {"POSTGRES_DSN", "REDIS_ADDR", "RABBITMQ_URL", "ELASTICSEARCH_URL"}
-OPENTELEMETRY = {
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_HEADERS",
-    "OTEL_TRACES_SAMPLER",
-    "OTEL_TRACES_SAMPLER_ARG",
-}
-"""Standard variables, which its SDK reads itself."""
+OPENTELEMETRY = set(document_settings.READ_BY_OPENTELEMETRY)
 _SECRET = re.compile(r"/run/secrets/(\w+)")
 _INNERMOST = re.compile(r"\$\{(\w+):-([^${}]*)\}")
 _PORT = re.compile(r"\$\{BIND_ADDRESS:-127\.0\.0\.1\}:\$\{(\w+):-(\d+)\}:(\d+)")
