@@ -80,8 +80,7 @@ class ServersSystem(System):
     def addresses(self) -> dict[str, str]:
         return self._addresses
 
-    @property
-    def cache_url(self) -> str:
+    async def cache_url(self) -> str:
         return self._addresses["REDIS_ADDR"]
 
     def dsn(self) -> str:
