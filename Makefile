@@ -100,6 +100,12 @@ bench: ## Measure on real servers beside the Go peer, PEER=its-source; BENCHES=a
 compose-test: ## Run the compose file for real, with stand-ins for public images (root).
 	@exec scripts/compose-test
 
+.PHONY: chart
+chart: ## Check the Helm chart; builds helm the first time, for which Go is needed.
+	$(call set_up,dev)
+	@scripts/get-helm
+	@REQUIRE_SERVERS=1 exec "$(BIN)/python" -m pytest -q tests/unit/test_chart.py $(ARGS)
+
 .PHONY: lint
 lint: ## Check format, lint, types and imports.
 	$(call set_up,dev)

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -126,7 +127,7 @@ async def test_readiness_falls_before_the_listener_closes(tmp_path: Path, own_po
         assert [readiness(port)[0] for port in ports] == [200] * len(ports)
         up.process.send(signal.SIGTERM)
         for port in ports:
-            await eventually(lambda port=port: readiness(port) == (503, "stopping"), what="leaves")
+            await eventually(partial(leaves, port), what="it leaves")
         ids = await asyncio.gather(*[order(up.port) for _ in range(REQUESTS)])
         assert len(set(ids)) == REQUESTS
         assert {readiness(up.port) for _ in range(2 * PROCESSES)} == {(503, "stopping")}
@@ -140,6 +141,11 @@ def refuses(port: int) -> bool:
     """Return whether nobody listens on a port."""
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+
+
+def leaves(port: int) -> bool:
+    """Return whether a process answers that it is about to end."""
+    return readiness(port) == (503, "stopping")
 
 
 def readiness(port: int) -> tuple[int, str]:
