@@ -16,7 +16,7 @@ sentinel auth-user polyglot replication
 sentinel auth-pass polyglot "$replication"
 sentinel down-after-milliseconds polyglot 5000
 sentinel failover-timeout polyglot 30000
-user default on nopass ~* &* -@all +@connection +@pubsub +info +role +sentinel|get-master-addr-by-name +sentinel|masters +sentinel|master +sentinel|sentinels +sentinel|replicas +sentinel|is-master-down-by-addr
+user default on nopass ~* &* -@all +@connection +@pubsub +info +role +sentinel|get-master-addr-by-name +sentinel|masters +sentinel|master +sentinel|sentinels +sentinel|replicas +sentinel|is-master-down-by-addr +sentinel|ckquorum
 user replication on ">$replication" ~* &* +@all
 END_OF_CONFIG
 exec redis-server /tmp/sentinel.conf --sentinel

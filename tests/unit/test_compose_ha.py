@@ -213,7 +213,7 @@ def test_nobody_administers_the_sentinels() -> None:
             f"+sentinel|{command}"
             for command in (
                 *("get-master-addr-by-name", "masters", "master", "sentinels", "replicas"),
-                "is-master-down-by-addr",
+                *("is-master-down-by-addr", "ckquorum"),
             )
         ),
     }
