@@ -49,7 +49,7 @@ class ElasticsearchB(ElasticsearchA):
         url = f"http://127.0.0.1:{self.port()}/_cluster/health?wait_for_status=yellow&timeout=4s"
         while time.monotonic() < deadline:
             try:
-                with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310  loopback
+                with urllib.request.urlopen(url, timeout=10) as response:
                     if not json.load(response)["timed_out"]:
                         return
             except OSError:

@@ -33,6 +33,7 @@ from polyglot_persistence.config import Settings
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.intake.accept import AcceptFlow
 from polyglot_persistence.flows.intake.group_commit import GroupCommit
+from polyglot_persistence.flows.intake.reigns import Reigns
 from polyglot_persistence.flows.projections.sales import SalesFlow
 from polyglot_persistence.flows.projections.search import SearchFlow
 from polyglot_persistence.flows.reading.cold_cache import ColdMark
@@ -173,12 +174,15 @@ class Api:
             ),
             record_timeout_seconds=settings.read_timeout_seconds,
         )
+        cold_mark = ColdMark(stores.record, self._clock)
+        self._reigns = Reigns(stores.cache, cold_mark, self._clock)
         self._commit = GroupCommit(
             stores.cache,
             stores.queue,
             cache_breaker=self._cache_breaker,
             queue_breaker=self._queue_breaker,
-            cold_mark=ColdMark(stores.record, self._clock),
+            cold_mark=cold_mark,
+            reigns=self._reigns,
             clock=self._clock,
             limits=settings.commit,
         )
@@ -247,10 +251,15 @@ class Api:
         await self._queue_breaker.probe()
 
     async def look_at_backlog(self) -> None:
-        """Measure the backlog, and the queue's depth where the bound depends on it."""
+        """Measure the backlog, and the queue's depth where the bound depends on it.
+
+        A new reign of the cache begins here, too.
+        """
         is_cached = not self._cache_breaker.is_open
         try:
             dirty = (await self._stores.cache.backlog()).orders if is_cached else None
+            if is_cached:
+                await self._reigns.look()
         except PolyglotError as error:  # above its bound no commit would notice
             self._cache_breaker.failed(error)
             return

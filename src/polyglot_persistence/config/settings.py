@@ -71,7 +71,7 @@ class Settings:
         "redis:6379",
         cache_address,
         "Redis or Valkey, the write-behind cache.",
-        "host:port, or a redis, rediss, valkey, valkeys or unix URL",
+        "host:port, a redis, rediss, valkey, valkeys or unix URL, or redis+sentinel://host,host/name",
         masked=mask,
     )
     rabbitmq_url: str = setting(
