@@ -137,6 +137,14 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel("Messages in the queue", "short", (("max(polyglot_queue_messages)", "ready"),)),
         Panel("Not searchable", "short", (("max(polyglot_outbox_orders)", "orders"),)),
+        Panel(
+            "Nodes of the queue",
+            "short",
+            (
+                ('max(polyglot_queue_members{kind="online"})', "online"),
+                ('max(polyglot_queue_members{kind="wanted"})', "wanted"),
+            ),
+        ),
     ),
     "Stores": (
         Panel("Answer", "short", (("min by (store) (polyglot_store_up)", "{{store}}"),)),

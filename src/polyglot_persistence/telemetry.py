@@ -164,6 +164,11 @@ BACKLOG_AGE_SECONDS = _gauge(
     "polyglot_dirty_oldest_age_seconds", "Age of the oldest order not yet persisted."
 )
 QUEUE_MESSAGES = _gauge("polyglot_queue_messages", "Messages that no worker holds.")
+QUEUE_MEMBERS = _gauge(
+    "polyglot_queue_members",
+    "Nodes that hold the queue: those that run, and how many there should be.",
+    ["kind"],
+)
 OUTBOX_ORDERS = _gauge("polyglot_outbox_orders", "Persisted orders not known to be searchable.")
 OUTBOX_AGE_SECONDS = _gauge("polyglot_outbox_oldest_age_seconds", "Age of the oldest outbox row.")
 PERSISTED = _counter("polyglot_orders_persisted", "Orders inserted into PostgreSQL.", ["source"])

@@ -12,7 +12,7 @@ from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.history import Position
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.ports.cache import Cache, Settled
-from tests.support.addresses import SIMULATED_REDIS_TOO
+from tests.support.addresses import EVERY_CACHE
 from tests.support.cache import (
     LATER,
     TTL_SECONDS,
@@ -24,7 +24,7 @@ from tests.support.caches import CacheServer, cache_server
 from tests.support.eventually import eventually
 from tests.support.orders import START, accepted, bulk, prepared, single
 
-pytestmark = SIMULATED_REDIS_TOO
+pytestmark = EVERY_CACHE
 
 
 @pytest_asyncio.fixture
@@ -211,7 +211,7 @@ async def test_read_gives_entries_in_order_and_the_epoch(cache: Cache) -> None:
     assert read.epoch is None
     await cache.begin_warming("token")
     assert await cache.copy_epoch("7", "token", read.reign)
-    assert await cache.read([]) == ([], "7", read.reign)
+    assert (await cache.read([]))[:3] == ([], "7", read.reign)
 
 
 async def test_backfill_sets_only_what_is_absent(cache: Cache, server: CacheServer) -> None:

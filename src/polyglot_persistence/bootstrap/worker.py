@@ -9,7 +9,7 @@ from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.boundary import raise_files_max
 from polyglot_persistence.bootstrap.observed import observed
 from polyglot_persistence.bootstrap.operating import Operating
-from polyglot_persistence.bootstrap.process import prepare, serve_itself, watch_stores
+from polyglot_persistence.bootstrap.process import leave, prepare, serve_itself, watch_stores
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.flows.behind.freshness import FreshnessCount
@@ -53,6 +53,7 @@ async def work(parent: Parent, settings: Settings, stop: asyncio.Event) -> None:
                 access = access_of(settings, clock)
                 health = HealthFlow(stores.pingable(), consuming.is_set)
                 tasks.create_task(keep_keys_current(settings, access, ended))
+                tasks.create_task(leave(health, stop))
                 tasks.create_task(serve_itself(settings, health, access, listener, ended))
             tasks.create_task(watch_stores(stores, clock, ended))
             announcing = tasks.create_task(parent.announce(consuming))

@@ -67,7 +67,8 @@ class SimulatedCache:
         """Read as whoever met the server under its reign then, whatever it is now."""
         server = self._session.server()
         reign = self._session.reign
-        return CacheRead([server.entry(i) for i in ids], server.copies.get(reign), reign)
+        copy = server.copies.get(reign)
+        return CacheRead([server.entry(i) for i in ids], copy, reign, server.had_replicas)
 
     async def backfill(self, orders: Sequence[AcceptedOrder]) -> None:
         """Store clean entries where there are none."""
