@@ -20,7 +20,14 @@ from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.boundary import front_of, http_limits
 from polyglot_persistence.bootstrap.observed import observed
 from polyglot_persistence.bootstrap.operating import Operating
-from polyglot_persistence.bootstrap.process import prepare, run, serve_itself, serving, watch_stores
+from polyglot_persistence.bootstrap.process import (
+    leave,
+    prepare,
+    run,
+    serve_itself,
+    serving,
+    watch_stores,
+)
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.errors import PolyglotError
@@ -64,7 +71,13 @@ class ApiProcess(NamedTuple):
 
     def run(self, parent: Parent) -> int:
         """Run it until it is stopped; return the exit code."""
-        return run(self.settings, "polyglot-api", partial(serve_orders, self), parent)
+        return run(
+            self.settings,
+            "polyglot-api",
+            partial(serve_orders, self),
+            parent,
+            stop_seconds=self.settings.api_stop_seconds,
+        )
 
     def close(self) -> None:
         """Close its sockets."""
@@ -87,15 +100,25 @@ def api_processes(settings: Settings) -> Sequence[ApiProcess]:
 
 
 async def serve_orders(process: ApiProcess, settings: Settings, stop: asyncio.Event) -> None:
-    """Serve until stopped; then answer and commit everything that was submitted."""
+    """Serve until stopped; then answer and commit everything that was submitted.
+
+    `shutdown_delay_seconds` pass between: the process is not ready, and serves as before.
+    """
     stores = observed(connect(settings))
     clock = SystemClock()
     api = Api(settings, stores, clock)
-    served = asyncio.Event()
+    closing, served = asyncio.Event(), asyncio.Event()
+
+    async def close_late() -> None:
+        await leave(api.health, stop)
+        await asyncio.sleep(settings.shutdown_delay_seconds)
+        closing.set()
+
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(keep_keys_current(settings, api.access, served))
             tasks.create_task(watch_stores(stores, clock, served))
+            tasks.create_task(close_late())
             for loop in api.loops(served):
                 tasks.create_task(loop)
             if process.own is not None:
@@ -103,12 +126,12 @@ async def serve_orders(process: ApiProcess, settings: Settings, stop: asyncio.Ev
                     serve_itself(settings, api.health, api.access, process.own, served)
                 )
             await serve(
-                api.app(stop),
+                api.app(closing),
                 process.shared,
                 limits=http_limits(settings),
                 protocol=api.protocol(),
                 front=api.front,
-                shutdown=stop,
+                shutdown=closing,
                 graceful_seconds=settings.shutdown_timeout_seconds * GRACEFUL_SHARE,
                 notices=api.notices,
                 on_ready=lambda: serving(
