@@ -114,11 +114,11 @@ class Stand:
 async def test_the_same_key_and_body_is_the_same_order(evicted: bool) -> None:
     """While it is dirty, and after every cache has forgotten it."""
     stand = Stand()
-    first = await stand.flow.accept_keyed("", "k", "x", ONE)
+    first = await stand.flow.accept_keyed("", "k", ("x", ONE))
     if evicted:
         stand.evict()
     stand.clock.advance(5)
-    again = await stand.flow.accept_keyed("", "k", "x", ONE)
+    again = await stand.flow.accept_keyed("", "k", ("x", ONE))
     assert (first.ids, False, True) == (again.ids, first.replayed, again.replayed)
     assert len({one.order.created_at for one in stand.queue.orders}) == 1
 
@@ -133,10 +133,10 @@ async def test_a_name_stored_in_another_form_is_the_same(
 ) -> None:
     """A retry after an upgrade: before it, names were stored as they came."""
     stand = Stand()
-    first = await stand.flow.accept_keyed("", "k", stored, ONE)
+    first = await stand.flow.accept_keyed("", "k", (stored, ONE))
     if evicted:
         stand.evict()
-    again = await stand.flow.accept_keyed("", "k", given, ONE)
+    again = await stand.flow.accept_keyed("", "k", (given, ONE))
     assert (first.ids, True) == (again.ids, again.replayed)
 
 
@@ -147,25 +147,25 @@ async def test_the_same_key_with_another_body_is_a_conflict(
 ) -> None:
     """And nothing of it is stored or sent."""
     stand = Stand()
-    await stand.flow.accept_keyed("", "k", "x", ONE)
+    await stand.flow.accept_keyed("", "k", ("x", ONE))
     if evicted:
         stand.evict()
     published = len(stand.queue.orders)
     with pytest.raises(ConflictError):
-        await stand.flow.accept_keyed("", "k", name, amount)
+        await stand.flow.accept_keyed("", "k", (name, amount))
     assert published == len(stand.queue.orders)
 
 
 async def test_a_dead_order_is_still_what_its_key_stands_for() -> None:
     """The same again is a replay, not a second order; another body is a conflict."""
     stand = Stand()
-    (order_id,) = (await stand.flow.accept_keyed("", "k", "x", ONE)).ids
+    (order_id,) = (await stand.flow.accept_keyed("", "k", ("x", ONE))).ids
     (order,) = stand.queue.orders
     stand.cache.entries.clear()
     stand.record.condemn(order_id, codec.encode_item(order, codec.encode_order(order.order)))
-    assert (await stand.flow.accept_keyed("", "k", "x", ONE)).replayed
+    assert (await stand.flow.accept_keyed("", "k", ("x", ONE))).replayed
     with pytest.raises(ConflictError):
-        await stand.flow.accept_keyed("", "k", "x", TWO)
+        await stand.flow.accept_keyed("", "k", ("x", TWO))
     assert len(stand.queue.orders) == 1
 
 
@@ -174,7 +174,7 @@ async def test_a_dead_letter_that_cannot_be_read_is_no_obstacle() -> None:
     stand = Stand()
     order_id = derived_id("", "k")
     stand.record.condemn(order_id, b"nonsense")
-    acceptance = await stand.flow.accept_keyed("", "k", "x", ONE)
+    acceptance = await stand.flow.accept_keyed("", "k", ("x", ONE))
     assert (acceptance.ids, acceptance.replayed) == ([order_id], False)
     assert [one.order.id for one in stand.queue.orders] == [order_id]
 
@@ -182,8 +182,8 @@ async def test_a_dead_letter_that_cannot_be_read_is_no_obstacle() -> None:
 async def test_another_client_has_another_order_under_the_same_key() -> None:
     """A key is a client's own."""
     stand = Stand()
-    one = await stand.flow.accept_keyed("alice", "k", "x", ONE)
-    other = await stand.flow.accept_keyed("bob", "k", "y", TWO)
+    one = await stand.flow.accept_keyed("alice", "k", ("x", ONE))
+    other = await stand.flow.accept_keyed("bob", "k", ("y", TWO))
     assert one.ids != other.ids
 
 
@@ -191,14 +191,14 @@ async def test_what_cannot_be_checked_is_accepted() -> None:
     """The worker compares at persist, where a conflict becomes a dead letter."""
     stand = Stand()
     stand.record.error = UnavailableError("away")
-    assert not (await stand.flow.accept_keyed("", "k", "x", ONE)).replayed
+    assert not (await stand.flow.accept_keyed("", "k", ("x", ONE))).replayed
     assert len(stand.queue.orders) == 1
 
 
 async def test_an_order_without_identity_asks_nobody() -> None:
     """The hot path costs no look-up."""
     stand = Stand()
-    order_id, accepted = stand.flow.accept_new("x", ONE)
+    order_id, accepted = stand.flow.accept_new(("x", ONE))
     await accepted
     assert stand.record.asked == []
     assert [order_id] == [one.order.id for one in stand.queue.orders]
@@ -302,11 +302,11 @@ async def test_a_part_of_a_dirty_bulk_is_refused_until_it_is_whole_again() -> No
 async def test_an_order_of_a_newer_version_is_refused_and_not_doubled() -> None:
     """Whether it is the same one cannot be said."""
     stand = Stand()
-    first = await stand.flow.accept_keyed("", "k", "a", ONE)
+    first = await stand.flow.accept_keyed("", "k", ("a", ONE))
     stand.cache.entries[first.ids[0]] = b"Z1 2 3\n{}"
     with pytest.raises(UnavailableError):
-        await stand.flow.accept_keyed("", "k", "a", ONE)
-    (outcome,) = await stand.flow.accept_lines([ImportLine("a", ONE, first.ids[0])])
+        await stand.flow.accept_keyed("", "k", ("a", ONE))
+    (outcome,) = await stand.flow.accept_lines([ImportLine(("a", ONE), first.ids[0])])
     assert isinstance(outcome.error, UnavailableError)
 
 
@@ -316,16 +316,16 @@ async def test_import_lines_are_answered_one_by_one() -> None:
     past = datetime(2017, 3, 1, tzinfo=UTC)
     known, taken, new = new_id(), new_id(), new_id()
     await stand.flow.accept_lines(
-        [ImportLine("x", ONE, known, past), ImportLine("y", ONE, taken, past)]
+        [ImportLine(("x", ONE), known, past), ImportLine(("y", ONE), taken, past)]
     )
     stand.clock.advance(5)
     outcomes = await stand.flow.accept_lines(
         [
-            ImportLine("x", ONE, known, past),
-            ImportLine("y", TWO, taken, past),
-            ImportLine("z", ONE, new, past),
-            ImportLine("free", ONE),
-            ImportLine("z", TWO, new, past),
+            ImportLine(("x", ONE), known, past),
+            ImportLine(("y", TWO), taken, past),
+            ImportLine(("z", ONE), new, past),
+            ImportLine(("free", ONE)),
+            ImportLine(("z", TWO), new, past),
         ]
     )
     assert [one.unchanged for one in outcomes] == [True, False, False, False, False]
@@ -341,13 +341,13 @@ async def test_a_given_created_at_belongs_to_the_content(evicted: bool) -> None:
     stand = Stand()
     past = datetime(2017, 3, 1, tzinfo=UTC)
     order_id = derived_id("", "line", 1)
-    await stand.flow.accept_lines([ImportLine("x", ONE, order_id, past)])
+    await stand.flow.accept_lines([ImportLine(("x", ONE), order_id, past)])
     if evicted:
         stand.evict()
     other = datetime(2018, 3, 1, tzinfo=UTC)
-    outcomes = await stand.flow.accept_lines([ImportLine("x", ONE, order_id, other)])
+    outcomes = await stand.flow.accept_lines([ImportLine(("x", ONE), order_id, other)])
     assert isinstance(outcomes[0].error, ConflictError)
-    outcomes = await stand.flow.accept_lines([ImportLine("x", ONE, order_id)])
+    outcomes = await stand.flow.accept_lines([ImportLine(("x", ONE), order_id)])
     assert outcomes[0].unchanged
 
 
@@ -369,14 +369,14 @@ async def test_a_bulk_and_an_import_of_one_key_share_nothing(evicted: bool) -> N
     """Nor with a single order; each is new, and each is there again."""
     stand = Stand()
     lines = [
-        ImportLine(name, amount, derived_id("", "k", number))
+        ImportLine((name, amount), derived_id("", "k", number))
         for number, (name, amount) in enumerate(ITEMS, 1)
     ]
     ids: set[UUID] = set()
     for is_there in (False, True):
         bulk = await stand.flow.accept_bulk("", "k", ITEMS)
         outcomes = await stand.flow.accept_lines(lines)
-        single = await stand.flow.accept_keyed("", "k", *ITEMS[0])
+        single = await stand.flow.accept_keyed("", "k", ITEMS[0])
         assert [bulk.replayed, single.replayed] == [is_there, is_there]
         assert [(one.unchanged, one.error) for one in outcomes] == [(is_there, None)] * 3
         ids |= {*bulk.ids, *single.ids, *(one.id for one in outcomes)}
@@ -453,18 +453,18 @@ async def test_a_bulk_that_was_condemned_as_doubled_is_answered_as_what_is_store
 async def test_a_line_that_must_be_there_only_repeats(evicted: bool) -> None:
     """The same id, content and time is unchanged; nothing else says what is stored."""
     stand = Stand()
-    stored = (await stand.flow.accept_keyed("shop", "invoice-1001", "x", ONE)).ids[0]
+    stored = (await stand.flow.accept_keyed("shop", "invoice-1001", ("x", ONE))).ids[0]
     at = stand.queue.orders[0].order.created_at
     if evicted:
         stand.evict()
     lines = [
-        ImportLine("x", ONE, stored, at, must_be_there=True),
-        ImportLine("x", ONE, stored, must_be_there=True),
-        ImportLine("y", ONE, stored, at, must_be_there=True),
+        ImportLine(("x", ONE), stored, at, must_be_there=True),
+        ImportLine(("x", ONE), stored, must_be_there=True),
+        ImportLine(("y", ONE), stored, at, must_be_there=True),
         ImportLine(
-            "x", ONE, stored, at.replace(microsecond=at.microsecond ^ 1), must_be_there=True
+            ("x", ONE), stored, at.replace(microsecond=at.microsecond ^ 1), must_be_there=True
         ),
-        ImportLine("x", ONE, derived_id("shop", "invoice-1002"), at, must_be_there=True),
+        ImportLine(("x", ONE), derived_id("shop", "invoice-1002"), at, must_be_there=True),
     ]
     published = len(stand.queue.orders)
     for line in lines[1:]:
@@ -479,11 +479,11 @@ async def test_a_line_that_must_be_there_only_repeats(evicted: bool) -> None:
 async def test_a_line_that_must_be_there_waits_for_the_record() -> None:
     """While it is away, what the cache does not hold is refused for now, not for good."""
     stand = Stand()
-    stored = (await stand.flow.accept_keyed("shop", "invoice-1001", "x", ONE)).ids[0]
+    stored = (await stand.flow.accept_keyed("shop", "invoice-1001", ("x", ONE))).ids[0]
     at = stand.queue.orders[0].order.created_at
     stand.evict()
     stand.record.error = UnavailableError("away")
-    line = ImportLine("x", ONE, stored, at, must_be_there=True)
+    line = ImportLine(("x", ONE), stored, at, must_be_there=True)
     (outcome,) = await stand.flow.accept_lines([line])
     assert isinstance(outcome.error, UnavailableError)
     stand.record.error = None

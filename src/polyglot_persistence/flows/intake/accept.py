@@ -23,7 +23,6 @@ Invariant: the ids of an `Acceptance` are all stored.
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
@@ -32,10 +31,11 @@ from polyglot_persistence.domain.dead_letter import DeadLetterRow
 from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import (
     AcceptedOrder,
-    Order,
+    Content,
     bulk_ids,
     derived_id,
     earlier_bulk_ids,
+    make_order,
     new_id,
 )
 from polyglot_persistence.errors import (
@@ -68,8 +68,7 @@ class Acceptance(NamedTuple):
 class ImportLine(NamedTuple):
     """One order of an import; without `id` (given, or derived from a key) it gets a new one."""
 
-    product_name: str
-    amount: Decimal
+    content: Content
     id: UUID | None = None
     created_at: datetime | None = None
     must_be_there: bool = False
@@ -92,9 +91,7 @@ class AcceptFlow:
         self._reads = reads
         self._clock = clock
 
-    def accept_new(
-        self, product_name: str, amount: Decimal
-    ) -> tuple[UUID, "asyncio.Future[Sequence[Entry]]"]:
+    def accept_new(self, content: Content) -> tuple[UUID, "asyncio.Future[Sequence[Entry]]"]:
         """Take one order without an identity; it is accepted once the future resolves.
 
         Raises:
@@ -102,27 +99,25 @@ class AcceptFlow:
             UnknownOutcomeError: through the future.
         """
         now = self._clock.now()
-        order = Order(new_id(), product_name, amount, now)
+        order = make_order(new_id(), content, now)
         unit = Unit((_prepare(AcceptedOrder(order, now, order.id)),))
         return order.id, self._commit.submit(unit, has_identity=False)
 
-    async def accept_keyed(
-        self, client: str, key: str, product_name: str, amount: Decimal
-    ) -> Acceptance:
+    async def accept_keyed(self, client: str, key: str, content: Content) -> Acceptance:
         """Accept the one order that this client's idempotency key stands for.
 
         Raises:
             ConflictError: the key stands for an order with other content.
         """
         now = self._clock.now()
-        order = Order(derived_id(client, key), product_name, amount, now)
+        order = make_order(derived_id(client, key), content, now)
         unit = Unit((_prepare(AcceptedOrder(order, now, order.id)),))
         known = await self._reads.known([order.id])
         replayed = await self._accept_identified(unit, known)
         return Acceptance([order.id], replayed)
 
     async def accept_bulk(
-        self, client: str, key: str | None, items: Sequence[tuple[str, Decimal]]
+        self, client: str, key: str | None, items: Sequence[Content]
     ) -> Acceptance:
         """Accept 1 to 1,000 orders as one unit: all or nothing, now and at persist.
 
@@ -138,7 +133,7 @@ class AcceptFlow:
         return Acceptance(ids, replayed=False)
 
     async def _accept_keyed_bulk(
-        self, client: str, key: str, items: Sequence[tuple[str, Decimal]], now: datetime
+        self, client: str, key: str, items: Sequence[Content], now: datetime
     ) -> Acceptance:
         # Were the first bulk of this key longer, a member past our last one would exist.
         *ids, beyond = bulk_ids(client, key, len(items) + 1)
@@ -164,9 +159,7 @@ class AcceptFlow:
         new: list[Unit] = []
         identified: list[Unit] = []
         for line in lines:
-            order = Order(
-                line.id or new_id(), line.product_name, line.amount, line.created_at or now
-            )
+            order = make_order(line.id or new_id(), line.content, line.created_at or now)
             accepted = AcceptedOrder(order, now, order.id, 1, line.created_at is not None)
             (new if line.id is None else identified).append(Unit((_prepare(accepted),)))
         known = await self._reads.known([_id_of(unit) for unit in identified])
@@ -233,13 +226,11 @@ def _prepare(accepted: AcceptedOrder) -> PreparedOrder:
     return PreparedOrder(accepted, codec.encode_order(accepted.order))
 
 
-def _bulk(
-    ids: Sequence[UUID], unit_id: UUID, items: Sequence[tuple[str, Decimal]], now: datetime
-) -> Unit:
+def _bulk(ids: Sequence[UUID], unit_id: UUID, items: Sequence[Content], now: datetime) -> Unit:
     return Unit(
         [
-            _prepare(AcceptedOrder(Order(i, name, amount, now), now, unit_id, len(items)))
-            for i, (name, amount) in zip(ids, items, strict=True)
+            _prepare(AcceptedOrder(make_order(i, content, now), now, unit_id, len(items)))
+            for i, content in zip(ids, items, strict=True)
         ]
     )
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from polyglot_persistence.config.limits import IndexerLimits
-from polyglot_persistence.domain.checksum import checksum
+from polyglot_persistence.domain.codec import checksum
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.behind.index import bury_failures
 from polyglot_persistence.ports.audit import ID_MAX, ID_MIN, AuditedRecord
