@@ -10,13 +10,12 @@ import pytest
 import pytest_asyncio
 from pamqp import commands
 
-from polyglot_persistence.adapters.rabbitmq.address import parse_address
 from polyglot_persistence.adapters.rabbitmq.channel import AmqpChannel, ChannelListener, Content
 from polyglot_persistence.adapters.rabbitmq.connection import AmqpConnection, open_connection
 from polyglot_persistence.adapters.rabbitmq.queue import RabbitMQQueue
+from polyglot_persistence.config.addresses.rabbitmq import read_rabbitmq
 from polyglot_persistence.domain import codec
 from polyglot_persistence.errors import (
-    ConfigurationError,
     UnavailableError,
     UnknownOutcomeError,
 )
@@ -58,40 +57,12 @@ async def channel_to(
 ) -> AsyncIterator[AmqpChannel]:
     """A channel of the test's own."""
     connection = await open_connection(
-        parse_address(broker.url), connect_timeout_seconds=5, timeout_seconds=5
+        read_rabbitmq(broker.url), connect_timeout_seconds=5, timeout_seconds=5
     )
     try:
         yield await connection.channel(listener or Deaf())
     finally:
         await connection.close()
-
-
-# --- addresses -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("amqp://broker", ("broker", 5672, "guest", "guest", "/", False)),
-        ("amqp://u:p%40ss@broker:1/", ("broker", 1, "u", "p@ss", "/", False)),
-        ("amqps://u:p@broker/orders", ("broker", 5671, "u", "p", "orders", True)),
-        ("amqp://u:@broker/%2Fa", ("broker", 5672, "u", "", "/a", False)),
-    ],
-)
-def test_an_address_is_read(text: str, expected: tuple[object, ...]) -> None:
-    """A URL says host, port, user, password, virtual host and TLS, with the protocol's defaults."""
-    assert tuple(parse_address(text)) == expected
-
-
-@pytest.mark.parametrize(
-    "text", ["http://u:hush@b", "u:hush@b", "amqp://u:hush@b:x", "amqp://u:hush@b/?heartbeat=9"]
-)
-def test_a_bad_address_is_refused_without_its_password(text: str) -> None:
-    """What cannot be read, or would be ignored, is a configuration error that tells no secret."""
-    with pytest.raises(ConfigurationError) as caught:
-        parse_address(text)
-    assert "hush" not in str(caught.value)
-    assert "hush" not in repr(parse_address("amqp://u:hush@broker"))
 
 
 # --- against a broker ------------------------------------------------------------------------
@@ -152,9 +123,8 @@ async def test_a_publish_to_a_deleted_queue_is_refused_and_the_next_is_not(
 
 async def test_a_wrong_password_is_unavailable_with_the_brokers_reason(broker: RabbitMQ) -> None:
     """The error says that the login was refused."""
-    address = parse_address(broker.url)
     queue = RabbitMQQueue(
-        f"amqp://nobody:hush@{address.host}:{address.port}/",
+        f"amqp://nobody:hush@{read_rabbitmq(broker.url)}/",
         connect_timeout_seconds=2,
         publish_timeout_seconds=2,
     )
@@ -373,7 +343,7 @@ async def test_a_connection_that_is_only_idle_is_kept(
     """Heartbeats keep both sides content."""
     monkeypatch.setattr("polyglot_persistence.adapters.rabbitmq.connection.HEARTBEAT_SECONDS", 1)
     connection = await open_connection(
-        parse_address(broker.url), connect_timeout_seconds=5, timeout_seconds=5
+        read_rabbitmq(broker.url), connect_timeout_seconds=5, timeout_seconds=5
     )
     channel = await connection.channel(Deaf())
     heard: list[bytes] = []

@@ -10,9 +10,9 @@ import uvloop
 from pamqp import commands, frame
 from pamqp.header import ContentHeader
 
-from polyglot_persistence.adapters.rabbitmq.address import parse_address
 from polyglot_persistence.adapters.rabbitmq.connection import AmqpConnection, open_connection
 from polyglot_persistence.adapters.rabbitmq.queue import RabbitMQQueue
+from polyglot_persistence.config.addresses.rabbitmq import read_rabbitmq
 from polyglot_persistence.domain import codec
 from polyglot_persistence.errors import (
     UnavailableError,
@@ -179,7 +179,7 @@ async def test_what_is_not_amqp_is_left(garbage: bytes) -> None:
     server = await asyncio.start_server(
         lambda r, w: tasks.add(asyncio.create_task(serve(r, w))), "127.0.0.1", 0
     )
-    address = parse_address(f"amqp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    address = read_rabbitmq(f"amqp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     with pytest.raises(UnavailableError, match="not AMQP"):
         await open_connection(address, connect_timeout_seconds=2, timeout_seconds=2)
     server.close()
@@ -197,7 +197,7 @@ async def test_frames_may_come_in_any_pieces() -> None:
             commands.Connection.Blocked("no memory"),
         )
     )
-    connection = AmqpConnection(parse_address("amqp://broker"), timeout_seconds=1)
+    connection = AmqpConnection(read_rabbitmq("amqp://broker"), timeout_seconds=1)
     for byte in data:
         connection.data_received(bytes([byte]))
     await connection.opened()

@@ -13,12 +13,10 @@ import pytest
 import pytest_asyncio
 import uvloop
 
-from polyglot_persistence.adapters.redis.address import parse_address
 from polyglot_persistence.adapters.redis.client import RedisClient
 from polyglot_persistence.adapters.redis.connection import RedisConnection, ReplyError
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.errors import (
-    ConfigurationError,
     UnavailableError,
     UnknownOutcomeError,
 )
@@ -84,54 +82,6 @@ async def scripted_server(
     finally:
         server.close()
         await asyncio.gather(*served, return_exceptions=True)
-
-
-# --- addresses -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("cache:6380", ("cache", 6380, None, None, None, 0, False)),
-        ("cache", ("cache", 6379, None, None, None, 0, False)),
-        ("[::1]:7000", ("::1", 7000, None, None, None, 0, False)),
-        ("redis://cache/3", ("cache", 6379, None, None, None, 3, False)),
-        ("valkey://u:p%40ss@cache:1/2", ("cache", 1, None, "u", "p@ss", 2, False)),
-        ("redis://:pw@cache", ("cache", 6379, None, None, "pw", 0, False)),
-        ("rediss://cache", ("cache", 6379, None, None, None, 0, True)),
-        ("valkeys://cache:9", ("cache", 9, None, None, None, 0, True)),
-        (
-            "unix:///run/a%20b.sock?db=4&password=x",
-            ("localhost", 6379, "/run/a b.sock", None, "x", 4, False),
-        ),
-    ],
-)
-def test_an_address_is_read(text: str, expected: tuple[object, ...]) -> None:
-    """Every documented form of an address says host, port, socket, user, password, db and TLS."""
-    assert tuple(parse_address(text)) == expected
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "http://:hush@cache",
-        "redis://:hush@cache:port",
-        "redis://:hush@cache/first",
-        "redis://:hush@cache?colour=red",
-        "unix://?password=hush",
-    ],
-)
-def test_a_bad_address_is_refused_without_its_password(text: str) -> None:
-    """What cannot be read is a configuration error that tells no secret."""
-    with pytest.raises(ConfigurationError) as caught:
-        parse_address(text)
-    assert "hush" not in str(caught.value)
-
-
-def test_the_text_of_an_address_has_no_password() -> None:
-    """An address in a log line or a traceback tells where, not how to get in."""
-    address = parse_address("redis://user:hush@cache:6379")
-    assert "hush" not in f"{address} {address!r}"
 
 
 # --- commands --------------------------------------------------------------------------------

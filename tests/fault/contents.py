@@ -13,8 +13,8 @@ import tantivy
 from elasticsearch import AsyncElasticsearch, NotFoundError
 from pamqp import commands
 
-from polyglot_persistence.adapters.rabbitmq.address import parse_address
 from polyglot_persistence.adapters.rabbitmq.connection import open_connection
+from polyglot_persistence.config.addresses.rabbitmq import read_rabbitmq
 from polyglot_persistence.errors import UnavailableError
 from tests.fault.checkers import Held, Letter, Row, Sum
 from tests.support.queues import Deaf
@@ -191,7 +191,7 @@ async def elasticsearch_documents(
 async def queue_ready(url: str, name: str) -> int:
     """Return how many messages of a RabbitMQ queue no consumer holds; none if it is not there."""
     connection = await open_connection(
-        parse_address(url), connect_timeout_seconds=5, timeout_seconds=5
+        read_rabbitmq(url), connect_timeout_seconds=5, timeout_seconds=5
     )
     try:
         channel = await connection.channel(Deaf())

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from pamqp import commands
 
-from polyglot_persistence.adapters.rabbitmq.address import parse_address
 from polyglot_persistence.adapters.rabbitmq.connection import open_connection
+from polyglot_persistence.config.addresses.rabbitmq import read_rabbitmq
 from tests.support.cache import new_client
 from tests.support.queues import Deaf
 
@@ -145,7 +145,7 @@ async def put_into_stream(url: str, messages: Sequence[FuzzedMessage]) -> None:
 async def put_into_rabbitmq(url: str, messages: Sequence[FuzzedMessage]) -> None:
     """Publish them as anybody could who reaches the broker."""
     connection = await open_connection(
-        parse_address(url), connect_timeout_seconds=5, timeout_seconds=120
+        read_rabbitmq(url), connect_timeout_seconds=5, timeout_seconds=120
     )
     try:
         channel = await connection.channel(Deaf())

@@ -18,12 +18,12 @@ from uuid import uuid4
 import pytest
 from pamqp import commands
 
-from polyglot_persistence.adapters.rabbitmq.address import parse_address
 from polyglot_persistence.adapters.rabbitmq.channel import Content
 from polyglot_persistence.adapters.rabbitmq.connection import open_connection
 from polyglot_persistence.adapters.rabbitmq.queue import RabbitMQQueue
 from polyglot_persistence.adapters.redis.client import RedisClient
 from polyglot_persistence.adapters.valkey_streams.queue import ValkeyStreamsQueue
+from polyglot_persistence.config.addresses.rabbitmq import read_rabbitmq
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from polyglot_persistence.ports.queue import Queue
 from tests.support.addresses import RABBITMQ, RABBITMQ4, needs
@@ -171,8 +171,8 @@ class RabbitMQ(StallingServer):
 
     async def process(self) -> Queue:
         parts = urlsplit(self.url)
-        address = parse_address(self.url)
-        proxy = Proxy(address.host, address.port)
+        [host] = read_rabbitmq(self.url).hosts
+        proxy = Proxy(host.name, host.port)
         await proxy.start()
         user = parts.netloc.rpartition("@")[0] or "guest:guest"
         url = urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{proxy.port}"))
@@ -242,7 +242,7 @@ async def delete_queue(url: str, name: str) -> None:
 
 async def _delete_queue(url: str, name: str) -> None:
     connection = await open_connection(
-        parse_address(url), connect_timeout_seconds=5, timeout_seconds=20
+        read_rabbitmq(url), connect_timeout_seconds=5, timeout_seconds=20
     )
     try:
         channel = await connection.channel(Deaf())

@@ -12,7 +12,7 @@ import yaml
 from polyglot_persistence import bootstrap
 from polyglot_persistence.bootstrap.stores import SEARCH_ALIAS
 from polyglot_persistence.config import Settings, load
-from polyglot_persistence.config.addresses import postgres_url
+from polyglot_persistence.config.addresses.postgres import postgres_url
 from scripts import document_settings, lock
 
 ROOT = Path(__file__).parents[2]

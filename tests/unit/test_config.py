@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyglot_persistence.config import Settings, load
-from polyglot_persistence.config.addresses import mask, postgres_url
+from polyglot_persistence.config.addresses.passwords import mask
+from polyglot_persistence.config.addresses.postgres import postgres_url
 from polyglot_persistence.domain.schedule import Schedule
 from polyglot_persistence.errors import ConfigurationError
 

@@ -21,7 +21,7 @@ from functools import partial
 
 from polyglot_persistence.bootstrap.doctor import Finding, examine
 from polyglot_persistence.config import Settings
-from polyglot_persistence.config.addresses import postgres_url
+from polyglot_persistence.config.addresses.postgres import postgres_url
 from polyglot_persistence.errors import ConfigurationError
 from polyglot_persistence.processes.heartbeat import Parent
 from polyglot_persistence.telemetry import set_up_logging

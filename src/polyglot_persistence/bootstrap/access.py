@@ -6,7 +6,7 @@ from polyglot_persistence.api.web.access import Access
 from polyglot_persistence.api.web.failed_authentication import LINES_RATE, FailedAuthentication
 from polyglot_persistence.api.web.rate_limits import RateLimits
 from polyglot_persistence.config import Settings, read_api_keys
-from polyglot_persistence.config.addresses import is_loopback
+from polyglot_persistence.config.addresses.listening import is_loopback
 from polyglot_persistence.domain.access import KeyList, Rate, Scope
 from polyglot_persistence.ports.clock import Clock
 from polyglot_persistence.runtime.repeat import repeat

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from polyglot_persistence.api.protocol.front import Front
 from polyglot_persistence.config import Settings
-from polyglot_persistence.config.addresses import is_loopback
+from polyglot_persistence.config.addresses.listening import is_loopback
 from polyglot_persistence.config.http import HttpLimits
 from polyglot_persistence.telemetry import logger
 

@@ -31,7 +31,7 @@ SECTIONS = {
 
 def _address(settings: "Settings", host: str | None, port: int | None) -> tuple[str, int]:
     """Return where `up` listens: the options, else the settings; by default on the loopback."""
-    from polyglot_persistence.config.addresses import listen_host
+    from polyglot_persistence.config.addresses.listening import listen_host
     from polyglot_persistence.errors import ConfigurationError
 
     given = {one.name for one in settings.describe() if one.source != "default"}

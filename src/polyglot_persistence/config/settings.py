@@ -13,16 +13,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from urllib.parse import unquote, urlsplit
 
-from polyglot_persistence.config.addresses import (
-    cache_address,
-    listen_host,
-    mask,
-    postgres_url,
-    queue_url,
-    search_url,
-)
+from polyglot_persistence.config.addresses.elasticsearch import search_directory, search_url
+from polyglot_persistence.config.addresses.listening import listen_host
+from polyglot_persistence.config.addresses.passwords import mask
+from polyglot_persistence.config.addresses.postgres import postgres_url
+from polyglot_persistence.config.addresses.rabbitmq import queue_url
+from polyglot_persistence.config.addresses.redis import cache_address
 from polyglot_persistence.config.fields import (
     IgnoredError,
     Spec,
@@ -312,9 +309,7 @@ class Settings:
     @property
     def search_directory(self) -> Path | None:
         """The directory of tantivy's index; None: `elasticsearch_url` means Elasticsearch."""
-        if not self.elasticsearch_url.startswith("tantivy:"):
-            return None
-        return Path(unquote(urlsplit(self.elasticsearch_url).path))
+        return search_directory(self.elasticsearch_url)
 
     @property
     def scopes_without_key(self) -> frozenset[Scope]:

@@ -25,7 +25,6 @@ from pamqp.body import ContentBody
 from pamqp.exceptions import PAMQPException
 from pamqp.header import ProtocolHeader
 
-from polyglot_persistence.adapters.rabbitmq.address import BrokerAddress
 from polyglot_persistence.adapters.rabbitmq.channel import AmqpChannel, ChannelListener
 from polyglot_persistence.adapters.rabbitmq.frames import (
     FRAME_HEAD,
@@ -33,6 +32,7 @@ from polyglot_persistence.adapters.rabbitmq.frames import (
     Header,
     unmarshal,
 )
+from polyglot_persistence.config.addresses.rabbitmq import BrokerAddress
 from polyglot_persistence.errors import UnavailableError
 
 HEARTBEAT_SECONDS: Final = 5
@@ -243,8 +243,9 @@ async def open_connection(
     tls = (authority or ssl.create_default_context()) if address.tls else None
     try:
         async with asyncio.timeout(connect_timeout_seconds):
+            host = address.hosts[0]
             await asyncio.get_running_loop().create_connection(
-                lambda: connection, address.host, address.port, ssl=tls
+                lambda: connection, host.name, host.port, ssl=tls
             )
             await connection.opened()
     except BaseException as error:

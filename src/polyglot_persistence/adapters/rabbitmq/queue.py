@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from polyglot_persistence.adapters.rabbitmq.address import parse_address
 from polyglot_persistence.adapters.rabbitmq.connection import (
     HEARTBEAT_SECONDS,
     AmqpConnection,
@@ -21,6 +20,7 @@ from polyglot_persistence.adapters.rabbitmq.connection import (
 from polyglot_persistence.adapters.rabbitmq.consumer import RabbitMQConsumer
 from polyglot_persistence.adapters.rabbitmq.control import Control
 from polyglot_persistence.adapters.rabbitmq.publisher import Publisher, ReturnedError
+from polyglot_persistence.config.addresses.rabbitmq import read_rabbitmq
 from polyglot_persistence.ports.queue import QUEUE_NAME, Message
 from polyglot_persistence.ports.state import StoreState
 from polyglot_persistence.runtime.link import KeepAlive
@@ -69,7 +69,7 @@ class RabbitMQQueue:
         connect_timeout_seconds: float,
         publish_timeout_seconds: float,
     ) -> None:
-        self._address = parse_address(url)
+        self._address = read_rabbitmq(url)
         self._queue = queue
         self._authority = authority
         self._connect_timeout_seconds = connect_timeout_seconds

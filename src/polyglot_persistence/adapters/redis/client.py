@@ -8,13 +8,13 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from polyglot_persistence.adapters.redis.address import RedisAddress, parse_address
 from polyglot_persistence.adapters.redis.connection import (
     Argument,
     Command,
     RedisConnection,
     ReplyError,
 )
+from polyglot_persistence.config.addresses.redis import RedisAddress, read_redis
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.runtime.link import KeepAlive
 
@@ -41,7 +41,7 @@ class RedisClient:
         command_timeout_seconds: float,
         in_flight_bytes_max: int = IN_FLIGHT_BYTES_MAX,
     ) -> None:
-        self._address: RedisAddress = parse_address(address)
+        self._address: RedisAddress = read_redis(address)
         self._connect_timeout_seconds = connect_timeout_seconds
         self._command_timeout_seconds = command_timeout_seconds
         self._in_flight_bytes_max = in_flight_bytes_max
@@ -122,9 +122,8 @@ class RedisClient:
         if self._address.socket_path is not None:
             await loop.create_unix_connection(lambda: connection, self._address.socket_path)
         else:
-            await loop.create_connection(
-                lambda: connection, self._address.host, self._address.port, ssl=self._tls
-            )
+            [host] = self._address.hosts
+            await loop.create_connection(lambda: connection, host.name, host.port, ssl=self._tls)
 
     async def _introduce(self, connection: RedisConnection) -> None:
         address = self._address
