@@ -57,11 +57,11 @@ async def test_an_order_that_a_trigger_refuses_goes_alone(
     replays = DeadLetterFlow(letters, PostgresRecord(pool), cast("Any", ScriptedCache()), flow)
     (letter_id,) = [row[0] for row in await seen.rows("SELECT id FROM dead_letters")]
     operator = Operator("command", "tests")
-    (kept,) = await replays.replay(letter_id, operator)
+    (kept,) = await replays.act("replay", letter_id, operator)
     assert kept.outcome is Outcome.KEPT
     assert "we do not sell absinthe" in kept.detail
     await seen.execute("DROP FUNCTION refuse CASCADE")
-    (done,) = await replays.replay(letter_id, operator)
+    (done,) = await replays.act("replay", letter_id, operator)
     assert done.outcome is Outcome.PERSISTED
     assert await seen.value("SELECT count(*) FROM orders") == 30
 

@@ -16,7 +16,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.api.protocol.connection import Connection
+from polyglot_persistence.api.protocol.connection import _ANSWER, _ENDING, Connection
 from polyglot_persistence.api.protocol.fast_lane import fast_lane
 from polyglot_persistence.api.protocol.hot import HotRoutes
 from polyglot_persistence.api.protocol.in_flight import Shared
@@ -65,6 +65,11 @@ class CountingFlows(StubFlows):
         self._fail()
         self.accepted += [line.content for line in lines]
         return [LineOutcome(UUID(int=1)) for _ in lines]
+
+
+def _is_asked(connection: Connection) -> bool:
+    """Whether a connection waits for the service, since its request is complete."""
+    return connection._phase in (_ANSWER, _ENDING)
 
 
 class Pipe(asyncio.Transport):
@@ -170,7 +175,7 @@ class Lane:
         for _ in range(TURNS_MAX + 10 * len(pieces)):
             if pipe.is_readable:
                 if pipe.waiting[0] is None:
-                    is_forgotten = connection.deadline == math.inf and not connection.is_asked
+                    is_forgotten = connection.deadline == math.inf and not _is_asked(connection)
                 pipe.read()
             elif connection not in self.state.connections and not self.state.tasks:
                 break

@@ -28,7 +28,7 @@ from polyglot_persistence.errors import NotFoundError, PolyglotError
 
 if TYPE_CHECKING:
     from polyglot_persistence.bootstrap.operating import Operating
-    from polyglot_persistence.flows.behind.dead_letters import DeadLetterFlow, Handled, Slice
+    from polyglot_persistence.flows.behind.dead_letters import Action, DeadLetterFlow, Handled
 
 REASON_SHOWN_MAX = 120
 KEPT_SHOWN_MAX = 20
@@ -240,7 +240,7 @@ def discard(ctx: click.Context, /, **arguments: Any) -> None:
 
 
 def _act(
-    action: str,
+    action: "Action",
     *,
     letter_ids: Sequence[int],
     everything: bool,
@@ -283,15 +283,14 @@ def _act(
 
 
 async def _act_on_ids(
-    flow: "DeadLetterFlow", action: str, letter_ids: Sequence[int], tally: "_Tally"
+    flow: "DeadLetterFlow", action: "Action", letter_ids: Sequence[int], tally: "_Tally"
 ) -> None:
     done: set[int] = set()
-    act = flow.replay if action == "replay" else flow.discard
     for letter_id in letter_ids:
         if letter_id in done:
             continue  # it went with its bulk
         try:
-            handled = await act(letter_id, _operator())
+            handled = await flow.act(action, letter_id, _operator())
         except NotFoundError:
             tally.missing.append(letter_id)
             continue
@@ -300,15 +299,14 @@ async def _act_on_ids(
 
 
 async def _act_on_all(
-    flow: "DeadLetterFlow", action: str, chosen: LetterFilter, total: int, tally: "_Tally"
+    flow: "DeadLetterFlow", action: "Action", chosen: LetterFilter, total: int, tally: "_Tally"
 ) -> None:
     from polyglot_persistence.cli.progress import progress
 
-    act = flow.replay_slice if action == "replay" else flow.discard_slice
     before: int | None = None
     with progress(total) as shown:
         while True:
-            part: Slice = await act(chosen, before, _operator())
+            part = await flow.act_on_slice(action, chosen, before, _operator())
             tally.add(part.handled)
             shown.advance(len(part.handled))
             before = part.before

@@ -20,10 +20,10 @@ first effect raises `CutShortError`.
 """
 
 import enum
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
 from polyglot_persistence.domain import codec
@@ -60,6 +60,9 @@ _log = logger("dead_letters")
 
 SLICE_LETTERS = codec.UNIT_SIZE_MAX + 100
 """More than the largest unit, so that a slice can end between two units."""
+
+
+Action: TypeAlias = Literal["replay", "discard"]
 
 
 class Operator(NamedTuple):
@@ -122,9 +125,6 @@ class _Run:
         self.has_effect = self.has_effect or len(self.handled) > before
 
 
-_Act: TypeAlias = Callable[[Sequence[DeadLetterRow], _Run], Awaitable[None]]
-
-
 class DeadLetterFlow:
     """Serves operators. Every change is logged and counted.
 
@@ -161,44 +161,22 @@ class DeadLetterFlow:
             raise NotFoundError(f"there is no dead letter {letter_id}; perhaps no more")
         return rows[0]
 
-    async def replay(self, letter_id: int, operator: Operator) -> Sequence[Handled]:
-        """Replay a letter with its unit.
+    async def act(self, action: Action, letter_id: int, operator: Operator) -> Sequence[Handled]:
+        """Replay or discard a letter with its unit.
 
         Raises:
             NotFoundError: there is no such letter (any more).
         """
-        return await self._one(letter_id, "replay", operator)
-
-    async def discard(self, letter_id: int, operator: Operator) -> Sequence[Handled]:
-        """Discard a letter with its unit.
-
-        Raises:
-            NotFoundError: there is no such letter (any more).
-        """
-        return await self._one(letter_id, "discard", operator)
-
-    async def replay_slice(
-        self, chosen: LetterFilter, before: int | None, operator: Operator
-    ) -> Slice:
-        """Replay the latest matching letters below an id; call again until all are done."""
-        return await self._slice(chosen, before, "replay", operator)
-
-    async def discard_slice(
-        self, chosen: LetterFilter, before: int | None, operator: Operator
-    ) -> Slice:
-        """Discard the latest matching letters below an id; call again until all are done."""
-        return await self._slice(chosen, before, "discard", operator)
-
-    async def _one(self, letter_id: int, action: str, operator: Operator) -> Sequence[Handled]:
         run = _Run()
         with _cutting_short(run):
             async with self._letters.turn():
                 await self._part([await self.get(letter_id)], action, operator, run)
         return run.handled
 
-    async def _slice(
-        self, chosen: LetterFilter, before: int | None, action: str, operator: Operator
+    async def act_on_slice(
+        self, action: Action, chosen: LetterFilter, before: int | None, operator: Operator
     ) -> Slice:
+        """Handle the latest matching letters below an id; call again until all are done."""
         run = _Run()
         with _cutting_short(run):
             async with self._letters.turn() as turn:
@@ -212,10 +190,10 @@ class DeadLetterFlow:
         return Slice(run.handled, None if is_last else page[-1].id)
 
     async def _part(
-        self, part: Sequence[DeadLetterRow], action: str, operator: Operator, run: _Run
+        self, part: Sequence[DeadLetterRow], action: Action, operator: Operator, run: _Run
     ) -> None:
         """Apply an action to letters and all others of their units."""
-        act: _Act = {"replay": self._replay, "discard": self._discard}[action]
+        act = self._replay if action == "replay" else self._discard
         letter_ids = {row.id for row in part}
         before = len(run.handled)
         try:
@@ -359,7 +337,7 @@ def _cutting_short(run: _Run) -> Iterator[None]:
         raise
 
 
-def _log_handled(handled: Sequence[Handled], action: str, operator: Operator) -> None:
+def _log_handled(handled: Sequence[Handled], action: Action, operator: Operator) -> None:
     for outcome in Outcome:
         those = [one for one in handled if one.outcome is outcome]
         if not those:

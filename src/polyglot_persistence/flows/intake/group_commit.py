@@ -202,7 +202,8 @@ class GroupCommit:
         identified = [unit for waiting in batch if waiting.has_identity for unit in waiting.units]
         try:
             if self._cache_breaker.is_open:
-                error = await self._commit_without_cache([*free, *identified])
+                away = UnavailableError("the cache is away")
+                error = await self._queue_alone([*free, *identified], away)
                 outcome = _Outcome(error, error, {})
             else:
                 outcome = await self._commit_to_both(free, identified)
@@ -287,9 +288,6 @@ class GroupCommit:
             late = UnknownOutcomeError(f"stored, but too long ago to be found for certain: {error}")
             return _Outcome(outcome.free or late, outcome.identified or late, outcome.found)
         return outcome
-
-    async def _commit_without_cache(self, units: Sequence[Unit]) -> PolyglotError | None:
-        return await self._queue_alone(units, UnavailableError("the cache is away"))
 
     async def _queue_alone(
         self, units: Sequence[Unit], cache_error: PolyglotError
