@@ -70,8 +70,7 @@ class PostgresRecord:
             return persisted._replace(conflicts=conflicts)
 
     async def find(self, ids: Sequence[UUID]) -> Found:
-        async with self._pool.reading() as session:
-            records = await session.fetch("find", ids)
+        records = await self._pool.read("find", ids)
         return Found(
             {r["id"]: stored(r) for r in records if r["id"] is not None},
             {r["order_id"]: dead_letter_row(r) for r in records if r["dead_id"] is not None},
@@ -102,21 +101,19 @@ class PostgresRecord:
             return
         ordered = sorted(rows.items(), key=lambda item: item[0])
         buried = [letter for _, letter in ordered]
-        async with self._pool.transaction() as session:
-            await session.fetch(
-                "bury",
-                [letter.order_id for letter in buried],
-                [letter.unit_id for letter in buried],
-                [letter.payload for letter in buried],
-                [digest for (_, _, digest), _ in ordered],
-                [_storable(letter.reason) for letter in buried],
-                [letter.stage.value for letter in buried],
-                [letter.attempts for letter in buried],
-            )
+        await self._pool.write(
+            "bury",
+            [letter.order_id for letter in buried],
+            [letter.unit_id for letter in buried],
+            [letter.payload for letter in buried],
+            [digest for (_, _, digest), _ in ordered],
+            [_storable(letter.reason) for letter in buried],
+            [letter.stage.value for letter in buried],
+            [letter.attempts for letter in buried],
+        )
 
     async def attempted(self, subjects: Sequence[str]) -> frozenset[str]:
-        async with self._pool.transaction() as session:
-            records = await session.fetch("attempted", subjects)
+        records = await self._pool.write("attempted", subjects)
         return frozenset(record["subject"] for record in records)
 
     async def begin_attempts(self, subjects: Sequence[str]) -> Mapping[str, int]:
@@ -127,8 +124,7 @@ class PostgresRecord:
         return {record["subject"]: record["attempts"] for record in records}
 
     async def take_back_attempts(self, subjects: Sequence[str]) -> None:
-        async with self._pool.transaction() as session:
-            await session.fetch("take_back_attempts", subjects)
+        await self._pool.write("take_back_attempts", subjects)
 
     async def end_attempts(self, subjects: Sequence[str]) -> None:
         async with self._pool.transaction() as session:
@@ -168,8 +164,7 @@ class PostgresRecord:
             return [record["id"] for record in await session.fetch("outbox_done", outbox_ids)]
 
     async def progress(self, *, dead_letters_max: int) -> Progress:
-        async with self._pool.reading() as session:
-            records = await session.fetch("progress", dead_letters_max)
+        records = await self._pool.read("progress", dead_letters_max)
         return Progress(**records[0])
 
     async def epoch(self) -> str | None:
@@ -191,8 +186,7 @@ class PostgresRecord:
         return epoch, False
 
     async def new_epoch(self) -> str:
-        async with self._pool.transaction() as session:
-            (record,) = await session.fetch("new_epoch")
+        (record,) = await self._pool.write("new_epoch")
         return _epoch(record)
 
     @asynccontextmanager
@@ -203,8 +197,7 @@ class PostgresRecord:
             yield SessionLead(session) if leads else None
 
     async def ping(self) -> StoreState:
-        async with self._pool.reading() as session:
-            (record,) = await session.fetch("ping")
+        (record,) = await self._pool.read("ping")
         if record["read_only"] == "on":
             raise UnavailableError("PostgreSQL is read-only (a standby?): nothing can be persisted")
         return StoreState(f"PostgreSQL {record['version']}", _warnings(record))
