@@ -22,6 +22,7 @@ Invariant: the ids of an `Acceptance` are all stored.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -83,13 +84,13 @@ class LineOutcome(NamedTuple):
     error: PolyglotError | None = None
 
 
+@dataclass
 class AcceptFlow:
     """Accepts orders; every method returns only once they are durable."""
 
-    def __init__(self, commit: GroupCommit, reads: ReadFlow, clock: Clock) -> None:
-        self._commit = commit
-        self._reads = reads
-        self._clock = clock
+    commit: GroupCommit
+    reads: ReadFlow
+    clock: Clock
 
     def accept_new(self, content: Content) -> tuple[UUID, "asyncio.Future[Sequence[Entry]]"]:
         """Take one order without an identity; it is accepted once the future resolves.
@@ -98,10 +99,10 @@ class AcceptFlow:
             UnavailableError: refused, at once or through the future.
             UnknownOutcomeError: through the future.
         """
-        now = self._clock.now()
+        now = self.clock.now()
         order = make_order(new_id(), content, now)
         unit = Unit((_prepare(AcceptedOrder(order, now, order.id)),))
-        return order.id, self._commit.submit(unit, has_identity=False)
+        return order.id, self.commit.submit(unit, has_identity=False)
 
     async def accept_keyed(self, client: str, key: str, content: Content) -> Acceptance:
         """Accept the one order that this client's idempotency key stands for.
@@ -109,10 +110,10 @@ class AcceptFlow:
         Raises:
             ConflictError: the key stands for an order with other content.
         """
-        now = self._clock.now()
+        now = self.clock.now()
         order = make_order(derived_id(client, key), content, now)
         unit = Unit((_prepare(AcceptedOrder(order, now, order.id)),))
-        known = await self._reads.known([order.id])
+        known = await self.reads.known([order.id])
         replayed = await self._accept_identified(unit, known)
         return Acceptance([order.id], replayed)
 
@@ -124,12 +125,12 @@ class AcceptFlow:
         Raises:
             ConflictError: the key stands for a bulk with other content.
         """
-        now = self._clock.now()
+        now = self.clock.now()
         if key is not None:
             return await self._accept_keyed_bulk(client, key, items, now)
         ids = [new_id() for _ in items]
         unit = _bulk(ids, new_id(), items, now)
-        await asyncio.shield(self._commit.submit(unit, has_identity=False))
+        await asyncio.shield(self.commit.submit(unit, has_identity=False))
         return Acceptance(ids, replayed=False)
 
     async def _accept_keyed_bulk(
@@ -137,11 +138,11 @@ class AcceptFlow:
     ) -> Acceptance:
         # Were the first bulk of this key longer, a member past our last one would exist.
         *ids, beyond = bulk_ids(client, key, len(items) + 1)
-        known = await self._reads.known([*ids, beyond])
+        known = await self.reads.known([*ids, beyond])
         unit_id = ids[0]
         if _is_there(ids[0], known) and not any(_is_alive(i, known) for i in [*ids[1:], beyond]):
             *earlier, earlier_beyond = earlier_bulk_ids(client, key, len(items) + 1)
-            also_known = await self._reads.known([*earlier, earlier_beyond])
+            also_known = await self.reads.known([*earlier, earlier_beyond])
             if any(_is_there(i, also_known) for i in earlier[1:]):
                 ids, beyond, known = earlier, earlier_beyond, also_known
                 unit_id = derived_id(client, key)
@@ -155,14 +156,14 @@ class AcceptFlow:
 
         Returns one outcome per line. An error of the stores (503, 504) is that line's outcome too.
         """
-        now = self._clock.now()
+        now = self.clock.now()
         new: list[Unit] = []
         identified: list[Unit] = []
         for line in lines:
             order = make_order(line.id or new_id(), line.content, line.created_at or now)
             accepted = AcceptedOrder(order, now, order.id, 1, line.created_at is not None)
             (new if line.id is None else identified).append(Unit((_prepare(accepted),)))
-        known = await self._reads.known([_id_of(unit) for unit in identified])
+        known = await self.reads.known([_id_of(unit) for unit in identified])
         again = {line.id for line in lines if line.must_be_there}
         taken = [
             (self._take_again if _id_of(unit) in again else self._take)(unit, known)
@@ -186,7 +187,7 @@ class AcceptFlow:
         if not units:
             return None
         try:
-            return self._commit.submit_new(units)
+            return self.commit.submit(*units, has_identity=False)
         except PolyglotError as error:
             return error
 
@@ -194,7 +195,7 @@ class AcceptFlow:
         try:
             if _is_settled(unit, known):
                 return LineOutcome(_id_of(unit), unchanged=True)
-            return self._commit.submit(unit, has_identity=True)
+            return self.commit.submit(unit, has_identity=True)
         except PolyglotError as error:
             return LineOutcome(_id_of(unit), error=error)
 
@@ -218,7 +219,7 @@ class AcceptFlow:
         """Accept a unit with an identity; return whether it was stored before."""
         if _is_settled(unit, known):
             return True
-        before = await asyncio.shield(self._commit.submit(unit, has_identity=True))
+        before = await asyncio.shield(self.commit.submit(unit, has_identity=True))
         return _was_there(unit, before)
 
 

@@ -133,28 +133,17 @@ class GroupCommit:
         BACKLOG_LIMIT_ORDERS.set(limits.dirty_orders_max)
         WAITING_ORDERS.set_function(lambda: self._batcher.waiting)
 
-    def submit(self, unit: Unit, *, has_identity: bool) -> "asyncio.Future[Sequence[Entry]]":
-        """Take a unit into the next batch; resolves once it is durable.
+    def submit(self, *units: Unit, has_identity: bool) -> "asyncio.Future[Sequence[Entry]]":
+        """Take units into the next batch, all or none; resolves once they are durable.
 
-        The result is empty for a new unit. For a unit with an identity it holds the entries stored
-        before (of all members or of some); then nothing new was stored.
+        Units without an identity share one future, which costs a third of one future each. A unit
+        with an identity goes alone: the result holds the entries stored before (of all members or
+        of some); then nothing new was stored.
 
         Raises:
             UnavailableError: at once, above a watermark; or through the future (503).
             UnknownOutcomeError: through the future (504).
         """
-        return self._submit((unit,), has_identity)
-
-    def submit_new(self, units: Sequence[Unit]) -> "asyncio.Future[Sequence[Entry]]":
-        """Take units without an identity into the next batch, as `submit` does, all or none.
-
-        They share one future, which costs a third of one future each.
-        """
-        return self._submit(units, has_identity=False)
-
-    def _submit(
-        self, units: Sequence[Unit], has_identity: bool
-    ) -> "asyncio.Future[Sequence[Entry]]":
         orders = _count(units)
         if over := self._backlog_over or self._queue_over:
             REFUSED.labels("watermark").inc(orders)
