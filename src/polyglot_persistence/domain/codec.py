@@ -255,6 +255,14 @@ def decode_item(raw: bytes) -> AcceptedOrder:
         raise PoisonError(f"not an item of a message: {error}") from error
 
 
+def readable_item(raw: bytes) -> AcceptedOrder | None:
+    """Return the same, or None if the bytes are not a valid item."""
+    try:
+        return decode_item(raw)
+    except PoisonError:
+        return None
+
+
 def _reject(raw: bytes, reason: str) -> Reject:
     try:
         item = _identity_decoder.decode(raw)

@@ -31,7 +31,7 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import AcceptedOrder, Order
 from polyglot_persistence.domain.units import whole_units
-from polyglot_persistence.errors import PoisonError, UnavailableError
+from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports.leadership import Lead
 from polyglot_persistence.ports.orders import Found, Persisted, StoredOrder
 from polyglot_persistence.ports.outbox import OutboxBatch
@@ -252,13 +252,8 @@ async def _remove_answered(session: Session, letter_ids: Sequence[int], chosen: 
     for record in await session.fetch("dead_letters_by_ids", letter_ids):
         if not Stage(record["stage"]).is_known:
             continue
-        try:
-            dead = codec.decode_item(record["payload"])
-        except PoisonError:
-            answered.append(record["dead_id"])
-            continue
-        inserted = chosen.rows[record["order_id"]].order
-        if dead.agrees_with(inserted):
+        dead = codec.readable_item(record["payload"])
+        if dead is None or dead.agrees_with(chosen.rows[record["order_id"]].order):
             answered.append(record["dead_id"])
     if answered:
         await session.fetch("discard", answered)

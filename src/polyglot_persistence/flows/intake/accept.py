@@ -28,7 +28,6 @@ from typing import NamedTuple
 from uuid import UUID
 
 from polyglot_persistence.domain import codec
-from polyglot_persistence.domain.dead_letter import DeadLetterRow
 from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import (
     AcceptedOrder,
@@ -163,10 +162,10 @@ class AcceptFlow:
             order = make_order(line.id or new_id(), line.content, line.created_at or now)
             accepted = AcceptedOrder(order, now, order.id, 1, line.created_at is not None)
             (new if line.id is None else identified).append(Unit((_prepare(accepted),)))
-        known = await self.reads.known([_id_of(unit) for unit in identified])
+        known = await self.reads.known([unit.first_id for unit in identified])
         again = {line.id for line in lines if line.must_be_there}
         taken = [
-            (self._take_again if _id_of(unit) in again else self._take)(unit, known)
+            (self._take_again if unit.first_id in again else self._take)(unit, known)
             for unit in identified
         ]
         fate = self._take_new(new)
@@ -174,7 +173,7 @@ class AcceptFlow:
         if waiting := [one for one in (fate, *taken) if isinstance(one, asyncio.Future)]:
             await asyncio.wait(waiting)
         error = fate if fate is None or isinstance(fate, PolyglotError) else _error_of(fate)
-        outcomes_new = iter([LineOutcome(_id_of(unit), error=error) for unit in new])
+        outcomes_new = iter([LineOutcome(unit.first_id, error=error) for unit in new])
         outcomes_identified = iter(
             one if isinstance(one, LineOutcome) else _line_outcome(unit, one)
             for unit, one in zip(identified, taken, strict=True)
@@ -194,10 +193,10 @@ class AcceptFlow:
     def _take(self, unit: Unit, known: Known) -> "LineOutcome | asyncio.Future[Sequence[Entry]]":
         try:
             if _is_settled(unit, known):
-                return LineOutcome(_id_of(unit), unchanged=True)
+                return LineOutcome(unit.first_id, unchanged=True)
             return self.commit.submit(unit, has_identity=True)
         except PolyglotError as error:
-            return LineOutcome(_id_of(unit), error=error)
+            return LineOutcome(unit.first_id, error=error)
 
     def _take_again(
         self, unit: Unit, known: Known
@@ -206,7 +205,7 @@ class AcceptFlow:
 
         Every other case gets the same answer, which reveals nothing about the stored order.
         """
-        order_id = _id_of(unit)
+        order_id = unit.first_id
         if not (known.checked or order_id in known.entries):
             return LineOutcome(order_id, error=refused("whether this id is stored is not certain"))
         if _is_there(order_id, known) and unit.members[0].accepted.created_at_given:
@@ -248,11 +247,6 @@ def _is_alive(order_id: UUID, known: Known) -> bool:
     )
 
 
-def _id_of(unit: Unit) -> UUID:
-    """Return the id of a unit's only order."""
-    return unit.members[0].accepted.order.id
-
-
 def _error_of(done: "asyncio.Future[Sequence[Entry]]") -> PolyglotError | None:
     try:
         done.result()
@@ -263,16 +257,17 @@ def _error_of(done: "asyncio.Future[Sequence[Entry]]") -> PolyglotError | None:
 
 def _line_outcome(unit: Unit, done: "asyncio.Future[Sequence[Entry]]") -> LineOutcome:
     try:
-        return LineOutcome(_id_of(unit), unchanged=_was_there(unit, done.result()))
+        return LineOutcome(unit.first_id, unchanged=_was_there(unit, done.result()))
     except PolyglotError as error:
-        return LineOutcome(_id_of(unit), error=error)
+        return LineOutcome(unit.first_id, error=error)
 
 
 class _There(NamedTuple):
     """An order stored before under the id of a unit's member."""
 
     accepted: AcceptedOrder | None
-    """None for a dead letter that cannot be read, so that nothing can be compared."""
+    """None for a dead letter that cannot be read, so that nothing can be compared: persisting the
+    order removes the letter."""
     is_dirty: bool = False
     """If so, its unit is known, too."""
 
@@ -292,7 +287,7 @@ def _is_settled(unit: Unit, known: Known) -> bool:
         elif (row := known.rows.get(order_id)) is not None:
             there[order_id] = _There(row.accepted())
         elif (dead := known.dead.get(order_id)) is not None:
-            there[order_id] = _There(_dead(dead))
+            there[order_id] = _There(codec.readable_item(dead.letter.payload))
     _check(unit, there, checked=known.checked)
     return any(not one.is_dirty and one.accepted is not None for one in there.values())
 
@@ -316,13 +311,6 @@ def _decoded(raw: bytes) -> Entry:
         return codec.decode_entry(raw)
     except PoisonError as error:
         raise refused("a newer version holds an order under this key or id") from error
-
-
-def _dead(row: DeadLetterRow) -> AcceptedOrder | None:
-    try:
-        return codec.decode_item(row.letter.payload)
-    except PoisonError:
-        return None  # persisting the order removes the letter
 
 
 def _check(unit: Unit, there: Mapping[UUID, _There], *, checked: bool) -> None:

@@ -237,14 +237,14 @@ class GroupCommit:
     ) -> Sequence[Unit]:
         """Return new units unchanged, and dirty ones as the cache holds them if they need it."""
         new, dirty = _as_stored(units, found)
-        dirty = [unit for unit in dirty if not self._published.get(_first_id(unit))]
+        dirty = [unit for unit in dirty if not self._published.get(unit.first_id)]
         if dirty and not await self._is_safe(reply):
             new += dirty
         return new
 
     def _remember_published(self, units: Sequence[Unit], found: _Found) -> None:
         for unit in units:
-            if (first := _first_id(unit)) in found:
+            if (first := unit.first_id) in found:
                 self._published.remember(first, value=True)
 
     async def _is_safe(self, reply: AcceptReply) -> bool:
@@ -345,10 +345,6 @@ def _neither(cache_error: PolyglotError, queue_error: PolyglotError) -> Polyglot
     return UnknownOutcomeError(f"cache: {cache_error}; queue: {queue_error}")
 
 
-def _first_id(unit: Unit) -> UUID:
-    return unit.members[0].accepted.order.id
-
-
 def _readable(order_id: UUID, raw: bytes) -> Entry | None:
     try:
         return codec.decode_entry(raw)
@@ -362,7 +358,7 @@ def _as_stored(units: Sequence[Unit], found: _Found) -> tuple[list[Unit], list[U
     new, dirty = [], []
     stored: set[UUID] = set()
     for unit in units:
-        ids = _ids(unit)
+        ids = unit.ids
         if _is_new(unit, found, stored):
             new.append(unit)
             continue
@@ -379,17 +375,13 @@ def _as_stored(units: Sequence[Unit], found: _Found) -> tuple[list[Unit], list[U
     return new, dirty
 
 
-def _ids(unit: Unit) -> list[UUID]:
-    return [member.accepted.order.id for member in unit.members]
-
-
 def _is_new(unit: Unit, found: _Found, stored: set[UUID]) -> bool:
     """Return whether this batch stored the unit; `stored` collects the ids of those before it.
 
     If an identity comes twice in a batch, the second unit finds the first's orders. By its id
     alone, the first would seem to find them, too.
     """
-    ids = _ids(unit)
+    ids = unit.ids
     there = [found[order_id] for order_id in ids if order_id in found]
     own = [Entry(EntryState.DIRTY, accepted, body) for accepted, body in unit.members]
     is_first = stored.isdisjoint(ids)
@@ -442,7 +434,7 @@ def _before(waiting: _Waiting, found: _Found, stored: set[UUID]) -> Sequence[Ent
     (unit,) = waiting.units
     if _is_new(unit, found, stored):
         return ()
-    there = [found[order_id] for order_id in _ids(unit) if order_id in found]
+    there = [found[order_id] for order_id in unit.ids if order_id in found]
     entries = [entry for entry in there if entry is not None]
     if len(entries) < len(there):
         raise refused("a newer version holds an order under this key or id")
