@@ -66,9 +66,9 @@ restarts: ## Kill and stop real servers under load, each ROUNDS times (20), and 
 		exec "$(BIN)/python" -m pytest -s tests/system/test_restarts.py $(ARGS)
 
 .PHONY: fault
-fault: ## Kill, wipe, cut and fill things under load, ROUNDS times (20), and count; SEED repeats.
+fault: ## Kill, wipe, cut and fill things under load, ROUNDS times (20), and count; SEED repeats; DEPLOYMENT=ha.
 	$(call set_up,dev)
-	@if [ "$(DEPLOYMENT)" = servers ]; then \
+	@if [ "$(DEPLOYMENT)" != embedded ]; then \
 		scripts/servers up redis rabbitmq postgres elasticsearch; eval "$$(scripts/servers test-env)"; \
 	fi; exec "$(BIN)/python" -m tests.fault --deployment "$(DEPLOYMENT)" --rounds "$(ROUNDS)" \
 		$(if $(SEED),--seed "$(SEED)") $(ARGS)
@@ -81,7 +81,7 @@ simulate: ## Simulate the whole pipeline under faults, RUNS times (2000) from SE
 .PHONY: hostile
 hostile: ## Have hostile clients of all kinds for SECONDS each (10); DEPLOYMENT=servers, ARGS for pytest.
 	$(call set_up,dev)
-	@if [ "$(DEPLOYMENT)" = servers ]; then \
+	@if [ "$(DEPLOYMENT)" != embedded ]; then \
 		scripts/servers up redis rabbitmq postgres elasticsearch; eval "$$(scripts/servers test-env)"; \
 	fi; HOSTILE_SECONDS=$(or $(SECONDS),10) exec "$(BIN)/python" -m pytest -s tests/hostile \
 		-k "not harm_nobody or $(DEPLOYMENT)" $(ARGS)

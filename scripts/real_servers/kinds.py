@@ -265,8 +265,13 @@ class Elasticsearch(Server):
                 f"--data-dir={self.data}",
                 f"--cache-dir={root_dir() / 'elasticsearch-servers'}",
                 f"--timeout={START_SECONDS}",
+                *self.options(),
             ],
         )
+
+    def options(self) -> list[str]:
+        """Return further options of the script."""
+        return []
 
     def answers(self) -> bool:
         request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

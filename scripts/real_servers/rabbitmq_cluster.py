@@ -1,13 +1,15 @@
 """A RabbitMQ cluster of up to three nodes, for what a single broker cannot be brought to do.
 
 The first node must be up before the others join it. It also has the port mapper of all, which stays
-when the node alone is killed.
+when the node alone is killed. A minority of the nodes pauses; a test that needs an answering one
+changes that in the running nodes.
 """
 
 import secrets
 
 from real_servers.kinds import RabbitMQ
 from real_servers.machine import ServerError
+from real_servers.server import Group
 
 
 class RabbitMQA(RabbitMQ):
@@ -19,7 +21,10 @@ class RabbitMQA(RabbitMQ):
 
     def prepare(self) -> None:
         super().prepare()
-        (self.data / "enabled_plugins").write_text("[].\n")
+        with (self.data / "rabbitmq.conf").open("a") as config:
+            config.write(
+                "cluster_partition_handling = pause_minority\nqueue_leader_locator = balanced\n"
+            )
         cookie = self.data / ".erlang.cookie"
         if not cookie.exists():
             cookie.write_text(self.secret())
@@ -32,9 +37,6 @@ class RabbitMQA(RabbitMQ):
     def environment(self) -> dict[str, str]:
         return {**super().environment(), "RABBITMQ_NODENAME": f"{self.name}@localhost"}
 
-    def settings(self) -> dict[str, str]:
-        return {f"{self.variable}_URL": f"amqp://guest:guest@127.0.0.1:{self.port()}/"}
-
 
 class RabbitMQB(RabbitMQA):
     """A node that joins the first."""
@@ -44,10 +46,10 @@ class RabbitMQB(RabbitMQA):
     first = RabbitMQA
 
     def up(self) -> None:
-        if not self.first().server_pid():
+        joined = self.data / "joined"
+        if not joined.exists() and not self.first().server_pid():
             raise ServerError(f"start {self.first.name} before {self.name}")
         super().up()
-        joined = self.data / "joined"
         if joined.exists():
             return
         node = self.first().environment()["RABBITMQ_NODENAME"]
@@ -71,3 +73,20 @@ class RabbitMQC(RabbitMQB):
 
     name = "rabbitmq-c"
     variable = "RABBITMQ_C"
+
+
+MEMBERS = (RabbitMQA, RabbitMQB, RabbitMQC)
+
+
+def settings() -> dict[str, str]:
+    """Return one address of all nodes that were ever started, and one of their management."""
+    nodes = [node for kind in MEMBERS if ((node := kind()).dir / "ports.json").exists()]
+    brokers = [f"127.0.0.1:{node.port()}" for node in nodes]
+    pages = [f"127.0.0.1:{node.port('management')}" for node in nodes]
+    return {
+        "RABBITMQ_URL": f"amqp://guest:guest@{','.join(brokers)}/",
+        "RABBITMQ_MANAGEMENT_URL": f"http://{','.join(pages)}",
+    }
+
+
+RABBITMQ_3 = Group(MEMBERS, settings)

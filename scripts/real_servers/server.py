@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from real_servers.machine import (
     GONE,
@@ -174,3 +176,11 @@ class Server:
     def wipe(self) -> None:
         self.down()
         shutil.rmtree(self.dir, ignore_errors=True)
+
+
+class Group(NamedTuple):
+    """Servers that are one topology: started one after the other, ended in the reverse order."""
+
+    members: tuple[type[Server], ...]
+    settings: Callable[[], dict[str, str]]
+    """Returns the settings of this project that reach the topology as a whole."""

@@ -75,8 +75,7 @@ class EmbeddedSystem(System):
             "ELASTICSEARCH_URL": f"tantivy://{quote(str(self.search_directory))}",
         }
 
-    @property
-    def cache_url(self) -> str:
+    async def cache_url(self) -> str:
         return self.valkey.url
 
     async def delete_index(self) -> None:

@@ -68,6 +68,14 @@ class Scene:
                 raise StuckError(f"not one order accepted in {PROGRESS_SECONDS} s")
             await look_again()
 
+    async def whole_again(self) -> None:
+        """Return once a write is acknowledged with both copies."""
+        began = time.monotonic()
+        while self.history.whole_at < began:
+            if time.monotonic() - began > PROGRESS_SECONDS:
+                raise StuckError(f"no write with two copies in {PROGRESS_SECONDS} s")
+            await look_again()
+
     async def a_while(self, low: float, high: float) -> None:
         """Let some time pass: that is the fault here, not something to wait for."""
         await asyncio.sleep(self.random.uniform(low, high))
@@ -296,7 +304,7 @@ async def lose_entries(scene: Scene) -> None:
     )
     for _ in range(2):
         async with workers_behind(scene):
-            await redis_done(scene.system.cache_url, "EVAL", script, "0")
+            await redis_done(await scene.system.cache_url(), "EVAL", script, "0")
         await scene.more_acked(200)
         await scene.a_while(0.2, 2)
 
@@ -305,7 +313,7 @@ async def lose_stream(scene: Scene) -> None:
     """The queue's stream is deleted while the server runs."""
     for _ in range(2):
         async with workers_behind(scene):
-            await redis_done(scene.system.cache_url, "DEL", "order_queue")
+            await redis_done(await scene.system.cache_url(), "DEL", "order_queue")
         await scene.more_acked(200)
 
 
@@ -329,7 +337,7 @@ async def flush(scene: Scene) -> None:
     """The cache is emptied by a command."""
     for _ in range(2):
         async with workers_behind(scene):
-            await redis_done(scene.system.cache_url, "FLUSHALL")
+            await redis_done(await scene.system.cache_url(), "FLUSHALL")
         await scene.more_acked(200)
 
 
@@ -356,7 +364,7 @@ async def _run_on_broker(*tool: str) -> None:
 
 async def little_memory(scene: Scene) -> None:
     """The cache has reached its memory limit for a while."""
-    url = scene.system.cache_url
+    url = await scene.system.cache_url()
     _, before = await redis_done(url, "CONFIG", "GET", "maxmemory")
     await redis_done(url, "CONFIG", "SET", "maxmemory", "1mb")
     await scene.a_while(2, 5)

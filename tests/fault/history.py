@@ -46,6 +46,10 @@ class History:
         self.ids: list[str] = []
         """Of the acknowledged orders, in the order of their answers."""
         self.wrong: list[str] = []
+        self.whole_at = time.monotonic()
+        """When a write was last acknowledged with both copies, in the cache and the queue."""
+        self.whole_seconds_max = 0.0
+        """Longest time between two of them."""
 
     def __enter__(self) -> Self:
         return self
@@ -64,6 +68,12 @@ class History:
         """Note that all of them are durable, as the client heard."""
         self._note("acked", attempt, ids)
         self.ids += ids
+
+    def whole(self) -> None:
+        """Note that a write was acknowledged with both copies."""
+        now = time.monotonic()
+        self.whole_seconds_max = max(self.whole_seconds_max, now - self.whole_at)
+        self.whole_at = now
 
     def refused(self, attempt: int, status: int) -> None:
         """Note that nothing was stored, as the client heard; or that nothing was sent (0)."""

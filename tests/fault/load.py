@@ -26,6 +26,9 @@ ATTEMPTS_MAX = 4
 AT_ONCE_SHARE = 0.2
 """Of what has a key, so much is first sent over two connections at once."""
 
+DEGRADED = "x-degraded"
+"""The header that names a store which lacks its copy."""
+
 GONE_SECONDS = 0.05
 """Between two tries to reach an API that nobody listens for."""
 
@@ -126,6 +129,8 @@ class Load:
             await asyncio.sleep(GONE_SECONDS)
             return False
         self._note(attempt, kind, orders, status, answer)
+        if status == 202 and DEGRADED not in connection.headers:
+            self._history.whole()
         return status < 300
 
     def _note(

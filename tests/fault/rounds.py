@@ -45,6 +45,8 @@ class Totals:
     """Numbers of the rounds that count."""
     rates: list[int] = field(default_factory=list)
     """Orders acknowledged a second, of each round; its fault is in that."""
+    whole_seconds: dict[str, float] = field(default_factory=dict)
+    """Longest time without a write that got both copies, by fault."""
     died_at: dict[str, int] = field(default_factory=dict)
     """How often a process, or a server, died at which point."""
 
@@ -120,10 +122,15 @@ class Series:
         is_void = fault.survivable and during < ACKED_DURING
         self._count(number, verdict, points, is_void=is_void)
         self._totals.rates.append(round(acked / seconds))
+        whole_seconds = self._totals.whole_seconds
+        whole_seconds[fault.name] = max(
+            whole_seconds.get(fault.name, 0.0), history.whole_seconds_max
+        )
         print(
             f"{' at ' + ', '.join(points) if points else ''}: "
             f"{acked} acknowledged in {seconds:.1f} s ({acked / seconds:.0f}/s), "
             f"{during} in the {fault_seconds:.1f} s of the fault, "
+            f"at most {history.whole_seconds_max:.1f} s without a write with two copies, "
             f"settled after {settled_seconds:.1f} s"
             f"{', VOID' if is_void else ''}{''.join(f'; {v}' for v in verdict.violations[:20])}",
             flush=True,

@@ -8,10 +8,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from tests.fault.embedded_system import EmbeddedSystem
+from tests.fault.failovers import of_topology
 from tests.fault.faults import Fault, of_embedded, of_servers
+from tests.fault.ha_system import HaSystem
 from tests.fault.rounds import Series, Totals, deck
 from tests.fault.servers_system import ServersSystem
 from tests.fault.systems import System
+from tests.fault.topologies import TOPOLOGIES
 from tests.support.real_servers import empty_stores
 
 ROUNDS_PER_SERIES = 8
@@ -62,12 +65,19 @@ async def started(deployment: str, **settings: str) -> AsyncIterator[tuple[Syste
             embedded = EmbeddedSystem(directory)
             system: System = embedded
             faults = of_embedded(embedded)
-        else:
+        elif deployment == "servers":
             on_servers = ServersSystem(
                 directory, await resources.enter_async_context(empty_stores())
             )
             system = on_servers
             faults = of_servers(on_servers)
+        else:
+            topology = TOPOLOGIES[deployment]()
+            addresses = await resources.enter_async_context(empty_stores())
+            resources.push_async_callback(topology.wipe)
+            await topology.start()
+            system = HaSystem(directory, addresses, topology)
+            faults = of_topology(topology)
         resources.push_async_callback(system.aclose)
         system.settings |= settings
         await system.start()

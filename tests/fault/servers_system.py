@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 from elasticsearch import AsyncElasticsearch
 
 from polyglot_persistence.bootstrap.stores import SEARCH_ALIAS
+from polyglot_persistence.config.addresses.elasticsearch import node_urls
 from polyglot_persistence.ports.queue import QUEUE_NAME
 from tests.fault import contents
 from tests.fault.disks import Disk, move_back, move_onto_disk
@@ -73,15 +74,15 @@ class ServersSystem(System):
         self._addresses = dict(addresses)
         self.installed = {role: Installed(name) for role, name in ROLES.items()}
         self.stores = dict(self.installed)
+        nodes = node_urls(self._addresses["ELASTICSEARCH_URL"])
         self._elasticsearch = AsyncElasticsearch(
-            self._addresses["ELASTICSEARCH_URL"], request_timeout=15, max_retries=0
+            nodes, request_timeout=15, max_retries=len(nodes) - 1
         )
 
     def addresses(self) -> dict[str, str]:
         return self._addresses
 
-    @property
-    def cache_url(self) -> str:
+    async def cache_url(self) -> str:
         return self._addresses["REDIS_ADDR"]
 
     def dsn(self) -> str:

@@ -110,9 +110,8 @@ class System(ABC):
     def addresses(self) -> dict[str, str]:
         """Return the settings that reach the stores."""
 
-    @property
     @abstractmethod
-    def cache_url(self) -> str:
+    async def cache_url(self) -> str:
         """Where the cache is."""
 
     @abstractmethod
@@ -171,7 +170,7 @@ class System(ABC):
 
     async def dirty(self) -> int:
         """Return the size of the dirty set."""
-        return await contents.dirty(self.cache_url)
+        return await contents.dirty(await self.cache_url())
 
     @abstractmethod
     def dsn(self) -> str:
@@ -223,7 +222,7 @@ class System(ABC):
         """Return what all stores hold."""
         held = Held()
         await contents.record(self.dsn(), held)
-        await contents.cache(self.cache_url, [row.id for row in held.record], held)
+        await contents.cache(await self.cache_url(), [row.id for row in held.record], held)
         held.searchable = await self.documents()
         held.queued = await self.queued()
         return held

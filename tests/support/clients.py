@@ -39,6 +39,8 @@ class Connection:
         self._port = port
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self.headers: Mapping[str, str] = {}
+        """Of the last answer, names in lower case."""
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +88,7 @@ class Connection:
     async def _answer(self, reader: asyncio.StreamReader) -> tuple[int, Any]:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         lines = head.split("\r\n")
-        headers = dict(line.split(": ", 1) for line in lines[1:] if line)
+        self.headers = headers = dict(line.split(": ", 1) for line in lines[1:] if line)
         body = await reader.readexactly(int(headers["content-length"]))
         if headers.get("connection") == "close":
             self.close()

@@ -1,12 +1,14 @@
 """`scripts/servers`: real servers that are found again, killed, kept and wiped."""
 
+import asyncio
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.eventually import eventually
 from tests.support.processes import REPOSITORY
 from tests.support.servers import short_directory
 
@@ -20,12 +22,15 @@ def directory() -> Iterator[Path]:
     with short_directory() as path:
         path.chmod(0o755)  # the server runs as a user of its own
         yield path
-        _servers(path, "wipe")
+        for name in ("redis", "redis-ha"):
+            _servers(path, "wipe", name=name)
 
 
-def _servers(directory: Path | str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _servers(
+    directory: Path | str, *arguments: str, name: str = "redis"
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [REPOSITORY / "scripts" / "servers", *arguments, "redis"],
+        [REPOSITORY / "scripts" / "servers", *arguments, name],
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SERVERS_DIR": str(directory)},
         cwd="/",
         capture_output=True,
@@ -50,6 +55,52 @@ def test_a_server_is_found_again_and_keeps_its_address(directory: Path) -> None:
     assert _servers(directory, "env").stdout == address
     assert _servers(directory, "down").returncode == 0
     assert "stopped" in _servers(directory, "status").stdout
+
+
+async def test_a_group_is_started_in_order_and_has_one_address(directory: Path) -> None:
+    """A replaced primary that comes back keeps its address, and the Sentinels make it a replica."""
+    started = _servers(directory, "up", name="redis-ha")
+    assert [line.split()[0] for line in started.stderr.splitlines()] == MEMBERS
+    address = _servers(directory, "env", name="redis-ha").stdout
+    sentinels = ",".join(_address(directory, name) for name in MEMBERS[2:])
+    assert address == f"export REDIS_ADDR='redis+sentinel://{sentinels}/polyglot'\n"
+    test_address = _servers(directory, "test-env", name="redis-a").stdout
+    assert test_address == f"export TEST_REDIS_A_ADDR='{_address(directory, 'redis-a')}'\n"
+    await _until(lambda: "num-slaves\n1\n" in _sentinel(directory, "MASTER", "polyglot"))
+    assert _servers(directory, "kill", name="redis-a").returncode == 0
+    new = _address(directory, "redis-b").replace(":", "\n") + "\n"
+    await _until(lambda: _sentinel(directory, "GET-MASTER-ADDR-BY-NAME", "polyglot") == new)
+    assert _servers(directory, "up", name="redis-a").returncode == 0
+    await _until(lambda: _redis(directory, "redis-a", "ROLE").startswith("slave\n"))
+    assert _servers(directory, "down", name="redis-ha").returncode == 0
+    assert _servers(directory, "env", name="redis-ha").stdout == ""
+    assert _servers(directory, "up", name="redis-ha").returncode == 0
+    assert _servers(directory, "env", name="redis-ha").stdout == address
+    assert _redis(directory, "redis-a", "ROLE").startswith("slave\n")
+
+
+MEMBERS = ["redis-a", "redis-b", "redis-sentinel-a", "redis-sentinel-b", "redis-sentinel-c"]
+
+
+def _address(directory: Path, name: str) -> str:
+    return _servers(directory, "env", name=name).stdout.split("'")[1]
+
+
+def _redis(directory: Path, name: str, *words: str) -> str:
+    host, _, port = _address(directory, name).partition(":")
+    command = ["redis-cli", "-h", host, "-p", port, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+
+
+def _sentinel(directory: Path, *words: str) -> str:
+    return _redis(directory, "redis-sentinel-c", "SENTINEL", *words)
+
+
+async def _until(is_so: Callable[[], bool]) -> None:
+    async def attempt() -> None:
+        assert await asyncio.to_thread(is_so)
+
+    await eventually(attempt, retried=(AssertionError, subprocess.CalledProcessError))
 
 
 def test_no_directory_is_not_the_one_where_one_happens_to_be(directory: Path) -> None:

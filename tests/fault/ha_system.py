@@ -1,0 +1,37 @@
+"""One store on several nodes under fault, the other three on one each."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.fault.servers_system import SETTINGS, ServersSystem
+from tests.fault.topologies import RedisHa, Topology
+from tests.support.patience import patiently
+
+
+class HaSystem(ServersSystem):
+    """API and two workers over a topology, which was started, and three single servers."""
+
+    settle_seconds = 240.0
+    disk_roles = ()
+
+    def __init__(self, directory: Path, addresses: Mapping[str, str], topology: Topology) -> None:
+        super().__init__(directory, {**addresses, **topology.settings})
+        self.deployment = topology.group
+        self.topology = topology
+        del self.stores[topology.role]
+
+    async def cache_url(self) -> str:
+        if isinstance(self.topology, RedisHa):
+            return self.topology.url(await patiently(self.topology.leader))
+        return await super().cache_url()
+
+    def dsn(self) -> str:
+        dsn = super().dsn()
+        return f"{dsn}{'&' if '?' in dsn else '?'}target_session_attrs=primary"
+
+    def through(self, role: str, port: int) -> dict[str, str]:
+        raise NotImplementedError(f"no link to {SETTINGS[role]}")
+
+    async def aclose(self) -> None:
+        await self.topology.up()
+        await super().aclose()

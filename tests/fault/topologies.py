@@ -1,0 +1,229 @@
+"""Stores of several nodes, as far as the faults of a failover need to know them.
+
+What elects a new leader by itself is waited for; where an operator has to promote, `promote` runs
+the command of docs/ops.md.
+"""
+
+import asyncio
+import contextlib
+import json
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from elasticsearch import AsyncElasticsearch
+
+from polyglot_persistence.bootstrap.stores import SEARCH_ALIAS
+from polyglot_persistence.config.addresses.elasticsearch import node_urls
+from polyglot_persistence.ports.queue import QUEUE_NAME
+from tests.fault.servers_system import Installed
+from tests.support.eventually import eventually
+from tests.support.patience import NOT_WELL
+from tests.support.real_servers import servers
+from tests.support.servers import redis_value
+
+ELECTED_SECONDS = 60.0
+JOINED_SECONDS = 180.0
+
+
+class Topology(ABC):
+    """One store on several nodes, all of them up."""
+
+    group: ClassVar[str]
+    """Its name for `scripts/servers`."""
+    role: ClassVar[str]
+    """Which store it is."""
+    members: ClassVar[Sequence[str]]
+    """Its nodes; each can lead."""
+
+    def __init__(self) -> None:
+        self.nodes = {name: Installed(name) for name in self.members}
+        self.settings: dict[str, str] = {}
+        """The settings of the product that reach the topology as a whole."""
+        self.addresses: dict[str, str] = {}
+        """Of each node, which may be away later."""
+
+    async def start(self) -> None:
+        """Start it without any data."""
+        await asyncio.to_thread(servers, "wipe", self.group)
+        await asyncio.to_thread(servers, "up", self.group)
+        self.settings = await _settings(self.group)
+        for name in self.nodes:
+            self.addresses[name] = next(iter((await _settings(name)).values()))
+
+    async def wipe(self) -> None:
+        """Remove it."""
+        await asyncio.to_thread(servers, "wipe", self.group)
+
+    @abstractmethod
+    async def leader(self) -> str:
+        """Return the node that takes the writes."""
+
+    @abstractmethod
+    async def is_whole(self) -> None:
+        """Raise one of `NOT_WELL` unless every node serves or follows."""
+
+    async def whole(self) -> None:
+        """Return once every node serves or follows."""
+        await eventually(self.is_whole, within_seconds=JOINED_SECONDS, retried=NOT_WELL)
+
+    async def promote(self, lost: str) -> str:
+        """Return the node that leads instead of a lost one."""
+
+        async def attempt() -> str:
+            leader = await self.leader()
+            assert leader != lost, f"{lost} still leads"
+            return leader
+
+        return await eventually(attempt, within_seconds=ELECTED_SECONDS, retried=NOT_WELL)
+
+    async def rejoin(self, lost: str) -> None:
+        """Start a lost node again, as one that follows; return once it does."""
+        await self.nodes[lost].up()
+        await self.whole()
+
+    async def up(self) -> None:
+        """Start what a fault may have left behind."""
+        for node in self.nodes.values():
+            await node.send(signal.SIGCONT)
+        await asyncio.to_thread(servers, "up", self.group)
+
+
+class RedisHa(Topology):
+    """A primary with a replica, and three Sentinels that promote it."""
+
+    group = "redis-ha"
+    role = "cache"
+    members = ("redis-a", "redis-b")
+    sentinels = ("redis-sentinel-a", "redis-sentinel-b", "redis-sentinel-c")
+    _NAME = "polyglot"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nodes |= {name: Installed(name) for name in self.sentinels}
+
+    def url(self, node: str) -> str:
+        """Return where a node is."""
+        return f"redis://{self.addresses[node]}"
+
+    async def leader(self) -> str:
+        places = []
+        for sentinel in self.sentinels:
+            with contextlib.suppress(*NOT_WELL):
+                found = await redis_value(
+                    self.url(sentinel), "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._NAME
+                )
+                places.append(b":".join(found).decode())
+        place = max(places, key=places.count)
+        for node in self.members:
+            if self.url(node).endswith(f"/{place}"):
+                return node
+        raise AssertionError(f"{place} is none of {self.members}")
+
+    async def is_whole(self) -> None:
+        leader = await self.leader()
+        for node in self.members:
+            info = await redis_value(self.url(node), "INFO", "replication")
+            wanted = b"role:master" if node == leader else b"master_link_status:up"
+            assert wanted in info, f"{node} is not yet {wanted.decode()}"
+
+    async def cut_off(self) -> None:
+        """Let the replica receive nothing more: it asks for a password that it does not have."""
+        leader = self.url(await self.leader())
+        await redis_value(leader, "CONFIG", "SET", "requirepass", "cut off")
+        await redis_value(leader, "CLIENT", "KILL", "TYPE", "replica")
+
+    async def switch_over(self) -> None:
+        """Have the Sentinels exchange the two."""
+        await redis_value(self.url(self.sentinels[-1]), "SENTINEL", "FAILOVER", self._NAME)
+
+
+class RabbitMQ3(Topology):
+    """Three nodes of a cluster, each with a member of the queue."""
+
+    group = "rabbitmq-3"
+    role = "queue"
+    members = ("rabbitmq-a", "rabbitmq-b", "rabbitmq-c")
+
+    async def leader(self) -> str:
+        for node in self.members:
+            with contextlib.suppress(*NOT_WELL):
+                return await self._leader_by(node)
+        raise AssertionError("no node says who leads")
+
+    async def _leader_by(self, node: str) -> str:
+        rows = await self.tool(
+            node, "rabbitmqctl", "-q", "list_queues", "--formatter=json", "name", "leader"
+        )
+        leaders = {row["name"]: row["leader"] for row in json.loads(rows)}
+        return str(leaders[QUEUE_NAME]).partition("@")[0]
+
+    async def is_whole(self) -> None:
+        online = await self.tool(
+            self.members[0],
+            *("rabbitmqctl", "-q", "list_queues", "--formatter=json", "name", "online"),
+        )
+        found = {row["name"]: row["online"] for row in json.loads(online)}
+        assert len(found[QUEUE_NAME]) == len(self.members), f"online: {found}"
+
+    async def shrink(self, node: str) -> None:
+        """Take the queue's member off a node."""
+        await self.tool(node, "rabbitmq-queues", "-q", "delete_member", QUEUE_NAME, _full(node))
+
+    async def grow(self, node: str) -> None:
+        """Give the queue a member on a node."""
+        await self.tool(node, "rabbitmq-queues", "-q", "grow", _full(node), "all")
+
+    async def tool(self, node: str, *words: str) -> str:
+        """Run a tool on a node that runs; return what it prints."""
+        assert await self.nodes[node].pid(), f"{node} does not run"
+        return await asyncio.to_thread(servers, "run", node, *words)
+
+
+class Elasticsearch3(Topology):
+    """Three nodes, with the index on one of them and its copy on another."""
+
+    group = "elasticsearch-3"
+    role = "search"
+    members = ("elasticsearch-a", "elasticsearch-b", "elasticsearch-c")
+
+    async def leader(self) -> str:
+        """Return the node that holds the primary shard."""
+        async with self._client() as client:
+            shards: Any = await client.cat.shards(
+                index=f"{SEARCH_ALIAS}-*", h="prirep,ip,node,state", format="json"
+            )
+            names: Any = await client.cat.nodes(h="name,http", format="json", full_id=True)
+        [primary] = [shard["node"] for shard in shards if shard["prirep"] == "p"]
+        [place] = [node["http"] for node in names if node["name"] == primary]
+        for node in self.members:
+            if self.addresses[node].endswith(f"//{place}"):
+                return node
+        raise AssertionError(f"{place} is none of {self.members}")
+
+    async def is_whole(self) -> None:
+        async with self._client() as client:
+            health = await client.cluster.health()
+            assert health["number_of_nodes"] == len(self.members), health
+            assert health["status"] == "green", health
+
+    def _client(self) -> AsyncElasticsearch:
+        urls = node_urls(self.settings["ELASTICSEARCH_URL"])
+        return AsyncElasticsearch(urls, request_timeout=15, max_retries=len(urls))
+
+
+TOPOLOGIES: Mapping[str, type[Topology]] = {
+    kind.group: kind for kind in (RedisHa, RabbitMQ3, Elasticsearch3)
+}
+
+
+def _full(node: str) -> str:
+    return f"{node}@localhost"
+
+
+async def _settings(name: str) -> dict[str, str]:
+    """Return what `scripts/servers` prints for a server or a group."""
+    printed = await asyncio.to_thread(servers, "env", name)
+    pairs = (line.removeprefix("export ").partition("=") for line in printed.splitlines())
+    return {setting: value.strip("'") for setting, _, value in pairs}
