@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from polyglot_persistence.cli import reports
 from polyglot_persistence.cli.command import Commands, as_json, over_stores
+from polyglot_persistence.cli.progress import progress
 from polyglot_persistence.domain.dead_letter import (
     DeadLetterRow,
     LetterCounts,
@@ -122,8 +124,6 @@ def dead_letters() -> None:
 @as_json
 def list_(limit: int, before: int | None, *, as_json: bool, **filters: Any) -> None:
     """List dead letters, the latest first, and count them by stage and reason."""
-    from polyglot_persistence.cli import reports
-
     chosen = _chosen(filters)
 
     async def look(opened: "Operating") -> tuple[Sequence[DeadLetterRow], LetterCounts]:
@@ -170,7 +170,6 @@ def list_(limit: int, before: int | None, *, as_json: bool, **filters: Any) -> N
 @as_json
 def show(letter_id: int, *, as_json: bool) -> None:
     """Show a dead letter with its payload: the item of the message, unchanged."""
-    from polyglot_persistence.cli import reports
 
     async def look(opened: "Operating") -> DeadLetterRow:
         return await opened.dead_letters.get(letter_id)
@@ -301,8 +300,6 @@ async def _act_on_ids(
 async def _act_on_all(
     flow: "DeadLetterFlow", action: "Action", chosen: LetterFilter, total: int, tally: "_Tally"
 ) -> None:
-    from polyglot_persistence.cli.progress import progress
-
     before: int | None = None
     with progress(total) as shown:
         while True:
@@ -344,8 +341,6 @@ class _Tally:
 
     def as_json(self) -> str:
         """Return everything, for programs."""
-        from polyglot_persistence.cli import reports
-
         counts = {name: self._counts[name] for name in _OUTCOMES}
         kept = [
             {"id": one.letter_id, "order_id": one.order_id, "detail": one.detail}
@@ -355,8 +350,6 @@ class _Tally:
 
     def report(self) -> str:
         """Return the counts, and what was kept and why."""
-        from polyglot_persistence.cli import reports
-
         counts = [f"{self._counts[n]:,} {n}" for n in _OUTCOMES if self._counts[n]]
         lines = [", ".join(counts) or "nothing to do"]
         if self.missing:
