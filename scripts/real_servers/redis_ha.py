@@ -15,6 +15,9 @@ PRIMARY = "polyglot"
 FAILOVER_MS = 6_000
 """A busy machine needs more than three seconds. A failed attempt is repeated after twice this."""
 
+USER, PASSWORD = "app", "secret"
+"""The clients' login. Sentinels and replica have another, so a test can shut them out alone."""
+
 
 class RedisA(Redis):
     """The server that is the primary at first."""
@@ -32,7 +35,7 @@ class RedisA(Redis):
 
     def role(self) -> list[str]:
         """Return the lines of the first configuration that make it primary or replica."""
-        return ["repl-diskless-sync-delay 0"]
+        return ["repl-diskless-sync-delay 0", f"user {USER} on >{PASSWORD} ~* &* +@all"]
 
     def settings(self) -> dict[str, str]:
         return {f"{self.variable}_ADDR": f"127.0.0.1:{self.port()}"}
@@ -96,7 +99,7 @@ def first_port() -> int:
 def settings() -> dict[str, str]:
     """Return the setting that reaches whichever server is the primary."""
     sentinels = ",".join(f"127.0.0.1:{kind().port()}" for kind in SENTINELS)
-    return {"REDIS_ADDR": f"redis+sentinel://{sentinels}/{PRIMARY}"}
+    return {"REDIS_ADDR": f"redis+sentinel://{USER}:{PASSWORD}@{sentinels}/{PRIMARY}"}
 
 
 REDIS_HA = Group((RedisA, RedisB, *SENTINELS), settings)

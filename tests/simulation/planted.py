@@ -147,7 +147,7 @@ PLANTED: Sequence[Bug] = (
     Bug(
         "orders count as indexed that no index has taken",
         "flows.behind.index",
-        "failures = await self._search.index(orders)",
+        "failures = await self.search.index(orders)",
         "failures: Sequence[IndexFailure] = ()",
     ),
     Bug(
@@ -189,8 +189,8 @@ PLANTED: Sequence[Bug] = (
     Bug(
         "a bulk is answered before it is committed",
         "flows.intake.accept",
-        "await asyncio.shield(self._commit.submit(unit, has_identity=False))",
-        "self._commit.submit(unit, has_identity=False)",
+        "await asyncio.shield(self.commit.submit(unit, has_identity=False))",
+        "self.commit.submit(unit, has_identity=False)",
     ),
     Bug(
         "a look-up is shared with questions that come after it",

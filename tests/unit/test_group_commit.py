@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -19,23 +19,10 @@ from polyglot_persistence.flows.reading.cold_cache import COMMIT_SECONDS_MAX, Co
 from polyglot_persistence.ports.cache import PreparedOrder, Settled, Unit
 from polyglot_persistence.runtime.breaker import Breaker
 from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue
+from tests.support.visible_record import VisibleRecord
 
 REFUSED = UnavailableError("refused")
 UNKNOWN = UnknownOutcomeError("unknown")
-
-
-class ScriptedRecord:
-    """Counts the epochs that were raised."""
-
-    def __init__(self) -> None:
-        self.epoch = 1
-        self.error: Exception | None = None
-
-    async def new_epoch(self) -> int:
-        if self.error is not None:
-            raise self.error
-        self.epoch += 1
-        return self.epoch
 
 
 class Stand:
@@ -44,18 +31,18 @@ class Stand:
     def __init__(self, *, durable: bool = True, dirty_orders_max: int = 1000) -> None:
         self.cache = ScriptedCache(durable=durable)
         self.queue = ScriptedQueue()
-        self.record = ScriptedRecord()
         self.clock = FakeClock()
+        self.record = VisibleRecord(self.clock)
         self.cache_breaker = Breaker("cache", self._ping)
         self.queue_breaker = Breaker("queue", self._ping)
-        cold_mark = ColdMark(cast("Any", self.record), self.clock)
+        cold_mark = ColdMark(self.record, self.clock)
         self.commit = GroupCommit(
-            cast("Any", self.cache),
-            cast("Any", self.queue),
+            self.cache,
+            self.queue,
             cache_breaker=self.cache_breaker,
             queue_breaker=self.queue_breaker,
             cold_mark=cold_mark,
-            reigns=Reigns(cast("Any", self.cache), cold_mark, self.clock),
+            reigns=Reigns(self.cache, cold_mark, self.clock),
             clock=self.clock,
             limits=CommitLimits(100, 1000, dirty_orders_max, queue_messages_max=3),
         )
@@ -115,7 +102,7 @@ async def test_outcome(
     stand.cache.error, stand.queue.error = cache, queue
     assert expected == await stand.outcome(unit_of(one_order()), has_identity=has_identity)
     if expected is None:
-        assert epochs == stand.record.epoch - 1
+        assert epochs == stand.record.epochs_raised
 
 
 @pytest.mark.parametrize("cache", [REFUSED, UNKNOWN])
@@ -124,7 +111,7 @@ async def test_what_only_the_queue_has_is_not_acknowledged_unless_readers_are_to
 ) -> None:
     """Without a cold mark another process could answer 404 for it."""
     stand = Stand()
-    stand.cache.error, stand.record.error = cache, REFUSED
+    stand.cache.error, stand.record.epoch_error = cache, REFUSED
     assert UnknownOutcomeError == await stand.outcome(unit_of(one_order()))
     assert len(stand.queue.published) == 1
 
@@ -142,7 +129,7 @@ async def test_an_identity_that_comes_twice_in_a_batch_is_published_once() -> No
 async def test_an_order_with_identity_is_not_even_published_without_a_cold_mark() -> None:
     """It has not been sent anywhere yet, so it can still be refused."""
     stand = Stand()
-    stand.cache.error, stand.record.error = REFUSED, REFUSED
+    stand.cache.error, stand.record.epoch_error = REFUSED, REFUSED
     assert UnavailableError == await stand.outcome(unit_of(one_order()), has_identity=True)
     assert stand.queue.published == []
 
@@ -152,12 +139,12 @@ async def test_with_the_cache_known_away_the_epoch_is_raised_before_the_first_pu
     stand = Stand()
     stand.cache_breaker.failed(REFUSED)
     epochs_at_publish: list[int] = []
-    stand.queue.before_publish = lambda: epochs_at_publish.append(stand.record.epoch)
+    stand.queue.before_publish = lambda: epochs_at_publish.append(stand.record.epochs_raised)
     for seconds in (0.0, 0.5, 0.6):
         stand.clock.advance(seconds)
         assert await stand.outcome(unit_of(one_order())) is None
-    assert epochs_at_publish == [2, 2, 3]
-    stand.record.error = REFUSED
+    assert epochs_at_publish == [1, 1, 2]
+    stand.record.epoch_error = REFUSED
     stand.clock.advance(2)
     assert UnavailableError == await stand.outcome(unit_of(one_order()))
     assert len(stand.queue.published) == 3
@@ -169,7 +156,7 @@ async def test_with_both_known_away_nothing_is_marked_cold() -> None:
     stand.cache_breaker.failed(REFUSED)
     stand.queue_breaker.failed(REFUSED)
     assert await stand.outcome(unit_of(one_order())) is UnavailableError
-    assert stand.record.epoch == 1
+    assert stand.record.epochs_raised == 0
 
 
 async def test_an_open_breaker_is_not_asked() -> None:
@@ -250,10 +237,8 @@ async def test_an_order_of_a_bulk_that_is_asked_for_alone_is_published_alone() -
     """As a line of an import: nothing says that the bulk was published, or else was safe."""
     stand = Stand(durable=False)
     stand.queue.error = UNKNOWN
-    bulk_id = new_id()
-    bulk = [
-        AcceptedOrder(one.order, one.accepted_at, bulk_id, 2) for one in (one_order(), one_order())
-    ]
+    bulk_id, now = new_id(), datetime.now(UTC)
+    bulk = [AcceptedOrder(one.order, now, bulk_id, 2) for one in (one_order(), one_order())]
     assert UnknownOutcomeError == await stand.outcome(unit_of(*bulk), has_identity=True)
     line = AcceptedOrder(bulk[1].order, bulk[1].accepted_at, bulk[1].order.id)
     stand.queue.error = None
@@ -278,8 +263,8 @@ async def test_a_commit_that_took_long_marks_the_cache_cold(has_identity: bool) 
     stand = Stand()
     stand.queue.before_publish = lambda: stand.clock.advance(COMMIT_SECONDS_MAX + 1)
     assert await stand.outcome(unit_of(one_order()), has_identity=has_identity) is None
-    assert stand.record.epoch == 2
-    stand.record.error = REFUSED
+    assert stand.record.epochs_raised == 1
+    stand.record.epoch_error = REFUSED
     outcome = await stand.outcome(unit_of(one_order()), has_identity=has_identity)
     assert outcome is UnknownOutcomeError
 
@@ -303,6 +288,7 @@ async def test_an_identity_whose_fate_is_known_is_not_published(state: EntryStat
     """It is answered from what is there."""
     stand = Stand()
     first = one_order()
+    await stand.cache.accept([unit_of(first)])
     await stand.cache.settle([Settled(state, first)])
     before = await stand.commit.submit(unit_of(first), has_identity=True)
     assert [state] == [entry.state for entry in before]
