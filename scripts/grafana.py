@@ -209,6 +209,11 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 (_increase("polyglot_audit_drift_repaired_total", "kind"), "repaired: {{kind}}"),
             ),
         ),
+        Panel(
+            "Failovers of PostgreSQL",
+            "short",
+            ((_increase("polyglot_record_changes_total", "job"), "failovers and restores"),),
+        ),
         Panel("Orders compared", "ops", ((_rate("polyglot_audit_orders_total"), "orders"),)),
         Panel(
             "Time of the last whole audit", "s", (("max(polyglot_audit_duration_seconds)", "time"),)

@@ -222,6 +222,10 @@ LOOP_SUCCESS = _gauge(
 )
 DRIFT_FOUND = _counter("polyglot_audit_drift_found", "Where stores differed, by kind.", ["kind"])
 DRIFT_REPAIRED = _counter("polyglot_audit_drift_repaired", "Of these, repaired, by kind.", ["kind"])
+RECORD_CHANGES = _counter(
+    "polyglot_record_changes",
+    "Failovers and restores of PostgreSQL after which all cached orders were compared with it.",
+)
 AUDITED = _counter("polyglot_audit_orders", "Orders that an audit compared over all stores.")
 AUDIT_SECONDS = _gauge("polyglot_audit_duration_seconds", "Time of the last audit of everything.")
 ORDERS_CONSISTENT = _counter(

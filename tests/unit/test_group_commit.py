@@ -14,6 +14,7 @@ from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import PolyglotError, UnavailableError, UnknownOutcomeError
 from polyglot_persistence.flows.intake.group_commit import GroupCommit
+from polyglot_persistence.flows.intake.reigns import Reigns
 from polyglot_persistence.flows.reading.cold_cache import COMMIT_SECONDS_MAX, ColdMark
 from polyglot_persistence.ports.cache import PreparedOrder, Settled, Unit
 from polyglot_persistence.runtime.breaker import Breaker
@@ -47,12 +48,14 @@ class Stand:
         self.clock = FakeClock()
         self.cache_breaker = Breaker("cache", self._ping)
         self.queue_breaker = Breaker("queue", self._ping)
+        cold_mark = ColdMark(cast("Any", self.record), self.clock)
         self.commit = GroupCommit(
             cast("Any", self.cache),
             cast("Any", self.queue),
             cache_breaker=self.cache_breaker,
             queue_breaker=self.queue_breaker,
-            cold_mark=ColdMark(cast("Any", self.record), self.clock),
+            cold_mark=cold_mark,
+            reigns=Reigns(cast("Any", self.cache), cold_mark, self.clock),
             clock=self.clock,
             limits=CommitLimits(100, 1000, dirty_orders_max, queue_messages_max=3),
         )

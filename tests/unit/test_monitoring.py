@@ -239,6 +239,7 @@ CASES = {
     "PolyglotAuditDrift": Case(
         {'polyglot_audit_drift_found_total{kind="stale_entry"}': "0x9 1x9"}, "9m", "11m"
     ),
+    "PolyglotRecordChanged": Case({"polyglot_record_changes_total": "0x9 1x9"}, "9m", "11m"),
     "PolyglotAuditMissing": Case(
         {
             'polyglot_loop_last_success_timestamp_seconds{loop="auditor",instance="a"}': "60x500",

@@ -71,7 +71,7 @@ class Settings:
         "redis:6379",
         cache_address,
         "Redis or Valkey, the write-behind cache.",
-        "host:port, or a redis, rediss, valkey, valkeys or unix URL",
+        "host:port, a redis, rediss, valkey, valkeys or unix URL, or redis+sentinel://host,host/name",
         masked=mask,
     )
     rabbitmq_url: str = setting(
@@ -216,11 +216,17 @@ class Settings:
         {form: form for form in ("auto", "json", "text")},
         "Format of log lines. auto: text on a terminal, JSON elsewhere.",
     )
+    shutdown_delay_seconds: float = seconds(
+        0,
+        (0, 600),
+        "Time from the stop signal until an API process accepts no more connections. Until then "
+        "only `/health/ready` changes: it is 503, so that load balancers send requests elsewhere.",
+    )
     shutdown_timeout_seconds: float = seconds(
         20,
         (1, 600),
-        "Maximum time from the stop signal to the end of a process. Unfinished work is cut off "
-        "then; no accepted order is lost.",
+        "Maximum time from the stop signal, or the end of that delay, to the end of a process. "
+        "Unfinished work is cut off then; no accepted order is lost.",
     )
 
     # --- accepting ---
@@ -314,6 +320,11 @@ class Settings:
     described: "Sequence[Described]" = dataclasses.field(default=(), compare=False)
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
     """Variables that do not count, and why."""
+
+    @property
+    def api_stop_seconds(self) -> float:
+        """Maximum time from the stop signal to the end of an API process."""
+        return self.shutdown_delay_seconds + self.shutdown_timeout_seconds
 
     @property
     def queue_adapter(self) -> Literal["rabbitmq", "valkey_streams"]:

@@ -43,6 +43,10 @@ class Health(NamedTuple):
     """`normal`, or the missing parts: `degraded: queue away, not consuming`."""
 
 
+LEAVING = Health({}, accepting=False, mode="stopping")
+"""What a process that is about to end answers."""
+
+
 class HealthFlow:
     """Pings all stores at once, and checks whether a worker consumes."""
 
@@ -51,6 +55,8 @@ class HealthFlow:
     ) -> None:
         self._stores = stores
         self._consumes = consumes
+        self.is_leaving = False
+        """Whether the process is about to end, so that requests should go to others."""
 
     async def check(self) -> Health:
         """Return every store's state; it never raises."""
@@ -75,7 +81,12 @@ class SharedHealth:
         self._fresh_until = 0.0
 
     async def check(self) -> Health:
-        """Return the state of all stores, at most `FRESH_SECONDS` old; it never raises."""
+        """Return the state of all stores, at most `FRESH_SECONDS` old; it never raises.
+
+        `LEAVING`, at once, if the process is about to end.
+        """
+        if self._health.is_leaving:
+            return LEAVING
         checking = self._checking
         now = asyncio.get_running_loop().time()
         if checking is None or (checking.done() and now >= self._fresh_until):
