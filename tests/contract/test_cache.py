@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import EntryState
+from polyglot_persistence.domain.history import Position
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.ports.cache import Cache, Settled
 from tests.support.addresses import EVERY_CACHE
@@ -401,3 +402,19 @@ async def test_a_large_bulk_is_settled_whole(cache: Cache, before: int, size: in
     entries = (await cache.read([one.order.id for one in members])).entries
     assert {raw[:1] for raw in entries if raw is not None} == {EntryState.DEAD.value}
     assert await cache.backlog() == (0, None)
+
+
+# --- the record that it was compared to ------------------------------------------------------
+
+
+async def test_the_position_of_the_record_is_kept_as_long_as_the_entries(
+    server: CacheServer,
+) -> None:
+    """Every process reads the latest one; an emptied cache has none."""
+    contents = server.contents()
+    assert await contents.compared_to() is None
+    for position in (Position("16384.00000001", 7), Position("b", 0), Position("a b", 2**62)):
+        await contents.keep_compared_to(position)
+        assert await server.contents().compared_to() == position
+    await server.wipe()
+    assert await contents.compared_to() is None

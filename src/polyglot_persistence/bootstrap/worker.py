@@ -23,6 +23,7 @@ from polyglot_persistence.ports.clock import Clock
 from polyglot_persistence.processes.heartbeat import Parent
 from polyglot_persistence.telemetry import logger
 from polyglot_persistence.worker.auditor import Throttle, add_up_forever, audit_forever
+from polyglot_persistence.worker.healer import heal_forever
 from polyglot_persistence.worker.indexer import Indexer
 from polyglot_persistence.worker.persister import Persister
 from polyglot_persistence.worker.rebuilder import make_first, rebuild_forever
@@ -133,8 +134,9 @@ class _Worker:
                 SalesFlow(stores.sales, clock), settings.mv_refresh_schedule, record, clock, stop
             ),
         ]
+        throttle = Throttle(clock, stop, orders_per_second=settings.audit_orders_per_second)
+        loops.append(heal_forever(operating.heal, record, throttle, stop))
         if settings.audit_interval_seconds:
-            throttle = Throttle(clock, stop, orders_per_second=settings.audit_orders_per_second)
             interval_seconds = settings.audit_interval_seconds
             loops.append(
                 audit_forever(

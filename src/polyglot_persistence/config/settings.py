@@ -18,7 +18,7 @@ from polyglot_persistence.config.addresses.elasticsearch import search_directory
 from polyglot_persistence.config.addresses.listening import listen_host
 from polyglot_persistence.config.addresses.passwords import mask
 from polyglot_persistence.config.addresses.postgres import postgres_url
-from polyglot_persistence.config.addresses.rabbitmq import queue_url
+from polyglot_persistence.config.addresses.rabbitmq import management_url, queue_url
 from polyglot_persistence.config.addresses.redis import cache_address
 from polyglot_persistence.config.fields import (
     IgnoredError,
@@ -82,6 +82,14 @@ class Settings:
         "URL",
         masked=mask,
     )
+    rabbitmq_management_url: str | None = setting(
+        "none",
+        management_url,
+        "RabbitMQ's management API, where its nodes are checked to be members of the queue. "
+        "Without a user in it, that of `RABBITMQ_URL`.",
+        "URL like http://rabbitmq:15672 or http://host:port,host:port, or none",
+        masked=mask,
+    )
     elasticsearch_url: str = setting(
         "http://elasticsearch:9200",
         search_url,
@@ -96,6 +104,12 @@ class Settings:
         "API key for Elasticsearch, encoded. A user and password go into the URL instead.",
         "text, or none",
         masked=hidden,
+    )
+    elasticsearch_shards: int = count(
+        1,
+        (1, 1_024),
+        "Shards of a new index in Elasticsearch, one for each 200 million orders or so; `polyglot "
+        "search rebuild` gives an index that is there another number.",
     )
     redis_ca_file: Path | None = setting(
         "none",
