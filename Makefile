@@ -97,8 +97,14 @@ bench: ## Measure on real servers beside the Go peer, PEER=its-source; BENCHES=a
 	@exec "$(BIN)/python" -m bench $(ARGS)
 
 .PHONY: compose-test
-compose-test: ## Run the compose file for real, with stand-ins for public images (root).
-	@exec scripts/compose-test
+compose-test: ## Run the compose file for real, with stand-ins for images (root); ARGS=ha: both files.
+	@exec scripts/compose-test $(ARGS)
+
+.PHONY: chart
+chart: ## Check the Helm chart; builds helm the first time, for which Go is needed.
+	$(call set_up,dev)
+	@scripts/get-helm
+	@REQUIRE_SERVERS=1 exec "$(BIN)/python" -m pytest -q tests/unit/test_chart.py $(ARGS)
 
 .PHONY: lint
 lint: ## Check format, lint, types and imports.

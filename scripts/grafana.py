@@ -137,6 +137,14 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel("Messages in the queue", "short", (("max(polyglot_queue_messages)", "ready"),)),
         Panel("Not searchable", "short", (("max(polyglot_outbox_orders)", "orders"),)),
+        Panel(
+            "Nodes of the queue",
+            "short",
+            (
+                ('max(polyglot_queue_members{kind="online"})', "online"),
+                ('max(polyglot_queue_members{kind="wanted"})', "wanted"),
+            ),
+        ),
     ),
     "Stores": (
         Panel("Answer", "short", (("min by (store) (polyglot_store_up)", "{{store}}"),)),
@@ -200,6 +208,11 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 (_increase("polyglot_audit_drift_found_total", "kind"), "found: {{kind}}"),
                 (_increase("polyglot_audit_drift_repaired_total", "kind"), "repaired: {{kind}}"),
             ),
+        ),
+        Panel(
+            "Failovers of PostgreSQL",
+            "short",
+            ((_increase("polyglot_record_changes_total", "job"), "failovers and restores"),),
         ),
         Panel("Orders compared", "ops", ((_rate("polyglot_audit_orders_total"), "orders"),)),
         Panel(

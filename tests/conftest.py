@@ -18,6 +18,7 @@ import pytest_asyncio
 from polyglot_persistence.embedded.postgres import EmbeddedPostgres
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 from tests.support import addresses
+from tests.support.redis_ha import RedisHa, primary_url, redis_ha
 from tests.support.servers import flush, fresh_database, running, short_directory
 
 # How long an example takes depends on what else the machine does.
@@ -72,6 +73,13 @@ async def valkey_server() -> AsyncIterator[EmbeddedValkey]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def valkey_sentinels() -> AsyncIterator[RedisHa]:
+    """A running Valkey with a replica and Sentinels, the same one for the whole session."""
+    async with redis_ha() as topology:
+        yield topology
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def stopped_postgres() -> AsyncIterator[Path]:
     """The data directory of a PostgreSQL that was started and stopped: to copy, never to use."""
     with short_directory() as directory:
@@ -98,6 +106,9 @@ def redis_address(request: pytest.FixtureRequest) -> str:
         return addresses.SIMULATED
     if request.param == "real":
         return addresses.redis_url()
+    if request.param == addresses.SENTINELS:
+        topology: RedisHa = request.getfixturevalue("valkey_sentinels")
+        return topology.url
     server: EmbeddedValkey = request.getfixturevalue("valkey_server")
     return server.url
 
@@ -113,5 +124,5 @@ async def postgres_dsn(postgres_address: str) -> AsyncIterator[str]:
 async def redis_url(redis_address: str) -> str:
     """The URL of an empty Redis or Valkey."""
     if redis_address != addresses.SIMULATED:
-        await flush(redis_address)
+        await flush(await primary_url(redis_address))
     return redis_address

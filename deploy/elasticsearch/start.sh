@@ -13,6 +13,7 @@ add_user() { # NAME ROLES FILE-OF-PASSWORD
 rm -rf "$ES_PATH_CONF"
 cp -r config "$ES_PATH_CONF"
 cp "$(dirname "$0")/roles.yml" "$ES_PATH_CONF/roles.yml"
+[ ! -e /certificates/transport.p12 ] || cp /certificates/transport.p12 "$ES_PATH_CONF"
 add_user polyglot polyglot,kibana_admin /run/secrets/elasticsearch_password
 add_user kibana_server kibana_system /run/secrets/kibana_password
 exec docker-entrypoint.sh eswrapper

@@ -31,6 +31,7 @@ PORTS = {
     "KIBANA_PORT": "kibana",
 }
 """The variable of each port that is open outside, and the service behind it."""
+FIRST_FILE = "docker-compose.yml"
 API_KEY = "pp_only-for-this-test"
 PLAIN = "/srv/plain-images.yml"
 OWN_PASSWORDS = "/srv/passwords"
@@ -51,18 +52,27 @@ def eventually(condition: Callable[[], bool], seconds: float, what: str) -> floa
 
 
 class Stack:
-    """What `docker compose` makes of the checkout, on ports that are free here."""
+    """What `docker compose` makes of the checkout, on ports that are free here.
 
-    def __init__(self, engine: Engine) -> None:
+    Of docker-compose.yml and, if it is named, of a second file.
+    """
+
+    def __init__(self, engine: Engine, second_file: str | None = None) -> None:
         self.engine = engine
         self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self._variables = {name: str(port) for name, port in self.ports.items()} | {
             "API_KEYS": f"compose-test:admin:{hashlib.sha256(API_KEY.encode()).hexdigest()}",
             "ANONYMOUS_SCOPES": "read,write",
+            "API_PORTS": f"{self.ports['API_PORT']}-{self.ports['API_PORT'] + 1}",
         }
 
         override = without_digests()
-        self._files = ["--file=docker-compose.yml", f"--file={PLAIN}"] if override else []
+        files = [
+            FIRST_FILE,
+            *([second_file] if second_file else []),
+            *([PLAIN] if override else []),
+        ]
+        self._files = [f"--file={file}" for file in files]
         Path(f"{engine.root}{PLAIN}").write_text(override)
 
         self.passwords = REPOSITORY / "deploy" / "secrets"

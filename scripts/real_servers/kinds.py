@@ -81,8 +81,8 @@ class Postgres(Server):
         )
         (self.data / "cluster.new").rename(self.data / "cluster")
 
-    def commands(self) -> list[list[str]]:
-        options = {
+    def options(self) -> dict[str, str]:
+        return {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port()),
             "unix_socket_directories": "",
@@ -90,7 +90,9 @@ class Postgres(Server):
             "shared_buffers": "256MB",
             "max_wal_size": "2GB",
         }
-        words = [word for pair in options.items() for word in ("-c", "=".join(pair))]
+
+    def commands(self) -> list[list[str]]:
+        words = [word for pair in self.options().items() for word in ("-c", "=".join(pair))]
         return [[self.program, "-D", str(self.data / "cluster"), *words]]
 
     def answers(self) -> bool:

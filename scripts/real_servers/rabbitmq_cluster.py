@@ -24,6 +24,7 @@ class RabbitMQA(RabbitMQ):
         with (self.data / "rabbitmq.conf").open("a") as config:
             config.write(
                 "cluster_partition_handling = pause_minority\nqueue_leader_locator = balanced\n"
+                "net_ticktime = 15\n"  # seconds until a frozen node counts as gone
             )
         cookie = self.data / ".erlang.cookie"
         if not cookie.exists():

@@ -144,6 +144,11 @@ BACKLOG_AGE_SECONDS = _gauge(
     "polyglot_dirty_oldest_age_seconds", "Age of the oldest order not yet persisted."
 )
 QUEUE_MESSAGES = _gauge("polyglot_queue_messages", "Messages that no worker holds.")
+QUEUE_MEMBERS = _gauge(
+    "polyglot_queue_members",
+    "Nodes that hold the queue: those that run, and how many there should be.",
+    ["kind"],
+)
 OUTBOX_ORDERS = _gauge("polyglot_outbox_orders", "Persisted orders not known to be searchable.")
 OUTBOX_AGE_SECONDS = _gauge("polyglot_outbox_oldest_age_seconds", "Age of the oldest outbox row.")
 PERSISTED = _counter("polyglot_orders_persisted", "Orders inserted into PostgreSQL.", ["source"])
@@ -197,6 +202,10 @@ LOOP_SUCCESS = _gauge(
 )
 DRIFT_FOUND = _counter("polyglot_audit_drift_found", "Where stores differed, by kind.", ["kind"])
 DRIFT_REPAIRED = _counter("polyglot_audit_drift_repaired", "Of these, repaired, by kind.", ["kind"])
+RECORD_CHANGES = _counter(
+    "polyglot_record_changes",
+    "Failovers and restores of PostgreSQL after which all cached orders were compared with it.",
+)
 AUDITED = _counter("polyglot_audit_orders", "Orders that an audit compared over all stores.")
 AUDIT_SECONDS = _gauge("polyglot_audit_duration_seconds", "Time of the last audit of everything.")
 ORDERS_CONSISTENT = _counter(

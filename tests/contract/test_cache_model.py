@@ -19,7 +19,7 @@ from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.ports.cache import Settled, Unit
-from tests.support.addresses import SIMULATED_REDIS_TOO
+from tests.support.addresses import EVERY_CACHE
 from tests.support.caches import cache_server
 from tests.support.orders import START, accepted, prepared, single
 
@@ -186,7 +186,7 @@ class CacheAndDictionary(RuleBasedStateMachine):
         self.runner.close()
 
 
-@SIMULATED_REDIS_TOO
+@EVERY_CACHE
 def test_the_cache_is_a_dictionary_with_states(redis_url: str) -> None:
     """Any sequence of calls leaves entries, dirty set and epoch as a dictionary would have them."""
     machine = type("CacheAndDictionaryHere", (CacheAndDictionary,), {"url": redis_url})

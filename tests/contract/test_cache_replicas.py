@@ -240,3 +240,17 @@ async def test_a_server_that_forbids_info_is_not_taken_for_a_replica(
             await RedisCache(client).ping()
     finally:
         await client.close()
+
+
+@pytest.mark.parametrize("primary", ["bundled"], indirect=True)
+async def test_a_primary_that_would_go_on_without_its_replicas_is_told(
+    primary: Primary, own_server: EmbeddedValkey
+) -> None:
+    """With two of them the loss of one stops nothing; with one there is no such advice."""
+    setting = "min-replicas-to-write"
+    assert setting in str((await primary.cache.ping()).warnings)
+    await redis_command(own_server.url, "CONFIG", "SET", setting, "1")
+    assert setting not in str((await primary.cache.ping()).warnings)
+    await redis_command(own_server.url, "CONFIG", "SET", setting, "0")
+    await primary.leave(0)
+    assert setting not in str((await primary.cache.ping()).warnings)

@@ -29,6 +29,7 @@ from polyglot_persistence.flows.behind.dead_letters import DeadLetterFlow
 from polyglot_persistence.flows.behind.persist import PersistFlow
 from polyglot_persistence.flows.intake.accept import AcceptFlow
 from polyglot_persistence.flows.intake.group_commit import GroupCommit
+from polyglot_persistence.flows.intake.reigns import Reigns
 from polyglot_persistence.flows.projections.sales import SalesFlow
 from polyglot_persistence.flows.projections.search import SearchFlow
 from polyglot_persistence.flows.reading.cold_cache import ColdMark, found_epoch
@@ -90,12 +91,14 @@ class Api:
             recent=RecentOrders(clock, orders_max=0, seconds=0),
             record_timeout_seconds=2.0,
         )
+        cold_mark = ColdMark(self.store, clock)
         self.commit = GroupCommit(
             self.cache,
             self.queue,
             cache_breaker=breaker,
             queue_breaker=Breaker("queue", self.queue.ping),
-            cold_mark=ColdMark(self.store, clock),
+            cold_mark=cold_mark,
+            reigns=Reigns(self.cache, cold_mark, clock),
             clock=clock,
             limits=CommitLimits(2_000, 20_000, 200_000, 20_000),
         )

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 import pytest_asyncio
@@ -12,6 +13,8 @@ import pytest_asyncio
 from polyglot_persistence.adapters.postgres.migrate import migrate
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.adapters.postgres.record import PostgresRecord
+from polyglot_persistence.bootstrap.doctor import examine
+from polyglot_persistence.config import load
 from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from tests.support.eventually import eventually
@@ -25,6 +28,13 @@ FOUND_SECONDS = 10.0
 """How long after a promotion the new primary may not be in use yet."""
 
 CONNECTIONS = 8
+
+NOWHERE = {
+    "REDIS_ADDR": "unix:///nowhere/redis",
+    "RABBITMQ_URL": "unix:///nowhere/redis",
+    "ELASTICSEARCH_URL": "tantivy:///nowhere",
+}
+"""Stores that are not looked at."""
 
 
 @pytest_asyncio.fixture
@@ -88,7 +98,8 @@ async def test_a_promoted_standby_is_used(pair: Pair, pool: PostgresPool) -> Non
     assert found == (await store.epoch(), False)
     assert found[0] != before
     assert await migrate(pair.dsn) == []
-    assert (await store.ping()).warnings == ()
+    (warning,) = (await store.ping()).warnings
+    assert warning.detail == "POSTGRES_DSN names 2 servers, and no standby follows the primary"
 
 
 async def test_an_epoch_that_a_failover_lost_is_not_handed_out_again(pair: Pair) -> None:
@@ -122,6 +133,53 @@ async def test_a_standby_alone_is_no_record(pair: Pair) -> None:
     with pytest.raises(UnavailableError, match="standby"):
         await migrate(pair.standby.dsn)
     await pool.close()
+
+
+async def findings(dsn: str) -> list[tuple[str, str]]:
+    """Return what `polyglot doctor` says of a record."""
+    found = await examine(load({"POSTGRES_DSN": dsn, **NOWHERE}))
+    return [(one.level, one.detail) for one in found if one.store == "record"]
+
+
+async def test_doctor_fails_on_a_standby_alone(pair: Pair) -> None:
+    """It answers every read, and is no record all the same."""
+    ((level, detail),) = await findings(pair.standby.dsn)
+    assert level == "FAIL"
+    assert "standby" in detail
+
+
+@pytest.mark.parametrize("role", ["superuser", "worker"])
+async def test_doctor_says_whether_a_failover_can_lose_orders(
+    pair: Pair, stopped_postgres: Path, role: str
+) -> None:
+    """To a role that may not see the standby's state, too."""
+    dsn = pair.dsn
+    async with onlooker(pair.primary.dsn) as there:
+        if role == "worker":
+            await there.execute("CREATE ROLE worker LOGIN PASSWORD 'w'")
+            for schema in ("TABLES", "SEQUENCES"):
+                await there.execute(f"GRANT ALL ON ALL {schema} IN SCHEMA public TO worker")
+            parts = urlsplit(dsn)
+            dsn = urlunsplit(parts._replace(netloc="worker:w@"))
+        passed, warned = await findings(dsn)
+        assert passed[0] == "PASS"
+        assert "primary of 1 asynchronous standby" in passed[1]
+        assert warned[0] == "WARN"
+        assert "asynchronous: a promoted one may lack the last persisted orders" in warned[1]
+        await there.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        await there.execute("SELECT pg_reload_conf()")
+
+        async def synchronous() -> None:
+            ((level, detail),) = await findings(dsn)
+            assert level == "PASS"
+            assert "primary of 1 synchronous standby" in detail
+
+        await eventually(synchronous)
+        database = await there.value("SELECT current_database()")
+        await there.execute(f"ALTER DATABASE {database} SET synchronous_commit = local")
+        passed, warned = await findings(dsn)
+        assert "asynchronous" in passed[1]
+        assert warned[0] == "WARN"
 
 
 async def test_a_standby_that_is_named_first_is_passed_over(pair: Pair) -> None:
@@ -197,3 +255,72 @@ async def test_after_a_restart_of_the_primary_all_connections_are_to_it(
         assert not await there.value(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'polyglot%'"
         )
+
+
+# --- two primaries at once -------------------------------------------------------------------
+
+
+async def on(dsn: str) -> int:
+    """Return how many connections of the program a server has."""
+    async with onlooker(dsn) as there:
+        connections: int = await there.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'polyglot%'"
+        )
+    return connections
+
+
+async def test_a_former_primary_that_still_answers_is_left(pair: Pair, pool: PostgresPool) -> None:
+    """No statement is late and no connection ends: it was not fenced when another was promoted."""
+    store = PostgresRecord(pool)
+    await persists(store)
+    async with store.lead("sweeper") as lead:
+        assert lead is not None
+        await pair.standby.promote()
+
+        async def left() -> None:
+            assert not await on(pair.primary.dsn)
+
+        await eventually(left, within_seconds=FOUND_SECONDS)
+        with pytest.raises(UnavailableError):
+            await lead.confirm()
+    await persists(store)
+    assert not await on(pair.primary.dsn)
+    assert await on(pair.standby.dsn)
+
+
+@pytest.mark.parametrize("first", ["former", "new"])
+async def test_of_two_primaries_a_process_begins_with_the_new_one(pair: Pair, first: str) -> None:
+    """Whichever the DSN names first."""
+    await pair.standby.promote()
+    servers = (pair.primary.dsn, pair.standby.dsn)
+    pool = default_pool(both(*(servers if first == "former" else reversed(servers))))
+    store = PostgresRecord(pool)
+    await asyncio.gather(*[store.persist([accepted(order_id=new_id())]) for _ in range(4)])
+    assert not await on(pair.primary.dsn)
+    async with onlooker(pair.standby.dsn) as there:
+        assert await there.value("SELECT count(*) FROM orders") == 4
+    await pool.close()
+
+
+async def test_a_former_primary_is_refused_once_the_new_one_was_used(
+    pair: Pair, pool: PostgresPool
+) -> None:
+    """It came back as it was, and the new one is away: no record is better than two."""
+    store = PostgresRecord(pool)
+    await persists(store)
+    await pair.caught_up()
+    await pair.primary.killed()
+    await pair.standby.promote()
+    await persists(store)
+    await pair.standby.killed()
+    await pair.primary.start()
+
+    async def refused() -> None:
+        with pytest.raises(UnavailableError, match="former primary"):
+            await store.ping()
+
+    await eventually(refused, within_seconds=FOUND_SECONDS)
+    with pytest.raises(UnavailableError):
+        await store.persist([accepted()])
+    await pair.standby.start()
+    await persists(store)

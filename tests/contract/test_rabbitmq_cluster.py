@@ -31,7 +31,7 @@ pytestmark = [
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cluster() -> AsyncIterator[Cluster]:
-    async with running_cluster(NODES) as cluster:
+    async with running_cluster(NODES, handling="ignore") as cluster:
         yield cluster
 
 

@@ -1,6 +1,7 @@
 """The queue over RabbitMQ against a broker that says what no real one can be brought to say."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,3 +204,21 @@ async def test_frames_may_come_in_any_pieces() -> None:
     await connection.opened()
     assert connection.blocked_because == "no memory"
     connection.fail("the test is over")
+
+
+async def test_every_node_has_a_share_of_the_time_and_is_named_if_it_is_not_there() -> None:
+    """The first one is another at each attempt; a silent one leaves time for the next."""
+    silent = socket.create_server(("127.0.0.1", 0))  # the kernel takes connections for it
+    place = f"127.0.0.1:{silent.getsockname()[1]}"
+    address = read_rabbitmq(f"amqp://user:hush@{place},127.0.0.1:1/")
+    first = set()
+    for _ in range(20):
+        with pytest.raises(UnavailableError) as caught:
+            await open_connection(address, connect_timeout_seconds=0.2, timeout_seconds=1)
+        text = str(caught.value)
+        assert f"RabbitMQ at {place}: no connection within" in text
+        assert "RabbitMQ at 127.0.0.1:1: [Errno 111]" in text
+        assert "hush" not in text
+        first.add(text.startswith(f"RabbitMQ at {place}"))
+    silent.close()
+    assert first == {True, False}

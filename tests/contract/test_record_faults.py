@@ -1,5 +1,6 @@
 """Faults of a record as the program meets them: simulated exactly as they are."""
 
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -81,6 +82,32 @@ async def test_a_standby_that_lags_lacks_the_latest_and_has_another_epoch(
     assert await store.found_epoch() == (found.epoch, False)
     assert await store.new_epoch() not in {first, kept_epoch, lost_epoch, found.epoch}
     assert (await store.persist([lost])).inserted == {lost.order.id}
+
+
+async def test_a_position_is_followed_by_each_later_one_until_a_failover(
+    faulty: FaultyRecord,
+) -> None:
+    """A restart breaks nothing; after a promotion nothing follows, however much is written."""
+    store = faulty.store()
+    positions = [await store.position()]
+    for n in range(3):
+        await store.persist([accepted(n)])
+        positions.append(await store.position())
+    await faulty.stop()
+    await faulty.start()
+    await again(store.ping)
+    positions.append(await store.position())
+    for earlier, later in itertools.pairwise(positions):
+        assert later.follows(earlier)
+    assert positions[3].written > positions[0].written
+    assert not positions[0].follows(positions[3])
+    await faulty.cut_off()
+    await faulty.fail_over()
+    for n in range(5):
+        await again(lambda n=n: store.persist([accepted(10 + n)]))  # type: ignore[misc]
+    promoted = await store.position()
+    assert not any(promoted.follows(earlier) for earlier in positions)
+    assert (await store.position()).follows(promoted)
 
 
 async def test_a_record_that_is_away_refuses_and_comes_back_with_everything(

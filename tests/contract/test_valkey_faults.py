@@ -110,7 +110,7 @@ async def test_the_first_replica_begins_another_reign(valkey: FaultyValkey) -> N
     cache = await valkey.cache()
     reign = await made_warm(cache)
     await valkey.follow()
-    assert (await cache.read([])) == ([], "7", reign)
+    assert (await cache.read([]))[:3] == ([], "7", reign)
     assert not await cache.reigns(reign)
     assert not await cache.survives_failover(reign)
     assert (await (await valkey.cache()).read([])).epoch is None
@@ -159,7 +159,7 @@ async def test_a_wipe_leaves_no_copy_and_no_token_under_the_same_reign(
     await cache.accept([single(order)])
     await queue.publish(message([order]))
     await valkey.wipe()
-    assert await cache.read([order.order.id]) == ([None], None, reign)
+    assert (await cache.read([order.order.id]))[:3] == ([None], None, reign)
     assert await cache.reigns(reign)
     assert not await cache.copy_epoch("8", "token", reign)
     assert await cache.backlog() == (0, None)
@@ -238,7 +238,7 @@ async def test_a_server_that_refuses_writes_answers_reads(valkey: FaultyValkey) 
     ):
         with pytest.raises(UnavailableError):
             await refused
-    assert await cache.read([order.order.id]) == ([entry_of(order)], "7", reign)
+    assert (await cache.read([order.order.id]))[:3] == ([entry_of(order)], "7", reign)
     assert await cache.reigns(reign)
     assert await dirty_ids(cache) == [order.order.id]
     assert await queue.ready() == 1

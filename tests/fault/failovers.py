@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from tests.fault.faults import Fault, Scene
-from tests.fault.topologies import RabbitMQ3, RedisHa, Topology
+from tests.fault.topologies import PostgresHa, RabbitMQ3, RedisHa, Topology
 from tests.support.patience import patiently
 
 ACKED = 300
@@ -81,7 +81,7 @@ async def stop_leader(topology: Topology, scene: Scene) -> None:
 # --- the cache ---------------------------------------------------------------------------------
 
 
-async def kill_cut_off(topology: RedisHa, scene: Scene) -> None:
+async def kill_cut_off(topology: RedisHa | PostgresHa, scene: Scene) -> None:
     """The primary is killed after its replica had received nothing more for a while."""
     await topology.cut_off()
     await scene.more_acked(ACKED)
@@ -113,6 +113,19 @@ async def switch_over(topology: RedisHa, scene: Scene) -> None:
     await topology.promote(leader)
     await topology.whole()
     await scene.whole_again()
+    await scene.more_acked(ACKED)
+
+
+# --- the record --------------------------------------------------------------------------------
+
+
+async def two_primaries(topology: PostgresHa, scene: Scene) -> None:
+    """The standby is promoted while its primary goes on: nobody has fenced that."""
+    leader = await topology.leader()
+    await topology.promote(leader)
+    await scene.more_acked(ACKED)
+    await scene.whole_again()
+    await topology.rejoin(leader)
     await scene.more_acked(ACKED)
 
 
@@ -157,6 +170,11 @@ def of_topology(topology: Topology) -> list[Fault]:
             Fault("kill cut off", partial(kill_cut_off, topology)),
             Fault("kill cut off alone", partial(kill_cut_off_alone, topology), survivable=False),
             Fault("switch over", partial(switch_over, topology)),
+        ]
+    if isinstance(topology, PostgresHa):
+        faults += [
+            Fault("kill cut off", partial(kill_cut_off, topology)),
+            Fault("two primaries", partial(two_primaries, topology)),
         ]
     if isinstance(topology, RabbitMQ3):
         faults += [

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.fault.servers_system import SETTINGS, ServersSystem
-from tests.fault.topologies import RedisHa, Topology
-from tests.support.patience import patiently
+from tests.fault.topologies import PostgresHa, RedisHa, Topology
+from tests.support.patience import NOT_WELL, patiently
+from tests.support.servers import redis_value
+
+COMPARED = "polyglot:compared"
 
 
 class HaSystem(ServersSystem):
@@ -24,6 +27,18 @@ class HaSystem(ServersSystem):
         if isinstance(self.topology, RedisHa):
             return self.topology.url(await patiently(self.topology.leader))
         return await super().cache_url()
+
+    async def unsettled(self) -> str:
+        left = await super().unsettled()
+        if left or not isinstance(self.topology, PostgresHa):
+            return left
+        try:
+            compared = await redis_value(f"redis://{await self.cache_url()}", "GET", COMPARED)
+            timeline = await self.topology.timeline()
+        except NOT_WELL as error:
+            return repr(error)
+        branch = str(compared or b"", "ascii").partition(" ")[0]
+        return "" if branch.endswith(timeline) else "the record is not healed"
 
     def dsn(self) -> str:
         dsn = super().dsn()

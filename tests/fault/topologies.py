@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import asyncpg
 from elasticsearch import AsyncElasticsearch
 
 from polyglot_persistence.bootstrap.stores import SEARCH_ALIAS
@@ -25,6 +26,8 @@ from tests.support.servers import redis_value
 
 ELECTED_SECONDS = 60.0
 JOINED_SECONDS = 180.0
+ANSWER_SECONDS = 3.0
+"""For a question to a node that may stand still."""
 
 
 class Topology(ABC):
@@ -139,6 +142,78 @@ class RedisHa(Topology):
         await redis_value(self.url(self.sentinels[-1]), "SENTINEL", "FAILOVER", self._NAME)
 
 
+class PostgresHa(Topology):
+    """A primary with an asynchronous standby, which an operator promotes."""
+
+    group = "postgres-ha"
+    role = "record"
+    members = ("postgres-a", "postgres-b")
+
+    async def leader(self) -> str:
+        """Return the primary; of two, the one that was promoted last."""
+        timelines = {}
+        for node in self.members:
+            with contextlib.suppress(*NOT_WELL):
+                timelines[node] = await self._value(
+                    node, "SELECT pg_walfile_name(pg_current_wal_lsn())"
+                )
+        assert timelines, "neither is a primary"
+        return max(timelines, key=lambda node: timelines[node][:8])
+
+    async def timeline(self) -> str:
+        """Return the timeline of the primary, as eight digits."""
+        name = "SELECT pg_walfile_name(pg_current_wal_lsn())"
+        return str(await self._value(await self.leader(), name))[:8]
+
+    async def is_whole(self) -> None:
+        following = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
+        assert await self._value(await self.leader(), following) == 1, "nothing follows"
+
+    async def promote(self, lost: str) -> str:
+        """Promote the other server, as docs/ops.md says."""
+        other = self._other(lost)
+        await asyncio.to_thread(servers, "run", other, "pg_ctl", "promote", "-D", "cluster")
+        return other
+
+    async def rejoin(self, lost: str) -> None:
+        """Stop what is left of the former primary, and start it as a standby."""
+        await self.nodes[lost].down()
+        await super().rejoin(lost)
+
+    async def cut_off(self) -> None:
+        """Let the standby receive nothing more, until it is made anew."""
+        standby = self._other(await self.leader())
+        await self._value(standby, "ALTER SYSTEM SET primary_conninfo = ''")
+        await self._value(standby, "SELECT pg_reload_conf()")
+
+        async def ended() -> None:
+            receivers = "SELECT count(*) FROM pg_stat_wal_receiver"
+            assert not await self._value(standby, receivers), "it still receives"
+
+        await eventually(ended, within_seconds=ELECTED_SECONDS, retried=NOT_WELL)
+
+    async def up(self) -> None:
+        for node in self.nodes.values():
+            await node.send(signal.SIGCONT)
+        with contextlib.suppress(*NOT_WELL):
+            leader = await self.leader()
+            with contextlib.suppress(*NOT_WELL):
+                await self.is_whole()
+                return
+            await self.nodes[self._other(leader)].empty()
+        await super().up()
+
+    def _other(self, node: str) -> str:
+        return next(one for one in self.members if one != node)
+
+    async def _value(self, node: str, sql: str) -> Any:
+        connection = await asyncpg.connect(self.addresses[node], timeout=ANSWER_SECONDS)
+        try:
+            return await connection.fetchval(sql, timeout=ANSWER_SECONDS)
+        finally:
+            connection.terminate()
+
+
 class RabbitMQ3(Topology):
     """Three nodes of a cluster, each with a member of the queue."""
 
@@ -214,7 +289,7 @@ class Elasticsearch3(Topology):
 
 
 TOPOLOGIES: Mapping[str, type[Topology]] = {
-    kind.group: kind for kind in (RedisHa, RabbitMQ3, Elasticsearch3)
+    kind.group: kind for kind in (RedisHa, RabbitMQ3, PostgresHa, Elasticsearch3)
 }
 
 

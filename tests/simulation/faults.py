@@ -163,6 +163,8 @@ def _miscounts(world: "World", fault: Fault, _process: Process) -> End | None:
 
 
 def _cache_emptied(world: "World", _fault: Fault, _process: Process) -> End | None:
+    if world.lacks_rows:
+        return None
     world.excuse_cache(list(world.valkey_now.dirty))
     world.valkey_now.wipe()
     return None
@@ -171,7 +173,7 @@ def _cache_emptied(world: "World", _fault: Fault, _process: Process) -> End | No
 def _cache_restarted(world: "World", fault: Fault, _process: Process) -> End | None:
     """Restart it; as by a power cut, if it is a server of its own."""
     name = world.server_name("cache")
-    if world.depth(f"{name} away"):
+    if world.depth(f"{name} away") or world.lacks_rows:
         return None
     valkey = world.valkey_now
     lost = valkey.lost_by_power_cut() if name == "cache" else 0
@@ -200,7 +202,7 @@ def _cache_failover(world: "World", fault: Fault, _process: Process) -> End | No
     connections were cut: all, none, or one API process alone.
     """
     old, new = world.valkey_now, world.replica
-    if new is None or world.depth("cache away"):
+    if new is None or world.depth("cache away") or world.lacks_rows:
         return None
     lost = [i for i in old.dirty if i not in new.entries]
     if world.queue_lost:
@@ -237,6 +239,8 @@ def _cache_settings(world: "World", fault: Fault, _process: Process) -> End | No
         return world.lasting("cache settings", "cache", lazily, again)
 
     def evict() -> None:
+        if world.lacks_rows:
+            return
         valkey = world.valkey_now
         valkey.policy = "allkeys-lru"
         evictable = valkey.evictable()
@@ -259,9 +263,12 @@ def _queue_emptied(world: "World", _fault: Fault, _process: Process) -> End | No
     return None
 
 
-def _record_failover(world: "World", _fault: Fault, _process: Process) -> End | None:
-    """Fail over to a standby that has every order, and not the latest epochs."""
-    world.record.fail_over(lost_effects=world.epochs_at_the_end())
+LOST_EFFECTS_MAX = 12
+
+
+def _record_failover(world: "World", fault: Fault, _process: Process) -> End | None:
+    """Fail over to a standby that lacks the latest commits, epochs and orders alike."""
+    world.fail_over_record(fault.amount % (LOST_EFFECTS_MAX + 1))
     return None
 
 

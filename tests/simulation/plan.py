@@ -132,6 +132,8 @@ class Plan(NamedTuple):
     durable: bool
     """Whether the cache is told to fsync before it answers."""
     replicas: bool
+    audits: bool
+    """Whether workers audit all stores periodically; without, drift is not repaired by that."""
     dirty_orders_max: int
     clock_offsets: tuple[float, ...]
     """Of the processes' clocks, in seconds."""
@@ -139,11 +141,12 @@ class Plan(NamedTuple):
     faults: Sequence[Fault]
 
     def __str__(self) -> str:
+        clocks = ", ".join(f"{offset:+.1f}" for offset in self.clock_offsets)
         head = (
             f"seed {self.seed}: {self.deployment}, {self.apis} API processes, {self.workers} "
             f"workers, cache {'durable' if self.durable else 'not durable'}"
-            f"{' with a replica' if self.replicas else ''}, at most {self.dirty_orders_max} dirty "
-            f"orders, clocks {', '.join(f'{offset:+.1f}' for offset in self.clock_offsets)} s"
+            f"{' with a replica' if self.replicas else ''}, {'' if self.audits else 'no '}audits, "
+            f"at most {self.dirty_orders_max} dirty orders, clocks {clocks} s"
         )
         lines = sorted([(f.at, str(f)) for f in self.faults])
         lines += sorted([(o.at, str(o)) for o in self.operations])

@@ -133,6 +133,18 @@ PLANTED: Sequence[Bug] = (
         "if cached.raw is not None:",
     ),
     Bug(
+        "a promoted standby is taken for the primary that it followed",
+        "flows.watch.heal",
+        "elif not position.follows(compared):",
+        "elif position.written < compared.written - 1_000:",
+    ),
+    Bug(
+        "what a failover lost is counted and not persisted",
+        "flows.watch.heal",
+        "entries = await self._cache.run(tally, paced, repair=True)",
+        "entries = await self._cache.run(tally, paced, repair=False)",
+    ),
+    Bug(
         "orders count as indexed that no index has taken",
         "flows.behind.index",
         "failures = await self.search.index(orders)",

@@ -64,10 +64,10 @@ QUEUE_MESSAGES_MAX = 40
 
 
 @functools.cache
-def settings(dirty_orders_max: int) -> Settings:
+def settings(dirty_orders_max: int, *, audits: bool) -> Settings:
     """Return the settings of every process: scaled down, some below what `load` permits."""
     return dataclasses.replace(
-        load(_ENVIRONMENT),
+        load(_ENVIRONMENT | ({} if audits else {"AUDIT_INTERVAL_SECONDS": "0"})),
         commit=CommitLimits(
             COMMIT_ORDERS_MAX, WAITING_ORDERS_MAX, dirty_orders_max, QUEUE_MESSAGES_MAX
         ),

@@ -78,7 +78,7 @@ class _Run:
         self._known = 0
         """How many of the ids that clients know were looked at."""
         self._unpersisted: list[UUID] = []
-        """Those of them that were not in the record, which never loses an order."""
+        """Those of them that were not in the record."""
 
     def go(self) -> None:
         """Let everything happen."""
@@ -127,7 +127,8 @@ class _Run:
         new = itertools.islice(known, self._known, None)
         self._known = len(known)
         valkey, orders = world.valkey_now, world.record.orders
-        looked_at = [*self._unpersisted, *map(UUID, new)]
+        again = sorted(world.lost_rows) if world.lacks_rows else []
+        looked_at = list(dict.fromkeys([*self._unpersisted, *again, *map(UUID, new)]))
         self._unpersisted = [i for i in looked_at if i not in orders]
         risky = [str(i) for i in self._unpersisted if valkey.entry(i) is None]
         if self._loop.now < world.stale_until and known:
@@ -148,6 +149,8 @@ class _Run:
             unwell.append(f"{len(dirty)} orders are dirty")
         if waiting := sum(1 for _ in world.queued()):
             unwell.append(f"{waiting} orders are in the queue")
+        if world.lacks_rows:
+            unwell.append(f"{len(world.lost_rows)} orders that the record lost are not back")
         if record.outbox:
             unwell.append(f"{len(record.outbox)} rows are in the outbox")
         shown = self._documents()

@@ -40,6 +40,7 @@ CACHE = _calls(
         "survives_failover": "WAIT",
         "ping": "ping",
         "scan": "audit",
+        "compared_to": "audit",
     },
     {
         "accept": "accept script",
@@ -51,6 +52,7 @@ CACHE = _calls(
         "end_warming": "end warming",
         "copy_epoch": "warm copy",
         "set_epoch": "warm copy",
+        "keep_compared_to": "audit",
     },
 )
 
@@ -73,6 +75,7 @@ RECORD = _calls(
         "attempted": "suspect row",
         "progress": "reports",
         "epoch": "epoch look",
+        "position": "audit",
         "ping": "ping",
     },
     {

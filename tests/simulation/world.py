@@ -38,6 +38,7 @@ from tests.simulation.remotes import Contexts, Ports, remote_stores
 from tests.simulation.steps import StoreName
 from tests.simulation.stores.broker import Broker, SimulatedRabbitMQ
 from tests.simulation.stores.cache import SimulatedCache
+from tests.simulation.stores.journal import Effect
 from tests.simulation.stores.letters import SimulatedDeadLetters
 from tests.simulation.stores.orders import SimulatedLead, SimulatedOrders
 from tests.simulation.stores.projections import (
@@ -124,6 +125,8 @@ class World:
         self.left_by_others: list[UUID] = []
         """Ids of entries that a newer version has stored."""
         self.queue_lost = False
+        self.lost_rows: set[UUID] = set()
+        """Orders that a failover of the record has lost."""
         self.troubled: set[str] = set()
         """Stores that something was wrong with, so that an order may have no copy there."""
         self.faults_left = len(plan.faults)
@@ -131,7 +134,7 @@ class World:
         self._ports: dict[str, Ports] = {}
         self._contexts: list[Contexts] = []
         offsets = iter(plan.clock_offsets)
-        limits = settings(plan.dirty_orders_max)
+        limits = settings(plan.dirty_orders_max, audits=plan.audits)
         self.apis = [
             ApiProcess(f"api {n}", loop, ProcessClock(loop, next(offsets)), limits, self._connect)
             for n in range(plan.apis)
@@ -355,14 +358,38 @@ class World:
         """Cut one process's connection to the cache, and nobody else's."""
         self._ports[process.name].cache.cut()
 
-    def epochs_at_the_end(self) -> int:
-        """Return how many of the record's last effects changed nothing but the epoch."""
-        epochs = self.record.journal.tables.index(self.record.epochs)
-        tail = itertools.takewhile(
-            lambda effect: all(change.table == epochs for change in effect),
-            reversed(self.record.journal.effects),
-        )
-        return min(sum(1 for _ in tail), len(self.record.journal.effects) - 1)
+    def fail_over_record(self, effects_max: int) -> None:
+        """Let a standby take over that lacks up to so many of the last commits.
+
+        What it lacks of the orders is in the cache: of a loss of both nobody promised anything.
+        """
+        lost = 0
+        for effect in itertools.islice(reversed(self.record.journal.effects), effects_max):
+            if not self._is_recoverable(effect):
+                break
+            lost += 1
+        before = set(self.record.orders)
+        self.record.fail_over(lost_effects=min(lost, len(self.record.journal.effects) - 1))
+        self.lost_rows |= before - set(self.record.orders)
+
+    def _is_recoverable(self, effect: Effect) -> bool:
+        """Whether nothing is lost for good along with a commit: the cache has its orders."""
+        record, tables = self.record, self.record.journal.tables
+        for change in effect:
+            table = tables[change.table]
+            if table is record.orders:
+                raw = self.valkey_now.entry(change.key)
+                if raw is None or not self.valkey_now.is_up:
+                    return False
+            elif any(table is one for one in (record.letters, record.rebuilds, record.arrivals)):
+                return False
+        return True
+
+    @property
+    def lacks_rows(self) -> bool:
+        """Whether a failover has lost orders of the record that are not back."""
+        self.lost_rows.difference_update(self.record.orders)
+        return bool(self.lost_rows)
 
     def publish_strange(self, message: Message) -> None:
         """Put a message into the queue, if it is there."""

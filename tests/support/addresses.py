@@ -43,10 +43,13 @@ def bundled_or_real(variable: str) -> list[Any]:
     return ["bundled", pytest.param("real", marks=needs(variable))]
 
 
-SIMULATED_REDIS_TOO = pytest.mark.parametrize(
-    "redis_address", [*bundled_or_real(REDIS), SIMULATED], indirect=True
+SENTINELS = "sentinels"
+"""The address of a Valkey with a replica and three Sentinels."""
+
+EVERY_CACHE = pytest.mark.parametrize(
+    "redis_address", [*bundled_or_real(REDIS), SENTINELS, SIMULATED], indirect=True
 )
-"""For tests of what the simulated cache promises as well."""
+"""For tests of what every cache promises."""
 
 SIMULATED_POSTGRES_TOO = pytest.mark.parametrize(
     "postgres_address", [*bundled_or_real(POSTGRES), SIMULATED], indirect=True

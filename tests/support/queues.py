@@ -158,7 +158,7 @@ class ValkeyStreams(StallingServer):
 class RabbitMQ(StallingServer):
     """The production deployment's queue: a broker that runs already, a queue of each test's own.
 
-    Each process reaches it through a proxy, which takes the broker away from it.
+    Each process reaches each of its nodes through a proxy, which takes the node away from it.
     """
 
     death_seconds = 2.0
@@ -167,58 +167,64 @@ class RabbitMQ(StallingServer):
     def __init__(self, url: str) -> None:
         self.url = url
         self.queue_name = f"test-{uuid4().hex}"
-        self._processes: dict[Queue, tuple[RabbitMQQueue, Proxy]] = {}
+        self._processes: dict[Queue, tuple[RabbitMQQueue, list[Proxy]]] = {}
 
     async def process(self) -> Queue:
         parts = urlsplit(self.url)
-        [host] = read_rabbitmq(self.url).hosts
-        proxy = Proxy(host.name, host.port)
-        await proxy.start()
+        proxies = [Proxy(host.name, host.port) for host in read_rabbitmq(self.url).hosts]
+        for proxy in proxies:
+            await proxy.start()
         user = parts.netloc.rpartition("@")[0] or "guest:guest"
-        url = urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{proxy.port}"))
+        places = ",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies)
         queue = RabbitMQQueue(
-            url,
+            urlunsplit(parts._replace(netloc=f"{user}@{places}")),
             queue=self.queue_name,
             connect_timeout_seconds=TIMEOUT_SECONDS,
             publish_timeout_seconds=TIMEOUT_SECONDS,
         )
-        self._processes[queue] = (queue, proxy)
+        self._processes[queue] = (queue, proxies)
         return queue
 
+    def _proxies(self) -> list[Proxy]:
+        return [proxy for _, proxies in self._processes.values() for proxy in proxies]
+
     async def kill(self, queue: Queue) -> None:
-        rabbitmq, proxy = self._processes.pop(queue)
-        await proxy.stop()
+        rabbitmq, proxies = self._processes.pop(queue)
+        for proxy in proxies:
+            await proxy.stop()
         await rabbitmq.close()
 
     def stand_still(self, queue: Queue) -> None:
-        self._processes[queue][1].stall()
+        for proxy in self._processes[queue][1]:
+            proxy.stall()
 
     async def stop(self) -> None:
-        for _, proxy in self._processes.values():
+        for proxy in self._proxies():
             await proxy.cut()
 
     async def start(self) -> None:
-        for _, proxy in self._processes.values():
+        for proxy in self._proxies():
             proxy.restore()
 
     async def wipe(self) -> None:
         await delete_queue(self.url, self.queue_name)
 
     def stall(self) -> None:
-        for _, proxy in self._processes.values():
+        for proxy in self._proxies():
             proxy.stall()
 
     def resume(self) -> None:
-        for _, proxy in self._processes.values():
+        for proxy in self._proxies():
             proxy.resume()
 
     async def is_waited_on(self) -> None:
         await asyncio.sleep(0)  # messages are pushed: it only waits for the next one
 
     async def close(self) -> None:
-        for rabbitmq, proxy in self._processes.values():
+        for rabbitmq, proxies in self._processes.values():
             await rabbitmq.close()
-            await proxy.stop()
+            for proxy in proxies:
+                await proxy.stop()
         await self.wipe()
 
 

@@ -1,48 +1,151 @@
-"""A RabbitMQ cluster of the installed server, whose nodes a test kills and starts again."""
+"""A RabbitMQ cluster of the installed server, whose nodes a test kills, freezes and cuts off."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tests.support.eventually import eventually
+from tests.support.processes import descendants
 from tests.support.real_servers import servers
+
+PAUSE_MINORITY = "pause_minority"
+WHOLE_SECONDS = 120.0
+"""A paused node looks every second whether it is in a majority, and then starts."""
 
 
 class Cluster:
-    """Nodes `a`, `b` and `c`, as far as they were started; a queue has a replica on each."""
+    """Nodes `a`, `b` and `c`, as far as they were started."""
 
-    def __init__(self, nodes: str) -> None:
+    def __init__(self, nodes: str, handling: str = PAUSE_MINORITY) -> None:
         self.nodes = nodes
         self.urls: dict[str, str] = {}
+        self.management_urls: dict[str, str] = {}
+        self._handling = handling
 
-    async def up(self, node: str) -> None:
-        """Start a node on the data that it has."""
+    @property
+    def url(self) -> str:
+        """The address of all nodes, in order."""
+        return self.url_of(self.nodes)
+
+    def url_of(self, nodes: str) -> str:
+        """Return one address of some nodes."""
+        return f"amqp://guest:guest@{','.join(self.place(node) for node in nodes)}/"
+
+    def place(self, node: str) -> str:
+        """Return a node's host and port."""
+        return self.urls[node].partition("@")[2].strip("/")
+
+    @property
+    def management_url(self) -> str:
+        """The address of the management API of all nodes."""
+        places = [self.management_urls[node].partition("@")[2] for node in self.nodes]
+        return f"http://{','.join(places)}"
+
+    async def up(self, *nodes: str) -> None:
+        """Start nodes at the same time on the data that they have."""
+        await asyncio.gather(*[self._up(node) for node in nodes])
+
+    async def _up(self, node: str) -> None:
         await asyncio.to_thread(servers, "up", f"rabbitmq-{node}")
-        [line] = (await asyncio.to_thread(servers, "env", f"rabbitmq-{node}")).splitlines()
-        self.urls[node] = line.split("'")[1]
+        await self._find(node)
+        if self._handling != PAUSE_MINORITY:
+            handling = f"application:set_env(rabbit, cluster_partition_handling, {self._handling})."
+            await self.eval(node, handling)
 
-    async def kill(self, node: str) -> None:
-        """End it without a word; the port mapper, which node `a` started, stays."""
-        await asyncio.to_thread(servers, "kill", f"rabbitmq-{node}")
+    async def _find(self, node: str) -> None:
+        lines = (await asyncio.to_thread(servers, "env", f"rabbitmq-{node}")).splitlines()
+        self.urls[node], self.management_urls[node] = (line.split("'")[1] for line in lines)
 
-    async def leader(self, queue: str) -> str:
+    async def kill(self, *nodes: str) -> None:
+        """End nodes without a word; the port mapper, which node `a` started, stays."""
+        await asyncio.to_thread(servers, "kill", *[f"rabbitmq-{node}" for node in nodes])
+
+    async def freeze(self, node: str) -> None:
+        """Stop a node's processes where they are, their connections open."""
+        await self._signal(node, signal.SIGSTOP)
+
+    async def thaw(self, node: str) -> None:
+        """Let it go on."""
+        await self._signal(node, signal.SIGCONT)
+
+    async def _signal(self, node: str, number: signal.Signals) -> None:
+        pid = int(await asyncio.to_thread(servers, "pids", f"rabbitmq-{node}"))
+        for one in (pid, *descendants(pid)):
+            os.kill(one, number)
+
+    async def isolate(self, node: str) -> None:
+        """Cut a node off from the others, not from its clients: it has another secret for them."""
+        for other in self.nodes.replace(node, ""):
+            name = f"'rabbitmq-{other}@localhost'"
+            cut = f"erlang:set_cookie({name}, cut), erlang:disconnect_node({name})."
+            await self.eval(node, cut)
+
+    async def rejoin(self, node: str) -> None:
+        """Let it reach the others again."""
+        for other in self.nodes.replace(node, ""):
+            name = f"'rabbitmq-{other}@localhost'"
+            join = (
+                f"erlang:set_cookie({name}, erlang:get_cookie()), net_kernel:connect_node({name})."
+            )
+            await self.eval(node, join)
+
+    async def is_whole(self) -> None:
+        """Wait until every node runs and sees all others."""
+
+        async def attempt() -> None:
+            for node in self.nodes:
+                await self.run(node, "rabbitmqctl", "-q", "await_startup", "--timeout", "60")
+                seen = await self.eval(node, "length(rabbit_nodes:all_running()).")
+                assert int(seen.strip()) == len(self.nodes)
+
+        await eventually(attempt, within_seconds=WHOLE_SECONDS)
+
+    async def eval(self, node: str, expression: str) -> str:
+        """Evaluate Erlang in a node."""
+        return await self.run(node, "rabbitmqctl", "-q", "eval", expression)
+
+    async def run(self, node: str, *command: str) -> str:
+        """Run a tool of the server against a node; return what it prints."""
+        return await asyncio.to_thread(servers, "run", f"rabbitmq-{node}", *command)
+
+    async def leader(self, queue: str, seen_by: str = "") -> str:
         """Return the node that leads a queue."""
-        listed = await asyncio.to_thread(
-            servers,
-            *("run", f"rabbitmq-{self.nodes[0]}", "rabbitmqctl", "-q"),
-            *("list_queues", "--no-table-headers", "name", "leader"),
+        return _letter((await self._listed(queue, "leader", seen_by)).strip())
+
+    async def members(self, queue: str, seen_by: str = "") -> str:
+        """Return the nodes that hold a queue."""
+        listed = await self._listed(queue, "members", seen_by)
+        return "".join(sorted(_letter(name) for name in listed.strip("[] ").split(", ")))
+
+    async def _listed(self, queue: str, column: str, seen_by: str) -> str:
+        listed = await self.run(
+            *(seen_by or self.nodes[0], "rabbitmqctl", "-q"),
+            *("list_queues", "--no-table-headers", "name", column),
         )
-        leaders = dict(line.split() for line in listed.splitlines())
-        return leaders[queue].removeprefix("rabbitmq-").partition("@")[0]
+        rows = dict(line.split("\t", 1) for line in listed.splitlines())
+        return rows[queue]
+
+
+def _letter(name: str) -> str:
+    return name.removeprefix("rabbitmq-").partition("@")[0]
 
 
 @asynccontextmanager
-async def running_cluster(nodes: str) -> AsyncIterator[Cluster]:
-    """Start an empty cluster of these nodes; remove it at the end."""
+async def running_cluster(
+    nodes: str, *, handling: str = PAUSE_MINORITY, joined: str | None = None
+) -> AsyncIterator[Cluster]:
+    """Start an empty cluster of these nodes; remove it at the end.
+
+    `joined`: those of them that are started and have joined by now; all of them, by default. With
+    another handling of partitions than `PAUSE_MINORITY` a minority goes on answering.
+    """
     names = [f"rabbitmq-{node}" for node in nodes]
     await asyncio.to_thread(servers, "wipe", *reversed(names))
-    cluster = Cluster(nodes)
+    cluster = Cluster(nodes, handling)
     try:
-        for node in nodes:  # the first one before those that join it
+        for node in nodes if joined is None else joined:  # the first one before those that join it
             await cluster.up(node)
         yield cluster
     finally:

@@ -20,6 +20,7 @@ from polyglot_persistence.adapters.elasticsearch.documents import (
 )
 from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
 from polyglot_persistence.adapters.elasticsearch.rebuild import ElasticsearchTarget
+from polyglot_persistence.config.addresses.elasticsearch import node_urls
 from polyglot_persistence.domain.order import Order
 from polyglot_persistence.ports.audit import SearchContents
 from polyglot_persistence.ports.search import SearchIndex
@@ -35,10 +36,11 @@ from tests.support.search_indexes import (
 class Elasticsearch(SearchEngine):
     """An alias on a real server."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, shards: int = 1) -> None:
         self.url = url
+        self.shards = shards
         self.alias = f"test-{uuid4().hex}"
-        self.client = AsyncElasticsearch(url, request_timeout=INDEX_TIMEOUT_SECONDS)
+        self.client = AsyncElasticsearch([*node_urls(url)], request_timeout=INDEX_TIMEOUT_SECONDS)
         self._processes: list[ElasticsearchIndex] = []
 
     def process(self) -> ElasticsearchIndex:
@@ -119,7 +121,7 @@ class Elasticsearch(SearchEngine):
     def target(self) -> ElasticsearchTarget:
         """Return an index behind the alias, and one behind the alias of what is built."""
         building = self.process_at(self.url, alias=f"{self.alias}-building")
-        return ElasticsearchTarget(self.process(), building)
+        return ElasticsearchTarget(self.process(), building, shards=self.shards)
 
     async def parts(self) -> int:
         """Count the indexes."""

@@ -98,12 +98,16 @@ async def redis_command(url: str, *words: str) -> Any:
     else:
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
     database = address.path.strip("/") if address.scheme == "redis" else ""
+    first: list[tuple[str, ...]] = [("SELECT", database)] if database else []
+    if address.password:
+        first.insert(0, ("AUTH", address.username or "default", address.password))
     try:
-        for command in (("SELECT", database or "0"), words):
+        for command in (*first, words):
             writer.write(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub errs
         async with asyncio.timeout(10):
             replies = hiredis.Reader()
-            await _reply(reader, replies)
+            for _ in first:
+                await _reply(reader, replies)
             return await _reply(reader, replies)
     finally:
         writer.close()

@@ -65,6 +65,7 @@ class StubFlows:
         self.days: list[DaySales] = []
         self.days_max = 0
         self.state_of_stores = Health({}, accepting=True, mode="normal")
+        self.is_leaving = False
 
     def as_flows(self) -> Flows:
         """Return this object in the place of each flow."""

@@ -1,13 +1,18 @@
 """Several API processes behind one port: they share the work, and outlive one another."""
 
 import asyncio
+import errno
+import json
 import os
 import re
 import signal
+import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
@@ -26,6 +31,8 @@ from tests.support.processes import (
 
 PROCESSES = 3
 REQUESTS = 300
+DELAY_SECONDS = 6
+"""Enough for the requests of a test on a busy machine."""
 TEA = b'{"product_name":"Tea","amount":1}'
 
 
@@ -106,6 +113,48 @@ async def test_they_stop_together(system: Up) -> None:
     assert await system.process.ended() == 0
     assert not any(map(alive, family))
     assert "process_killed" not in system.process.log()
+
+
+async def test_readiness_falls_before_the_listener_closes(tmp_path: Path, own_port: int) -> None:
+    """Of each process, on its own port and on the shared one; orders are taken meanwhile."""
+    environment = {
+        "API_PROCESSES": str(PROCESSES),
+        "API_PROCESS_PORT": str(own_port),
+        "SHUTDOWN_DELAY_SECONDS": str(DELAY_SECONDS),
+    }
+    async with polyglot_up(tmp_path / "data", environment=environment) as up:
+        ports = [up.port, *range(own_port, own_port + PROCESSES)]
+        assert [readiness(port)[0] for port in ports] == [200] * len(ports)
+        up.process.send(signal.SIGTERM)
+        for port in ports:
+            await eventually(partial(leaves, port), what="it leaves")
+        ids = await asyncio.gather(*[order(up.port) for _ in range(REQUESTS)])
+        assert len(set(ids)) == REQUESTS
+        assert {readiness(up.port) for _ in range(2 * PROCESSES)} == {(503, "stopping")}
+        await eventually(lambda: refuses(up.port), what="the listeners are closed")
+        assert await up.process.ended() == 0
+        assert "process_killed" not in up.process.log()
+        assert "stop_cut_short" not in up.process.log()
+
+
+def refuses(port: int) -> bool:
+    """Return whether nobody listens on a port."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+
+
+def leaves(port: int) -> bool:
+    """Return whether a process answers that it is about to end."""
+    return readiness(port) == (503, "stopping")
+
+
+def readiness(port: int) -> tuple[int, str]:
+    """Return the status and the mode that a process answers on a connection of its own."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=10) as answer:
+            return answer.status, json.load(answer)["mode"]
+    except HTTPError as error:
+        return error.code, json.load(error)["mode"]
 
 
 async def test_none_outlives_the_one_that_started_them(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from polyglot_persistence.domain.order import (
 from polyglot_persistence.errors import ConflictError, InvalidError, UnavailableError
 from polyglot_persistence.flows.intake.accept import AcceptFlow, ImportLine
 from polyglot_persistence.flows.intake.group_commit import GroupCommit
+from polyglot_persistence.flows.intake.reigns import Reigns
 from polyglot_persistence.flows.reading.cold_cache import ColdMark
 from polyglot_persistence.flows.reading.read import ReadFlow
 from polyglot_persistence.flows.reading.recent import RecentOrders
@@ -71,12 +72,14 @@ class Stand:
             recent=RecentOrders(self.clock, orders_max=0, seconds=0),
             record_timeout_seconds=0.2,
         )
+        cold_mark = ColdMark(self.record, self.clock)
         self.commit = GroupCommit(
             self.cache,
             self.queue,
             cache_breaker=breaker,
             queue_breaker=Breaker("queue", self._ping),
-            cold_mark=ColdMark(self.record, self.clock),
+            cold_mark=cold_mark,
+            reigns=Reigns(self.cache, cold_mark, self.clock),
             clock=self.clock,
             limits=CommitLimits(100, 5000, 10_000, 1_000),
         )

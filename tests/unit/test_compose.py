@@ -14,12 +14,14 @@ from polyglot_persistence.bootstrap.stores import SEARCH_ALIAS
 from polyglot_persistence.config import Settings, load
 from polyglot_persistence.config.addresses.postgres import postgres_url
 from scripts import document_settings, lock
+from tests.support.compose import in_bytes, interpolated, read_first, seconds
 
 ROOT = Path(__file__).parents[2]
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+COMPOSE = read_first()
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 OPERATIONS = (ROOT / "docs" / "ops.md").read_text()
+START_REDIS = (ROOT / "deploy" / "redis" / "start.sh").read_text()
 
 OURS = ("api", "worker")
 ONCE = "migrate"
@@ -39,6 +41,8 @@ PASSWORDS = {
     "grafana_password": {"grafana"},
 }
 """Each with whom it is known to."""
+OF_SEVERAL_NODES = {"redis_replication_password", "rabbitmq_erlang_cookie"}
+"""What only the second file gives to anybody, although scripts of both read it."""
 NETWORKS = {
     "edge": {"api"},
     "stores": {*OURS, ONCE, *STORES},
@@ -48,25 +52,9 @@ NETWORKS = {
 }
 """Each with whom it joins."""
 ADDRESSES = {"POSTGRES_DSN", "REDIS_ADDR", "RABBITMQ_URL", "ELASTICSEARCH_URL"}
-OPENTELEMETRY = {
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_HEADERS",
-    "OTEL_TRACES_SAMPLER",
-    "OTEL_TRACES_SAMPLER_ARG",
-}
-"""Standard variables, which its SDK reads itself."""
+OPENTELEMETRY = set(document_settings.READ_BY_OPENTELEMETRY)
 _SECRET = re.compile(r"/run/secrets/(\w+)")
-_INNERMOST = re.compile(r"\$\{(\w+):-([^${}]*)\}")
 _PORT = re.compile(r"\$\{BIND_ADDRESS:-127\.0\.0\.1\}:\$\{(\w+):-(\d+)\}:(\d+)")
-
-
-def interpolated(value: object, variables: dict[str, str]) -> str:
-    """Return the value with every `${NAME:-default}` replaced, as Compose does it."""
-    text, found = str(value), 1
-    while found:
-        text, found = _INNERMOST.subn(lambda match: variables.get(match[1]) or match[2], text)
-    assert "${" not in text
-    return text.replace("$$", "$")
 
 
 def environment(service: str, **variables: str) -> dict[str, str]:
@@ -92,18 +80,6 @@ def published(service: str) -> dict[str, tuple[int, int]]:
     found = [_PORT.fullmatch(port) for port in SERVICES[service].get("ports", [])]
     assert all(found), service
     return {match[1]: (int(match[2]), int(match[3])) for match in found if match}
-
-
-def in_bytes(limit: str) -> int:
-    """Return the bytes that Docker or Redis makes of `512m` or `512mb`."""
-    match = re.fullmatch(r"(\d+)([mg])b?", limit)
-    assert match
-    return int(match[1]) * {"m": 1 << 20, "g": 1 << 30}[match[2]]
-
-
-def seconds(text: str) -> int:
-    """Return the seconds of `30s`."""
-    return int(text.removesuffix("s"))
 
 
 # --- services --------------------------------------------------------------------------------
@@ -221,7 +197,7 @@ def test_a_password_is_a_file_of_those_who_need_it() -> None:
             for file in [ROOT / mount, *(ROOT / mount).glob("*.sh")]
             if file.is_file()
         )
-        used = set(_SECRET.findall(text))
+        used = set(_SECRET.findall(text)) - OF_SEVERAL_NODES
         assert used == {secret for secret, users in PASSWORDS.items() if name in users}, name
 
 
@@ -252,7 +228,7 @@ def test_what_is_mounted_is_there_and_cannot_be_written() -> None:
         for volume in service.get("volumes", [])
         if volume.startswith(".")
     ]
-    assert len(mounted) == 6
+    assert len(mounted) == 8
     for source, _, mode in mounted:
         assert (ROOT / source).exists(), source
         assert mode == "ro"
@@ -368,18 +344,16 @@ def test_elasticsearch_has_its_users_and_no_others() -> None:
 
 def test_nobody_administers_redis() -> None:
     """Its one user has no command that harms it, but those that tell whether it is durable."""
-    script = SERVICES["redis"]["command"][-1]
-    (line,) = re.findall(r"^user .*$", script, re.MULTILINE)
-    assert shlex.split(line) == [
-        *("user", "default", "on", ">$$password", "~*", "&*"),
+    (line,) = re.findall(r'^config="(user .*)"$', START_REDIS, re.MULTILINE)
+    assert shlex.split(line.replace('\\"', "")) == [
+        *("user", "default", "on", ">$(quoted", "redis_password)", "~*", "&*"),
         *("+@all", "-@admin", "-@dangerous", "+info", "+config|get"),
     ]
 
 
 def test_redis_is_durable_and_holds_the_dirty_watermark() -> None:
     """It fsyncs before it answers, evicts persisted orders only, and has room for the others."""
-    script = SERVICES["redis"]["command"][-1].replace("\\\n", "")
-    _, _, line = script.partition("exec redis-server - ")
+    _, _, line = START_REDIS.replace("\\\n", "").partition("exec redis-server - ")
     words = shlex.split(line.partition("<<")[0])
     options = dict(zip(words[::2], words[1::2], strict=True))
     assert options["--appendonly"] == "yes"

@@ -14,6 +14,7 @@ from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import PolyglotError, UnavailableError, UnknownOutcomeError
 from polyglot_persistence.flows.intake.group_commit import GroupCommit
+from polyglot_persistence.flows.intake.reigns import Reigns
 from polyglot_persistence.flows.reading.cold_cache import COMMIT_SECONDS_MAX, ColdMark
 from polyglot_persistence.ports.cache import PreparedOrder, Settled, Unit
 from polyglot_persistence.runtime.breaker import Breaker
@@ -34,12 +35,14 @@ class Stand:
         self.record = VisibleRecord(self.clock)
         self.cache_breaker = Breaker("cache", self._ping)
         self.queue_breaker = Breaker("queue", self._ping)
+        cold_mark = ColdMark(self.record, self.clock)
         self.commit = GroupCommit(
             self.cache,
             self.queue,
             cache_breaker=self.cache_breaker,
             queue_breaker=self.queue_breaker,
-            cold_mark=ColdMark(self.record, self.clock),
+            cold_mark=cold_mark,
+            reigns=Reigns(self.cache, cold_mark, self.clock),
             clock=self.clock,
             limits=CommitLimits(100, 1000, dirty_orders_max, queue_messages_max=3),
         )

@@ -7,6 +7,7 @@ import pytest
 
 from polyglot_persistence.api.app import build_app
 from polyglot_persistence.api.web.access import Access
+from polyglot_persistence.bootstrap.process import leave
 from polyglot_persistence.domain.access import ApiKey, Scope, digest_of
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.flows.watch import health
@@ -73,6 +74,22 @@ async def test_an_answer_is_fresh_for_about_a_second() -> None:
             assert told.accepting
 
         await eventually(is_told, within_seconds=5 * health.FRESH_SECONDS)
+
+
+async def test_a_process_that_leaves_is_not_ready_at_once() -> None:
+    """Although an answer is fresh, and whatever the stores do: from the stop signal on."""
+    store, stop = Store(), asyncio.Event()
+    flow = HealthFlow({"cache": store, "queue": Store()})
+    shared = SharedHealth(flow)
+    leaving = asyncio.ensure_future(leave(flow, stop))
+    assert (await shared.check()).accepting
+    store.may_answer.clear()
+    stop.set()
+    await leaving
+    assert await shared.check() == Health({}, accepting=False, mode="stopping")
+    assert store.asked == 1
+    answer = await ready(await shared.check(), "10.1.1.1", {})
+    assert (answer.status_code, answer.json()["mode"]) == (503, "stopping")
 
 
 async def ready(state: Health, address: str, headers: dict[str, str]) -> httpx2.Response:

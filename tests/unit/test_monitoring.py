@@ -196,6 +196,14 @@ CASES = {
         "12m",
         "25m",
     ),
+    "PolyglotQueueMembersMissing": Case(
+        {
+            'polyglot_queue_members{kind="online",instance="a"}': "3x5 2x9",
+            'polyglot_queue_members{kind="wanted",instance="a"}': "3x20",
+        },
+        "9m",
+        "12m",
+    ),
     "PolyglotOneCopyOnly": Case(
         {'polyglot_orders_accepted_one_copy_total{missing="cache"}': "0x5 1x9"}, "6m", "9m"
     ),
@@ -231,6 +239,7 @@ CASES = {
     "PolyglotAuditDrift": Case(
         {'polyglot_audit_drift_found_total{kind="stale_entry"}': "0x9 1x9"}, "9m", "11m"
     ),
+    "PolyglotRecordChanged": Case({"polyglot_record_changes_total": "0x9 1x9"}, "9m", "11m"),
     "PolyglotAuditMissing": Case(
         {
             'polyglot_loop_last_success_timestamp_seconds{loop="auditor",instance="a"}': "60x500",

@@ -29,6 +29,7 @@ BASE_UNITS = (
     "_bytes",
     "_total",
     "_orders",
+    "_members",
     "_fds",
     "_info",
     "_limit",

@@ -37,6 +37,7 @@ from polyglot_persistence.flows.behind.index import IndexFlow
 from polyglot_persistence.flows.behind.persist import PersistFlow, ToIndex
 from polyglot_persistence.flows.behind.sweep import QueueProgress
 from polyglot_persistence.flows.intake.group_commit import GroupCommit
+from polyglot_persistence.flows.intake.reigns import Reigns
 from polyglot_persistence.flows.reading.cold_cache import ColdMark
 from polyglot_persistence.ports.cache import PreparedOrder, Unit
 from polyglot_persistence.ports.queue import Delivery, Message
@@ -195,12 +196,14 @@ class System:
         engine.create("current")
         cache = cast("Any", measured("cache", ScriptedCache()))
         store = cast("Any", measured("record", self.record))
+        cold_mark = ColdMark(store, self.clock)
         self.commit = GroupCommit(
             cache,
             cast("Any", measured("queue", self.queue)),
             cache_breaker=Breaker("cache", self._ping),
             queue_breaker=Breaker("queue", self._ping),
-            cold_mark=ColdMark(store, self.clock),
+            cold_mark=cold_mark,
+            reigns=Reigns(cache, cold_mark, self.clock),
             clock=self.clock,
             limits=CommitLimits(100, 1000, 1000, queue_messages_max=100),
         )
@@ -265,6 +268,7 @@ async def test_one_trace_leads_from_the_request_to_the_index(spans: Spans) -> No
         "request": None,
         "commit orders": id_of(spans.one("request")),
         "accept support": commit,
+        "read support": commit,  # the first one of a reign
         "publish order_queue": commit,
         "process order_queue": id_of(spans.one("publish order_queue")),
         "persist support": process,

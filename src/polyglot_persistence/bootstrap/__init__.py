@@ -49,7 +49,7 @@ def run_api(settings: Settings, parent_fd: int | None) -> int:
     warn_of_strangers(settings)
     if len(processes) == 1:
         return processes[0].run(parent)
-    return run_several(processes, parent, stop_seconds=settings.shutdown_timeout_seconds)
+    return run_several(processes, parent, stop_seconds=settings.api_stop_seconds)
 
 
 def run_worker(settings: Settings, parent_fd: int | None) -> int:
@@ -60,7 +60,13 @@ def run_worker(settings: Settings, parent_fd: int | None) -> int:
     from polyglot_persistence.bootstrap import process, worker
 
     parent = Parent(parent_fd)
-    return process.run(settings, "polyglot-worker", partial(worker.work, parent), parent)
+    return process.run(
+        settings,
+        "polyglot-worker",
+        partial(worker.work, parent),
+        parent,
+        stop_seconds=settings.shutdown_timeout_seconds,
+    )
 
 
 def migrate(settings: Settings) -> Sequence[str]:

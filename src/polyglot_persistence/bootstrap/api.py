@@ -20,12 +20,20 @@ from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.boundary import front_of, http_limits
 from polyglot_persistence.bootstrap.observed import observed
 from polyglot_persistence.bootstrap.operating import Operating
-from polyglot_persistence.bootstrap.process import prepare, run, serve_itself, serving, watch_stores
+from polyglot_persistence.bootstrap.process import (
+    leave,
+    prepare,
+    run,
+    serve_itself,
+    serving,
+    watch_stores,
+)
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.intake.accept import AcceptFlow
 from polyglot_persistence.flows.intake.group_commit import GroupCommit
+from polyglot_persistence.flows.intake.reigns import Reigns
 from polyglot_persistence.flows.projections.sales import SalesFlow
 from polyglot_persistence.flows.projections.search import SearchFlow
 from polyglot_persistence.flows.reading.cold_cache import ColdMark
@@ -63,7 +71,13 @@ class ApiProcess(NamedTuple):
 
     def run(self, parent: Parent) -> int:
         """Run it until it is stopped; return the exit code."""
-        return run(self.settings, "polyglot-api", partial(serve_orders, self), parent)
+        return run(
+            self.settings,
+            "polyglot-api",
+            partial(serve_orders, self),
+            parent,
+            stop_seconds=self.settings.api_stop_seconds,
+        )
 
     def close(self) -> None:
         """Close its sockets."""
@@ -86,15 +100,25 @@ def api_processes(settings: Settings) -> Sequence[ApiProcess]:
 
 
 async def serve_orders(process: ApiProcess, settings: Settings, stop: asyncio.Event) -> None:
-    """Serve until stopped; then answer and commit everything that was submitted."""
+    """Serve until stopped; then answer and commit everything that was submitted.
+
+    `shutdown_delay_seconds` pass between: the process is not ready, and serves as before.
+    """
     stores = observed(connect(settings))
     clock = SystemClock()
     api = Api(settings, stores, clock)
-    served = asyncio.Event()
+    closing, served = asyncio.Event(), asyncio.Event()
+
+    async def close_late() -> None:
+        await leave(api.health, stop)
+        await asyncio.sleep(settings.shutdown_delay_seconds)
+        closing.set()
+
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(keep_keys_current(settings, api.access, served))
             tasks.create_task(watch_stores(stores, clock, served))
+            tasks.create_task(close_late())
             for loop in api.loops(served):
                 tasks.create_task(loop)
             if process.own is not None:
@@ -102,12 +126,12 @@ async def serve_orders(process: ApiProcess, settings: Settings, stop: asyncio.Ev
                     serve_itself(settings, api.health, api.access, process.own, served)
                 )
             await serve(
-                api.app(stop),
+                api.app(closing),
                 process.shared,
                 limits=http_limits(settings),
                 protocol=api.protocol(),
                 front=api.front,
-                shutdown=stop,
+                shutdown=closing,
                 graceful_seconds=settings.shutdown_timeout_seconds * GRACEFUL_SHARE,
                 notices=api.notices,
                 on_ready=lambda: serving(
@@ -150,12 +174,15 @@ class Api:
             ),
             record_timeout_seconds=settings.read_timeout_seconds,
         )
+        cold_mark = ColdMark(stores.record, self._clock)
+        self._reigns = Reigns(stores.cache, cold_mark, self._clock)
         self._commit = GroupCommit(
             stores.cache,
             stores.queue,
             cache_breaker=self._cache_breaker,
             queue_breaker=self._queue_breaker,
-            cold_mark=ColdMark(stores.record, self._clock),
+            cold_mark=cold_mark,
+            reigns=self._reigns,
             clock=self._clock,
             limits=settings.commit,
         )
@@ -224,10 +251,15 @@ class Api:
         await self._queue_breaker.probe()
 
     async def look_at_backlog(self) -> None:
-        """Measure the backlog, and the queue's depth where the bound depends on it."""
+        """Measure the backlog, and the queue's depth where the bound depends on it.
+
+        A new reign of the cache begins here, too.
+        """
         is_cached = not self._cache_breaker.is_open
         try:
             dirty = (await self._stores.cache.backlog()).orders if is_cached else None
+            if is_cached:
+                await self._reigns.look()
         except PolyglotError as error:  # above its bound no commit would notice
             self._cache_breaker.failed(error)
             return

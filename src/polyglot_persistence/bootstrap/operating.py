@@ -15,10 +15,14 @@ from polyglot_persistence.flows.watch.audit import AuditFlow
 from polyglot_persistence.flows.watch.audit_cache import CacheAudit
 from polyglot_persistence.flows.watch.audit_sales import SalesAudit
 from polyglot_persistence.flows.watch.audit_search import SearchAudit
+from polyglot_persistence.flows.watch.heal import HealFlow
 from polyglot_persistence.ports.clock import Clock
 
 RANGE_ORDERS = 10_000
 """Compared by their sums together: some 40 ms of PostgreSQL's time."""
+
+LEAVE_SECONDS = 10.0
+"""Time within which every process leaves a former primary of PostgreSQL."""
 
 
 class Operating:
@@ -60,14 +64,32 @@ class Operating:
         return SalesAudit(self.stores.audit.record, self.stores.sales)
 
     @cached_property
+    def heal(self) -> HealFlow:
+        """Persists again what the record lost and the cache holds."""
+        stores = self.stores
+        hold_seconds_max = self._settings.persist.delivery_hold_seconds_max
+        return HealFlow(
+            stores.record,
+            stores.audit.entries,
+            self._cache_audit,
+            self._clock,
+            again_after_seconds=hold_seconds_max + LEAVE_SECONDS,
+        )
+
+    @cached_property
+    def _cache_audit(self) -> CacheAudit:
+        stores = self.stores
+        return CacheAudit(stores.cache, stores.audit.entries, stores.record, self._persist)
+
+    @cached_property
     def audit(self) -> AuditFlow:
         """Compares every store with the record."""
-        stores, (record, contents, entries) = self.stores, self.stores.audit
+        stores, (record, contents, _) = self.stores, self.stores.audit
         return AuditFlow(
             record,
             stores.record,
             search=SearchAudit(record, contents, self._clock, range_orders=RANGE_ORDERS),
-            cache=CacheAudit(stores.cache, entries, stores.record, self._persist),
+            cache=self._cache_audit,
             sales=self.sales,
             clock=self._clock,
         )

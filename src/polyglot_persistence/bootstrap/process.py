@@ -50,10 +50,13 @@ def run(
     service: str,
     process: Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]],
     parent: Parent,
+    *,
+    stop_seconds: float,
 ) -> int:
     """Run a process until SIGTERM or SIGINT sets its event and it has ended; return 0.
 
-    It beats to its parent meanwhile. `service` is its name in traces.
+    It beats to its parent meanwhile. `service` is its name in traces. `stop_seconds` after the
+    signal it is cut off.
     """
     set_up_logging(settings.log_level, settings.log_format)
     if settings.otel_traces_exporter == "otlp":
@@ -68,7 +71,7 @@ def run(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         beating = asyncio.create_task(parent.beat())
-        await _in_time(process(settings, stop), stop, settings.shutdown_timeout_seconds)
+        await _in_time(process(settings, stop), stop, stop_seconds)
         beating.cancel()
 
     gc.freeze()  # what is there by now is code, and stays
@@ -109,6 +112,12 @@ async def serve_itself(
         front=front,
         on_ready=lambda: serving(_log, port=listener.getsockname()[1]),
     )
+
+
+async def leave(health: HealthFlow, stop: asyncio.Event) -> None:
+    """Report that the process is not ready once it is told to stop."""
+    await stop.wait()
+    health.is_leaving = True
 
 
 async def watch_stores(stores: Stores, clock: Clock, stop: asyncio.Event) -> None:

@@ -149,6 +149,7 @@ def _rabbitmq(settings: Settings, resources: AsyncExitStack) -> Queue:
 
     queue = RabbitMQQueue(
         settings.rabbitmq_url,
+        management_url=settings.rabbitmq_management_url,
         authority=_authority(settings.rabbitmq_ca_file),
         connect_timeout_seconds=settings.queue_connect_timeout_seconds,
         publish_timeout_seconds=settings.queue_publish_timeout_seconds,
@@ -220,4 +221,5 @@ def _elasticsearch(
     )
     resources.push_async_callback(current.close)
     resources.push_async_callback(building.close)
-    return current, ElasticsearchTarget(current, building), ElasticsearchContents(current)
+    target = ElasticsearchTarget(current, building, shards=settings.elasticsearch_shards)
+    return current, target, ElasticsearchContents(current)

@@ -9,7 +9,7 @@ from polyglot_persistence.bootstrap.access import access_of, keep_keys_current
 from polyglot_persistence.bootstrap.boundary import raise_files_max
 from polyglot_persistence.bootstrap.observed import observed
 from polyglot_persistence.bootstrap.operating import Operating
-from polyglot_persistence.bootstrap.process import prepare, serve_itself, watch_stores
+from polyglot_persistence.bootstrap.process import leave, prepare, serve_itself, watch_stores
 from polyglot_persistence.bootstrap.stores import Stores, connect
 from polyglot_persistence.config import Settings
 from polyglot_persistence.flows.behind.freshness import FreshnessCount
@@ -23,6 +23,7 @@ from polyglot_persistence.ports.clock import Clock
 from polyglot_persistence.processes.heartbeat import Parent
 from polyglot_persistence.telemetry import logger
 from polyglot_persistence.worker.auditor import Throttle, add_up_forever, audit_forever
+from polyglot_persistence.worker.healer import heal_forever
 from polyglot_persistence.worker.indexer import Indexer
 from polyglot_persistence.worker.persister import Persister
 from polyglot_persistence.worker.rebuilder import make_first, rebuild_forever
@@ -52,6 +53,7 @@ async def work(parent: Parent, settings: Settings, stop: asyncio.Event) -> None:
                 access = access_of(settings, clock)
                 health = HealthFlow(stores.pingable(), consuming.is_set)
                 tasks.create_task(keep_keys_current(settings, access, ended))
+                tasks.create_task(leave(health, stop))
                 tasks.create_task(serve_itself(settings, health, access, listener, ended))
             tasks.create_task(watch_stores(stores, clock, ended))
             announcing = tasks.create_task(parent.announce(consuming))
@@ -132,8 +134,9 @@ class _Worker:
                 SalesFlow(stores.sales, clock), settings.mv_refresh_schedule, record, clock, stop
             ),
         ]
+        throttle = Throttle(clock, stop, orders_per_second=settings.audit_orders_per_second)
+        loops.append(heal_forever(operating.heal, record, throttle, stop))
         if settings.audit_interval_seconds:
-            throttle = Throttle(clock, stop, orders_per_second=settings.audit_orders_per_second)
             interval_seconds = settings.audit_interval_seconds
             loops.append(
                 audit_forever(

@@ -188,7 +188,7 @@ def _run_up(
             host=host,
             port=port,
             data_dir=data_dir.absolute(),
-            shutdown_timeout_seconds=settings.shutdown_timeout_seconds,
+            shutdown_timeout_seconds=settings.api_stop_seconds,
             companion=companion,
         )
     )

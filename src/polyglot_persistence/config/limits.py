@@ -110,3 +110,9 @@ class IndexerLimits:
         (1, 1_000_000),
         "Maximum orders per second that a rebuild of the search index reads.",
     )
+    search_lost_seconds: float = seconds(
+        300,
+        (1, 86_400),
+        "Time that a part of the search index may have no node before a worker builds the index "
+        "anew from PostgreSQL. A node that restarts should be back by then.",
+    )

@@ -18,7 +18,7 @@ from polyglot_persistence.config.addresses.elasticsearch import search_directory
 from polyglot_persistence.config.addresses.listening import listen_host
 from polyglot_persistence.config.addresses.passwords import mask
 from polyglot_persistence.config.addresses.postgres import postgres_url
-from polyglot_persistence.config.addresses.rabbitmq import queue_url
+from polyglot_persistence.config.addresses.rabbitmq import management_url, queue_url
 from polyglot_persistence.config.addresses.redis import cache_address
 from polyglot_persistence.config.fields import (
     IgnoredError,
@@ -71,7 +71,7 @@ class Settings:
         "redis:6379",
         cache_address,
         "Redis or Valkey, the write-behind cache.",
-        "host:port, or a redis, rediss, valkey, valkeys or unix URL",
+        "host:port, a redis, rediss, valkey, valkeys or unix URL, or redis+sentinel://host,host/name",
         masked=mask,
     )
     rabbitmq_url: str = setting(
@@ -80,6 +80,14 @@ class Settings:
         "The queue. The scheme selects the adapter: RabbitMQ for amqp and amqps; Valkey Streams "
         "for redis, rediss, valkey, valkeys and unix.",
         "URL",
+        masked=mask,
+    )
+    rabbitmq_management_url: str | None = setting(
+        "none",
+        management_url,
+        "RabbitMQ's management API, where its nodes are checked to be members of the queue. "
+        "Without a user in it, that of `RABBITMQ_URL`.",
+        "URL like http://rabbitmq:15672 or http://host:port,host:port, or none",
         masked=mask,
     )
     elasticsearch_url: str = setting(
@@ -96,6 +104,12 @@ class Settings:
         "API key for Elasticsearch, encoded. A user and password go into the URL instead.",
         "text, or none",
         masked=hidden,
+    )
+    elasticsearch_shards: int = count(
+        1,
+        (1, 1_024),
+        "Shards of a new index in Elasticsearch, one for each 200 million orders or so; `polyglot "
+        "search rebuild` gives an index that is there another number.",
     )
     redis_ca_file: Path | None = ca_file(
         "CA certificate used to verify rediss:// and valkeys:// servers."
@@ -193,11 +207,17 @@ class Settings:
         {form: form for form in ("auto", "json", "text")},
         "Format of log lines. auto: text on a terminal, JSON elsewhere.",
     )
+    shutdown_delay_seconds: float = seconds(
+        0,
+        (0, 600),
+        "Time from the stop signal until an API process accepts no more connections. Until then "
+        "only `/health/ready` changes: it is 503, so that load balancers send requests elsewhere.",
+    )
     shutdown_timeout_seconds: float = seconds(
         20,
         (1, 600),
-        "Maximum time from the stop signal to the end of a process. Unfinished work is cut off "
-        "then; no accepted order is lost.",
+        "Maximum time from the stop signal, or the end of that delay, to the end of a process. "
+        "Unfinished work is cut off then; no accepted order is lost.",
     )
 
     # --- accepting ---
@@ -291,6 +311,11 @@ class Settings:
     described: "Sequence[Described]" = dataclasses.field(default=(), compare=False)
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
     """Variables that do not count, and why."""
+
+    @property
+    def api_stop_seconds(self) -> float:
+        """Maximum time from the stop signal to the end of an API process."""
+        return self.shutdown_delay_seconds + self.shutdown_timeout_seconds
 
     @property
     def queue_adapter(self) -> Literal["rabbitmq", "valkey_streams"]:

@@ -11,6 +11,8 @@ from decimal import Decimal
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+from polyglot_persistence.domain.history import Position
+
 ID_MIN = UUID(int=0)
 ID_MAX = UUID(int=2**128 - 1)
 
@@ -57,6 +59,15 @@ class CacheContents(Protocol):
 
         An entry present from the first call to the last is returned at least once.
         """
+
+    async def compared_to(self) -> Position | None:
+        """Return the position of the record that all entries were last compared to.
+
+        None if the cache holds none: nothing is known of its entries.
+        """
+
+    async def keep_compared_to(self, position: Position) -> None:
+        """Store that position beside the entries: it is lost only along with them."""
 
 
 class CachePart(NamedTuple):

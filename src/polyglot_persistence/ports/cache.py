@@ -59,6 +59,9 @@ class CacheRead(NamedTuple):
     reign: str
     """An opaque name of the time in which one server is the primary of one data set. A restart, a
     promotion, a demotion and a load of other data end it. No name recurs."""
+    has_rivals: bool = False
+    """Whether another server has, or had lately, the same data: it may be, or have been, the
+    primary of other processes."""
 
 
 class Backlog(NamedTuple):

@@ -6,7 +6,7 @@ While the record notes a rebuild, outbox rows whose orders the current index has
 *arrivals* until the new index has them, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 from uuid import UUID
@@ -85,6 +85,12 @@ class RebuildTarget(Protocol):
 
     async def building_name(self) -> str | None:
         """Return the name of the index being built; None as above."""
+
+    async def lost_parts(self) -> Collection[str]:
+        """Return the indexes, in use or being built, of which no node has some part now."""
+
+    async def adopt_settings(self) -> None:
+        """Give the current index those settings of a new one that can be changed in place."""
 
     async def begin(self) -> str:
         """Create an empty index to be built, replacing any other; return its name."""

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 from polyglot_persistence.ports.attempts import Attempts
 from polyglot_persistence.ports.epoch import CacheEpoch
+from polyglot_persistence.ports.history import RecordHistory
 from polyglot_persistence.ports.leadership import Leadership
 from polyglot_persistence.ports.orders import Orders
 from polyglot_persistence.ports.outbox import Outbox
@@ -35,5 +36,7 @@ class RecordState(Protocol):
         """Return the server's version and whether its commits are durable."""
 
 
-class Record(Orders, Outbox, Attempts, CacheEpoch, Leadership, RecordState, Protocol):
+class Record(
+    Orders, Outbox, Attempts, CacheEpoch, Leadership, RecordHistory, RecordState, Protocol
+):
     """PostgreSQL, the system of record."""

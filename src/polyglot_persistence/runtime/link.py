@@ -60,10 +60,15 @@ class KeepAlive(Generic[AnyLink]):
         await self._first_attempt.wait()
         link = self.latest
         if link is None or link.closed_because:
-            error = self._error
-            reason = link.closed_because if link else str(error) or type(error).__name__
-            raise UnavailableError(f"{self._server} is away: {reason}") from error
+            raise self._away(link.closed_because if link else "") from self._error
         return link
+
+    def _away(self, reason: str) -> UnavailableError:
+        error, remedy = self._error, ""
+        if isinstance(error, UnavailableError) and not reason:
+            reason, remedy = error.reason, error.remedy
+        reason = reason or str(error) or type(error).__name__
+        return UnavailableError(f"{self._server} is away: {reason}", remedy=remedy)
 
     async def close(self) -> None:
         """Open no further link; the owner closes the latest one. Idempotent."""

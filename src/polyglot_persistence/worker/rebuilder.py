@@ -1,8 +1,7 @@
-"""Builds the search index whenever it is missing, or a rebuild was left unfinished."""
+"""Builds the search index whenever it is missing, lost in part, or was left unfinished."""
 
 import asyncio
 import contextlib
-from functools import partial
 
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.projections.rebuild import ROLE, RebuildFlow, Step
@@ -52,8 +51,19 @@ async def rebuild_forever(
     *,
     interval_seconds: float,
 ) -> None:
-    """Build the index whenever that is needed, in one process at a time, until stopped."""
-    step = partial(_build_if_needed, flow, record, stop)
+    """Build the index whenever that is needed, in one process at a time, until stopped.
+
+    An index in use gets the settings of a new one once, after the first step.
+    """
+    has_settings = False
+
+    async def step() -> None:
+        nonlocal has_settings
+        await _build_if_needed(flow, record, stop)
+        if not has_settings:
+            await flow.adopt_settings()
+            has_settings = True
+
     with contextlib.suppress(_StoppedError):
         await repeat(LOOP, step, stop, interval_seconds=interval_seconds)
 

@@ -8,6 +8,7 @@ from uuid import UUID
 from polyglot_persistence.adapters.redis.cache import pieces
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.entry import Entry, EntryState
+from polyglot_persistence.domain.history import Position
 from polyglot_persistence.domain.order import AcceptedOrder, from_micros, to_micros
 from polyglot_persistence.errors import PoisonError, UnavailableError
 from polyglot_persistence.ports.audit import CachePart
@@ -29,6 +30,7 @@ _SETTLED = (EntryState.CLEAN.value, EntryState.DEAD.value)
 _KNOWN = (EntryState.DIRTY.value, *_SETTLED)
 TOKEN = "token"
 _FENCE = "fence"
+_COMPARED = "compared"
 
 SETTLE_ORDERS_MAX = 500
 """As the adapter does it: the end of a log may be lost between two pieces."""
@@ -65,7 +67,8 @@ class SimulatedCache:
         """Read as whoever met the server under its reign then, whatever it is now."""
         server = self._session.server()
         reign = self._session.reign
-        return CacheRead([server.entry(i) for i in ids], server.copies.get(reign), reign)
+        copy = server.copies.get(reign)
+        return CacheRead([server.entry(i) for i in ids], copy, reign, server.had_replicas)
 
     async def backfill(self, orders: Sequence[AcceptedOrder]) -> None:
         """Store clean entries where there are none."""
@@ -174,6 +177,16 @@ class SimulatedCache:
         return CachePart(
             following, [(i, raw) for i in page if (raw := server.entry(i)) is not None]
         )
+
+    async def compared_to(self) -> Position | None:
+        """Return what `keep_compared_to` stored."""
+        text = self._session.server().tokens.get(_COMPARED)
+        return None if text is None else Position.decode(text)
+
+    async def keep_compared_to(self, position: Position) -> None:
+        """Store it among the entries."""
+        with self._session.writing(takes_memory=True) as server:
+            server.tokens.put(_COMPARED, position.encode())
 
     def cut(self) -> None:
         """End the connection: the next call goes to whatever the address means then."""

@@ -10,6 +10,7 @@ from uuid import UUID
 from polyglot_persistence.adapters.postgres.batch import Candidates, candidates, contradicted
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetter, DeadLetterRow, Stage
+from polyglot_persistence.domain.history import Position
 from polyglot_persistence.domain.order import AMOUNT_MAX, AcceptedOrder, to_micros
 from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import PoisonError, UnavailableError
@@ -203,6 +204,11 @@ class SimulatedOrders:
             before = self._record.epochs.get(ONLY, 0)
             self._record.epochs.put(ONLY, max(before + 1, to_micros(now)))
         return self._epoch() or ""
+
+    async def position(self) -> Position:
+        """Return the timeline, and how many effects there are."""
+        self._record.reading()
+        return Position(str(self._record.timeline), len(self._record.journal.effects))
 
     @asynccontextmanager
     async def lead(self, role: str) -> AsyncIterator[Lead | None]:

@@ -4,7 +4,7 @@ A document is durable when `index` returns, and found once the engine has shown 
 `shown_after_seconds`, or at a `show`.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import date, datetime
 from typing import Literal, NamedTuple
@@ -289,6 +289,15 @@ class SimulatedTarget:
     async def building_name(self) -> str | None:
         """Return the name of the one that is being built."""
         return self._engine.roles["building"] if self._engine.opened("building") else None
+
+    async def lost_parts(self) -> Collection[str]:
+        """An engine is there as a whole, or not at all."""
+        self._engine.check()
+        return ()
+
+    async def adopt_settings(self) -> None:
+        """There are none."""
+        self._engine.check()
 
     async def begin(self) -> str:
         """Create an empty one instead of any other."""

@@ -116,6 +116,22 @@ class HealthAnswer(Struct):
     """Response about an index's health."""
 
     status: str
+    number_of_data_nodes: int = 1
+    active_primary_shards: int = 0
+    active_shards: int = 0
+
+
+class IndexHealth(Struct):
+    """Health of one index."""
+
+    status: str
+    initializing_shards: int = 0
+
+
+class IndexesHealthAnswer(Struct):
+    """Response about the health of each index."""
+
+    indices: dict[str, IndexHealth] = {}
 
 
 class Translog(Struct):
@@ -128,6 +144,8 @@ class IndexSettings(Struct):
     """The settings that could break a promise."""
 
     translog: Translog = field(default_factory=Translog)
+    number_of_replicas: str = "0"
+    auto_expand_replicas: str = "false"
 
 
 class Settings(Struct):

@@ -1,7 +1,7 @@
 """One client with its deadlines and the translation of its errors.
 
-Invariant: an unreachable cluster is tried at most about every second; calls in between are refused
-at once. So a recovery is noticed within a second, and no caller waits during an outage.
+Invariant: a cluster of which no node answers is tried at most about every second; calls in between
+are refused at once. So a recovery is noticed within a second, and no caller waits during an outage.
 """
 
 import asyncio
@@ -23,6 +23,13 @@ from polyglot_persistence.adapters.elasticsearch.client import (
     TransportError,
     UnsupportedProductError,
 )
+from polyglot_persistence.adapters.elasticsearch.nodes import (
+    CALL,
+    LEFT_OUT_SECONDS_MAX,
+    Call,
+    NodesTransport,
+)
+from polyglot_persistence.config.addresses.elasticsearch import node_urls
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.runtime.pauses import Pauses
 
@@ -67,20 +74,26 @@ class Connection:
     def __init__(self, url: str, credentials: Credentials) -> None:
         # It would log each request, and each failed one as a timeout of its own.
         logging.getLogger("elastic_transport").setLevel(logging.ERROR)
-        node = url_to_node_config(url, use_default_ports_for_scheme=True)
+        nodes = [
+            url_to_node_config(node, use_default_ports_for_scheme=True)
+            for node in dict.fromkeys(node_urls(url))
+        ]
         options: dict[str, Any] = {}
         if credentials.api_key is not None:
             options["api_key"] = credentials.api_key
         if credentials.certificate_authority is not None:
             options["ssl_context"] = credentials.certificate_authority
         self._client = AsyncElasticsearch(
-            [node],
+            nodes,
+            transport_class=NodesTransport,
+            max_dead_node_backoff=LEFT_OUT_SECONDS_MAX,
             connections_per_node=CONNECTIONS_MAX,
             max_retries=0,  # retries are up to the caller, and to the code below
             request_timeout=None,  # each call has its own
             serializers=dict.fromkeys((_AsSent.mimetype, "application/json"), _AsSent()),
             **options,
         )
+        self._is_alone = len(nodes) == 1
         self._pauses = Pauses(PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX)
         self._paused_until = 0.0
         self._closed = False
@@ -90,8 +103,13 @@ class Connection:
         request: Callable[[AsyncElasticsearch], Awaitable[ApiResponse[Any]]],
         answer: type[T],
         deadline: float,
+        *,
+        is_repeatable: bool = True,
     ) -> T:
         """Return the response to one request, by a deadline on the event loop's clock.
+
+        A node that does not answer is passed over for another, unless a second execution of the
+        request would fail or do harm (`is_repeatable`).
 
         Raises:
             MissingIndexError, BusyError: the cluster's answer.
@@ -101,14 +119,25 @@ class Connection:
             raise UnavailableError("Elasticsearch: the connection is closed")
         if time.monotonic() < self._paused_until:
             raise UnavailableError("Elasticsearch: cannot be reached")
+        response = await self._answered(request, Call(deadline, is_repeatable))
         try:
-            async with asyncio.timeout_at(deadline):
+            return msgspec.json.decode(response.body, type=answer)
+        except (ValueError, TypeError) as error:  # invalid JSON, type, UTF-8 or bytes
+            raise UnavailableError(f"Elasticsearch: not its answer: {error}") from error
+
+    async def _answered(
+        self, request: Callable[[AsyncElasticsearch], Awaitable[ApiResponse[Any]]], call: Call
+    ) -> ApiResponse[Any]:
+        """Return the cluster's answer if it is no refusal; note whether the cluster is there."""
+        CALL.set(call)
+        try:
+            async with asyncio.timeout_at(call.deadline):
                 response = await request(self._client)
-        except TimeoutError as error:
-            self._pause()
+        except (TimeoutError, ConnectionTimeout) as error:
+            self._pause_after(call)
             raise UnavailableError("Elasticsearch: no answer in time") from error
-        except (NoConnectionError, ConnectionTimeout) as error:
-            self._pause()
+        except NoConnectionError as error:
+            self._pause_after(call)
             raise UnavailableError(f"Elasticsearch: {error.message}") from error
         except UnsupportedProductError as error:
             raise UnavailableError(
@@ -120,18 +149,16 @@ class Connection:
         except TransportError as error:
             raise UnavailableError(f"Elasticsearch: {error.message}") from error
         self._pauses.begin_again()
-        try:
-            return msgspec.json.decode(response.body, type=answer)
-        except (ValueError, TypeError) as error:  # invalid JSON, type, UTF-8 or bytes
-            raise UnavailableError(f"Elasticsearch: not its answer: {error}") from error
+        return response
 
     async def close(self) -> None:
         """Close every connection, for good."""
         self._closed = True  # the client would open new ones
         await self._client.close()
 
-    def _pause(self) -> None:
-        self._paused_until = time.monotonic() + self._pauses.next()
+    def _pause_after(self, call: Call) -> None:
+        if call.is_repeatable or self._is_alone:  # else only one of several nodes was tried
+            self._paused_until = time.monotonic() + self._pauses.next()
 
 
 def _decoded(body: Any) -> Any:

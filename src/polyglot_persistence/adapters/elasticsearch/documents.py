@@ -4,8 +4,9 @@ Analysis is ours (`domain.terms`), so that both engines find the same: `words`, 
 terms) and `parts` arrive as words separated by blanks, and the analyzer only splits them again.
 `product_name` and `created_at` are for display and aggregation, for example in Kibana.
 
-Invariant: `FORM` is incremented with every change of mapping or settings; an index of an older form
-is only read, and only until one of this form has replaced it.
+Invariant: `FORM` is incremented with every change of the mapping, or of a setting that an index
+cannot change later; an index of an older form is only read, and only until one of this form has
+replaced it.
 """
 
 import functools
@@ -38,9 +39,11 @@ _BY_WORD = {"type": "text", "analyzer": "parted", "norms": False, "index_options
 REFRESH_SECONDS = 1.0
 """Interval after which indexed documents become visible; a shorter one costs indexing."""
 
+COPIES: Mapping[str, str] = {"auto_expand_replicas": "0-1"}
+"""A second copy as soon as there is a second node; one node has no place for it."""
+
 SETTINGS: Mapping[str, Any] = {
-    "number_of_shards": 1,
-    "number_of_replicas": 0,  # the record is the other copy; one node has no place for a replica
+    **COPIES,
     # Explicit, so that an index without searches is refreshed, too.
     "refresh_interval": f"{REFRESH_SECONDS:g}s",
     "analysis": {"analyzer": {"parted": {"type": "custom", "tokenizer": "whitespace"}}},

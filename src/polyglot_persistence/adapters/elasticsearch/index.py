@@ -228,6 +228,7 @@ class ElasticsearchIndex:
             for name, of_index in settings.items()
             if of_index.settings.index.translog.durability != "request"
         ]
+        warnings += _warnings_of_copies(health)
         return StoreState(f"Elasticsearch {info.version.number}", tuple(warnings))
 
     async def close(self) -> None:
@@ -304,6 +305,16 @@ class ElasticsearchIndex:
         except MissingIndexError:
             return {}
         return {name: of_index.mappings.meta for name, of_index in behind.items()}
+
+
+def _warnings_of_copies(health: answers.HealthAnswer) -> Sequence[StoreWarning]:
+    if health.status == "yellow":
+        detail = "the index is yellow: some part of it has no second copy"
+        return [StoreWarning(detail, "start the missing node; Elasticsearch makes the copy itself")]
+    if health.number_of_data_nodes > 1 and health.active_shards == health.active_primary_shards:
+        detail = f"the index has one copy, on {health.number_of_data_nodes} nodes"
+        return [StoreWarning(detail, "start a worker: it has Elasticsearch make a second one")]
+    return []
 
 
 def _total(answer: SearchAnswer) -> int:

@@ -5,7 +5,15 @@ and if no alias leads to it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +22,7 @@ from polyglot_persistence.adapters.elasticsearch.client import AsyncElasticsearc
 from polyglot_persistence.adapters.elasticsearch.connection import MissingIndexError
 from polyglot_persistence.adapters.elasticsearch.contents import ElasticsearchContents
 from polyglot_persistence.adapters.elasticsearch.documents import (
+    COPIES,
     FORM,
     OWNER,
     SETTINGS,
@@ -32,7 +41,10 @@ _WHILE_BUILT = {**SETTINGS, "refresh_interval": "-1"}
 class ElasticsearchTarget:
     """See `RebuildTarget`. `building` is an index of its own alias, on the same cluster."""
 
-    def __init__(self, current: ElasticsearchIndex, building: ElasticsearchIndex) -> None:
+    def __init__(
+        self, current: ElasticsearchIndex, building: ElasticsearchIndex, *, shards: int
+    ) -> None:
+        self._shards = shards
         self.building = building
         self.contents = ElasticsearchContents(building)
         self._current = current
@@ -42,6 +54,42 @@ class ElasticsearchTarget:
 
     async def building_name(self) -> str | None:
         return await self.building.name()
+
+    async def lost_parts(self) -> Collection[str]:
+        """A shard that is being recovered from a node's disk is not lost."""
+        current, building = self._current.behind_alias(), self.building.behind_alias()
+        names = sorted({*await current, *await building})
+        if not names:
+            return []
+        health = await self._ask(
+            lambda client: client.cluster.health(index=names, level="indices", timeout="1s"),
+            answers.IndexesHealthAnswer,
+        )
+        return [
+            name
+            for name, one in health.indices.items()
+            if one.status == "red" and not one.initializing_shards
+        ]
+
+    async def adopt_settings(self) -> None:
+        """Gives an index of an earlier version its second copy, unless somebody set the copies."""
+        settings = await self._ask(
+            lambda client: client.indices.get_settings(
+                index=self._current.alias, ignore_unavailable=True
+            ),
+            dict[str, answers.SettingsAnswer],
+        )
+        for name, meta in (await self._current.behind_alias()).items():
+            index = settings[name].settings.index if name in settings else None
+            if meta.owner != OWNER or index is None:
+                continue
+            if index.number_of_replicas == "0" and index.auto_expand_replicas == "false":
+                _log.info("index_copies_added", index=name)
+                await self._call(
+                    lambda client, name=name: client.indices.put_settings(  # type: ignore[misc]
+                        index=name, settings=COPIES
+                    )
+                )
 
     async def begin(self) -> str:
         """Also lifts a block that a crash left on the current index."""
@@ -54,10 +102,11 @@ class ElasticsearchTarget:
         await self._call(
             lambda client: client.indices.create(
                 index=name,
-                settings=_WHILE_BUILT,
+                settings={**_WHILE_BUILT, "number_of_shards": self._shards},
                 mappings=mappings_of(self._current.alias),
                 aliases={self.building.alias: {}},
-            )
+            ),
+            is_repeatable=False,
         )
         return name
 
@@ -139,16 +188,29 @@ class ElasticsearchTarget:
                 )
 
     async def _move(self, actions: Sequence[Mapping[str, Any]]) -> None:
-        await self._call(lambda client: client.indices.update_aliases(actions=actions))
+        await self._call(
+            lambda client: client.indices.update_aliases(actions=actions), is_repeatable=False
+        )
 
-    async def _call(self, request: Callable[[AsyncElasticsearch], Awaitable[Any]]) -> None:
-        await self._ask(request, answers.Done)
+    async def _call(
+        self,
+        request: Callable[[AsyncElasticsearch], Awaitable[Any]],
+        *,
+        is_repeatable: bool = True,
+    ) -> None:
+        await self._ask(request, answers.Done, is_repeatable=is_repeatable)
 
     async def _ask(
-        self, request: Callable[[AsyncElasticsearch], Awaitable[Any]], answer: type[Any]
+        self,
+        request: Callable[[AsyncElasticsearch], Awaitable[Any]],
+        answer: type[Any],
+        *,
+        is_repeatable: bool = True,
     ) -> Any:
         deadline = asyncio.get_running_loop().time() + self._current.index_timeout_seconds
-        return await self._current.connection.call(request, answer, deadline)
+        return await self._current.connection.call(
+            request, answer, deadline, is_repeatable=is_repeatable
+        )
 
 
 def _given_up(index: str, meta: answers.Meta, alias: str) -> Mapping[str, Any]:

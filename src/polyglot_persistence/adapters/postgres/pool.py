@@ -128,6 +128,11 @@ class PostgresPool:
         self._trying = False
         self._retry_at = 0.0
 
+    @property
+    def servers(self) -> int:
+        """Return how many servers the DSN names."""
+        return self._primary.servers
+
     @contextlib.asynccontextmanager
     async def reading(self) -> AsyncIterator[Session]:
         """Yield a connection outside of any transaction."""
@@ -225,6 +230,7 @@ class PostgresPool:
             if self._closed:
                 raise UnavailableError("the connections to PostgreSQL are closed")
             if self._pool is None:
+                self._primary.watch()
                 self._pool = await asyncpg.create_pool(
                     min_size=0,
                     max_size=self._size_max,

@@ -10,9 +10,14 @@ timeline. It ends with a restart or a promotion.
                                             |         |
                                             no        yes: end every connection of another reign
   a statement is late (1 s) --> look for the primary every 2 s, until it is answered
+  several servers --> every 5 s, and before the first connection: is another on a newer timeline?
 ```
 
-Invariant: a connection is handed out only if its server was the primary when it was made.
+Two servers may both be primaries: one was promoted while the other was cut off, or frozen. The one
+on the newer timeline counts. The other may go on committing, and what it commits is lost.
+
+Invariant: a connection is handed out only if its server was the primary when it was made, and this
+process has seen no primary on a newer timeline.
 Invariant: a connection through a pooler is handed out only if no other client shares its session,
 as far as can be detected when the first one is made.
 Invariant: a hanging server delays the use of another one only by the time of the search for it.
@@ -48,6 +53,10 @@ LATE_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 2.0
 """Time between two searches for the primary while a statement is late."""
 
+WATCH_SECONDS: Final = 5.0
+"""Time between two searches for a primary on a newer timeline, where a DSN names several servers.
+No statement is late if the former primary still answers."""
+
 GRACE_SECONDS: Final = 1.0
 """The server aborts a late statement itself; the client gives up only this much later."""
 
@@ -60,6 +69,7 @@ that a worker may hold a batch without acknowledging it."""
 
 # Quoted, since asyncpg's classes are generic only in their stubs.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+Attempt: TypeAlias = "asyncio.Task[tuple[Connection, str]]"
 
 _URL: Final = re.compile(r"(\w+://(?:[^/?]*@)?)([^/?]*)([^?]*)\??(.*)", re.DOTALL)
 
@@ -82,9 +92,16 @@ class Primary:
         self._looked_at: set[str] = set()
         """Servers found to be poolers that do not share sessions."""
         self._reign: str | None = None
+        """It begins with the timeline: eight hexadecimal digits."""
         self._reigns: dict[Connection, str] = {}
         self._late = 0
         self._looking: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def servers(self) -> int:
+        """Return how many servers the DSN names."""
+        return len(self._servers)
 
     async def connect(self, *, statement_timeout_seconds: float) -> Connection:
         """Return a new connection; if it belongs to a new reign, all others are closed.
@@ -96,16 +113,25 @@ class Primary:
             ConfigurationError: the DSN is invalid.
         """
         connection, reign = await self._find(self._options(statement_timeout_seconds))
+        self._adopt(connection, reign)
+        return connection
+
+    def watch(self) -> None:
+        """Search for a primary on a newer timeline from now on, until closed."""
+        if len(self._servers) > 1 and self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
+
+    def _adopt(self, connection: Connection, reign: str) -> None:
         self._reigns = {c: r for c, r in self._reigns.items() if not c.is_closed()}
         self._reigns[connection] = reign
-        if reign != self._reign:
-            lost = [c for c, r in self._reigns.items() if r != reign]
-            if self._reign is not None:
-                _log.warning("primary_changed", reign=reign, connections_ended=len(lost))
-            for one in lost:
-                one.terminate()
-            self._reign = reign
-        return connection
+        if reign == self._reign:
+            return
+        lost = [c for c, r in self._reigns.items() if r != reign]
+        if self._reign is not None:
+            _log.warning("primary_changed", reign=reign, connections_ended=len(lost))
+        for one in lost:
+            one.terminate()
+        self._reign = reign
 
     def overseen(self) -> "Overseen":
         """Return a context for awaiting one answer; it searches for the primary if that is late."""
@@ -113,9 +139,10 @@ class Primary:
 
     async def close(self) -> None:
         """Stop searching for the primary."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
+        for task in (self._looking, self._watching):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
 
     def is_late(self) -> None:
         """Count one more late statement."""
@@ -135,15 +162,34 @@ class Primary:
                     await connection.close(timeout=TIDY_SECONDS)
             await asyncio.sleep(LOOK_SECONDS)
 
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            for server in tuple(self._servers):
+                with contextlib.suppress(PolyglotError):  # a standby, or away
+                    await self._look_at(server)
+
+    async def _look_at(self, server: str) -> None:
+        connection, reign = await self._try(server, self._options(LATE_SECONDS))
+        if _timeline(reign) > _timeline(self._reign):
+            self._adopt(connection, reign)
+            self._prefer(server)
+        with contextlib.suppress(*DRIVER_ERRORS):  # then it is aborted
+            await connection.close(timeout=TIDY_SECONDS)
+
+    def _prefer(self, server: str) -> None:
+        self._servers.remove(server)
+        self._servers.appendleft(server)
+
     async def _find(self, options: dict[str, Any]) -> tuple[Connection, str]:
         servers = deque(self._servers)
-        tried: dict[asyncio.Task[tuple[Connection, str]], str] = {}
+        tried: dict[Attempt, str] = {}
         failures: dict[str, PolyglotError] = {}
         try:
             while servers or len(failures) < len(tried):
                 if servers:
                     server = servers.popleft()
-                    tried[asyncio.create_task(self._try(server, options))] = server
+                    tried[self._trying(server, options)] = server
                 await asyncio.wait(
                     [task for task in tried if not task.done()],
                     timeout=NEXT_SERVER_SECONDS if servers else None,
@@ -152,18 +198,21 @@ class Primary:
                 for task, server in tried.items():
                     if not task.done() or server in failures:
                         continue
-                    try:
-                        found = task.result()
-                    except PolyglotError as error:
+                    if error := _failure(task):
                         failures[server] = error
                         continue
-                    del tried[task]
-                    self._servers.remove(server)
-                    self._servers.appendleft(server)
-                    return found
+                    if self._reign is None:
+                        tried |= {self._trying(other, options): other for other in servers}
+                        await asyncio.wait(tried, timeout=NEXT_SERVER_SECONDS)
+                    newest = max(filter(_has_found, tried), key=lambda one: one.result()[1])
+                    self._prefer(tried.pop(newest))
+                    return newest.result()
         finally:
             await _end(tried)
         raise _no_primary(failures)
+
+    def _trying(self, server: str, options: dict[str, Any]) -> Attempt:
+        return asyncio.create_task(self._try(server, options))
 
     async def _try(self, server: str, options: dict[str, Any]) -> tuple[Connection, str]:
         try:
@@ -194,6 +243,9 @@ class Primary:
         """Return the reign of a new connection, once all its settings are in force."""
         session = await connection.fetchrow(QUERIES["begin_session"])
         assert session is not None  # noqa: S101  it returns the row
+        reign: str = session["reign"]
+        if _timeline(reign) < _timeline(self._reign):
+            raise _former_primary(reign, self._reign)
         is_pooled = session["process"] != connection.get_server_pid()
         if is_pooled and server not in self._looked_at:
             looked = await refuse_shared_sessions(
@@ -205,7 +257,6 @@ class Primary:
             await connection.execute(
                 "".join(f"SET {name} TO '{value}';" for name, value in settings)
             )
-        reign: str = session["reign"]
         return reign
 
     def _options(self, statement_timeout_seconds: float) -> dict[str, Any]:
@@ -294,7 +345,34 @@ def _place(server: str) -> str:
     return parts.netloc.rpartition("@")[2] or query.get("host", "")
 
 
-async def _end(tried: dict[asyncio.Task[tuple[Connection, str]], str]) -> None:
+def _timeline(reign: str | None) -> int:
+    """Return the number of a reign's timeline; 0 before the first reign."""
+    return int(reign[:8], 16) if reign else 0
+
+
+def _former_primary(reign: str, newer: str | None) -> UnavailableError:
+    return UnavailableError(
+        f"a former primary: it is on timeline {_timeline(reign)}, and another server was promoted "
+        f"to timeline {_timeline(newer)}",
+        remedy="stop it and make it a standby of the new primary; if it was restored on purpose, "
+        "restart API and workers",
+    )
+
+
+def _failure(attempt: Attempt) -> PolyglotError | None:
+    """Return the failure of an attempt that has ended; any other error is raised."""
+    try:
+        attempt.result()
+    except PolyglotError as error:
+        return error
+    return None
+
+
+def _has_found(attempt: Attempt) -> bool:
+    return attempt.done() and attempt.exception() is None
+
+
+async def _end(tried: dict[Attempt, str]) -> None:
     """Cancel the attempts that are not needed, and close their connections."""
     for task in tried:
         task.cancel()

@@ -381,6 +381,13 @@ SET epoch = greatest(mark.epoch + 1, (extract(epoch FROM clock_timestamp()) * 10
     changed_at = clock_timestamp()
 RETURNING substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, epoch;
 
+-- name: position
+-- Return database and timeline, and the bytes of log that are flushed.
+SELECT oid || '.' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS branch,
+       (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint AS written
+FROM pg_database
+WHERE datname = current_database();
+
 -- name: try_lead
 -- Take a role if it is free.
 SELECT pg_try_advisory_lock($1);
@@ -390,12 +397,21 @@ SELECT pg_try_advisory_lock($1);
 SELECT 1;
 
 -- name: ping
--- Return version and the settings that durability depends on.
+-- Return version, the settings that durability depends on, and the number of standbys.
+-- Everyone may count the senders; of a logical slot they feed no standby.
 SELECT current_setting('server_version') AS version,
        current_setting('server_version_num')::int AS number,
        current_setting('fsync') AS fsync,
        current_setting('full_page_writes') AS full_page_writes,
-       current_setting('transaction_read_only') AS read_only;
+       current_setting('transaction_read_only') AS read_only,
+       current_setting('synchronous_standby_names') AS synchronous_standby_names,
+       current_setting('synchronous_commit') AS synchronous_commit,
+       (SELECT count(*)
+        FROM pg_stat_replication AS sender
+        WHERE NOT EXISTS (
+            SELECT FROM pg_replication_slots
+            WHERE active_pid = sender.pid AND slot_type = 'logical'
+        )) AS standbys;
 
 -- name: lock_refresh
 -- Wait for a running refresh to end, and return the moment before our own begins.

@@ -29,6 +29,7 @@ from polyglot_persistence.adapters.postgres.pool import (
 )
 from polyglot_persistence.domain import codec
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
+from polyglot_persistence.domain.history import Position
 from polyglot_persistence.domain.order import AcceptedOrder, Order
 from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import UnavailableError
@@ -189,6 +190,15 @@ class PostgresRecord:
         (record,) = await self._pool.write("new_epoch")
         return _epoch(record)
 
+    async def position(self) -> Position:
+        """A promotion and a recovery begin a new timeline; a database created anew has a new oid.
+
+        A server that was set back without recovery has written less.
+        """
+        async with self._pool.reading() as session:
+            (record,) = await session.fetch("position")
+        return Position(record["branch"], record["written"])
+
     @asynccontextmanager
     async def lead(self, role: str) -> AsyncIterator[Lead | None]:
         """Uses a session lock on a connection of its own."""
@@ -200,7 +210,11 @@ class PostgresRecord:
         (record,) = await self._pool.read("ping")
         if record["read_only"] == "on":
             raise UnavailableError("PostgreSQL is read-only (a standby?): nothing can be persisted")
-        return StoreState(f"PostgreSQL {record['version']}", _warnings(record))
+        version = f"PostgreSQL {record['version']}"
+        if standbys := record["standbys"]:
+            manner = "synchronous" if _is_synchronous(record) else "asynchronous"
+            version += f", primary of {standbys} {manner} standby{'s' * (standbys > 1)}"
+        return StoreState(version, _warnings(record, self._pool.servers))
 
 
 class _LeftOutError(Exception):
@@ -288,7 +302,12 @@ def _storable(reason: str) -> str:
     return text[:REASON_CHARACTERS_MAX]
 
 
-def _warnings(record: asyncpg.Record) -> tuple[StoreWarning, ...]:
+def _is_synchronous(record: asyncpg.Record) -> bool:
+    """Return whether a commit of this session waits until a standby has it."""
+    return bool(record["synchronous_standby_names"]) and record["synchronous_commit"] != "local"
+
+
+def _warnings(record: asyncpg.Record, servers: int) -> tuple[StoreWarning, ...]:
     warnings = [
         StoreWarning(
             f"{name} is off: a crash of the server can lose persisted orders", "set it to on"
@@ -298,4 +317,19 @@ def _warnings(record: asyncpg.Record) -> tuple[StoreWarning, ...]:
     ]
     if record["number"] < SERVER_VERSION_MIN * 10_000:
         warnings.append(StoreWarning(f"PostgreSQL {SERVER_VERSION_MIN} or newer is needed"))
+    if record["standbys"] and not _is_synchronous(record):
+        warnings.append(
+            StoreWarning(
+                "its standbys are asynchronous: a promoted one may lack the last persisted orders, "
+                "of which only those that the cache still holds are persisted again",
+                "set synchronous_standby_names, and synchronous_commit to on",
+            )
+        )
+    if servers > 1 and not record["standbys"]:
+        warnings.append(
+            StoreWarning(
+                f"POSTGRES_DSN names {servers} servers, and no standby follows the primary",
+                "start a standby, or give the former primary back as one",
+            )
+        )
     return tuple(warnings)

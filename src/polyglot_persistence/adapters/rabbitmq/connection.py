@@ -15,6 +15,7 @@ Invariant: a closed connection never comes back, nor does any of its channels.
 
 import asyncio
 import itertools
+import random
 import ssl
 import struct
 from typing import Any, Final, cast
@@ -32,6 +33,7 @@ from polyglot_persistence.adapters.rabbitmq.frames import (
     Header,
     unmarshal,
 )
+from polyglot_persistence.config.addresses.hosts import Host
 from polyglot_persistence.config.addresses.rabbitmq import BrokerAddress
 from polyglot_persistence.errors import UnavailableError
 
@@ -40,6 +42,8 @@ HEARTBEAT_SECONDS: Final = 5
 the manual warns of false alarms ("Detecting Dead TCP Connections with Heartbeats")."""
 
 _CLOSE_SECONDS_MAX: Final = 2.0
+
+_ACCESS_REFUSED: Final = "403 "
 
 _CAPABILITIES: Final = (
     "authentication_failure_close",
@@ -50,10 +54,18 @@ _CAPABILITIES: Final = (
 )
 
 
+class RefusedLoginError(UnavailableError):
+    """The broker is there and refuses the user or the password."""
+
+
 class AmqpConnection(asyncio.Protocol):
     """One connection; `open_connection` makes it."""
 
-    def __init__(self, address: BrokerAddress, *, timeout_seconds: float) -> None:
+    def __init__(
+        self, address: BrokerAddress, *, node: Host | None = None, timeout_seconds: float
+    ) -> None:
+        self.node = node or address.hosts[0]
+        """The one of the address's hosts that this is a connection to."""
         self.timeout_seconds = timeout_seconds
         self.frame_bytes_max = 131_072
         self.server_properties: dict[str, Any] = {}
@@ -122,6 +134,8 @@ class AmqpConnection(asyncio.Protocol):
         if self.closed_because:
             return
         self.closed_because = reason
+        if self._opened.done() and len(self._address.hosts) > 1:
+            self.closed_because = reason = f"{self.node}: {reason}"
         self._ended.set()
         if self._transport is not None:
             self._transport.abort()
@@ -234,26 +248,56 @@ async def open_connection(
     connect_timeout_seconds: float,
     timeout_seconds: float,
 ) -> AmqpConnection:
-    """Return an open connection; over TLS `authority`, or else the system's own CAs, verifies it.
+    """Return an open connection to any node that is there.
+
+    The first one is chosen at random, so that processes spread; the others follow in turn. Each has
+    an equal share of the time that is left, so a node that does not answer leaves time for others.
+    Over TLS `authority`, or else the system's own CAs, verifies the node.
 
     Raises:
-        UnavailableError: it could not be opened in time; the message says why.
+        UnavailableError: none could be opened in time; the message says why for each. A refused
+            login is one of the whole cluster, and ends the attempts.
     """
-    connection = AmqpConnection(address, timeout_seconds=timeout_seconds)
     tls = (authority or ssl.create_default_context()) if address.tls else None
+    deadline = asyncio.get_running_loop().time() + connect_timeout_seconds
+    first = random.randrange(len(address.hosts))  # noqa: S311  no secret
+    nodes = [*address.hosts[first:], *address.hosts[:first]]
+    errors: list[UnavailableError] = []
+    for place, node in enumerate(nodes):
+        share_seconds = (deadline - asyncio.get_running_loop().time()) / (len(nodes) - place)
+        connection = AmqpConnection(address, node=node, timeout_seconds=timeout_seconds)
+        try:
+            await _open(connection, tls, share_seconds)
+        except RefusedLoginError:
+            raise
+        except UnavailableError as error:
+            errors.append(error)
+        else:
+            return connection
+    if len(errors) == 1:
+        raise errors[0]
+    reason = "; ".join(map(str, errors))
+    raise UnavailableError(reason) from max(errors, key=_is_of_tls)
+
+
+async def _open(connection: AmqpConnection, tls: ssl.SSLContext | None, seconds_max: float) -> None:
+    node = connection.node
     try:
-        async with asyncio.timeout(connect_timeout_seconds):
-            host = address.hosts[0]
+        async with asyncio.timeout(seconds_max):
             await asyncio.get_running_loop().create_connection(
-                lambda: connection, host.name, host.port, ssl=tls
+                lambda: connection, node.name, node.port, ssl=tls
             )
             await connection.opened()
     except BaseException as error:
         connection.fail("not connected")
         if isinstance(error, TimeoutError):
-            reason = f"no connection within {connect_timeout_seconds:g} s"
-            raise UnavailableError(f"RabbitMQ at {address}: {reason}") from error
+            reason = f"no connection within {seconds_max:.3g} s"
+            raise UnavailableError(f"RabbitMQ at {node}: {reason}") from error
         if isinstance(error, OSError | UnavailableError):
-            raise UnavailableError(f"RabbitMQ at {address}: {error}") from error
+            kind = RefusedLoginError if str(error).startswith(_ACCESS_REFUSED) else UnavailableError
+            raise kind(f"RabbitMQ at {node}: {error}") from error
         raise
-    return connection
+
+
+def _is_of_tls(error: UnavailableError) -> bool:
+    return isinstance(error.__cause__, ssl.SSLError)

@@ -19,10 +19,11 @@ from polyglot_persistence.adapters.rabbitmq.connection import (
 )
 from polyglot_persistence.adapters.rabbitmq.consumer import RabbitMQConsumer
 from polyglot_persistence.adapters.rabbitmq.control import Control
+from polyglot_persistence.adapters.rabbitmq.members import UNSEEN, Members
 from polyglot_persistence.adapters.rabbitmq.publisher import Publisher, ReturnedError
-from polyglot_persistence.config.addresses.rabbitmq import read_rabbitmq
+from polyglot_persistence.config.addresses.rabbitmq import read_management, read_rabbitmq
 from polyglot_persistence.ports.queue import QUEUE_NAME, Message
-from polyglot_persistence.ports.state import StoreState
+from polyglot_persistence.ports.state import StoreState, StoreWarning
 from polyglot_persistence.runtime.link import KeepAlive
 from polyglot_persistence.telemetry import logger
 
@@ -65,6 +66,7 @@ class RabbitMQQueue:
         url: str,
         *,
         queue: str = QUEUE_NAME,
+        management_url: str | None = None,
         authority: ssl.SSLContext | None = None,
         connect_timeout_seconds: float,
         publish_timeout_seconds: float,
@@ -74,6 +76,11 @@ class RabbitMQQueue:
         self._authority = authority
         self._connect_timeout_seconds = connect_timeout_seconds
         self._publish_timeout_seconds = publish_timeout_seconds
+        self._members: Members | None = None
+        if management_url is not None:
+            self._members = Members(
+                read_management(management_url, self._address), queue, authority
+            )
         self._link = KeepAlive(
             f"RabbitMQ at {self._address}", self._open_link, pause_seconds_max=_PAUSE_SECONDS_MAX
         )
@@ -129,7 +136,7 @@ class RabbitMQQueue:
         return await (await self._link.get()).control.ready()
 
     async def ping(self) -> StoreState:
-        """Return the broker's version.
+        """Return the broker's version, and the node in use if the address names several.
 
         A broker that accepts no messages is unavailable. So is a queue without a quorum, as far as
         this is visible without a publish: if it reports no ready messages.
@@ -137,7 +144,14 @@ class RabbitMQQueue:
         link = await self._link.get()
         await link.control.ready()
         properties = link.connection.server_properties
-        return StoreState(f"{properties.get('product')} {properties.get('version')}")
+        version = f"{properties.get('product')} {properties.get('version')}"
+        warnings: tuple[StoreWarning, ...] = ()
+        if len(self._address.hosts) > 1:
+            version = f"{version} at {link.connection.node}"
+            warnings = (UNSEEN,)
+        if self._members is not None:
+            warnings = await self._members.warnings()
+        return StoreState(version, warnings)
 
     async def close(self) -> None:
         """Close the publishing connection for good. Idempotent."""

@@ -21,7 +21,7 @@ from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, from_micros, to_micros
 from polyglot_persistence.errors import PoisonError, UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports.cache import AcceptReply, Backlog, CacheRead, Settled, Unit
-from polyglot_persistence.ports.state import StoreState
+from polyglot_persistence.ports.state import StoreState, StoreWarning
 from polyglot_persistence.telemetry import logger
 
 CLEAN_TTL_SECONDS_DEFAULT: Final = 86_400
@@ -121,11 +121,12 @@ class RedisCache:
     async def read(self, ids: Sequence[UUID]) -> CacheRead:
         """Return entries and the epoch's copy with one MGET."""
         connection = await self._client.connection()
-        reign = self._server.reign  # of this connection: there is no await in between
+        server = self._server  # of this connection: there is no await in between
         epoch, *entries = await _reading(
-            connection.execute("MGET", keys.epoch(reign), *map(keys.entry, ids))
+            connection.execute("MGET", keys.epoch(server.reign), *map(keys.entry, ids))
         )
-        return CacheRead(entries, None if epoch is None else epoch.decode(), reign)
+        copy = None if epoch is None else epoch.decode()
+        return CacheRead(entries, copy, server.reign, server.had_replicas)
 
     async def backfill(self, orders: Sequence[AcceptedOrder]) -> None:
         if not orders:
@@ -242,7 +243,24 @@ class RedisCache:
                     await connection.execute(
                         "SET", keys.REPLICATED, replicas, "EX", _REPLICATED_SECONDS
                     )
-        return StoreState(self._server.version, self._server.warnings)
+        return await self._state()
+
+    async def _state(self) -> StoreState:
+        server = self._server
+        parts, warnings = [server.version], server.warnings
+        if server.replicas:
+            parts.append(f"{server.replicas} replica{'s' * (server.replicas > 1)}")
+        try:
+            views = await self._client.sentinels()
+        except UnavailableError as error:  # the server itself answers
+            warnings += (StoreWarning(error.reason, "start the Sentinels"),)
+        else:
+            if views is not None:
+                parts.append(f"{views.answers} of {views.answers + len(views.errors)} Sentinels")
+                warnings += views.warnings()
+                if not server.replicas:
+                    warnings += (StoreWarning("the primary has no replica to promote", "add one"),)
+        return StoreState(", ".join(parts), warnings)
 
     async def _replicas_seen(self, connection: RedisConnection) -> int:
         """Return the maximum number of replicas seen at once within the last hour."""
@@ -258,9 +276,16 @@ class RedisCache:
         """Query the server behind a connection, before any other command uses it.
 
         Raises:
-            UnavailableError: it is a replica, which may lack its primary's latest orders.
+            UnavailableError: it is a node of a cluster, which has a part of the orders alone; or a
+                replica, which may lack its primary's latest orders.
         """
         server = await durability.ask(connection, durable=self._durable_as_set)
+        if server.is_cluster_node:
+            connection.close("a node of a cluster is no cache")
+            raise UnavailableError(
+                "the server behind REDIS_ADDR is a node of a cluster",
+                remedy="clusters are not supported; use one primary, with replicas if you like",
+            )
         if not server.is_primary:
             connection.close("a replica is no cache")
             raise UnavailableError("the server behind REDIS_ADDR is a replica, not a primary")

@@ -1,9 +1,11 @@
 """A client over one connection to Redis, which is kept alive (`runtime.link`).
 
 Invariant: every hook checks a new connection before any command uses it.
+Invariant: a server that Sentinels named is left within two seconds after they name another one.
 """
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -14,6 +16,8 @@ from polyglot_persistence.adapters.redis.connection import (
     RedisConnection,
     ReplyError,
 )
+from polyglot_persistence.adapters.redis.sentinel import Sentinels, Views
+from polyglot_persistence.config.addresses.hosts import Host
 from polyglot_persistence.config.addresses.redis import RedisAddress, read_redis
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.runtime.link import KeepAlive
@@ -22,6 +26,12 @@ IN_FLIGHT_BYTES_MAX: Final = 64 * 1024 * 1024
 """Far more than the group commit and the coalesced reads keep in flight (a few MB)."""
 
 _PAUSE_SECONDS_MAX: Final = 0.5
+
+_SENTINELS_SECONDS_MAX: Final = 1.0
+"""Maximum time for a question: a health check has two seconds in all."""
+
+_SENTINELS_SECONDS: Final = 1.0
+"""Pause between two questions to the Sentinels."""
 
 Hook = Callable[[RedisConnection], Awaitable[None]]
 
@@ -46,6 +56,16 @@ class RedisClient:
         self._command_timeout_seconds = command_timeout_seconds
         self._in_flight_bytes_max = in_flight_bytes_max
         self._tls = (authority or ssl.create_default_context()) if self._address.tls else None
+        self._sentinels = (
+            Sentinels(
+                self._address,
+                self._tls,
+                timeout_seconds=min(connect_timeout_seconds, _SENTINELS_SECONDS_MAX),
+            )
+            if self._address.name
+            else None
+        )
+        self._following: asyncio.Task[None] | None = None
         self._hooks: list[Hook] = []
         self._link = KeepAlive(
             f"Redis at {self._address}", self._open, pause_seconds_max=_PAUSE_SECONDS_MAX
@@ -92,21 +112,32 @@ class RedisClient:
         """
         return await self._link.get()
 
+    async def sentinels(self) -> Views | None:
+        """Return what the Sentinels know, of all that answer; None if the address has none.
+
+        Raises:
+            UnavailableError: none answers.
+        """
+        return None if self._sentinels is None else await self._sentinels.ask(every=True)
+
     async def close(self) -> None:
         """Close the connection for good. Idempotent; calls in flight have an unknown outcome."""
         await self._link.close()
+        if self._following is not None:
+            self._following.cancel()
         if self._link.latest is not None:
             self._link.latest.close("this client was closed")
 
     async def _open(self) -> RedisConnection:
+        host = await self._primary()
         connection = RedisConnection(
-            str(self._address),
+            str(host or self._address),
             timeout_seconds=self._command_timeout_seconds,
             in_flight_bytes_max=self._in_flight_bytes_max,
         )
         try:
             async with asyncio.timeout(self._connect_timeout_seconds):
-                await self._dial(connection)
+                await self._dial(connection, host)
                 await self._introduce(connection)
         except TimeoutError as error:
             connection.close("no answer")
@@ -115,14 +146,23 @@ class RedisClient:
         except BaseException:
             connection.close("not connected")
             raise
+        if self._sentinels is not None:
+            self._following = asyncio.create_task(
+                _leave_when_replaced(connection, host, self._sentinels)
+            )
         return connection
 
-    async def _dial(self, connection: RedisConnection) -> None:
+    async def _primary(self) -> Host | None:
+        """Return where the server is; None for a Unix socket."""
+        if self._sentinels is not None:
+            return (await self._sentinels.ask()).newest.primary
+        return next(iter(self._address.hosts), None)
+
+    async def _dial(self, connection: RedisConnection, host: Host | None) -> None:
         loop = asyncio.get_running_loop()
-        if self._address.socket_path is not None:
+        if host is None:
             await loop.create_unix_connection(lambda: connection, self._address.socket_path)
         else:
-            [host] = self._address.hosts
             await loop.create_connection(lambda: connection, host.name, host.port, ssl=self._tls)
 
     async def _introduce(self, connection: RedisConnection) -> None:
@@ -136,3 +176,17 @@ class RedisClient:
         await connection.execute("PING")
         for hook in self._hooks:
             await hook(connection)
+
+
+async def _leave_when_replaced(
+    connection: RedisConnection, host: Host | None, sentinels: Sentinels
+) -> None:
+    """Close the connection once the Sentinels name another primary.
+
+    The former one may be cut off from them, and so not demoted yet.
+    """
+    while not connection.closed:
+        await asyncio.sleep(_SENTINELS_SECONDS)
+        with contextlib.suppress(UnavailableError):
+            if (await sentinels.ask()).newest.primary != host:
+                connection.close("the Sentinels name another primary")

@@ -4,6 +4,7 @@ from uuid import UUID
 
 from polyglot_persistence.adapters.redis import keys
 from polyglot_persistence.adapters.redis.client import RedisClient
+from polyglot_persistence.domain.history import Position
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.ports.audit import CachePart
 
@@ -30,6 +31,17 @@ class RedisContents:
             if raw is not None and (order_id := _id(name)) is not None
         ]
         return CachePart(int(following), entries)
+
+    async def compared_to(self) -> Position | None:
+        """A text of a newer version counts as none."""
+        try:
+            text = await self._client.execute("GET", keys.COMPARED)
+        except UnknownOutcomeError as error:  # nothing was written
+            raise UnavailableError(str(error)) from error
+        return None if text is None else Position.decode(text.decode("utf-8", "replace"))
+
+    async def keep_compared_to(self, position: Position) -> None:
+        await self._client.execute("SET", keys.COMPARED, position.encode())
 
 
 def _id(name: bytes) -> UUID | None:

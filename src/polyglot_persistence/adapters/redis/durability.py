@@ -22,6 +22,11 @@ _DURABLE: Final = {
 """With these the reply to a write follows the fsync (redis.io, "Redis persistence")."""
 
 
+_REPLICAS_MIN: Final = "min-replicas-to-write"
+_REPLICAS_TO_LOSE_ONE: Final = 2
+"""With fewer, the setting would have the server refuse writes whenever its replica is away."""
+
+
 class ServerFacts(NamedTuple):
     """Facts reported by a server; empty where it does not report them."""
 
@@ -38,6 +43,7 @@ class ServerFacts(NamedTuple):
     evicts_dirty: bool = False
     had_replicas: bool = True
     """Whether one was connected since this server began, and within the last `repl-backlog-ttl`."""
+    is_cluster_node: bool = False
 
 
 class Rule(NamedTuple):
@@ -58,8 +64,8 @@ async def ask(connection: RedisConnection, *, durable: bool | None) -> ServerFac
     """
     info_reply, config_reply = await connection.request(
         [
-            ("INFO", "server", "replication", "memory"),
-            ("CONFIG", "GET", *_DURABLE, "maxmemory"),
+            ("INFO", "server", "replication", "memory", "cluster"),
+            ("CONFIG", "GET", *_DURABLE, "maxmemory", _REPLICAS_MIN),
         ]
     )
     if isinstance(info_reply, ReplyError):
@@ -79,6 +85,7 @@ async def ask(connection: RedisConnection, *, durable: bool | None) -> ServerFac
         replicas=int(info.get("connected_slaves", "0")),
         evicts_dirty=rule.evicts_dirty,
         had_replicas=info.get("repl_backlog_active") != "0",
+        is_cluster_node=info.get("cluster_enabled") == "1",
     )
 
 
@@ -130,6 +137,12 @@ def _warnings(
     for name, wanted in _DURABLE.items():
         if config.get(name) != wanted:
             yield StoreWarning(f"{name} is {config.get(name)}", f"set it to {wanted} to be durable")
+    replicas = int(info.get("connected_slaves", "0"))
+    if replicas >= _REPLICAS_TO_LOSE_ONE and config.get(_REPLICAS_MIN) == "0":
+        yield StoreWarning(
+            f"{_REPLICAS_MIN} is 0, so a primary that is cut off from its replicas takes orders",
+            "set it to 1, and min-replicas-max-lag to 10",
+        )
     if config.get("maxmemory") == "0":
         yield StoreWarning(
             "maxmemory is 0, so memory has no bound", "set it above the dirty watermark"

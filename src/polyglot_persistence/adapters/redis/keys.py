@@ -19,6 +19,9 @@ FENCE: Final = b"polyglot:fence"
 REPLICATED: Final = b"polyglot:replicated"
 """Number of replicas seen at once, kept for an hour: a server forgets one that leaves."""
 
+COMPARED: Final = b"polyglot:compared"
+"""Position of the record that all entries were last compared to; as durable as the entries."""
+
 _ENTRY: Final = b"polyglot:order:"
 
 ID_BEGIN: Final = len(_ENTRY) + 1

@@ -1,6 +1,6 @@
 """The `RebuildTarget` port: the index being built is beside the current one."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import ExitStack, asynccontextmanager
 
 from polyglot_persistence.adapters.tantivy.contents import TantivyContents
@@ -25,6 +25,13 @@ class TantivyTarget:
 
     async def building_name(self) -> str | None:
         return await self.building.name()
+
+    async def lost_parts(self) -> Collection[str]:
+        """An index is one directory of this machine: there, or missing."""
+        return ()
+
+    async def adopt_settings(self) -> None:
+        """An index has none."""
 
     async def begin(self) -> str:
         await self.building.release()

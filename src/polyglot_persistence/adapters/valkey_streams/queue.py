@@ -110,10 +110,18 @@ class ValkeyStreamsQueue:
         """Return the server's version; check that it confirms only durable writes."""
         info, config = await without_effect(
             self._commands.pipeline(
-                ("INFO", "server"), ("CONFIG", "GET", "appendonly", "appendfsync")
+                ("INFO", "server", "replication", "cluster"),
+                ("CONFIG", "GET", "appendonly", "appendfsync"),
             )
         )
         facts = dict(line.partition(":")[::2] for line in info.decode().splitlines())
+        if facts.get("cluster_enabled") == "1":
+            raise UnavailableError(
+                "the server behind RABBITMQ_URL is a node of a cluster",
+                remedy="clusters are not supported; use one server",
+            )
+        if facts.get("role") != "master":
+            raise UnavailableError("the server behind RABBITMQ_URL is a replica, not a primary")
         product = facts.get("server_name", "redis")
         version = facts.get(f"{product}_version", "")
         durable = set(config[1::2]) == {b"yes", b"always"}

@@ -36,7 +36,7 @@ READY = Operation(
     "One store down is a degraded service, not an outage. The state of every store is only for "
     "clients with the scope `admin`.",
     Answer("They can.", s.ReadyOut),
-    others=(Answer("They cannot.", s.ReadyOut, status=503),),
+    others=(Answer("They cannot, or the process is about to end.", s.ReadyOut, status=503),),
 )
 OPENAPI = Operation(
     "openapi",

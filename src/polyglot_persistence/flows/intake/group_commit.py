@@ -43,6 +43,7 @@ from polyglot_persistence.errors import (
     UnknownOutcomeError,
     refused,
 )
+from polyglot_persistence.flows.intake.reigns import Reigns
 from polyglot_persistence.flows.reading.cold_cache import COMMIT_SECONDS_MAX, ColdMark
 from polyglot_persistence.ports.cache import AcceptReply, Cache, PreparedOrder, Unit
 from polyglot_persistence.ports.clock import Clock
@@ -106,6 +107,7 @@ class GroupCommit:
         cache_breaker: Breaker,
         queue_breaker: Breaker,
         cold_mark: ColdMark,
+        reigns: Reigns,
         clock: Clock,
         limits: CommitLimits,
     ) -> None:
@@ -122,6 +124,7 @@ class GroupCommit:
         self._published: Remembered[UUID, bool] = Remembered(
             clock, entries_max=limits.dirty_orders_max, seconds=REPUBLISH_SECONDS
         )
+        self._reigns = reigns
         self.relies_on_queue = False
         """Whether the cache is not durable, so that only the queue's copy counts."""
         self._batcher: Batcher[_Waiting] = Batcher(
@@ -220,6 +223,8 @@ class GroupCommit:
             )
         self.backlog_seen(reply.backlog)
         self.relies_on_queue = not reply.durable
+        if reply.reign != self._reigns.latest:
+            await self._reigns.begin(reply.reign)
         found = {order_id: _readable(order_id, raw) for order_id, raw in reply.found.items()}
         published_late = None
         if as_stored := await self._to_publish(identified, found, reply):

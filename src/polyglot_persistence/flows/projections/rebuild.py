@@ -13,12 +13,13 @@ An order found before the swap is found after it: each document of the old index
 arrived, or waits in the outbox. After a crash at any point the next process resumes the rebuild.
 
 A missing index is built in the same way, including the very first. Until the swap there is none, so
-a search returns 503 instead of a part of the orders.
+a search returns 503 instead of a part of the orders. An index of which a part is lost counts as
+current: it is removed after the swap, and whatever it still receives has arrived.
 """
 
 import enum
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
@@ -95,16 +96,48 @@ class RebuildFlow:
     clock: Clock
     _: KW_ONLY
     limits: IndexerLimits
+    _lost_since: Mapping[str, float] = field(default_factory=dict, init=False)
+
+    async def adopt_settings(self) -> None:
+        """Give the current index the settings of a new one, as far as it can take them.
+
+        Raises:
+            UnavailableError: the index is away.
+        """
+        await self.target.adopt_settings()
 
     async def is_needed(self) -> bool:
         """Return whether the index is missing or unusable, or a rebuild is unfinished.
+
+        An index is unusable if a part of it was lost in all looks of the last
+        `search_lost_seconds`.
 
         Raises:
             UnavailableError: index or record is away.
         """
         if await self.target.current_name() is None:
             return True
-        return await self.record.current() is not None
+        if await self.record.current() is not None:
+            return True
+        lost = await self._lost()
+        if lost:
+            _log.warning("index_lost", index=",".join(lost))
+        return bool(lost)
+
+    async def _lost(self) -> Collection[str]:
+        """Return the indexes of which a part has been lost for `search_lost_seconds`.
+
+        Time counts from a look of this process, so a rebuild follows another one of the same index
+        after that time at the earliest.
+        """
+        now = self.clock.monotonic()
+        lost = await self.target.lost_parts()
+        self._lost_since = {name: self._lost_since.get(name, now) for name in lost}
+        return [
+            name
+            for name, since in self._lost_since.items()
+            if now - since >= self.limits.search_lost_seconds
+        ]
 
     async def is_first(self) -> bool:
         """Return whether there is no usable index, and no order to index.
@@ -141,7 +174,11 @@ class RebuildFlow:
         if rebuild is not None and current == rebuild.index_name:  # crashed between swap and end
             await self._end(replaced=True)
             return Rebuilt(rebuild.index_name, rebuild.filled, 0, resumed)
-        if rebuild is None or await self.target.building_name() != rebuild.index_name:
+        if (
+            rebuild is None
+            or rebuild.index_name in await self._lost()
+            or await self.target.building_name() != rebuild.index_name
+        ):
             resumed = False
             rebuild = await self.record.begin(await self.target.begin())
         log = _log.warning if rebuild.total else _log.info  # the very first index is no news

@@ -21,6 +21,9 @@ an unknown order is 503.
 - A process that accepts while bypassing the cache raises the epoch before it publishes; when it
   answers, the last raise is at most a second old. A commit that took longer than
   `COMMIT_SECONDS_MAX` raises it too: the cache may have been emptied since it stored the orders.
+- Before a process acknowledges its first order under a reign, no copy of another server counts: the
+  server is warm, or the process raises the epoch (`ColdMark.begin_reign`). Otherwise a reader that
+  has not left a former primary yet would miss orders that the new one has.
 - The epoch names the timeline of PostgreSQL: a promoted standby that lacks the last epoch still has
   a different one.
 
@@ -35,9 +38,10 @@ with a worker at the first look. At the last look it is persisted, or it was han
   hands it back. So the time between the looks is the longest time for which a message can be
   neither ready nor received again (`Queue.unseen_seconds_max`).
 
-Assumptions: one server at a time is the primary of all processes (a worker notices a second one
-within a second); the clock of a suspended process keeps running (`Clock.monotonic`); among the
-workers that receive one message in turn, no two die or stall in one quiet time.
+Assumptions: a process leaves a former primary, or cannot write to it any more, before another
+server can be warm (at least `COMMIT_SECONDS_MAX` after its promotion); the clock of a suspended
+process keeps running (`Clock.monotonic`); among the workers that receive one message in turn, no
+two die or stall in one quiet time.
 
 Invariant: only one worker at a time (advisory lock) ends a cold time.
 """
@@ -47,7 +51,7 @@ import uuid
 from typing import Final, NamedTuple, Protocol
 
 from polyglot_persistence.errors import PolyglotError
-from polyglot_persistence.ports.cache import Cache
+from polyglot_persistence.ports.cache import Cache, CacheRead
 from polyglot_persistence.ports.clock import Clock
 from polyglot_persistence.ports.epoch import CacheEpoch
 from polyglot_persistence.ports.leadership import Leadership
@@ -104,6 +108,18 @@ class ColdMark:
         epoch = await self._record.new_epoch()
         self._marked_at = asked_at
         _log.warning("cache_marked_cold", epoch=epoch)
+
+    async def begin_reign(self, read: CacheRead) -> None:
+        """Return once no server but the one that was read counts as complete.
+
+        If it is warm, no other one is: two servers never have copies of one epoch.
+
+        Raises:
+            UnavailableError: the record is away.
+            UnknownOutcomeError: likewise.
+        """
+        if read.epoch is None or read.epoch != await self._record.epoch():
+            await self.ensure()
 
 
 class _Founding(CacheEpoch, Leadership, Protocol):

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from polyglot_persistence.errors import PolyglotError, UnavailableError
@@ -44,12 +44,18 @@ class Health(NamedTuple):
     """`normal`, or the missing parts: `degraded: queue away, not consuming`."""
 
 
+LEAVING = Health({}, accepting=False, mode="stopping")
+"""What a process that is about to end answers."""
+
+
 @dataclass
 class HealthFlow:
     """Pings all stores at once, and checks whether a worker consumes."""
 
     stores: Mapping[str, Pingable]
     consumes: Callable[[], bool] | None = None
+    is_leaving: bool = field(default=False, init=False)
+    """Whether the process is about to end, so that requests should go to others."""
 
     async def check(self) -> Health:
         """Return every store's state; it never raises."""
@@ -74,7 +80,12 @@ class SharedHealth:
         self._fresh_until = 0.0
 
     async def check(self) -> Health:
-        """Return the state of all stores, at most `FRESH_SECONDS` old; it never raises."""
+        """Return the state of all stores, at most `FRESH_SECONDS` old; it never raises.
+
+        `LEAVING`, at once, if the process is about to end.
+        """
+        if self._health.is_leaving:
+            return LEAVING
         checking = self._checking
         now = asyncio.get_running_loop().time()
         if checking is None or (checking.done() and now >= self._fresh_until):
