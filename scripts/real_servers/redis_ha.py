@@ -12,11 +12,11 @@ from real_servers.server import Group, Server
 PRIMARY = "polyglot"
 """The name by which the Sentinels know the primary, whichever server it is."""
 
-FAILOVER_MS = 6_000
-"""A busy machine needs more than three seconds. A failed attempt is repeated after twice this."""
-
 USER, PASSWORD = "app", "secret"
 """The clients' login. Sentinels and replica have another, so a test can shut them out alone."""
+
+FAILOVER_MS = 6_000
+"""A busy machine needs more than three seconds. A failed attempt is repeated after twice this."""
 
 
 class RedisA(Redis):

@@ -54,7 +54,7 @@ REVERTED: Sequence[Bug] = (
     Bug(
         "deliveries are held for as long as persisting takes",
         "worker.persister",
-        "deadline = _Deadline(held_since + self._limits.delivery_hold_seconds_max, stop)",
+        "deadline = _Deadline(held_since + self.limits.delivery_hold_seconds_max, stop)",
         "deadline = _Deadline(held_since + 3_600.0, stop)",
     ),
     Bug(
@@ -111,7 +111,7 @@ PLANTED: Sequence[Bug] = (
     Bug(
         "a message is acknowledged and not persisted",
         "worker.persister",
-        'await self._insist(partial(self._flow.persist, orders, "queue"), deadline)',
+        'await self._insist(partial(self.flow.persist, orders, "queue"), deadline)',
         "[]",
     ),
     Bug(

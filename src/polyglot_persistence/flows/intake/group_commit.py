@@ -13,8 +13,8 @@ The outcomes of the two stores decide the answer to the clients of the batch:
 `UnavailableError` (503: nothing was stored and nothing will be), *unknown* is `UnknownOutcomeError`
 (504). Nothing is ever undone. While both stores are healthy the answer waits for both; while a
 breaker is open, its store gets no request. A commit that took longer than `COMMIT_SECONDS_MAX`
-marks the cache cold before it is answered (see `cold_cache`), and so does the first one under a reign
-of a cache that may have failed over (see `reigns`).
+marks the cache cold before it is answered (see `cold_cache`), and so does the first one under a
+reign of a cache that may have failed over (see `reigns`).
 
 A unit with an identity of its own (idempotency key, given id) is published only after the cache
 answered, as the entry that the cache returned, and not at all if that entry is clean or differs.
