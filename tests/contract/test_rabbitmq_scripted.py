@@ -110,6 +110,18 @@ async def test_a_negative_confirm_is_an_unknown_outcome() -> None:
             await queue.publish(MESSAGE)
 
 
+async def test_a_negative_confirm_is_the_last_one_of_its_connection() -> None:
+    """A channel that was opened while the queue had no leader would refuse everything for ever."""
+    async with scripted_queue() as (broker, queue):
+        broker.answers["Basic.Publish"] = lambda tag: [
+            commands.Basic.Nack(tag) if len(broker.connections) == 1 else commands.Basic.Ack(tag)
+        ]
+        with pytest.raises(UnknownOutcomeError):
+            await queue.publish(MESSAGE)
+        await queue.publish(MESSAGE)
+        assert len(broker.connections) == 2
+
+
 async def test_a_channel_that_dies_leaves_publishes_unknown_and_is_replaced() -> None:
     """An error on the channel fails what waits there; the next publish has a new one."""
     async with scripted_queue() as (broker, queue):

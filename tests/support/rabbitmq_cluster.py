@@ -67,7 +67,7 @@ class Cluster:
         await self._signal(node, signal.SIGSTOP)
 
     async def thaw(self, node: str) -> None:
-        """Let it go on."""
+        """Let it go on; after more than `net_ticktime` it is partitioned until it is restarted."""
         await self._signal(node, signal.SIGCONT)
 
     async def _signal(self, node: str, number: signal.Signals) -> None:
@@ -76,20 +76,23 @@ class Cluster:
             os.kill(one, number)
 
     async def isolate(self, node: str) -> None:
-        """Cut a node off from the others, not from its clients: it has another secret for them."""
-        for other in self.nodes.replace(node, ""):
-            name = f"'rabbitmq-{other}@localhost'"
-            cut = f"erlang:set_cookie({name}, cut), erlang:disconnect_node({name})."
-            await self.eval(node, cut)
+        """Cut a node off from the others, not from its clients: it has another secret for them.
+
+        From all of them at once: RabbitMQ pauses more nodes than one if only some links are cut.
+        """
+        others = self._names_but(node)
+        await self.eval(node, f"[erlang:set_cookie(Node, cut) || Node <- {others}].")
+        await self.eval(node, f"[erlang:disconnect_node(Node) || Node <- {others}].")
 
     async def rejoin(self, node: str) -> None:
         """Let it reach the others again."""
-        for other in self.nodes.replace(node, ""):
-            name = f"'rabbitmq-{other}@localhost'"
-            join = (
-                f"erlang:set_cookie({name}, erlang:get_cookie()), net_kernel:connect_node({name})."
-            )
-            await self.eval(node, join)
+        others = self._names_but(node)
+        reset = f"[erlang:set_cookie(Node, erlang:get_cookie()) || Node <- {others}]"
+        await self.eval(node, f"{reset}, [net_kernel:connect_node(Node) || Node <- {others}].")
+
+    def _names_but(self, node: str) -> str:
+        names = [f"'rabbitmq-{other}@localhost'" for other in self.nodes if other != node]
+        return f"[{','.join(names)}]"
 
     async def is_whole(self) -> None:
         """Wait until every node runs and sees all others."""
@@ -114,9 +117,9 @@ class Cluster:
         """Return the node that leads a queue."""
         return _letter((await self._listed(queue, "leader", seen_by)).strip())
 
-    async def members(self, queue: str, seen_by: str = "") -> str:
-        """Return the nodes that hold a queue."""
-        listed = await self._listed(queue, "members", seen_by)
+    async def members(self, queue: str, seen_by: str = "", *, column: str = "members") -> str:
+        """Return the nodes that hold a queue, or those of them that are `online`."""
+        listed = await self._listed(queue, column, seen_by)
         return "".join(sorted(_letter(name) for name in listed.strip("[] ").split(", ")))
 
     async def _listed(self, queue: str, column: str, seen_by: str) -> str:

@@ -64,7 +64,7 @@ async def test_a_group_is_started_in_order_and_has_one_address(directory: Path) 
     assert [line.split()[0] for line in started.stderr.splitlines()] == MEMBERS
     address = _servers(directory, "env", name="redis-ha").stdout
     sentinels = ",".join(_address(directory, name) for name in MEMBERS[2:])
-    assert address == f"export REDIS_ADDR='redis+sentinel://{sentinels}/polyglot'\n"
+    assert address == f"export REDIS_ADDR='redis+sentinel://app:secret@{sentinels}/polyglot'\n"
     test_address = _servers(directory, "test-env", name="redis-a").stdout
     assert test_address == f"export TEST_REDIS_A_ADDR='{_address(directory, 'redis-a')}'\n"
     await _until(lambda: "num-slaves\n1\n" in _sentinel(directory, "MASTER", "polyglot"))

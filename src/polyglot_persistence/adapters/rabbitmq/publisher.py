@@ -107,6 +107,10 @@ class Publisher:
                 future.set_result(None)
             else:  # "an internal error occurred" (Consumer Acknowledgements and Publisher Confirms)
                 future.set_exception(UnknownOutcomeError("RabbitMQ could not confirm the message"))
+        if not positive:
+            # A channel that was opened while the queue had no leader never finds the new one: it
+            # refuses every message (seen on 3.10, test_rabbitmq_nodes.py).
+            self.connection.fail("RabbitMQ could not confirm a message")
 
     def on_closed(self, reason: str) -> None:
         """Fail all publishes that wait for a confirm."""
