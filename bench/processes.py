@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 START_SECONDS = 60.0
 STOP_SECONDS = 45.0
@@ -34,7 +34,7 @@ def free_port() -> int:
 
 
 async def run_to_end(
-    command: Sequence[str], environment: Mapping[str, str] | None = None, *, errors: int | IO[bytes]
+    command: Sequence[str], environment: Mapping[str, str] | None = None, *, errors: int | IO[Any]
 ) -> tuple[int, bytes]:
     """Run a program, and return its exit code and what it wrote; `errors` is its stderr.
 

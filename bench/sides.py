@@ -13,14 +13,15 @@ from pathlib import Path
 
 import httpx2
 
-from bench.processes import Process, StartError, free_port
+from bench.processes import Process, StartError, free_port, run_to_end
 from bench.stores import Cache, Index, Queues, Record
-from polyglot_persistence.adapters.postgres.migrate import migrate
 from polyglot_persistence.adapters.redis import keys
-from polyglot_persistence.bootstrap.stores import SEARCH_ALIAS
 
 QUEUE = "order_queue"
 """Both sides call it so."""
+
+INDEX = "orders"
+"""The alias of this project's search index; `docs/ops.md` names it."""
 
 READY_LOOKS = 600
 
@@ -106,7 +107,7 @@ class Product(OnServers):
         self.cache = Cache(f"redis://{servers['REDIS_ADDR']}/1")
         management = servers["RABBITMQ_MANAGEMENT_URL"]
         self.queues = Queues(servers["RABBITMQ_URL"], management, "bench-product")
-        self.index = Index(servers["ELASTICSEARCH_URL"], SEARCH_ALIAS)
+        self.index = Index(servers["ELASTICSEARCH_URL"], INDEX)
         port = free_port()
         environment = product_environment(
             {
@@ -129,7 +130,7 @@ class Product(OnServers):
     async def wipe(self) -> None:
         """Stop everything, empty all stores, make the tables."""
         await super().wipe()
-        await migrate(self.record.dsn)
+        await migrate(self.record)
 
     async def start_api(self, more: Mapping[str, str] | None = None) -> None:
         """Start the API, with `more` settings this once, and wait until it takes orders."""
@@ -208,6 +209,18 @@ async def until_ready(side: Side) -> None:
                 return
             await asyncio.sleep(0.1)
     raise StartError(f"{side.api.name} is not ready")
+
+
+async def migrate(record: Record) -> None:
+    """Make the tables of this project.
+
+    Raises:
+        StartError: it failed; its line on stderr says why.
+    """
+    environment = {**_plain_environment(), "POSTGRES_DSN": record.dsn}
+    code, _ = await run_to_end([*PROGRAM, "migrate"], environment, errors=sys.stderr)
+    if code:
+        raise StartError(f"polyglot migrate: exit code {code}")
 
 
 def product_environment(stores: Mapping[str, str], port: int) -> dict[str, str]:

@@ -1,10 +1,13 @@
 """The embedded deployment, for the record: accept, drain, read and search; there is no peer."""
 
+import asyncio
 import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from urllib.parse import quote, urlsplit
+
+import httpx2
 
 from bench import orders
 from bench.benches.drain import drain
@@ -14,13 +17,13 @@ from bench.processes import free_port
 from bench.sides import Product, product_environment, product_processes
 from bench.stock import fill
 from bench.stores import Cache, Record
-from polyglot_persistence.adapters.tantivy.index import TantivyIndex
-from polyglot_persistence.domain.search.query import SearchQuery
 from polyglot_persistence.embedded.postgres import EmbeddedPostgres
 from polyglot_persistence.embedded.valkey import EmbeddedValkey
 
 STORED = 100_000
 DRAINED = 100_000
+SHOWN_SECONDS = 2.0
+"""An indexed order is searchable after one at most."""
 
 
 class Embedded(Product):
@@ -34,7 +37,6 @@ class Embedded(Product):
         database = urlsplit(postgres.dsn).path.strip("/")
         self.record = Record(postgres.dsn, database)
         self.cache = Cache(valkey.url)
-        self._search = search
         port = free_port()
         environment = product_environment(
             {
@@ -58,11 +60,11 @@ class Embedded(Product):
 
     async def documents(self) -> int:
         """Return how many orders a search can find."""
-        index = TantivyIndex(self._search, search_timeout_seconds=10, index_timeout_seconds=10)
-        try:
-            return (await index.search(SearchQuery(None, 1))).total
-        finally:
-            await index.close()
+        await asyncio.sleep(SHOWN_SECONDS)
+        async with httpx2.AsyncClient(base_url=self.url, trust_env=False) as client:
+            answer = await client.get("/api/search?limit=1&sort=newest&facets=true")
+            found: int = answer.raise_for_status().json()["total"]
+            return found
 
 
 async def run(context: Context) -> Sequence[Figure]:

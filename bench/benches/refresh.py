@@ -11,8 +11,8 @@ from decimal import Decimal
 
 from bench.context import Context
 from bench.figures import Figure, Goal
+from bench.sides import migrate
 from bench.stores import Record
-from polyglot_persistence.adapters.postgres.migrate import migrate
 from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.adapters.postgres.record import PostgresRecord
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
@@ -38,7 +38,7 @@ async def run(context: Context) -> Sequence[Figure]:
     admin = context.product.record.admin_dsn
     ours, theirs = Record(admin, "bench_refresh"), Record(admin, "bench_refresh_peer")
     await ours.wipe()
-    await migrate(ours.dsn)
+    await migrate(ours)
     if context.peer is not None:
         await theirs.wipe()
         await theirs.execute(context.peer.schema)

@@ -18,8 +18,6 @@ from bench.figures import Figure
 from bench.orders import words_of
 from bench.stand import CommandError, Done, Stand
 from bench.stock import settled
-from polyglot_persistence.domain.access import Scope, new_api_key
-from polyglot_persistence.domain.drift import Drift
 
 ORDERS_MAX: int | None = None
 """Fewer, while the bench itself is worked on."""
@@ -57,12 +55,15 @@ async def _load(stand: Stand) -> list[Figure]:
     """Send the orders; the command itself compares every day to the cent."""
     side = stand.side
     limit = () if ORDERS_MAX is None else ("--limit", str(ORDERS_MAX))
-    secret, key = new_api_key("bench", [Scope.READ, Scope.WRITE, Scope.ADMIN])
-    await side.start_api({"API_KEYS": key.line})  # it refreshes the sales, as an operator may
+    made = await stand.polyglot("api-keys", "new", "bench", "--scopes", "read,write,admin")
+    await side.start_api(
+        {"API_KEYS": made.told["line"]}
+    )  # it refreshes the sales, as an operator may
     await side.worker.start()
     began = time.perf_counter()
     done = await stand.polyglot(
-        *("load", "completejourney", "--url", side.url, *limit), more={"POLYGLOT_API_KEY": secret}
+        *("load", "completejourney", "--url", side.url, *limit),
+        more={"POLYGLOT_API_KEY": made.told["key"]},
     )
     orders, sent_seconds = done.told["orders"], done.told["seconds"]
     await settled(side)
@@ -138,7 +139,7 @@ async def _repair(stand: Stand) -> list[Figure]:
     return [stand.figure("1,000 of each drift repaired", "s", done.seconds)]
 
 
-def _clean(done: Done, planted: Mapping[Drift, int], *, repaired: bool) -> None:
+def _clean(done: Done, planted: Mapping[str, int], *, repaired: bool) -> None:
     """Compare an audit's report with what was planted.
 
     Raises:

@@ -16,6 +16,7 @@ user replication on \">$replication\" ~* &* +@all
 masteruser replication
 masterauth \"$replication\"
 replica-announce-ip $NODE
+repl-backlog-size 64mb
 repl-diskless-sync-delay 0"
   [ "$primary" = "$NODE" ] || config="$config
 replicaof $primary 6379"

@@ -12,6 +12,12 @@ from real_servers.server import Group, Server
 PRIMARY = "polyglot"
 """The name by which the Sentinels know the primary, whichever server it is."""
 
+USER, PASSWORD = "app", "secret"
+"""The clients' login. Sentinels and replica have another, so a test can shut them out alone."""
+
+FAILOVER_MS = 6_000
+"""A busy machine needs more than three seconds. A failed attempt is repeated after twice this."""
+
 
 class RedisA(Redis):
     """The server that is the primary at first."""
@@ -29,7 +35,7 @@ class RedisA(Redis):
 
     def role(self) -> list[str]:
         """Return the lines of the first configuration that make it primary or replica."""
-        return ["repl-diskless-sync-delay 0"]
+        return ["repl-diskless-sync-delay 0", f"user {USER} on >{PASSWORD} ~* &* +@all"]
 
     def settings(self) -> dict[str, str]:
         return {f"{self.variable}_ADDR": f"127.0.0.1:{self.port()}"}
@@ -58,7 +64,7 @@ class SentinelA(RedisA):
                 f"port {self.port()}\nbind 127.0.0.1\ndaemonize no\ndir {self.data}\n"
                 f"sentinel monitor {PRIMARY} 127.0.0.1 {first_port()} 2\n"
                 f"sentinel down-after-milliseconds {PRIMARY} 1500\n"
-                f"sentinel failover-timeout {PRIMARY} 3000\n"
+                f"sentinel failover-timeout {PRIMARY} {FAILOVER_MS}\n"
             )
 
     def commands(self) -> list[list[str]]:
@@ -93,7 +99,7 @@ def first_port() -> int:
 def settings() -> dict[str, str]:
     """Return the setting that reaches whichever server is the primary."""
     sentinels = ",".join(f"127.0.0.1:{kind().port()}" for kind in SENTINELS)
-    return {"REDIS_ADDR": f"redis+sentinel://{sentinels}/{PRIMARY}"}
+    return {"REDIS_ADDR": f"redis+sentinel://{USER}:{PASSWORD}@{sentinels}/{PRIMARY}"}
 
 
 REDIS_HA = Group((RedisA, RedisB, *SENTINELS), settings)

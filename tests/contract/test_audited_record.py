@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from polyglot_persistence.domain.checksum import checksum
+from polyglot_persistence.domain.codec import checksum
 from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.order import AMOUNT_MAX, AcceptedOrder, Order, new_id
 from polyglot_persistence.ports.audit import ID_MAX, ID_MIN, AuditedRecord, Freshness, RangeSum

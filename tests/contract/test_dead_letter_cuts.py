@@ -12,7 +12,7 @@ from polyglot_persistence.adapters.postgres.pool import PostgresPool
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.errors import PoisonError, UnavailableError
 from polyglot_persistence.flows.behind import dead_letter_units
-from polyglot_persistence.flows.behind.dead_letters import CutShortError, DeadLetterFlow
+from polyglot_persistence.flows.behind.dead_letters import Action, CutShortError, DeadLetterFlow
 from polyglot_persistence.flows.behind.persist import PersistFlow
 from polyglot_persistence.ports.orders import Persisted
 from tests.support.addresses import BUNDLED
@@ -76,7 +76,7 @@ def failing(stand: Stand, store: str, method: str, calls: int) -> DeadLetterFlow
 async def test_a_store_that_fails_after_an_effect_cuts_it_short(
     stand: Stand,
     monkeypatch: pytest.MonkeyPatch,
-    action: str,
+    action: Action,
     at: tuple[str, str, int],
     done: int,
 ) -> None:
@@ -85,11 +85,11 @@ async def test_a_store_that_fails_after_an_effect_cuts_it_short(
     await stand.bury([accepted() for _ in range(10)])
     flow = failing(stand, *at)
     with pytest.raises(CutShortError) as caught:
-        await getattr(flow, f"{action}_slice")(ALL, None, ME)
+        await flow.act_on_slice(action, ALL, None, ME)
     assert len(caught.value.handled) == done
     left = len(await stand.ids())
     assert left <= 10 - done
-    handled = await stand.whole_run(getattr(stand.flow, f"{action}_slice"), ALL)
+    handled = await stand.whole_run(action, ALL)
     assert len(handled) == left
     assert await stand.ids() == []
 
@@ -104,14 +104,14 @@ async def test_a_store_that_fails_after_an_effect_cuts_it_short(
     ],
 )
 async def test_a_store_that_refuses_the_first_effect_refuses_all(
-    stand: Stand, action: str, store: str, method: str
+    stand: Stand, action: Action, store: str, method: str
 ) -> None:
     """Nothing is replayed or discarded, and the order reads as before."""
     order = accepted()
     await stand.bury([order])
     flow = failing(stand, store, method, 0)
     with pytest.raises(UnavailableError):
-        await getattr(flow, f"{action}_slice")(ALL, None, ME)
+        await flow.act_on_slice(action, ALL, None, ME)
     assert len(await stand.ids()) == 1
     assert (await stand.reads.status(order.order.id)).dead is not None
 
@@ -135,5 +135,5 @@ async def test_a_batch_that_is_persisted_in_part_cuts_it_short(
 
     monkeypatch.setattr(stand.store, "persist", persist)
     with pytest.raises(CutShortError):
-        await stand.flow.replay_slice(ALL, None, ME)
+        await stand.flow.act_on_slice("replay", ALL, None, ME)
     assert len(await stand.ids()) == 1

@@ -49,7 +49,7 @@ async def test_a_replayed_order_is_persisted_and_its_letter_gone(
     await stand.bury([order])
     assert (await stand.reads.status(order.order.id)).dead is not None
     (letter_id,) = await stand.ids()
-    handled = await stand.flow.replay(letter_id, ME)
+    handled = await stand.flow.act("replay", letter_id, ME)
     assert handled == [Handled(letter_id, order.order.id, Outcome.PERSISTED)]
     assert await stand.ids() == []
     status = await stand.reads.status(order.order.id)
@@ -60,7 +60,7 @@ async def test_a_replayed_order_is_persisted_and_its_letter_gone(
     assert (await stand.store.progress(dead_letters_max=1)).outbox_orders == 1
     await seen.assert_rollup_exact()
     with pytest.raises(NotFoundError):
-        await stand.flow.replay(letter_id, ME)
+        await stand.flow.act("replay", letter_id, ME)
     await seen.assert_rollup_exact()
 
 
@@ -71,7 +71,7 @@ async def test_what_fails_again_is_buried_again(stand: Stand) -> None:
     await stand.bury([order])
     (letter_id,) = await stand.ids()
     for attempts in (2, 3):
-        (handled,) = await stand.flow.replay(letter_id, ME)
+        (handled,) = await stand.flow.act("replay", letter_id, ME)
         assert handled.outcome is Outcome.KEPT
         assert "the record holds another order under this id" in handled.detail
         row = await stand.flow.get(letter_id)
@@ -88,7 +88,7 @@ async def test_a_conflict_can_only_be_discarded(stand: Stand) -> None:
     await stand.store.persist([accepted(order_id=order.order.id, name="coffee")])
     await stand.persist.persist([order], "queue")
     (letter_id,) = await stand.ids()
-    assert outcomes(await stand.flow.discard(letter_id, ME)) == [Outcome.DISCARDED]
+    assert outcomes(await stand.flow.act("discard", letter_id, ME)) == [Outcome.DISCARDED]
     assert await stand.ids() == []
     assert b"coffee" in (await stand.reads.get(order.order.id)).body
 
@@ -99,13 +99,13 @@ async def test_a_discarded_order_is_unknown(stand: Stand) -> None:
     await stand.bury([order], reason="too heavy")
     (letter_id,) = await stand.ids()
     assert (await stand.reads.get(order.order.id)).hit
-    handled = await stand.flow.discard(letter_id, ME)
+    handled = await stand.flow.act("discard", letter_id, ME)
     assert handled == [Handled(letter_id, order.order.id, Outcome.DISCARDED)]
     for ask in (stand.reads.get, stand.reads.status):
         with pytest.raises(NotFoundError):
             await ask(order.order.id)
     with pytest.raises(NotFoundError):
-        await stand.flow.discard(letter_id, ME)
+        await stand.flow.act("discard", letter_id, ME)
 
 
 async def test_a_dead_order_is_read_from_its_letter_when_its_entry_is_gone(stand: Stand) -> None:
@@ -119,7 +119,7 @@ async def test_a_dead_order_is_read_from_its_letter_when_its_entry_is_gone(stand
     assert status.dead is not None
     assert status.dead.letter.reason == "too heavy"
     (letter_id,) = await stand.ids()
-    assert outcomes(await stand.flow.replay(letter_id, ME)) == [Outcome.PERSISTED]
+    assert outcomes(await stand.flow.act("replay", letter_id, ME)) == [Outcome.PERSISTED]
 
 
 async def test_a_bulk_goes_as_a_whole(stand: Stand, seen: Onlooker) -> None:
@@ -127,9 +127,9 @@ async def test_a_bulk_goes_as_a_whole(stand: Stand, seen: Onlooker) -> None:
     first, second, other = bulk(3), bulk(4), accepted()
     await stand.bury([*first, *second, other])
     ids = list(reversed(await stand.ids()))
-    assert outcomes(await stand.flow.replay(ids[1], ME)) == [Outcome.PERSISTED] * 3
+    assert outcomes(await stand.flow.act("replay", ids[1], ME)) == [Outcome.PERSISTED] * 3
     assert await seen.value("SELECT count(DISTINCT persisted_at) FROM orders") == 1
-    assert outcomes(await stand.flow.discard(ids[5], ME)) == [Outcome.DISCARDED] * 4
+    assert outcomes(await stand.flow.act("discard", ids[5], ME)) == [Outcome.DISCARDED] * 4
     assert await stand.ids() == [ids[7]]
     assert (await stand.store.find([one.order.id for one in second])).orders == {}
 
@@ -140,7 +140,7 @@ async def test_a_bulk_with_a_poisoned_member_stays_whole(stand: Stand, seen: Onl
     taken = members[1].order.id
     await stand.store.persist([accepted(order_id=taken, name="taken")])
     await stand.bury([*members, *others])
-    handled = await stand.whole_run(stand.flow.replay_slice, ALL)
+    handled = await stand.whole_run("replay", ALL)
     assert sorted(outcomes(handled), key=str) == [Outcome.KEPT] * 3 + [Outcome.PERSISTED] * 5
     assert len(await stand.ids()) == 3
     assert await seen.value("SELECT count(*) FROM orders") == 6
@@ -152,11 +152,11 @@ async def test_a_part_of_a_bulk_says_what_is_missing(stand: Stand) -> None:
     members = bulk(3)
     await stand.bury(members[:2], stage=Stage.DECODE)
     letter_id, _ = await stand.ids()
-    handled = await stand.flow.replay(letter_id, ME)
+    handled = await stand.flow.act("replay", letter_id, ME)
     assert outcomes(handled) == [Outcome.KEPT] * 2
     assert "2 of 3 orders" in handled[0].detail
     assert (await stand.flow.get(letter_id)).letter.attempts == 2
-    assert outcomes(await stand.flow.discard(letter_id, ME)) == [Outcome.DISCARDED] * 2
+    assert outcomes(await stand.flow.act("discard", letter_id, ME)) == [Outcome.DISCARDED] * 2
 
 
 async def test_unreadable_payloads_stay_and_say_so(stand: Stand) -> None:
@@ -167,7 +167,7 @@ async def test_unreadable_payloads_stay_and_say_so(stand: Stand) -> None:
         DeadLetter(order_id, order_id, b"{}", "no amount", Stage.DECODE, 1),
     ]
     await stand.store.bury(unreadable)
-    handled = await stand.whole_run(stand.flow.replay_slice, ALL)
+    handled = await stand.whole_run("replay", ALL)
     assert outcomes(handled) == [Outcome.KEPT] * 2
     assert all("not an item of a message" in one.detail for one in handled)
     rows = await stand.letters.read(await stand.ids())
@@ -175,7 +175,7 @@ async def test_unreadable_payloads_stay_and_say_so(stand: Stand) -> None:
         (2, "no message"),
         (2, "no amount"),
     }
-    handled = await stand.whole_run(stand.flow.discard_slice, ALL)
+    handled = await stand.whole_run("discard", ALL)
     assert outcomes(handled) == [Outcome.DISCARDED] * 2
     assert await stand.ids() == []
 
@@ -187,7 +187,7 @@ async def test_an_item_that_can_be_read_by_now_is_persisted(stand: Stand) -> Non
     await stand.store.bury(
         [DeadLetter(None, None, payload(unknown), "no field", Stage.DECODE, attempts=1)]
     )
-    handled = await stand.whole_run(stand.flow.replay_slice, ALL)
+    handled = await stand.whole_run("replay", ALL)
     assert outcomes(handled) == [Outcome.PERSISTED] * 2
     assert await stand.ids() == []
     assert len((await stand.store.find([known.order.id, unknown.order.id])).orders) == 2
@@ -202,7 +202,7 @@ async def test_an_item_that_can_be_read_by_now_and_not_be_persisted(stand: Stand
     await stand.store.bury(
         [DeadLetter(order.order.id, order.unit_id, raw, "no field", Stage.DECODE, attempts=1)]
     )
-    (handled,) = await stand.whole_run(stand.flow.replay_slice, ALL)
+    (handled,) = await stand.whole_run("replay", ALL)
     assert handled.outcome is Outcome.KEPT
     (row,) = await stand.letters.page(ALL, None, 10)
     assert row.id == handled.letter_id
@@ -216,7 +216,7 @@ async def test_two_contents_under_one_id_cannot_both_be_persisted(stand: Stand) 
     second = accepted(order_id=first.order.id, name="second")
     await stand.bury([first])
     await stand.bury([second])
-    handled = await stand.flow.replay((await stand.ids())[0], ME)
+    handled = await stand.flow.act("replay", (await stand.ids())[0], ME)
     assert sorted(outcomes(handled), key=str) == [Outcome.KEPT, Outcome.PERSISTED]
     (row,) = await stand.letters.page(ALL, None, 10)
     kept = next(one for one in handled if one.outcome is Outcome.KEPT)
@@ -229,7 +229,7 @@ async def test_a_letter_of_an_order_that_is_there_already_is_removed(stand: Stan
     order = accepted()
     await stand.store.persist([order])
     await stand.bury([order])
-    handled = await stand.whole_run(stand.flow.replay_slice, ALL)
+    handled = await stand.whole_run("replay", ALL)
     assert outcomes(handled) == [Outcome.PERSISTED]
     assert await stand.ids() == []
 
@@ -242,9 +242,9 @@ async def test_a_letter_of_the_index_is_indexed_again(stand: Stand) -> None:
     await stand.store.outbox_done([persisted.outbox_id])
     await stand.bury(orders, stage=Stage.INDEX)
     later, earlier = await stand.ids()
-    assert outcomes(await stand.flow.replay(later, ME)) == [Outcome.REINDEXED]
+    assert outcomes(await stand.flow.act("replay", later, ME)) == [Outcome.REINDEXED]
     assert (await stand.store.progress(dead_letters_max=1)).outbox_orders == 1
-    assert outcomes(await stand.flow.discard(earlier, ME)) == [Outcome.DISCARDED]
+    assert outcomes(await stand.flow.act("discard", earlier, ME)) == [Outcome.DISCARDED]
     assert await stand.ids() == []
     assert len((await stand.store.find([one.order.id for one in orders])).orders) == 2
 
@@ -259,7 +259,7 @@ async def test_a_dirty_entry_holds_up_its_discard(stand: Stand) -> None:
             for one in (*members, other)
         ]
     )
-    handled = await stand.whole_run(stand.flow.discard_slice, ALL)
+    handled = await stand.whole_run("discard", ALL)
     assert {one.order_id: one.outcome for one in handled} == {
         members[0].order.id: Outcome.KEPT,
         members[1].order.id: Outcome.KEPT,
@@ -289,7 +289,7 @@ async def test_all_that_match_are_handled_in_slices(
     await stand.bury(orders)
     untouched = accepted()
     await stand.bury([untouched], stage=Stage.DECODE)
-    handled = await stand.whole_run(stand.flow.replay_slice, LetterFilter(stage=Stage.PERSIST))
+    handled = await stand.whole_run("replay", LetterFilter(stage=Stage.PERSIST))
     in_vain = {one.order.id for one in orders if one.unit_id == conflict.unit_id}
     assert {one.order_id for one in handled if one.outcome is Outcome.KEPT} == in_vain
     persisted = [one.order_id for one in handled if one.outcome is Outcome.PERSISTED]
@@ -310,8 +310,8 @@ async def test_two_operators_at_once_do_everything_once(
         PostgresDeadLetters(pool), PostgresRecord(pool), stand.cache, stand.persist
     )
     replayed, discarded = await asyncio.gather(
-        stand.whole_run(stand.flow.replay_slice, ALL),
-        stand.whole_run(other.discard_slice, ALL),
+        stand.whole_run("replay", ALL),
+        stand.whole_run("discard", ALL, other),
     )
     assert set(outcomes(replayed)) <= {Outcome.PERSISTED}
     assert set(outcomes(discarded)) <= {Outcome.DISCARDED}
@@ -328,7 +328,7 @@ async def test_two_replays_at_once_count_nothing_twice(stand: Stand, seen: Onloo
     """The second finds nothing left, or waits and then finds nothing left."""
     orders = [accepted() for _ in range(50)]
     await stand.bury(orders)
-    runs = await asyncio.gather(*[stand.whole_run(stand.flow.replay_slice, ALL) for _ in range(3)])
+    runs = await asyncio.gather(*[stand.whole_run("replay", ALL) for _ in range(3)])
     assert sorted(len(run) for run in runs) == [0, 0, 50]
     await seen.assert_rollup_exact()
 
@@ -339,7 +339,7 @@ async def test_every_action_is_logged(stand: Stand, caplog: pytest.LogCaptureFix
     await stand.bury([order])
     (letter_id,) = await stand.ids()
     with caplog.at_level(logging.INFO):
-        await stand.flow.replay(letter_id, Operator("request", "10.1.2.3"))
+        await stand.flow.act("replay", letter_id, Operator("request", "10.1.2.3"))
     (line,) = [record for record in caplog.records if record.msg == "dead_letters_handled"]
     fields = line.fields  # type: ignore[attr-defined]
     assert fields == {
@@ -373,11 +373,11 @@ async def test_a_cache_that_is_away_forbids_discarding(
     persist = PersistFlow(stand.store, away, SystemClock())
     flow = DeadLetterFlow(PostgresDeadLetters(pool), stand.store, away, persist)
     with pytest.raises(UnavailableError):
-        await flow.discard(letter_id, ME)
+        await flow.act("discard", letter_id, ME)
     (line,) = [record for record in caplog.records if record.msg == "dead_letters_failed"]
     assert line.fields["letters"] == [letter_id]  # type: ignore[attr-defined]
     assert await stand.ids() == [letter_id]
-    assert outcomes(await flow.replay(letter_id, ME)) == [Outcome.PERSISTED]
+    assert outcomes(await flow.act("replay", letter_id, ME)) == [Outcome.PERSISTED]
     assert (await stand.reads.status(order.order.id)).persisted
 
 

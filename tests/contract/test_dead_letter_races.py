@@ -79,7 +79,7 @@ async def test_a_late_settle_does_not_undo_a_discard(
     late = await condemned(stand, unit)
     await flush(redis_url)
     await make_warm(stand.store, stand.cache)
-    handled = await stand.whole_run(stand.flow.discard_slice, ALL)
+    handled = await stand.whole_run("discard", ALL)
     assert outcomes(handled) == [Outcome.DISCARDED] * size
     await stand.cache.settle(late)
     assert (await audited(stand, redis_url)).found.total() == 0
@@ -94,9 +94,9 @@ async def test_a_discard_waits_for_a_settle_that_is_due(stand: Stand) -> None:
     """The entry is dirty until then; afterwards the discard goes through, for good."""
     unit = bulk(2)
     late = await condemned(stand, unit)
-    assert outcomes(await stand.whole_run(stand.flow.discard_slice, ALL)) == [Outcome.KEPT] * 2
+    assert outcomes(await stand.whole_run("discard", ALL)) == [Outcome.KEPT] * 2
     await stand.cache.settle(late)
-    handled = await stand.whole_run(stand.flow.discard_slice, ALL)
+    handled = await stand.whole_run("discard", ALL)
     assert outcomes(handled) == [Outcome.DISCARDED] * 2
     await stand.cache.settle(late)
     for one in unit:
@@ -112,7 +112,7 @@ async def test_a_late_settle_does_not_undo_a_replay(
     order = accepted()
     late = await condemned(stand, [order])
     (letter_id,) = await stand.ids()
-    assert outcomes(await stand.flow.replay(letter_id, ME)) == [Outcome.PERSISTED]
+    assert outcomes(await stand.flow.act("replay", letter_id, ME)) == [Outcome.PERSISTED]
     if is_emptied:
         await flush(redis_url)
     await stand.cache.settle(late)
@@ -132,7 +132,7 @@ async def test_a_discard_that_the_cache_lost_is_not_undone(
     ids = [one.order.id for one in unit]
     await stand.cache.settle(await condemned(stand, unit))
     before = (await stand.cache.read(ids)).entries
-    handled = await stand.whole_run(stand.flow.discard_slice, ALL)
+    handled = await stand.whole_run("discard", ALL)
     assert outcomes(handled) == [Outcome.DISCARDED] * size
     async with redis(redis_url) as client:
         for order_id, raw in zip(ids, before, strict=True):
@@ -142,5 +142,5 @@ async def test_a_discard_that_the_cache_lost_is_not_undone(
     found = await stand.store.find(ids)
     assert (set(found.orders), set(found.dead)) == (set(), set(ids))
     assert (await audited(stand, redis_url)).found.total() == 0
-    handled = await stand.whole_run(stand.flow.replay_slice, ALL)
+    handled = await stand.whole_run("replay", ALL)
     assert outcomes(handled) == [Outcome.PERSISTED] * size

@@ -13,7 +13,7 @@ from polyglot_persistence.domain.dead_letter import DeadLetter, LetterFilter, St
 from polyglot_persistence.domain.order import AcceptedOrder
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.flows.behind import dead_letter_units
-from polyglot_persistence.flows.behind.dead_letters import Handled, Outcome
+from polyglot_persistence.flows.behind.dead_letters import Action, Handled, Outcome
 from polyglot_persistence.flows.reading.read import Read
 from tests.support.addresses import BUNDLED
 from tests.support.dead_letters import ALL, ME, Stand, bulk, outcomes, payload, standing
@@ -40,7 +40,7 @@ def under_one_key(size: int, unit: AcceptedOrder, seconds: float) -> list[Accept
 @pytest.mark.parametrize("action", ["replay", "discard"])
 @pytest.mark.parametrize("in_slices", [False, True])
 async def test_a_single_order_and_bulks_of_one_key_are_units_of_their_own(
-    stand: Stand, action: str, in_slices: bool
+    stand: Stand, action: Action, in_slices: bool
 ) -> None:
     """They share their unit id; named by one letter, each goes alone and whole."""
     alone = accepted(1.0, name="alone")
@@ -53,10 +53,9 @@ async def test_a_single_order_and_bulks_of_one_key_are_units_of_their_own(
         chosen = LetterFilter(order_id=unit[0].order.id)
         (row,) = await stand.letters.page(chosen, None, 10)
         if in_slices:
-            act = getattr(stand.flow, f"{action}_slice")
-            handled: Sequence[Handled] = await stand.whole_run(act, chosen)
+            handled: Sequence[Handled] = await stand.whole_run(action, chosen)
         else:
-            handled = await getattr(stand.flow, action)(row.id, ME)
+            handled = await stand.flow.act(action, row.id, ME)
         assert outcomes(handled) == [done] * len(unit)
         assert {one.order_id for one in handled} == {one.order.id for one in unit}
         assert set(await stand.ids()) == left - {one.letter_id for one in handled}
@@ -71,7 +70,7 @@ async def test_all_units_of_one_key_are_handled_once_in_a_slice(
     alone = accepted(1.0, name="alone")
     orders = [alone, *under_one_key(2, alone, 2.0), accepted(), *under_one_key(3, alone, 3.0)]
     await stand.bury(orders)
-    handled = await stand.whole_run(stand.flow.discard_slice, ALL)
+    handled = await stand.whole_run("discard", ALL)
     assert outcomes(handled) == [Outcome.DISCARDED] * len(orders)
     assert await stand.ids() == []
 
@@ -87,7 +86,7 @@ async def test_a_dirty_entry_holds_up_its_own_unit_only(stand: Stand) -> None:
         ]
     )
     await stand.cache.accept([single(first[0])])
-    handled = await stand.whole_run(stand.flow.discard_slice, ALL)
+    handled = await stand.whole_run("discard", ALL)
     kept = {one.order_id for one in handled if one.outcome is Outcome.KEPT}
     assert kept == {one.order.id for one in first}
 
@@ -101,7 +100,7 @@ async def test_an_entry_of_a_newer_version_holds_up_its_unit_and_no_other(
     raw = (await stand.cache.read([newer.order.id])).entries[0]
     assert raw is not None
     await redis_done(redis_url, "SET", entry(newer.order.id).decode(), "Z" + raw[1:].decode())
-    handled = await stand.whole_run(stand.flow.discard_slice, ALL)
+    handled = await stand.whole_run("discard", ALL)
     assert {one.order_id: one.outcome for one in handled} == {
         newer.order.id: Outcome.KEPT,
         other.order.id: Outcome.DISCARDED,
@@ -118,7 +117,7 @@ async def test_an_unreadable_letter_goes_with_the_bulk_of_its_unit(stand: Stand)
             [DeadLetter(members[2].order.id, alone.unit_id, b"{}", "no amount", Stage.DECODE, 1)]
         )
         (row,) = await stand.letters.page(LetterFilter(order_id=members[named].order.id), None, 10)
-        handled = await stand.flow.discard(row.id, ME)
+        handled = await stand.flow.act("discard", row.id, ME)
         assert {one.order_id for one in handled} == {one.order.id for one in members}
         (left,) = await stand.letters.page(ALL, None, 10)
         assert left.letter.order_id == alone.order.id
@@ -134,7 +133,7 @@ async def test_a_unit_in_vain_leaves_the_letters_of_others_of_its_orders(stand: 
     )
     await stand.bury([again])
     later, earlier = await stand.ids()
-    (handled,) = await stand.flow.replay(earlier, ME)
+    (handled,) = await stand.flow.act("replay", earlier, ME)
     assert handled.outcome is Outcome.KEPT
     left = await stand.letters.page(ALL, None, 10)
     assert {codec.decode_item(row.letter.payload) for row in left} == {order, again}
@@ -143,7 +142,7 @@ async def test_a_unit_in_vain_leaves_the_letters_of_others_of_its_orders(stand: 
 
 @pytest.mark.parametrize("action", ["replay", "discard"])
 async def test_a_letter_of_a_newer_version_harms_nobody_beside_it(
-    stand: Stand, seen: Onlooker, action: str
+    stand: Stand, seen: Onlooker, action: Action
 ) -> None:
     """It is listed and kept, with its unit; others are listed, read and handled as ever."""
     members, other, gone = bulk(2), accepted(), accepted()
@@ -161,7 +160,7 @@ async def test_a_letter_of_a_newer_version_harms_nobody_beside_it(
         assert (await stand.flow.count(ALL)).letters == 4
         stages = {row.letter.stage.value for row in await stand.flow.page(ALL, None, 10)}
         assert stages == {"archive", "persist"}
-        handled = await stand.whole_run(getattr(stand.flow, f"{action}_slice"), ALL)
+        handled = await stand.whole_run(action, ALL)
     finally:
         await seen.execute(
             "DELETE FROM dead_letters WHERE stage = 'archive';"
@@ -192,7 +191,7 @@ async def test_a_payload_that_cannot_be_read_harms_nobody_beside_it(stand: Stand
     assert isinstance(answers[0], UnavailableError)
     assert answers[1] == Read(codec.encode_order(other.order), hit=False)
     assert (await stand.reads.status(strange.order.id)).dead is not None
-    handled = await stand.whole_run(stand.flow.replay_slice, ALL)
+    handled = await stand.whole_run("replay", ALL)
     assert {one.order_id: one.outcome for one in handled} == {
         strange.order.id: Outcome.KEPT,
         other.order.id: Outcome.PERSISTED,

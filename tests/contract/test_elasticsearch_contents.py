@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from polyglot_persistence.domain.checksum import checksum
+from polyglot_persistence.domain.codec import checksum
 from polyglot_persistence.domain.order import Order, new_id
 from polyglot_persistence.ports.audit import ID_MAX, ID_MIN, RangeSum
 from polyglot_persistence.ports.orders import StoredOrder

@@ -257,6 +257,35 @@ async def test_after_a_restart_of_the_primary_all_connections_are_to_it(
         )
 
 
+async def test_a_call_whose_connection_is_ended_fails_as_any_other(pool: PostgresPool) -> None:
+    """At whatever moment another primary is found, and how often: nothing else is raised."""
+    store = PostgresRecord(pool)
+    stopped = False
+    failed = 0
+
+    async def call() -> None:
+        nonlocal failed
+        while not stopped:
+            try:
+                await store.ping()
+                await store.find([new_id()])
+                await store.persist([accepted(order_id=new_id())])
+            except (UnavailableError, UnknownOutcomeError):
+                failed += 1
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(CONNECTIONS):
+            tasks.create_task(call())
+        try:
+            for n in range(150):
+                connection = await pool._connect(1.0)
+                pool._primary._adopt(connection, f"00000001 {n}")
+                await connection.close()
+        finally:
+            stopped = True
+    assert failed
+
+
 # --- two primaries at once -------------------------------------------------------------------
 
 

@@ -1,7 +1,6 @@
 """Orders that PostgreSQL refuses for a reason that this project does not know: real triggers."""
 
 from collections.abc import AsyncIterator
-from typing import Any, cast
 
 import pytest
 import pytest_asyncio
@@ -34,7 +33,7 @@ async def clean(seen: Onlooker) -> AsyncIterator[None]:
 
 @pytest.fixture
 def flow(store: Record) -> PersistFlow:
-    return PersistFlow(store, cast("Any", ScriptedCache()), FakeClock())
+    return PersistFlow(store, ScriptedCache(), FakeClock())
 
 
 @pytest.mark.usefixtures("clean")
@@ -54,14 +53,14 @@ async def test_an_order_that_a_trigger_refuses_goes_alone(
     assert "we do not sell absinthe" in reason
     await seen.assert_rollup_exact()
     letters = PostgresDeadLetters(pool)
-    replays = DeadLetterFlow(letters, PostgresRecord(pool), cast("Any", ScriptedCache()), flow)
+    replays = DeadLetterFlow(letters, PostgresRecord(pool), ScriptedCache(), flow)
     (letter_id,) = [row[0] for row in await seen.rows("SELECT id FROM dead_letters")]
     operator = Operator("command", "tests")
-    (kept,) = await replays.replay(letter_id, operator)
+    (kept,) = await replays.act("replay", letter_id, operator)
     assert kept.outcome is Outcome.KEPT
     assert "we do not sell absinthe" in kept.detail
     await seen.execute("DROP FUNCTION refuse CASCADE")
-    (done,) = await replays.replay(letter_id, operator)
+    (done,) = await replays.act("replay", letter_id, operator)
     assert done.outcome is Outcome.PERSISTED
     assert await seen.value("SELECT count(*) FROM orders") == 30
 

@@ -198,7 +198,7 @@ async def test_an_import_ends_with_its_key(serving: Serving, how: str) -> None:
         problem = json.loads(await reader.readexactly(length))
     assert problem["accepted"] == len(accepted)
     assert problem["lines_not_accepted"] == [len(accepted) + 1]
-    assert [line.product_name for line in serving.flows.lines] == accepted
+    assert [line.content[0] for line in serving.flows.lines] == accepted
 
 
 ORDER = b'{"product_name": "Coffee", "amount": 1}'

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from polyglot_persistence.domain.checksum import checksum
+from polyglot_persistence.domain.codec import checksum
 from polyglot_persistence.domain.order import AMOUNT_MAX, Order, new_id
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports.audit import ID_MAX, ID_MIN, RangeSum, SearchContents

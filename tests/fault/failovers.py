@@ -50,6 +50,7 @@ async def freeze_leader(topology: Topology, scene: Scene) -> None:
     try:
         await topology.promote(leader)
         await scene.more_acked(ACKED)
+        await scene.whole_again()
     finally:
         await node.send(signal.SIGCONT)
     await scene.a_while(1, 4)  # there may be two leaders
@@ -76,6 +77,20 @@ async def stop_leader(topology: Topology, scene: Scene) -> None:
     """The leader is stopped in order, as for maintenance, and started again."""
     async with lost(topology, scene) as leader:
         await topology.nodes[leader].down()
+
+
+async def isolate_leader(topology: RedisHa | RabbitMQ3, scene: Scene) -> None:
+    """The leader is cut off from the other nodes, while the product reaches it."""
+    leader = await topology.leader()
+    await topology.isolate(leader)
+    try:
+        await topology.promote(leader)
+        await scene.more_acked(ACKED)
+        await scene.whole_again()
+    finally:
+        await topology.rejoin(leader)
+    await scene.whole_again()
+    await scene.more_acked(ACKED)
 
 
 # --- the cache ---------------------------------------------------------------------------------
@@ -165,6 +180,8 @@ def of_topology(topology: Topology) -> list[Fault]:
         Fault("kill first", partial(kill_first, topology)),
         Fault("stop leader", partial(stop_leader, topology)),
     ]
+    if isinstance(topology, RedisHa | RabbitMQ3):
+        faults.append(Fault("isolate leader", partial(isolate_leader, topology)))
     if isinstance(topology, RedisHa):
         faults += [
             Fault("kill cut off", partial(kill_cut_off, topology)),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.fault.servers_system import SETTINGS, ServersSystem
-from tests.fault.topologies import PostgresHa, RedisHa, Topology
+from tests.fault.topologies import LOGIN, PostgresHa, RedisHa, Topology
 from tests.support.patience import NOT_WELL, patiently
 from tests.support.servers import redis_value
 
@@ -25,7 +25,7 @@ class HaSystem(ServersSystem):
 
     async def cache_url(self) -> str:
         if isinstance(self.topology, RedisHa):
-            return self.topology.url(await patiently(self.topology.leader))
+            return self.topology.url(await patiently(self.topology.leader), LOGIN)
         return await super().cache_url()
 
     async def unsettled(self) -> str:
@@ -33,7 +33,7 @@ class HaSystem(ServersSystem):
         if left or not isinstance(self.topology, PostgresHa):
             return left
         try:
-            compared = await redis_value(f"redis://{await self.cache_url()}", "GET", COMPARED)
+            compared = await redis_value(await self.cache_url(), "GET", COMPARED)
             timeline = await self.topology.timeline()
         except NOT_WELL as error:
             return repr(error)

@@ -6,26 +6,29 @@ the command of docs/ops.md.
 
 import asyncio
 import contextlib
-import json
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import asyncpg
-from elasticsearch import AsyncElasticsearch
 
 from polyglot_persistence.bootstrap.stores import SEARCH_ALIAS
-from polyglot_persistence.config.addresses.elasticsearch import node_urls
 from polyglot_persistence.ports.queue import QUEUE_NAME
 from tests.fault.servers_system import Installed
+from tests.support import elasticsearch_cluster, rabbitmq_cluster
 from tests.support.eventually import eventually
-from tests.support.patience import NOT_WELL
+from tests.support.patience import NOT_WELL, patiently
 from tests.support.real_servers import servers
-from tests.support.servers import redis_value
+from tests.support.servers import redis_done, redis_value
 
 ELECTED_SECONDS = 60.0
 JOINED_SECONDS = 180.0
+ANSWER_SECONDS = 5.0
+
+LOGIN = "app:secret@"
+"""The login of the product at a Redis with Sentinels, which use another one."""
 ANSWER_SECONDS = 3.0
 """For a question to a node that may stand still."""
 
@@ -106,9 +109,9 @@ class RedisHa(Topology):
         super().__init__()
         self.nodes |= {name: Installed(name) for name in self.sentinels}
 
-    def url(self, node: str) -> str:
+    def url(self, node: str, login: str = "") -> str:
         """Return where a node is."""
-        return f"redis://{self.addresses[node]}"
+        return f"redis://{login}{self.addresses[node]}"
 
     async def leader(self) -> str:
         places = []
@@ -132,14 +135,73 @@ class RedisHa(Topology):
             assert wanted in info, f"{node} is not yet {wanted.decode()}"
 
     async def cut_off(self) -> None:
-        """Let the replica receive nothing more: it asks for a password that it does not have."""
-        leader = self.url(await self.leader())
-        await redis_value(leader, "CONFIG", "SET", "requirepass", "cut off")
-        await redis_value(leader, "CLIENT", "KILL", "TYPE", "replica")
+        """Let the replica receive nothing more: it logs in as nobody."""
+        leader = await self.leader()
+        [replica] = [node for node in self.members if node != leader]
+        wrong = ("masteruser", "nobody", "masterauth", "nothing")
+        await redis_value(self.url(replica), "CONFIG", "SET", *wrong)
+        await redis_value(self.url(leader), "CLIENT", "KILL", "TYPE", "replica")
+
+    async def isolate(self, node: str) -> None:
+        """Cut a primary off from Sentinels and replica, while the product reaches it."""
+        await redis_value(self.url(node, LOGIN), "ACL", "SETUSER", "default", "off")
+        await redis_value(self.url(node, LOGIN), "CLIENT", "KILL", "USER", "default")
+
+    async def rejoin(self, lost: str) -> None:
+        await self.nodes[lost].up()
+        for node in self.members:
+            await redis_done(self.url(node, LOGIN), "ACL", "SETUSER", "default", "on")
+            right = ("masteruser", "", "masterauth", "")
+            await redis_done(self.url(node, LOGIN), "CONFIG", "SET", *right)
+        await self.whole()
 
     async def switch_over(self) -> None:
         """Have the Sentinels exchange the two."""
         await redis_value(self.url(self.sentinels[-1]), "SENTINEL", "FAILOVER", self._NAME)
+
+
+class RabbitMQ3(Topology):
+    """Three nodes of a cluster, each with a member of the queue."""
+
+    group = "rabbitmq-3"
+    role = "queue"
+    members = ("rabbitmq-a", "rabbitmq-b", "rabbitmq-c")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster = rabbitmq_cluster.Cluster("abc")
+
+    async def leader(self) -> str:
+        return f"rabbitmq-{await self.cluster.leader(QUEUE_NAME)}"
+
+    async def promote(self, lost: str) -> str:
+        """Return at once: the members elect, which the next confirmed write shows."""
+        return ""
+
+    async def is_whole(self) -> None:
+        await self.cluster.is_whole()
+        online = await self.cluster.members(QUEUE_NAME, column="online")
+        assert online == self.cluster.nodes, f"online: {online}"
+
+    async def isolate(self, node: str) -> None:
+        """Cut a node off from the others, while the product reaches it."""
+        await self.cluster.isolate(node[-1])
+
+    async def rejoin(self, lost: str) -> None:
+        await self.nodes[lost].up()
+        await patiently(partial(self.cluster.rejoin, lost[-1]))
+        await self.whole()
+
+    async def shrink(self, node: str) -> None:
+        """Take the queue's member off a node."""
+        command = ("rabbitmq-queues", "-q", "delete_member", QUEUE_NAME, f"{node}@localhost")
+        await self.cluster.run(node[-1], *command)
+
+    async def grow(self, node: str) -> None:
+        """Give the queue a member on a node."""
+        await self.cluster.run(
+            node[-1], "rabbitmq-queues", "-q", "grow", f"{node}@localhost", "all"
+        )
 
 
 class PostgresHa(Topology):
@@ -214,48 +276,6 @@ class PostgresHa(Topology):
             connection.terminate()
 
 
-class RabbitMQ3(Topology):
-    """Three nodes of a cluster, each with a member of the queue."""
-
-    group = "rabbitmq-3"
-    role = "queue"
-    members = ("rabbitmq-a", "rabbitmq-b", "rabbitmq-c")
-
-    async def leader(self) -> str:
-        for node in self.members:
-            with contextlib.suppress(*NOT_WELL):
-                return await self._leader_by(node)
-        raise AssertionError("no node says who leads")
-
-    async def _leader_by(self, node: str) -> str:
-        rows = await self.tool(
-            node, "rabbitmqctl", "-q", "list_queues", "--formatter=json", "name", "leader"
-        )
-        leaders = {row["name"]: row["leader"] for row in json.loads(rows)}
-        return str(leaders[QUEUE_NAME]).partition("@")[0]
-
-    async def is_whole(self) -> None:
-        online = await self.tool(
-            self.members[0],
-            *("rabbitmqctl", "-q", "list_queues", "--formatter=json", "name", "online"),
-        )
-        found = {row["name"]: row["online"] for row in json.loads(online)}
-        assert len(found[QUEUE_NAME]) == len(self.members), f"online: {found}"
-
-    async def shrink(self, node: str) -> None:
-        """Take the queue's member off a node."""
-        await self.tool(node, "rabbitmq-queues", "-q", "delete_member", QUEUE_NAME, _full(node))
-
-    async def grow(self, node: str) -> None:
-        """Give the queue a member on a node."""
-        await self.tool(node, "rabbitmq-queues", "-q", "grow", _full(node), "all")
-
-    async def tool(self, node: str, *words: str) -> str:
-        """Run a tool on a node that runs; return what it prints."""
-        assert await self.nodes[node].pid(), f"{node} does not run"
-        return await asyncio.to_thread(servers, "run", node, *words)
-
-
 class Elasticsearch3(Topology):
     """Three nodes, with the index on one of them and its copy on another."""
 
@@ -263,38 +283,30 @@ class Elasticsearch3(Topology):
     role = "search"
     members = ("elasticsearch-a", "elasticsearch-b", "elasticsearch-c")
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster = elasticsearch_cluster.Cluster()
+
+    async def start(self) -> None:
+        await super().start()
+        await self.cluster.find()
+
     async def leader(self) -> str:
         """Return the node that holds the primary shard."""
-        async with self._client() as client:
-            shards: Any = await client.cat.shards(
-                index=f"{SEARCH_ALIAS}-*", h="prirep,ip,node,state", format="json"
-            )
-            names: Any = await client.cat.nodes(h="name,http", format="json", full_id=True)
-        [primary] = [shard["node"] for shard in shards if shard["prirep"] == "p"]
-        [place] = [node["http"] for node in names if node["name"] == primary]
-        for node in self.members:
-            if self.addresses[node].endswith(f"//{place}"):
-                return node
-        raise AssertionError(f"{place} is none of {self.members}")
+        holders = await self.cluster.holders(SEARCH_ALIAS, primary=True)
+        assert holders, "no node holds the index"
+        return f"elasticsearch-{holders[0]}"
 
     async def is_whole(self) -> None:
-        async with self._client() as client:
+        async with self.cluster.client() as client:
             health = await client.cluster.health()
             assert health["number_of_nodes"] == len(self.members), health
             assert health["status"] == "green", health
-
-    def _client(self) -> AsyncElasticsearch:
-        urls = node_urls(self.settings["ELASTICSEARCH_URL"])
-        return AsyncElasticsearch(urls, request_timeout=15, max_retries=len(urls))
 
 
 TOPOLOGIES: Mapping[str, type[Topology]] = {
     kind.group: kind for kind in (RedisHa, RabbitMQ3, PostgresHa, Elasticsearch3)
 }
-
-
-def _full(node: str) -> str:
-    return f"{node}@localhost"
 
 
 async def _settings(name: str) -> dict[str, str]:

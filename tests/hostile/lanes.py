@@ -9,7 +9,6 @@ import math
 import re
 from collections import deque
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
@@ -17,12 +16,13 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from polyglot_persistence.api.app import build_app
-from polyglot_persistence.api.protocol.connection import Connection
+from polyglot_persistence.api.protocol.connection import _ANSWER, _ENDING, Connection
 from polyglot_persistence.api.protocol.fast_lane import fast_lane
 from polyglot_persistence.api.protocol.hot import HotRoutes
 from polyglot_persistence.api.protocol.in_flight import Shared
 from polyglot_persistence.api.web.access import Access
 from polyglot_persistence.config.http import HttpLimits
+from polyglot_persistence.domain.order import Content
 from polyglot_persistence.flows.intake.accept import Acceptance, ImportLine, LineOutcome
 from tests.support.scripted import FakeClock
 from tests.support.stub_flows import ID, LIMITS, StubFlows
@@ -44,18 +44,18 @@ class CountingFlows(StubFlows):
     def recent(self, id_text: bytes) -> bytes | None:
         return self.remembered if id_text == str(ID).encode() else None
 
-    async def _accept_new(self, name: str, amount: Decimal) -> list[Any]:
-        taken = await super()._accept_new(name, amount)
+    async def _accept_new(self, content: Content) -> list[Any]:
+        taken = await super()._accept_new(content)
         self.taken += 1
         return taken
 
-    async def accept_keyed(self, client: str, key: str, name: str, amount: Decimal) -> Acceptance:
-        acceptance = await super().accept_keyed(client, key, name, amount)
+    async def accept_keyed(self, client: str, key: str, content: Content) -> Acceptance:
+        acceptance = await super().accept_keyed(client, key, content)
         self.taken += 1
         return acceptance
 
     async def accept_bulk(
-        self, client: str, key: str | None, items: Sequence[tuple[str, Decimal]]
+        self, client: str, key: str | None, items: Sequence[Content]
     ) -> Acceptance:
         acceptance = await super().accept_bulk(client, key, items)
         self.taken += 1
@@ -63,8 +63,13 @@ class CountingFlows(StubFlows):
 
     async def accept_lines(self, lines: Sequence[ImportLine]) -> Sequence[LineOutcome]:
         self._fail()
-        self.accepted += [(line.product_name, line.amount) for line in lines]
+        self.accepted += [line.content for line in lines]
         return [LineOutcome(UUID(int=1)) for _ in lines]
+
+
+def _is_asked(connection: Connection) -> bool:
+    """Whether a connection waits for the service, since its request is complete."""
+    return connection._phase in (_ANSWER, _ENDING)
 
 
 class Pipe(asyncio.Transport):
@@ -129,7 +134,7 @@ class Seen(NamedTuple):
     is_closed: bool
     is_forgotten: bool
     """Whether it was without a deadline at its end, although no answer was due."""
-    accepted: Sequence[tuple[str, Decimal]]
+    accepted: Sequence[Content]
     taken: int
 
 
@@ -170,7 +175,7 @@ class Lane:
         for _ in range(TURNS_MAX + 10 * len(pieces)):
             if pipe.is_readable:
                 if pipe.waiting[0] is None:
-                    is_forgotten = connection.deadline == math.inf and not connection.is_asked
+                    is_forgotten = connection.deadline == math.inf and not _is_asked(connection)
                 pipe.read()
             elif connection not in self.state.connections and not self.state.tasks:
                 break

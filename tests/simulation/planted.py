@@ -54,7 +54,7 @@ REVERTED: Sequence[Bug] = (
     Bug(
         "deliveries are held for as long as persisting takes",
         "worker.persister",
-        "deadline = _Deadline(held_since + self._limits.delivery_hold_seconds_max, stop)",
+        "deadline = _Deadline(held_since + self.limits.delivery_hold_seconds_max, stop)",
         "deadline = _Deadline(held_since + 3_600.0, stop)",
     ),
     Bug(
@@ -111,7 +111,7 @@ PLANTED: Sequence[Bug] = (
     Bug(
         "a message is acknowledged and not persisted",
         "worker.persister",
-        'await self._insist(partial(self._flow.persist, orders, "queue"), deadline)',
+        'await self._insist(partial(self.flow.persist, orders, "queue"), deadline)',
         "[]",
     ),
     Bug(
@@ -147,7 +147,7 @@ PLANTED: Sequence[Bug] = (
     Bug(
         "orders count as indexed that no index has taken",
         "flows.behind.index",
-        "failures = await self._search.index(orders)",
+        "failures = await self.search.index(orders)",
         "failures: Sequence[IndexFailure] = ()",
     ),
     Bug(
@@ -189,8 +189,8 @@ PLANTED: Sequence[Bug] = (
     Bug(
         "a bulk is answered before it is committed",
         "flows.intake.accept",
-        "await asyncio.shield(self._commit.submit(unit, has_identity=False))",
-        "self._commit.submit(unit, has_identity=False)",
+        "await asyncio.shield(self.commit.submit(unit, has_identity=False))",
+        "self.commit.submit(unit, has_identity=False)",
     ),
     Bug(
         "a look-up is shared with questions that come after it",

@@ -1,6 +1,6 @@
 """The flow of dead letters over the real record and cache, for tests."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -16,11 +16,11 @@ from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, new_id
 from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.flows.behind.dead_letters import (
+    Action,
     DeadLetterFlow,
     Handled,
     Operator,
     Outcome,
-    Slice,
 )
 from polyglot_persistence.flows.behind.persist import PersistFlow
 from polyglot_persistence.flows.reading.read import ReadFlow
@@ -81,13 +81,13 @@ class Stand:
         return [row.id for row in await self.letters.page(ALL, None, 100_000)]
 
     async def whole_run(
-        self, action: Callable[[LetterFilter, int | None, Operator], Any], chosen: LetterFilter
+        self, action: Action, chosen: LetterFilter, flow: DeadLetterFlow | None = None
     ) -> list[Handled]:
         """Act on all that match, slice by slice."""
         handled: list[Handled] = []
         before: int | None = None
         while True:
-            part: Slice = await action(chosen, before, ME)
+            part = await (flow or self.flow).act_on_slice(action, chosen, before, ME)
             handled += part.handled
             before = part.before
             if before is None:

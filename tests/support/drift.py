@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-from polyglot_persistence.domain.checksum import checksum
+from polyglot_persistence.domain.codec import checksum
 from polyglot_persistence.domain.drift import Drift
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id

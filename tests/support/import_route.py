@@ -52,7 +52,7 @@ class Accepting:
         if isinstance(error, UnavailableError):
             return LineOutcome(order_id, error=error)
         if (there := self.stored.get(order_id)) is not None:
-            same = there[:2] == line[:2]
+            same = there.content == line.content
             return LineOutcome(order_id, same, None if same else ConflictError("other content"))
         self.stored[order_id] = line
         return LineOutcome(order_id, error=error)  # an unknown outcome that did take effect
@@ -141,7 +141,7 @@ def outcomes_by_name(setup: Setup, **by_name: Sequence[PolyglotError | None]) ->
     planned = {name: list(outcomes) for name, outcomes in by_name.items()}
 
     def answer(line: ImportLine) -> PolyglotError | None:
-        outcomes = planned.get(line.product_name, [None])
+        outcomes = planned.get(line.content[0], [None])
         return outcomes.pop(0) if len(outcomes) > 1 else outcomes[0]
 
     setup.accepting.answer = answer

@@ -117,9 +117,9 @@ class Cluster:
         """Return the node that leads a queue."""
         return _letter((await self._listed(queue, "leader", seen_by)).strip())
 
-    async def members(self, queue: str, seen_by: str = "") -> str:
-        """Return the nodes that hold a queue."""
-        listed = await self._listed(queue, "members", seen_by)
+    async def members(self, queue: str, seen_by: str = "", *, column: str = "members") -> str:
+        """Return the nodes that hold a queue, or those of them that are `online`."""
+        listed = await self._listed(queue, column, seen_by)
         return "".join(sorted(_letter(name) for name in listed.strip("[] ").split(", ")))
 
     async def _listed(self, queue: str, column: str, seen_by: str) -> str:

@@ -1,18 +1,21 @@
-"""Ports that answer as a test tells them: for the outcomes that no real server gives on demand.
+"""Simulated stores with the outcomes that no real server gives on demand, as a test tells them.
 
 Everything that a real server can be made to do is tested against the real server.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from polyglot_persistence.domain import codec
-from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder
-from polyglot_persistence.ports.cache import AcceptReply, Backlog, CacheRead, Settled, Unit
+from polyglot_persistence.ports.cache import Settled
 from polyglot_persistence.ports.queue import Message
+from tests.simulation.stores.cache import TOKEN, SimulatedCache
+from tests.simulation.stores.journal import Table
+from tests.simulation.stores.streams import SimulatedStreams
+from tests.simulation.stores.valkey import Session, ValkeyAddress, ValkeyServer, Value
 
 
 class FakeClock:
@@ -37,114 +40,147 @@ class FakeClock:
         await asyncio.sleep(0)
 
 
-class ScriptedCache:
-    """A cache with real entries, whose `accept` can be made to fail before or after its effect."""
+class Entries(MutableMapping[UUID, bytes]):
+    """The raw entries of a simulated cache, as a test sees and changes them."""
+
+    def __init__(self, server: ValkeyServer) -> None:
+        self._server = server
+
+    def __getitem__(self, order_id: UUID) -> bytes:
+        return self._server.entries[order_id].raw
+
+    def __setitem__(self, order_id: UUID, raw: bytes) -> None:
+        with self._server.effect():
+            self._server.entries.put(order_id, Value(raw, None))
+
+    def __delitem__(self, order_id: UUID) -> None:
+        with self._server.effect():
+            self._server.entries.remove(order_id)
+
+    def __iter__(self) -> Iterator[UUID]:
+        return iter(list(self._server.entries))
+
+    def __len__(self) -> int:
+        return len(self._server.entries)
+
+
+class FailingSession(Session):
+    """A session that fails with the error that a test sets, whatever is called."""
+
+    error: Exception | None = None
+
+    def server(self) -> ValkeyServer:
+        if self.error is not None:
+            raise self.error
+        return super().server()
+
+
+class ScriptedCache(SimulatedCache):
+    """The simulated cache, which passes the contract tests; a test can make it fail."""
 
     def __init__(self, *, durable: bool = True) -> None:
-        self.entries: dict[UUID, bytes] = {}
-        self.epoch: str | None = "1"
-        self.reign = "reign"
-        self.evicts_dirty = False
+        self._valkey = ValkeyServer(FakeClock(), fsync="always" if durable else "everysec")
+        address = ValkeyAddress(self._valkey)
+        super().__init__(address)
+        self._session: FailingSession = FailingSession(address)
+        self.entries = Entries(self._valkey)
         self.is_replicated = True
         self.times_asked_to_survive = 0
-        self.token: str | None = None
-        self.durable = durable
-        self.error: Exception | None = None
         self.settled: list[Settled] = []
 
-    async def accept(self, units: Sequence[Unit]) -> AcceptReply:
-        if self.error is not None:
-            raise self.error
-        found: dict[UUID, bytes] = {}
-        for unit in units:
-            ids = [member.accepted.order.id for member in unit.members]
-            there = {i: self.entries[i] for i in ids if i in self.entries}
-            found |= there
-            if not there:
-                for accepted, body in unit.members:
-                    raw = codec.encode_entry(EntryState.DIRTY, accepted, body)
-                    self.entries[accepted.order.id] = raw
-        return AcceptReply(found, len(self.entries), self.durable, self.reign)
+    @property
+    def error(self) -> Exception | None:
+        """What every call raises."""
+        return self._session.error
 
-    async def read(self, ids: Sequence[UUID]) -> CacheRead:
-        if self.error is not None:
-            raise self.error
-        return CacheRead([self.entries.get(i) for i in ids], self.epoch, self.reign)
+    @error.setter
+    def error(self, error: Exception | None) -> None:
+        self._session.error = error
 
-    async def reigns(self, reign: str) -> bool:
-        if self.error is not None:
-            raise self.error
-        return reign == self.reign and not self.evicts_dirty
+    @property
+    def epoch(self) -> str | None:
+        """The copy of the epoch, for the reign of now."""
+        return self._valkey.copies.get(self._valkey.reign)
+
+    @epoch.setter
+    def epoch(self, epoch: str | None) -> None:
+        self._keep(self._valkey.copies, self._valkey.reign, epoch)
+
+    @property
+    def token(self) -> str | None:
+        """The token of a cold time."""
+        return self._valkey.tokens.get(TOKEN)
+
+    @token.setter
+    def token(self, token: str | None) -> None:
+        self._keep(self._valkey.tokens, TOKEN, token)
+
+    @property
+    def evicts_dirty(self) -> bool:
+        """Whether the server's policy may evict a dirty entry."""
+        return self._valkey.evicts_dirty
+
+    @evicts_dirty.setter
+    def evicts_dirty(self, evicts: bool) -> None:
+        self._valkey.policy = "allkeys-lru" if evicts else "volatile-ttl"
 
     async def survives_failover(self, reign: str) -> bool:
         self.times_asked_to_survive += 1
-        return reign == self.reign and self.is_replicated
-
-    async def backlog(self) -> Backlog:
-        if self.error is not None:
-            raise self.error
-        return Backlog(len([raw for raw in self.entries.values() if raw[:1] == b"D"]), None)
-
-    async def backfill(self, orders: Sequence[AcceptedOrder]) -> None:
-        for accepted in orders:
-            body = codec.encode_order(accepted.order)
-            raw = codec.encode_entry(EntryState.CLEAN, accepted, body)
-            self.entries.setdefault(accepted.order.id, raw)
+        return self.is_replicated and await super().survives_failover(reign)
 
     async def settle(self, settled: Sequence[Settled]) -> None:
-        if self.error is not None:
-            raise self.error
+        await super().settle(settled)
         self.settled += settled
-        for state, accepted, _ in settled:
-            body = codec.encode_order(accepted.order)
-            self.entries[accepted.order.id] = codec.encode_entry(state, accepted, body)
 
-    async def begin_warming(self, token: str) -> None:
-        if self.error is not None:
-            raise self.error
-        self.token, self.epoch = token, None
+    def be_replicated(self) -> None:
+        """Have a replica from now on."""
+        ValkeyServer(self._valkey.clock, "replica").replicate(self._valkey)
 
-    async def end_warming(self) -> None:
-        if self.error is not None:
-            raise self.error
-        self.token = None
+    def begin_reign(self) -> None:
+        """Be another server, with the same entries, as after a restart."""
+        self._valkey.stop()
+        self._valkey.start()
 
-    async def copy_epoch(self, epoch: str, token: str, reign: str) -> bool:
-        if self.token != token:
-            return False
-        if reign == self.reign:
-            self.epoch = epoch
-        return True
-
-    def begin_reign(self, reign: str) -> None:
-        """Be another server, with the same entries, as after a restart or a failover."""
-        self.reign, self.epoch = reign, None
+    def _keep(self, table: Table[str, str], key: str, value: str | None) -> None:
+        with self._valkey.effect():
+            if value is None:
+                table.remove(key)
+            else:
+                table.put(key, value)
 
 
-class ScriptedQueue:
-    """A queue that remembers what was published, or raises what it is told."""
+class ScriptedQueue(SimulatedStreams):
+    """The simulated queue, which passes the contract tests; a test can make it fail."""
 
     def __init__(self) -> None:
+        self._valkey = ValkeyServer(FakeClock())
+        super().__init__(ValkeyAddress(self._valkey), "scripted")
         self.error: Exception | None = None
-        self.published: list[Message] = []
         self.before_publish: Callable[[], None] = lambda: None
         self.ready_messages: int | Exception = 0
         self.silence_seconds = 0.0
 
     @property
+    def published(self) -> list[Message]:
+        """Everything that was published."""
+        return list(self._valkey.messages.values())
+
+    @property
     def orders(self) -> list[AcceptedOrder]:
+        """All orders of that."""
         return [one for m in self.published for one in codec.decode_message(m.body).orders]
 
     async def publish(self, message: Message) -> None:
         self.before_publish()
         if self.error is not None:
             raise self.error
-        self.published.append(message)
+        await super().publish(message)
 
     def unseen_seconds_max(self, hold_seconds: float) -> float:
-        return hold_seconds + self.silence_seconds
+        return super().unseen_seconds_max(hold_seconds) + self.silence_seconds
 
     async def ready(self) -> int:
+        """As told: what is published here no worker takes."""
         if isinstance(self.ready_messages, Exception):
             raise self.ready_messages
         return self.ready_messages

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any, cast
 from uuid import UUID
 
@@ -11,7 +10,7 @@ from polyglot_persistence.api.app import Flows
 from polyglot_persistence.api.web.access import Access
 from polyglot_persistence.config.limits import ApiLimits
 from polyglot_persistence.domain.access import Scope
-from polyglot_persistence.domain.order import derived_id, new_id
+from polyglot_persistence.domain.order import Content, derived_id, new_id
 from polyglot_persistence.domain.search.matching import spans_of
 from polyglot_persistence.domain.search.query import NameOrders, SearchQuery
 from polyglot_persistence.domain.search.terms import QueryWord
@@ -47,8 +46,8 @@ class StubFlows:
 
     def __init__(self) -> None:
         self.error: Exception | None = None
-        self.accepted: list[tuple[str, Decimal]] = []
-        self.keys: dict[str, tuple[str, Decimal]] = {}
+        self.accepted: list[Content] = []
+        self.keys: dict[str, Content] = {}
         self.may_accept = asyncio.Event()
         """Cleared: a new order without a key stays uncommitted until it is set."""
         self.may_accept.set()
@@ -77,13 +76,13 @@ class StubFlows:
         if self.error is not None:
             raise self.error
 
-    def accept_new(self, name: str, amount: Decimal) -> tuple[UUID, asyncio.Future[list[Any]]]:
-        return ID, asyncio.ensure_future(self._accept_new(name, amount))
+    def accept_new(self, content: Content) -> tuple[UUID, asyncio.Future[list[Any]]]:
+        return ID, asyncio.ensure_future(self._accept_new(content))
 
-    async def _accept_new(self, name: str, amount: Decimal) -> list[Any]:
+    async def _accept_new(self, content: Content) -> list[Any]:
         await self.may_accept.wait()
         self._fail()
-        self.accepted.append((name, amount))
+        self.accepted.append(content)
         return []
 
     def recent(self, _id_text: bytes) -> bytes | None:
@@ -102,16 +101,16 @@ class StubFlows:
     async def finish(self, order_id: UUID, _looked_up: asyncio.Future[bool]) -> Read:
         return await self.get(order_id)
 
-    async def accept_keyed(self, client: str, key: str, name: str, amount: Decimal) -> Acceptance:
+    async def accept_keyed(self, client: str, key: str, content: Content) -> Acceptance:
         self._fail()
-        if self.keys.setdefault(key, (name, amount)) != (name, amount):
+        if self.keys.setdefault(key, content) != content:
             raise ConflictError("the key stands for another order")
-        replayed = (name, amount) in self.accepted
-        self.accepted.append((name, amount))
+        replayed = content in self.accepted
+        self.accepted.append(content)
         return Acceptance([derived_id(client, key)], replayed)
 
     async def accept_bulk(
-        self, _client: str, _key: str | None, items: Sequence[tuple[str, Decimal]]
+        self, _client: str, _key: str | None, items: Sequence[Content]
     ) -> Acceptance:
         self._fail()
         self.accepted += items

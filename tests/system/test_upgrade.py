@@ -56,6 +56,17 @@ async def ready(api: Api) -> None:
     await eventually(is_ready, within_seconds=READY_SECONDS, retried=(OSError, AssertionError))
 
 
+async def both_ready(
+    run: Run, stores: Mapping[str, str], source: Path | None = None
+) -> tuple[Process, tuple[Process, Api]]:
+    """Start a worker, and an API over the same stores; return them once they serve."""
+    worker, at_worker = run("worker", stores, source)
+    api, at_api = run("api", stores, source)
+    await ready(at_worker)
+    await ready(at_api)
+    return worker, (api, at_api)
+
+
 async def found_by(api: Api, ids: set[str]) -> None:
     """Wait until a search finds exactly these orders."""
 
@@ -72,10 +83,7 @@ async def test_what_the_previous_version_left_in_queue_and_cache_is_persisted(
     """Both were filled while no worker ran, and the record holds older orders."""
     source = source_of(VERSION_0_1_0, directory)
     async with empty_stores() as stores:
-        old_worker, at_worker = run("worker", stores, source)
-        old_api, at_old = run("api", stores, source)
-        await ready(at_worker)
-        await ready(at_old)
+        old_worker, (old_api, at_old) = await both_ready(run, stores, source)
         ids = {await at_old.order("Old milk") for _ in range(5)}
         for order_id in ids:
             await at_old.persisted(order_id)
@@ -84,10 +92,7 @@ async def test_what_the_previous_version_left_in_queue_and_cache_is_persisted(
         ids |= {await at_old.order("Waiting milk") for _ in range(5)}
         old_api.send(signal.SIGTERM)
         assert await old_api.ended() == 0
-        worker, at_worker = run("worker", stores)
-        api, at_new = run("api", stores)
-        await ready(at_worker)
-        await ready(at_new)
+        worker, (api, at_new) = await both_ready(run, stores)
         for order_id in ids:
             await at_new.persisted(order_id)
         ids.add(await at_new.order("New milk"))
@@ -102,15 +107,9 @@ async def test_both_versions_work_side_by_side_until_the_upgrade_ends(
     """Each accepts, reads and persists what the other accepted; restarted, the old one says why."""
     source = source_of(VERSION_0_1_0, directory)
     async with empty_stores() as stores:
-        old_worker, at_old_worker = run("worker", stores, source)
-        old_api, at_old = run("api", stores, source)
-        await ready(at_old_worker)
-        await ready(at_old)
+        old_worker, (old_api, at_old) = await both_ready(run, stores, source)
         ids = {await at_old.order("Old milk")}
-        worker, at_worker = run("worker", stores)
-        _, at_new = run("api", stores)
-        await ready(at_worker)
-        await ready(at_new)
+        worker, (_, at_new) = await both_ready(run, stores)
         for halted in (worker, old_worker):  # so that the other one persists
             family = freeze(halted.pid)
             for there in (at_old, at_new):

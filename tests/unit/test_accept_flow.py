@@ -10,7 +10,7 @@ import pytest
 
 from polyglot_persistence.config.limits import CommitLimits
 from polyglot_persistence.domain import codec
-from polyglot_persistence.domain.dead_letter import DeadLetter, DeadLetterRow, Stage
+from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import (
     AcceptedOrder,
@@ -28,21 +28,21 @@ from polyglot_persistence.flows.reading.cold_cache import ColdMark
 from polyglot_persistence.flows.reading.read import ReadFlow
 from polyglot_persistence.flows.reading.recent import RecentOrders
 from polyglot_persistence.ports.cache import PreparedOrder, Settled, Unit
-from polyglot_persistence.ports.orders import Found, StoredOrder
+from polyglot_persistence.ports.orders import Found
 from polyglot_persistence.runtime.breaker import Breaker
 from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue
+from tests.support.visible_record import VisibleRecord
 
 ONE = Decimal("1.00")
 TWO = Decimal("2.00")
 ITEMS = [("a", ONE), ("b", ONE), ("c", ONE)]
 
 
-class Rows:
-    """A record that only finds."""
+class Rows(VisibleRecord):
+    """The simulated record, which writes down what was looked up."""
 
-    def __init__(self) -> None:
-        self.rows: dict[UUID, StoredOrder] = {}
-        self.dead: dict[UUID, DeadLetterRow] = {}
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
         self.error: Exception | None = None
         self.asked: list[Sequence[UUID]] = []
 
@@ -50,43 +50,36 @@ class Rows:
         self.asked.append(ids)
         if self.error is not None:
             raise self.error
-        dead = {i: self.dead[i] for i in ids if i in self.dead and i not in self.rows}
-        return Found({i: self.rows[i] for i in ids if i in self.rows}, dead, "1")
+        return await super().find(ids)
 
-    def condemn(self, order_id: UUID, payload: bytes) -> None:
-        letter = DeadLetter(order_id, order_id, payload, "because", Stage.PERSIST, 1)
-        now = datetime(2026, 1, 1, tzinfo=UTC)
-        self.dead[order_id] = DeadLetterRow(1, letter, now, now)
-
-    def persist(self, orders: Sequence[AcceptedOrder]) -> None:
-        for one in orders:
-            self.rows[one.order.id] = StoredOrder(one.order, one.accepted_at, one.accepted_at)
+    async def condemn(self, order_id: UUID, payload: bytes) -> None:
+        await self.bury([DeadLetter(order_id, order_id, payload, "because", Stage.PERSIST, 1)])
 
 
 class Stand:
     """The accept flow over scripted stores."""
 
     def __init__(self) -> None:
-        self.cache, self.queue, self.record = ScriptedCache(), ScriptedQueue(), Rows()
         self.clock = FakeClock()
+        self.cache, self.queue, self.record = ScriptedCache(), ScriptedQueue(), Rows(self.clock)
         breaker = Breaker("cache", self._ping)
         reads = ReadFlow(
-            cast("Any", self.cache),
-            cast("Any", self.record),
+            self.cache,
+            self.record,
             cast("Any", None),
             cache_breaker=breaker,
             clock=self.clock,
             recent=RecentOrders(self.clock, orders_max=0, seconds=0),
             record_timeout_seconds=0.2,
         )
-        cold_mark = ColdMark(cast("Any", self.record), self.clock)
+        cold_mark = ColdMark(self.record, self.clock)
         self.commit = GroupCommit(
-            cast("Any", self.cache),
-            cast("Any", self.queue),
+            self.cache,
+            self.queue,
             cache_breaker=breaker,
             queue_breaker=Breaker("queue", self._ping),
             cold_mark=cold_mark,
-            reigns=Reigns(cast("Any", self.cache), cold_mark, self.clock),
+            reigns=Reigns(self.cache, cold_mark, self.clock),
             clock=self.clock,
             limits=CommitLimits(100, 5000, 10_000, 1_000),
         )
@@ -107,9 +100,9 @@ class Stand:
         self.clock.advance(5)
         return ids
 
-    def evict(self) -> None:
+    async def evict(self) -> None:
         """Persist everything and let the cache forget it."""
-        self.record.persist(self.queue.orders)
+        await self.record.persist(self.queue.orders)
         self.cache.entries.clear()
 
 
@@ -117,11 +110,11 @@ class Stand:
 async def test_the_same_key_and_body_is_the_same_order(evicted: bool) -> None:
     """While it is dirty, and after every cache has forgotten it."""
     stand = Stand()
-    first = await stand.flow.accept_keyed("", "k", "x", ONE)
+    first = await stand.flow.accept_keyed("", "k", ("x", ONE))
     if evicted:
-        stand.evict()
+        await stand.evict()
     stand.clock.advance(5)
-    again = await stand.flow.accept_keyed("", "k", "x", ONE)
+    again = await stand.flow.accept_keyed("", "k", ("x", ONE))
     assert (first.ids, False, True) == (again.ids, first.replayed, again.replayed)
     assert len({one.order.created_at for one in stand.queue.orders}) == 1
 
@@ -136,10 +129,10 @@ async def test_a_name_stored_in_another_form_is_the_same(
 ) -> None:
     """A retry after an upgrade: before it, names were stored as they came."""
     stand = Stand()
-    first = await stand.flow.accept_keyed("", "k", stored, ONE)
+    first = await stand.flow.accept_keyed("", "k", (stored, ONE))
     if evicted:
-        stand.evict()
-    again = await stand.flow.accept_keyed("", "k", given, ONE)
+        await stand.evict()
+    again = await stand.flow.accept_keyed("", "k", (given, ONE))
     assert (first.ids, True) == (again.ids, again.replayed)
 
 
@@ -150,25 +143,25 @@ async def test_the_same_key_with_another_body_is_a_conflict(
 ) -> None:
     """And nothing of it is stored or sent."""
     stand = Stand()
-    await stand.flow.accept_keyed("", "k", "x", ONE)
+    await stand.flow.accept_keyed("", "k", ("x", ONE))
     if evicted:
-        stand.evict()
+        await stand.evict()
     published = len(stand.queue.orders)
     with pytest.raises(ConflictError):
-        await stand.flow.accept_keyed("", "k", name, amount)
+        await stand.flow.accept_keyed("", "k", (name, amount))
     assert published == len(stand.queue.orders)
 
 
 async def test_a_dead_order_is_still_what_its_key_stands_for() -> None:
     """The same again is a replay, not a second order; another body is a conflict."""
     stand = Stand()
-    (order_id,) = (await stand.flow.accept_keyed("", "k", "x", ONE)).ids
+    (order_id,) = (await stand.flow.accept_keyed("", "k", ("x", ONE))).ids
     (order,) = stand.queue.orders
     stand.cache.entries.clear()
-    stand.record.condemn(order_id, codec.encode_item(order, codec.encode_order(order.order)))
-    assert (await stand.flow.accept_keyed("", "k", "x", ONE)).replayed
+    await stand.record.condemn(order_id, codec.encode_item(order, codec.encode_order(order.order)))
+    assert (await stand.flow.accept_keyed("", "k", ("x", ONE))).replayed
     with pytest.raises(ConflictError):
-        await stand.flow.accept_keyed("", "k", "x", TWO)
+        await stand.flow.accept_keyed("", "k", ("x", TWO))
     assert len(stand.queue.orders) == 1
 
 
@@ -176,8 +169,8 @@ async def test_a_dead_letter_that_cannot_be_read_is_no_obstacle() -> None:
     """The order is accepted once more, and persisting it removes the letter."""
     stand = Stand()
     order_id = derived_id("", "k")
-    stand.record.condemn(order_id, b"nonsense")
-    acceptance = await stand.flow.accept_keyed("", "k", "x", ONE)
+    await stand.record.condemn(order_id, b"nonsense")
+    acceptance = await stand.flow.accept_keyed("", "k", ("x", ONE))
     assert (acceptance.ids, acceptance.replayed) == ([order_id], False)
     assert [one.order.id for one in stand.queue.orders] == [order_id]
 
@@ -185,8 +178,8 @@ async def test_a_dead_letter_that_cannot_be_read_is_no_obstacle() -> None:
 async def test_another_client_has_another_order_under_the_same_key() -> None:
     """A key is a client's own."""
     stand = Stand()
-    one = await stand.flow.accept_keyed("alice", "k", "x", ONE)
-    other = await stand.flow.accept_keyed("bob", "k", "y", TWO)
+    one = await stand.flow.accept_keyed("alice", "k", ("x", ONE))
+    other = await stand.flow.accept_keyed("bob", "k", ("y", TWO))
     assert one.ids != other.ids
 
 
@@ -194,14 +187,14 @@ async def test_what_cannot_be_checked_is_accepted() -> None:
     """The worker compares at persist, where a conflict becomes a dead letter."""
     stand = Stand()
     stand.record.error = UnavailableError("away")
-    assert not (await stand.flow.accept_keyed("", "k", "x", ONE)).replayed
+    assert not (await stand.flow.accept_keyed("", "k", ("x", ONE))).replayed
     assert len(stand.queue.orders) == 1
 
 
 async def test_an_order_without_identity_asks_nobody() -> None:
     """The hot path costs no look-up."""
     stand = Stand()
-    order_id, accepted = stand.flow.accept_new("x", ONE)
+    order_id, accepted = stand.flow.accept_new(("x", ONE))
     await accepted
     assert stand.record.asked == []
     assert [order_id] == [one.order.id for one in stand.queue.orders]
@@ -224,7 +217,7 @@ async def test_a_keyed_bulk_is_replayed_whole(evicted: bool) -> None:
     stand = Stand()
     first = await stand.flow.accept_bulk("", "k", ITEMS)
     if evicted:
-        stand.evict()
+        await stand.evict()
     stand.clock.advance(5)
     again = await stand.flow.accept_bulk("", "k", ITEMS)
     assert (list(first.ids), True) == (list(again.ids), again.replayed)
@@ -243,7 +236,7 @@ async def test_a_keyed_bulk_with_another_body_is_a_conflict(
     stand = Stand()
     await stand.flow.accept_bulk("", "k", ITEMS)
     if evicted:
-        stand.evict()
+        await stand.evict()
     entries, published = len(stand.cache.entries), len(stand.queue.orders)
     with pytest.raises(ConflictError):
         await stand.flow.accept_bulk("", "k", items)
@@ -255,7 +248,7 @@ async def test_a_bulk_of_which_the_cache_forgot_a_part_is_still_a_replay() -> No
     stand = Stand()
     first = await stand.flow.accept_bulk("", "k", ITEMS)
     orders = stand.queue.orders
-    stand.record.persist(orders)
+    await stand.record.persist(orders)
     await stand.cache.settle([Settled(EntryState.CLEAN, one) for one in orders])
     del stand.cache.entries[first.ids[1]]
     again = await stand.flow.accept_bulk("", "k", ITEMS)
@@ -297,7 +290,7 @@ async def test_a_part_of_a_dirty_bulk_is_refused_until_it_is_whole_again() -> No
     del stand.cache.entries[first.ids[1]]
     with pytest.raises(UnavailableError):
         await stand.flow.accept_bulk("", "k", ITEMS)
-    stand.record.persist(stand.queue.orders)
+    await stand.record.persist(stand.queue.orders)
     again = await stand.flow.accept_bulk("", "k", ITEMS)
     assert (list(first.ids), True) == (list(again.ids), again.replayed)
 
@@ -305,11 +298,11 @@ async def test_a_part_of_a_dirty_bulk_is_refused_until_it_is_whole_again() -> No
 async def test_an_order_of_a_newer_version_is_refused_and_not_doubled() -> None:
     """Whether it is the same one cannot be said."""
     stand = Stand()
-    first = await stand.flow.accept_keyed("", "k", "a", ONE)
+    first = await stand.flow.accept_keyed("", "k", ("a", ONE))
     stand.cache.entries[first.ids[0]] = b"Z1 2 3\n{}"
     with pytest.raises(UnavailableError):
-        await stand.flow.accept_keyed("", "k", "a", ONE)
-    (outcome,) = await stand.flow.accept_lines([ImportLine("a", ONE, first.ids[0])])
+        await stand.flow.accept_keyed("", "k", ("a", ONE))
+    (outcome,) = await stand.flow.accept_lines([ImportLine(("a", ONE), first.ids[0])])
     assert isinstance(outcome.error, UnavailableError)
 
 
@@ -319,16 +312,16 @@ async def test_import_lines_are_answered_one_by_one() -> None:
     past = datetime(2017, 3, 1, tzinfo=UTC)
     known, taken, new = new_id(), new_id(), new_id()
     await stand.flow.accept_lines(
-        [ImportLine("x", ONE, known, past), ImportLine("y", ONE, taken, past)]
+        [ImportLine(("x", ONE), known, past), ImportLine(("y", ONE), taken, past)]
     )
     stand.clock.advance(5)
     outcomes = await stand.flow.accept_lines(
         [
-            ImportLine("x", ONE, known, past),
-            ImportLine("y", TWO, taken, past),
-            ImportLine("z", ONE, new, past),
-            ImportLine("free", ONE),
-            ImportLine("z", TWO, new, past),
+            ImportLine(("x", ONE), known, past),
+            ImportLine(("y", TWO), taken, past),
+            ImportLine(("z", ONE), new, past),
+            ImportLine(("free", ONE)),
+            ImportLine(("z", TWO), new, past),
         ]
     )
     assert [one.unchanged for one in outcomes] == [True, False, False, False, False]
@@ -344,13 +337,13 @@ async def test_a_given_created_at_belongs_to_the_content(evicted: bool) -> None:
     stand = Stand()
     past = datetime(2017, 3, 1, tzinfo=UTC)
     order_id = derived_id("", "line", 1)
-    await stand.flow.accept_lines([ImportLine("x", ONE, order_id, past)])
+    await stand.flow.accept_lines([ImportLine(("x", ONE), order_id, past)])
     if evicted:
-        stand.evict()
+        await stand.evict()
     other = datetime(2018, 3, 1, tzinfo=UTC)
-    outcomes = await stand.flow.accept_lines([ImportLine("x", ONE, order_id, other)])
+    outcomes = await stand.flow.accept_lines([ImportLine(("x", ONE), order_id, other)])
     assert isinstance(outcomes[0].error, ConflictError)
-    outcomes = await stand.flow.accept_lines([ImportLine("x", ONE, order_id)])
+    outcomes = await stand.flow.accept_lines([ImportLine(("x", ONE), order_id)])
     assert outcomes[0].unchanged
 
 
@@ -372,20 +365,20 @@ async def test_a_bulk_and_an_import_of_one_key_share_nothing(evicted: bool) -> N
     """Nor with a single order; each is new, and each is there again."""
     stand = Stand()
     lines = [
-        ImportLine(name, amount, derived_id("", "k", number))
+        ImportLine((name, amount), derived_id("", "k", number))
         for number, (name, amount) in enumerate(ITEMS, 1)
     ]
     ids: set[UUID] = set()
     for is_there in (False, True):
         bulk = await stand.flow.accept_bulk("", "k", ITEMS)
         outcomes = await stand.flow.accept_lines(lines)
-        single = await stand.flow.accept_keyed("", "k", *ITEMS[0])
+        single = await stand.flow.accept_keyed("", "k", ITEMS[0])
         assert [bulk.replayed, single.replayed] == [is_there, is_there]
         assert [(one.unchanged, one.error) for one in outcomes] == [(is_there, None)] * 3
         ids |= {*bulk.ids, *single.ids, *(one.id for one in outcomes)}
         stand.clock.advance(5)
         if evicted:
-            stand.evict()
+            await stand.evict()
     assert {one.order.id for one in stand.queue.orders} == ids
     assert len(ids) == 7
 
@@ -397,7 +390,7 @@ async def test_a_bulk_from_before_the_upgrade_is_replayed(size: int, evicted: bo
     stand = Stand()
     ids = await stand.accept_as_earlier("k", ITEMS[:size])
     if evicted:
-        stand.evict()
+        await stand.evict()
     entries, published = len(stand.cache.entries), len(stand.queue.orders)
     again = await stand.flow.accept_bulk("", "k", ITEMS[:size])
     assert (list(again.ids), again.replayed) == (ids, True)
@@ -417,7 +410,7 @@ async def test_another_bulk_than_before_the_upgrade_is_a_conflict(
     stand = Stand()
     await stand.accept_as_earlier("k", ITEMS)
     if evicted:
-        stand.evict()
+        await stand.evict()
     published = len(stand.queue.orders)
     with pytest.raises(ConflictError):
         await stand.flow.accept_bulk("", "k", items)
@@ -429,7 +422,7 @@ async def test_a_bulk_from_before_shares_its_first_id_where_nobody_can_be_asked(
     """The record is away and the cache forgot it: by that id the worker finds it out."""
     stand = Stand()
     ids = await stand.accept_as_earlier("k", ITEMS[:size])
-    stand.evict()
+    await stand.evict()
     stand.record.error = UnavailableError("away")
     again = await stand.flow.accept_bulk("", "k", ITEMS[:size])
     assert again.ids[0] == ids[0]
@@ -445,9 +438,9 @@ async def test_a_bulk_that_was_condemned_as_doubled_is_answered_as_what_is_store
     """Of the bulk under its present ids only dead letters are left."""
     stand = Stand()
     ids = await stand.accept_as_earlier("k", ITEMS)
-    stand.evict()
+    await stand.evict()
     for order_id in bulk_ids("", "k", 3)[1:dead]:
-        stand.record.condemn(order_id, b"nonsense")
+        await stand.record.condemn(order_id, b"nonsense")
     again = await stand.flow.accept_bulk("", "k", ITEMS)
     assert (list(again.ids), again.replayed) == (ids, True)
 
@@ -456,18 +449,18 @@ async def test_a_bulk_that_was_condemned_as_doubled_is_answered_as_what_is_store
 async def test_a_line_that_must_be_there_only_repeats(evicted: bool) -> None:
     """The same id, content and time is unchanged; nothing else says what is stored."""
     stand = Stand()
-    stored = (await stand.flow.accept_keyed("shop", "invoice-1001", "x", ONE)).ids[0]
+    stored = (await stand.flow.accept_keyed("shop", "invoice-1001", ("x", ONE))).ids[0]
     at = stand.queue.orders[0].order.created_at
     if evicted:
-        stand.evict()
+        await stand.evict()
     lines = [
-        ImportLine("x", ONE, stored, at, must_be_there=True),
-        ImportLine("x", ONE, stored, must_be_there=True),
-        ImportLine("y", ONE, stored, at, must_be_there=True),
+        ImportLine(("x", ONE), stored, at, must_be_there=True),
+        ImportLine(("x", ONE), stored, must_be_there=True),
+        ImportLine(("y", ONE), stored, at, must_be_there=True),
         ImportLine(
-            "x", ONE, stored, at.replace(microsecond=at.microsecond ^ 1), must_be_there=True
+            ("x", ONE), stored, at.replace(microsecond=at.microsecond ^ 1), must_be_there=True
         ),
-        ImportLine("x", ONE, derived_id("shop", "invoice-1002"), at, must_be_there=True),
+        ImportLine(("x", ONE), derived_id("shop", "invoice-1002"), at, must_be_there=True),
     ]
     published = len(stand.queue.orders)
     for line in lines[1:]:
@@ -482,11 +475,11 @@ async def test_a_line_that_must_be_there_only_repeats(evicted: bool) -> None:
 async def test_a_line_that_must_be_there_waits_for_the_record() -> None:
     """While it is away, what the cache does not hold is refused for now, not for good."""
     stand = Stand()
-    stored = (await stand.flow.accept_keyed("shop", "invoice-1001", "x", ONE)).ids[0]
+    stored = (await stand.flow.accept_keyed("shop", "invoice-1001", ("x", ONE))).ids[0]
     at = stand.queue.orders[0].order.created_at
-    stand.evict()
+    await stand.evict()
     stand.record.error = UnavailableError("away")
-    line = ImportLine("x", ONE, stored, at, must_be_there=True)
+    line = ImportLine(("x", ONE), stored, at, must_be_there=True)
     (outcome,) = await stand.flow.accept_lines([line])
     assert isinstance(outcome.error, UnavailableError)
     stand.record.error = None

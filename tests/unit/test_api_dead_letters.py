@@ -32,6 +32,7 @@ from polyglot_persistence.errors import (
     Violation,
 )
 from polyglot_persistence.flows.behind.dead_letters import (
+    Action,
     CutShortError,
     Handled,
     Operator,
@@ -80,25 +81,13 @@ class Letters:
         self._ask(letter_id)
         return self.row
 
-    async def replay(self, letter_id: int, operator: Operator) -> Sequence[Handled]:
-        self._ask("replay", letter_id, operator)
+    async def act(self, action: Action, letter_id: int, operator: Operator) -> Sequence[Handled]:
+        self._ask(action, letter_id, operator)
         return self.handled
 
-    async def discard(self, letter_id: int, operator: Operator) -> Sequence[Handled]:
-        self._ask("discard", letter_id, operator)
-        return self.handled
-
-    async def replay_slice(
-        self, chosen: LetterFilter, before: int | None, operator: Operator
+    async def act_on_slice(
+        self, action: Action, chosen: LetterFilter, before: int | None, _operator: Operator
     ) -> Slice:
-        return self._slice("replay", chosen, before)
-
-    async def discard_slice(
-        self, chosen: LetterFilter, before: int | None, operator: Operator
-    ) -> Slice:
-        return self._slice("discard", chosen, before)
-
-    def _slice(self, action: str, chosen: LetterFilter, before: int | None) -> Slice:
         self._ask(action, chosen, before)
         self.clock.advance(self.slice_seconds)
         part = self.slices.pop(0)

@@ -71,7 +71,7 @@ async def test_valid_lines_are_accepted_and_others_reported_by_number(setup: Set
         query=REPORT,
     )
     assert status == 200
-    assert [line.product_name for line in setup.accepting.stored.values()] == ["a", "b", "c"]
+    assert [line.content[0] for line in setup.accepting.stored.values()] == ["a", "b", "c"]
     assert out == {
         "accepted": 3,
         "unchanged": 0,
@@ -137,12 +137,12 @@ async def test_a_refusal_is_waited_out(setup: Setup) -> None:
     until = setup.clock.monotonic() + 30
     setup.accepting.answer = lambda line: (
         UnavailableError("full")
-        if line.product_name == "b" and setup.clock.monotonic() < until
+        if line.content[0] == "b" and setup.clock.monotonic() < until
         else None
     )
     status, out = await setup.send(order("a"), order("b"), order("c"))
     assert (status, out["accepted"]) == (200, 3)
-    assert [line.product_name for line in setup.accepting.chunks[-1]] == ["b"]
+    assert [line.content[0] for line in setup.accepting.chunks[-1]] == ["b"]
     assert len(setup.accepting.chunks) < 60
 
 
@@ -155,7 +155,7 @@ async def test_a_refusal_that_lasts_ends_it_with_how_far_it_got(
 ) -> None:
     """The answer says what was done, and with which line to go on."""
     refused = {"e", "f"}
-    setup.accepting.answer = lambda line: error if line.product_name in refused else None
+    setup.accepting.answer = lambda line: error if line.content[0] in refused else None
     setup.accepting._accept = (  # type: ignore[method-assign]  # the outcome stays unknown
         lambda line: LineOutcome(line.id or new_id(), error=setup.accepting.answer(line))
     )
@@ -291,7 +291,7 @@ async def test_a_keyed_import_is_resumed(setup: Setup, names: list[str], whole: 
     else:
         status, out = await setup.send(*lines[4:], headers=KEY, query="?first_line=5")
     assert (status, out["accepted"], out["unchanged"]) == (200, 5, 4 if whole else 0)
-    assert {i: line.product_name for i, line in setup.accepting.stored.items()} == {
+    assert {i: line.content[0] for i, line in setup.accepting.stored.items()} == {
         derived_id("", "abc", number): name for number, name in enumerate(names, 1)
     }
 

@@ -89,7 +89,7 @@ def test_a_name_may_look_like_members(name: str) -> None:
     assert parse_order(body) == (name, Decimal("1.00"))
     assert parse_bulk(b'{"orders": [%b, %b]}' % (body, body)) == [(name, Decimal("1.00"))] * 2
     given = {**order, "id": str(ID), "created_at": "2026-01-31T12:00:00+01:00"}
-    assert parse_import_line(json.dumps(given).encode(), NOW).product_name == name
+    assert parse_import_line(json.dumps(given).encode(), NOW).content[0] == name
 
 
 @given(st.lists(st.sampled_from(["product_name", "amount"]), min_size=2, max_size=4), st.text())

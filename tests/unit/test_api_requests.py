@@ -184,7 +184,7 @@ def test_a_byte_order_mark_is_skipped() -> None:
     expected = ("Tea\ufeff s", Decimal("1.10"))
     assert expected == parse_order(b"\xef\xbb\xbf" + order)
     assert [expected] == parse_bulk(b'\xef\xbb\xbf\r\n{"orders": [%b]}' % order)
-    assert ImportLine(*expected) == parse_import_line(b"\xef\xbb\xbf" + order, NOW)
+    assert ImportLine(expected) == parse_import_line(b"\xef\xbb\xbf" + order, NOW)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_an_import_line_may_bring_id_and_time() -> None:
         b'"created_at": "2017-06-01T02:00:00.123456+02:00"}' % str(ID).encode()
     )
     expected = ImportLine(
-        "Tea", Decimal("1.50"), ID, datetime(2017, 6, 1, 0, 0, 0, 123456, tzinfo=UTC)
+        ("Tea", Decimal("1.50")), ID, datetime(2017, 6, 1, 0, 0, 0, 123456, tzinfo=UTC)
     )
     parsed = parse_import_line(text, NOW)
     assert expected == parsed
@@ -339,7 +339,7 @@ def test_an_import_line_may_bring_id_and_time() -> None:
 )
 def test_an_import_line_needs_neither(text: bytes) -> None:
     """Without them, or with null, the line is an order like any other."""
-    assert ImportLine("Tea", Decimal("1.00"), None, None) == parse_import_line(text, NOW)
+    assert ImportLine(("Tea", Decimal("1.00"))) == parse_import_line(text, NOW)
 
 
 @pytest.mark.parametrize(

@@ -12,21 +12,11 @@ from polyglot_persistence.flows.behind.freshness import FreshnessCount, nines, s
 from polyglot_persistence.ports.audit import Freshness
 from polyglot_persistence.worker import auditor
 from polyglot_persistence.worker.auditor import Throttle
+from tests.simulation.stores.projections import SimulatedAudit
+from tests.simulation.stores.record import RecordServer
 from tests.support.eventually import WAIT_SECONDS
 from tests.support.orders import START
-
-
-class Record:
-    """Keeps what is added up, or is away."""
-
-    def __init__(self) -> None:
-        self.away = False
-        self.counts: list[Freshness] = []
-
-    async def count_freshness(self, counts: Freshness) -> None:
-        if self.away:
-            raise UnavailableError("away")
-        self.counts.append(counts)
+from tests.support.scripted import FakeClock
 
 
 class Monotonic:
@@ -69,17 +59,18 @@ async def test_a_stopped_throttle_waits_for_nothing() -> None:
 
 async def test_orders_are_counted_by_how_soon_they_were_everywhere() -> None:
     """With the time that search takes to show them; and nothing is counted twice or lost."""
-    record, count = Record(), FreshnessCount(shown_after_seconds=0.5)
+    server, count = RecordServer(FakeClock()), FreshnessCount(shown_after_seconds=0.5)
+    record = SimulatedAudit(server)
     lags = (0.4, 0.5, 0.6, 4.5, 4.6, 59.5, 60.0)
     count.note([START - timedelta(seconds=lag) for lag in lags], START)
-    record.away = True
+    server.stop()
     with pytest.raises(UnavailableError):
-        await count.add_up(cast("Any", record))
+        await count.add_up(record)
     count.note([START], START)
-    record.away = False
-    await count.add_up(cast("Any", record))
-    await count.add_up(cast("Any", record))
-    assert record.counts == [Freshness(8, 3, 5, 7)]
+    server.start()
+    await count.add_up(record)
+    await count.add_up(record)
+    assert await record.freshness() == Freshness(8, 3, 5, 7)
 
 
 def test_nines_of_a_share() -> None:

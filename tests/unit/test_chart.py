@@ -260,10 +260,11 @@ def store_ports(settings: Settings) -> Iterator[int]:
     if redis.name is not None:
         yield _SENTINELS_SERVER
     yield from (host.port for host in read_rabbitmq(settings.rabbitmq_url).hosts)
-    for url in node_urls(settings.elasticsearch_url):
-        port = urlsplit(url).port
-        assert port
-        yield port
+    for url in (*node_urls(settings.elasticsearch_url), settings.rabbitmq_management_url):
+        if url is not None:
+            port = urlsplit(url).port
+            assert port
+            yield port
 
 
 @every_file

@@ -25,6 +25,7 @@ from polyglot_persistence.domain.dead_letter import (
 )
 from polyglot_persistence.errors import NotFoundError, UnavailableError
 from polyglot_persistence.flows.behind.dead_letters import (
+    Action,
     CutShortError,
     Handled,
     Operator,
@@ -69,30 +70,16 @@ class Flow:
                 return one
         raise NotFoundError(f"there is no dead letter {letter_id}")
 
-    async def replay(self, letter_id: int, operator: Operator) -> Sequence[Handled]:
-        return self._one("replay", letter_id, operator)
-
-    async def discard(self, letter_id: int, operator: Operator) -> Sequence[Handled]:
-        return self._one("discard", letter_id, operator)
-
-    def _one(self, action: str, letter_id: int, operator: Operator) -> Sequence[Handled]:
+    async def act(self, action: Action, letter_id: int, operator: Operator) -> Sequence[Handled]:
         self.asked.append((action, letter_id))
         self.operators.append(operator)
         if letter_id not in self.outcomes:
             raise NotFoundError(f"there is no dead letter {letter_id}")
         return self.outcomes[letter_id]
 
-    async def replay_slice(
-        self, chosen: LetterFilter, before: int | None, operator: Operator
+    async def act_on_slice(
+        self, action: Action, chosen: LetterFilter, before: int | None, _operator: Operator
     ) -> Slice:
-        return self._slice("replay", chosen, before)
-
-    async def discard_slice(
-        self, chosen: LetterFilter, before: int | None, operator: Operator
-    ) -> Slice:
-        return self._slice("discard", chosen, before)
-
-    def _slice(self, action: str, chosen: LetterFilter, before: int | None) -> Slice:
         self.asked.append((action, chosen, before))
         if self.error is not None and not self.slices:
             raise self.error
@@ -357,7 +344,7 @@ def test_ctrl_c_is_130(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(flow, "replay_slice", interrupted)
+    monkeypatch.setattr(flow, "act_on_slice", interrupted)
     result = run("replay", "--all")
     assert result.exit_code == 130
     assert "what was done stays done" in result.stderr

@@ -23,63 +23,63 @@ from polyglot_persistence.flows.reading.cold_cache import (
 from polyglot_persistence.flows.reading.read import ReadFlow
 from polyglot_persistence.flows.reading.recent import RecentOrders
 from polyglot_persistence.ports.cache import CacheRead
+from polyglot_persistence.ports.leadership import Lead
 from polyglot_persistence.ports.orders import Found
 from polyglot_persistence.runtime.breaker import Breaker
 from tests.support.orders import accepted, single
 from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue
+from tests.support.visible_record import VisibleRecord
 
 WARM_SECONDS = 60
 """Of looks before the one that ends a cold time."""
 
 
-class EpochRecord:
-    """A record without orders."""
+class HangingRecord(VisibleRecord):
+    """The simulated record, which can also hang, be away, and be founded by another process."""
 
-    def __init__(self) -> None:
-        self.number: int | None = 1
-        self.error: Exception | None = None
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.find_error: Exception | None = None
         self.hangs = False
         self.leads_denied = 0
-        self.before_found: Callable[[], None] = lambda: None
-
-    async def epoch(self) -> str | None:
-        return None if self.number is None else str(self.number)
+        self.before_found: Callable[[], object] = lambda: None
 
     async def found_epoch(self) -> tuple[str, bool]:
         self.before_found()
-        is_created = self.number is None
-        self.number = self.number or 1
-        return str(self.number), is_created
-
-    async def new_epoch(self) -> str:
-        if self.error is not None:
-            raise self.error
-        self.number = (self.number or 0) + 1
-        return str(self.number)
+        return await super().found_epoch()
 
     @asynccontextmanager
-    async def lead(self, _role: str) -> AsyncIterator[object]:
+    async def lead(self, role: str) -> AsyncIterator[Lead | None]:
         self.leads_denied -= 1
-        yield None if self.leads_denied >= 0 else self
+        if self.leads_denied >= 0:
+            yield None
+            return
+        async with super().lead(role) as lead:
+            yield lead
 
-    async def find(self, ids: object) -> Found:
+    async def find(self, ids: Sequence[UUID]) -> Found:
         if self.hangs:
             await asyncio.Event().wait()
-        if self.error is not None:
-            raise self.error
-        return Found({}, {}, await self.epoch() or "")
+        if self.find_error is not None:
+            raise self.find_error
+        return await super().find(ids)
 
 
 class Stand:
     """Reads and the warming over one scripted cache, queue and record."""
 
-    def __init__(self) -> None:
-        self.cache, self.queue, self.record = ScriptedCache(), ScriptedQueue(), EpochRecord()
+    def __init__(self, *, is_fresh: bool = False) -> None:
         self.clock = FakeClock()
+        self.cache, self.queue, self.record = (
+            ScriptedCache(),
+            ScriptedQueue(),
+            HangingRecord(self.clock),
+        )
+        self.cache.epoch = None if is_fresh else self.record.begin_epochs(1)
         self.breaker = Breaker("cache", self._ping)
         self.reads = ReadFlow(
-            cast("Any", self.cache),
-            cast("Any", self.record),
+            self.cache,
+            self.record,
             cast("Any", None),
             cache_breaker=self.breaker,
             clock=self.clock,
@@ -90,18 +90,16 @@ class Stand:
 
     def new_warming(self) -> Warming:
         return Warming(
-            cast("Any", self.record),
-            cast("Any", self.cache),
-            cast("Any", self.queue),
+            self.record,
+            self.cache,
+            self.queue,
             self.clock,
             quiet_seconds=60,
             hold_seconds_max=30,
         )
 
     async def found(self) -> None:
-        await found_epoch(
-            cast("Any", self.record), cast("Any", self.cache), cast("Any", self.queue), self.clock
-        )
+        await found_epoch(self.record, self.cache, self.queue, self.clock)
 
     async def _ping(self) -> None:
         return None
@@ -144,7 +142,7 @@ async def test_unknown_is_503_while_either_store_is_away() -> None:
     with pytest.raises(UnavailableError):
         await stand.reads.get(new_id())
     await stand.breaker.probe()
-    stand.record.error = UnavailableError("away")
+    stand.record.find_error = UnavailableError("away")
     with pytest.raises(UnavailableError):
         await stand.reads.get(new_id())
 
@@ -165,7 +163,8 @@ async def test_unknown_is_503_if_the_cache_is_another_than_the_one_that_was_read
     """A promoted replica may lack orders although it has the copy; one that evicts may lack any."""
     stand = Stand()
     if change == "reign":
-        stand.cache.reign, read = "another", stand.cache.read
+        read = stand.cache.read
+        stand.cache.begin_reign()
 
         async def read_before(ids: Sequence[UUID]) -> CacheRead:
             return (await read(ids))._replace(reign="the one before")
@@ -183,9 +182,7 @@ async def test_unknown_is_503_if_the_cache_is_another_than_the_one_that_was_read
 
 
 def fresh() -> Stand:
-    stand = Stand()
-    stand.record.number = stand.cache.epoch = None
-    return stand
+    return Stand(is_fresh=True)
 
 
 async def test_a_fresh_installation_is_warm() -> None:
@@ -201,7 +198,7 @@ async def test_a_second_process_waits_for_the_one_that_creates_the_epoch() -> No
     stand = fresh()
     stand.record.leads_denied = 3
     await stand.found()
-    assert stand.cache.epoch == "1"
+    assert stand.cache.epoch == await stand.record.epoch()
 
 
 async def test_a_second_process_waits_for_the_copy_of_the_epoch_but_not_for_ever() -> None:
@@ -218,9 +215,8 @@ async def test_a_second_process_waits_for_the_copy_of_the_epoch_but_not_for_ever
 
 async def test_a_founder_that_stands_still_holds_nobody_up_for_long() -> None:
     """It may be stopped before it creates the epoch: then the cache is cold, and workers work."""
-    stand = Stand()
-    stand.record.number, stand.record.leads_denied = None, 10**6
-    stand.cache.epoch = None
+    stand = fresh()
+    stand.record.leads_denied = 10**6
     begun = stand.clock.monotonic()
     await stand.found()
     assert await stand.record.epoch() is not None
@@ -244,9 +240,9 @@ async def test_an_installation_that_took_orders_before_it_had_an_epoch_is_cold(
     elif before == "cache away":
         stand.cache.error = UnavailableError("away")
     else:
-        stand.record.before_found = lambda: setattr(stand.record, "number", 5)
+        stand.record.before_found = lambda: stand.record.begin_epochs(5)
     await stand.found()
-    assert stand.record.number is not None
+    assert await stand.record.epoch() is not None
     assert stand.cache.epoch is None
 
 
@@ -268,7 +264,8 @@ async def test_a_cold_cache_is_warm_when_nothing_from_before_can_be_held_any_mor
     assert not await stand.look_for(WARM_SECONDS)
     assert stand.cache.epoch is None
     assert await stand.look_for(1)
-    assert stand.cache.epoch == "2"
+    assert stand.cache.epoch == await stand.record.epoch()
+    assert stand.record.epochs_raised == 1
 
 
 @pytest.mark.parametrize("seen", [3, UnavailableError("away")])
@@ -321,8 +318,8 @@ async def test_the_first_look_that_counts_is_after_every_commit_from_before() ->
     stand = Stand()
     stand.cache.epoch = None
     stand.warming = Warming(
-        cast("Any", stand.record),
-        cast("Any", stand.cache),
+        stand.record,
+        stand.cache,
         cast("Any", stand.queue),
         stand.clock,
         quiet_seconds=1,
@@ -348,7 +345,7 @@ async def test_a_message_that_comes_again_begins_the_quiet_time_anew() -> None:
     stand = Stand()
     stand.cache.epoch = None
     await stand.look_for(WARM_SECONDS - 1)
-    await end_warming(cast("Any", stand.cache), cast("Any", stand.record))
+    await end_warming(stand.cache, stand.record)
     assert not await stand.look_for(WARM_SECONDS + 1)
     assert stand.cache.epoch is None
     assert await stand.look_for(10)
@@ -358,11 +355,11 @@ async def test_without_the_cache_the_epoch_ends_a_quiet_time() -> None:
     """The copy of an older epoch proves nothing; where both are away the caller must not go on."""
     stand = Stand()
     stand.cache.error = UnavailableError("away")
-    await end_warming(cast("Any", stand.cache), cast("Any", stand.record))
-    assert stand.record.number == 2
-    stand.record.error = UnavailableError("away")
+    await end_warming(stand.cache, stand.record)
+    assert stand.record.epochs_raised == 1
+    stand.record.epoch_error = UnavailableError("away")
     with pytest.raises(UnavailableError):
-        await end_warming(cast("Any", stand.cache), cast("Any", stand.record))
+        await end_warming(stand.cache, stand.record)
 
 
 async def test_a_new_epoch_begins_the_quiet_time_anew() -> None:
@@ -373,7 +370,7 @@ async def test_a_new_epoch_begins_the_quiet_time_anew() -> None:
     await stand.record.new_epoch()
     assert not await stand.look_for(WARM_SECONDS)
     assert await stand.look_for(1)
-    assert stand.cache.epoch == str(stand.record.number)
+    assert stand.cache.epoch == await stand.record.epoch()
 
 
 async def test_a_new_reign_begins_the_quiet_time_anew() -> None:
@@ -381,7 +378,7 @@ async def test_a_new_reign_begins_the_quiet_time_anew() -> None:
     stand = Stand()
     stand.cache.epoch = None
     await stand.look_for(WARM_SECONDS - 1)
-    stand.cache.begin_reign("another")
+    stand.cache.begin_reign()
     assert not await stand.look_for(WARM_SECONDS)
     assert await stand.look_for(1)
 
@@ -421,10 +418,10 @@ async def test_a_new_leader_begins_from_the_start() -> None:
 async def test_a_mark_counts_for_a_second_of_a_clock_that_goes_on_while_suspended() -> None:
     """A bypass that goes on raises the epoch again and again."""
     stand = Stand()
-    mark = ColdMark(cast("Any", stand.record), stand.clock)
+    mark = ColdMark(stand.record, stand.clock)
     for _ in range(3):
         await mark.ensure()
-    assert stand.record.number == 2
+    assert stand.record.epochs_raised == 1
     stand.clock.advance(1)
     await mark.ensure()
-    assert stand.record.number == 3
+    assert stand.record.epochs_raised == 2

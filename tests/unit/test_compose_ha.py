@@ -167,6 +167,8 @@ def test_every_node_is_found(service: str) -> None:
     broker = read_rabbitmq(settings.rabbitmq_url)
     assert tuple(host.name for host in broker.hosts) == RABBITMQ
     assert (broker.username, broker.password) == ("guest", "guest")
+    pages = settings.rabbitmq_management_url
+    assert pages == "http://rabbitmq:15672,rabbitmq-2:15672,rabbitmq-3:15672"
     urls = [urlsplit(url) for url in node_urls(settings.elasticsearch_url)]
     assert tuple(url.hostname for url in urls) == ELASTICSEARCH
     assert {(url.username, url.password, url.port) for url in urls} == {
@@ -182,7 +184,10 @@ def test_nothing_else_of_our_processes_changes() -> None:
             for variable, value in SERVICES[name]["environment"].items()
             if FIRST[name]["environment"].get(variable) != value
         }
-        assert changed == {"POSTGRES_DSN", "REDIS_ADDR", "RABBITMQ_URL", "ELASTICSEARCH_URL"}
+        assert changed == {
+            *("POSTGRES_DSN", "REDIS_ADDR", "RABBITMQ_URL", "RABBITMQ_MANAGEMENT_URL"),
+            "ELASTICSEARCH_URL",
+        }
     migrate = environment("migrate")
     assert migrate["POSTGRES_DSN"] == environment("api")["POSTGRES_DSN"]
     assert "host=postgres,postgres-2 user=postgres " in migrate["POSTGRES_SUPERUSER_DSN"]

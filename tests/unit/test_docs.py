@@ -1,5 +1,6 @@
 """The documents keep up with the code (metrics, routes, problems, log actions), and read well."""
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -212,3 +213,25 @@ def test_each_place_that_answers_a_question_exists() -> None:
         source = (ROOT / "src" / "polyglot_persistence" / path).read_text()
         defined = rf"^ *(?:(?:class|def|async def|-- name:) )?{name}\b"
         assert re.search(defined, source, re.MULTILINE), f"{path} has no {name}"
+
+
+def test_a_field_of_an_order_is_added_in_the_files_that_are_listed() -> None:
+    """No other module puts an order together or takes one apart, but for the hits of a search."""
+    table = ARCHITECTURE.partition("### Adding a field")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"^\| `([\w/]+\.(?:py|sql))`", table, re.MULTILINE))
+    sources = ROOT / "src" / "polyglot_persistence"
+    found = {
+        str(path.relative_to(sources))
+        for path in sources.rglob("*.py")
+        if _names_all_of_an_order(ast.parse(path.read_text()))
+    }
+    assert found - {"api/search/handlers.py"} == {one for one in listed if one.endswith(".py")}
+    assert len(listed) == 8
+
+
+def _names_all_of_an_order(module: ast.Module) -> bool:
+    """Whether a module names name and amount as attributes, or calls `Order` itself."""
+    nodes = list(ast.walk(module))
+    named = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    called = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
+    return {"product_name", "amount"} <= named or "Order" in called

@@ -12,7 +12,7 @@ from polyglot_persistence.adapters.elasticsearch.documents import (
     java_hash,
     order,
 )
-from polyglot_persistence.domain.checksum import checksum
+from polyglot_persistence.domain.codec import checksum
 from polyglot_persistence.domain.order import AMOUNT_MAX, Order, from_micros, to_micros
 from polyglot_persistence.domain.search.terms import name_terms
 

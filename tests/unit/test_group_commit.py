@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -14,28 +14,20 @@ from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import PolyglotError, UnavailableError, UnknownOutcomeError
 from polyglot_persistence.flows.intake.group_commit import GroupCommit
-from polyglot_persistence.flows.intake.reigns import Reigns
-from polyglot_persistence.flows.reading.cold_cache import COMMIT_SECONDS_MAX, ColdMark
+from polyglot_persistence.flows.intake.reigns import FORMER_SECONDS_MAX, PAUSE_SECONDS, Reigns
+from polyglot_persistence.flows.reading.cold_cache import (
+    COMMIT_SECONDS_MAX,
+    MARK_INTERVAL_SECONDS,
+    ColdMark,
+)
 from polyglot_persistence.ports.cache import PreparedOrder, Settled, Unit
 from polyglot_persistence.runtime.breaker import Breaker
+from tests.support.eventually import eventually_true
 from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue
+from tests.support.visible_record import VisibleRecord
 
 REFUSED = UnavailableError("refused")
 UNKNOWN = UnknownOutcomeError("unknown")
-
-
-class ScriptedRecord:
-    """Counts the epochs that were raised."""
-
-    def __init__(self) -> None:
-        self.epoch = 1
-        self.error: Exception | None = None
-
-    async def new_epoch(self) -> int:
-        if self.error is not None:
-            raise self.error
-        self.epoch += 1
-        return self.epoch
 
 
 class Stand:
@@ -44,18 +36,18 @@ class Stand:
     def __init__(self, *, durable: bool = True, dirty_orders_max: int = 1000) -> None:
         self.cache = ScriptedCache(durable=durable)
         self.queue = ScriptedQueue()
-        self.record = ScriptedRecord()
         self.clock = FakeClock()
+        self.record = VisibleRecord(self.clock)
         self.cache_breaker = Breaker("cache", self._ping)
         self.queue_breaker = Breaker("queue", self._ping)
-        cold_mark = ColdMark(cast("Any", self.record), self.clock)
+        cold_mark = ColdMark(self.record, self.clock)
         self.commit = GroupCommit(
-            cast("Any", self.cache),
-            cast("Any", self.queue),
+            self.cache,
+            self.queue,
             cache_breaker=self.cache_breaker,
             queue_breaker=self.queue_breaker,
             cold_mark=cold_mark,
-            reigns=Reigns(cast("Any", self.cache), cold_mark, self.clock),
+            reigns=Reigns(self.cache, cold_mark, self.clock),
             clock=self.clock,
             limits=CommitLimits(100, 1000, dirty_orders_max, queue_messages_max=3),
         )
@@ -115,7 +107,7 @@ async def test_outcome(
     stand.cache.error, stand.queue.error = cache, queue
     assert expected == await stand.outcome(unit_of(one_order()), has_identity=has_identity)
     if expected is None:
-        assert epochs == stand.record.epoch - 1
+        assert epochs == stand.record.epochs_raised
 
 
 @pytest.mark.parametrize("cache", [REFUSED, UNKNOWN])
@@ -124,7 +116,7 @@ async def test_what_only_the_queue_has_is_not_acknowledged_unless_readers_are_to
 ) -> None:
     """Without a cold mark another process could answer 404 for it."""
     stand = Stand()
-    stand.cache.error, stand.record.error = cache, REFUSED
+    stand.cache.error, stand.record.epoch_error = cache, REFUSED
     assert UnknownOutcomeError == await stand.outcome(unit_of(one_order()))
     assert len(stand.queue.published) == 1
 
@@ -142,7 +134,7 @@ async def test_an_identity_that_comes_twice_in_a_batch_is_published_once() -> No
 async def test_an_order_with_identity_is_not_even_published_without_a_cold_mark() -> None:
     """It has not been sent anywhere yet, so it can still be refused."""
     stand = Stand()
-    stand.cache.error, stand.record.error = REFUSED, REFUSED
+    stand.cache.error, stand.record.epoch_error = REFUSED, REFUSED
     assert UnavailableError == await stand.outcome(unit_of(one_order()), has_identity=True)
     assert stand.queue.published == []
 
@@ -152,12 +144,12 @@ async def test_with_the_cache_known_away_the_epoch_is_raised_before_the_first_pu
     stand = Stand()
     stand.cache_breaker.failed(REFUSED)
     epochs_at_publish: list[int] = []
-    stand.queue.before_publish = lambda: epochs_at_publish.append(stand.record.epoch)
+    stand.queue.before_publish = lambda: epochs_at_publish.append(stand.record.epochs_raised)
     for seconds in (0.0, 0.5, 0.6):
         stand.clock.advance(seconds)
         assert await stand.outcome(unit_of(one_order())) is None
-    assert epochs_at_publish == [2, 2, 3]
-    stand.record.error = REFUSED
+    assert epochs_at_publish == [1, 1, 2]
+    stand.record.epoch_error = REFUSED
     stand.clock.advance(2)
     assert UnavailableError == await stand.outcome(unit_of(one_order()))
     assert len(stand.queue.published) == 3
@@ -169,7 +161,7 @@ async def test_with_both_known_away_nothing_is_marked_cold() -> None:
     stand.cache_breaker.failed(REFUSED)
     stand.queue_breaker.failed(REFUSED)
     assert await stand.outcome(unit_of(one_order())) is UnavailableError
-    assert stand.record.epoch == 1
+    assert stand.record.epochs_raised == 0
 
 
 async def test_an_open_breaker_is_not_asked() -> None:
@@ -250,10 +242,8 @@ async def test_an_order_of_a_bulk_that_is_asked_for_alone_is_published_alone() -
     """As a line of an import: nothing says that the bulk was published, or else was safe."""
     stand = Stand(durable=False)
     stand.queue.error = UNKNOWN
-    bulk_id = new_id()
-    bulk = [
-        AcceptedOrder(one.order, one.accepted_at, bulk_id, 2) for one in (one_order(), one_order())
-    ]
+    bulk_id, now = new_id(), datetime.now(UTC)
+    bulk = [AcceptedOrder(one.order, now, bulk_id, 2) for one in (one_order(), one_order())]
     assert UnknownOutcomeError == await stand.outcome(unit_of(*bulk), has_identity=True)
     line = AcceptedOrder(bulk[1].order, bulk[1].accepted_at, bulk[1].order.id)
     stand.queue.error = None
@@ -278,8 +268,8 @@ async def test_a_commit_that_took_long_marks_the_cache_cold(has_identity: bool) 
     stand = Stand()
     stand.queue.before_publish = lambda: stand.clock.advance(COMMIT_SECONDS_MAX + 1)
     assert await stand.outcome(unit_of(one_order()), has_identity=has_identity) is None
-    assert stand.record.epoch == 2
-    stand.record.error = REFUSED
+    assert stand.record.epochs_raised == 1
+    stand.record.epoch_error = REFUSED
     outcome = await stand.outcome(unit_of(one_order()), has_identity=has_identity)
     assert outcome is UnknownOutcomeError
 
@@ -303,6 +293,7 @@ async def test_an_identity_whose_fate_is_known_is_not_published(state: EntryStat
     """It is answered from what is there."""
     stand = Stand()
     first = one_order()
+    await stand.cache.accept([unit_of(first)])
     await stand.cache.settle([Settled(state, first)])
     before = await stand.commit.submit(unit_of(first), has_identity=True)
     assert [state] == [entry.state for entry in before]
@@ -376,3 +367,62 @@ async def test_a_client_reads_no_word_of_a_store() -> None:
     with pytest.raises(UnavailableError, match=r"10\.0\.0\.7.*10\.0\.0\.8") as caught:
         await stand.commit.submit(unit_of(one_order()), has_identity=False)
     assert caught.value.public == "neither the cache nor the queue can hold an order now"
+
+
+# --- the first order under a reign -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("has_identity", [False, True])
+@pytest.mark.parametrize("copy", [None, "of another time", "of now"])
+@pytest.mark.parametrize("has_replica", [False, True])
+async def test_a_first_order_leaves_no_other_server_that_counts(
+    *, has_replica: bool, copy: str | None, has_identity: bool
+) -> None:
+    """The server is alone, or warm, or the epoch is raised: once for each reign."""
+    stand = Stand()
+    epoch, _ = await stand.record.found_epoch()
+    if has_replica:
+        stand.cache.be_replicated()
+    for reigns in range(1, 4):
+        stand.cache.epoch = epoch if copy == "of now" else copy
+        for _ in range(3):
+            assert await stand.outcome(unit_of(one_order()), has_identity=has_identity) is None
+        raised = reigns if has_replica and copy != "of now" else 0
+        assert stand.record.epochs_raised == raised
+        stand.cache.begin_reign()
+        stand.clock.advance(MARK_INTERVAL_SECONDS)
+
+
+async def test_no_order_is_acknowledged_before_the_epoch_is_raised() -> None:
+    """Neither of the batch that raises it, nor of one beside it."""
+    stand = Stand()
+    stand.cache.be_replicated()
+    stand.record.raises_epochs.clear()
+    batches = []
+    for published in (1, 2):
+        batches.append(asyncio.create_task(stand.outcome(unit_of(one_order()))))
+        await eventually_true(lambda n=published: len(stand.queue.published) == n)  # type: ignore[misc]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not any(batch.done() for batch in batches)
+    stand.record.raises_epochs.set()
+    assert await asyncio.gather(*batches) == [None, None]
+    assert stand.record.epochs_raised == 1
+
+
+@pytest.mark.parametrize("error", [REFUSED, UNKNOWN])
+async def test_a_record_that_is_away_holds_orders_up_while_a_reader_may_be_elsewhere(
+    error: Exception,
+) -> None:
+    """So long they could be denied; a retry is safe. After that they are acknowledged."""
+    stand = Stand()
+    stand.cache.be_replicated()
+    stand.record.epoch_error = error
+    for _ in range(4):
+        assert await stand.outcome(unit_of(one_order())) is UnknownOutcomeError
+        stand.clock.advance(FORMER_SECONDS_MAX / 4)
+    assert await stand.outcome(unit_of(one_order())) is None
+    stand.record.epoch_error = None
+    stand.clock.advance(PAUSE_SECONDS)
+    assert await stand.outcome(unit_of(one_order())) is None
+    assert stand.record.epochs_raised == 1

@@ -33,7 +33,7 @@ async def test_a_client_that_reads_only_the_status_learns_of_lost_lines(
     assert [one["line"] for one in out["lines_rejected"]] == [2]
     assert out["detail"].startswith("1 of 3 lines rejected, the others are stored; for example ")
     assert "first_line_not_accepted" not in out
-    assert [line.product_name for line in setup.accepting.stored.values()] == ["a", "b"]
+    assert [line.content[0] for line in setup.accepting.stored.values()] == ["a", "b"]
 
 
 @pytest.mark.parametrize("lines", [["x"], ["x", ""], ["{}", "[1]", "\r0"]])

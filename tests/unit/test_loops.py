@@ -18,8 +18,8 @@ def _loops_in(source: str) -> set[str]:
     constants = {
         target.id: node.value.value
         for node in ast.walk(tree)
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
-        for target in node.targets
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
         if isinstance(target, ast.Name)
     }
     place = {"repeat": 0, "repeat_as_leader": 1, "LOOP_SUCCESS.labels": 0}
@@ -66,6 +66,8 @@ async def test_a_rebuild_that_goes_on_is_not_a_loop_that_is_stuck() -> None:
             seen.append((last_success() or 0.0) > before)
         stop.set()
 
+    async def adopt_settings() -> None: ...
+
     async def is_needed() -> bool:
         return True
 
@@ -76,7 +78,7 @@ async def test_a_rebuild_that_goes_on_is_not_a_loop_that_is_stuck() -> None:
         yield SimpleNamespace(confirm=confirm)
 
     await rebuild_forever(
-        cast("Any", SimpleNamespace(is_needed=is_needed, run=run)),
+        cast("Any", SimpleNamespace(adopt_settings=adopt_settings, is_needed=is_needed, run=run)),
         cast("Any", SimpleNamespace(lead=lead)),
         stop,
         interval_seconds=1.0,

@@ -3,32 +3,31 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, cast
 from uuid import UUID
 
 import pytest
 
 from polyglot_persistence.domain import codec
-from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
+from polyglot_persistence.domain.dead_letter import Stage
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.domain.units import whole_units
 from polyglot_persistence.errors import PoisonError, UnavailableError, UnexplainedError
 from polyglot_persistence.flows.behind.persist import REPLAY, PersistFlow
-from polyglot_persistence.ports.orders import Persisted, StoredOrder
+from polyglot_persistence.ports.orders import Persisted
 from tests.support.scripted import FakeClock, ScriptedCache
+from tests.support.visible_record import VisibleRecord
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class PickyRecord:
-    """A record that can never take some orders and already holds others."""
+class PickyRecord(VisibleRecord):
+    """The simulated record, which can never take some orders, and says of others only "no"."""
 
     def __init__(self) -> None:
+        super().__init__(FakeClock())
         self.poison: set[UUID] = set()
         self.disliked: set[UUID] = set()
-        self.rows: dict[UUID, StoredOrder] = {}
-        self.buried: list[DeadLetter] = []
         self.error: Exception | None = None
         self.calls = 0
 
@@ -40,24 +39,7 @@ class PickyRecord:
             raise PoisonError("value out of range")
         if any(one.order.id in self.disliked and one.order.id not in self.rows for one in batch):
             raise UnexplainedError("no")
-        conflicts = {
-            one.order.id: self.rows[one.order.id]
-            for one in batch
-            if one.order.id in self.rows and self.rows[one.order.id].order != one.order
-        }
-        refused = {one.unit_id for one in batch if one.order.id in conflicts}
-        stored, inserted = {}, set()
-        for one in batch:
-            if one.unit_id in refused:
-                continue
-            if one.order.id not in self.rows:
-                inserted.add(one.order.id)
-                self.rows[one.order.id] = StoredOrder(one.order, one.accepted_at, NOW)
-            stored[one.order.id] = self.rows[one.order.id]
-        return Persisted(stored, frozenset(inserted), 7 if inserted else None, conflicts)
-
-    async def bury(self, letters: Sequence[DeadLetter]) -> None:
-        self.buried += letters
+        return await super().persist(batch)
 
 
 class Stand:
@@ -65,7 +47,7 @@ class Stand:
 
     def __init__(self) -> None:
         self.record, self.cache = PickyRecord(), ScriptedCache()
-        self.flow = PersistFlow(cast("Any", self.record), cast("Any", self.cache), FakeClock())
+        self.flow = PersistFlow(self.record, self.cache, FakeClock())
 
 
 def single(name: str = "x", order_id: UUID | None = None) -> AcceptedOrder:
@@ -89,9 +71,9 @@ async def test_one_poisonous_order_goes_alone() -> None:
     stand.record.poison = {bad}
     to_index = await stand.flow.persist(batch, "queue")
     assert {one.order.id for one in batch} - {bad} == set(stand.record.rows)
-    assert [bad] == [letter.order_id for letter in stand.record.buried]
-    assert "value out of range" in stand.record.buried[0].reason
-    assert batch[37] == codec.decode_item(stand.record.buried[0].payload)
+    assert [bad] == [letter.order_id for letter in stand.record.letters]
+    assert "value out of range" in stand.record.letters[0].reason
+    assert batch[37] == codec.decode_item(stand.record.letters[0].payload)
     states = {s.accepted.order.id: s.state for s in stand.cache.settled}
     assert states.pop(bad) is EntryState.DEAD
     assert {EntryState.CLEAN} == set(states.values())
@@ -105,8 +87,8 @@ async def test_a_bulk_is_persisted_or_buried_whole() -> None:
     members, others = bulk(5), bulk(4)
     stand.record.poison = {members[2].order.id}
     await stand.flow.persist([single(), *members, *others, single()], "queue")
-    assert {m.order.id for m in members} == {letter.order_id for letter in stand.record.buried}
-    assert {members[0].unit_id} == {letter.unit_id for letter in stand.record.buried}
+    assert {m.order.id for m in members} == {letter.order_id for letter in stand.record.letters}
+    assert {members[0].unit_id} == {letter.unit_id for letter in stand.record.letters}
     assert len(stand.record.rows) == 6
 
 
@@ -116,8 +98,8 @@ async def test_a_conflict_is_buried_and_its_entry_becomes_what_the_record_has() 
     first = single("first")
     await stand.flow.persist([first], "queue")
     await stand.flow.persist([single("second", first.order.id), single()], "queue")
-    assert [first.order.id] == [letter.order_id for letter in stand.record.buried]
-    assert stand.record.buried[0].stage == Stage.PERSIST
+    assert [first.order.id] == [letter.order_id for letter in stand.record.letters]
+    assert stand.record.letters[0].stage == Stage.PERSIST
     entry = codec.decode_entry(stand.cache.entries[first.order.id])
     assert (entry.state, entry.accepted.order.product_name) == (EntryState.CLEAN, "first")
 
@@ -141,8 +123,8 @@ async def test_an_order_that_is_refused_without_a_known_reason_goes_alone(at: in
     stand.record.disliked = {batch[at].order.id}
     await until_persisted(stand, batch, attempts=1)
     assert {one.order.id for one in batch} - stand.record.disliked == set(stand.record.rows)
-    assert [batch[at].order.id] == [letter.order_id for letter in stand.record.buried]
-    assert [letter.attempts for letter in stand.record.buried] == [1]
+    assert [batch[at].order.id] == [letter.order_id for letter in stand.record.letters]
+    assert [letter.attempts for letter in stand.record.letters] == [1]
 
 
 async def test_many_refused_orders_go_alone_and_a_bulk_whole() -> None:
@@ -153,7 +135,7 @@ async def test_many_refused_orders_go_alone_and_a_bulk_whole() -> None:
     await until_persisted(stand, [*bad[:20], *members, *bad[20:], good], attempts=8)
     assert set(stand.record.rows) == {good.order.id}
     expected = sorted(one.order.id for one in [*bad, *members])
-    assert sorted(letter.order_id or UUID(int=0) for letter in stand.record.buried) == expected
+    assert sorted(letter.order_id or UUID(int=0) for letter in stand.record.letters) == expected
 
 
 async def test_a_record_that_refuses_every_order_condemns_none() -> None:
@@ -164,7 +146,7 @@ async def test_a_record_that_refuses_every_order_condemns_none() -> None:
     for _ in range(10):
         with pytest.raises(UnexplainedError):
             await stand.flow.persist(batch, "queue")
-    assert stand.record.buried == []
+    assert stand.record.letters == []
     assert stand.record.calls < 10 * 20
     stand.record.disliked = set()
     await stand.flow.persist(batch, "queue")
@@ -182,7 +164,7 @@ async def test_an_order_alone_is_condemned_once_the_record_takes_others() -> Non
     taken = single()
     await stand.flow.persist([taken], "queue")
     await stand.flow.persist([bad], "queue")
-    assert [bad.order.id] == [letter.order_id for letter in stand.record.buried]
+    assert [bad.order.id] == [letter.order_id for letter in stand.record.letters]
 
 
 async def test_what_was_there_before_shows_nothing() -> None:
@@ -194,7 +176,7 @@ async def test_what_was_there_before_shows_nothing() -> None:
     for _ in range(5):
         with pytest.raises(UnexplainedError):
             await stand.flow.persist([there, new], "queue")
-    assert stand.record.buried == []
+    assert stand.record.letters == []
 
 
 async def test_a_replayed_letter_stays_one() -> None:
@@ -204,7 +186,7 @@ async def test_a_replayed_letter_stays_one() -> None:
     stand.record.disliked = {bad.order.id}
     await stand.flow.persist([bad, good], REPLAY)
     assert set(stand.record.rows) == {good.order.id}
-    assert [letter.reason for letter in stand.record.buried] == ["no"]
+    assert [letter.reason for letter in stand.record.letters] == ["no"]
 
 
 async def test_a_record_that_is_away_buries_nothing() -> None:
@@ -213,7 +195,7 @@ async def test_a_record_that_is_away_buries_nothing() -> None:
     stand.record.error = UnavailableError("away")
     with pytest.raises(UnavailableError):
         await stand.flow.persist([single(), single()], "queue")
-    assert (stand.record.buried, stand.record.calls) == ([], 1)
+    assert (stand.record.letters, stand.record.calls) == ([], 1)
 
 
 async def test_a_cache_that_is_away_holds_up_nothing() -> None:

@@ -11,14 +11,16 @@ from uuid import UUID
 import pytest
 
 from polyglot_persistence.domain import codec
-from polyglot_persistence.domain.dead_letter import DeadLetter, DeadLetterRow
 from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import UnavailableError, UnknownOutcomeError
 from polyglot_persistence.flows.behind.persist import SWEEP, PersistFlow
 from polyglot_persistence.flows.behind.suspects import DEATHS_MAX, Suspects
-from polyglot_persistence.ports.orders import Found, Persisted, StoredOrder
+from polyglot_persistence.ports.cache import Unit
+from polyglot_persistence.ports.orders import Persisted
+from tests.support.orders import prepared
 from tests.support.scripted import FakeClock, ScriptedCache
+from tests.support.visible_record import VisibleRecord
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -27,15 +29,13 @@ class DeathError(BaseException):
     """Ends everything that a worker was doing, as the end of its process would."""
 
 
-class Record:
-    """A record that outlives the workers, and kills those that bring it certain orders."""
+class Record(VisibleRecord):
+    """The simulated record, which outlives workers and kills those that bring it certain orders."""
 
     def __init__(self) -> None:
-        self.rows: dict[UUID, StoredOrder] = {}
-        self.attempts: dict[str, int] = {}
+        super().__init__(FakeClock())
         self.killers: set[UUID] = set()
         self.killers_after_commit: set[UUID] = set()
-        self.letters: dict[UUID, DeadLetter] = {}
         self.errors: dict[str, list[Exception]] = {}
         self.under_way = 0
         self.pause = asyncio.Event()
@@ -52,24 +52,22 @@ class Record:
         if error is not None:
             raise error
 
-    async def attempted(self, subjects: Sequence[str]) -> frozenset[str]:
-        return frozenset(subject for subject in subjects if self.attempts.get(subject))
+    @property
+    def condemned(self) -> dict[UUID | None, str]:
+        """The reason of each dead letter, by its order."""
+        return {one.order_id: one.reason for one in self.letters}
 
     async def begin_attempts(self, subjects: Sequence[str]) -> Mapping[str, int]:
         with self._effect("begin_attempts"):
-            for subject in subjects:
-                self.attempts[subject] = self.attempts.get(subject, 0) + 1
-        return {subject: self.attempts[subject] for subject in subjects}
+            return await super().begin_attempts(subjects)
 
     async def take_back_attempts(self, subjects: Sequence[str]) -> None:
         with self._effect("take_back_attempts"):
-            for subject in self.attempts.keys() & set(subjects):
-                self.attempts[subject] = max(self.attempts[subject] - 1, 0)
+            await super().take_back_attempts(subjects)
 
     async def end_attempts(self, subjects: Sequence[str]) -> None:
         with self._effect("end_attempts"):
-            for subject in subjects:
-                self.attempts.pop(subject, None)
+            await super().end_attempts(subjects)
 
     async def persist(self, batch: Sequence[AcceptedOrder]) -> Persisted:
         self.under_way += 1
@@ -78,23 +76,11 @@ class Record:
         ids = {one.order.id for one in batch}
         if ids & self.killers:
             raise DeathError
-        stored = {one.order.id: StoredOrder(one.order, one.accepted_at, NOW) for one in batch}
         with self._effect("persist"):
-            self.rows |= stored
+            persisted = await super().persist(batch)
         if ids & self.killers_after_commit:
             raise DeathError
-        return Persisted(stored, frozenset(stored), 1, {})
-
-    async def find(self, ids: Sequence[UUID]) -> Found:
-        dead = {
-            i: DeadLetterRow(1, self.letters[i], NOW, NOW)
-            for i in ids
-            if i in self.letters and i not in self.rows
-        }
-        return Found({i: self.rows[i] for i in ids if i in self.rows}, dead, "1")
-
-    async def bury(self, letters: Sequence[DeadLetter]) -> None:
-        self.letters |= {one.order_id: one for one in letters if one.order_id}
+        return persisted
 
 
 class Stand:
@@ -105,10 +91,11 @@ class Stand:
 
     def worker(self) -> PersistFlow:
         """Return a new worker's flow."""
-        return PersistFlow(cast("Any", self.record), cast("Any", self.cache), FakeClock())
+        return PersistFlow(self.record, self.cache, FakeClock())
 
     async def lives(self, units: Sequence[Sequence[AcceptedOrder]]) -> int:
         """Let workers take the units one by one until one survives; return how many died."""
+        await self.cache.accept([Unit([prepared(one) for one in unit]) for unit in units])
         deaths = 0
         while True:
             flow = self.worker()
@@ -135,9 +122,7 @@ async def test_who_kills_five_workers_is_condemned_and_its_neighbours_are_persis
     stand.record.killers = {killer}
     assert await stand.lives(units) == DEATHS_MAX
     assert set(stand.record.rows) == {unit[0].order.id for unit in units} - {killer}
-    assert {killer: "5 workers died of it"} == {
-        i: x.reason for i, x in stand.record.letters.items()
-    }
+    assert stand.record.condemned == {killer: "5 workers died of it"}
     assert stand.record.attempts == {}
     states = {i: codec.entry_state(raw) for i, raw in stand.cache.entries.items()}
     assert states.pop(killer) is EntryState.DEAD
@@ -150,7 +135,7 @@ async def test_two_killers_in_a_message_cost_five_workers_each() -> None:
     units = [single() for _ in range(4)]
     stand.record.killers = {units[1][0].order.id, units[3][0].order.id}
     assert await stand.lives(units) == 2 * DEATHS_MAX
-    assert set(stand.record.letters) == stand.record.killers
+    assert set(stand.record.condemned) == stand.record.killers
 
 
 async def test_whoever_was_persisted_before_the_deaths_is_not_condemned() -> None:
@@ -158,11 +143,12 @@ async def test_whoever_was_persisted_before_the_deaths_is_not_condemned() -> Non
     stand = Stand()
     unit = single()
     stand.record.killers_after_commit = {unit[0].order.id}
-    stand.record.attempts[str(unit[0].unit_id)] = DEATHS_MAX - 1
+    for _ in range(DEATHS_MAX - 1):
+        await stand.record.begin_attempts([str(unit[0].unit_id)])
     with pytest.raises(DeathError):
         await stand.worker().persist_suspect(unit, "queue")
     await stand.worker().persist_suspect(unit, "queue")
-    assert stand.record.letters == {}
+    assert stand.record.letters == []
     assert stand.record.attempts == {}
     assert codec.entry_state(stand.cache.entries[unit[0].order.id]) is EntryState.CLEAN
 
@@ -171,7 +157,8 @@ async def test_a_survived_attempt_wipes_out_all_suspicion() -> None:
     """Four deaths by chance, then a success."""
     stand = Stand()
     unit = single()
-    stand.record.attempts[str(unit[0].unit_id)] = DEATHS_MAX - 1
+    for _ in range(DEATHS_MAX - 1):
+        await stand.record.begin_attempts([str(unit[0].unit_id)])
     assert await stand.worker().persist_suspect(unit, "queue")
     assert stand.record.attempts == {}
 
@@ -188,7 +175,7 @@ async def test_outages_of_the_record_are_no_deaths(method: str) -> None:
                 await flow.persist_suspect(unit, "queue")
             assert stand.record.attempts.get(str(unit[0].unit_id), 0) <= 1
     await flow.persist_suspect(unit, "queue")
-    assert stand.record.letters == {}
+    assert stand.record.letters == []
     assert set(stand.record.rows) == {unit[0].order.id}
     assert stand.record.attempts == {}
 
@@ -223,7 +210,7 @@ async def test_a_killer_that_only_the_sweeper_sees_is_found_out() -> None:
         else:
             break
     assert deaths == 2 + DEATHS_MAX
-    assert set(stand.record.letters) == {killer}
+    assert set(stand.record.condemned) == {killer}
     assert set(stand.record.rows) == {one.order.id for one in batch} - {killer}
     assert stand.record.attempts == {}
 
@@ -279,7 +266,7 @@ async def test_a_killer_among_what_came_again_is_found_out_by_itself() -> None:
         else:
             break
     assert deaths == 1 + DEATHS_MAX
-    assert set(stand.record.letters) == {killer}
+    assert set(stand.record.condemned) == {killer}
     everything = {one.order.id for batch in (messages | later).values() for one in batch}
     assert set(stand.record.rows) == everything - {killer}
     assert stand.record.attempts == {}

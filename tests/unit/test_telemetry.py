@@ -21,7 +21,7 @@ from polyglot_persistence.ports.orders import Found
 from polyglot_persistence.ports.record import Progress
 from polyglot_persistence.ports.state import StoreState
 from polyglot_persistence.runtime.repeat import repeat
-from polyglot_persistence.telemetry import REGISTRY, BatchHistogram
+from polyglot_persistence.telemetry import REGISTRY, QuickHistogram
 from tests.support.scripted import FakeClock
 
 BASE_UNITS = (
@@ -69,7 +69,7 @@ def test_a_batch_is_observed_as_its_orders_would_be() -> None:
     one, other = CollectorRegistry(), CollectorRegistry()
     bounds = (0.1, 1, 10)
     single = Histogram("lag_seconds", "Lag.", buckets=bounds, registry=one)
-    batch = BatchHistogram("lag_seconds", "Lag.", bounds, other)
+    batch = QuickHistogram("lag_seconds", "Lag.", buckets=bounds, registry=other)
     values = [0.0, 0.1, 0.10001, 1, 5, 10, 11, 1e9]
     for observed in values:
         single.observe(observed)

@@ -251,6 +251,31 @@ def test_nothing_else_reads_the_environment() -> None:
     assert reading == READS_ENVIRONMENT.keys()
 
 
+OF_BENCH = {
+    "polyglot_persistence.adapters.postgres.pool": "rollups as a worker makes them, in slots",
+    "polyglot_persistence.adapters.postgres.record": "likewise",
+    "polyglot_persistence.adapters.redis": "the key to count dirty orders by every 20 ms",
+    "polyglot_persistence.bootstrap.stores": "no command plants drift",
+    "polyglot_persistence.cli.demonstration": "the data set as `polyglot load` reads it",
+    "polyglot_persistence.config": "no command plants drift",
+    "polyglot_persistence.domain.order": "what is persisted or planted without the API",
+    "polyglot_persistence.embedded.postgres": "`polyglot up` restarts a worker that is stopped",
+    "polyglot_persistence.embedded.valkey": "likewise",
+}
+"""What of the program's inside the benches import, and why. They run the rest as a user does."""
+
+
+def test_benches_use_the_program_as_a_user_does() -> None:
+    """By commands, HTTP and settings."""
+    imported = {
+        node.module
+        for path in _modules("bench")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("polyglot_persist")
+    }
+    assert imported == OF_BENCH.keys()
+
+
 def test_profiles_agree() -> None:
     """They can be installed one after another into one environment."""
     everything = _pins("dev")

@@ -40,14 +40,15 @@ from polyglot_persistence.flows.intake.group_commit import GroupCommit
 from polyglot_persistence.flows.intake.reigns import Reigns
 from polyglot_persistence.flows.reading.cold_cache import ColdMark
 from polyglot_persistence.ports.cache import PreparedOrder, Unit
-from polyglot_persistence.ports.orders import Persisted, StoredOrder
 from polyglot_persistence.ports.queue import Delivery, Message
 from polyglot_persistence.runtime.breaker import Breaker
 from polyglot_persistence.telemetry import JsonFormatter, logger
 from polyglot_persistence.worker.persister import Persister
+from tests.simulation.stores.search import SearchEngineServer, SimulatedSearch
 from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue
 from tests.support.spans import Spans, id_of, links_of, parent_of, traced
 from tests.support.stub_flows import LIMITS, OPEN, StubFlows
+from tests.support.visible_record import VisibleRecord
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -168,30 +169,6 @@ def test_log_lines_name_their_trace(spans: Spans) -> None:
 # --- from the batch to the index -------------------------------------------------------------
 
 
-class Record:
-    """A record that takes everything; outbox rows are numbered."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.done: list[int] = []
-
-    async def persist(self, batch: Sequence[AcceptedOrder]) -> Persisted:
-        self.rows += 1
-        stored = {one.order.id: StoredOrder(one.order, one.accepted_at, NOW) for one in batch}
-        return Persisted(stored, frozenset(stored), self.rows, {})
-
-    async def outbox_done(self, outbox_ids: Sequence[int]) -> Sequence[int]:
-        self.done += outbox_ids
-        return outbox_ids
-
-
-class Index:
-    """A search index that takes everything."""
-
-    async def index(self, orders: Sequence[StoredOrder]) -> Sequence[Any]:
-        return []
-
-
 class Consumer:
     """Hands out deliveries once; then stops the loop."""
 
@@ -213,8 +190,10 @@ class System:
 
     def __init__(self) -> None:
         self.queue = ScriptedQueue()
-        self.record = Record()
         self.clock = FakeClock()
+        self.record = VisibleRecord(self.clock)
+        engine = SearchEngineServer(self.clock)
+        engine.create("current")
         cache = cast("Any", measured("cache", ScriptedCache()))
         store = cast("Any", measured("record", self.record))
         cold_mark = ColdMark(store, self.clock)
@@ -239,7 +218,9 @@ class System:
             clock=self.clock,
             limits=PersisterLimits(100, 1000, 10.0),
         )
-        self.indexing = IndexFlow(store, cast("Any", measured("search", Index())), self.clock)
+        self.indexing = IndexFlow(
+            store, cast("Any", measured("search", SimulatedSearch(engine))), self.clock
+        )
 
     async def _ping(self) -> None: ...
 
@@ -290,15 +271,15 @@ async def test_one_trace_leads_from_the_request_to_the_index(spans: Spans) -> No
         "read support": commit,  # the first one of a reign
         "publish order_queue": commit,
         "process order_queue": id_of(spans.one("publish order_queue")),
-        "persist unit": process,
+        "persist support": process,
         "settle support": process,
         "index orders": process,
-        "index unit": index,
-        "outbox_done unit": index,
+        "index stores": index,
+        "outbox_done support": index,
     }
     assert spans.one("publish order_queue").kind is SpanKind.PRODUCER
     assert spans.one("process order_queue").kind is SpanKind.CONSUMER
-    assert spans.one("persist unit").kind is SpanKind.CLIENT
+    assert spans.one("persist support").kind is SpanKind.CLIENT
     assert len({span.context.trace_id for span in spans.all() if span.context}) == 1
 
 

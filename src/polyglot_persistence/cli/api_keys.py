@@ -2,6 +2,7 @@
 
 import click
 
+from polyglot_persistence.cli import reports
 from polyglot_persistence.cli.command import Commands, as_json
 
 
@@ -38,7 +39,6 @@ def new(name: str, scopes: str, *, as_json: bool) -> None:
     to the file in API_KEYS_FILE, which is reread when it changes. To rotate a key, create another
     one with the same name and remove the old line when no client uses the old key.
     """
-    from polyglot_persistence.cli import reports
     from polyglot_persistence.domain import access
 
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from polyglot_persistence import __version__
+from polyglot_persistence.cli import reports
 from polyglot_persistence.cli.api_keys import api_keys
 from polyglot_persistence.cli.audit import audit, sales
 from polyglot_persistence.cli.command import Commands, as_json, settings_in_effect
@@ -255,7 +256,6 @@ def migrate(*, as_json: bool, logs: bool) -> None:
     schema. Before a new version starts, run it again.
     """
     from polyglot_persistence import bootstrap
-    from polyglot_persistence.cli import reports
     from polyglot_persistence.telemetry import set_up_logging
 
     settings = settings_in_effect()
@@ -289,8 +289,6 @@ def migrate(*, as_json: bool, logs: bool) -> None:
 @click.option("--explain", is_flag=True, help="Explain each setting and its allowed values.")
 def config(*, as_json: bool, explain: bool) -> None:
     """Print the settings in effect and the source of each. Passwords are masked."""
-    from polyglot_persistence.cli import reports
-
     settings = settings_in_effect().describe()
     if as_json:
         click.echo(reports.as_json([setting._asdict() for setting in settings]))
@@ -317,7 +315,6 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
     Changes nothing. Exits with 1 if a check FAILs; a WARN is still 0.
     """
     from polyglot_persistence import bootstrap
-    from polyglot_persistence.cli import reports
 
     findings = bootstrap.doctor(settings_in_effect())
     if as_json:
@@ -412,6 +409,4 @@ def completion(shell: str) -> None:
 @as_json
 def version(*, as_json: bool) -> None:
     """Print the version."""
-    from polyglot_persistence.cli import reports
-
     click.echo(reports.as_json({"version": __version__}) if as_json else f"polyglot {__version__}")

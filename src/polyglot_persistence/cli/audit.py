@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from polyglot_persistence.cli import reports
 from polyglot_persistence.cli.command import Command, Commands, as_json, over_stores
+from polyglot_persistence.cli.progress import progress
+from polyglot_persistence.domain.drift import Drift
 
 if TYPE_CHECKING:
     from polyglot_persistence.bootstrap.operating import Operating
@@ -39,7 +42,6 @@ def audit(ctx: click.Context, *, repair: bool, as_json: bool) -> None:
     Orders under way are not drift. Exits with 1 if a difference was not repaired or a store could
     not be compared.
     """
-    from polyglot_persistence.cli.progress import progress
     from polyglot_persistence.flows.watch.audit import EVERYTHING
 
     async def run(opened: "Operating") -> "Report":
@@ -87,8 +89,6 @@ def rebuild(*, as_json: bool) -> None:
     each correction before it is committed. If interrupted, run it again within an hour to resume
     after the last finished day.
     """
-    from polyglot_persistence.cli.progress import progress
-    from polyglot_persistence.domain.drift import Drift
     from polyglot_persistence.flows.watch.audit_tally import Tally
 
     tally = Tally()
@@ -102,8 +102,6 @@ def rebuild(*, as_json: bool) -> None:
     hours = tally.repaired[Drift.WRONG_QUARTER_HOUR]
     products = tally.repaired[Drift.WRONG_PRODUCT_DAY]
     if as_json:
-        from polyglot_persistence.cli import reports
-
         done = {"orders": totals.orders, "revenue": totals.revenue}
         repaired = {"quarter_hours": hours, "product_days": products}
         click.echo(reports.as_json({**done, "repaired": repaired}))
@@ -115,8 +113,6 @@ def rebuild(*, as_json: bool) -> None:
 
 
 def _json(report: "Report") -> str:
-    from polyglot_persistence.cli import reports
-    from polyglot_persistence.domain.drift import Drift
     from polyglot_persistence.flows.behind.freshness import nines, shares
 
     counts, tally = report.freshness, report.tally
@@ -141,8 +137,6 @@ def _json(report: "Report") -> str:
 
 
 def _text(report: "Report") -> str:
-    from polyglot_persistence.cli import reports
-    from polyglot_persistence.domain.drift import Drift
     from polyglot_persistence.flows.behind.freshness import nines, shares
 
     tally = report.tally

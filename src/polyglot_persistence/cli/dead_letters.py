@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from polyglot_persistence.cli import reports
 from polyglot_persistence.cli.command import Commands, as_json, over_stores
+from polyglot_persistence.cli.progress import progress
 from polyglot_persistence.domain.dead_letter import (
     DeadLetterRow,
     LetterCounts,
@@ -28,7 +30,7 @@ from polyglot_persistence.errors import NotFoundError, PolyglotError
 
 if TYPE_CHECKING:
     from polyglot_persistence.bootstrap.operating import Operating
-    from polyglot_persistence.flows.behind.dead_letters import DeadLetterFlow, Handled, Slice
+    from polyglot_persistence.flows.behind.dead_letters import Action, DeadLetterFlow, Handled
 
 REASON_SHOWN_MAX = 120
 KEPT_SHOWN_MAX = 20
@@ -122,8 +124,6 @@ def dead_letters() -> None:
 @as_json
 def list_(limit: int, before: int | None, *, as_json: bool, **filters: Any) -> None:
     """List dead letters, the latest first, and count them by stage and reason."""
-    from polyglot_persistence.cli import reports
-
     chosen = _chosen(filters)
 
     async def look(opened: "Operating") -> tuple[Sequence[DeadLetterRow], LetterCounts]:
@@ -170,7 +170,6 @@ def list_(limit: int, before: int | None, *, as_json: bool, **filters: Any) -> N
 @as_json
 def show(letter_id: int, *, as_json: bool) -> None:
     """Show a dead letter with its payload: the item of the message, unchanged."""
-    from polyglot_persistence.cli import reports
 
     async def look(opened: "Operating") -> DeadLetterRow:
         return await opened.dead_letters.get(letter_id)
@@ -240,7 +239,7 @@ def discard(ctx: click.Context, /, **arguments: Any) -> None:
 
 
 def _act(
-    action: str,
+    action: "Action",
     *,
     letter_ids: Sequence[int],
     everything: bool,
@@ -283,15 +282,14 @@ def _act(
 
 
 async def _act_on_ids(
-    flow: "DeadLetterFlow", action: str, letter_ids: Sequence[int], tally: "_Tally"
+    flow: "DeadLetterFlow", action: "Action", letter_ids: Sequence[int], tally: "_Tally"
 ) -> None:
     done: set[int] = set()
-    act = flow.replay if action == "replay" else flow.discard
     for letter_id in letter_ids:
         if letter_id in done:
             continue  # it went with its bulk
         try:
-            handled = await act(letter_id, _operator())
+            handled = await flow.act(action, letter_id, _operator())
         except NotFoundError:
             tally.missing.append(letter_id)
             continue
@@ -300,15 +298,12 @@ async def _act_on_ids(
 
 
 async def _act_on_all(
-    flow: "DeadLetterFlow", action: str, chosen: LetterFilter, total: int, tally: "_Tally"
+    flow: "DeadLetterFlow", action: "Action", chosen: LetterFilter, total: int, tally: "_Tally"
 ) -> None:
-    from polyglot_persistence.cli.progress import progress
-
-    act = flow.replay_slice if action == "replay" else flow.discard_slice
     before: int | None = None
     with progress(total) as shown:
         while True:
-            part: Slice = await act(chosen, before, _operator())
+            part = await flow.act_on_slice(action, chosen, before, _operator())
             tally.add(part.handled)
             shown.advance(len(part.handled))
             before = part.before
@@ -346,8 +341,6 @@ class _Tally:
 
     def as_json(self) -> str:
         """Return everything, for programs."""
-        from polyglot_persistence.cli import reports
-
         counts = {name: self._counts[name] for name in _OUTCOMES}
         kept = [
             {"id": one.letter_id, "order_id": one.order_id, "detail": one.detail}
@@ -357,8 +350,6 @@ class _Tally:
 
     def report(self) -> str:
         """Return the counts, and what was kept and why."""
-        from polyglot_persistence.cli import reports
-
         counts = [f"{self._counts[n]:,} {n}" for n in _OUTCOMES if self._counts[n]]
         lines = [", ".join(counts) or "nothing to do"]
         if self.missing:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
+from polyglot_persistence.cli import reports
 from polyglot_persistence.cli.command import Commands, as_json, settings_in_effect
+from polyglot_persistence.cli.progress import Progress, progress
 
 if TYPE_CHECKING:
     from polyglot_persistence.bootstrap.operating import Operating
-    from polyglot_persistence.cli.progress import Progress
     from polyglot_persistence.config import Settings
     from polyglot_persistence.flows.projections.rebuild import Rebuilt, Step
 
@@ -49,8 +50,6 @@ def rebuild(rate: int | None, *, as_json: bool) -> None:
     shows its progress.
     """
     import asyncio
-
-    from polyglot_persistence.cli import reports
 
     try:
         rebuilt = asyncio.run(_rebuild(settings_in_effect(), rate, quiet=as_json))
@@ -121,8 +120,6 @@ class _Shown:
 
     def step(self, step: "Step") -> None:
         """Show the progress of a phase."""
-        from polyglot_persistence.cli.progress import progress
-
         if self._quiet or not step.total:
             return
         if self._bar is None or step.phase.value != self._phase:

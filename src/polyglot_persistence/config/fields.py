@@ -133,14 +133,14 @@ def choice(
     return setting(default, parse, doc, " | ".join(choices))
 
 
-def readable_file(text: str) -> Path | None:
-    """Return the path of a file that is there; none is allowed.
+def ca_file(doc: str) -> Any:
+    """Return a field for the file of a certificate authority, which has to be there."""
 
-    Raises:
-        ValueError: it is not there.
-    """
-    if text == "none":
-        return None
-    if not Path(text).is_file():
-        raise ValueError(f"{text} is not a file; e.g. /etc/ssl/certs/ca-certificates.crt")
-    return Path(text)
+    def parse(text: str) -> Path | None:
+        if text == "none":
+            return None
+        if not Path(text).is_file():
+            raise ValueError(f"{text} is not a file; e.g. /etc/ssl/certs/ca-certificates.crt")
+        return Path(text)
+
+    return setting("none", parse, doc, "path of a PEM file, or none: the machine's own")

@@ -23,10 +23,10 @@ from polyglot_persistence.config.addresses.redis import cache_address
 from polyglot_persistence.config.fields import (
     IgnoredError,
     Spec,
+    ca_file,
     choice,
     count,
     hidden,
-    readable_file,
     refuse_service_link,
     seconds,
     section,
@@ -111,23 +111,14 @@ class Settings:
         "Shards of a new index in Elasticsearch, one for each 200 million orders or so; `polyglot "
         "search rebuild` gives an index that is there another number.",
     )
-    redis_ca_file: Path | None = setting(
-        "none",
-        readable_file,
-        "CA certificate used to verify rediss:// and valkeys:// servers.",
-        "path of a PEM file, or none: the machine's own",
+    redis_ca_file: Path | None = ca_file(
+        "CA certificate used to verify rediss:// and valkeys:// servers."
     )
-    rabbitmq_ca_file: Path | None = setting(
-        "none",
-        readable_file,
-        "CA certificate used to verify the server of an amqps://, rediss:// or valkeys:// queue.",
-        "path of a PEM file, or none: the machine's own",
+    rabbitmq_ca_file: Path | None = ca_file(
+        "CA certificate used to verify the server of an amqps://, rediss:// or valkeys:// queue."
     )
-    elasticsearch_ca_file: Path | None = setting(
-        "none",
-        readable_file,
-        "CA certificate used to verify an https:// Elasticsearch.",
-        "path of a PEM file, or none: the machine's own",
+    elasticsearch_ca_file: Path | None = ca_file(
+        "CA certificate used to verify an https:// Elasticsearch."
     )
     cache_durable: bool | None = choice(
         "auto",

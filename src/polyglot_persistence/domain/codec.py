@@ -1,4 +1,4 @@
-r"""The bytes of an order: its JSON, its cache entry, and the message of a batch.
+r"""The bytes of an order: its JSON, its cache entry, the message of a batch, and its checksum.
 
 An order's JSON is encoded once, when it is accepted; entry and message embed those bytes, and a
 read returns them unchanged.
@@ -8,9 +8,11 @@ read returns them unchanged.
               {"accepted_at": ..., "unit_id": "...", "unit_size": 3, "order": {...}}, ...]
 
 Invariant: decoding refuses what this version does not fully understand; it never guesses.
+Invariant: a change of what `checksum` returns is a change of the form of both search indexes.
 """
 
 import functools
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -253,6 +255,14 @@ def decode_item(raw: bytes) -> AcceptedOrder:
         raise PoisonError(f"not an item of a message: {error}") from error
 
 
+def readable_item(raw: bytes) -> AcceptedOrder | None:
+    """Return the same, or None if the bytes are not a valid item."""
+    try:
+        return decode_item(raw)
+    except PoisonError:
+        return None
+
+
 def _reject(raw: bytes, reason: str) -> Reject:
     try:
         item = _identity_decoder.decode(raw)
@@ -288,3 +298,24 @@ def _order(text: _OrderText) -> Order:
         # The decoder's UTC is this very object.
         text.created_at if text.created_at.tzinfo is UTC else text.created_at.astimezone(UTC),
     )
+
+
+def checksum(order: Order) -> int:
+    """Return 32 bits of the SHA-256 of id, cents, microsecond and name: the whole order.
+
+    PostgreSQL computes the same number (its function `order_checksum`); a search document carries
+    it. Sums of it do not depend on the order of rows, and stay exact for two million orders in a
+    binary float, which engines add in.
+
+    Raises:
+        ValueError: the name cannot be encoded in UTF-8.
+    """
+    cents = int(order.amount.scaleb(2))
+    micros = to_micros(order.created_at)
+    return checksum_of(id_text(order.id), cents, micros, order.product_name.encode())
+
+
+def checksum_of(order_id: bytes, cents: int, micros: int, name: bytes) -> int:
+    """Same as `checksum`, from encoded parts: the id's text and the name in UTF-8."""
+    digest = hashlib.sha256(b"%b %d %d %b" % (order_id, cents, micros, name)).digest()
+    return int.from_bytes(digest[:4], "big")

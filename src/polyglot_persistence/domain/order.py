@@ -10,6 +10,7 @@ import re
 import unicodedata
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from typing import TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -75,6 +76,11 @@ _ID_HEADER = b"\xc4\x10"  # MessagePack's: 16 bytes follow
 _DERIVED_VERSION = 8
 
 
+Content: TypeAlias = tuple[str, Decimal]
+"""What a client gives of an order, each part as its parser returns it: product name and amount. A
+tuple, because anything else costs more time on the way from a request to an `Order`."""
+
+
 class Order(msgspec.Struct, frozen=True, gc=False):
     """An ordered product. `amount` has two decimals; `created_at` is UTC, to the microsecond."""
 
@@ -114,6 +120,12 @@ class AcceptedOrder(msgspec.Struct, frozen=True, gc=False):
     def agrees_with(self, other: Order) -> bool:
         """Return whether it may be this order; `created_at` counts only if the client gave it."""
         return self.order.same_content(other, created_at_given=self.created_at_given)
+
+
+def make_order(order_id: UUID, content: Content, created_at: datetime) -> Order:
+    """Return the order of that content; `created_at` is UTC."""
+    product_name, amount = content
+    return Order(order_id, product_name, amount, created_at)
 
 
 def parse_name(value: object, pointer: str) -> str:

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -63,6 +64,7 @@ async def wait_until(
         await asyncio.sleep(poll_seconds)
 
 
+@dataclass
 class Child:
     """One program, run at most once at a time.
 
@@ -71,21 +73,13 @@ class Child:
     than this is made; without `log_name` the program writes to this process's stderr.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        directory: Callable[[], Directory],
-        lock_name: str,
-        stops: Sequence[tuple[signal.Signals, float]],
-        log_name: str | None = None,
-    ) -> None:
-        self.name = name
-        self.process: subprocess.Popen[bytes] | None = None
-        self._directory = directory
-        self._lock_name = lock_name
-        self._stops = stops
-        self._log_name = log_name
+    name: str
+    _: KW_ONLY
+    directory: Callable[[], Directory]
+    lock_name: str
+    stops: Sequence[tuple[signal.Signals, float]]
+    log_name: str | None = None
+    process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
 
     @property
     def running(self) -> bool:
@@ -116,7 +110,7 @@ class Child:
                 self.process = subprocess.Popen(  # noqa: ASYNC220 -- see the module's invariant
                     [
                         *(sys.executable, "-I", "-S", LAUNCH),
-                        *(str(os.getpid()), str(int(self._stops[0][0]))),
+                        *(str(os.getpid()), str(int(self.stops[0][0]))),
                         *(*identity.arguments(owns), *command),
                     ],
                     stdin=stdin,
@@ -170,7 +164,7 @@ class Child:
         """End the program and wait for its end; without effect if it is not running."""
         if self.process is None:
             return
-        for number, seconds in self._stops:
+        for number, seconds in self.stops:
             if self.process.poll() is not None:
                 break
             self.process.send_signal(number)
@@ -186,14 +180,14 @@ class Child:
 
     def failure(self, what: str) -> ConfigurationError:
         """Return an error that says what happened, with the end of the program's log."""
-        if self._log_name is None:
+        if self.log_name is None:
             return ConfigurationError(f"{self.name} {what}")
-        directory = self._directory()
-        with os.fdopen(directory.open(self._log_name, os.O_RDONLY), "rb") as log:
+        directory = self.directory()
+        with os.fdopen(directory.open(self.log_name, os.O_RDONLY), "rb") as log:
             log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_TAIL_BYTES))
             tail = log.read(LOG_TAIL_BYTES).decode(errors="replace").splitlines()
         lines = "; ".join(line.strip() for line in tail[-LOG_TAIL_LINES:] if line.strip())
-        log_path = directory.path / self._log_name
+        log_path = directory.path / self.log_name
         return ConfigurationError(f"{self.name} {what}: {lines} (log: {log_path})")
 
     def exit_text(self) -> str:
@@ -202,21 +196,21 @@ class Child:
         return "has not ended" if code is None else exit_text(code)
 
     def _open_log(self) -> IO[bytes]:
-        if self._log_name is None:
+        if self.log_name is None:
             return os.fdopen(os.dup(2), "wb")
-        directory = self._directory()
-        found = directory.stat(self._log_name)
+        directory = self.directory()
+        found = directory.stat(self.log_name)
         if found is not None and found.st_size > LOG_BYTES_MAX:
-            directory.rename(self._log_name, f"{self._log_name}.1")
-        descriptor = directory.open(self._log_name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            directory.rename(self.log_name, f"{self.log_name}.1")
+        descriptor = directory.open(self.log_name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         return os.fdopen(descriptor, "ab")
 
     def _record(self, pid: int) -> None:
-        with os.fdopen(self._directory().open(self._lock_name, os.O_WRONLY), "wb") as lock:
+        with os.fdopen(self.directory().open(self.lock_name, os.O_WRONLY), "wb") as lock:
             lock.write(f"{pid:<{_PID_BYTES}}\n".encode())
 
     async def _take_lock(self, flags: int) -> int:
-        lock = self._directory().open(self._lock_name, flags | os.O_CREAT)
+        lock = self.directory().open(self.lock_name, flags | os.O_CREAT)
         try:
             if not try_lock(lock):
                 await self._end_left_behind(lock)
@@ -228,7 +222,7 @@ class Child:
     async def _end_left_behind(self, lock: int) -> None:
         """Return with the lock, when all that an earlier owner started has ended."""
         _log.warning("child_left_behind", child=self.name, pids=self._holders())
-        for number, seconds in self._stops:
+        for number, seconds in self.stops:
             leader = self._leader()
             if leader is None:
                 break
@@ -255,7 +249,7 @@ class Child:
 
         Of all processes, if none are named. Never this process itself.
         """
-        lock = self._directory().stat(self._lock_name)
+        lock = self.directory().stat(self.lock_name)
         if pids is None:
             if not _PROCESSES.exists():
                 return [leader] if (leader := self._leader()) else []
@@ -263,7 +257,7 @@ class Child:
         return [pid for pid in pids if pid != os.getpid() and lock and _holds(pid, lock)]
 
     def _recorded_pid(self) -> int | None:
-        text = (self._directory().read(self._lock_name, _PID_BYTES) or b"").strip()
+        text = (self.directory().read(self.lock_name, _PID_BYTES) or b"").strip()
         return int(text) if text.isdigit() else None
 
 

@@ -22,6 +22,16 @@ class Unit(NamedTuple):
 
     members: Sequence[PreparedOrder]
 
+    @property
+    def first_id(self) -> UUID:
+        """The id of the first order, or of the only one."""
+        return self.members[0].accepted.order.id
+
+    @property
+    def ids(self) -> list[UUID]:
+        """The ids of all orders."""
+        return [member.accepted.order.id for member in self.members]
+
 
 class AcceptReply(NamedTuple):
     """The cache's reply to a batch of units."""

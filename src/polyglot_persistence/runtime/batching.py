@@ -10,6 +10,7 @@ Invariant: the backlog is bounded; above the bound `add` refuses and takes nothi
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Generic, TypeVar
 
 from polyglot_persistence.errors import PolyglotError, refused
@@ -19,35 +20,25 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
+@dataclass
 class Batcher(Generic[Item]):
     """Hands items to `process` in batches; `process` settles its callers and never raises.
 
     Create it, and anything built on it, inside the event loop that uses it.
     """
 
-    def __init__(
-        self,
-        process: Callable[[Sequence[Item]], Awaitable[None]],
-        *,
-        batch_max: int,
-        waiting_max: int,
-        in_flight_max: int,
-    ) -> None:
-        self._process = process
-        self._batch_max = batch_max
-        self._waiting_max = waiting_max
-        self._in_flight_max = in_flight_max
-        self._waiting: deque[tuple[Item, int]] = deque()
-        self._waiting_weight = 0
-        self._in_flight: dict[asyncio.Task[None], int] = {}
-        self._start_scheduled = False
-        # Stored, because getting it for each item costs a system call before Python 3.12.
-        self._loop = asyncio.get_running_loop()
-
-    @property
-    def waiting(self) -> int:
-        """The weight of the waiting items."""
-        return self._waiting_weight
+    process: Callable[[Sequence[Item]], Awaitable[None]]
+    _: KW_ONLY
+    batch_max: int
+    waiting_max: int
+    in_flight_max: int
+    waiting: int = field(default=0, init=False)
+    """The weight of the waiting items."""
+    _items: deque[tuple[Item, int]] = field(default_factory=deque, init=False)
+    _in_flight: dict[asyncio.Task[None], int] = field(default_factory=dict, init=False)
+    _start_scheduled: bool = field(default=False, init=False)
+    # Stored, because getting it for each item costs a system call before Python 3.12.
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop, init=False)
 
     def add(self, item: Item, weight: int = 1) -> None:
         """Take an item into the next batch.
@@ -55,10 +46,10 @@ class Batcher(Generic[Item]):
         Raises:
             UnavailableError: too much is waiting; the item was not taken.
         """
-        if self._waiting_weight + weight > self._waiting_max:
+        if self.waiting + weight > self.waiting_max:
             raise refused("too many requests are waiting")
-        self._waiting.append((item, weight))
-        self._waiting_weight += weight
+        self._items.append((item, weight))
+        self.waiting += weight
         if not self._start_scheduled and self._may_start():
             # Not at once: items that arrive in the same turn of the event loop join the batch.
             self._start_scheduled = True
@@ -66,7 +57,7 @@ class Batcher(Generic[Item]):
 
     async def drain(self) -> None:
         """Return once every added item has been processed."""
-        while self._in_flight or self._waiting:
+        while self._in_flight or self._items:
             if self._in_flight:
                 await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
             else:
@@ -75,21 +66,21 @@ class Batcher(Generic[Item]):
     def _may_start(self) -> bool:
         if not self._in_flight:
             return True
-        if len(self._in_flight) == self._in_flight_max:
+        if len(self._in_flight) == self.in_flight_max:
             return False
-        return self._waiting_weight >= min(max(self._in_flight.values()), self._batch_max)
+        return self.waiting >= min(max(self._in_flight.values()), self.batch_max)
 
     def _start(self) -> None:
         self._start_scheduled = False
-        while self._waiting and self._may_start():
+        while self._items and self._may_start():
             batch: list[Item] = []
             weight = 0
-            while self._waiting and (not batch or weight + self._waiting[0][1] <= self._batch_max):
-                item, item_weight = self._waiting.popleft()
+            while self._items and (not batch or weight + self._items[0][1] <= self.batch_max):
+                item, item_weight = self._items.popleft()
                 batch.append(item)
                 weight += item_weight
-            self._waiting_weight -= weight
-            task = asyncio.ensure_future(self._process(batch), loop=self._loop)
+            self.waiting -= weight
+            task = asyncio.ensure_future(self.process(batch), loop=self._loop)
             self._in_flight[task] = weight
             task.add_done_callback(self._finished)
 
@@ -99,7 +90,7 @@ class Batcher(Generic[Item]):
             self._loop.call_exception_handler(
                 {"message": "a batch's process raised", "exception": error, "task": task}
             )
-        if self._waiting:
+        if self._items:
             self._start()
 
 

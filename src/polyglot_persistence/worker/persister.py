@@ -21,6 +21,7 @@ import hashlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -77,33 +78,27 @@ def _is_suspect(delivery: Delivery) -> bool:
     return delivery.redeliveries >= SUSPECT_REDELIVERIES
 
 
+@dataclass
 class Persister:
     """The sole owner of a consumer."""
 
-    def __init__(
-        self,
-        flow: PersistFlow,
-        *,
-        queue: Queue,
-        record: RecordState,
-        end_warming: Callable[[], Awaitable[None]],
-        offer: Callable[[Sequence[ToIndex]], None],
-        progress: QueueProgress,
-        clock: Clock,
-        limits: PersisterLimits,
-    ) -> None:
-        self._queue = queue
-        self._record = record
-        self._flow = flow
-        self._end_warming = end_warming
-        self._must_end_warming = False
-        self._offer = offer
-        self._progress = progress
-        self._clock = clock
-        self._limits = limits
-        self._asked_at = clock.monotonic()
-        self.consuming = asyncio.Event()
-        """Set while messages are taken."""
+    flow: PersistFlow
+    _: KW_ONLY
+    queue: Queue
+    record: RecordState
+    end_warming: Callable[[], Awaitable[None]]
+    offer: Callable[[Sequence[ToIndex]], None]
+    progress: QueueProgress
+    clock: Clock
+    limits: PersisterLimits
+    consuming: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    """Set while messages are taken."""
+    _must_end_warming: bool = field(default=False, init=False)
+    _asked_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin to hold nothing."""
+        self._asked_at = self.clock.monotonic()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until stopped; the batch under way is finished first."""
@@ -113,12 +108,12 @@ class Persister:
             try:
                 if self._must_end_warming:
                     await self._begin_quiet_time_anew()
-                async with self._queue.consume(
-                    orders_max=self._limits.consume_orders_max
+                async with self.queue.consume(
+                    orders_max=self.limits.consume_orders_max
                 ) as consumer:
                     _log.info("consuming")
                     self.consuming.set()
-                    self._asked_at = self._clock.monotonic()
+                    self._asked_at = self.clock.monotonic()
                     async with self._handing_back():
                         while not stop.is_set():
                             await self._receive(consumer, stop)
@@ -130,7 +125,7 @@ class Persister:
                 _log.warning("record_away", error=str(away.__cause__))
                 await self._wait_for_record(stop)
             except _TimeUpError:
-                _log.warning("handed_back", hold_seconds=self._limits.delivery_hold_seconds_max)
+                _log.warning("handed_back", hold_seconds=self.limits.delivery_hold_seconds_max)
             except _StillWarmingError as error:
                 self.consuming.clear()
                 if backoff.is_news(error):
@@ -158,7 +153,7 @@ class Persister:
         # A message received now may have arrived, and so be held, since the last receive ended.
         held_since = self._asked_at
         deliveries = await consumer.receive(RECEIVE_SECONDS)
-        self._asked_at, now = self._clock.monotonic(), self._clock.now()
+        self._asked_at, now = self.clock.monotonic(), self.clock.now()
         newer = [d for d in deliveries if d.schema > codec.SCHEMA_VERSION]
         if newer or any(delivery.redeliveries for delivery in deliveries):
             await self._begin_quiet_time_anew()
@@ -172,14 +167,14 @@ class Persister:
         ours = [d for d in deliveries if d.schema <= codec.SCHEMA_VERSION]
         if newer and not ours:
             await pause(stop, NEWER_SCHEMA_PAUSE_SECONDS)
-        deadline = _Deadline(held_since + self._limits.delivery_hold_seconds_max, stop)
+        deadline = _Deadline(held_since + self.limits.delivery_hold_seconds_max, stop)
         await self._persist_batches(consumer, deque(self._micro_batches(ours)), deadline)
 
     async def _begin_quiet_time_anew(self) -> None:
         self._must_end_warming = True
         try:
             async with asyncio.timeout(END_WARMING_SECONDS_MAX):
-                await self._end_warming()
+                await self.end_warming()
         except (PolyglotError, TimeoutError) as error:
             raise _StillWarmingError(str(error)) from error
         self._must_end_warming = False
@@ -223,7 +218,7 @@ class Persister:
         for delivery in deliveries:
             if batch and (
                 _is_suspect(delivery) != _is_suspect(batch[0])
-                or orders + delivery.orders > self._limits.persist_batch_orders
+                or orders + delivery.orders > self.limits.persist_batch_orders
             ):
                 yield batch
                 batch, orders = [], 0
@@ -238,31 +233,31 @@ class Persister:
         decoded = [codec.decode_message(delivery.body) for delivery in batch]
         rejects = [reject for one in decoded for reject in one.rejects]
         if rejects:
-            await self._insist(partial(self._flow.bury_unreadable, rejects), deadline)
+            await self._insist(partial(self.flow.bury_unreadable, rejects), deadline)
         if _is_suspect(batch[0]):
             names = [f"message {hashlib.sha256(delivery.body).hexdigest()}" for delivery in batch]
             messages = {name: one.orders for name, one in zip(names, decoded, strict=True)}
             to_index = await self._persist_suspects(messages, deadline)
         else:
             orders = [order for one in decoded for order in one.orders]
-            to_index = await self._insist(partial(self._flow.persist, orders, "queue"), deadline)
+            to_index = await self._insist(partial(self.flow.persist, orders, "queue"), deadline)
         await consumer.ack(batch)
         for delivery in batch:
-            self._progress.acknowledged(delivery.accepted_at)
-        self._offer(to_index)
+            self.progress.acknowledged(delivery.accepted_at)
+        self.offer(to_index)
 
     async def _persist_suspects(
         self, messages: Mapping[str, Sequence[AcceptedOrder]], deadline: _Deadline
     ) -> Sequence[ToIndex]:
         """Persist messages together; unit by unit those that workers crashed on."""
-        redelivered = partial(self._flow.persist_redelivered, messages, "queue")
+        redelivered = partial(self.flow.persist_redelivered, messages, "queue")
         done = await self._insist(redelivered, deadline)
         to_index = list(done.to_index)
         for name, orders in messages.items():
             if name in done.deadly:
                 to_index += await self._persist_one_by_one(orders, deadline)
         if done.deadly:
-            await self._insist(partial(self._flow.forget_deadly, done.deadly), deadline)
+            await self._insist(partial(self.flow.forget_deadly, done.deadly), deadline)
         return to_index
 
     async def _persist_one_by_one(
@@ -270,11 +265,11 @@ class Persister:
     ) -> Sequence[ToIndex]:
         """Persist suspects unit by unit; resume after the unit of the last crash."""
         units = whole_units(orders)
-        left = await self._insist(partial(self._flow.pass_over, units), deadline)
+        left = await self._insist(partial(self.flow.pass_over, units), deadline)
         _log.warning("suspect_message", units=len(units), units_left=len(left))
         to_index: list[ToIndex] = []
         for unit in left:
-            attempt = partial(self._flow.persist_suspect, unit, "queue")
+            attempt = partial(self.flow.persist_suspect, unit, "queue")
             to_index += await self._insist(attempt, deadline)
         return to_index
 
@@ -292,13 +287,13 @@ class Persister:
                 raise _TimeUpError from error
             except (UnavailableError, UnknownOutcomeError) as error:
                 _log.warning("persist_failed", error=str(error))
-                await backoff.pause(max(0.0, deadline.hold_until - self._clock.monotonic()))
-                if deadline.stop.is_set() or self._clock.monotonic() >= deadline.hold_until:
+                await backoff.pause(max(0.0, deadline.hold_until - self.clock.monotonic()))
+                if deadline.stop.is_set() or self.clock.monotonic() >= deadline.hold_until:
                     raise _RecordAwayError from error
 
     def _left(self, deadline: _Deadline) -> float:
         """Return the remaining hold time in seconds."""
-        seconds = deadline.hold_until - self._clock.monotonic()
+        seconds = deadline.hold_until - self.clock.monotonic()
         if seconds <= 0:
             raise _TimeUpError
         return seconds
@@ -307,7 +302,7 @@ class Persister:
         backoff = Backoff(stop, "record")
         while not stop.is_set():
             try:
-                await self._record.ping()
+                await self.record.ping()
             except PolyglotError:
                 await backoff.pause()
             else:

@@ -28,7 +28,7 @@ CLEAN_TTL_SECONDS = 86_400
 
 _SETTLED = (EntryState.CLEAN.value, EntryState.DEAD.value)
 _KNOWN = (EntryState.DIRTY.value, *_SETTLED)
-_TOKEN = "token"
+TOKEN = "token"
 _FENCE = "fence"
 _COMPARED = "compared"
 
@@ -136,18 +136,18 @@ class SimulatedCache:
     async def begin_warming(self, token: str) -> None:
         """Store the token and remove the copy."""
         with self._session.writing() as server:
-            server.tokens.put(_TOKEN, token)
+            server.tokens.put(TOKEN, token)
             server.copies.remove(self._session.reign)
 
     async def end_warming(self) -> None:
         """Remove the token."""
         with self._session.writing() as server:
-            server.tokens.remove(_TOKEN)
+            server.tokens.remove(TOKEN)
 
     async def copy_epoch(self, epoch: str, token: str, reign: str) -> bool:
         """Store the copy if the token is there."""
         with self._session.writing() as server:
-            if server.tokens.get(_TOKEN) != token:
+            if server.tokens.get(TOKEN) != token:
                 return False
             server.copies.put(reign, epoch)
         return True
@@ -158,7 +158,7 @@ class SimulatedCache:
         self._session.meet(server)
         if server.evicts_dirty:
             with self._session.writing() as writable:
-                writable.tokens.remove(_TOKEN)
+                writable.tokens.remove(TOKEN)
                 writable.copies.remove(self._session.reign)
         self._note_replicas(server)
         warnings = []

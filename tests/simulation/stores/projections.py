@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TypeVar
 from uuid import UUID
 
-from polyglot_persistence.domain.checksum import checksum
+from polyglot_persistence.domain.codec import checksum
 from polyglot_persistence.domain.dead_letter import Stage
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports.audit import (

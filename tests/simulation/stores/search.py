@@ -10,7 +10,7 @@ from datetime import date, datetime
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-from polyglot_persistence.domain.checksum import checksum
+from polyglot_persistence.domain.codec import checksum
 from polyglot_persistence.domain.order import Order, to_micros
 from polyglot_persistence.domain.search.matching import rank_of, spans_of
 from polyglot_persistence.domain.search.query import (

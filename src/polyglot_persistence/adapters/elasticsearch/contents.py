@@ -11,7 +11,7 @@ from polyglot_persistence.adapters.elasticsearch.documents import (
     order,
 )
 from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
-from polyglot_persistence.domain.checksum import checksum
+from polyglot_persistence.domain.codec import checksum
 from polyglot_persistence.ports.audit import RangeSum
 
 PAGE_DOCUMENTS_MAX = 5_000

@@ -18,7 +18,7 @@ from uuid import UUID
 
 import msgspec
 
-from polyglot_persistence.domain.checksum import checksum_of
+from polyglot_persistence.domain.codec import checksum_of
 from polyglot_persistence.domain.order import CENT, Order, from_micros, id_text, to_micros
 from polyglot_persistence.domain.search.terms import ANALYSIS_VERSION, name_terms
 

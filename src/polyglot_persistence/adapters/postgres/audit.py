@@ -44,19 +44,16 @@ class PostgresAudit:
         self._pool = pool
 
     async def range_from(self, first: UUID, orders_max: int) -> RecordRange:
-        async with self._pool.reading() as session:
-            (row,) = await session.fetch("audit_range", first, orders_max)
+        (row,) = await self._pool.read("audit_range", first, orders_max)
         sums = RangeSum(row["orders"], row["checksum"])
         return RecordRange(ID_MAX if sums.orders < orders_max else row["last"], sums)
 
     async def checksums_between(self, first: UUID, last: UUID) -> Mapping[UUID, int]:
-        async with self._pool.reading() as session:
-            rows = await session.fetch("checksums_between", first, last)
+        rows = await self._pool.read("checksums_between", first, last)
         return {row["id"]: row["checksum"] for row in rows}
 
     async def standing(self, ids: Sequence[UUID]) -> Standing:
-        async with self._pool.reading() as session:
-            rows = await session.fetch("standing", ids)
+        rows = await self._pool.read("standing", ids)
         return Standing(
             {row["id"]: row["checksum"] for row in rows if row["checksum"] is not None},
             frozenset(row["id"] for row in rows if row["waiting"]),
@@ -126,12 +123,10 @@ class PostgresAudit:
                 await session.fetch("keep_rebuild_position", done_until)
 
     async def count_freshness(self, counts: Freshness) -> None:
-        async with self._pool.transaction() as session:
-            await session.fetch("count_freshness", *counts)
+        await self._pool.write("count_freshness", *counts)
 
     async def freshness(self) -> Freshness:
-        async with self._pool.reading() as session:
-            (row,) = await session.fetch("freshness")
+        (row,) = await self._pool.read("freshness")
         return Freshness(*row)
 
 

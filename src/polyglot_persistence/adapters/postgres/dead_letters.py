@@ -41,36 +41,30 @@ class PostgresDeadLetters:
     ) -> Sequence[DeadLetterRow]:
         """A payload is cut to 1,000 bytes."""
         below = _ID_MAX if before is None else before
-        async with self._pool.reading() as session:
-            records = await session.fetch("dead_letters", below, *_arguments(chosen), letters_max)
+        records = await self._pool.read("dead_letters", below, *_arguments(chosen), letters_max)
         return [dead_letter_row(record) for record in records]
 
     async def count(self, chosen: LetterFilter) -> LetterCounts:
         """Reads every letter: about a second for a million."""
-        async with self._pool.reading() as session:
-            records = await session.fetch("dead_letter_groups", *_arguments(chosen), GROUPS_MAX)
+        records = await self._pool.read("dead_letter_groups", *_arguments(chosen), GROUPS_MAX)
         groups = [
             LetterGroup(Stage(r["stage"]), r["reason"], r["letters"], r["last_at"]) for r in records
         ]
         return LetterCounts(records[0]["total"] if records else 0, groups)
 
     async def read(self, letter_ids: Sequence[int]) -> Sequence[DeadLetterRow]:
-        async with self._pool.reading() as session:
-            records = await session.fetch("dead_letters_by_ids", letter_ids)
+        records = await self._pool.read("dead_letters_by_ids", letter_ids)
         return [dead_letter_row(record) for record in records]
 
     async def of_units(self, unit_ids: Sequence[UUID]) -> Sequence[int]:
-        async with self._pool.reading() as session:
-            records = await session.fetch("dead_letters_of_units", unit_ids)
+        records = await self._pool.read("dead_letters_of_units", unit_ids)
         return [record["id"] for record in records]
 
     async def discard(self, letter_ids: Sequence[int]) -> None:
-        async with self._pool.transaction() as session:
-            await session.fetch("discard", letter_ids)
+        await self._pool.write("discard", letter_ids)
 
     async def reindex(self, letter_ids: Sequence[int]) -> None:
-        async with self._pool.transaction() as session:
-            await session.fetch("reindex", letter_ids)
+        await self._pool.write("reindex", letter_ids)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Lead]:

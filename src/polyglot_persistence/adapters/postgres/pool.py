@@ -19,7 +19,7 @@ reused only after the server has acknowledged the cancellation, and is closed ot
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -138,6 +138,16 @@ class PostgresPool:
         """Yield a connection outside of any transaction."""
         async with self._held() as connection:
             yield Session(connection, self._primary)
+
+    async def read(self, name: str, *arguments: object) -> Sequence[asyncpg.Record]:
+        """Return the rows of one statement, outside of any transaction. Raises as `fetch` does."""
+        async with self.reading() as session:
+            return await session.fetch(name, *arguments)
+
+    async def write(self, name: str, *arguments: object) -> Sequence[asyncpg.Record]:
+        """Return the rows of one statement in a transaction. Raises as `transaction` does."""
+        async with self.transaction() as session:
+            return await session.fetch(name, *arguments)
 
     @contextlib.asynccontextmanager
     async def transaction(self, *, timeout_seconds: float | None = None) -> AsyncIterator[Session]:

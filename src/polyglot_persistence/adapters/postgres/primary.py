@@ -130,7 +130,7 @@ class Primary:
         if self._reign is not None:
             _log.warning("primary_changed", reign=reign, connections_ended=len(lost))
         for one in lost:
-            one.terminate()
+            _cut(one)
         self._reign = reign
 
     def overseen(self) -> "Overseen":
@@ -343,6 +343,15 @@ def _place(server: str) -> str:
     parts = urlsplit(server)
     query = dict(parse_qsl(parts.query))
     return parts.netloc.rpartition("@")[2] or query.get("host", "")
+
+
+def _cut(connection: Connection) -> None:
+    """End a connection that a call may be using; that call fails with an error of the driver.
+
+    `terminate` would take the protocol away from a call that is between two messages, which then
+    fails with an AttributeError.
+    """
+    connection._transport.abort()  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def _timeline(reign: str | None) -> int:

@@ -397,8 +397,7 @@ SELECT pg_try_advisory_lock($1);
 SELECT 1;
 
 -- name: ping
--- Return version, the settings that durability depends on, and the number of standbys.
--- Everyone may count the senders; of a logical slot they feed no standby.
+-- Return version, what durability depends on, and the number of physical standbys.
 SELECT current_setting('server_version') AS version,
        current_setting('server_version_num')::int AS number,
        current_setting('fsync') AS fsync,

@@ -49,8 +49,7 @@ class PostgresRebuildRecord:
             return await _orders(session, "orders_after", position, orders_max)
 
     async def advance(self, position: UUID, orders: int) -> None:
-        async with self._pool.transaction() as session:
-            await session.fetch("advance_search_rebuild", position, orders)
+        await self._pool.write("advance_search_rebuild", position, orders)
 
     async def orders_between(self, first: UUID, last: UUID) -> Sequence[StoredOrder]:
         async with self._pool.reading() as session:

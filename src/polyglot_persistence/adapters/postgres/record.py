@@ -32,7 +32,7 @@ from polyglot_persistence.domain.dead_letter import DeadLetter, Stage
 from polyglot_persistence.domain.history import Position
 from polyglot_persistence.domain.order import AcceptedOrder, Order
 from polyglot_persistence.domain.units import whole_units
-from polyglot_persistence.errors import PoisonError, UnavailableError
+from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports.leadership import Lead
 from polyglot_persistence.ports.orders import Found, Persisted, StoredOrder
 from polyglot_persistence.ports.outbox import OutboxBatch
@@ -71,8 +71,7 @@ class PostgresRecord:
             return persisted._replace(conflicts=conflicts)
 
     async def find(self, ids: Sequence[UUID]) -> Found:
-        async with self._pool.reading() as session:
-            records = await session.fetch("find", ids)
+        records = await self._pool.read("find", ids)
         return Found(
             {r["id"]: stored(r) for r in records if r["id"] is not None},
             {r["order_id"]: dead_letter_row(r) for r in records if r["dead_id"] is not None},
@@ -103,21 +102,19 @@ class PostgresRecord:
             return
         ordered = sorted(rows.items(), key=lambda item: item[0])
         buried = [letter for _, letter in ordered]
-        async with self._pool.transaction() as session:
-            await session.fetch(
-                "bury",
-                [letter.order_id for letter in buried],
-                [letter.unit_id for letter in buried],
-                [letter.payload for letter in buried],
-                [digest for (_, _, digest), _ in ordered],
-                [_storable(letter.reason) for letter in buried],
-                [letter.stage.value for letter in buried],
-                [letter.attempts for letter in buried],
-            )
+        await self._pool.write(
+            "bury",
+            [letter.order_id for letter in buried],
+            [letter.unit_id for letter in buried],
+            [letter.payload for letter in buried],
+            [digest for (_, _, digest), _ in ordered],
+            [_storable(letter.reason) for letter in buried],
+            [letter.stage.value for letter in buried],
+            [letter.attempts for letter in buried],
+        )
 
     async def attempted(self, subjects: Sequence[str]) -> frozenset[str]:
-        async with self._pool.transaction() as session:
-            records = await session.fetch("attempted", subjects)
+        records = await self._pool.write("attempted", subjects)
         return frozenset(record["subject"] for record in records)
 
     async def begin_attempts(self, subjects: Sequence[str]) -> Mapping[str, int]:
@@ -128,8 +125,7 @@ class PostgresRecord:
         return {record["subject"]: record["attempts"] for record in records}
 
     async def take_back_attempts(self, subjects: Sequence[str]) -> None:
-        async with self._pool.transaction() as session:
-            await session.fetch("take_back_attempts", subjects)
+        await self._pool.write("take_back_attempts", subjects)
 
     async def end_attempts(self, subjects: Sequence[str]) -> None:
         async with self._pool.transaction() as session:
@@ -169,8 +165,7 @@ class PostgresRecord:
             return [record["id"] for record in await session.fetch("outbox_done", outbox_ids)]
 
     async def progress(self, *, dead_letters_max: int) -> Progress:
-        async with self._pool.reading() as session:
-            records = await session.fetch("progress", dead_letters_max)
+        records = await self._pool.read("progress", dead_letters_max)
         return Progress(**records[0])
 
     async def epoch(self) -> str | None:
@@ -192,8 +187,7 @@ class PostgresRecord:
         return epoch, False
 
     async def new_epoch(self) -> str:
-        async with self._pool.transaction() as session:
-            (record,) = await session.fetch("new_epoch")
+        (record,) = await self._pool.write("new_epoch")
         return _epoch(record)
 
     async def position(self) -> Position:
@@ -213,8 +207,7 @@ class PostgresRecord:
             yield SessionLead(session) if leads else None
 
     async def ping(self) -> StoreState:
-        async with self._pool.reading() as session:
-            (record,) = await session.fetch("ping")
+        (record,) = await self._pool.read("ping")
         if record["read_only"] == "on":
             raise UnavailableError("PostgreSQL is read-only (a standby?): nothing can be persisted")
         version = f"PostgreSQL {record['version']}"
@@ -273,13 +266,8 @@ async def _remove_answered(session: Session, letter_ids: Sequence[int], chosen: 
     for record in await session.fetch("dead_letters_by_ids", letter_ids):
         if not Stage(record["stage"]).is_known:
             continue
-        try:
-            dead = codec.decode_item(record["payload"])
-        except PoisonError:
-            answered.append(record["dead_id"])
-            continue
-        inserted = chosen.rows[record["order_id"]].order
-        if dead.agrees_with(inserted):
+        dead = codec.readable_item(record["payload"])
+        if dead is None or dead.agrees_with(chosen.rows[record["order_id"]].order):
             answered.append(record["dead_id"])
     if answered:
         await session.fetch("discard", answered)

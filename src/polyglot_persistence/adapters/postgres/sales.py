@@ -56,8 +56,7 @@ class PostgresSalesView:
         return moment
 
     async def latest_days(self, days_max: int) -> Sequence[DaySales]:
-        async with self._pool.reading() as session:
-            records = await session.fetch("read_dashboard", days_max)
+        records = await self._pool.read("read_dashboard", days_max)
         return [DaySales(r["sale_date"], r["total_revenue"], r["orders"]) for r in records]
 
     async def refreshed_at(self) -> datetime | None:
@@ -66,8 +65,7 @@ class PostgresSalesView:
         return moment
 
     async def live_days(self, days_max: int) -> LatestDays:
-        async with self._pool.reading() as session:
-            records = await session.fetch("live_dashboard", days_max)
+        records = await self._pool.read("live_dashboard", days_max)
         days = [
             DaySales(r["sale_date"], r["total_revenue"], r["orders"])
             for r in records
@@ -76,21 +74,18 @@ class PostgresSalesView:
         return LatestDays(records[0]["as_of"], days)
 
     async def periods(self, bounds: Sequence[datetime]) -> PeriodSums:
-        async with self._pool.reading() as session:
-            return _sums(await session.fetch("sales_periods", bounds))
+        return _sums(await self._pool.read("sales_periods", bounds))
 
     async def product_periods(self, product_name: str, bounds: Sequence[date]) -> PeriodSums:
         length = (bounds[-1] - bounds[0]).days
         days = [bounds[0] + timedelta(days=n) for n in range(length)]
         # Older versions stored a name unnormalized.
         names = list({product_name, unicodedata.normalize("NFD", product_name)})
-        async with self._pool.reading() as session:
-            return _sums(await session.fetch("product_periods", names, days, bounds))
+        return _sums(await self._pool.read("product_periods", names, days, bounds))
 
     async def top_products(self, first: date, end: date, products_max: int) -> TopProducts:
         """The cost grows with days and products."""
-        async with self._pool.reading() as session:
-            records = await session.fetch("top_products", first, end, products_max)
+        records = await self._pool.read("top_products", first, end, products_max)
         products = [
             ProductSales(r["product_name"], r["revenue"], r["orders"])
             for r in records

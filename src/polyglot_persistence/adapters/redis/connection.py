@@ -12,6 +12,7 @@ Invariant: a connection whose server reports that it is not the primary is close
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import hiredis
@@ -39,23 +40,15 @@ class ReplyError(UnavailableError):
         self.code = text.partition(" ")[0]
 
 
+@dataclass(slots=True, eq=False)
 class _Call:
     """Commands sent together, and their replies so far."""
 
-    __slots__ = ("deadline", "future", "replies", "replies_expected", "size_bytes")
-
-    def __init__(
-        self,
-        future: "asyncio.Future[list[Any]]",
-        replies_expected: int,
-        size_bytes: int,
-        deadline: float,
-    ) -> None:
-        self.future = future
-        self.replies_expected = replies_expected
-        self.replies: list[Any] = []
-        self.size_bytes = size_bytes
-        self.deadline = deadline
+    future: "asyncio.Future[list[Any]]"
+    replies_expected: int
+    size_bytes: int
+    deadline: float
+    replies: list[Any] = field(default_factory=list)
 
 
 class RedisConnection(asyncio.Protocol):

@@ -22,7 +22,7 @@ from uuid import UUID
 import msgspec
 import tantivy
 
-from polyglot_persistence.domain.checksum import checksum
+from polyglot_persistence.domain.codec import checksum
 from polyglot_persistence.domain.order import CENT, Order, from_micros, to_micros
 from polyglot_persistence.domain.search.terms import ANALYSIS_VERSION, name_terms
 

@@ -3,10 +3,10 @@
 Invariant: adapters do not import one another, so this is a protocol, not a class of the cache's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
-from polyglot_persistence.errors import PolyglotError
+from polyglot_persistence.errors import PolyglotError, UnavailableError, UnknownOutcomeError
 
 Argument = bytes | str | int | float
 
@@ -32,3 +32,11 @@ def error_code(error: PolyglotError) -> str:
     """Return the server's code if the error is its reply, else an empty string."""
     code = getattr(error, "code", "")
     return code if isinstance(code, str) else ""
+
+
+async def without_effect(call: Awaitable[Any]) -> Any:
+    """Return the reply to a command that may be repeated: without a reply it is as if not sent."""
+    try:
+        return await call
+    except UnknownOutcomeError as error:
+        raise UnavailableError(str(error)) from error

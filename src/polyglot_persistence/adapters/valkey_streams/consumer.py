@@ -8,6 +8,7 @@ Invariant: a blocking read has a connection of its own, since it would block eve
 import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Final
 
 from polyglot_persistence.adapters.valkey_streams.commands import Commands, error_code
@@ -35,29 +36,22 @@ _DIGITS_MAX: Final = 18
 """Of a number in a field; longer ones are neither times nor versions."""
 
 
+@dataclass(eq=False)
 class StreamsConsumer:
     """`ports.Consumer`; see `ValkeyStreamsQueue.consume`."""
 
-    def __init__(
-        self,
-        name: str,
-        commands: Commands,
-        blocking: Commands,
-        *,
-        orders_max: int,
-        claim_idle_ms: int,
-    ) -> None:
-        self._name = name
-        self._commands = commands
-        self._blocking = blocking
-        self._orders_max = orders_max
-        self._claim_idle_ms = claim_idle_ms
-        self._held: dict[object, int] = {}
-        self._has_asked = False
-        self._room = asyncio.Event()
-        self._fetching: asyncio.Task[Sequence[Delivery]] | None = None
-        self._leaving = False
-        self._dead: UnavailableError | None = None
+    name: str
+    commands: Commands
+    blocking: Commands
+    _: KW_ONLY
+    orders_max: int
+    claim_idle_ms: int
+    _held: dict[object, int] = field(default_factory=dict, init=False)
+    _has_asked: bool = field(default=False, init=False)
+    _room: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _fetching: "asyncio.Task[Sequence[Delivery]] | None" = field(default=None, init=False)
+    _leaving: bool = field(default=False, init=False)
+    _dead: UnavailableError | None = field(default=None, init=False)
 
     async def receive(self, wait_seconds: float) -> Sequence[Delivery]:
         """Return the available messages; one caller at a time."""
@@ -79,7 +73,7 @@ class StreamsConsumer:
         ids = self._forget(deliveries)
         if ids and self._dead is None:
             with self._failing_quietly():
-                await self._commands.execute("EVAL", ACK, 1, STREAM, GROUP, *ids)
+                await self.commands.execute("EVAL", ACK, 1, STREAM, GROUP, *ids)
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Give them an owner that never reads and an idle time that lets any worker claim them.
@@ -95,7 +89,7 @@ class StreamsConsumer:
             ids = self._forget(released)
             if self._dead is None:
                 with self._failing_quietly():
-                    await self._commands.execute(
+                    await self.commands.execute(
                         *("XCLAIM", STREAM, GROUP, owner, 0, *ids),
                         *("IDLE", RELEASED_IDLE_MS, "JUSTID"),
                     )
@@ -107,7 +101,7 @@ class StreamsConsumer:
         if self._fetching is not None:
             await asyncio.gather(self._fetching, return_exceptions=True)
             self._fetching = None
-        await self._blocking.close()
+        await self.blocking.close()
 
     async def _fetch(self, deadline: float) -> Sequence[Delivery]:
         try:
@@ -119,7 +113,7 @@ class StreamsConsumer:
     async def _fetch_until(self, deadline: float) -> Sequence[Delivery]:
         loop = asyncio.get_running_loop()
         while not self._leaving:
-            room = self._orders_max - sum(self._held.values())
+            room = self.orders_max - sum(self._held.values())
             if room > 0 and (deliveries := await self._take(room)):
                 return deliveries
             left_seconds = deadline - loop.time()
@@ -138,17 +132,17 @@ class StreamsConsumer:
                 await self._room.wait()
 
     async def _take(self, orders: int) -> Sequence[Delivery]:
-        taken = await self._commands.execute(
-            *("EVAL", TAKE, 2, STREAM, CERTAIN_AFTER, GROUP, self._name, orders, _MESSAGES_MAX),
-            *(self._claim_idle_ms, RELEASED_OWNER, SCHEMA_VERSION),
+        taken = await self.commands.execute(
+            *("EVAL", TAKE, 2, STREAM, CERTAIN_AFTER, GROUP, self.name, orders, _MESSAGES_MAX),
+            *(self.claim_idle_ms, RELEASED_OWNER, SCHEMA_VERSION),
         )
         return await self._hold(taken)
 
     async def _block(self, seconds: float) -> Sequence[Delivery]:
         milliseconds = max(1, int(seconds * 1000))  # 0 would block forever
         try:
-            reply = await self._blocking.execute(
-                *("XREADGROUP", "GROUP", GROUP, self._name, "COUNT", 1),
+            reply = await self.blocking.execute(
+                *("XREADGROUP", "GROUP", GROUP, self.name, "COUNT", 1),
                 *("BLOCK", milliseconds, "STREAMS", STREAM, ">"),
             )
         except UnavailableError as error:
@@ -170,7 +164,7 @@ class StreamsConsumer:
             return []
         self._has_asked = True  # once even without a message: later ones are certain
         certain_after = _position(
-            await self._commands.execute("EVAL", CERTAIN, 2, STREAM, CERTAIN_AFTER)
+            await self.commands.execute("EVAL", CERTAIN, 2, STREAM, CERTAIN_AFTER)
         )
         return [
             self._delivery(

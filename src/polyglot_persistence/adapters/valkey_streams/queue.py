@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from itertools import chain
 from typing import Final
 
-from polyglot_persistence.adapters.valkey_streams.commands import Commands
+from polyglot_persistence.adapters.valkey_streams.commands import Commands, without_effect
 from polyglot_persistence.adapters.valkey_streams.consumer import StreamsConsumer
 from polyglot_persistence.adapters.valkey_streams.stream import (
     CONSUMER_SILENT_MS,
@@ -78,10 +78,7 @@ class ValkeyStreamsQueue:
             UnavailableError: the server is away.
         """
         abandoned = frozenset(self._abandoned)
-        try:
-            await self._leave(*abandoned)
-        except UnknownOutcomeError as error:
-            raise UnavailableError(str(error)) from error
+        await without_effect(self._leave(*abandoned))
         self._abandoned -= abandoned
         name = f"{os.getpid()}-{secrets.token_hex(6)}"
         consumer = StreamsConsumer(
@@ -104,23 +101,19 @@ class ValkeyStreamsQueue:
 
     async def ready(self) -> int:
         """Return the number of messages that no consumer holds; those of a silent one count."""
-        try:
-            ready = await self._commands.execute(
-                "EVAL", READY, 1, STREAM, GROUP, self._claim_idle_ms, _LEFT_COUNTED_MAX
-            )
-        except UnknownOutcomeError as error:
-            raise UnavailableError(str(error)) from error
-        return int(ready)
+        ready = self._commands.execute(
+            "EVAL", READY, 1, STREAM, GROUP, self._claim_idle_ms, _LEFT_COUNTED_MAX
+        )
+        return int(await without_effect(ready))
 
     async def ping(self) -> StoreState:
         """Return the server's version; check that it confirms only durable writes."""
-        try:
-            info, config = await self._commands.pipeline(
+        info, config = await without_effect(
+            self._commands.pipeline(
                 ("INFO", "server", "replication", "cluster"),
                 ("CONFIG", "GET", "appendonly", "appendfsync"),
             )
-        except UnknownOutcomeError as error:
-            raise UnavailableError(str(error)) from error
+        )
         facts = dict(line.partition(":")[::2] for line in info.decode().splitlines())
         if facts.get("cluster_enabled") == "1":
             raise UnavailableError(

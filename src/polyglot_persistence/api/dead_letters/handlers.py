@@ -8,9 +8,9 @@ done.
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -44,21 +44,17 @@ from polyglot_persistence.errors import (
     Violation,
 )
 from polyglot_persistence.flows.behind.dead_letters import (
+    Action,
     CutShortError,
     DeadLetterFlow,
     Handled,
     Operator,
     Outcome,
-    Slice,
 )
 from polyglot_persistence.ports.clock import Clock
 
 ACTION_SECONDS = 10.0
 """A bulk action starts no slice after this time; clients and proxies wait 30 s and more."""
-
-
-_One: TypeAlias = Callable[[int, Operator], Awaitable[Sequence[Handled]]]
-_Some: TypeAlias = Callable[[LetterFilter, int | None, Operator], Awaitable[Slice]]
 
 
 @dataclass
@@ -97,29 +93,29 @@ class DeadLetterRoutes:
 
     async def replay(self, request: Request, _body: BodyReader) -> Reply:
         """POST /api/admin/dead-letters/{id}/replay: one, with its unit."""
-        return await self._act_on_one(request, self.letters.replay)
+        return await self._act_on_one(request, "replay")
 
     async def discard(self, request: Request, _body: BodyReader) -> Reply:
         """POST /api/admin/dead-letters/{id}/discard: one, with its unit."""
-        return await self._act_on_one(request, self.letters.discard)
+        return await self._act_on_one(request, "discard")
 
     async def replay_some(self, request: Request, body: BodyReader) -> Reply:
         """POST /api/admin/dead-letters/replay: all that match."""
-        return await self._act_on_some(request, body, self.letters.replay_slice)
+        return await self._act_on_some(request, body, "replay")
 
     async def discard_some(self, request: Request, body: BodyReader) -> Reply:
         """POST /api/admin/dead-letters/discard: all that match."""
-        return await self._act_on_some(request, body, self.letters.discard_slice)
+        return await self._act_on_some(request, body, "discard")
 
-    async def _act_on_one(self, request: Request, act: _One) -> Reply:
+    async def _act_on_one(self, request: Request, action: Action) -> Reply:
         letter_id, out = _parse_id(request), _nothing(None)
         try:
-            _add(out, await act(letter_id, _operator(request)))
+            _add(out, await self.letters.act(action, letter_id, _operator(request)))
         except CutShortError as error:
             return _cut_short(error, out, request)
         return json_reply(200, out)
 
-    async def _act_on_some(self, request: Request, body: BodyReader, act: _Some) -> Reply:
+    async def _act_on_some(self, request: Request, body: BodyReader, action: Action) -> Reply:
         check_json(request.headers.get("content-type"))
         chosen, before = parse_choice(await body.read(self.limits.order_body_bytes_max))
         end = self.clock.monotonic() + ACTION_SECONDS
@@ -127,7 +123,7 @@ class DeadLetterRoutes:
         revoked = until_revoked(request)
         while True:
             try:
-                part = await act(chosen, before, _operator(request))
+                part = await self.letters.act_on_slice(action, chosen, before, _operator(request))
             except (UnavailableError, UnknownOutcomeError) as error:
                 if out == _nothing(before) and not isinstance(error, CutShortError):
                     raise

@@ -42,8 +42,29 @@ _PREFER = Parameter(
     {"type": "string", "examples": ["wait=5"]},
 )
 _ORDER_ID = Parameter("id", "path", "The order's id.", {"type": "string", "format": "uuid"}, True)
-_ACCEPTED_HEADERS = ("Location", "Preference-Applied", "Idempotent-Replayed")
-_BULK_HEADERS = ("Preference-Applied", "Idempotent-Replayed")
+_ACCEPTED = Answer(
+    "Accepted: durable, and readable at once.",
+    s.AcceptedOut,
+    {"order_id": ORDER_ID, "status": "processing"},
+    headers=("Location", "Preference-Applied", "Idempotent-Replayed"),
+    status=202,
+)
+_BULK_ACCEPTED = Answer(
+    "Accepted; the ids are in the order of the request.",
+    s.BulkAcceptedOut,
+    {"order_ids": [ORDER_ID, _ID_2], "status": "processing"},
+    headers=("Preference-Applied", "Idempotent-Replayed"),
+    status=202,
+)
+
+
+def _persisted(accepted: Answer) -> Answer:
+    """Return the answer of a request that waited until its orders were persisted."""
+    return accepted._replace(
+        description="Accepted, and already in PostgreSQL (only with `Prefer: wait`).",
+        example={**accepted.example, "status": "persisted"},
+        status=201,
+    )
 
 
 CREATE_ORDER = Operation(
@@ -53,25 +74,11 @@ CREATE_ORDER = Operation(
     "Durable before the answer; persisted, searchable and counted soon after. 503: refused, this "
     "request stored nothing. 504: the outcome is unknown; retry with the same key. A 503 to that "
     "retry does not show whether the attempt answered with 504 was stored: go on retrying.",
-    Answer(
-        "Accepted: durable, and readable at once.",
-        s.AcceptedOut,
-        {"order_id": ORDER_ID, "status": "processing"},
-        headers=_ACCEPTED_HEADERS,
-        status=202,
-    ),
+    _ACCEPTED,
     (*BODY_PROBLEMS, p.INVALID, p.CONFLICT, *WRITE_PROBLEMS),
     (_KEY, _PREFER),
     request=Body(s.OrderIn, _ORDER),
-    others=(
-        Answer(
-            "Accepted, and already in PostgreSQL (only with `Prefer: wait`).",
-            s.AcceptedOut,
-            {"order_id": ORDER_ID, "status": "persisted"},
-            headers=_ACCEPTED_HEADERS,
-            status=201,
-        ),
-    ),
+    others=(_persisted(_ACCEPTED),),
 )
 CREATE_BULK = Operation(
     "createBulk",
@@ -80,25 +87,11 @@ CREATE_BULK = Operation(
     f"1 to {s.ORDERS_PER_BULK_MAX:,} orders as one unit: one invalid order refuses all, and the "
     "bulk is persisted in one transaction. The form with `item_1` and `item_2` stores two orders "
     "over 100.00 and 50.00; if `item_2` is `ERROR`, it is refused.",
-    Answer(
-        "Accepted; the ids are in the order of the request.",
-        s.BulkAcceptedOut,
-        {"order_ids": [ORDER_ID, _ID_2], "status": "processing"},
-        headers=_BULK_HEADERS,
-        status=202,
-    ),
+    _BULK_ACCEPTED,
     (*BODY_PROBLEMS, p.INVALID, p.CONFLICT, *WRITE_PROBLEMS),
     (_KEY, _PREFER),
     request=Body((s.BulkIn, s.PairIn), {"orders": [_ORDER, _ORDER]}),
-    others=(
-        Answer(
-            "Accepted, and already in PostgreSQL (only with `Prefer: wait`).",
-            s.BulkAcceptedOut,
-            {"order_ids": [ORDER_ID, _ID_2], "status": "persisted"},
-            headers=_BULK_HEADERS,
-            status=201,
-        ),
-    ),
+    others=(_persisted(_BULK_ACCEPTED),),
 )
 IMPORT_ORDERS = Operation(
     "importOrders",

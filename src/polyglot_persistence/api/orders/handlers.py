@@ -28,7 +28,6 @@ from polyglot_persistence.api.web.request_headers import (
     parse_prefer,
 )
 from polyglot_persistence.config.limits import ApiLimits
-from polyglot_persistence.domain.order import Order
 from polyglot_persistence.errors import NotFoundError, UnavailableError
 from polyglot_persistence.flows.intake.accept import Acceptance, AcceptFlow
 from polyglot_persistence.flows.reading.read import OrderStatus, ReadFlow
@@ -51,13 +50,13 @@ class OrderRoutes:
         """POST /api/orders: accept one order."""
         check_json(request.headers.get("content-type"))
         key = parse_idempotency_key(request.headers.getlist("idempotency-key"))
-        name, amount = parse_order(await body.read(self.limits.order_body_bytes_max))
+        content = parse_order(await body.read(self.limits.order_body_bytes_max))
         if key is None:
-            order_id, accepted = self.accept.accept_new(name, amount)
+            order_id, accepted = self.accept.accept_new(content)
             await asyncio.shield(accepted)
             acceptance = Acceptance([order_id], replayed=False)
         else:
-            acceptance = await self.accept.accept_keyed(client_of(request), key, name, amount)
+            acceptance = await self.accept.accept_keyed(client_of(request), key, content)
         stage, headers = await self._prefer(request, acceptance)
         return accepted_reply(acceptance.ids[0], stage, headers, prefix_of(request))
 
@@ -86,7 +85,7 @@ class OrderRoutes:
         query = OrderPageParameters(request)
         limit = query.limit
         rows = await self.reads.page(query.cursor, limit + 1)
-        orders = [_order_out(row.order) for row in rows[:limit]]
+        orders = [OrderOut.of(row.order) for row in rows[:limit]]
         if len(rows) <= limit:
             return json_reply(200, OrderPageOut(orders))
         cursor = cursor_of(rows[limit - 1].order)
@@ -132,10 +131,6 @@ class OrderRoutes:
             _log.error("wait_failed", exc_info=error)
             return "processing"
         return "processing" if status.dead is None else "dead-lettered"
-
-
-def _order_out(order: Order) -> OrderOut:
-    return OrderOut(order.id, order.product_name, order.amount, order.created_at)
 
 
 def _status_out(status: OrderStatus) -> OrderStatusOut:

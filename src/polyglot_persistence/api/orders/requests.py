@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import islice
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -26,11 +26,9 @@ from polyglot_persistence.api.orders.schemas import (
 from polyglot_persistence.api.web.json_text import Number, plain_values, pointer_step, twice
 from polyglot_persistence.api.web.problems import VIOLATIONS_MAX
 from polyglot_persistence.api.web.schemas import Moment
-from polyglot_persistence.domain.order import id_text, parse_amount, parse_name
+from polyglot_persistence.domain.order import Content, id_text, parse_amount, parse_name
 from polyglot_persistence.errors import InvalidError, MalformedError, RejectedError, Violation
 from polyglot_persistence.flows.intake.accept import ImportLine
-
-NameAndAmount: TypeAlias = tuple[str, Decimal]
 
 PAIR_AMOUNTS = (Decimal("100.00"), Decimal("50.00"))
 """What the two orders of an item_1/item_2 body cost, as with the Go peer."""
@@ -57,6 +55,9 @@ _LEAP_SECOND = re.compile(r"(.{10}[Tt ][0-9]{2}:[0-9]{2}:)60((?:\.[0-9]+)?[^.]{1
 _order_decoder = msgspec.json.Decoder(OrderIn, float_hook=str)
 _bulk_decoder = msgspec.json.Decoder(BulkIn, float_hook=str)
 _line_decoder = msgspec.json.Decoder(ImportLineIn, float_hook=str)
+
+_MEMBERS = OrderIn.__struct_fields__
+"""Of an order's object; an import line may have others, too."""
 
 # msgspec's errors are ValueErrors, and so is a body that is not UTF-8.
 _REFUSED = (ValueError, RecursionError, InvalidError)
@@ -100,8 +101,8 @@ def parse_order_id(text: str) -> UUID:
     raise MalformedError("an order's id must be a UUID, e.g. 01890a5d-ac96-774b-bcce-b302099a8057")
 
 
-def parse_order(body: bytes) -> NameAndAmount:
-    """Return product name and amount of a JSON body.
+def parse_order(body: bytes) -> Content:
+    """Return the content of a JSON body.
 
     Raises:
         MalformedError: it is not valid JSON.
@@ -109,20 +110,17 @@ def parse_order(body: bytes) -> NameAndAmount:
     """
     try:
         order = _order_decoder.decode(body)
-        if body.count(b":") > 2 and _may_have_more(body, 2):  # noqa: PLR2004  its members
+        if body.count(b":") > len(_MEMBERS) and _may_have_more(body, len(_MEMBERS)):
             raise _MemberTwiceError
-        return (
-            parse_name(order.product_name, "/product_name"),
-            parse_amount(order.amount, "/amount"),
-        )
+        return _content(order)
     except _REFUSED:
         check = _Check()
-        name_and_amount = check.order(plain_values(body), "")
+        content = check.order(plain_values(body), "")
         check.finish()
-        return name_and_amount
+        return content
 
 
-def parse_bulk(body: bytes) -> list[NameAndAmount]:
+def parse_bulk(body: bytes) -> list[Content]:
     """Return the orders of a bulk, in either of its two forms.
 
     Raises:
@@ -131,13 +129,10 @@ def parse_bulk(body: bytes) -> list[NameAndAmount]:
     """
     try:
         orders = _bulk_decoder.decode(body).orders
-        members = 1 + 2 * len(orders)
+        members = 1 + len(_MEMBERS) * len(orders)
         is_in_bounds = 1 <= len(orders) <= ORDERS_PER_BULK_MAX
         if is_in_bounds and (body.count(b":") <= members or not _may_have_more(body, members)):
-            return [
-                (parse_name(order.product_name, ""), parse_amount(order.amount, ""))
-                for order in orders
-            ]
+            return [_content(order) for order in orders]
     except _REFUSED:
         pass
     if sum(map(body.count, _BEFORE_VALUES)) > BULK_VALUES_MAX:
@@ -152,6 +147,14 @@ def parse_bulk(body: bytes) -> list[NameAndAmount]:
     bulk = check.bulk(plain_values(body))
     check.finish()
     return bulk
+
+
+def _content(decoded: OrderIn | ImportLineIn) -> Content:
+    # Whatever is refused here is read again, which names it.
+    return (
+        parse_name(decoded.product_name, "/product_name"),
+        parse_amount(decoded.amount, "/amount"),
+    )
 
 
 def is_import_line(text: bytes, now: datetime) -> bool:
@@ -172,14 +175,13 @@ def parse_import_line(text: bytes, now: datetime) -> ImportLine:
     """
     try:
         line = _line_decoder.decode(text)
-        members = 2 + (line.id is not None) + (line.created_at is not None)
+        members = len(_MEMBERS) + (line.id is not None) + (line.created_at is not None)
         # A moment has two colons at least, unless they are written as escapes.
         colons = members if line.created_at is None or b"\\" in text else members + 2
         if text.count(b":") > colons and _may_have_more(text, members):
             raise _MemberTwiceError
         return ImportLine(
-            parse_name(line.product_name, "/product_name"),
-            parse_amount(line.amount, "/amount"),
+            _content(line),
             line.id,
             None if line.created_at is None else _parse_created_at(line.created_at, now),
         )
@@ -201,14 +203,10 @@ class _Check:
         if self._violations:
             raise InvalidError(*self._violations)
 
-    def order(self, value: Any, pointer: str) -> NameAndAmount:
-        fields = self._fields(value, pointer, required=("product_name", "amount"))
-        return (
-            self._name(fields, pointer, "product_name"),
-            self._take(fields, pointer, "amount", parse_amount, Decimal()),
-        )
+    def order(self, value: Any, pointer: str) -> Content:
+        return self._content(self._fields(value, pointer, required=_MEMBERS), pointer)
 
-    def bulk(self, value: Any) -> list[NameAndAmount]:
+    def bulk(self, value: Any) -> list[Content]:
         names = {name for name, _ in value} if isinstance(value, tuple) else set()
         if "orders" not in names and names & _PAIR_FIELDS:
             return self._pair(value)
@@ -232,12 +230,9 @@ class _Check:
         return bulk
 
     def import_line(self, value: Any, now: datetime) -> ImportLine:
-        fields = self._fields(
-            value, "", required=("product_name", "amount"), optional=("id", "created_at")
-        )
+        fields = self._fields(value, "", required=_MEMBERS, optional=("id", "created_at"))
         return ImportLine(
-            self._name(fields, "", "product_name"),
-            self._take(fields, "", "amount", parse_amount, Decimal()),
+            self._content(fields, ""),
             self._take(fields, "", "id", _parse_id, None),
             self._take(
                 fields,
@@ -248,7 +243,13 @@ class _Check:
             ),
         )
 
-    def _pair(self, value: Any) -> list[NameAndAmount]:
+    def _content(self, fields: Mapping[str, Any], pointer: str) -> Content:
+        return (
+            self._name(fields, pointer, "product_name"),
+            self._take(fields, pointer, "amount", parse_amount, Decimal()),
+        )
+
+    def _pair(self, value: Any) -> list[Content]:
         fields = self._fields(value, "", required=("item_1", "item_2"))
         names = [self._name(fields, "", field) for field in ("item_1", "item_2")]
         if names[1] == PAIR_FAILS:

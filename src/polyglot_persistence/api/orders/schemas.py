@@ -163,6 +163,11 @@ class OrderOut(msgspec.Struct, frozen=True, gc=False):
     amount: AmountOut
     created_at: Moment
 
+    @classmethod
+    def of(cls, order: Order) -> "OrderOut":
+        """Return an order in its published form."""
+        return cls(order.id, order.product_name, order.amount, order.created_at)
+
 
 class OrderPageOut(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Persisted orders, newest first."""

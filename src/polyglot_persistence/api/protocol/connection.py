@@ -169,11 +169,6 @@ class Connection(asyncio.Protocol):
         if self._phase == _HEAD and self._ahead and not self._is_taking:
             self.loop.call_soon(self._go_on)
 
-    @property
-    def is_asked(self) -> bool:
-        """Whether the connection waits for the service, since its request is complete."""
-        return self._phase in (_ANSWER, _ENDING)
-
     # --- the server's side ---
 
     def shutdown(self) -> None:

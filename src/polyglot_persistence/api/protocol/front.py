@@ -7,6 +7,7 @@ wrote never counts.
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple, TypeVar
@@ -60,25 +61,19 @@ class Seen(NamedTuple):
     prefix: str | None
 
 
+@dataclass
 class Front:
     """The trusted proxies, the hosts, the trusted origins and the path prefix of the settings."""
 
-    def __init__(
-        self,
-        *,
-        hosts: frozenset[str] | None = None,
-        origins: frozenset[Origin] = frozenset(),
-        proxies: Sequence[IPv4Network | IPv6Network] = (),
-        prefix: str = "",
-    ) -> None:
-        self._hosts = hosts
-        self._origins = origins
-        self._proxies = proxies
-        self.prefix = prefix
+    _: KW_ONLY
+    hosts: frozenset[str] | None = None
+    origins: frozenset[Origin] = frozenset()
+    proxies: Sequence[IPv4Network | IPv6Network] = ()
+    prefix: str = ""
 
     def trusts(self, address: str) -> bool:
         """Whether an address is a trusted proxy's."""
-        if not self._proxies:
+        if not self.proxies:
             return False
         try:
             ip = ip_address(address.partition("%")[0])
@@ -86,7 +81,7 @@ class Front:
             return False
         if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
-        return any(ip in network for network in self._proxies)
+        return any(ip in network for network in self.proxies)
 
     # --- which host ---
 
@@ -96,7 +91,7 @@ class Front:
         Names of the loopback and the address itself always may: no page of elsewhere can make a
         browser send them (DNS rebinding), and probes do.
         """
-        return self._hosts is None or _is_own(host, own) or _host_of(host) in self._hosts
+        return self.hosts is None or _is_own(host, own) or _host_of(host) in self.hosts
 
     def check_host(self, headers: Headers, own: str) -> None:
         """Refuse a request for another host.
@@ -115,7 +110,7 @@ class Front:
 
     def trusts_origin(self, origin: bytes) -> bool:
         """Whether pages of an origin may send requests."""
-        return bool(self._origins) and _origin_of(origin) in self._origins
+        return bool(self.origins) and _origin_of(origin) in self.origins
 
     def check_origin(self, method: str, headers: Headers, scheme: str | None = None) -> None:
         """Refuse a cross-origin request of a browser, unless it cannot modify data.
@@ -131,7 +126,7 @@ class Front:
         origin = _origin_of(sent)
         host = header(headers, b"host") or b""
         if origin is not None:
-            if origin in self._origins or _same(origin, host, scheme):
+            if origin in self.origins or _same(origin, host, scheme):
                 return
             advice = f"set TRUSTED_ORIGINS={origin} to let it"
         else:

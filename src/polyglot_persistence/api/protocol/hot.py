@@ -107,8 +107,7 @@ class HotRoutes:
     def create(self, body: bytes) -> Reply | Pending:
         """Accept one order."""
         try:
-            name, amount = parse_order(body)
-            order_id, accepted = self._accept.accept_new(name, amount)
+            order_id, accepted = self._accept.accept_new(parse_order(body))
         except Exception as error:  # noqa: BLE001  the last place that can answer the client
             return failed(error, CREATE_ROUTE, CREATE_ROUTE)
         return Pending(accepted, partial(_accepted, order_id))

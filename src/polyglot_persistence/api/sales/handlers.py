@@ -1,5 +1,6 @@
 """Handlers of sales by period and by product, the daily dashboard and its refresh."""
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from starlette.requests import Request
@@ -35,29 +36,29 @@ PRODUCT_DAYS_MAX = 366
 """Bounds the cost of the ranking, which grows with days and products."""
 
 
+@dataclass
 class SalesRoutes:
     """The routes over the rollups."""
 
-    def __init__(self, sales: SalesFlow, clock: Clock) -> None:
-        self._sales = sales
-        self._clock = clock
+    sales: SalesFlow
+    clock: Clock
 
     async def dashboard(self, request: Request, _body: BodyReader) -> Reply:
         """GET /api/dashboard/sales: the latest days that have sales."""
         query = DailySalesParameters(request)
-        flow = self._sales
+        flow = self.sales
         found = await (flow.live_days if query.live else flow.latest_days)(query.days)
         rows = [DaySalesOut(*row) for row in found.days]
         return json_reply(200, rows, _as_of(found.as_of) if found.as_of else ())
 
     async def refresh(self, _request: Request, _body: BodyReader) -> Reply:
         """POST /api/admin/refresh: refresh the view, concurrently with its readers."""
-        return json_reply(200, RefreshedOut(await self._sales.refresh("request")))
+        return json_reply(200, RefreshedOut(await self.sales.refresh("request")))
 
     async def by_period(self, request: Request, _body: BodyReader) -> Reply:
         """GET /api/sales: whole hours, days or months of a time zone."""
         query = SalesParameters(request)
-        report = await self._sales.by_period(query.by, query.tz, self._bounds(query), query.product)
+        report = await self.sales.by_period(query.by, query.tz, self._bounds(query), query.product)
         rows = [PeriodOut(r.start, *r.sales, average(r.sales), r.growth) for r in report.rows]
         if query.wants_csv:
             return csv_reply(query, "sales.csv", PeriodOut, rows, _as_of(report.as_of))
@@ -68,7 +69,7 @@ class SalesRoutes:
     async def products(self, request: Request, _body: BodyReader) -> Reply:
         """GET /api/sales/products: the products with the highest revenue."""
         query = TopProductsParameters(request)
-        end = query.until or self._clock.now().date() + timedelta(days=1)
+        end = query.until or self.clock.now().date() + timedelta(days=1)
         first = query.since or max(end - timedelta(days=DAYS), FIRST.date())
         if not first < end:
             raise MalformedError("the query parameter to must be later than from")
@@ -76,7 +77,7 @@ class SalesRoutes:
             raise MalformedError(
                 f"the query parameters from and to must be at most {PRODUCT_DAYS_MAX} days apart"
             )
-        top = await self._sales.top_products(first, end, query.limit)
+        top = await self.sales.top_products(first, end, query.limit)
         rows = [
             ProductSalesOut(*one, average(Sales(one.revenue, one.orders))) for one in top.products
         ]
@@ -88,7 +89,7 @@ class SalesRoutes:
         grain, zone, most = query.by, query.tz, PERIODS_MAX[query.by]
         try:
             # A period that begins now has begun.
-            now = self._clock.now() + timedelta(microseconds=1)
+            now = self.clock.now() + timedelta(microseconds=1)
             end = now if query.until is None else query.in_zone(query.until)
             if query.since is None:
                 last = end - timedelta(microseconds=1)

@@ -8,6 +8,7 @@ microseconds; any API process can resume after it.
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
 
 from starlette.requests import Request
@@ -35,22 +36,23 @@ _HEADERS: Headers = (
 )
 
 
+@dataclass
 class LiveRoute:
     """GET /api/live."""
 
-    def __init__(self, flow: LiveFlow, *, stopping: asyncio.Event) -> None:
-        self._flow = flow
-        self._stopping = stopping
+    flow: LiveFlow
+    _: KW_ONLY
+    stopping: asyncio.Event
 
     async def stream(self, request: Request, _body: BodyReader) -> Stream:
         """Stream until the client hangs up, its key is revoked or the server stops."""
         after = _parse_id(request.headers.get("last-event-id", ""))
-        ends = self._stopping, until_revoked(request)
-        news = self._flow.watch()
+        ends = self.stopping, until_revoked(request)
+        news = self.flow.watch()
         return Stream(
             _HEADERS,
             lambda gone: self._events(after, news, may_look_inside(request), (gone, *ends)),
-            lambda: self._flow.unwatch(news),
+            lambda: self.flow.unwatch(news),
         )
 
     async def _events(
@@ -62,14 +64,14 @@ class LiveRoute:
     ) -> AsyncIterator[bytes]:
         yield b"retry: %d\n\n" % RETRY_MILLISECONDS
         health = b""
-        await self._flow.look()
+        await self.flow.look()
         while not any(end.is_set() for end in ends):
             news.clear()
-            if self._flow.health is not None:
-                told, health = health, encode_json(stores_out(self._flow.health, is_operator))
+            if self.flow.health is not None:
+                told, health = health, encode_json(stores_out(self.flow.health, is_operator))
                 if health != told:
                     yield b"event: health\ndata: %b\n\n" % health
-            if figures := self._flow.since(after):
+            if figures := self.flow.since(after):
                 after = figures[-1].at
                 data = encode_json([FiguresOut(*one) for one in figures])
                 yield b"id: %d\nevent: figures\ndata: %b\n\n" % (to_micros(after), data)

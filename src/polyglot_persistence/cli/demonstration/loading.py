@@ -30,6 +30,7 @@ from uuid import UUID
 import click
 
 from polyglot_persistence.cli.demonstration import completejourney
+from polyglot_persistence.cli.progress import Progress, progress
 from polyglot_persistence.cli.reports import as_json, table
 from polyglot_persistence.errors import (
     ConfigurationError,
@@ -42,7 +43,6 @@ from polyglot_persistence.runtime.pauses import Pauses
 if TYPE_CHECKING:
     import httpx2
 
-    from polyglot_persistence.cli.progress import Progress
 
 CONNECTIONS = 2
 CHUNK_LINES = 4_000
@@ -151,8 +151,6 @@ async def _run(
             "or `pip install 'polyglot-persistence[datasets]'`"
         ) from error
 
-    from polyglot_persistence.cli.progress import progress
-
     limits = httpx2.Limits(max_connections=CONNECTIONS)
     timeout = httpx2.Timeout(ANSWER_TIMEOUT_SECONDS, connect=5.0)
     # No proxy of the environment may come between us and what is often this very machine.
@@ -212,7 +210,7 @@ async def _send(
     client: "httpx2.AsyncClient",
     chunks: Iterator[list[completejourney.Line]],
     tally: Tally,
-    shown: "Progress",
+    shown: Progress,
 ) -> None:
     async def connection() -> None:
         for chunk in chunks:  # shared: each chunk goes to whichever connection is free
@@ -293,9 +291,7 @@ class _Chunk:
         self._open = still_open
 
 
-async def _import(
-    client: "httpx2.AsyncClient", lines: Sequence[bytes], shown: "Progress"
-) -> _Chunk:
+async def _import(client: "httpx2.AsyncClient", lines: Sequence[bytes], shown: Progress) -> _Chunk:
     """Send a chunk until each of its lines is done; see the module's invariants."""
     import httpx2
 

@@ -101,10 +101,7 @@ def _unit_of(row: DeadLetterRow) -> tuple[UUID, datetime, int] | None:
 
 def readable(row: DeadLetterRow) -> AcceptedOrder | None:
     """Return the order of a whole letter if this version can read it."""
-    try:
-        return codec.decode_item(row.letter.payload)
-    except PoisonError:
-        return None
+    return codec.readable_item(row.letter.payload)
 
 
 def units_of(

@@ -20,10 +20,10 @@ first effect raises `CutShortError`.
 """
 
 import enum
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
 from polyglot_persistence.domain import codec
@@ -60,6 +60,9 @@ _log = logger("dead_letters")
 
 SLICE_LETTERS = codec.UNIT_SIZE_MAX + 100
 """More than the largest unit, so that a slice can end between two units."""
+
+
+Action: TypeAlias = Literal["replay", "discard"]
 
 
 class Operator(NamedTuple):
@@ -122,9 +125,7 @@ class _Run:
         self.has_effect = self.has_effect or len(self.handled) > before
 
 
-_Act: TypeAlias = Callable[[Sequence[DeadLetterRow], _Run], Awaitable[None]]
-
-
+@dataclass
 class DeadLetterFlow:
     """Serves operators. Every change is logged and counted.
 
@@ -132,23 +133,20 @@ class DeadLetterFlow:
     `CutShortError`; earlier effects remain.
     """
 
-    def __init__(
-        self, letters: DeadLetters, record: Orders, cache: Cache, persist: PersistFlow
-    ) -> None:
-        self._letters = letters
-        self._record = record
-        self._cache = cache
-        self._persist = persist
+    letters: DeadLetters
+    record: Orders
+    cache: Cache
+    persist: PersistFlow
 
     async def page(
         self, chosen: LetterFilter, before: int | None, letters_max: int
     ) -> Sequence[DeadLetterRow]:
         """Return matching letters, the latest first, with the beginnings of their payloads."""
-        return await self._letters.page(chosen, before, letters_max)
+        return await self.letters.page(chosen, before, letters_max)
 
     async def count(self, chosen: LetterFilter) -> LetterCounts:
         """Count the matching letters by stage and reason."""
-        return await self._letters.count(chosen)
+        return await self.letters.count(chosen)
 
     async def get(self, letter_id: int) -> DeadLetterRow:
         """Return one letter, whole.
@@ -156,53 +154,31 @@ class DeadLetterFlow:
         Raises:
             NotFoundError: there is no such letter (any more).
         """
-        rows = await self._letters.read([letter_id])
+        rows = await self.letters.read([letter_id])
         if not rows:
             raise NotFoundError(f"there is no dead letter {letter_id}; perhaps no more")
         return rows[0]
 
-    async def replay(self, letter_id: int, operator: Operator) -> Sequence[Handled]:
-        """Replay a letter with its unit.
+    async def act(self, action: Action, letter_id: int, operator: Operator) -> Sequence[Handled]:
+        """Replay or discard a letter with its unit.
 
         Raises:
             NotFoundError: there is no such letter (any more).
         """
-        return await self._one(letter_id, "replay", operator)
-
-    async def discard(self, letter_id: int, operator: Operator) -> Sequence[Handled]:
-        """Discard a letter with its unit.
-
-        Raises:
-            NotFoundError: there is no such letter (any more).
-        """
-        return await self._one(letter_id, "discard", operator)
-
-    async def replay_slice(
-        self, chosen: LetterFilter, before: int | None, operator: Operator
-    ) -> Slice:
-        """Replay the latest matching letters below an id; call again until all are done."""
-        return await self._slice(chosen, before, "replay", operator)
-
-    async def discard_slice(
-        self, chosen: LetterFilter, before: int | None, operator: Operator
-    ) -> Slice:
-        """Discard the latest matching letters below an id; call again until all are done."""
-        return await self._slice(chosen, before, "discard", operator)
-
-    async def _one(self, letter_id: int, action: str, operator: Operator) -> Sequence[Handled]:
         run = _Run()
         with _cutting_short(run):
-            async with self._letters.turn():
+            async with self.letters.turn():
                 await self._part([await self.get(letter_id)], action, operator, run)
         return run.handled
 
-    async def _slice(
-        self, chosen: LetterFilter, before: int | None, action: str, operator: Operator
+    async def act_on_slice(
+        self, action: Action, chosen: LetterFilter, before: int | None, operator: Operator
     ) -> Slice:
+        """Handle the latest matching letters below an id; call again until all are done."""
         run = _Run()
         with _cutting_short(run):
-            async with self._letters.turn() as turn:
-                page = await self._letters.page(chosen, before, SLICE_LETTERS)
+            async with self.letters.turn() as turn:
+                page = await self.letters.page(chosen, before, SLICE_LETTERS)
                 is_last = len(page) < SLICE_LETTERS
                 if not is_last:
                     page = without_last_unit_id(page)
@@ -212,10 +188,10 @@ class DeadLetterFlow:
         return Slice(run.handled, None if is_last else page[-1].id)
 
     async def _part(
-        self, part: Sequence[DeadLetterRow], action: str, operator: Operator, run: _Run
+        self, part: Sequence[DeadLetterRow], action: Action, operator: Operator, run: _Run
     ) -> None:
         """Apply an action to letters and all others of their units."""
-        act: _Act = {"replay": self._replay, "discard": self._discard}[action]
+        act = self._replay if action == "replay" else self._discard
         letter_ids = {row.id for row in part}
         before = len(run.handled)
         try:
@@ -241,8 +217,8 @@ class DeadLetterFlow:
         """Return the whole letters and all others of their units."""
         named = {row.id for row in part}
         unit_ids = {row.letter.unit_id for row in part if row.letter.unit_id is not None}
-        others = await self._letters.of_units(sorted(unit_ids))
-        rows = await self._letters.read(sorted(named.union(others)))
+        others = await self.letters.of_units(sorted(unit_ids))
+        rows = await self.letters.read(sorted(named.union(others)))
         units = UnitsOf(row for row in rows if row.id in named)
         return [row for row in rows if row.id in named or row in units]
 
@@ -251,22 +227,22 @@ class DeadLetterFlow:
     async def _replay(self, rows: Sequence[DeadLetterRow], run: _Run) -> None:
         index = [row for row in rows if row.letter.stage is Stage.INDEX]
         if index:
-            await self._letters.reindex([row.id for row in index])
+            await self.letters.reindex([row.id for row in index])
             run.done(_handled(row, Outcome.REINDEXED) for row in index)
         units, unfit = units_of([row for row in rows if row.letter.stage is not Stage.INDEX])
         for batch in batches(units):
             await self._persist_again(batch, run)
         if unfit:
             # Another failed attempt.
-            await self._record.bury([row.letter._replace(attempts=1) for row, _ in unfit])
+            await self.record.bury([row.letter._replace(attempts=1) for row, _ in unfit])
             run.done(_handled(row, Outcome.KEPT, why) for row, why in unfit)
 
     async def _persist_again(self, members: Sequence[Member], run: _Run) -> None:
-        await self._persist.persist([accepted for accepted, _ in members], REPLAY)
+        await self.persist.persist([accepted for accepted, _ in members], REPLAY)
         run.has_effect = True
         rows = [row for _, those in members for row in those]
-        left = {row.id: row for row in await self._letters.read([row.id for row in rows])}
-        found = await self._record.find([accepted.order.id for accepted, _ in members])
+        left = {row.id: row for row in await self.letters.read([row.id for row in rows])}
+        found = await self.record.find([accepted.order.id for accepted, _ in members])
         persisted: list[Handled] = []
         in_vain: list[Member] = []
         for accepted, those in members:
@@ -276,7 +252,7 @@ class DeadLetterFlow:
             else:
                 in_vain.append((accepted, those))
         # Letters of orders already in the record, which inserted nothing.
-        await self._letters.discard([one.letter_id for one in persisted if one.letter_id in left])
+        await self.letters.discard([one.letter_id for one in persisted if one.letter_id in left])
         run.done(persisted)
         run.done(await self._condemned_again(rows, in_vain, left))
 
@@ -303,9 +279,9 @@ class DeadLetterFlow:
             return handled
         units = {row.letter.unit_id for _, row in others if row.letter.unit_id is not None}
         units.update(accepted.unit_id for accepted, _ in others)
-        new_ids = set(await self._letters.of_units(sorted(units))) - {row.id for row in replayed}
-        new = {readable(row): row for row in await self._letters.read(sorted(new_ids))}
-        await self._letters.discard([row.id for accepted, row in others if accepted in new])
+        new_ids = set(await self.letters.of_units(sorted(units))) - {row.id for row in replayed}
+        new = {readable(row): row for row in await self.letters.read(sorted(new_ids))}
+        await self.letters.discard([row.id for accepted, row in others if accepted in new])
         latest = [new.get(accepted, row) for accepted, row in others]
         return handled + [_handled(row, Outcome.KEPT, row.letter.reason) for row in latest]
 
@@ -317,7 +293,7 @@ class DeadLetterFlow:
             for row in rows
             if row.letter.order_id is not None and row.letter.stage is not Stage.INDEX
         ]
-        entries = (await self._cache.read(orders)).entries
+        entries = (await self.cache.read(orders)).entries
         dirty = {
             order_id
             for order_id, raw in zip(orders, entries, strict=True)
@@ -331,8 +307,8 @@ class DeadLetterFlow:
         # The cache first: if interrupted here, the order remains dead-lettered as before.
         forgotten = {row.letter.order_id for row in gone} & set(orders)
         if forgotten:
-            await self._cache.forget_dead([one for one in forgotten if one is not None])
-        await self._letters.discard([row.id for row in gone])
+            await self.cache.forget_dead([one for one in forgotten if one is not None])
+        await self.letters.discard([row.id for row in gone])
         why = "the cache has it as not yet persisted: a worker will try it again, see what it says"
         run.done(_handled(row, Outcome.DISCARDED) for row in gone)
         run.handled += [_handled(row, Outcome.KEPT, why) for row in kept]
@@ -359,7 +335,7 @@ def _cutting_short(run: _Run) -> Iterator[None]:
         raise
 
 
-def _log_handled(handled: Sequence[Handled], action: str, operator: Operator) -> None:
+def _log_handled(handled: Sequence[Handled], action: Action, operator: Operator) -> None:
     for outcome in Outcome:
         those = [one for one in handled if one.outcome is outcome]
         if not those:

@@ -6,6 +6,7 @@ indexing work.
 """
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from itertools import chain
 from typing import Protocol
 
@@ -32,21 +33,15 @@ class _Record(Orders, Outbox, Protocol):
     """The ports needed of the record."""
 
 
+@dataclass
 class IndexFlow:
     """Keeps the search index a subset of the record that is only briefly behind."""
 
-    def __init__(
-        self,
-        record: _Record,
-        search: SearchIndex,
-        clock: Clock,
-        *,
-        freshness: FreshnessCount | None = None,
-    ) -> None:
-        self._freshness = freshness
-        self._record = record
-        self._search = search
-        self._clock = clock
+    record: _Record
+    search: SearchIndex
+    clock: Clock
+    _: KW_ONLY
+    freshness: FreshnessCount | None = None
 
     async def index(self, batches: Sequence[ToIndex]) -> None:
         """Index what was just persisted and delete its outbox rows.
@@ -58,7 +53,7 @@ class IndexFlow:
         origins = [batch.origin for batch in batches]
         with tracing.batch_span("index orders", origins, {"polyglot.batch.units": len(batches)}):
             await self._index(orders)
-            done = set(await self._record.outbox_done([batch.outbox_id for batch in batches]))
+            done = set(await self.record.outbox_done([batch.outbox_id for batch in batches]))
         # A batch that waited long may have been indexed from the outbox, and counted there.
         counted = (batch.orders for batch in batches if batch.outbox_id in done)
         self._note(list(chain.from_iterable(counted)))
@@ -69,9 +64,9 @@ class IndexFlow:
         Raises:
             UnavailableError: index or record is away.
         """
-        async with self._record.claim_outbox(older_than_seconds, orders_max) as batch:
+        async with self.record.claim_outbox(older_than_seconds, orders_max) as batch:
             await self._index(batch.orders)
-            await self._search.remove(batch.gone)
+            await self.search.remove(batch.gone)
         self._note([row for row in batch.orders if row.order.id in batch.new])
         worked_off = len(batch.orders) + len(batch.gone)
         if worked_off:
@@ -79,18 +74,18 @@ class IndexFlow:
         return worked_off
 
     def _note(self, orders: Sequence[StoredOrder]) -> None:
-        if self._freshness is not None and orders:
-            self._freshness.note([row.accepted_at for row in orders], self._clock.now())
+        if self.freshness is not None and orders:
+            self.freshness.note([row.accepted_at for row in orders], self.clock.now())
 
     async def _index(self, orders: Sequence[StoredOrder]) -> None:
         if not orders:
             return
-        started = self._clock.monotonic()
-        failures = await self._search.index(orders)
-        INDEX_SECONDS.observe(self._clock.monotonic() - started)
-        await bury_failures(self._record, orders, failures)
+        started = self.clock.monotonic()
+        failures = await self.search.index(orders)
+        INDEX_SECONDS.observe(self.clock.monotonic() - started)
+        await bury_failures(self.record, orders, failures)
         INDEXED.inc(len(orders) - len(failures))
-        now = self._clock.now()
+        now = self.clock.now()
         INDEX_LAG_SECONDS.observe_all(
             [max((now - row.accepted_at).total_seconds(), 0.0) for row in orders]
         )

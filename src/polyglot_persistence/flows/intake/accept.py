@@ -22,20 +22,20 @@ Invariant: the ids of an `Acceptance` are all stored.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
 from polyglot_persistence.domain import codec
-from polyglot_persistence.domain.dead_letter import DeadLetterRow
 from polyglot_persistence.domain.entry import Entry, EntryState
 from polyglot_persistence.domain.order import (
     AcceptedOrder,
-    Order,
+    Content,
     bulk_ids,
     derived_id,
     earlier_bulk_ids,
+    make_order,
     new_id,
 )
 from polyglot_persistence.errors import (
@@ -68,8 +68,7 @@ class Acceptance(NamedTuple):
 class ImportLine(NamedTuple):
     """One order of an import; without `id` (given, or derived from a key) it gets a new one."""
 
-    product_name: str
-    amount: Decimal
+    content: Content
     id: UUID | None = None
     created_at: datetime | None = None
     must_be_there: bool = False
@@ -84,69 +83,65 @@ class LineOutcome(NamedTuple):
     error: PolyglotError | None = None
 
 
+@dataclass
 class AcceptFlow:
     """Accepts orders; every method returns only once they are durable."""
 
-    def __init__(self, commit: GroupCommit, reads: ReadFlow, clock: Clock) -> None:
-        self._commit = commit
-        self._reads = reads
-        self._clock = clock
+    commit: GroupCommit
+    reads: ReadFlow
+    clock: Clock
 
-    def accept_new(
-        self, product_name: str, amount: Decimal
-    ) -> tuple[UUID, "asyncio.Future[Sequence[Entry]]"]:
+    def accept_new(self, content: Content) -> tuple[UUID, "asyncio.Future[Sequence[Entry]]"]:
         """Take one order without an identity; it is accepted once the future resolves.
 
         Raises:
             UnavailableError: refused, at once or through the future.
             UnknownOutcomeError: through the future.
         """
-        now = self._clock.now()
-        order = Order(new_id(), product_name, amount, now)
+        now = self.clock.now()
+        order = make_order(new_id(), content, now)
         unit = Unit((_prepare(AcceptedOrder(order, now, order.id)),))
-        return order.id, self._commit.submit(unit, has_identity=False)
+        return order.id, self.commit.submit(unit, has_identity=False)
 
-    async def accept_keyed(
-        self, client: str, key: str, product_name: str, amount: Decimal
-    ) -> Acceptance:
+    async def accept_keyed(self, client: str, key: str, content: Content) -> Acceptance:
         """Accept the one order that this client's idempotency key stands for.
 
         Raises:
             ConflictError: the key stands for an order with other content.
         """
-        now = self._clock.now()
-        order = Order(derived_id(client, key), product_name, amount, now)
+        now = self.clock.now()
+        order = make_order(derived_id(client, key), content, now)
         unit = Unit((_prepare(AcceptedOrder(order, now, order.id)),))
-        known = await self._reads.known([order.id])
+        known = await self.reads.known([order.id])
         replayed = await self._accept_identified(unit, known)
         return Acceptance([order.id], replayed)
 
     async def accept_bulk(
-        self, client: str, key: str | None, items: Sequence[tuple[str, Decimal]]
+        self, client: str, key: str | None, items: Sequence[Content]
     ) -> Acceptance:
         """Accept 1 to 1,000 orders as one unit: all or nothing, now and at persist.
 
         Raises:
             ConflictError: the key stands for a bulk with other content.
         """
-        now = self._clock.now()
+        now = self.clock.now()
         if key is not None:
             return await self._accept_keyed_bulk(client, key, items, now)
         ids = [new_id() for _ in items]
         unit = _bulk(ids, new_id(), items, now)
-        await asyncio.shield(self._commit.submit(unit, has_identity=False))
+        await asyncio.shield(self.commit.submit(unit, has_identity=False))
         return Acceptance(ids, replayed=False)
 
     async def _accept_keyed_bulk(
-        self, client: str, key: str, items: Sequence[tuple[str, Decimal]], now: datetime
+        self, client: str, key: str, items: Sequence[Content], now: datetime
     ) -> Acceptance:
         # Were the first bulk of this key longer, a member past our last one would exist.
         *ids, beyond = bulk_ids(client, key, len(items) + 1)
-        known = await self._reads.known([*ids, beyond])
+        known = await self.reads.known([*ids, beyond])
         unit_id = ids[0]
         if _is_there(ids[0], known) and not any(_is_alive(i, known) for i in [*ids[1:], beyond]):
             *earlier, earlier_beyond = earlier_bulk_ids(client, key, len(items) + 1)
-            also_known = await self._reads.known([*earlier, earlier_beyond])
+            also_known = await self.reads.known([*earlier, earlier_beyond])
             if any(_is_there(i, also_known) for i in earlier[1:]):
                 ids, beyond, known = earlier, earlier_beyond, also_known
                 unit_id = derived_id(client, key)
@@ -160,19 +155,17 @@ class AcceptFlow:
 
         Returns one outcome per line. An error of the stores (503, 504) is that line's outcome too.
         """
-        now = self._clock.now()
+        now = self.clock.now()
         new: list[Unit] = []
         identified: list[Unit] = []
         for line in lines:
-            order = Order(
-                line.id or new_id(), line.product_name, line.amount, line.created_at or now
-            )
+            order = make_order(line.id or new_id(), line.content, line.created_at or now)
             accepted = AcceptedOrder(order, now, order.id, 1, line.created_at is not None)
             (new if line.id is None else identified).append(Unit((_prepare(accepted),)))
-        known = await self._reads.known([_id_of(unit) for unit in identified])
+        known = await self.reads.known([unit.first_id for unit in identified])
         again = {line.id for line in lines if line.must_be_there}
         taken = [
-            (self._take_again if _id_of(unit) in again else self._take)(unit, known)
+            (self._take_again if unit.first_id in again else self._take)(unit, known)
             for unit in identified
         ]
         fate = self._take_new(new)
@@ -180,7 +173,7 @@ class AcceptFlow:
         if waiting := [one for one in (fate, *taken) if isinstance(one, asyncio.Future)]:
             await asyncio.wait(waiting)
         error = fate if fate is None or isinstance(fate, PolyglotError) else _error_of(fate)
-        outcomes_new = iter([LineOutcome(_id_of(unit), error=error) for unit in new])
+        outcomes_new = iter([LineOutcome(unit.first_id, error=error) for unit in new])
         outcomes_identified = iter(
             one if isinstance(one, LineOutcome) else _line_outcome(unit, one)
             for unit, one in zip(identified, taken, strict=True)
@@ -193,17 +186,17 @@ class AcceptFlow:
         if not units:
             return None
         try:
-            return self._commit.submit_new(units)
+            return self.commit.submit(*units, has_identity=False)
         except PolyglotError as error:
             return error
 
     def _take(self, unit: Unit, known: Known) -> "LineOutcome | asyncio.Future[Sequence[Entry]]":
         try:
             if _is_settled(unit, known):
-                return LineOutcome(_id_of(unit), unchanged=True)
-            return self._commit.submit(unit, has_identity=True)
+                return LineOutcome(unit.first_id, unchanged=True)
+            return self.commit.submit(unit, has_identity=True)
         except PolyglotError as error:
-            return LineOutcome(_id_of(unit), error=error)
+            return LineOutcome(unit.first_id, error=error)
 
     def _take_again(
         self, unit: Unit, known: Known
@@ -212,7 +205,7 @@ class AcceptFlow:
 
         Every other case gets the same answer, which reveals nothing about the stored order.
         """
-        order_id = _id_of(unit)
+        order_id = unit.first_id
         if not (known.checked or order_id in known.entries):
             return LineOutcome(order_id, error=refused("whether this id is stored is not certain"))
         if _is_there(order_id, known) and unit.members[0].accepted.created_at_given:
@@ -225,7 +218,7 @@ class AcceptFlow:
         """Accept a unit with an identity; return whether it was stored before."""
         if _is_settled(unit, known):
             return True
-        before = await asyncio.shield(self._commit.submit(unit, has_identity=True))
+        before = await asyncio.shield(self.commit.submit(unit, has_identity=True))
         return _was_there(unit, before)
 
 
@@ -233,13 +226,11 @@ def _prepare(accepted: AcceptedOrder) -> PreparedOrder:
     return PreparedOrder(accepted, codec.encode_order(accepted.order))
 
 
-def _bulk(
-    ids: Sequence[UUID], unit_id: UUID, items: Sequence[tuple[str, Decimal]], now: datetime
-) -> Unit:
+def _bulk(ids: Sequence[UUID], unit_id: UUID, items: Sequence[Content], now: datetime) -> Unit:
     return Unit(
         [
-            _prepare(AcceptedOrder(Order(i, name, amount, now), now, unit_id, len(items)))
-            for i, (name, amount) in zip(ids, items, strict=True)
+            _prepare(AcceptedOrder(make_order(i, content, now), now, unit_id, len(items)))
+            for i, content in zip(ids, items, strict=True)
         ]
     )
 
@@ -256,11 +247,6 @@ def _is_alive(order_id: UUID, known: Known) -> bool:
     )
 
 
-def _id_of(unit: Unit) -> UUID:
-    """Return the id of a unit's only order."""
-    return unit.members[0].accepted.order.id
-
-
 def _error_of(done: "asyncio.Future[Sequence[Entry]]") -> PolyglotError | None:
     try:
         done.result()
@@ -271,16 +257,17 @@ def _error_of(done: "asyncio.Future[Sequence[Entry]]") -> PolyglotError | None:
 
 def _line_outcome(unit: Unit, done: "asyncio.Future[Sequence[Entry]]") -> LineOutcome:
     try:
-        return LineOutcome(_id_of(unit), unchanged=_was_there(unit, done.result()))
+        return LineOutcome(unit.first_id, unchanged=_was_there(unit, done.result()))
     except PolyglotError as error:
-        return LineOutcome(_id_of(unit), error=error)
+        return LineOutcome(unit.first_id, error=error)
 
 
 class _There(NamedTuple):
     """An order stored before under the id of a unit's member."""
 
     accepted: AcceptedOrder | None
-    """None for a dead letter that cannot be read, so that nothing can be compared."""
+    """None for a dead letter that cannot be read, so that nothing can be compared: persisting the
+    order removes the letter."""
     is_dirty: bool = False
     """If so, its unit is known, too."""
 
@@ -300,7 +287,7 @@ def _is_settled(unit: Unit, known: Known) -> bool:
         elif (row := known.rows.get(order_id)) is not None:
             there[order_id] = _There(row.accepted())
         elif (dead := known.dead.get(order_id)) is not None:
-            there[order_id] = _There(_dead(dead))
+            there[order_id] = _There(codec.readable_item(dead.letter.payload))
     _check(unit, there, checked=known.checked)
     return any(not one.is_dirty and one.accepted is not None for one in there.values())
 
@@ -324,13 +311,6 @@ def _decoded(raw: bytes) -> Entry:
         return codec.decode_entry(raw)
     except PoisonError as error:
         raise refused("a newer version holds an order under this key or id") from error
-
-
-def _dead(row: DeadLetterRow) -> AcceptedOrder | None:
-    try:
-        return codec.decode_item(row.letter.payload)
-    except PoisonError:
-        return None  # persisting the order removes the letter
 
 
 def _check(unit: Unit, there: Mapping[UUID, _There], *, checked: bool) -> None:

@@ -13,7 +13,8 @@ The outcomes of the two stores decide the answer to the clients of the batch:
 `UnavailableError` (503: nothing was stored and nothing will be), *unknown* is `UnknownOutcomeError`
 (504). Nothing is ever undone. While both stores are healthy the answer waits for both; while a
 breaker is open, its store gets no request. A commit that took longer than `COMMIT_SECONDS_MAX`
-marks the cache cold before it is answered (see `cold_cache`).
+marks the cache cold before it is answered (see `cold_cache`), and so does the first one under a
+reign of a cache that may have failed over (see `reigns`).
 
 A unit with an identity of its own (idempotency key, given id) is published only after the cache
 answered, as the entry that the cache returned, and not at all if that entry is clean or differs.
@@ -136,28 +137,17 @@ class GroupCommit:
         BACKLOG_LIMIT_ORDERS.set(limits.dirty_orders_max)
         WAITING_ORDERS.set_function(lambda: self._batcher.waiting)
 
-    def submit(self, unit: Unit, *, has_identity: bool) -> "asyncio.Future[Sequence[Entry]]":
-        """Take a unit into the next batch; resolves once it is durable.
+    def submit(self, *units: Unit, has_identity: bool) -> "asyncio.Future[Sequence[Entry]]":
+        """Take units into the next batch, all or none; resolves once they are durable.
 
-        The result is empty for a new unit. For a unit with an identity it holds the entries stored
-        before (of all members or of some); then nothing new was stored.
+        Units without an identity share one future, which costs a third of one future each. A unit
+        with an identity goes alone: the result holds the entries stored before (of all members or
+        of some); then nothing new was stored.
 
         Raises:
             UnavailableError: at once, above a watermark; or through the future (503).
             UnknownOutcomeError: through the future (504).
         """
-        return self._submit((unit,), has_identity)
-
-    def submit_new(self, units: Sequence[Unit]) -> "asyncio.Future[Sequence[Entry]]":
-        """Take units without an identity into the next batch, as `submit` does, all or none.
-
-        They share one future, which costs a third of one future each.
-        """
-        return self._submit(units, has_identity=False)
-
-    def _submit(
-        self, units: Sequence[Unit], has_identity: bool
-    ) -> "asyncio.Future[Sequence[Entry]]":
         orders = _count(units)
         if over := self._backlog_over or self._queue_over:
             REFUSED.labels("watermark").inc(orders)
@@ -205,7 +195,8 @@ class GroupCommit:
         identified = [unit for waiting in batch if waiting.has_identity for unit in waiting.units]
         try:
             if self._cache_breaker.is_open:
-                error = await self._commit_without_cache([*free, *identified])
+                away = UnavailableError("the cache is away")
+                error = await self._queue_alone([*free, *identified], away)
                 outcome = _Outcome(error, error, {})
             else:
                 outcome = await self._commit_to_both(free, identified)
@@ -233,33 +224,40 @@ class GroupCommit:
             )
         self.backlog_seen(reply.backlog)
         self.relies_on_queue = not reply.durable
-        if reply.reign != self._reigns.latest:
-            await self._reigns.begin(reply.reign)
         found = {order_id: _readable(order_id, raw) for order_id, raw in reply.found.items()}
         published_late = None
         if as_stored := await self._to_publish(identified, found, reply):
             published_late = await self._publish(as_stored)
             if published_late is None:
                 self._remember_published(as_stored, found)
+        missed = await self._begin_reign(reply.reign)
         return _Outcome(
-            await self._cached(free, published, reply),
-            await self._cached(identified, published_late, reply),
+            missed or await self._cached(free, published, reply),
+            missed or await self._cached(identified, published_late, reply),
             found,
         )
+
+    async def _begin_reign(self, reign: str) -> PolyglotError | None:
+        if reign != self._reigns.latest:
+            try:
+                await self._reigns.begin(reign)
+            except UnknownOutcomeError as error:
+                return error
+        return None
 
     async def _to_publish(
         self, units: Sequence[Unit], found: _Found, reply: AcceptReply
     ) -> Sequence[Unit]:
         """Return new units unchanged, and dirty ones as the cache holds them if they need it."""
         new, dirty = _as_stored(units, found)
-        dirty = [unit for unit in dirty if not self._published.get(_first_id(unit))]
+        dirty = [unit for unit in dirty if not self._published.get(unit.first_id)]
         if dirty and not await self._is_safe(reply):
             new += dirty
         return new
 
     def _remember_published(self, units: Sequence[Unit], found: _Found) -> None:
         for unit in units:
-            if (first := _first_id(unit)) in found:
+            if (first := unit.first_id) in found:
                 self._published.remember(first, value=True)
 
     async def _is_safe(self, reply: AcceptReply) -> bool:
@@ -292,9 +290,6 @@ class GroupCommit:
             late = UnknownOutcomeError(f"stored, but too long ago to be found for certain: {error}")
             return _Outcome(outcome.free or late, outcome.identified or late, outcome.found)
         return outcome
-
-    async def _commit_without_cache(self, units: Sequence[Unit]) -> PolyglotError | None:
-        return await self._queue_alone(units, UnavailableError("the cache is away"))
 
     async def _queue_alone(
         self, units: Sequence[Unit], cache_error: PolyglotError
@@ -363,10 +358,6 @@ def _neither(cache_error: PolyglotError, queue_error: PolyglotError) -> Polyglot
     return UnknownOutcomeError(f"cache: {cache_error}; queue: {queue_error}")
 
 
-def _first_id(unit: Unit) -> UUID:
-    return unit.members[0].accepted.order.id
-
-
 def _readable(order_id: UUID, raw: bytes) -> Entry | None:
     try:
         return codec.decode_entry(raw)
@@ -380,7 +371,7 @@ def _as_stored(units: Sequence[Unit], found: _Found) -> tuple[list[Unit], list[U
     new, dirty = [], []
     stored: set[UUID] = set()
     for unit in units:
-        ids = _ids(unit)
+        ids = unit.ids
         if _is_new(unit, found, stored):
             new.append(unit)
             continue
@@ -397,17 +388,13 @@ def _as_stored(units: Sequence[Unit], found: _Found) -> tuple[list[Unit], list[U
     return new, dirty
 
 
-def _ids(unit: Unit) -> list[UUID]:
-    return [member.accepted.order.id for member in unit.members]
-
-
 def _is_new(unit: Unit, found: _Found, stored: set[UUID]) -> bool:
     """Return whether this batch stored the unit; `stored` collects the ids of those before it.
 
     If an identity comes twice in a batch, the second unit finds the first's orders. By its id
     alone, the first would seem to find them, too.
     """
-    ids = _ids(unit)
+    ids = unit.ids
     there = [found[order_id] for order_id in ids if order_id in found]
     own = [Entry(EntryState.DIRTY, accepted, body) for accepted, body in unit.members]
     is_first = stored.isdisjoint(ids)
@@ -460,7 +447,7 @@ def _before(waiting: _Waiting, found: _Found, stored: set[UUID]) -> Sequence[Ent
     (unit,) = waiting.units
     if _is_new(unit, found, stored):
         return ()
-    there = [found[order_id] for order_id in _ids(unit) if order_id in found]
+    there = [found[order_id] for order_id in unit.ids if order_id in found]
     entries = [entry for entry in there if entry is not None]
     if len(entries) < len(there):
         raise refused("a newer version holds an order under this key or id")

@@ -19,11 +19,12 @@ current: it is removed after the swap, and whatever it still receives has arrive
 
 import enum
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
 from polyglot_persistence.config.limits import IndexerLimits
-from polyglot_persistence.domain.checksum import checksum
+from polyglot_persistence.domain.codec import checksum
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.behind.index import bury_failures
 from polyglot_persistence.ports.audit import ID_MAX, ID_MIN, AuditedRecord
@@ -84,26 +85,18 @@ async def _nothing(_step: Step) -> None:
     """Show nothing."""
 
 
+@dataclass
 class RebuildFlow:
     """Builds a search index, or resumes a build."""
 
-    def __init__(
-        self,
-        record: RebuildRecord,
-        audited: AuditedRecord,
-        target: RebuildTarget,
-        orders: Orders,
-        clock: Clock,
-        *,
-        limits: IndexerLimits,
-    ) -> None:
-        self._record = record
-        self._audited = audited
-        self._target = target
-        self._orders = orders
-        self._clock = clock
-        self._limits = limits
-        self._lost_since: Mapping[str, float] = {}
+    record: RebuildRecord
+    audited: AuditedRecord
+    target: RebuildTarget
+    orders: Orders
+    clock: Clock
+    _: KW_ONLY
+    limits: IndexerLimits
+    _lost_since: Mapping[str, float] = field(default_factory=dict, init=False)
 
     async def adopt_settings(self) -> None:
         """Give the current index the settings of a new one, as far as it can take them.
@@ -111,7 +104,7 @@ class RebuildFlow:
         Raises:
             UnavailableError: the index is away.
         """
-        await self._target.adopt_settings()
+        await self.target.adopt_settings()
 
     async def is_needed(self) -> bool:
         """Return whether the index is missing or unusable, or a rebuild is unfinished.
@@ -122,9 +115,9 @@ class RebuildFlow:
         Raises:
             UnavailableError: index or record is away.
         """
-        if await self._target.current_name() is None:
+        if await self.target.current_name() is None:
             return True
-        if await self._record.current() is not None:
+        if await self.record.current() is not None:
             return True
         lost = await self._lost()
         if lost:
@@ -137,13 +130,13 @@ class RebuildFlow:
         Time counts from a look of this process, so a rebuild follows another one of the same index
         after that time at the earliest.
         """
-        now = self._clock.monotonic()
-        lost = await self._target.lost_parts()
+        now = self.clock.monotonic()
+        lost = await self.target.lost_parts()
         self._lost_since = {name: self._lost_since.get(name, now) for name in lost}
         return [
             name
             for name, since in self._lost_since.items()
-            if now - since >= self._limits.search_lost_seconds
+            if now - since >= self.limits.search_lost_seconds
         ]
 
     async def is_first(self) -> bool:
@@ -152,13 +145,13 @@ class RebuildFlow:
         Raises:
             UnavailableError: index or record is away.
         """
-        if await self._target.current_name() is not None:
+        if await self.target.current_name() is not None:
             return False
-        return not await self._record.orders_after(None, 1)
+        return not await self.record.orders_after(None, 1)
 
     async def progress(self) -> Rebuild | None:
         """Return the progress of the current rebuild, in any process."""
-        return await self._record.current()
+        return await self.record.current()
 
     async def run(self, show: Callable[[Step], Awaitable[None]] = _nothing) -> Rebuilt:
         """Build the index, or resume an interrupted build; only in the role `ROLE`.
@@ -172,11 +165,11 @@ class RebuildFlow:
         try:
             return await self._run(show)
         finally:
-            await self._target.release()
+            await self.target.release()
 
     async def _run(self, show: Callable[[Step], Awaitable[None]]) -> Rebuilt:
-        rebuild = await self._record.current()
-        current = await self._target.current_name()
+        rebuild = await self.record.current()
+        current = await self.target.current_name()
         resumed = rebuild is not None
         if rebuild is not None and current == rebuild.index_name:  # crashed between swap and end
             await self._end(replaced=True)
@@ -184,10 +177,10 @@ class RebuildFlow:
         if (
             rebuild is None
             or rebuild.index_name in await self._lost()
-            or await self._target.building_name() != rebuild.index_name
+            or await self.target.building_name() != rebuild.index_name
         ):
             resumed = False
-            rebuild = await self._record.begin(await self._target.begin())
+            rebuild = await self.record.begin(await self.target.begin())
         log = _log.warning if rebuild.total else _log.info  # the very first index is no news
         log(
             "rebuild_resumed" if resumed else "rebuild_begun",
@@ -197,7 +190,7 @@ class RebuildFlow:
         )
         await self._fill(rebuild, show)
         for _ in range(ARRIVAL_BATCHES_MAX):
-            if await self._arrive() < self._limits.index_batch_orders // 2:
+            if await self._arrive() < self.limits.index_batch_orders // 2:
                 break
         orders, mended = await self._verify(rebuild.total, show)
         await show(Step(Phase.SWAP, orders, orders))
@@ -209,36 +202,36 @@ class RebuildFlow:
     async def _fill(self, rebuild: Rebuild, show: Callable[[Step], Awaitable[None]]) -> None:
         position, filled = rebuild.position, rebuild.filled
         # At most one second's worth, so that a pause ends soon.
-        rate = self._limits.search_rebuild_orders_per_second
-        batch_orders = max(1, min(self._limits.index_batch_orders, int(rate)))
+        rate = self.limits.search_rebuild_orders_per_second
+        batch_orders = max(1, min(self.limits.index_batch_orders, int(rate)))
         while True:
-            started = self._clock.monotonic()
-            rows = await self._record.orders_after(position, batch_orders)
+            started = self.clock.monotonic()
+            rows = await self.record.orders_after(position, batch_orders)
             if not rows:
                 return
             await self._index(rows)
             position = rows[-1].order.id
             filled += len(rows)
-            await self._record.advance(position, len(rows))
+            await self.record.advance(position, len(rows))
             await show(Step(Phase.FILL, filled, max(rebuild.total, filled)))
             if len(rows) < batch_orders:
                 return  # later orders will arrive
             due = started + len(rows) / rate
-            await self._clock.sleep(max(0.0, due - self._clock.monotonic()))
+            await self.clock.sleep(max(0.0, due - self.clock.monotonic()))
 
     async def _arrive(self) -> int:
         """Index some of the arrivals; return the number of orders."""
-        async with self._record.claim_arrivals(self._limits.index_batch_orders) as rows:
+        async with self.record.claim_arrivals(self.limits.index_batch_orders) as rows:
             await self._index(rows)
         return len(rows)
 
     async def _verify(self, total: int, show: Callable[[Step], Awaitable[None]]) -> tuple[int, int]:
         """Compare all ranges, mend differences; return the numbers of orders and of mended ones."""
-        await self._target.show()
+        await self.target.show()
         first, orders, mended = ID_MIN, 0, 0
         while True:
-            part = await self._audited.range_from(first, RANGE_ORDERS)
-            if await self._target.contents.sum_between(first, part.last) != part.sums:
+            part = await self.audited.range_from(first, RANGE_ORDERS)
+            if await self.target.contents.sum_between(first, part.last) != part.sums:
                 mended += await self._mend(first, part.last)
             orders += part.sums.orders
             await show(Step(Phase.VERIFY, orders, max(total, orders)))
@@ -252,51 +245,51 @@ class RebuildFlow:
         The index is read first, so that all its documents are committed by the time the record is
         read. An order that comes in between counts as missing, which is harmless.
         """
-        held = await self._target.contents.checksums_between(first, last, 2 * RANGE_ORDERS)
-        rows = {row.order.id: row for row in await self._record.orders_between(first, last)}
+        held = await self.target.contents.checksums_between(first, last, 2 * RANGE_ORDERS)
+        rows = {row.order.id: row for row in await self.record.orders_between(first, last)}
         sums = {order_id: checksum(row.order) for order_id, row in rows.items()}
         wrong = [order_id for order_id, number in sums.items() if held.get(order_id) != number]
         extra = [order_id for order_id in held if order_id not in rows]
         refused = await self._index([rows[order_id] for order_id in wrong])
-        await self._target.building.remove(extra)
-        await self._target.show()
-        now = await self._target.contents.checksums_of([*wrong, *extra])
+        await self.target.building.remove(extra)
+        await self.target.show()
+        now = await self.target.contents.checksums_of([*wrong, *extra])
         for order_id in (*wrong, *extra):
             if now.get(order_id) != sums.get(order_id) and order_id not in refused:
                 raise VerificationError(f"the new search index is wrong about order {order_id}")
         return len(wrong) + len(extra) - len(refused)
 
     async def _swap(self, *, replaces: bool) -> None:
-        async with self._target.frozen():
+        async with self.target.frozen():
             if replaces:  # in this order: a row may become an arrival, never the reverse
                 await self._index_outbox()
             while await self._arrive():
                 pass
-            await self._target.show()
-            await self._target.swap()
+            await self.target.show()
+            await self.target.swap()
 
     async def _index_outbox(self) -> None:
         """Index the outbox rows whose orders the current index may already contain.
 
         It cannot contain the orders of rows that are committed later.
         """
-        end, last = await self._record.outbox_end(), 0
+        end, last = await self.record.outbox_end(), 0
         while (
-            waiting := await self._record.outbox_between(last, end, self._limits.index_batch_orders)
+            waiting := await self.record.outbox_between(last, end, self.limits.index_batch_orders)
         ) is not None:
             rows, last = waiting
             await self._index(rows)
 
     async def _end(self, *, replaced: bool) -> None:
-        await self._record.end()
+        await self.record.end()
         if replaced:
-            await self._clock.sleep(OLD_INDEX_SECONDS)
-        await self._target.clean_up()
+            await self.clock.sleep(OLD_INDEX_SECONDS)
+        await self.target.clean_up()
 
     async def _index(self, rows: Sequence[StoredOrder]) -> set[UUID]:
         """Index into the new index; return the orders that it can never take."""
         if not rows:
             return set()
-        failures = await self._target.building.index(rows)
-        await bury_failures(self._orders, rows, failures)
+        failures = await self.target.building.index(rows)
+        await bury_failures(self.orders, rows, failures)
         return {failure.order_id for failure in failures}

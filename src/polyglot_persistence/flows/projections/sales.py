@@ -1,6 +1,7 @@
 """Sales by period and by product, and the daily view."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import pairwise
@@ -40,21 +41,21 @@ def average(sales: Sales) -> Decimal | None:
     return (sales.revenue / sales.orders).quantize(CENT) if sales.orders else None
 
 
+@dataclass
 class SalesFlow:
     """Reads the sales, and refreshes `daily_sales_mv`."""
 
-    def __init__(self, view: SalesView, clock: Clock) -> None:
-        self._view = view
-        self._clock = clock
+    view: SalesView
+    clock: Clock
 
     async def latest_days(self, days_max: int) -> LatestDays:
         """Return the latest UTC days that have sales, newest first, as of the last refresh."""
-        as_of = await self._view.refreshed_at()  # first: the days are never older than `as_of`
-        return LatestDays(as_of, await self._view.latest_days(days_max))
+        as_of = await self.view.refreshed_at()  # first: the days are never older than `as_of`
+        return LatestDays(as_of, await self.view.latest_days(days_max))
 
     async def live_days(self, days_max: int) -> LatestDays:
         """Return the latest UTC days that have sales, newest first, as of now."""
-        return await self._view.live_days(days_max)
+        return await self.view.live_days(days_max)
 
     async def by_period(
         self, grain: Grain, zone: ZoneInfo, bounds: Sequence[datetime], product_name: str | None
@@ -62,10 +63,10 @@ class SalesFlow:
         """Return the periods between the bounds (`periods.bounds`); of one product in UTC days."""
         before = previous(grain, zone, bounds[0])
         if product_name is None:
-            found = await self._view.periods([before, *bounds])
+            found = await self.view.periods([before, *bounds])
         else:
             days = [bound.date() for bound in (before, *bounds)]
-            found = await self._view.product_periods(product_name, days)
+            found = await self.view.product_periods(product_name, days)
         rows = [
             PeriodSales(start, sales, _growth(earlier, sales))
             for start, (earlier, sales) in zip(bounds, pairwise(found.sums), strict=False)
@@ -74,11 +75,11 @@ class SalesFlow:
 
     async def top_products(self, first: date, end: date, products_max: int) -> TopProducts:
         """Return the products with the highest revenue from one UTC day until before another."""
-        return await self._view.top_products(first, end, products_max)
+        return await self.view.top_products(first, end, products_max)
 
     async def refresh(self, trigger: str) -> datetime:
         """Refresh the view and return the moment for which it is now exact."""
-        refreshed_at = await self._view.refresh()
+        refreshed_at = await self.view.refresh()
         _log.info("view_refreshed", trigger=trigger, as_of=refreshed_at.isoformat())
         return refreshed_at
 

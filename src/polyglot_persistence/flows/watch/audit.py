@@ -5,6 +5,7 @@ compared.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -50,25 +51,17 @@ class Report(NamedTuple):
         return not self.not_compared and not self.tally.remaining
 
 
+@dataclass
 class AuditFlow:
     """Compares everything, part by part; a store that is away ends its part only."""
 
-    def __init__(
-        self,
-        record: AuditedRecord,
-        state: RecordState,
-        *,
-        search: SearchAudit,
-        cache: CacheAudit,
-        sales: SalesAudit,
-        clock: Clock,
-    ) -> None:
-        self._record = record
-        self._state = state
-        self._search = search
-        self._cache = cache
-        self._sales = sales
-        self._clock = clock
+    record: AuditedRecord
+    state: RecordState
+    _: KW_ONLY
+    search: SearchAudit
+    cache: CacheAudit
+    sales: SalesAudit
+    clock: Clock
 
     async def run(
         self,
@@ -82,7 +75,7 @@ class AuditFlow:
         Orders missing from search go into the outbox. With `work_off`, which indexes some of them,
         this waits until all are indexed and compares again. `pace` may end the audit early.
         """
-        started = self._clock.monotonic()
+        started = self.clock.monotonic()
         tally = Tally()
         report = Report(0, 0, tally, {}, None, 0.0)
         orders = entries = 0
@@ -96,20 +89,20 @@ class AuditFlow:
         async def cache() -> None:
             nonlocal entries
             repair = Drift.LOST_ORDER in repaired
-            entries = await self._cache.run(tally, pace, repair=repair)
+            entries = await self.cache.run(tally, pace, repair=repair)
 
         async def search() -> None:
-            waiting = (await self._state.progress(dead_letters_max=0)).outbox_orders
+            waiting = (await self.state.progress(dead_letters_max=0)).outbox_orders
             if waiting > BEHIND_ORDERS_MAX:
                 report.not_compared["search"] = f"{waiting} orders wait to be indexed"
                 return
-            queued = await self._search.run(tally, compared, repaired=repaired)
+            queued = await self.search.run(tally, compared, repaired=repaired)
             if queued and work_off is not None:
                 await self._see_through(queued, tally, work_off)
 
         async def sales() -> None:
             repair = Drift.WRONG_QUARTER_HOUR in repaired
-            await self._sales.run(tally, pace, repair=repair)
+            await self.sales.run(tally, pace, repair=repair)
 
         for name, part in (("cache", cache), ("search", search), ("sales", sales)):
             try:
@@ -117,11 +110,11 @@ class AuditFlow:
             except PolyglotError as error:
                 report.not_compared[name] = str(error)
         try:
-            freshness = await self._record.freshness()
+            freshness = await self.record.freshness()
         except PolyglotError as error:
             report.not_compared["freshness"] = str(error)
             freshness = None
-        seconds = self._clock.monotonic() - started
+        seconds = self.clock.monotonic() - started
         AUDIT_SECONDS.set(seconds)
         done = report._replace(orders=orders, entries=entries, freshness=freshness, seconds=seconds)
         _tell(done)
@@ -131,20 +124,20 @@ class AuditFlow:
         self, queued: Sequence[UUID], tally: Tally, work_off: Callable[[], Awaitable[int]]
     ) -> None:
         """Return once the outbox holds none of the ids; uncount repairs that did not help."""
-        deadline = self._clock.monotonic() + WORK_OFF_SECONDS
+        deadline = self.clock.monotonic() + WORK_OFF_SECONDS
         for start in range(0, len(queued), SUSPECTS_MAX):
             ids = queued[start : start + SUSPECTS_MAX]
-            while (await self._record.standing(ids)).waiting:
-                if self._clock.monotonic() > deadline:
+            while (await self.record.standing(ids)).waiting:
+                if self.clock.monotonic() > deadline:
                     break
                 try:
                     worked_off = await work_off()
                 except PolyglotError:  # a worker that reaches the index will do it
                     worked_off = 0
                 if not worked_off:
-                    await self._clock.sleep(_PAUSE_SECONDS)
-            waiting = (await self._record.standing(ids)).waiting
-            left = (await self._search.differing([i for i in ids if i not in waiting])).by_kind()
+                    await self.clock.sleep(_PAUSE_SECONDS)
+            waiting = (await self.record.standing(ids)).waiting
+            left = (await self.search.differing([i for i in ids if i not in waiting])).by_kind()
             for drift, still in left.items():
                 tally.not_repaired(drift, len(still))
             if waiting:

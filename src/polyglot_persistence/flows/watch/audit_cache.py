@@ -10,6 +10,7 @@ the unit named in the entry, and an operator decides.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -49,16 +50,14 @@ class _Differing(NamedTuple):
     """Entries whose order is missing from the record."""
 
 
+@dataclass
 class CacheAudit:
     """Compares clean and dead-lettered cache entries with the record."""
 
-    def __init__(
-        self, cache: Cache, contents: CacheContents, record: _Record, persist: PersistFlow
-    ) -> None:
-        self._cache = cache
-        self._contents = contents
-        self._record = record
-        self._persist = persist
+    cache: Cache
+    contents: CacheContents
+    record: _Record
+    persist: PersistFlow
 
     async def run(self, tally: Tally, pace: Pace, *, repair: bool) -> int:
         """Compare every entry that exists throughout the run; return the number of entries.
@@ -69,7 +68,7 @@ class CacheAudit:
         """
         entries = cursor = 0
         while True:
-            part = await self._contents.scan(cursor, SCAN_ENTRIES)
+            part = await self.contents.scan(cursor, SCAN_ENTRIES)
             kept = {i: raw for i, raw in part.entries if raw[:1] in (_CLEAN, _DEAD)}
             if kept:
                 await self._compare(kept, tally, repair=repair)
@@ -87,13 +86,13 @@ class CacheAudit:
             tally.count(Drift.LOST_ORDER, len(differing.lost), len(differing.lost) * repair)
         if differing.stale:
             if repair:
-                await self._cache.settle(
+                await self.cache.settle(
                     [Settled(EntryState.CLEAN, row.accepted()) for row in differing.stale]
                 )
             tally.count(Drift.STALE_ENTRY, len(differing.stale), len(differing.stale) * repair)
 
     async def _differing(self, kept: Mapping[UUID, bytes]) -> _Differing:
-        found = await self._record.find(list(kept))
+        found = await self.record.find(list(kept))
         stale = [
             row
             for order_id, row in found.orders.items()
@@ -109,9 +108,9 @@ class CacheAudit:
 
         A discard forgets the entry before the letter, so the entry is gone by now.
         """
-        entries = (await self._cache.read(unknown)).entries
+        entries = (await self.cache.read(unknown)).entries
         still = {i: raw for i, raw in zip(unknown, entries, strict=True) if raw == kept[i]}
-        found = await self._record.find(list(still))
+        found = await self.record.find(list(still))
         lost = []
         for order_id, raw in still.items():
             if _is_known(order_id, raw, found):
@@ -128,14 +127,14 @@ class CacheAudit:
     async def _decide_again(self, lost: Sequence[Entry], tally: Tally) -> None:
         if not tally.found[Drift.LOST_ORDER]:
             # The epoch is of the backup, too: a 404 based on it may be wrong.
-            _log.warning("cache_marked_cold", epoch=await self._record.new_epoch())
+            _log.warning("cache_marked_cold", epoch=await self.record.new_epoch())
         dead = [one.accepted for one in lost if one.state is EntryState.DEAD]
         if dead:
-            await self._persist.bury(dead, WITHOUT_LETTER)
+            await self.persist.bury(dead, WITHOUT_LETTER)
         # Each alone: a clean entry does not name its unit, and was a row.
         rows = [one.accepted for one in lost if one.state is EntryState.CLEAN]
         alone = [AcceptedOrder(one.order, one.accepted_at, one.order.id) for one in rows]
-        await self._persist.persist(alone, "audit")
+        await self.persist.persist(alone, "audit")
 
 
 def _says(raw: bytes, row: StoredOrder) -> bool:

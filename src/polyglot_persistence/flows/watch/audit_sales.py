@@ -6,6 +6,7 @@ come in. Each day is corrected in one step, so the rebuild adds no wrong figures
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 from polyglot_persistence.domain.drift import Drift
@@ -21,12 +22,12 @@ _FIRST_DAY = date(1, 1, 2)
 _DAY = timedelta(days=1)
 
 
+@dataclass
 class SalesAudit:
     """Compares the rollups with the record."""
 
-    def __init__(self, record: AuditedRecord, view: SalesView) -> None:
-        self._record = record
-        self._view = view
+    record: AuditedRecord
+    view: SalesView
 
     async def run(self, tally: Tally, pace: Pace, *, repair: bool) -> None:
         """Compare every day; with `repair`, correct it and then refresh the view.
@@ -35,14 +36,14 @@ class SalesAudit:
             UnavailableError: the record is away.
             UnknownOutcomeError: a repair's answer was lost; repair again.
         """
-        day = await self._record.next_day(_FIRST_DAY)
+        day = await self.record.next_day(_FIRST_DAY)
         while day is not None:
             orders = await self._compare(day, tally, repair=repair)
             if not await pace(orders):
                 break
-            day = await self._record.next_day(day + _DAY)
+            day = await self.record.next_day(day + _DAY)
         if tally.repaired[Drift.WRONG_QUARTER_HOUR]:
-            await self._view.refresh()
+            await self.view.refresh()
 
     async def rebuild(self, tally: Tally, advance: Callable[[int], None]) -> SalesTotals:
         """Correct every day, refresh the view, and return the totals.
@@ -53,25 +54,25 @@ class SalesAudit:
             UnavailableError: the record is away, or the totals still differ.
             UnknownOutcomeError: the answer to a day's correction was lost; run it again.
         """
-        done = await self._record.rebuild_position()
+        done = await self.record.rebuild_position()
         _log.info("sales_rebuild_begun", behind=done)
-        day = await self._record.next_day(_FIRST_DAY if done is None else done + _DAY)
+        day = await self.record.next_day(_FIRST_DAY if done is None else done + _DAY)
         while day is not None:
             advance(await self._compare(day, tally, repair=True))
-            await self._record.keep_rebuild_position(day)
-            day = await self._record.next_day(day + _DAY)
-        await self._record.keep_rebuild_position(None)
-        totals = await self._record.sales_totals()
+            await self.record.keep_rebuild_position(day)
+            day = await self.record.next_day(day + _DAY)
+        await self.record.keep_rebuild_position(None)
+        totals = await self.record.sales_totals()
         if not totals.equal:
             raise UnavailableError(
                 "the sales do not add up to the orders: somebody else changed them; run it again"
             )
-        await self._view.refresh()
+        await self.view.refresh()
         _log.info("sales_rebuilt", orders=totals.orders)
         return totals
 
     async def _compare(self, day: date, tally: Tally, *, repair: bool) -> int:
-        found = await self._record.compare_day(day, repair=repair)
+        found = await self.record.compare_day(day, repair=repair)
         hours, products = found.quarter_hours, found.product_days
         tally.count(Drift.WRONG_QUARTER_HOUR, hours, hours * found.repaired)
         tally.count(Drift.WRONG_PRODUCT_DAY, products, products * found.repaired)

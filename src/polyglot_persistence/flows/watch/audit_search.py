@@ -18,6 +18,7 @@ a later read of the record finds the order.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 from uuid import UUID
 
@@ -58,16 +59,15 @@ class Differing(NamedTuple):
         }
 
 
+@dataclass
 class SearchAudit:
     """Compares the search index with the record."""
 
-    def __init__(
-        self, record: AuditedRecord, contents: SearchContents, clock: Clock, *, range_orders: int
-    ) -> None:
-        self._record = record
-        self._contents = contents
-        self._clock = clock
-        self._range_orders = range_orders
+    record: AuditedRecord
+    contents: SearchContents
+    clock: Clock
+    _: KW_ONLY
+    range_orders: int
 
     async def run(self, tally: Tally, pace: Pace, *, repaired: frozenset[Drift]) -> Sequence[UUID]:
         """Compare everything; put the kinds `repaired` into the outbox and return those ids.
@@ -78,12 +78,12 @@ class SearchAudit:
         suspects: list[UUID] = []
         queued: list[UUID] = []
         first = ID_MIN
-        part = await self._record.range_from(first, self._range_orders)
+        part = await self.record.range_from(first, self.range_orders)
         while True:
             following = UUID(int=min(part.last.int + 1, ID_MAX.int))
             sums, ahead = await asyncio.gather(
-                self._contents.sum_between(first, part.last),
-                self._record.range_from(following, self._range_orders),
+                self.contents.sum_between(first, part.last),
+                self.record.range_from(following, self.range_orders),
             )
             if sums != part.sums:
                 suspects += await self._suspects(first, part.last)
@@ -98,30 +98,30 @@ class SearchAudit:
 
     async def differing(self, ids: Sequence[UUID]) -> Differing:
         """Return the ids with a lasting difference between search and record."""
-        standing = await self._record.standing(ids)
+        standing = await self.record.standing(ids)
         settled = {i: c for i, c in standing.rows.items() if i not in standing.waiting}
         missing: list[UUID] = []
         changed: list[UUID] = []
         documents: Mapping[UUID, int] = {}
         for _ in range(LOOKS):
-            await self._clock.sleep(LOOK_SECONDS)
-            documents = await self._contents.checksums_of(ids)
+            await self.clock.sleep(LOOK_SECONDS)
+            documents = await self.contents.checksums_of(ids)
             missing = [i for i in settled if i not in documents]
             changed = [i for i, c in settled.items() if documents.get(i, c) != c]
             if not missing and not changed:
                 break
         extra = [i for i in documents if i not in standing.rows]
         if extra:
-            now = await self._record.standing(extra)
+            now = await self.record.standing(extra)
             extra = [i for i in extra if i not in now.rows and i not in now.waiting]
         return Differing(missing, changed, extra)
 
     async def _suspects(self, first: UUID, last: UUID) -> Sequence[UUID]:
         suspects: list[UUID] = []
         while True:
-            documents = await self._contents.checksums_between(first, last, LISTED_MAX)
+            documents = await self.contents.checksums_between(first, last, LISTED_MAX)
             end = last if len(documents) < LISTED_MAX else list(documents)[-1]
-            rows = await self._record.checksums_between(first, end)
+            rows = await self.record.checksums_between(first, end)
             suspects += [
                 order_id
                 for order_id in {**rows, **documents}
@@ -139,7 +139,7 @@ class SearchAudit:
             if not ids:
                 continue
             if drift in repaired:
-                await self._record.index_again(ids)
+                await self.record.index_again(ids)
                 queued += ids
             tally.count(drift, len(ids), len(ids) if drift in repaired else 0)
         return queued

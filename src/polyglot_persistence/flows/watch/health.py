@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from polyglot_persistence.errors import PolyglotError, UnavailableError
@@ -47,27 +48,25 @@ LEAVING = Health({}, accepting=False, mode="stopping")
 """What a process that is about to end answers."""
 
 
+@dataclass
 class HealthFlow:
     """Pings all stores at once, and checks whether a worker consumes."""
 
-    def __init__(
-        self, stores: Mapping[str, Pingable], consumes: Callable[[], bool] | None = None
-    ) -> None:
-        self._stores = stores
-        self._consumes = consumes
-        self.is_leaving = False
-        """Whether the process is about to end, so that requests should go to others."""
+    stores: Mapping[str, Pingable]
+    consumes: Callable[[], bool] | None = None
+    is_leaving: bool = field(default=False, init=False)
+    """Whether the process is about to end, so that requests should go to others."""
 
     async def check(self) -> Health:
         """Return every store's state; it never raises."""
-        answers = await asyncio.gather(*[_ask(store) for store in self._stores.values()])
-        stores = dict(zip(self._stores, answers, strict=True))
+        answers = await asyncio.gather(*[_ask(store) for store in self.stores.values()])
+        stores = dict(zip(self.stores, answers, strict=True))
         for name, health in stores.items():
             STORE_UP.labels(name).set(health.state is not None)
         away = [name for name, health in stores.items() if health.state is None]
         accepting = not {"cache", "queue"} <= set(away)
         missing = [f"{', '.join(away)} away"] if away else []
-        if self._consumes is not None and not self._consumes():
+        if self.consumes is not None and not self.consumes():
             missing.append("not consuming")
         return Health(stores, accepting, f"degraded: {', '.join(missing)}" if missing else "normal")
 

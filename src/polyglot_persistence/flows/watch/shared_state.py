@@ -6,6 +6,7 @@ shows the past of a process that has lost its role, and any one process exports 
 Invariant: an unknown value is exported as NaN, never as the last known one.
 """
 
+from dataclasses import dataclass
 from math import nan
 
 from prometheus_client import Gauge
@@ -27,17 +28,17 @@ INTERVAL_SECONDS = 5.0
 """Twice in Prometheus's usual scrape interval."""
 
 
+@dataclass
 class SharedState:
     """Sets the gauges; each store's own is set by its ping."""
 
-    def __init__(self, state: SystemStateFlow, clock: Clock) -> None:
-        self._state = state
-        self._clock = clock
+    state: SystemStateFlow
+    clock: Clock
 
     async def step(self) -> bool:
         """Set every gauge once; it never raises. The caller repeats it every `INTERVAL_SECONDS`."""
-        state = await self._state.look()
-        now = self._clock.now()
+        state = await self.state.look()
+        now = self.clock.now()
         backlog, progress = state.backlog, state.progress
         viewed_at = progress.view_refreshed_at if progress else None
         _set(BACKLOG_ORDERS, backlog and backlog.orders)

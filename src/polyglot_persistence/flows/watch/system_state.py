@@ -6,6 +6,7 @@ and survives restarts.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -36,31 +37,31 @@ class SystemState(NamedTuple):
     health: Health
 
 
+@dataclass
 class SystemStateFlow:
     """Reads the stores."""
 
-    def __init__(self, cache: Cache, queue: Queue, record: Record, health: HealthFlow) -> None:
-        self._cache = cache
-        self._queue = queue
-        self._record = record
-        self._health = health
+    cache: Cache
+    queue: Queue
+    record: Record
+    health: HealthFlow
 
     async def look(self) -> SystemState:
         """Read every store once; it never raises. A store that is away costs 2 s."""
         return SystemState(
             *await asyncio.gather(
-                _soon(self._cache.backlog),
-                _soon(partial(self._record.progress, dead_letters_max=DEAD_LETTERS_COUNTED_MAX)),
-                _soon(self._queue.ready),
+                _soon(self.cache.backlog),
+                _soon(partial(self.record.progress, dead_letters_max=DEAD_LETTERS_COUNTED_MAX)),
+                _soon(self.queue.ready),
                 _soon(self._cold),
-                self._health.check(),
+                self.health.check(),
             )
         )
 
     async def _cold(self) -> bool:
         # The copy first, as a reader does it: then it cannot be newer than the original.
-        copy = (await self._cache.read([])).epoch
-        return copy != (await self._record.find([])).epoch
+        copy = (await self.cache.read([])).epoch
+        return copy != (await self.record.find([])).epoch
 
 
 def age_seconds(now: datetime, since: datetime | None) -> float:
