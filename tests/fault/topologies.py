@@ -9,7 +9,6 @@ import contextlib
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 import asyncpg
@@ -19,7 +18,7 @@ from polyglot_persistence.ports.queue import QUEUE_NAME
 from tests.fault.servers_system import Installed
 from tests.support import elasticsearch_cluster, rabbitmq_cluster
 from tests.support.eventually import eventually
-from tests.support.patience import NOT_WELL, patiently
+from tests.support.patience import NOT_WELL
 from tests.support.real_servers import servers
 from tests.support.servers import redis_done, redis_value
 
@@ -144,10 +143,11 @@ class RedisHa(Topology):
         await redis_value(self.url(node, LOGIN), "CLIENT", "KILL", "USER", "default")
 
     async def rejoin(self, lost: str) -> None:
+        with contextlib.suppress(*NOT_WELL):  # it is not up
+            await redis_value(self.url(lost, LOGIN), "ACL", "SETUSER", "default", "on")
         await self.nodes[lost].up()
+        right = ("masteruser", "", "masterauth", "")
         for node in self.members:
-            await redis_done(self.url(node, LOGIN), "ACL", "SETUSER", "default", "on")
-            right = ("masteruser", "", "masterauth", "")
             await redis_done(self.url(node, LOGIN), "CONFIG", "SET", *right)
         await self.whole()
 
@@ -190,9 +190,9 @@ class RabbitMQ3(Topology):
         await self.cluster.isolate(node[-1])
 
     async def rejoin(self, lost: str) -> None:
-        await self.nodes[lost].up()
-        await patiently(partial(self.cluster.rejoin, lost[-1]))
-        await self.whole()
+        """Start it anew: a node that stood still for long stays cut off from the others."""
+        await self.nodes[lost].kill()
+        await super().rejoin(lost)
 
     async def shrink(self, node: str) -> None:
         """Take the queue's member off a node."""
