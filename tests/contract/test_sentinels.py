@@ -1,6 +1,9 @@
 """How a client finds the primary by its Sentinels, leaves it, and what it tells of them."""
 
+import asyncio
+import shutil
 import signal
+import ssl
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -8,10 +11,12 @@ import pytest
 import pytest_asyncio
 
 from polyglot_persistence.adapters.redis.cache import RedisCache
+from polyglot_persistence.adapters.redis.client import RedisClient
 from polyglot_persistence.adapters.valkey_streams.queue import ValkeyStreamsQueue
 from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports.state import StoreState
 from tests.support.cache import AWAY, new_client
+from tests.support.certificates import certificate_for_loopback
 from tests.support.eventually import eventually
 from tests.support.orders import accepted, single
 from tests.support.own_valkey import OwnValkey
@@ -193,3 +198,50 @@ async def test_a_replica_is_refused_as_queue(topology: RedisHa) -> None:
             await ValkeyStreamsQueue(client, lambda: client).ping()
     finally:
         await client.close()
+
+
+@pytest.mark.skipif(
+    not (shutil.which("redis-server") and shutil.which("openssl")),
+    reason="the bundled Valkey speaks no TLS, and no Redis is installed, or no openssl",
+)
+async def test_sentinels_and_their_server_over_tls() -> None:
+    """Both are verified, by the same authority."""
+    with short_directory() as directory:
+        certificate = certificate_for_loopback(directory)
+        other = certificate_for_loopback(directory, name="other")
+        server, sentinel = free_port(), free_port()
+        tls = (
+            f"port 0\nbind 127.0.0.1\ndir {directory}\ntls-auth-clients no\ntls-replication yes\n"
+            f"tls-cert-file {certificate.path}\ntls-key-file {certificate.key}\n"
+            f"tls-ca-cert-file {certificate.path}\n"
+        )
+        (directory / "redis.conf").write_text(f"{tls}tls-port {server}\nsave ''\n")
+        (directory / "sentinel.conf").write_text(
+            f"{tls}tls-port {sentinel}\nsentinel monitor {NAME} 127.0.0.1 {server} 1\n"
+        )
+        commands = (("redis.conf",), ("sentinel.conf", "--sentinel"))
+        processes = [
+            await asyncio.create_subprocess_exec(
+                "redis-server", *words, cwd=directory, stdout=asyncio.subprocess.DEVNULL
+            )
+            for words in commands
+        ]
+        clients = [
+            RedisClient(
+                f"rediss+sentinel://127.0.0.1:{sentinel}/{NAME}",
+                authority=ssl.create_default_context(cafile=authority.path),
+                connect_timeout_seconds=2,
+                command_timeout_seconds=2,
+            )
+            for authority in (certificate, other)
+        ]
+        try:
+            assert "1 of 1 Sentinels" in await details(RedisCache(clients[0]))
+            with pytest.raises(UnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
+                await RedisCache(clients[1]).ping()
+        finally:
+            for client in clients:
+                await client.close()
+            for process in processes:
+                process.kill()
+                await process.wait()

@@ -11,7 +11,6 @@ from functools import partial
 
 from tests.fault.faults import Fault, Scene
 from tests.fault.topologies import PostgresHa, RabbitMQ3, RedisHa, Topology
-from tests.support.patience import patiently
 
 ACKED = 300
 """Orders between two steps."""
@@ -124,8 +123,7 @@ async def kill_cut_off_alone(topology: RedisHa, scene: Scene) -> None:
 async def switch_over(topology: RedisHa, scene: Scene) -> None:
     """The Sentinels exchange primary and replica, and both go on."""
     leader = await topology.leader()
-    await patiently(topology.switch_over)
-    await topology.promote(leader)
+    await topology.switch_over(leader)
     await topology.whole()
     await scene.whole_again()
     await scene.more_acked(ACKED)

@@ -46,7 +46,3 @@ class HaSystem(ServersSystem):
 
     def through(self, role: str, port: int) -> dict[str, str]:
         raise NotImplementedError(f"no link to {SETTINGS[role]}")
-
-    async def aclose(self) -> None:
-        await self.topology.up()
-        await super().aclose()

@@ -7,6 +7,7 @@ import pytest
 
 from tests.fault.faults import Fault
 from tests.fault.runs import play_rounds
+from tests.fault.topologies import TOPOLOGIES
 from tests.support.deployments import NEEDS_SERVERS
 
 
@@ -16,7 +17,12 @@ def _quick(fault: Fault) -> bool:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("deployment", "rounds"), [("embedded", 8), pytest.param("servers", 4, marks=NEEDS_SERVERS)]
+    ("deployment", "rounds"),
+    [
+        ("embedded", 8),
+        pytest.param("servers", 4, marks=NEEDS_SERVERS),
+        *(pytest.param(group, 2, marks=NEEDS_SERVERS) for group in TOPOLOGIES),
+    ],
 )
 async def test_no_fault_costs_or_doubles_an_order(
     deployment: str, rounds: int, tmp_path: Path

@@ -60,6 +60,8 @@ class Topology(ABC):
 
     async def wipe(self) -> None:
         """Remove it."""
+        for node in self.nodes.values():
+            await node.send(signal.SIGCONT)
         await asyncio.to_thread(servers, "wipe", self.group)
 
     @abstractmethod
@@ -88,12 +90,6 @@ class Topology(ABC):
         """Start a lost node again, as one that follows; return once it does."""
         await self.nodes[lost].up()
         await self.whole()
-
-    async def up(self) -> None:
-        """Start what a fault may have left behind."""
-        for node in self.nodes.values():
-            await node.send(signal.SIGCONT)
-        await asyncio.to_thread(servers, "up", self.group)
 
 
 class RedisHa(Topology):
@@ -155,9 +151,15 @@ class RedisHa(Topology):
             await redis_done(self.url(node, LOGIN), "CONFIG", "SET", *right)
         await self.whole()
 
-    async def switch_over(self) -> None:
-        """Have the Sentinels exchange the two."""
-        await redis_value(self.url(self.sentinels[-1]), "SENTINEL", "FAILOVER", self._NAME)
+    async def switch_over(self, leader: str) -> None:
+        """Have the Sentinels exchange the two; an attempt that they give up is repeated."""
+
+        async def attempt() -> None:
+            if await self.leader() == leader:
+                await redis_value(self.url(self.sentinels[-1]), "SENTINEL", "FAILOVER", self._NAME)
+                raise AssertionError(f"{leader} still leads")
+
+        await eventually(attempt, within_seconds=ELECTED_SECONDS, retried=NOT_WELL)
 
 
 class RabbitMQ3(Topology):
@@ -253,17 +255,6 @@ class PostgresHa(Topology):
             assert not await self._value(standby, receivers), "it still receives"
 
         await eventually(ended, within_seconds=ELECTED_SECONDS, retried=NOT_WELL)
-
-    async def up(self) -> None:
-        for node in self.nodes.values():
-            await node.send(signal.SIGCONT)
-        with contextlib.suppress(*NOT_WELL):
-            leader = await self.leader()
-            with contextlib.suppress(*NOT_WELL):
-                await self.is_whole()
-                return
-            await self.nodes[self._other(leader)].empty()
-        await super().up()
 
     def _other(self, node: str) -> str:
         return next(one for one in self.members if one != node)

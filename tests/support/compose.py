@@ -23,7 +23,7 @@ class Tagged(NamedTuple):
     value: Any
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml is untyped
     """Reads Compose's two tags as well."""
 
 

@@ -34,6 +34,9 @@ from tests.support.servers import flush, redis_value
 
 Server = TypeVar("Server", bound="QueueServer")
 
+MANAGEMENT = "TEST_RABBITMQ_MANAGEMENT_URL"
+"""Of a cluster, if the broker is one."""
+
 TIMEOUT_SECONDS = 2.0
 """Of a command or a confirm: short, since tests wait for it."""
 
@@ -179,6 +182,7 @@ class RabbitMQ(StallingServer):
         queue = RabbitMQQueue(
             urlunsplit(parts._replace(netloc=f"{user}@{places}")),
             queue=self.queue_name,
+            management_url=os.environ.get(MANAGEMENT) if len(proxies) > 1 else None,
             connect_timeout_seconds=TIMEOUT_SECONDS,
             publish_timeout_seconds=TIMEOUT_SECONDS,
         )

@@ -132,6 +132,10 @@ class ScriptedCache(SimulatedCache):
         await super().settle(settled)
         self.settled += settled
 
+    def be_replicated(self) -> None:
+        """Have a replica from now on."""
+        ValkeyServer(self._valkey.clock, "replica").replicate(self._valkey)
+
     def begin_reign(self) -> None:
         """Be another server, with the same entries, as after a restart."""
         self._valkey.stop()

@@ -4,6 +4,7 @@ What no real server does on demand, a test adds in a subclass: the call itself s
 one.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
@@ -22,6 +23,9 @@ class VisibleRecord(SimulatedOrders):
         super().__init__(self.server)
         self.epoch_error: Exception | None = None
         self.epochs_raised = 0
+        self.raises_epochs = asyncio.Event()
+        """Raising one waits for it."""
+        self.raises_epochs.set()
 
     @property
     def rows(self) -> Mapping[UUID, StoredOrder]:
@@ -47,5 +51,6 @@ class VisibleRecord(SimulatedOrders):
     async def new_epoch(self) -> str:
         if self.epoch_error is not None:
             raise self.epoch_error
+        await self.raises_epochs.wait()
         self.epochs_raised += 1
         return await super().new_epoch()

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -22,7 +23,7 @@ def directory() -> Iterator[Path]:
     with short_directory() as path:
         path.chmod(0o755)  # the server runs as a user of its own
         yield path
-        for name in ("redis", "redis-ha"):
+        for name in ("redis", "redis-ha", "postgres-ha"):
             _servers(path, "wipe", name=name)
 
 
@@ -63,7 +64,7 @@ async def test_a_group_is_started_in_order_and_has_one_address(directory: Path) 
     assert [line.split()[0] for line in started.stderr.splitlines()] == MEMBERS
     address = _servers(directory, "env", name="redis-ha").stdout
     sentinels = ",".join(_address(directory, name) for name in MEMBERS[2:])
-    assert address == f"export REDIS_ADDR='redis+sentinel://{sentinels}/polyglot'\n"
+    assert address == f"export REDIS_ADDR='redis+sentinel://app:secret@{sentinels}/polyglot'\n"
     test_address = _servers(directory, "test-env", name="redis-a").stdout
     assert test_address == f"export TEST_REDIS_A_ADDR='{_address(directory, 'redis-a')}'\n"
     await _until(lambda: "num-slaves\n1\n" in _sentinel(directory, "MASTER", "polyglot"))
@@ -101,6 +102,46 @@ async def _until(is_so: Callable[[], bool]) -> None:
         assert await asyncio.to_thread(is_so)
 
     await eventually(attempt, retried=(AssertionError, subprocess.CalledProcessError))
+
+
+@pytest.mark.skipif(
+    not list(Path("/usr/lib/postgresql").glob("*/bin/postgres")), reason="no PostgreSQL installed"
+)
+@pytest.mark.timeout(300)
+def test_a_former_primary_comes_back_as_a_standby(directory: Path) -> None:
+    """After a kill and after a stop; and a server on an older timeline is not followed."""
+    group = "postgres-ha"
+    assert _servers(directory, "up", name=group).returncode == 0
+    places = [urlsplit(_address(directory, name)).netloc for name in POSTGRES]
+    both = f"{places[0]},{places[1].rpartition('@')[2]}"
+    assert urlsplit(_address(directory, group)).netloc == both
+    assert [_is_standby(directory, name) for name in POSTGRES] == [False, True]
+    for lost, promoted, end in (("postgres-a", "postgres-b", "kill"), (*POSTGRES[::-1], "down")):
+        assert _servers(directory, end, name=lost).returncode == 0
+        assert _servers(directory, "run", promoted, *PROMOTE, name="cluster").returncode == 0
+        assert _servers(directory, "up", name=lost).returncode == 0
+        assert (_is_standby(directory, lost), _is_standby(directory, promoted)) == (True, False)
+    assert _servers(directory, "down", name=group).returncode == 0
+    assert _servers(directory, "up", name=group).returncode == 0
+    assert [_is_standby(directory, name) for name in POSTGRES] == [False, True]
+    assert _servers(directory, "kill", name="postgres-a").returncode == 0
+    assert _servers(directory, "run", "postgres-b", *PROMOTE, name="cluster").returncode == 0
+    assert _servers(directory, "down", name="postgres-b").returncode == 0
+    assert _servers(directory, "up", name="postgres-a").returncode == 0
+    refused = _servers(directory, "up", name="postgres-b")
+    assert refused.returncode == 1
+    assert "postgres-a is a former primary" in refused.stderr
+
+
+POSTGRES = ["postgres-a", "postgres-b"]
+PROMOTE = ("pg_ctl", "promote", "-D")
+"""The directory follows: the last argument."""
+
+
+def _is_standby(directory: Path, name: str) -> bool:
+    command = ["psql", "-XAtqc", "SELECT pg_is_in_recovery()", _address(directory, name)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout == "t\n"
 
 
 def test_no_directory_is_not_the_one_where_one_happens_to_be(directory: Path) -> None:

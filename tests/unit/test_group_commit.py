@@ -14,10 +14,15 @@ from polyglot_persistence.domain.entry import EntryState
 from polyglot_persistence.domain.order import AcceptedOrder, Order, new_id
 from polyglot_persistence.errors import PolyglotError, UnavailableError, UnknownOutcomeError
 from polyglot_persistence.flows.intake.group_commit import GroupCommit
-from polyglot_persistence.flows.intake.reigns import Reigns
-from polyglot_persistence.flows.reading.cold_cache import COMMIT_SECONDS_MAX, ColdMark
+from polyglot_persistence.flows.intake.reigns import FORMER_SECONDS_MAX, PAUSE_SECONDS, Reigns
+from polyglot_persistence.flows.reading.cold_cache import (
+    COMMIT_SECONDS_MAX,
+    MARK_INTERVAL_SECONDS,
+    ColdMark,
+)
 from polyglot_persistence.ports.cache import PreparedOrder, Settled, Unit
 from polyglot_persistence.runtime.breaker import Breaker
+from tests.support.eventually import eventually_true
 from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue
 from tests.support.visible_record import VisibleRecord
 
@@ -362,3 +367,62 @@ async def test_a_client_reads_no_word_of_a_store() -> None:
     with pytest.raises(UnavailableError, match=r"10\.0\.0\.7.*10\.0\.0\.8") as caught:
         await stand.commit.submit(unit_of(one_order()), has_identity=False)
     assert caught.value.public == "neither the cache nor the queue can hold an order now"
+
+
+# --- the first order under a reign -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("has_identity", [False, True])
+@pytest.mark.parametrize("copy", [None, "of another time", "of now"])
+@pytest.mark.parametrize("has_replica", [False, True])
+async def test_a_first_order_leaves_no_other_server_that_counts(
+    *, has_replica: bool, copy: str | None, has_identity: bool
+) -> None:
+    """The server is alone, or warm, or the epoch is raised: once for each reign."""
+    stand = Stand()
+    epoch, _ = await stand.record.found_epoch()
+    if has_replica:
+        stand.cache.be_replicated()
+    for reigns in range(1, 4):
+        stand.cache.epoch = epoch if copy == "of now" else copy
+        for _ in range(3):
+            assert await stand.outcome(unit_of(one_order()), has_identity=has_identity) is None
+        raised = reigns if has_replica and copy != "of now" else 0
+        assert stand.record.epochs_raised == raised
+        stand.cache.begin_reign()
+        stand.clock.advance(MARK_INTERVAL_SECONDS)
+
+
+async def test_no_order_is_acknowledged_before_the_epoch_is_raised() -> None:
+    """Neither of the batch that raises it, nor of one beside it."""
+    stand = Stand()
+    stand.cache.be_replicated()
+    stand.record.raises_epochs.clear()
+    batches = []
+    for published in (1, 2):
+        batches.append(asyncio.create_task(stand.outcome(unit_of(one_order()))))
+        await eventually_true(lambda n=published: len(stand.queue.published) == n)  # type: ignore[misc]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not any(batch.done() for batch in batches)
+    stand.record.raises_epochs.set()
+    assert await asyncio.gather(*batches) == [None, None]
+    assert stand.record.epochs_raised == 1
+
+
+@pytest.mark.parametrize("error", [REFUSED, UNKNOWN])
+async def test_a_record_that_is_away_holds_orders_up_while_a_reader_may_be_elsewhere(
+    error: Exception,
+) -> None:
+    """So long they could be denied; a retry is safe. After that they are acknowledged."""
+    stand = Stand()
+    stand.cache.be_replicated()
+    stand.record.epoch_error = error
+    for _ in range(4):
+        assert await stand.outcome(unit_of(one_order())) is UnknownOutcomeError
+        stand.clock.advance(FORMER_SECONDS_MAX / 4)
+    assert await stand.outcome(unit_of(one_order())) is None
+    stand.record.epoch_error = None
+    stand.clock.advance(PAUSE_SECONDS)
+    assert await stand.outcome(unit_of(one_order())) is None
+    assert stand.record.epochs_raised == 1

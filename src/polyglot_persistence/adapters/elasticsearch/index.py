@@ -39,7 +39,7 @@ from polyglot_persistence.adapters.elasticsearch.query import (
     summary_of,
     words_of,
 )
-from polyglot_persistence.adapters.elasticsearch.searches import Searches
+from polyglot_persistence.adapters.elasticsearch.searches import COPY, Searches
 from polyglot_persistence.domain.search.matching import rank_of
 from polyglot_persistence.domain.search.query import (
     COUNTED_ORDERS_MAX,
@@ -245,6 +245,7 @@ class ElasticsearchIndex:
             lambda client: client.search(
                 index=self.alias,
                 allow_partial_search_results=False,  # the whole index, or an error
+                preference=COPY,
                 **request,
             ),
             answers.SearchAnswer,

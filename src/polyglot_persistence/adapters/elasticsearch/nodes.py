@@ -51,8 +51,7 @@ class NodesTransport(AsyncTransport):
             options["max_retries"] = 0
         while left > 1:
             left -= 1
-            seconds = call.deadline - asyncio.get_running_loop().time()
-            options["request_timeout"] = max(seconds / 2, 0.001)
+            options["request_timeout"] = _seconds_until(call.deadline) / 2
             try:
                 response = await super().perform_request(method, target, **options)
             except (NoConnectionError, ConnectionTimeout):
@@ -60,6 +59,12 @@ class NodesTransport(AsyncTransport):
             if response.meta.status not in _OF_THE_NODE:
                 return response
         if len(self.node_pool) > 1:  # else the caller's own deadline ends it
-            seconds = call.deadline - asyncio.get_running_loop().time()
-            options["request_timeout"] = max(seconds, 0.001)
+            options["request_timeout"] = _seconds_until(call.deadline)
         return await super().perform_request(method, target, **options)
+
+
+def _seconds_until(deadline: float) -> float:
+    seconds = deadline - asyncio.get_running_loop().time()
+    if seconds <= 0:
+        raise ConnectionTimeout("no time is left")
+    return seconds

@@ -31,7 +31,14 @@ TOGETHER_MAX = 8
 
 WAITING_MAX = 1_000
 
-_HEADER = b'{"allow_partial_search_results":false,"request_cache":true}'
+COPY = "polyglot"
+"""Any text as the *preference* has all searches use the same copy of each shard while it is there.
+Copies show a new document at different moments: with another copy for each search, an order that
+was found would be missing in the next one."""
+
+_HEADER = (
+    b'{"allow_partial_search_results":false,"request_cache":true,"preference":"%b"}' % COPY.encode()
+)
 """A page requested again before the next refresh comes from the cache, like a count."""
 
 

@@ -98,6 +98,8 @@ class Session:
             with DB_QUERY_SECONDS.labels(name).time(), self._primary.overseen():
                 await self._connection.fetch(QUERIES[name], *arguments)
         except DRIVER_ERRORS as error:
+            if is_of_a_standby(error):
+                self._connection.terminate()
             raise meaning_of_effect(error) from error
 
 

@@ -85,6 +85,10 @@ class Members:
     def _judged(self, seen: _Seen) -> Sequence[StoreWarning]:
         """Return a warning for each kind of missing member."""
         members, online = seen.queue.members, seen.queue.online
+        if not members:  # the API has them some seconds after the declaration
+            QUEUE_MEMBERS.clear()
+            self._looked_at = float("-inf")
+            return [_NOT_YET]
         wanted = min(len(seen.nodes), MEMBERS_MIN)
         QUEUE_MEMBERS.labels("wanted").set(wanted)
         QUEUE_MEMBERS.labels("online").set(len(online))
@@ -146,6 +150,11 @@ class Members:
             body: bytes = response.read()
             return body
 
+
+_NOT_YET = StoreWarning(
+    "members of the queue are not known yet: it was declared just now",
+    "run polyglot doctor again",
+)
 
 UNSEEN = StoreWarning(
     "members of the queue are not checked: AMQP does not show them",

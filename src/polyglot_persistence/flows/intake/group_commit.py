@@ -13,7 +13,8 @@ The outcomes of the two stores decide the answer to the clients of the batch:
 `UnavailableError` (503: nothing was stored and nothing will be), *unknown* is `UnknownOutcomeError`
 (504). Nothing is ever undone. While both stores are healthy the answer waits for both; while a
 breaker is open, its store gets no request. A commit that took longer than `COMMIT_SECONDS_MAX`
-marks the cache cold before it is answered (see `cold_cache`).
+marks the cache cold before it is answered (see `cold_cache`), and so does the first one under a
+reign of a cache that may have failed over (see `reigns`).
 
 A unit with an identity of its own (idempotency key, given id) is published only after the cache
 answered, as the entry that the cache returned, and not at all if that entry is clean or differs.
@@ -223,19 +224,26 @@ class GroupCommit:
             )
         self.backlog_seen(reply.backlog)
         self.relies_on_queue = not reply.durable
-        if reply.reign != self._reigns.latest:
-            await self._reigns.begin(reply.reign)
         found = {order_id: _readable(order_id, raw) for order_id, raw in reply.found.items()}
         published_late = None
         if as_stored := await self._to_publish(identified, found, reply):
             published_late = await self._publish(as_stored)
             if published_late is None:
                 self._remember_published(as_stored, found)
+        missed = await self._begin_reign(reply.reign)
         return _Outcome(
-            await self._cached(free, published, reply),
-            await self._cached(identified, published_late, reply),
+            missed or await self._cached(free, published, reply),
+            missed or await self._cached(identified, published_late, reply),
             found,
         )
+
+    async def _begin_reign(self, reign: str) -> PolyglotError | None:
+        if reign != self._reigns.latest:
+            try:
+                await self._reigns.begin(reign)
+            except UnknownOutcomeError as error:
+                return error
+        return None
 
     async def _to_publish(
         self, units: Sequence[Unit], found: _Found, reply: AcceptReply

@@ -4,13 +4,15 @@ A failover reaches processes one after the other. Until a reader has left the fo
 misses the orders that the new one has, and the copy of the epoch there may still be valid.
 
 Invariant: before a process acknowledges an order under a reign, no copy of another server counts:
-the server itself is warm, or the epoch is raised. So that reader answers 503, never 404.
+the server itself is warm, or the epoch is raised. So that reader answers 503, never 404. While the
+record is away this cannot be done; it is required as long as a reader may be with a former primary.
 """
 
 import asyncio
+import contextlib
 from typing import Final
 
-from polyglot_persistence.errors import PolyglotError
+from polyglot_persistence.errors import PolyglotError, UnknownOutcomeError
 from polyglot_persistence.flows.reading.cold_cache import ColdMark
 from polyglot_persistence.ports.cache import Cache
 from polyglot_persistence.ports.clock import Clock
@@ -18,8 +20,11 @@ from polyglot_persistence.telemetry import logger
 
 _log = logger("reigns")
 
-ATTEMPT_SECONDS_MAX: Final = 1.0
-"""Maximum delay of a commit, and minimum time from a failed attempt to the next one."""
+FORMER_SECONDS_MAX: Final = 10.0
+"""Every process has left a former primary by then, counted from when this one met the new one."""
+
+PAUSE_SECONDS: Final = 1.0
+"""Minimum time from a failed attempt to the next one."""
 
 
 class Reigns:
@@ -30,30 +35,33 @@ class Reigns:
         self._cold_mark = cold_mark
         self._clock = clock
         self._attempt = asyncio.Lock()
+        self._met, self._met_at = "", float("-inf")
         self._failed_at = float("-inf")
         self.latest = ""
         """The last reign begun."""
 
     async def begin(self, reign: str) -> None:
-        """Return once no copy of another server counts.
+        """Return once no copy of another server counts, or no reader is with one any more.
 
-        Also returns if the record does not answer in time: then no reader answers 404 either. The
-        next call tries again.
+        Raises:
+            UnknownOutcomeError: an order of this reign could be missed by a reader.
         """
         async with self._attempt:  # a concurrent batch must not be acknowledged earlier
             now = self._clock.monotonic()
-            if reign == self.latest or now - self._failed_at < ATTEMPT_SECONDS_MAX:
+            if reign != self._met:
+                self._met, self._met_at = reign, now
+            if reign == self.latest:
                 return
-            try:
-                async with asyncio.timeout(ATTEMPT_SECONDS_MAX):
-                    read = await self._cache.read([])
-                    if read.has_rivals:
-                        await self._cold_mark.begin_reign(read)
-            except (PolyglotError, TimeoutError) as error:
-                self._failed_at = self._clock.monotonic()
-                _log.warning("reign_unmarked", error=repr(error))
-            else:
-                self.latest = read.reign
+            if now - self._failed_at >= PAUSE_SECONDS:
+                try:
+                    await self._make_the_only_one()
+                except PolyglotError as error:
+                    self._failed_at = self._clock.monotonic()
+                    _log.warning("reign_unmarked", error=str(error))
+                else:
+                    return
+            if now - self._met_at < FORMER_SECONDS_MAX:
+                raise UnknownOutcomeError("stored, and a reader with a former cache could miss it")
 
     async def look(self) -> None:
         """Begin the cache's present reign, also while no order comes in.
@@ -65,4 +73,15 @@ class Reigns:
         """
         reign = (await self._cache.read([])).reign
         if reign != self.latest:
-            await self.begin(reign)
+            with contextlib.suppress(UnknownOutcomeError):  # the next look tries again
+                await self.begin(reign)
+
+    async def _make_the_only_one(self) -> None:
+        try:
+            read = await self._cache.read([])
+        except PolyglotError:  # it has gone: after this no copy at all counts
+            await self._cold_mark.ensure()
+            return
+        if read.has_rivals:
+            await self._cold_mark.begin_reign(read)
+        self.latest = read.reign

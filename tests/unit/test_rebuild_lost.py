@@ -1,0 +1,78 @@
+"""When an index of which a part is lost is built anew, and how often."""
+
+from dataclasses import replace
+
+from polyglot_persistence.config import load
+from polyglot_persistence.flows.projections.rebuild import RebuildFlow
+from tests.simulation.stores.record import RecordServer
+from tests.simulation.stores.search import SimulatedTarget
+from tests.support.records import SimulatedRecord
+from tests.support.scripted import FakeClock
+from tests.support.search_simulated import Simulated
+
+LOST_SECONDS = 300.0
+
+
+class LosingTarget(SimulatedTarget):
+    """One whose parts a test loses."""
+
+    lost: tuple[str, ...] = ()
+
+    async def lost_parts(self) -> tuple[str, ...]:
+        return self.lost
+
+
+async def test_an_index_is_built_anew_only_if_it_stays_lost() -> None:
+    """A node that restarts comes back before that; each rebuild waits for its own time."""
+    clock = FakeClock()
+    record = SimulatedRecord(RecordServer(clock))
+    target = LosingTarget(Simulated().server)
+    limits = replace(load({}).index, search_lost_seconds=LOST_SECONDS)
+    flow = RebuildFlow(
+        record.rebuild(), record.audit(), target, record.store(), clock, limits=limits
+    )
+    first = (await flow.run()).index_name
+    assert not await flow.is_needed()
+    target.lost = (first,)
+    for _ in range(3):  # it is back each time before its time is over
+        assert not await flow.is_needed()
+        clock.advance(LOST_SECONDS - 1)
+        assert not await flow.is_needed()
+        target.lost = ()
+        clock.advance(2)
+        assert not await flow.is_needed()
+        target.lost = (first,)
+    assert not await flow.is_needed()
+    clock.advance(LOST_SECONDS)
+    assert await flow.is_needed()
+    second = (await flow.run()).index_name
+    assert second != first
+    assert await target.current_name() == second
+    target.lost = (second,)  # the new one, too
+    assert not await flow.is_needed()
+    clock.advance(LOST_SECONDS - 1)
+    assert not await flow.is_needed()
+    clock.advance(1)
+    assert await flow.is_needed()
+
+
+async def test_a_lost_index_that_was_being_built_is_given_up() -> None:
+    """Another process died while it built it; the one that resumes begins a new one."""
+    clock = FakeClock()
+    record = SimulatedRecord(RecordServer(clock))
+    target = LosingTarget(Simulated().server)
+    limits = replace(load({}).index, search_lost_seconds=LOST_SECONDS)
+    flow = RebuildFlow(
+        record.rebuild(), record.audit(), target, record.store(), clock, limits=limits
+    )
+    building = (await record.rebuild().begin(await target.begin())).index_name
+    target.lost = (building,)
+    assert await flow.is_needed()
+    assert (await flow.run()).index_name == building  # not for long enough
+    other = (await record.rebuild().begin(await target.begin())).index_name
+    target.lost = (other,)
+    await flow._lost()
+    clock.advance(LOST_SECONDS)
+    built = await flow.run()
+    assert built.index_name != other
+    assert not built.resumed
