@@ -325,7 +325,9 @@ async def test_a_server_that_is_away_is_noticed_at_once_and_found_again() -> Non
         async with running(server):
             dsn = server.dsn
             await migrate(dsn)
-        pool = PostgresPool(dsn, size_max=4, connect_timeout_seconds=2, statement_timeout_seconds=2)
+        pool = PostgresPool(
+            dsn, size_max=4, connect_timeout_seconds=2, statement_timeout_seconds=30
+        )
         store = PostgresRecord(pool)
         order = accepted()
         for _ in range(2):
