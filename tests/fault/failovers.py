@@ -75,7 +75,7 @@ async def kill_first(topology: Topology, scene: Scene) -> None:
 async def stop_leader(topology: Topology, scene: Scene) -> None:
     """The leader is stopped in order, as for maintenance, and started again."""
     async with lost(topology, scene) as leader:
-        await topology.nodes[leader].down()
+        await topology.stop(leader)
 
 
 async def isolate_leader(topology: RedisHa | RabbitMQ3, scene: Scene) -> None:

@@ -85,6 +85,10 @@ class Topology(ABC):
 
         return await eventually(attempt, within_seconds=ELECTED_SECONDS, retried=NOT_WELL)
 
+    async def stop(self, node: str) -> None:
+        """Stop a node in order."""
+        await self.nodes[node].down()
+
     async def rejoin(self, lost: str) -> None:
         """Start a lost node again, as one that follows; return once it does."""
         await self.nodes[lost].up()
@@ -188,6 +192,15 @@ class RabbitMQ3(Topology):
     async def isolate(self, node: str) -> None:
         """Cut a node off from the others, while the product reaches it."""
         await self.cluster.isolate(node[-1])
+
+    async def stop(self, node: str) -> None:
+        """Stop it alone: the first node has the port mapper of all."""
+        await self.cluster.run(node[-1], "rabbitmqctl", "-q", "stop")
+
+        async def ended() -> None:
+            assert await self.nodes[node].pid() is None, f"{node} has not ended"
+
+        await eventually(ended, within_seconds=JOINED_SECONDS)
 
     async def rejoin(self, lost: str) -> None:
         """Start it anew: a node that stood still for long stays cut off from the others."""
