@@ -9,6 +9,7 @@ Invariant: the queue counts as there whether or not the management API answers.
 
 import asyncio
 import base64
+import http.client
 import ssl
 import time
 import urllib.error
@@ -28,6 +29,11 @@ LOOK_SECONDS: Final = 60.0
 
 ANSWER_SECONDS_MAX: Final = 1.0
 """Of all nodes together; a ping has 2 s for everything."""
+
+ANSWER_BYTES_MAX: Final = 1024 * 1024
+"""Far more than the names of all nodes."""
+
+_PIECE_BYTES: Final = 65_536
 
 MEMBERS_MIN: Final = 3
 """What RabbitMQ gives a queue by default if the cluster has as many nodes."""
@@ -50,6 +56,13 @@ class _Seen(NamedTuple):
     queue: _Queue
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect, since the login would go with it."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Have it reported as an error."""
+
+
 class Members:
     """Looks at the queue's members now and then; its own thread waits for the answer."""
 
@@ -59,7 +72,10 @@ class Members:
         self._address = address
         self._queue = queue
         # No proxy of the environment: the address is that of a node.
-        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        handlers: list[urllib.request.BaseHandler] = [
+            urllib.request.ProxyHandler({}),
+            _NoRedirect(),
+        ]
         if authority is not None:
             handlers.append(urllib.request.HTTPSHandler(context=authority))
         self._opener = urllib.request.build_opener(*handlers)
@@ -146,9 +162,17 @@ class Members:
         request = urllib.request.Request(  # noqa: S310  http or https: the settings check it
             url, headers={"Authorization": f"Basic {base64.b64encode(login).decode()}"}
         )
-        with self._opener.open(request, timeout=seconds_max) as response:
-            body: bytes = response.read()
-            return body
+        ends_at = time.monotonic() + ANSWER_SECONDS_MAX
+        body = bytearray()
+        try:
+            with self._opener.open(request, timeout=seconds_max) as response:
+                while piece := response.read1(_PIECE_BYTES):
+                    body += piece
+                    if len(body) > ANSWER_BYTES_MAX or time.monotonic() > ends_at:
+                        raise OSError("its answer is too long")
+        except http.client.HTTPException as error:
+            raise OSError(f"no answer in HTTP: {error!r}") from error
+        return bytes(body)
 
 
 _NOT_YET = StoreWarning(
