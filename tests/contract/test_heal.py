@@ -57,12 +57,18 @@ class Contents(RedisContents):
 
     scans = 0
     away_from: int | None = None
+    is_full = False
 
     async def scan(self, cursor: int, entries_max: int) -> CachePart:
         self.scans += 1
         if self.away_from is not None and self.scans >= self.away_from:
             raise UnavailableError("the cache is away")
         return await super().scan(cursor, entries_max)
+
+    async def keep_compared_to(self, position: Position) -> None:
+        if self.is_full:
+            raise UnavailableError("OOM command not allowed")
+        await super().keep_compared_to(position)
 
 
 class Ward(AuditStand):
@@ -280,6 +286,31 @@ async def test_a_second_failover_begins_from_the_start(ward: Ward, backup: Backu
     assert not await ward.is_whole()
     await ward.look_again()
     assert await ward.is_whole()
+
+
+@pytest.mark.parametrize("kept", [OTHER, None])
+async def test_a_cache_that_takes_no_writes_is_not_compared_over_and_over(
+    ward: Ward, kept: Position | None
+) -> None:
+    """It is full, or lacks its replicas; what was reached is kept once it takes writes again."""
+    await ward.place(new_orders(5))
+    await ward.client.execute("DEL", "polyglot:compared")
+    if kept is not None:
+        await ward.entries.keep_compared_to(kept)
+        await ward.look()
+    ward.entries.is_full = True
+    with pytest.raises(UnavailableError):
+        await ward.look_again()
+    scans, epoch = ward.entries.scans, await ward.store.epoch()
+    for _ in range(3):
+        await ward.place(new_orders(1))
+        with pytest.raises(UnavailableError):
+            await ward.look_again()
+    assert await ward.entries.compared_to() == kept
+    ward.entries.is_full = False
+    await ward.look()
+    assert await ward.is_whole()
+    assert (ward.entries.scans, await ward.store.epoch()) == (scans, epoch)
 
 
 async def test_only_what_was_decided_is_decided_again(ward: Ward, backup: Backup) -> None:

@@ -70,6 +70,8 @@ class HealFlow:
         self._clock = clock
         self._again_after_seconds = again_after_seconds
         self._first: _First | None = None
+        self._reached: Position | None = None
+        """All entries were compared to it, and the cache has not taken it yet: it is full."""
 
     async def look(self, pace: Pace) -> None:
         """Compare every cached order with the record, if that may have lost any.
@@ -81,16 +83,18 @@ class HealFlow:
             UnknownOutcomeError: likewise.
         """
         position = await self._record.position()
-        compared = await self._contents.compared_to()
+        compared = self._reached or await self._contents.compared_to()
         if compared is None:
             if not await self._compare(pace):
                 return
         elif not position.follows(compared):
             if not await self._heal(position, compared, pace):
                 return
-        elif position == compared:
+        elif position == compared and self._reached is None:
             return
+        self._reached = position
         await self._contents.keep_compared_to(position)
+        self._reached = None
 
     async def _heal(self, position: Position, compared: Position, pace: Pace) -> bool:
         """Take one of the two comparisons, if it is due; return whether that was the last."""
