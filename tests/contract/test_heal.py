@@ -186,6 +186,15 @@ async def test_lost_orders_are_back_at_the_first_look(
     await eventually(all_agree)
 
 
+async def test_a_database_of_another_cluster_is_another_one(ward: Ward, seen: Onlooker) -> None:
+    """Its oid is often the same: a cluster's first one is always 16384."""
+    cluster = await seen.value("SELECT system_identifier FROM pg_control_system()")
+    position = await ward.store.position()
+    assert str(cluster) in position.branch
+    other = position.branch.replace(str(cluster), str(cluster + 1))
+    assert not position.follows(Position(other, 0))
+
+
 async def test_a_promotion_that_lost_nothing_changes_nothing(ward: Ward) -> None:
     """As of a synchronous standby."""
     await ward.place(placed := new_orders(40))

@@ -382,10 +382,10 @@ SET epoch = greatest(mark.epoch + 1, (extract(epoch FROM clock_timestamp()) * 10
 RETURNING substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, epoch;
 
 -- name: position
--- Return database and timeline, and the bytes of log that are flushed.
-SELECT oid || '.' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS branch,
+-- Return cluster, database and timeline, and the bytes of log that are flushed.
+SELECT system_identifier || '.' || oid || '.' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS branch,
        (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint AS written
-FROM pg_database
+FROM pg_database, pg_control_system()
 WHERE datname = current_database();
 
 -- name: try_lead

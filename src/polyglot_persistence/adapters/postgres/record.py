@@ -193,6 +193,7 @@ class PostgresRecord:
     async def position(self) -> Position:
         """A promotion and a recovery begin a new timeline; a database created anew has a new oid.
 
+        The first databases of two clusters have the same oid, and the clusters different numbers.
         A server that was set back without recovery has written less.
         """
         async with self._pool.reading() as session:
