@@ -20,7 +20,7 @@ from polyglot_persistence.flows.reading.cold_cache import (
     MARK_INTERVAL_SECONDS,
     ColdMark,
 )
-from polyglot_persistence.ports.cache import PreparedOrder, Settled, Unit
+from polyglot_persistence.ports.cache import AcceptReply, PreparedOrder, Settled, Unit
 from polyglot_persistence.runtime.breaker import Breaker
 from tests.support.eventually import eventually_true
 from tests.support.scripted import FakeClock, ScriptedCache, ScriptedQueue
@@ -41,13 +41,14 @@ class Stand:
         self.cache_breaker = Breaker("cache", self._ping)
         self.queue_breaker = Breaker("queue", self._ping)
         cold_mark = ColdMark(self.record, self.clock)
+        self.reigns = Reigns(self.cache, cold_mark, self.clock)
         self.commit = GroupCommit(
             self.cache,
             self.queue,
             cache_breaker=self.cache_breaker,
             queue_breaker=self.queue_breaker,
             cold_mark=cold_mark,
-            reigns=Reigns(self.cache, cold_mark, self.clock),
+            reigns=self.reigns,
             clock=self.clock,
             limits=CommitLimits(100, 1000, dirty_orders_max, queue_messages_max=3),
         )
@@ -422,6 +423,34 @@ async def test_a_record_that_is_away_holds_orders_up_while_a_reader_may_be_elsew
         assert await stand.outcome(unit_of(one_order())) is UnknownOutcomeError
         stand.clock.advance(FORMER_SECONDS_MAX / 4)
     assert await stand.outcome(unit_of(one_order())) is None
+    stand.record.epoch_error = None
+    stand.record.raises_epochs.clear()
+    stand.clock.advance(PAUSE_SECONDS)
+    looking = asyncio.create_task(stand.reigns.look())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    # Orders do not wait for a record that hangs.
+    assert await asyncio.wait_for(stand.outcome(unit_of(one_order())), 5) is None
+    stand.record.raises_epochs.set()
+    await looking
+    assert await stand.outcome(unit_of(one_order())) is None
+    assert stand.record.epochs_raised == 1
+
+
+async def test_a_process_that_was_just_started_is_as_careful(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its connection is renewed while it stores its first order, so the reign has no name."""
+    stand = Stand()
+    stand.cache.be_replicated()
+    accept = stand.cache.accept
+
+    async def renewed(units: Sequence[Unit]) -> AcceptReply:
+        return (await accept(units))._replace(reign="")
+
+    monkeypatch.setattr(stand.cache, "accept", renewed)
+    stand.record.epoch_error = REFUSED
+    assert await stand.outcome(unit_of(one_order())) is UnknownOutcomeError
     stand.record.epoch_error = None
     stand.clock.advance(PAUSE_SECONDS)
     assert await stand.outcome(unit_of(one_order())) is None

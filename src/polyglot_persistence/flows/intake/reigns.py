@@ -35,21 +35,29 @@ class Reigns:
         self._cold_mark = cold_mark
         self._clock = clock
         self._attempt = asyncio.Lock()
-        self._met, self._met_at = "", float("-inf")
-        self._failed_at = float("-inf")
-        self.latest = ""
-        """The last reign begun."""
+        self._met: str | None = None
+        self._met_at = self._failed_at = float("-inf")
+        self._old: str | None = None
+        """The last reign met, if it could not begin for so long that no reader is elsewhere."""
+        self.latest: str | None = None
+        """The last reign begun. An empty one is of a connection that was renewed meanwhile."""
 
     async def begin(self, reign: str) -> None:
         """Return once no copy of another server counts, or no reader is with one any more.
 
+        In the latter case at once, however long the record takes to answer: `look` goes on trying.
+
         Raises:
             UnknownOutcomeError: an order of this reign could be missed by a reader.
         """
+        if reign != self._old:
+            await self._try_to_begin(reign)
+
+    async def _try_to_begin(self, reign: str) -> None:
         async with self._attempt:  # a concurrent batch must not be acknowledged earlier
             now = self._clock.monotonic()
             if reign != self._met:
-                self._met, self._met_at = reign, now
+                self._met, self._met_at, self._old = reign, now, None
             if reign == self.latest:
                 return
             if now - self._failed_at >= PAUSE_SECONDS:
@@ -59,9 +67,11 @@ class Reigns:
                     self._failed_at = self._clock.monotonic()
                     _log.warning("reign_unmarked", error=str(error))
                 else:
+                    self._old = None
                     return
             if now - self._met_at < FORMER_SECONDS_MAX:
                 raise UnknownOutcomeError("stored, and a reader with a former cache could miss it")
+            self._old = reign or None
 
     async def look(self) -> None:
         """Begin the cache's present reign, also while no order comes in.
@@ -74,7 +84,7 @@ class Reigns:
         reign = (await self._cache.read([])).reign
         if reign != self.latest:
             with contextlib.suppress(UnknownOutcomeError):  # the next look tries again
-                await self.begin(reign)
+                await self._try_to_begin(reign)
 
     async def _make_the_only_one(self) -> None:
         try:
