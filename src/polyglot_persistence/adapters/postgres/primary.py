@@ -113,6 +113,9 @@ class Primary:
             ConfigurationError: the DSN is invalid.
         """
         connection, reign = await self._find(self._options(statement_timeout_seconds))
+        if _timeline(reign) < _timeline(self._reign):  # another call has met a newer one meanwhile
+            connection.terminate()
+            raise _former_primary(reign, self._reign)
         self._adopt(connection, reign)
         return connection
 
