@@ -3,14 +3,15 @@
 They learn of a failover one after the other, within about two seconds. So all of them are asked at
 once, and the newest configuration counts.
 
-Invariant: an answer is used only if a majority of the listed Sentinels has answered, or if it is no
-older than the last one used: a process never returns to a former primary that a lonely Sentinel
-still names. After a majority lost its memory, the process follows it nevertheless.
+Invariant: an answer is used only if it is no older than the last one used; or if a majority of the
+listed Sentinels has answered, and no other one knows better in time. So a process never returns to
+a former primary that a lonely Sentinel still names, or several that have not heard of the failover
+yet. After a majority lost its memory, the process follows it nevertheless.
 """
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from polyglot_persistence.adapters.redis.connection import RedisConnection, ReplyError
@@ -85,7 +86,7 @@ class Sentinels:
         errors: dict[Host, str] = {}
         try:
             waiting = set(asked)
-            while waiting and (every or len(views) < majority):
+            while waiting and (every or len(views) < majority or self._is_older(views)):
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     if (error := task.exception()) is None:
@@ -99,13 +100,16 @@ class Sentinels:
         if not views:
             reasons = ", ".join(f"{host}: {reason}" for host, reason in errors.items())
             raise UnavailableError(f"no Sentinel names the primary: {reasons}")
-        newest = max(views, key=lambda view: view.config_epoch)
-        if newest.config_epoch < self._config_epoch and len(views) < majority:
+        newest = _newest(views)
+        if self._is_older(views) and len(views) < majority:
             raise UnavailableError(
                 f"{len(views)} of {len(hosts)} Sentinels answer, and know no present primary"
             )
         self._config_epoch = newest.config_epoch
         return Views(newest, len(views), errors)
+
+    def _is_older(self, views: Sequence[View]) -> bool:
+        return _newest(views).config_epoch < self._config_epoch
 
     async def _ask(self, host: Host) -> View:
         connection = RedisConnection(
@@ -148,6 +152,10 @@ class Sentinels:
             None if others is None else int(others) + 1,
             str(quorum) if isinstance(quorum, ReplyError) and quorum.code == "NOQUORUM" else "",
         )
+
+
+def _newest(views: Sequence[View]) -> View:
+    return max(views, key=lambda view: view.config_epoch)
 
 
 def _facts(reply: Any) -> dict[str, str]:
