@@ -1,8 +1,14 @@
 """When an index of which a part is lost is built anew, and how often."""
 
 from dataclasses import replace
+from typing import cast
 
+import pytest
+
+from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
+from polyglot_persistence.adapters.elasticsearch.rebuild import ElasticsearchTarget
 from polyglot_persistence.config import load
+from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.flows.projections.rebuild import RebuildFlow
 from tests.simulation.stores.record import RecordServer
 from tests.simulation.stores.search import SimulatedTarget
@@ -76,3 +82,15 @@ async def test_a_lost_index_that_was_being_built_is_given_up() -> None:
     built = await flow.run()
     assert built.index_name != other
     assert not built.resumed
+
+
+async def test_a_cluster_that_is_away_leaves_nothing_behind() -> None:
+    """No question that was begun and never asked, of which Python would warn."""
+
+    class Away:
+        async def behind_alias(self) -> None:
+            raise UnavailableError("Elasticsearch: cannot be reached")
+
+    index = cast("ElasticsearchIndex", Away())
+    with pytest.raises(UnavailableError):
+        await ElasticsearchTarget(index, index, shards=1).lost_parts()

@@ -57,8 +57,8 @@ class ElasticsearchTarget:
 
     async def lost_parts(self) -> Collection[str]:
         """A shard that is being recovered from a node's disk is not lost."""
-        current, building = self._current.behind_alias(), self.building.behind_alias()
-        names = sorted({*await current, *await building})
+        current = await self._current.behind_alias()
+        names = sorted({*current, *await self.building.behind_alias()})
         if not names:
             return []
         health = await self._ask(
