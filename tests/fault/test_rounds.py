@@ -21,7 +21,7 @@ def _quick(fault: Fault) -> bool:
     [
         ("embedded", 8),
         pytest.param("servers", 4, marks=NEEDS_SERVERS),
-        *(pytest.param(group, 2, marks=NEEDS_SERVERS) for group in TOPOLOGIES),
+        *(pytest.param(group, 1, marks=NEEDS_SERVERS) for group in TOPOLOGIES),
     ],
 )
 async def test_no_fault_costs_or_doubles_an_order(

@@ -70,12 +70,6 @@ REVERTED: Sequence[Bug] = (
         "return True",
     ),
     Bug(
-        "an absence is proved by a copy of another reign",
-        "flows.reading.read",
-        "return bool(await asyncio.shield(self._reigns.get(cached.reign)))",
-        "return True",
-    ),
-    Bug(
         "a discard that the cache has lost is undone",
         "flows.watch.audit_cache",
         "rows = [one.accepted for one in lost if one.state is EntryState.CLEAN]",

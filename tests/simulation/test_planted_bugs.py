@@ -46,7 +46,7 @@ def test_a_bug_fits_the_code(bug: Bug) -> None:
 
 
 def test_there_are_enough_of_them() -> None:
-    """Twenty mistakes, and nine faults that were mended."""
+    """Twenty mistakes, and eight faults that were mended."""
     assert len(PLANTED) >= 20
-    assert len(REVERTED) >= 9
+    assert len(REVERTED) >= 8
     assert len({bug.name for bug in (*PLANTED, *REVERTED)}) == len(PLANTED) + len(REVERTED)
