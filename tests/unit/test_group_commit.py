@@ -66,6 +66,9 @@ class Stand:
         return None
 
 
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
 def one_order(name: str = "Laptop", **fields: Any) -> AcceptedOrder:
     now = datetime.now(UTC)
     order = Order(fields.pop("id", new_id()), name, Decimal("1.00"), now)
@@ -130,6 +133,22 @@ async def test_an_identity_that_comes_twice_in_a_batch_is_published_once() -> No
     assert await asyncio.gather(*outcomes) == [None, None]
     [message] = stand.queue.published
     assert (message.orders, order_id.hex[:8] in message.body.decode()) == (1, True)
+
+
+async def test_a_shorter_bulk_of_the_same_key_does_not_hide_the_first() -> None:
+    """In one batch it finds a part of what the first stored, which is new all the same."""
+    stand, ids = Stand(), [new_id() for _ in range(3)]
+    orders = [one_order(id=order_id).order for order_id in ids]
+    long, short = (
+        unit_of(*(AcceptedOrder(one, START, ids[0], size) for one in orders[:size]))
+        for size in (3, 2)
+    )
+    submitted = [stand.commit.submit(unit, has_identity=True) for unit in (long, short)]
+    first, second = await asyncio.gather(*submitted)
+    assert first == ()
+    assert [entry.accepted.order.id for entry in second] == ids[:2]
+    [message] = stand.queue.published
+    assert message.orders == 3
 
 
 async def test_an_order_with_identity_is_not_even_published_without_a_cold_mark() -> None:

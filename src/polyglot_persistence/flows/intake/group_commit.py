@@ -396,7 +396,12 @@ def _is_new(unit: Unit, found: _Found, stored: set[UUID]) -> bool:
     """
     ids = unit.ids
     there = [found[order_id] for order_id in ids if order_id in found]
-    own = [Entry(EntryState.DIRTY, accepted, body) for accepted, body in unit.members]
+    # A later unit of the same key may be shorter, and then finds a part of this one.
+    own = [
+        Entry(EntryState.DIRTY, accepted, body)
+        for accepted, body in unit.members
+        if accepted.order.id in found
+    ]
     is_first = stored.isdisjoint(ids)
     stored.update(ids)
     return not there or (is_first and there == own)
