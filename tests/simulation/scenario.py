@@ -65,9 +65,14 @@ def make_plan(seed: int, aims: Sequence[Cell]) -> Plan:
 
 
 def _heals_alone(faults: Sequence[Fault]) -> bool:
-    """Whether a failover of the record has to heal unaided; search is repaired by audits alone."""
+    """Whether a failover of the record has to heal unaided: nothing happens that audits repair."""
     kinds = {fault.kind for fault in faults}
-    return "record failover" in kinds and "search emptied" not in kinds
+    return "record failover" in kinds and kinds.isdisjoint(_REPAIRED_BY_AUDITS)
+
+
+_REPAIRED_BY_AUDITS = {"search emptied", "cache restarted", "cache failover"}
+"""Search is built anew for what a lost part held; a cache that lost its latest writes may show a
+dead letter that was discarded."""
 
 
 AIMED = 4
