@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from polyglot_persistence.domain import codec
 from polyglot_persistence.errors import PoisonError, PolyglotError, UnavailableError
 from polyglot_persistence.ports.queue import Message
 from tests.simulation import faults
@@ -378,12 +379,22 @@ class World:
         for change in effect:
             table = tables[change.table]
             if table is record.orders:
-                raw = self.valkey_now.entry(change.key)
-                if raw is None or not self.valkey_now.is_up:
+                if not (self.valkey_now.is_up and self._is_cached(change.key)):
                     return False
             elif any(table is one for one in (record.letters, record.rebuilds, record.arrivals)):
                 return False
         return True
+
+    def _is_cached(self, order_id: UUID) -> bool:
+        """Whether the cache holds the order that the record has, and no other one under its id."""
+        raw = self.valkey_now.entry(order_id)
+        row = self.record.orders.get(order_id)
+        if raw is None or row is None:
+            return False
+        try:
+            return codec.decode_entry(raw).accepted.agrees_with(row.order)
+        except PoisonError:
+            return False
 
     @property
     def lacks_rows(self) -> bool:
