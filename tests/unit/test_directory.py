@@ -265,10 +265,11 @@ async def test_whoever_exchanges_files_meanwhile_gains_nothing() -> None:
 
 def race(directory: Directory, tree: Path) -> None:
     """Give the tree to the racer, and then away."""
-    for folder, folders, files in os.walk(tree):  # it passes over what is gone by the time
+    # By descriptors: a path may lead elsewhere by the time. It passes over what is gone.
+    for _, folders, files, descriptor in os.fwalk(tree):
         for name in (*folders, *files):
             with suppress(FileNotFoundError):
-                os.chown(Path(folder, name), OTHER, OTHER, follow_symlinks=False)
+                os.chown(name, OTHER, OTHER, dir_fd=descriptor, follow_symlinks=False)
     os.chown(tree, OTHER, OTHER)
     deadline = time.monotonic() + RACE_SECONDS
     while time.monotonic() < deadline:
