@@ -196,8 +196,7 @@ class PostgresRecord:
         The first databases of two clusters have the same oid, and the clusters different numbers.
         A server that was set back without recovery has written less.
         """
-        async with self._pool.reading() as session:
-            (record,) = await session.fetch("position")
+        (record,) = await self._pool.read("position")
         return Position(record["branch"], record["written"])
 
     @asynccontextmanager
