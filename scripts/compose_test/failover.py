@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from real_servers.machine import ServerError
 
-from compose_test.checks import say, timed
+from compose_test.checks import say, timed, up
 from compose_test.engine import Engine
 from compose_test.orders import Writer, check_exactly, wait_complete
 from compose_test.stack import HEALTHY_SECONDS, Stack, eventually
@@ -55,16 +55,6 @@ def run(stack: Stack) -> None:
     check_exactly(stack, writer.acknowledged)
     say(f"{len(writer.acknowledged)} orders acknowledged, each persisted, searchable, in the sales")
     timed("docker compose down -v", lambda: stack.compose("down", "-v"))
-
-
-def up(stack: Stack) -> None:
-    """Bring everything up; if that fails, show what the services say."""
-    try:
-        stack.compose("up", "--build", "--wait")
-    except ServerError:
-        say(stack.compose("ps", "--all", check=False))
-        say(stack.compose("logs", "--tail=15", check=False))
-        raise
 
 
 def check_doctor(stack: Stack) -> None:

@@ -107,6 +107,14 @@ def interpolated(value: object, variables: Mapping[str, str]) -> str:
     return text.replace("$$", "$")
 
 
+def check_bounds(service: Service) -> None:
+    """Check that a service has limits of memory and log, and no privileges."""
+    assert in_bytes(service["mem_limit"]) <= in_bytes("1536m")
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+
+
 def in_bytes(limit: str) -> int:
     """Return the bytes that Docker or Redis makes of `512m` or `512mb`."""
     match = re.fullmatch(r"(\d+)([mg])b?", limit)

@@ -14,7 +14,7 @@ from polyglot_persistence.bootstrap.stores import SEARCH_ALIAS
 from polyglot_persistence.config import Settings, load
 from polyglot_persistence.config.addresses.postgres import postgres_url
 from scripts import document_settings, lock
-from tests.support.compose import in_bytes, interpolated, read_first, seconds
+from tests.support.compose import check_bounds, in_bytes, interpolated, read_first, seconds
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = read_first()
@@ -96,11 +96,7 @@ def test_the_services_are_these() -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_service_is_bounded(name: str) -> None:
     """It has limits of memory and log, and no privileges."""
-    service = SERVICES[name]
-    assert in_bytes(service["mem_limit"]) <= in_bytes("1536m")
-    assert service["cap_drop"] == ["ALL"]
-    assert service["security_opt"] == ["no-new-privileges:true"]
-    assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+    check_bounds(SERVICES[name])
 
 
 @pytest.mark.parametrize("name", LASTING)

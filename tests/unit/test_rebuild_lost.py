@@ -28,15 +28,20 @@ class LosingTarget(SimulatedTarget):
         return self.lost
 
 
-async def test_an_index_is_built_anew_only_if_it_stays_lost() -> None:
-    """A node that restarts comes back before that; each rebuild waits for its own time."""
-    clock = FakeClock()
+def rebuilding(clock: FakeClock, target: LosingTarget) -> tuple[RebuildFlow, SimulatedRecord]:
+    """Return a flow that gives a lost index little time, and its record."""
     record = SimulatedRecord(RecordServer(clock))
-    target = LosingTarget(Simulated().server)
     limits = replace(load({}).index, search_lost_seconds=LOST_SECONDS)
     flow = RebuildFlow(
         record.rebuild(), record.audit(), target, record.store(), clock, limits=limits
     )
+    return flow, record
+
+
+async def test_an_index_is_built_anew_only_if_it_stays_lost() -> None:
+    """A node that restarts comes back before that; each rebuild waits for its own time."""
+    clock, target = FakeClock(), LosingTarget(Simulated().server)
+    flow, _ = rebuilding(clock, target)
     first = (await flow.run()).index_name
     assert not await flow.is_needed()
     target.lost = (first,)
@@ -64,13 +69,8 @@ async def test_an_index_is_built_anew_only_if_it_stays_lost() -> None:
 
 async def test_a_lost_index_that_was_being_built_is_given_up() -> None:
     """Another process died while it built it; the one that resumes begins a new one."""
-    clock = FakeClock()
-    record = SimulatedRecord(RecordServer(clock))
-    target = LosingTarget(Simulated().server)
-    limits = replace(load({}).index, search_lost_seconds=LOST_SECONDS)
-    flow = RebuildFlow(
-        record.rebuild(), record.audit(), target, record.store(), clock, limits=limits
-    )
+    clock, target = FakeClock(), LosingTarget(Simulated().server)
+    flow, record = rebuilding(clock, target)
     building = (await record.rebuild().begin(await target.begin())).index_name
     target.lost = (building,)
     assert await flow.is_needed()
