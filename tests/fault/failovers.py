@@ -16,14 +16,19 @@ ACKED = 300
 """Orders between two steps."""
 
 
+async def led_by_another(topology: Topology, scene: Scene, former: str) -> None:
+    """Return once another node leads, and writes get two copies."""
+    await topology.promote(former)
+    await scene.more_acked(ACKED)
+    await scene.whole_again()
+
+
 @asynccontextmanager
 async def lost(topology: Topology, scene: Scene) -> AsyncIterator[str]:
     """Have orders accepted by the nodes that are left; the lost one follows in the end."""
     leader = await topology.leader()
     yield leader
-    await topology.promote(leader)
-    await scene.more_acked(ACKED)
-    await scene.whole_again()
+    await led_by_another(topology, scene, leader)
     await topology.rejoin(leader)
     await scene.more_acked(ACKED)
 
@@ -47,9 +52,7 @@ async def freeze_leader(topology: Topology, scene: Scene) -> None:
     node = topology.nodes[leader]
     await node.send(signal.SIGSTOP)
     try:
-        await topology.promote(leader)
-        await scene.more_acked(ACKED)
-        await scene.whole_again()
+        await led_by_another(topology, scene, leader)
     finally:
         await node.send(signal.SIGCONT)
     await scene.a_while(1, 4)  # there may be two leaders
@@ -60,8 +63,7 @@ async def freeze_leader(topology: Topology, scene: Scene) -> None:
 
 async def kill_first(topology: Topology, scene: Scene) -> None:
     """The node whose address comes first is killed, and stays away for a while."""
-    first = next(iter(topology.addresses)) if topology.role != "cache" else "redis-sentinel-a"
-    led = first == await topology.leader()
+    first, led = topology.first, topology.first == await topology.leader()
     await topology.nodes[first].kill()
     if led:
         await topology.promote(first)
@@ -83,9 +85,7 @@ async def isolate_leader(topology: RedisHa | RabbitMQ3, scene: Scene) -> None:
     leader = await topology.leader()
     await topology.isolate(leader)
     try:
-        await topology.promote(leader)
-        await scene.more_acked(ACKED)
-        await scene.whole_again()
+        await led_by_another(topology, scene, leader)
     finally:
         await topology.rejoin(leader)
     await scene.whole_again()
@@ -135,9 +135,7 @@ async def switch_over(topology: RedisHa, scene: Scene) -> None:
 async def two_primaries(topology: PostgresHa, scene: Scene) -> None:
     """The standby is promoted while its primary goes on: nobody has fenced that."""
     leader = await topology.leader()
-    await topology.promote(leader)
-    await scene.more_acked(ACKED)
-    await scene.whole_again()
+    await led_by_another(topology, scene, leader)
     await topology.rejoin(leader)
     await scene.more_acked(ACKED)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.fault.servers_system import SETTINGS, ServersSystem
+from tests.fault.servers_system import ServersSystem
 from tests.fault.topologies import LOGIN, PostgresHa, RedisHa, Topology
 from tests.support.patience import NOT_WELL, patiently
 from tests.support.servers import redis_value
@@ -43,6 +43,3 @@ class HaSystem(ServersSystem):
     def dsn(self) -> str:
         dsn = super().dsn()
         return f"{dsn}{'&' if '?' in dsn else '?'}target_session_attrs=primary"
-
-    def through(self, role: str, port: int) -> dict[str, str]:
-        raise NotImplementedError(f"no link to {SETTINGS[role]}")

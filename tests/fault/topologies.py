@@ -24,7 +24,6 @@ from tests.support.servers import redis_done, redis_value
 
 ELECTED_SECONDS = 60.0
 JOINED_SECONDS = 180.0
-ANSWER_SECONDS = 5.0
 
 LOGIN = "app:secret@"
 """The login of the product at a Redis with Sentinels, which use another one."""
@@ -41,6 +40,8 @@ class Topology(ABC):
     """Which store it is."""
     members: ClassVar[Sequence[str]]
     """Its nodes; each can lead."""
+    first: ClassVar[str]
+    """The node whose address comes first in the product's setting."""
 
     def __init__(self) -> None:
         self.nodes = {name: Installed(name) for name in self.members}
@@ -101,6 +102,7 @@ class RedisHa(Topology):
     group = "redis-ha"
     role = "cache"
     members = ("redis-a", "redis-b")
+    first = "redis-sentinel-a"
     sentinels = ("redis-sentinel-a", "redis-sentinel-b", "redis-sentinel-c")
     _NAME = "polyglot"
 
@@ -172,6 +174,7 @@ class RabbitMQ3(Topology):
     group = "rabbitmq-3"
     role = "queue"
     members = ("rabbitmq-a", "rabbitmq-b", "rabbitmq-c")
+    first = "rabbitmq-a"
 
     def __init__(self) -> None:
         super().__init__()
@@ -225,6 +228,7 @@ class PostgresHa(Topology):
     group = "postgres-ha"
     role = "record"
     members = ("postgres-a", "postgres-b")
+    first = "postgres-a"
 
     async def leader(self) -> str:
         """Return the primary; of two, the one that was promoted last."""
@@ -286,6 +290,7 @@ class Elasticsearch3(Topology):
     group = "elasticsearch-3"
     role = "search"
     members = ("elasticsearch-a", "elasticsearch-b", "elasticsearch-c")
+    first = "elasticsearch-a"
 
     def __init__(self) -> None:
         super().__init__()
