@@ -265,6 +265,20 @@ async def test_whatever_is_no_answer_is_unavailable(
         await index.search(asked("milk", 10))
 
 
+async def test_a_search_that_a_lost_node_failed_is_repeated_once(
+    stub: Stub, index: ElasticsearchIndex
+) -> None:
+    """Another node has a copy; if that fails as well, its caller hears of it."""
+    lost = Answer(503, {"error": {"type": "search_phase_execution_exception", "reason": "lost"}})
+    stub.search = lambda _: lost if len(stub.requests) == 1 else NOTHING_FOUND
+    assert (await index.search(asked("milk", 10))).total == 0
+    stub.search = lambda _: lost
+    stub.requests.clear()
+    with pytest.raises(UnavailableError, match="lost"):
+        await index.search(asked("milk", 10))
+    assert len(stub.requests) == 2
+
+
 async def test_a_part_of_the_index_is_never_all_of_it(
     stub: Stub, index: ElasticsearchIndex
 ) -> None:

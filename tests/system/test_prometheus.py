@@ -29,8 +29,8 @@ SCRAPE = "1s"
 WINDOW = "10s"
 """In place of Grafana's `$__rate_interval`."""
 
-SILENT = {"Alerts"}
-"""Panels that show nothing while all is well."""
+SILENT = {"Alerts", "Nodes of the queue"}
+"""Panels that show nothing while all is well, or with the bundled queue, which has no nodes."""
 
 
 def config(ports: dict[str, int]) -> dict[str, Any]:

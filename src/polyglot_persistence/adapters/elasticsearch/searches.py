@@ -4,13 +4,16 @@ A request costs this process and the cluster more than most of the searches in i
 for others: it leaves with those of the same turn of the event loop, or those that arrived while
 `REQUESTS_MAX` requests were running.
 
+A node that is lost between the two phases of a search fails it, though another node has a copy of
+the shard: such a search is repeated once.
+
 Invariant: a search covers the whole index, or fails.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -31,6 +34,9 @@ TOGETHER_MAX = 8
 
 WAITING_MAX = 1_000
 
+_FAILED: Final = 500
+"""From this status on, a node or the cluster has failed, and not the search."""
+
 COPY = "polyglot"
 """Any text as the *preference* has all searches use the same copy of each shard while it is there.
 Copies show a new document at different moments: with another copy for each search, an order that
@@ -46,6 +52,7 @@ class _Asked(NamedTuple):
     searches: Sequence[bytes]
     deadline: float
     told: asyncio.Future[Sequence[SearchAnswer]]
+    is_repeated: bool = False
 
 
 class Searches:
@@ -125,7 +132,15 @@ class Searches:
             return
         answers = iter(many.responses)
         for asked in batch:
-            _tell(asked, [next(answers) for _ in asked.searches])
+            own = [next(answers) for _ in asked.searches]
+            if _has_failed(own) and not asked.is_repeated:
+                self._waiting.appendleft(asked._replace(is_repeated=True))
+            else:
+                _tell(asked, own)
+
+
+def _has_failed(answers: Sequence[AnswerOrError]) -> bool:
+    return any(one.error is not None and one.status >= _FAILED for one in answers)
 
 
 def _tell(asked: _Asked, answers: Sequence[AnswerOrError]) -> None:
