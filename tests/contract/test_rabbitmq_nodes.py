@@ -31,7 +31,7 @@ RECOVERY_SECONDS = 120.0
 
 pytestmark = [
     needs(RABBITMQ),
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(600),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

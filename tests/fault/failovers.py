@@ -132,6 +132,16 @@ async def switch_over(topology: RedisHa, scene: Scene) -> None:
 # --- the record --------------------------------------------------------------------------------
 
 
+async def kill_synchronous(topology: PostgresHa, scene: Scene) -> None:
+    """The primary is killed after each commit had waited for its standby: that lacks nothing."""
+    await topology.wait_for_standby()
+    await scene.more_acked(ACKED)
+    async with lost(topology, scene) as leader:
+        persisted = await topology.persisted(leader)
+        await topology.nodes[leader].kill()
+        assert await topology.persisted(topology.other(leader)) >= persisted
+
+
 async def two_primaries(topology: PostgresHa, scene: Scene) -> None:
     """The standby is promoted while its primary goes on: nobody has fenced that."""
     leader = await topology.leader()
@@ -149,7 +159,7 @@ async def lose_majority(topology: RabbitMQ3, scene: Scene) -> None:
     await asyncio.gather(*(topology.nodes[node].kill() for node in away))
     await scene.more_acked(ACKED)
     await scene.a_while(1, 4)
-    await asyncio.gather(*(topology.nodes[node].up() for node in away))
+    await topology.cluster.up(*(node[-1] for node in away))
     await topology.whole()
     await scene.whole_again()
 
@@ -187,6 +197,7 @@ def of_topology(topology: Topology) -> list[Fault]:
     if isinstance(topology, PostgresHa):
         faults += [
             Fault("kill cut off", partial(kill_cut_off, topology)),
+            Fault("kill synchronous", partial(kill_synchronous, topology)),
             Fault("two primaries", partial(two_primaries, topology)),
         ]
     if isinstance(topology, RabbitMQ3):

@@ -44,8 +44,20 @@ class Cluster:
         return f"http://{','.join(places)}"
 
     async def up(self, *nodes: str) -> None:
-        """Start nodes at the same time on the data that they have."""
-        await asyncio.gather(*[self._up(node) for node in nodes])
+        """Start nodes at the same time on the data that they have.
+
+        If they wait for one that had paused and did not start again, that one is restarted.
+        """
+        try:
+            await asyncio.gather(*[self._up(node) for node in nodes])
+        except AssertionError:
+            await self.kill(*[node for node in self.urls if node not in nodes])
+            await asyncio.gather(*[self._up(node) for node in {*self.urls, *nodes}])
+
+    async def find(self) -> None:
+        """Find all nodes, which something else has started."""
+        for node in self.nodes:
+            await self._find(node)
 
     async def _up(self, node: str) -> None:
         await asyncio.to_thread(servers, "up", f"rabbitmq-{node}")

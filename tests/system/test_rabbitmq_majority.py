@@ -17,7 +17,7 @@ from tests.support.servers import flush, fresh_database
 ORDER = {"product_name": "Milk", "amount": "1.25"}
 NOTICED_SECONDS = 60.0
 
-pytestmark = [needs(RABBITMQ), BUNDLED, pytest.mark.timeout(600)]
+pytestmark = [needs(RABBITMQ), BUNDLED, pytest.mark.timeout(900)]
 
 
 @pytest_asyncio.fixture

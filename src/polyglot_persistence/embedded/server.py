@@ -104,7 +104,7 @@ class BundledServer(abc.ABC):
 
     @abc.abstractmethod
     async def is_alive(self) -> bool:
-        """Return whether the server, which has served its clients, reacts to a new one."""
+        """Return whether the started server reacts to a new connection."""
 
     async def _wait_until_ready(self) -> None:
         if not await wait_until(self._ended_or_answers, self._start_timeout_seconds):
