@@ -204,6 +204,8 @@ def _cache_failover(world: "World", fault: Fault, _process: Process) -> End | No
     old, new = world.valkey_now, world.replica
     if new is None or world.depth("cache away") or world.lacks_rows:
         return None
+    if not (old.had_replicas or old.replicas_seen):
+        return None  # nothing remembers it: docs/architecture.md, "What is not covered"
     lost = [i for i in old.dirty if i not in new.entries]
     if world.queue_lost:
         world.excuse_cache(lost)

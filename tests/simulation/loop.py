@@ -59,12 +59,13 @@ class _Handle:
         callback: Callable[..., object],
         args: tuple[Any, ...],
         context: contextvars.Context,
+        process: Execution | None,
         when: float,
     ) -> None:
         self.callback = callback
         self.args = args
         self.context = context
-        self.process = context.get(_PROCESS)
+        self.process = process
         self.is_cancelled = False
         self._when = when
 
@@ -131,7 +132,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     ) -> Any:
         if context is None:  # an empty one is false
             context = contextvars.copy_context()
-        handle = _Handle(callback, args, context, self.now)
+        handle = _Handle(callback, args, context, context.get(_PROCESS), self.now)
         self._ready.append(handle)
         return handle
 
@@ -153,8 +154,8 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     ) -> Any:
         if context is None:
             context = contextvars.copy_context()
-        handle = _Handle(callback, args, context, when)
-        process = handle.process
+        process = context.get(_PROCESS)
+        handle = _Handle(callback, args, context, process, when)
         due = when if process is None else when + process.missed_seconds
         due = max(due, self.now + TICK_SECONDS)
         heapq.heappush(self._timers, (due, next(self._order), handle))
@@ -194,8 +195,9 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     def world_later(self, delay: float, callback: Callable[..., object], *args: Any) -> _Handle:
         """Call back after so long on behalf of no process."""
-        handle = _Handle(callback, args, self._world, self.now + delay)
-        heapq.heappush(self._timers, (self.now + delay, next(self._order), handle))
+        due = self.now + delay
+        handle = _Handle(callback, args, self._world, None, due)
+        heapq.heappush(self._timers, (due, next(self._order), handle))
         return handle
 
     def world_task(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":

@@ -27,6 +27,8 @@ SLOW_SHARE = 0.03
 SESSION_END_SECONDS = 0.05
 """After so long a server has noticed that a connection is gone."""
 
+_NOT_OF_STORES = CALL_FAULTS | PROCESS_FAULTS
+
 
 class Striker(Protocol):
     """What lets a fault happen."""
@@ -176,7 +178,7 @@ class _Call:
         network = link.network
         for kind in network.in_force.get(link.store, ()):
             network.met[kind, self.step.name] += 1
-        is_stores = fault is not None and fault.kind not in CALL_FAULTS | PROCESS_FAULTS
+        is_stores = fault is not None and fault.kind not in _NOT_OF_STORES
         if is_stores and fault is not None and not fault.after:
             network.strike(fault, link.caller)
             if network.held(link.store) is not None:

@@ -21,7 +21,7 @@ from tests.simulation.plan import (
     every_step,
 )
 
-OPERATIONS_MIN, OPERATIONS_MAX = 40, 44
+OPERATIONS_MIN, OPERATIONS_MAX = 40, 40
 CLIENTS_END = 9.0
 
 
