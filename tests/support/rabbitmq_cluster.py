@@ -92,28 +92,30 @@ class Cluster:
 
         From all of them at once: RabbitMQ pauses more nodes than one if only some links are cut.
         """
-        others = self._names_but(node)
+        others = self._names(self.nodes.replace(node, ""))
         await self.eval(node, f"[erlang:set_cookie(Node, cut) || Node <- {others}].")
         await self.eval(node, f"[erlang:disconnect_node(Node) || Node <- {others}].")
 
     async def rejoin(self, node: str) -> None:
         """Let it reach the others again."""
-        others = self._names_but(node)
+        others = self._names(self.nodes.replace(node, ""))
         reset = f"[erlang:set_cookie(Node, erlang:get_cookie()) || Node <- {others}]"
         await self.eval(node, f"{reset}, [net_kernel:connect_node(Node) || Node <- {others}].")
 
-    def _names_but(self, node: str) -> str:
-        names = [f"'rabbitmq-{other}@localhost'" for other in self.nodes if other != node]
+    @staticmethod
+    def _names(nodes: str) -> str:
+        names = [f"'rabbitmq-{node}@localhost'" for node in nodes]
         return f"[{','.join(names)}]"
 
     async def is_whole(self) -> None:
         """Wait until every node runs and sees all others."""
+        everyone = self._names(self.nodes)
+        seen = "length(rpc:call(Node, rabbit_nodes, all_running, []))"
+        expression = f"[rabbit:is_booted(Node) andalso {seen} || Node <- {everyone}]."
+        wanted = f"[{','.join([str(len(self.nodes))] * len(self.nodes))}]"
 
         async def attempt() -> None:
-            for node in self.nodes:
-                await self.run(node, "rabbitmqctl", "-q", "await_startup", "--timeout", "60")
-                seen = await self.eval(node, "length(rabbit_nodes:all_running()).")
-                assert int(seen.strip()) == len(self.nodes)
+            assert (await self.eval(self.nodes[0], expression)).strip() == wanted
 
         await eventually(attempt, within_seconds=WHOLE_SECONDS)
 
