@@ -30,12 +30,26 @@ def timed(what: str, action: Callable[[], object]) -> None:
 def check(engine: Engine) -> None:
     """Do everything once; the first thing that does not hold ends it."""
     stack = Stack(engine)
-    stack.compose("down", "--volumes")  # of a run that was broken off
+    clear(stack)
     try:
         run(stack)
     finally:
         stack.compose("down")  # with its network; after a failure the data stays
         engine.docker("image", "prune", "--force")  # what this run's images have replaced
+
+
+def clear(stack: Stack) -> None:
+    """Remove what a run that was broken off has left."""
+    stack.compose("down", "--volumes")
+    stack.engine.docker("volume", "prune", "--all", "--force")
+
+
+def check_nothing_left(stack: Stack) -> None:
+    """After `down -v` there is no volume, not even one without a name."""
+    left = stack.engine.docker("volume", "ls", "--quiet").stdout.split()
+    if left:
+        raise ServerError(f"`down -v` has left {left}")
+    say("`down -v` leaves nothing")
 
 
 def run(stack: Stack) -> None:
@@ -72,10 +86,7 @@ def run(stack: Stack) -> None:
     check_exactly(stack, acknowledged)
     say("all of them are there after `down` and `up`")
     timed("docker compose down -v", lambda: stack.compose("down", "-v"))
-    left = stack.engine.docker("volume", "ls", "--quiet").stdout.split()
-    if left:
-        raise ServerError(f"`down -v` has left {left}")
-    say("`down -v` leaves nothing")
+    check_nothing_left(stack)
 
     stack.take_own_passwords()
     timed("docker compose up --wait, SECRETS_DIR=...", lambda: up(stack))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from real_servers.machine import ServerError
 
-from compose_test.checks import say, timed, up
+from compose_test.checks import check_nothing_left, clear, say, timed, up
 from compose_test.engine import Engine
 from compose_test.orders import Writer, check_exactly, wait_complete
 from compose_test.stack import HEALTHY_SECONDS, Stack, eventually
@@ -23,7 +23,7 @@ NODES = {
 def check(engine: Engine) -> None:
     """Do everything once; the first thing that does not hold ends it."""
     stack = Stack(engine, SECOND_FILE)
-    stack.compose("down", "--volumes")
+    clear(stack)
     try:
         run(stack)
     finally:
@@ -55,6 +55,7 @@ def run(stack: Stack) -> None:
     check_exactly(stack, writer.acknowledged)
     say(f"{len(writer.acknowledged)} orders acknowledged, each persisted, searchable, in the sales")
     timed("docker compose down -v", lambda: stack.compose("down", "-v"))
+    check_nothing_left(stack)
 
 
 def check_doctor(stack: Stack) -> None:

@@ -108,7 +108,10 @@ class Cluster:
         return f"[{','.join(names)}]"
 
     async def is_whole(self) -> None:
-        """Wait until every node runs and sees all others."""
+        """Wait until every node runs and sees all others.
+
+        One that had paused and does not start again is restarted.
+        """
         everyone = self._names(self.nodes)
         seen = "length(rpc:call(Node, rabbit_nodes, all_running, []))"
         expression = f"[rabbit:is_booted(Node) andalso {seen} || Node <- {everyone}]."
@@ -117,7 +120,17 @@ class Cluster:
         async def attempt() -> None:
             assert (await self.eval(self.nodes[0], expression)).strip() == wanted
 
-        await eventually(attempt, within_seconds=WHOLE_SECONDS)
+        try:
+            await eventually(attempt, within_seconds=WHOLE_SECONDS)
+        except AssertionError:
+            for node in self.nodes:
+                await self._restart_if_paused(node)
+            await eventually(attempt, within_seconds=WHOLE_SECONDS)
+
+    async def _restart_if_paused(self, node: str) -> None:
+        if (await self.eval(node, "rabbit:is_booted().")).strip() != "true":
+            await self.kill(node)
+            await self._up(node)
 
     async def eval(self, node: str, expression: str) -> str:
         """Evaluate Erlang in a node."""
