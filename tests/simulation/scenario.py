@@ -143,6 +143,7 @@ _STORMS: Sequence[Sequence[tuple[str, str | None]]] = (
     (("record read-only", None), ("cache emptied", None)),
     (("record frozen", None), ("record frozen", None)),
     (("record locked", None), ("cache failover", None)),
+    (("record locked", None), ("cache away", None)),
     (("cache failover", "accept script"), ("record locked", None)),
     (("queue refuses", None), ("cache failover", None)),
     (("reply lost", "accept script"), ("cache away", None), ("queue away", None)),
