@@ -51,7 +51,8 @@ class Cluster:
         try:
             await asyncio.gather(*[self._up(node) for node in nodes])
         except AssertionError:
-            await self.kill(*[node for node in self.urls if node not in nodes])
+            for other in self.urls.keys() - set(nodes):
+                await self.kill(other)
             await asyncio.gather(*[self._up(node) for node in {*self.urls, *nodes}])
 
     async def find(self) -> None:
