@@ -365,9 +365,10 @@ async def test_a_copy_belongs_to_the_reign_that_it_was_made_for(cache: Cache) ->
     await cache.begin_warming("token")
     assert await cache.copy_epoch("3", "token", "another")
     assert (await cache.read([])).epoch is None
-    assert await cache.reigns(reign)
-    assert not await cache.reigns("another")
-    assert not await cache.reigns("")
+    assert await cache.reigns(reign, None)
+    assert not await cache.reigns(reign, "3")
+    assert not await cache.reigns("another", "3")
+    assert not await cache.reigns("", None)
 
 
 async def test_a_server_without_replicas_holds_what_it_accepted(cache: Cache) -> None:

@@ -105,7 +105,7 @@ def _every_call(cache: Cache) -> Sequence[Coroutine[None, None, object]]:
         cache.forget_dead([order.order.id]),
         cache.dirty_before(LATER, 10),
         cache.backlog(),
-        cache.reigns("reign"),
+        cache.reigns("reign", None),
         cache.survives_failover("reign"),
         cache.begin_warming("token"),
         cache.end_warming(),
@@ -239,7 +239,7 @@ async def test_a_server_is_cold_after_a_restart(
     await own_server.start()
     read = await eventually(lambda: own_cache.read([]), retried=AWAY)
     assert read.epoch is None
-    assert not await own_cache.reigns(reign)
+    assert not await own_cache.reigns(reign, "7")
     assert await own_cache.copy_epoch("8", "token", read.reign)
     assert (await own_cache.read([])).epoch == "8"
 

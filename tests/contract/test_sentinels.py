@@ -83,7 +83,7 @@ async def test_a_primary_that_is_cut_off_is_left(topology: RedisHa, cache: Redis
         assert (await cache.accept([single(accepted())])).reign != reign
 
     await eventually(left, within_seconds=10, retried=(*AWAY, AssertionError))
-    assert not await cache.reigns(reign)
+    assert not await cache.reigns(reign, None)
     assert not await cache.survives_failover(reign)
 
 

@@ -49,8 +49,8 @@ async def test_a_log_that_lost_its_tail_ends_the_reign(valkey: FaultyValkey) -> 
     read = await back(cache)
     assert read.epoch is None
     assert read.reign != reign
-    assert not await cache.reigns(reign)
-    assert await cache.reigns(read.reign)
+    assert not await cache.reigns(reign, "7")
+    assert await cache.reigns(read.reign, None)
     entries = (await cache.read([kept.order.id, lost.order.id])).entries
     assert entries == [entry_of(kept), None]
     assert await dirty_ids(cache) == [kept.order.id]
@@ -97,12 +97,12 @@ async def test_a_replica_that_lags_lacks_the_latest_and_has_a_reign_of_its_own(
     read = await new.read([kept.order.id, lost.order.id])
     assert read[:2] == ([entry_of(kept), None], None)
     assert read.reign != reign
-    assert await new.reigns(read.reign)
-    assert not await new.reigns(reign)
+    assert await new.reigns(read.reign, None)
+    assert not await new.reigns(reign, "7")
     assert not await new.survives_failover(read.reign)  # it may have a replica by its backlog
     assert not await new.survives_failover(reign)
     assert (await other.read([lost.order.id]))[:2] == ([entry_of(lost)], "7")
-    assert await other.reigns(reign)
+    assert await other.reigns(reign, "7")
 
 
 async def test_the_first_replica_begins_another_reign(valkey: FaultyValkey) -> None:
@@ -111,7 +111,7 @@ async def test_the_first_replica_begins_another_reign(valkey: FaultyValkey) -> N
     reign = await made_warm(cache)
     await valkey.follow()
     assert (await cache.read([]))[:3] == ([], "7", reign)
-    assert not await cache.reigns(reign)
+    assert not await cache.reigns(reign, "7")
     assert not await cache.survives_failover(reign)
     assert (await (await valkey.cache()).read([])).epoch is None
 
@@ -136,7 +136,7 @@ async def test_a_primary_that_was_demoted_is_no_cache(valkey: FaultyValkey) -> N
     await valkey.follow()
     await valkey.promote()
     await valkey.demote()
-    assert not await cache.reigns(reign)
+    assert not await cache.reigns(reign, "7")
     assert not await cache.survives_failover(reign)
     order = accepted()
     with pytest.raises((UnavailableError, UnknownOutcomeError)):
@@ -160,7 +160,8 @@ async def test_a_wipe_leaves_no_copy_and_no_token_under_the_same_reign(
     await queue.publish(message([order]))
     await valkey.wipe()
     assert (await cache.read([order.order.id]))[:3] == ([None], None, reign)
-    assert await cache.reigns(reign)
+    assert await cache.reigns(reign, None)
+    assert not await cache.reigns(reign, "7")
     assert not await cache.copy_epoch("8", "token", reign)
     assert await cache.backlog() == (0, None)
     assert await queue.ready() == 0
@@ -174,17 +175,18 @@ async def test_what_is_set_at_run_time_counts_from_the_next_ping(valkey: FaultyV
     await valkey.set_fsync("everysec")
     await cache.ping()
     assert not (await cache.accept([single(accepted(1))])).durable
-    assert await cache.reigns(reign)
+    assert await cache.reigns(reign, None)
     await valkey.set_fsync("always")
     await cache.begin_warming("token")
     assert await cache.copy_epoch("7", "token", reign)
     await valkey.set_policy("allkeys-lru")
-    assert not await cache.reigns(reign)
+    assert not await cache.reigns(reign, "7")
     await cache.ping()
     assert (await cache.read([])).epoch is None
     assert not await cache.copy_epoch("7", "token", reign)
     assert not (await cache.accept([single(accepted(2))])).durable
     await valkey.set_policy("volatile-ttl")
+    assert not await cache.reigns(reign, "7")  # who read the copy before is told
     await cache.ping()
     assert (await cache.accept([single(accepted(3))])).durable
 
@@ -239,7 +241,7 @@ async def test_a_server_that_refuses_writes_answers_reads(valkey: FaultyValkey) 
         with pytest.raises(UnavailableError):
             await refused
     assert (await cache.read([order.order.id]))[:3] == ([entry_of(order)], "7", reign)
-    assert await cache.reigns(reign)
+    assert await cache.reigns(reign, "7")
     assert await dirty_ids(cache) == [order.order.id]
     assert await queue.ready() == 1
     with pytest.raises(UnavailableError):

@@ -125,10 +125,11 @@ class Cache(Protocol):
     async def backlog(self) -> Backlog:
         """Return the size and age of the dirty set."""
 
-    async def reigns(self, reign: str) -> bool:
-        """Return whether the server still is the primary under this reign and evicts nothing dirty.
+    async def reigns(self, reign: str, epoch: str | None) -> bool:
+        """Return whether the server still is the primary under this reign and has this copy.
 
-        If so, it has kept every accepted order ever since `read` returned the reign.
+        False if it may evict dirty entries. If True, it has kept every accepted order ever since
+        `read` returned both: the copy is removed before such a policy is corrected.
         """
 
     async def survives_failover(self, reign: str) -> bool:

@@ -113,10 +113,11 @@ class SimulatedCache:
         marks = self._session.server().dirty
         return Backlog(len(marks), from_micros(min(marks.values())) if marks else None)
 
-    async def reigns(self, reign: str) -> bool:
+    async def reigns(self, reign: str, epoch: str | None) -> bool:
         """Ask the server itself, not what was learnt when it was met."""
         server = self._session.server()
-        return server.is_primary and server.reign == reign and not server.evicts_dirty
+        is_primary = server.is_primary and server.reign == reign
+        return is_primary and not server.evicts_dirty and server.copies.get(reign) == epoch
 
     async def survives_failover(self, reign: str) -> bool:
         """Wait for all replicas, those included that were seen and have left."""

@@ -125,8 +125,7 @@ class RedisCache:
         epoch, *entries = await _reading(
             connection.execute("MGET", keys.epoch(server.reign), *map(keys.entry, ids))
         )
-        copy = None if epoch is None else epoch.decode()
-        return CacheRead(entries, copy, server.reign, server.had_replicas)
+        return CacheRead(entries, _text(epoch), server.reign, server.had_replicas)
 
     async def backfill(self, orders: Sequence[AcceptedOrder]) -> None:
         if not orders:
@@ -184,10 +183,18 @@ class RedisCache:
         )
         return Backlog(orders, from_micros(int(float(oldest[1]))) if oldest else None)
 
-    async def reigns(self, reign: str) -> bool:
-        """Query the server's role, reign and eviction policy."""
-        now = await _reading(durability.ask_rule(await self._client.connection()))
-        return bool(reign) and now.is_primary and now.reign == reign and not now.evicts_dirty
+    async def reigns(self, reign: str, epoch: str | None) -> bool:
+        """Query role, reign and eviction policy, and then the copy.
+
+        In the other order, copy and policy could change in between.
+        """
+        connection = await self._client.connection()
+        info, copy = await _reading(
+            connection.request([durability.ASK_RULE, ("GET", keys.epoch(reign))])
+        )
+        rule = durability.rule_of(info)
+        is_primary = bool(reign) and rule.is_primary and rule.reign == reign
+        return is_primary and not rule.evicts_dirty and _text(copy) == epoch
 
     async def survives_failover(self, reign: str) -> bool:
         """Query fsync policy and replicas; wait up to half a second for all of them.
@@ -347,6 +354,10 @@ def _unit_id(settled: Settled) -> UUID:
 
 def _entry(state: EntryState, accepted: AcceptedOrder) -> bytes:
     return codec.encode_entry(state, accepted, codec.encode_order(accepted.order))
+
+
+def _text(reply: bytes | None) -> str | None:
+    return None if reply is None else reply.decode()
 
 
 async def _reading(call: Awaitable[Any]) -> Any:

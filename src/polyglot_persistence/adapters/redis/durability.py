@@ -46,6 +46,10 @@ class ServerFacts(NamedTuple):
     is_cluster_node: bool = False
 
 
+ASK_RULE: Final = ("INFO", "replication", "memory")
+"""Queries only as much as a 404 needs."""
+
+
 class Rule(NamedTuple):
     """A server's role and eviction policy."""
 
@@ -89,9 +93,8 @@ async def ask(connection: RedisConnection, *, durable: bool | None) -> ServerFac
     )
 
 
-async def ask_rule(connection: RedisConnection) -> Rule:
-    """Query only as much as a 404 needs."""
-    (reply,) = await connection.request([("INFO", "replication", "memory")])
+def rule_of(reply: bytes | ReplyError) -> Rule:
+    """Return what the reply to `ASK_RULE` says."""
     return _rule(_info(reply))
 
 

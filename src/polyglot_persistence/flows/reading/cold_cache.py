@@ -17,7 +17,7 @@ an unknown order is 503.
 
 - The copy's name holds the *reign* of its server (`CacheRead.reign`). So it is out of reach after a
   restart, which may lose the end of a log or begin with a backup, and after a failover, which may
-  lose unreplicated writes. A reader also checks the reign after it has read the record.
+  lose unreplicated writes. A reader checks reign and copy again after it has read the record.
 - A process that accepts while bypassing the cache raises the epoch before it publishes; when it
   answers, the last raise is at most a second old. A commit that took longer than
   `COMMIT_SECONDS_MAX` raises it too: the cache may have been emptied since it stored the orders.
@@ -163,9 +163,9 @@ async def _pristine_reign(cache: Cache, queue: Queue, token: str) -> str:
     """Return the reign of a cache that holds a token and nothing dirty, if the queue is empty."""
     try:
         await cache.begin_warming(token)
-        reign = (await cache.read([])).reign
+        read = await cache.read([])
         is_empty = (await cache.backlog()).orders == 0 and await queue.ready() == 0
-        return reign if is_empty and await cache.reigns(reign) else ""
+        return read.reign if is_empty and await cache.reigns(read.reign, read.epoch) else ""
     except PolyglotError:
         return ""
 
@@ -224,7 +224,7 @@ class Warming:
         """
         epoch, _ = await self._record.found_epoch()
         read = await self._cache.read([])
-        if not await self._cache.reigns(read.reign):
+        if not await self._cache.reigns(read.reign, read.epoch):
             self._round = None
             if read.epoch is not None:  # it may evict dirty entries, and be set back
                 await self._cache.begin_warming(uuid.uuid4().hex)

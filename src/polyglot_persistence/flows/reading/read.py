@@ -127,7 +127,7 @@ class ReadFlow:
         self._fates: Coalescer[UUID, Fate] = Coalescer(
             self._fetch_fates, batch_max=READS_PER_BATCH_MAX, waiting_max=READS_WAITING_MAX
         )
-        self._reigns: Coalescer[str, bool] = Coalescer(
+        self._reigns: Coalescer[tuple[str, str], bool] = Coalescer(
             self._fetch_reigns, batch_max=READS_PER_BATCH_MAX, waiting_max=READS_WAITING_MAX
         )
 
@@ -195,14 +195,14 @@ class ReadFlow:
     async def _is_absent(self, cached: _Cached, fate: Fate) -> bool:
         """Return whether cache and record together prove that there is no order.
 
-        The cache has been complete, since its epoch equals the record's, and it is still the same
-        cache.
+        The cache has been complete, since its epoch equals the record's, and it still is: the same
+        server has the same epoch.
         """
         if cached.raw is not None or cached.epoch is None or cached.epoch != fate.epoch:
             return False
         try:
             async with asyncio.timeout(self._record_timeout_seconds):
-                return bool(await asyncio.shield(self._reigns.get(cached.reign)))
+                return bool(await asyncio.shield(self._reigns.get((cached.reign, cached.epoch))))
         except (UnavailableError, TimeoutError):
             return False
 
@@ -342,9 +342,11 @@ class ReadFlow:
                 self._recent.remember(id_text(order_id), body)
         return answers
 
-    async def _fetch_reigns(self, reigns: Sequence[str]) -> Mapping[str, bool]:
+    async def _fetch_reigns(
+        self, reigns: Sequence[tuple[str, str]]
+    ) -> Mapping[tuple[str, str], bool]:
         """Query the cache once for all waiting callers; two reigns at once mean a failover."""
-        return {reign: await self._cache.reigns(reign) for reign in reigns}
+        return {(reign, epoch): await self._cache.reigns(reign, epoch) for reign, epoch in reigns}
 
     async def _fetch_fates(self, ids: Sequence[UUID]) -> Mapping[UUID, Fate]:
         found = await self._record.find(ids)
