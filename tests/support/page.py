@@ -121,7 +121,7 @@ class Visit:
     def _said(self, message: ConsoleMessage) -> None:
         refused = self.refusals_expected and message.text.startswith("Failed to load resource")
         if message.type in ("error", "warning") and not refused:
-            self.wrong.append(f"console: {message.text}")
+            self.wrong.append(f"console: {message.text} {message.location}")
 
     def _asked(self, request: Request) -> None:
         if not request.url.startswith(f"{self.url}/"):

@@ -22,7 +22,15 @@ from tests.support import keys
 from tests.support.api import Api
 from tests.support.eventually import eventually
 from tests.support.orders import accepted
-from tests.support.page import NEEDS_CHROMIUM, WAIT_MS, System, Visit, chromium, visit
+from tests.support.page import (
+    NEEDS_CHROMIUM,
+    READY_SECONDS,
+    WAIT_MS,
+    System,
+    Visit,
+    chromium,
+    visit,
+)
 from tests.support.processes import free_port
 from tests.support.record import pool_on
 
@@ -50,7 +58,14 @@ async def system() -> AsyncIterator[System]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def api(system: System) -> Api:
+    """An API whose worker has made what reads need: tables, views and the index."""
     api, _ = await system.api()
+
+    async def serves_reads() -> None:
+        for path in ("/api/sales?by=day", "/api/search?q=tea"):
+            assert (await api.request("GET", path)).status == 200
+
+    await eventually(serves_reads, within_seconds=READY_SECONDS)
     return api
 
 

@@ -203,7 +203,10 @@ async def test_nothing_that_the_cache_alone_holds_is_lost(
     stand: Stand, cache: RedisHa, fault: Callable[[RedisHa, Clients], Awaitable[None]]
 ) -> None:
     """The queue is away: what the replica lacks is not acknowledged."""
+    worker = stand.worker()  # the cache may have to be made warm first
     clients = Clients(await stand.api(), await stand.api())
+    worker.send(signal.SIGKILL)
+    await worker.ended()
     async with clients.at_work():
         await stand.queue_link.cut()
         for api in clients.apis:
