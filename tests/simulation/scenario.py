@@ -21,7 +21,7 @@ from tests.simulation.plan import (
     every_step,
 )
 
-OPERATIONS_MIN, OPERATIONS_MAX = 40, 40
+OPERATIONS = 40
 CLIENTS_END = 9.0
 
 
@@ -275,7 +275,7 @@ def _operations(
     writer = _Writer(chance, apis)
     moments = sorted(
         round(chance.uniform(0.05, CLIENTS_END), 3)
-        for _ in range(chance.randint(OPERATIONS_MIN, OPERATIONS_MAX))
+        for _ in range(OPERATIONS)
     )
     operations = [writer.operation(number, at) for number, at in enumerate(moments)]
     for fault in needs_letters:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.simulation.campaign import Aim, Campaign, empty_cells, show_table, top_up
 from tests.simulation.plan import cell_of, cell_text, cells
-from tests.simulation.scenario import OPERATIONS_MIN, make_plan
+from tests.simulation.scenario import OPERATIONS, make_plan
 
 ROOT = Path(__file__).parents[2]
 RUNS = 2_000
@@ -39,7 +39,7 @@ def test_each_run_is_large_enough() -> None:
         plan = make_plan(seed, cells())
         assert plan.apis >= 2
         assert plan.workers >= 2
-        assert len(plan.operations) >= OPERATIONS_MIN >= 40
+        assert len(plan.operations) >= OPERATIONS >= 40
         assert len(plan.faults) >= 3
 
 

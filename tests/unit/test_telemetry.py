@@ -101,13 +101,12 @@ async def test_failures_of_a_loop_are_counted_and_its_success_has_its_time() -> 
     stop = asyncio.Event()
     failures = 2
 
-    async def step() -> bool:
+    async def step() -> None:
         nonlocal failures
         if failures:
             failures -= 1
             raise UnavailableError("away")
         stop.set()
-        return False
 
     before = time.time()
     await repeat("a_loop", step, stop, interval_seconds=60)

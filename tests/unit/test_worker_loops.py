@@ -11,6 +11,7 @@ from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.runtime.repeat import (
     ERRORS_TOLD_MAX,
     Backoff,
+    More,
     repeat,
     repeat_as_leader,
 )
@@ -21,13 +22,12 @@ async def test_a_failing_step_does_not_end_its_loop() -> None:
     stop = asyncio.Event()
     steps = 0
 
-    async def step() -> bool:
+    async def step() -> None:
         nonlocal steps
         steps += 1
         if steps == 1:
             raise UnavailableError("away")
         stop.set()
-        return False
 
     await repeat("test", step, stop, interval_seconds=3600)
     assert steps == 2
@@ -72,11 +72,11 @@ async def test_a_leader_that_lost_its_role_steps_no_more_until_it_has_it_again()
     roles, stop = Roles(), asyncio.Event()
     steps: list[int] = []
 
-    async def step() -> bool:
+    async def step() -> More:
         steps.append(roles.given)
         if len(steps) == 2:
             stop.set()
-        return True
+        return More(True)
 
     await repeat_as_leader(cast("Any", roles), "test", step, stop, interval_seconds=0)
     assert steps == [1, 2]
@@ -87,7 +87,7 @@ async def test_whoever_does_not_lead_stands_by() -> None:
     roles, stop = Roles(), asyncio.Event()
     roles.free = False
 
-    async def step() -> bool:
+    async def step() -> None:
         pytest.fail("stepped without the role")
 
     running = asyncio.create_task(

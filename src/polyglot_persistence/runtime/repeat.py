@@ -7,6 +7,7 @@ Invariant: `stop` ends a pause at once and lets the current step finish.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import NewType
 
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.ports.leadership import Lead, Leadership
@@ -21,8 +22,11 @@ LEAD_RETRY_SECONDS = 5.0
 ERRORS_TOLD_MAX = 5
 """Maximum number of logged errors per outage."""
 
-Step = Callable[[], Awaitable[bool | None]]
-"""One step; returns True if there is more to do at once."""
+More = NewType("More", bool)
+"""Whether there is more to do at once; a type of its own, for a step may return other truths."""
+
+Step = Callable[[], Awaitable[More | None]]
+"""One step; None is `More(False)`."""
 
 
 class Backoff:
@@ -89,7 +93,7 @@ async def repeat_as_leader(
     backoff = Backoff(stop, role)
     succeeded = LOOP_SUCCESS.labels(role)
 
-    async def counted() -> bool | None:
+    async def counted() -> More | None:
         more = await step()
         succeeded.set_to_current_time()
         return more

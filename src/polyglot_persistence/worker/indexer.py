@@ -13,7 +13,7 @@ from polyglot_persistence.config.limits import IndexerLimits
 from polyglot_persistence.errors import PolyglotError
 from polyglot_persistence.flows.behind.index import IndexFlow
 from polyglot_persistence.flows.behind.persist import ToIndex
-from polyglot_persistence.runtime.repeat import Backoff, repeat
+from polyglot_persistence.runtime.repeat import Backoff, More, repeat
 from polyglot_persistence.telemetry import logger
 
 _log = logger("indexer")
@@ -119,7 +119,7 @@ class Indexer:
         self._waiting_orders = 0
         self._tell()
 
-    async def _work_off(self) -> bool:
+    async def _work_off(self) -> More:
         try:
             indexed = await self._flow.work_off_outbox(
                 self._limits.outbox_age_seconds, self._outbox_orders
@@ -130,4 +130,4 @@ class Indexer:
             self._outbox_orders = max(self._outbox_orders // 2, 1)
             raise
         self._outbox_orders = min(self._outbox_orders * 2, self._limits.index_batch_orders)
-        return indexed > 0
+        return More(indexed > 0)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from polyglot_persistence.flows.behind.persist import ToIndex
 from polyglot_persistence.flows.behind.sweep import SweepFlow
 from polyglot_persistence.ports.leadership import Leadership
-from polyglot_persistence.runtime.repeat import repeat_as_leader
+from polyglot_persistence.runtime.repeat import More, repeat_as_leader
 
 
 async def sweep_forever(
@@ -19,11 +19,11 @@ async def sweep_forever(
 ) -> None:
     """Sweep until stopped, without a pause while there are stale entries."""
 
-    async def step() -> bool:
+    async def step() -> More:
         to_index = await flow.sweep()
         if to_index is None:
-            return False
+            return More(False)
         offer(to_index)
-        return True
+        return More(True)
 
     await repeat_as_leader(record, "sweeper", step, stop, interval_seconds=interval_seconds)

@@ -11,6 +11,8 @@ LOOK_INTERVAL_SECONDS = 1.0
 
 async def warm_forever(warming: Warming, record: Leadership, stop: asyncio.Event) -> None:
     """Look at cache, epoch and queue until stopped."""
-    await repeat_as_leader(
-        record, "warmer", warming.look, stop, interval_seconds=LOOK_INTERVAL_SECONDS
-    )
+
+    async def step() -> None:
+        await warming.look()
+
+    await repeat_as_leader(record, "warmer", step, stop, interval_seconds=LOOK_INTERVAL_SECONDS)

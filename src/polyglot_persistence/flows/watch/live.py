@@ -82,11 +82,10 @@ class LiveFlow:
         """Return the kept figures after a moment, or all, the oldest first."""
         return [figures for figures in self._kept if moment is None or figures.at > moment]
 
-    async def step(self) -> bool:
+    async def step(self) -> None:
         """Look once if anybody watches; the caller repeats it every `INTERVAL_SECONDS`."""
         if self._watchers:
             await self.look()
-        return False
 
     async def look(self) -> None:
         """Read every store, unless the latest look is fresh. A store that is away costs 2 s."""

@@ -35,7 +35,7 @@ class SharedState:
     state: SystemStateFlow
     clock: Clock
 
-    async def step(self) -> bool:
+    async def step(self) -> None:
         """Set every gauge once; it never raises. The caller repeats it every `INTERVAL_SECONDS`."""
         state = await self.state.look()
         now = self.clock.now()
@@ -49,7 +49,6 @@ class SharedState:
         _set(VIEW_AGE_SECONDS, None if viewed_at is None else age_seconds(now, viewed_at))
         _set(QUEUE_MESSAGES, state.queue_messages)
         _set(CACHE_COLD, state.cold)
-        return False
 
 
 def _set(gauge: Gauge, value: float | None) -> None:
