@@ -37,7 +37,6 @@ SCALED = {
     ("worker.auditor", "ADD_UP_SECONDS"): 3.0,
     ("flows.watch.audit_search", "LOOK_SECONDS"): 0.3,
     ("flows.projections.rebuild", "OLD_INDEX_SECONDS"): 0.2,
-    ("bootstrap.api", "WATCH_INTERVAL_SECONDS"): 1.0,
 }
 """Constants of modules: a run is some tens of simulated seconds."""
 

@@ -28,6 +28,10 @@ TICK_SECONDS = 1e-7
 """What a timer takes at least: a caller that waits for the rest of its time, which rounding may
 leave at next to nothing, would wait for ever if time stood still."""
 
+COLLECTED_RUNS = 8
+"""So many runs leave garbage that is collected at once, which takes no longer than for one."""
+_runs = itertools.count(1)
+
 _PROCESS: contextvars.ContextVar["Execution"] = contextvars.ContextVar("process")
 
 
@@ -296,7 +300,7 @@ def running() -> Iterator[SimulatedLoop]:
     """Give a loop that is the thread's while the context lasts; then dispose of it in silence.
 
     The garbage collector is off meanwhile: it would run `finally` blocks of dead processes. It
-    runs afterwards, for a run leaves some megabytes.
+    runs after every few runs, each of which leaves some megabytes.
     """
     loop = SimulatedLoop()  # type: ignore[abstract]  # no sockets, no signals, no processes
     previous_hook = sys.unraisablehook
@@ -309,7 +313,8 @@ def running() -> Iterator[SimulatedLoop]:
     finally:
         loop.dispose()
         asyncio._set_running_loop(None)
-        gc.collect()
+        if next(_runs) % COLLECTED_RUNS == 0:
+            gc.collect()
         sys.unraisablehook = previous_hook
         if collected:
             gc.enable()

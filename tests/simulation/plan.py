@@ -53,7 +53,7 @@ NEEDS_SERVERS = frozenset(
 """What the embedded deployment, whose one Valkey is cache and queue, does not promise to survive,
 or cannot have."""
 
-FAULTS_END = 12.0
+FAULTS_END = 9.5
 """Whatever goes wrong has begun by then."""
 PATIENCE_SECONDS = 3.0
 """So long a fault waits for its step; then it strikes at none, or not at all."""

@@ -22,7 +22,7 @@ from tests.simulation.plan import (
 )
 
 OPERATIONS = 40
-CLIENTS_END = 9.0
+CLIENTS_END = 7.5
 
 
 def make_plan(seed: int, aims: Sequence[Cell]) -> Plan:
@@ -273,10 +273,7 @@ def _operations(
     chance: random.Random, apis: int, needs_letters: Sequence[Fault]
 ) -> list[Operation]:
     writer = _Writer(chance, apis)
-    moments = sorted(
-        round(chance.uniform(0.05, CLIENTS_END), 3)
-        for _ in range(OPERATIONS)
-    )
+    moments = sorted(round(chance.uniform(0.05, CLIENTS_END), 3) for _ in range(OPERATIONS))
     operations = [writer.operation(number, at) for number, at in enumerate(moments)]
     for fault in needs_letters:
         number = len(operations)
