@@ -65,9 +65,6 @@ SERVERS: dict[str, tuple[StoreName, ...]] = {
     "search": ("search",),
 }
 
-DOUBT_SECONDS = 1.5
-"""So long after a fault of the cache a process may still count it as away."""
-
 SILENCE_SECONDS = 0.6
 """After so long without a heartbeat the broker closes a connection."""
 
@@ -119,15 +116,13 @@ class World:
         """By id, of the orders that reached cache or queue: of several, if a key is misused."""
         self.excused: dict[tuple[UUID, str], int] = {}
         """Orders whose only copy was lost, with how often they had been published until then."""
-        self.doubts: list[tuple[float, float]] = []
-        """From when until when the cache alone may not have been enough."""
         self.stale_until = 0.0
         """Until then a process may read from a cache that was demoted."""
         self.left_by_others: list[UUID] = []
         """Ids of entries that a newer version has stored."""
         self.queue_lost = False
-        self.lost_rows: set[UUID] = set()
-        """Orders that a failover of the record has lost."""
+        self.lost_rows: dict[UUID, str] = {}
+        """By id, the names of orders that a failover of the record has lost."""
         self.troubled: set[str] = set()
         """Stores that something was wrong with, so that an order may have no copy there."""
         self.faults_left = len(plan.faults)
@@ -270,8 +265,6 @@ class World:
         if store in ("cache", "queue"):
             troubled = self.stores_of(self.server_name(store))
             self.troubled.update(troubled)
-            if "cache" in troubled:
-                self._doubt(fault.seconds)
         process = next((one for one in self.processes if one is caller), None)
         if process is None:
             process = self.processes[fault.amount % len(self.processes)]
@@ -281,16 +274,10 @@ class World:
     def met(self, fault: Fault) -> None:
         """Take note of a fault that has found its step; one of a call ends with it."""
         if fault.kind in CALL_FAULTS:
-            if fault.step in ("WAIT", "accept script"):
-                self._doubt(fault.seconds)
             self.troubled |= {"publish": {"queue"}, "accept script": {"cache"}}.get(
                 fault.step or "", set()
             )
             self.loop.world_later(fault.seconds + 1.0, self._end, None)
-
-    def _doubt(self, seconds: float) -> None:
-        now = self.loop.now
-        self.doubts.append((now, now + seconds + DOUBT_SECONDS))
 
     def _end(self, ending: Callable[[], None] | None) -> None:
         if ending is not None:
@@ -369,9 +356,9 @@ class World:
             if not self._is_recoverable(effect):
                 break
             lost += 1
-        before = set(self.record.orders)
+        before = {i: row.order.product_name for i, row in self.record.orders.items()}
         self.record.fail_over(lost_effects=min(lost, len(self.record.journal.effects) - 1))
-        self.lost_rows |= before - set(self.record.orders)
+        self.lost_rows |= {i: name for i, name in before.items() if i not in self.record.orders}
 
     def _is_recoverable(self, effect: Effect) -> bool:
         """Whether nothing is lost for good along with a commit: the cache has its orders."""
@@ -398,8 +385,14 @@ class World:
 
     @property
     def lacks_rows(self) -> bool:
-        """Whether a failover has lost orders of the record that are not back."""
-        self.lost_rows.difference_update(self.record.orders)
+        """Whether a failover has lost orders of the record that are not back.
+
+        In the place of one there may be another, which was accepted under its id meanwhile.
+        """
+        for order_id in self.lost_rows.keys() & self.record.orders.keys():
+            name = self.lost_rows.pop(order_id)
+            if not self.in_record(order_id, name):
+                self._excuse(order_id, name)
         return bool(self.lost_rows)
 
     def publish_strange(self, message: Message) -> None:

@@ -208,7 +208,9 @@ class RedisCache:
         seen = await self._replicas_seen(connection)
         if not (seen or now.replicas or now.had_replicas):
             return True
-        wanted = max(seen, now.replicas, 1)
+        wanted = now.replicas
+        if wanted < max(seen, 1):
+            return False  # at once: one that has left confirms nothing
         written, replicas = await _reading(
             connection.request([("SET", keys.FENCE, ""), ("WAIT", wanted, _REPLICATED_MS_MAX)])
         )

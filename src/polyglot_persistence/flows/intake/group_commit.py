@@ -19,8 +19,7 @@ reign of a cache that may have failed over (see `reigns`).
 A unit with an identity of its own (idempotency key, given id) is published only after the cache
 answered, as the entry that the cache returned, and not at all if that entry is clean or differs.
 Otherwise a retry could reach the worker in another form than the stored one. A retry that finds its
-entry dirty is published again only if the cache alone is not safe, and rarely: the first attempt
-has published it, or the sweeper persists it.
+entry dirty is published again, since the first attempt may have failed at that, but rarely.
 
 Invariant: a batch never divides a unit.
 Invariant: an entry that this version cannot read fails only the requests for it.
@@ -70,8 +69,7 @@ WATERMARK_RETRY_SECONDS = 5
 """Retry-After sent to clients above a watermark: a backlog does not shrink in one second."""
 
 REPUBLISH_SECONDS = 60.0
-"""Minimum time between two publishes of an entry that retries find dirty, if the cache alone is not
-safe."""
+"""Minimum time between two publishes of an entry that retries find dirty."""
 
 IN_FLIGHT_MAX = 2
 """Concurrent batches; a second one hides a slow round trip. More measured the same."""
@@ -92,6 +90,9 @@ class _Outcome(NamedTuple):
     identified: PolyglotError | None
     found: "_Found"
 
+
+_Name: TypeAlias = tuple[UUID, int]
+"""A unit's first id, and its number of orders: a bulk's first order may be asked for alone."""
 
 _Found: TypeAlias = dict[UUID, Entry | None]
 """The entries stored before a batch; None for one that this version cannot read."""
@@ -122,7 +123,7 @@ class GroupCommit:
         self._loop = asyncio.get_running_loop()
         self._backlog_over = ""
         self._queue_over = ""
-        self._published: Remembered[UUID, bool] = Remembered(
+        self._published: Remembered[_Name, bool] = Remembered(
             clock, entries_max=limits.dirty_orders_max, seconds=REPUBLISH_SECONDS
         )
         self._reigns = reigns
@@ -226,10 +227,12 @@ class GroupCommit:
         self.relies_on_queue = not reply.durable
         found = {order_id: _readable(order_id, raw) for order_id, raw in reply.found.items()}
         published_late = None
-        if as_stored := await self._to_publish(identified, found, reply):
-            published_late = await self._publish(as_stored)
+        if to_publish := self._to_publish(identified, found):
+            published_late = await self._publish(list(to_publish.values()))
             if published_late is None:
-                self._remember_published(as_stored, found)
+                for name in to_publish:
+                    if name[0] in found:  # only retries: there are few of them
+                        self._published.remember(name, value=True)
         missed = await self._begin_reign(reply.reign)
         return _Outcome(
             missed or await self._cached(free, published, reply),
@@ -245,20 +248,17 @@ class GroupCommit:
                 return error
         return None
 
-    async def _to_publish(
-        self, units: Sequence[Unit], found: _Found, reply: AcceptReply
-    ) -> Sequence[Unit]:
-        """Return new units unchanged, and dirty ones as the cache holds them if they need it."""
-        new, dirty = _as_stored(units, found)
-        dirty = [unit for unit in dirty if not self._published.get(unit.first_id)]
-        if dirty and not await self._is_safe(reply):
-            new += dirty
-        return new
+    def _to_publish(self, units: Sequence[Unit], found: _Found) -> dict[_Name, Unit]:
+        """Return new units unchanged, and dirty ones as the cache holds them.
 
-    def _remember_published(self, units: Sequence[Unit], found: _Found) -> None:
-        for unit in units:
-            if (first := unit.first_id) in found:
-                self._published.remember(first, value=True)
+        Dirty ones also if the cache alone is safe: to find that out may take half a second.
+        """
+        new, dirty = _as_stored(units, found)
+        named = {_name(unit): unit for unit in new}
+        for unit in dirty:
+            if not self._published.get(name := _name(unit)):
+                named.setdefault(name, unit)
+        return named
 
     async def _is_safe(self, reply: AcceptReply) -> bool:
         """Return whether the cached orders outlive their server without the queue."""
@@ -342,6 +342,10 @@ class GroupCommit:
             self._queue_breaker.failed(error)
             return error
         return None
+
+
+def _name(unit: Unit) -> _Name:
+    return unit.first_id, len(unit.members)
 
 
 def _count(units: Sequence[Unit]) -> int:
