@@ -1,7 +1,6 @@
 """When what a cache has accepted outlives its server: any of its replicas may be promoted."""
 
 import os
-import re
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
@@ -255,22 +254,3 @@ async def test_a_primary_that_would_go_on_without_its_replicas_is_told(
     await redis_command(own_server.url, "CONFIG", "SET", setting, "0")
     await primary.leave(0)
     assert setting not in str((await primary.cache.ping()).warnings)
-
-
-@pytest.mark.parametrize("primary", ["bundled"], indirect=True)
-async def test_a_replica_is_waited_for_in_short_times_or_not_at_all(
-    primary: Primary, own_server: EmbeddedValkey
-) -> None:
-    """The connection, which is blocked meanwhile, is that of all reads and writes."""
-
-    async def waits() -> int:
-        stats = (await redis_command(own_server.url, "INFO", "commandstats")).decode()
-        found = re.search(r"cmdstat_wait:calls=(\d+)", stats)
-        return int(found[1]) if found else 0
-
-    primary.stall(0)
-    assert not await primary.survives()
-    assert (lagging := await waits()) > 1
-    await primary.leave(1)
-    assert not await primary.survives()
-    assert await waits() == lagging

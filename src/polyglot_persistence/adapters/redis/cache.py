@@ -59,9 +59,8 @@ _SCRIPTS: Final = (_ACCEPT, _SETTLE, _FORGET_DEAD, _FORGET_STRAY, _BEGIN_WARMING
 
 _STRAY: Final = (EntryState.CLEAN.value, EntryState.DEAD.value)
 
-_WAIT_MS: Final = 20
-"""A WAIT blocks its connection, and so every other command, for at most this long."""
-_WAITS_MAX: Final = 25
+_REPLICATED_MS_MAX: Final = 500
+"""Maximum time that WAIT blocks the connection while the queue is away and a replica lags."""
 
 _REPLICATED_SECONDS: Final = 3_600
 """A vanished replica may come back and be promoted for this long."""
@@ -212,16 +211,11 @@ class RedisCache:
         wanted = now.replicas
         if wanted < max(seen, 1):
             return False  # at once: one that has left confirms nothing
-        wait = ("WAIT", wanted, _WAIT_MS)
-        written, replicas = await _reading(connection.request([("SET", keys.FENCE, ""), wait]))
+        written, replicas = await _reading(
+            connection.request([("SET", keys.FENCE, ""), ("WAIT", wanted, _REPLICATED_MS_MAX)])
+        )
         # Without the write, WAIT counts from the last write of this connection, if there was any.
-        if written != b"OK":
-            return False
-        for _ in range(1, _WAITS_MAX):
-            if not isinstance(replicas, int) or replicas >= wanted:
-                break
-            (replicas,) = await _reading(connection.request([wait]))
-        return isinstance(replicas, int) and replicas >= wanted
+        return written == b"OK" and isinstance(replicas, int) and replicas >= wanted
 
     async def begin_warming(self, token: str) -> None:
         """Store the token and remove the copy, also at the memory limit."""
