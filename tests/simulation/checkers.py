@@ -44,6 +44,8 @@ class Holdings(NamedTuple):
     and so was never enough."""
     strange_ids: set[str]
     """Of entries of a newer version."""
+    doubts: Sequence[tuple[float, float]]
+    """From when until when the cache alone may not have been enough."""
 
 
 class Claim(NamedTuple):
@@ -320,7 +322,10 @@ class Checks:
     # --- bounds ------------------------------------------------------------------------------
 
     def _published_without_bound(self) -> Iterator[str]:
-        """Retries add at most one message in `REPUBLISH_SECONDS` and process."""
+        """A retry that is answered from a durable cache adds nothing to the queue."""
+        settings_change = any(fault.kind == "cache settings" for fault in self._plan.faults)
+        if not self._plan.durable or settings_change:
+            return
         for order_id, (_, name) in self._history.acknowledged.items():
             claims = self._claims.get(name, ())
             if not claims or any(
@@ -334,9 +339,11 @@ class Checks:
                 yield f"{name} was published {times} times for {asked} requests"
 
     def _republished_max(self, claims: Sequence[Claim]) -> int:
-        """Return how often retries may have had an order published again."""
+        """Return how often retries may have found the cache alone not to be safe."""
         first = min(claim.attempt.sent_at for claim in claims)
         last = max(claim.attempt.heard_at for claim in claims)
+        if not any(begin <= last and first <= end for begin, end in self._held.doubts):
+            return 0
         windows = int((last - first) / REPUBLISH_SECONDS) + 2  # forgotten all at once
         return windows * self._plan.apis
 

@@ -64,8 +64,8 @@ REVERTED: Sequence[Bug] = (
     Bug(
         "a retry of a dirty order is published each time",
         "flows.intake.group_commit",
-        "if not self._published.get(name := _name(unit)):",
-        "if name := _name(unit):",
+        "if again and not await self._is_safe(reply):",
+        "if again:",
     ),
     Bug(
         "an order is acknowledged that only a primary with a lagging replica holds",

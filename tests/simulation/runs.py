@@ -266,6 +266,7 @@ class _Run:
             excused_names={name for _, name in excused},
             excuses_answers=self._plan.durable or world.queue_lost,
             strange_ids={str(i) for i in world.strange_ids},
+            doubts=world.doubts,
         )
 
 

@@ -65,6 +65,9 @@ SERVERS: dict[str, tuple[StoreName, ...]] = {
     "search": ("search",),
 }
 
+DOUBT_SECONDS = 1.5
+"""So long after a fault of the cache a process may still count it as away."""
+
 SILENCE_SECONDS = 0.6
 """After so long without a heartbeat the broker closes a connection."""
 
@@ -116,6 +119,8 @@ class World:
         """By id, of the orders that reached cache or queue: of several, if a key is misused."""
         self.excused: dict[tuple[UUID, str], int] = {}
         """Orders whose only copy was lost, with how often they had been published until then."""
+        self.doubts: list[tuple[float, float]] = []
+        """From when until when the cache alone may not have been enough."""
         self.stale_until = 0.0
         """Until then a process may read from a cache that was demoted."""
         self.left_by_others: list[UUID] = []
@@ -265,6 +270,8 @@ class World:
         if store in ("cache", "queue"):
             troubled = self.stores_of(self.server_name(store))
             self.troubled.update(troubled)
+            if "cache" in troubled:
+                self._doubt(fault.seconds)
         process = next((one for one in self.processes if one is caller), None)
         if process is None:
             process = self.processes[fault.amount % len(self.processes)]
@@ -274,10 +281,16 @@ class World:
     def met(self, fault: Fault) -> None:
         """Take note of a fault that has found its step; one of a call ends with it."""
         if fault.kind in CALL_FAULTS:
+            if fault.step in ("WAIT", "accept script"):
+                self._doubt(fault.seconds)
             self.troubled |= {"publish": {"queue"}, "accept script": {"cache"}}.get(
                 fault.step or "", set()
             )
             self.loop.world_later(fault.seconds + 1.0, self._end, None)
+
+    def _doubt(self, seconds: float) -> None:
+        now = self.loop.now
+        self.doubts.append((now, now + seconds + DOUBT_SECONDS))
 
     def _end(self, ending: Callable[[], None] | None) -> None:
         if ending is not None:
@@ -385,10 +398,7 @@ class World:
 
     @property
     def lacks_rows(self) -> bool:
-        """Whether a failover has lost orders of the record that are not back.
-
-        In the place of one there may be another, which was accepted under its id meanwhile.
-        """
+        """Whether a failover has lost orders that are not back, nor replaced under their id."""
         for order_id in self.lost_rows.keys() & self.record.orders.keys():
             name = self.lost_rows.pop(order_id)
             if not self.in_record(order_id, name):

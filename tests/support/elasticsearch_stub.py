@@ -68,6 +68,9 @@ class Stub:
         self.open = asyncio.Event()
         """No request is answered while it is clear."""
         self.open.set()
+        self.hangs: Callable[[Request], bool] = lambda _: False
+        """Requests that are never answered."""
+        self.ended = asyncio.Event()
         self.port = 0
         self._in_flight = 0
         self._connections: set[asyncio.StreamWriter] = set()
@@ -104,6 +107,8 @@ class Stub:
                 try:
                     await asyncio.sleep(0.01)
                     await self.open.wait()
+                    if self.hangs(request):
+                        await self.ended.wait()
                     answer = self._answer(request)
                 finally:
                     self._in_flight -= 1
@@ -163,4 +168,5 @@ async def stubbed() -> AsyncIterator[Stub]:
         yield stub
     finally:
         stub.open.set()
+        stub.ended.set()
         await stub.stop()

@@ -99,7 +99,7 @@ async def test_two_orders_that_were_acknowledged_under_one_key(stand: Stand) -> 
 
 @pytest.mark.parametrize("fsync", ["always", "everysec"])
 async def test_retries_do_not_make_the_queue_grow(stand: Stand, fsync: str) -> None:
-    """A retry of what waits adds a message a minute at most; others are accepted as before."""
+    """A retry of what waits is answered and adds nothing; others are accepted as before."""
     stand.cache.lines.append(f"appendfsync {fsync}")
     await stand.cache.stop()
     await stand.cache.start()
@@ -111,7 +111,8 @@ async def test_retries_do_not_make_the_queue_grow(stand: Stand, fsync: str) -> N
         answer = await api.place_bulk(BULK, "key")
         assert (answer.status, answer.json) == (202, first.json)
     assert await stand.dirty() == len(BULK)
-    assert await stand.queued() <= 3
+    # With a cache that may lose it, one retry a minute brings it to the queue again.
+    assert await stand.queued() <= (1 if fsync == "always" else 3)
     assert await memory_bytes(stand) < bytes_used + MEMORY_BYTES
     assert (await api.place()).status == 202
     stand.worker()

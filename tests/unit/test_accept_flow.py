@@ -386,16 +386,15 @@ async def test_a_bulk_and_an_import_of_one_key_share_nothing(evicted: bool) -> N
 @pytest.mark.parametrize("evicted", [False, True])
 @pytest.mark.parametrize("size", [1, 2, 3])
 async def test_a_bulk_from_before_the_upgrade_is_replayed(size: int, evicted: bool) -> None:
-    """Under the ids that it was given then; nothing else is stored or sent."""
+    """Under the ids that it was given then; nothing is stored or sent a second time."""
     stand = Stand()
     ids = await stand.accept_as_earlier("k", ITEMS[:size])
     if evicted:
         await stand.evict()
-    entries, published = len(stand.cache.entries), list(stand.queue.orders)
+    entries, published = len(stand.cache.entries), len(stand.queue.orders)
     again = await stand.flow.accept_bulk("", "k", ITEMS[:size])
     assert (list(again.ids), again.replayed) == (ids, True)
-    assert len(stand.cache.entries) == entries
-    assert all(one in published for one in stand.queue.orders)
+    assert (entries, published) == (len(stand.cache.entries), len(stand.queue.orders))
 
 
 @pytest.mark.parametrize("evicted", [False, True])
@@ -463,14 +462,14 @@ async def test_a_line_that_must_be_there_only_repeats(evicted: bool) -> None:
         ),
         ImportLine(("x", ONE), derived_id("shop", "invoice-1002"), at, must_be_there=True),
     ]
-    published = list(stand.queue.orders)
+    published = len(stand.queue.orders)
     for line in lines[1:]:
         (outcome,) = await stand.flow.accept_lines([line])
         assert isinstance(outcome.error, InvalidError), line
         assert "version 8" in str(outcome.error)
     (outcome,) = await stand.flow.accept_lines(lines[:1])
     assert (outcome.unchanged, outcome.error) == (True, None)
-    assert all(one in published for one in stand.queue.orders)
+    assert published == len(stand.queue.orders)
 
 
 async def test_a_line_that_must_be_there_waits_for_the_record() -> None:

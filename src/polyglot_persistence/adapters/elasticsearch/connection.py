@@ -96,6 +96,7 @@ class Connection:
         self._is_alone = len(nodes) == 1
         self._pauses = Pauses(PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX)
         self._paused_until = 0.0
+        self._answered_at = 0.0
         self._closed = False
 
     async def call(
@@ -130,11 +131,13 @@ class Connection:
     ) -> ApiResponse[Any]:
         """Return the cluster's answer if it is no refusal; note whether the cluster is there."""
         CALL.set(call)
+        began = time.monotonic()
         try:
             async with asyncio.timeout_at(call.deadline):
                 response = await request(self._client)
         except (TimeoutError, ConnectionTimeout) as error:
-            self._pause_after(call)
+            if self._answered_at < began:  # else it was this request that took too long
+                self._pause_after(call)
             raise UnavailableError("Elasticsearch: no answer in time") from error
         except NoConnectionError as error:
             self._pause_after(call)
@@ -144,17 +147,21 @@ class Connection:
                 f"Elasticsearch: {_product(_decoded(error.body))}", remedy=OTHER_PRODUCT_REMEDY
             ) from error
         except ApiError as error:
-            self._pauses.begin_again()
+            self._has_answered()
             raise meaning(error.status_code, _decoded(error.body)) from error
         except TransportError as error:
             raise UnavailableError(f"Elasticsearch: {error.message}") from error
-        self._pauses.begin_again()
+        self._has_answered()
         return response
 
     async def close(self) -> None:
         """Close every connection, for good."""
         self._closed = True  # the client would open new ones
         await self._client.close()
+
+    def _has_answered(self) -> None:
+        self._pauses.begin_again()
+        self._answered_at = time.monotonic()
 
     def _pause_after(self, call: Call) -> None:
         if call.is_repeatable or self._is_alone:  # else only one of several nodes was tried

@@ -5,7 +5,7 @@ for others: it leaves with those of the same turn of the event loop, or those th
 `REQUESTS_MAX` requests were running.
 
 A node that is lost between the two phases of a search fails it, though another node has a copy of
-the shard: such a search is repeated once.
+the shard: such a search is repeated once, if as much time is left as it took.
 
 Invariant: a search covers the whole index, or fails.
 """
@@ -34,8 +34,8 @@ TOGETHER_MAX = 8
 
 WAITING_MAX = 1_000
 
-_FAILED: Final = 500
-"""From this status on, a node or the cluster has failed, and not the search."""
+_LOST: Final = frozenset({500, 502, 503})
+"""Statuses of a search that a node failed. Those of a bad one or of an overload are others."""
 
 COPY = "polyglot"
 """Any text as the *preference* has all searches use the same copy of each shard while it is there.
@@ -52,7 +52,15 @@ class _Asked(NamedTuple):
     searches: Sequence[bytes]
     deadline: float
     told: asyncio.Future[Sequence[SearchAnswer]]
+    asked_at: float
     is_repeated: bool = False
+
+    def may_be_repeated(self, now: float) -> bool:
+        """Return whether a repetition would probably end before the deadline.
+
+        One that does not would hide the error, and look as if no node answered.
+        """
+        return not self.is_repeated and self.deadline - now > now - self.asked_at
 
 
 class Searches:
@@ -75,7 +83,7 @@ class Searches:
             raise UnavailableError("Elasticsearch: too many searches are waiting")
         loop = asyncio.get_running_loop()
         lines = [msgspec.json.encode(search) for search in searches]
-        asked = _Asked(lines, deadline, loop.create_future())
+        asked = _Asked(lines, deadline, loop.create_future(), loop.time())
         self._waiting.append(asked)
         if not self._scheduled:
             self._scheduled = True
@@ -130,17 +138,18 @@ class Searches:
         if len(many.responses) != len(lines) // 2:
             _fail(batch, UnavailableError("Elasticsearch: not as many answers as searches"))
             return
+        now = asyncio.get_running_loop().time()
         answers = iter(many.responses)
         for asked in batch:
             own = [next(answers) for _ in asked.searches]
-            if _has_failed(own) and not asked.is_repeated:
+            if _is_lost(own) and asked.may_be_repeated(now):
                 self._waiting.appendleft(asked._replace(is_repeated=True))
             else:
                 _tell(asked, own)
 
 
-def _has_failed(answers: Sequence[AnswerOrError]) -> bool:
-    return any(one.error is not None and one.status >= _FAILED for one in answers)
+def _is_lost(answers: Sequence[AnswerOrError]) -> bool:
+    return any(one.error is not None and one.status in _LOST for one in answers)
 
 
 def _tell(asked: _Asked, answers: Sequence[AnswerOrError]) -> None:

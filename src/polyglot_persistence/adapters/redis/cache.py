@@ -189,8 +189,8 @@ class RedisCache:
         In the other order, copy and policy could change in between.
         """
         connection = await self._client.connection()
-        info, copy = await _reading(
-            connection.request([durability.ASK_RULE, ("GET", keys.epoch(reign))])
+        info, [copy] = await _reading(
+            connection.request([durability.ASK_RULE, ("MGET", keys.epoch(reign))])  # as `read` does
         )
         rule = durability.rule_of(info)
         is_primary = bool(reign) and rule.is_primary and rule.reign == reign

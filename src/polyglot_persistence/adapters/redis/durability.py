@@ -68,7 +68,7 @@ async def ask(connection: RedisConnection, *, durable: bool | None) -> ServerFac
     """
     info_reply, config_reply = await connection.request(
         [
-            ("INFO", "server", "replication", "memory", "cluster"),
+            ("INFO", "server", "replication", "memory", "cluster", "persistence"),
             ("CONFIG", "GET", *_DURABLE, "maxmemory", _REPLICAS_MIN),
         ]
     )
@@ -77,6 +77,7 @@ async def ask(connection: RedisConnection, *, durable: bool | None) -> ServerFac
     info = _info(info_reply)
     config = {} if isinstance(config_reply, ReplyError) else _config(config_reply)
     fsyncs = all(config.get(name) == value for name, value in _DURABLE.items())
+    fsyncs = fsyncs and not _begins_its_log(info)
     product = info.get("server_name", "redis").capitalize()
     version = info.get(f"{product.lower()}_version", info.get("redis_version", "unknown"))
     rule = _rule(info)
@@ -105,6 +106,17 @@ def _rule(info: dict[str, str]) -> Rule:
         is_primary=info.get("role") == "master",
         evicts_dirty=info.get("maxmemory") != "0" and (not policy or policy.startswith("allkeys")),
     )
+
+
+def _begins_its_log(info: dict[str, str]) -> bool:
+    """Return whether the log has no base yet, and so is not what the server would start from.
+
+    After `CONFIG SET appendonly yes` writes go to a temporary file until the first rewrite has
+    ended (`rewriteAppendOnlyFileBackground` in aof.c of Redis 7 and Valkey).
+    """
+    is_rewritten = "1" in (info.get("aof_rewrite_in_progress"), info.get("aof_rewrite_scheduled"))
+    has_failed = info.get("aof_last_bgrewrite_status") != "ok"
+    return info.get("aof_base_size", "0") == "0" and (is_rewritten or has_failed)
 
 
 def _info(reply: bytes | ReplyError) -> dict[str, str]:
@@ -137,6 +149,11 @@ def _warnings(
                 "set CACHE_DURABLE if its provider promises that it is",
             )
         return
+    if _begins_its_log(info):
+        yield StoreWarning(
+            "its append-only file is not complete yet",
+            "wait until its first rewrite has ended (aof_rewrite_in_progress in INFO persistence)",
+        )
     for name, wanted in _DURABLE.items():
         if config.get(name) != wanted:
             yield StoreWarning(f"{name} is {config.get(name)}", f"set it to {wanted} to be durable")

@@ -9,7 +9,7 @@ The outcomes of the two stores decide the answer to the clients of the batch:
 | refused, not sent       | cold mark, accepted  | refused           | unknown |
 | unknown                 | cold mark, accepted  | unknown           | unknown |
 
-*safe*: the cache is durable, and either has no replicas or one of them has confirmed. *refused* is
+*safe*: the cache is durable, and either has no replicas or all of them have confirmed. *refused* is
 `UnavailableError` (503: nothing was stored and nothing will be), *unknown* is `UnknownOutcomeError`
 (504). Nothing is ever undone. While both stores are healthy the answer waits for both; while a
 breaker is open, its store gets no request. A commit that took longer than `COMMIT_SECONDS_MAX`
@@ -19,7 +19,8 @@ reign of a cache that may have failed over (see `reigns`).
 A unit with an identity of its own (idempotency key, given id) is published only after the cache
 answered, as the entry that the cache returned, and not at all if that entry is clean or differs.
 Otherwise a retry could reach the worker in another form than the stored one. A retry that finds its
-entry dirty is published again, since the first attempt may have failed at that, but rarely.
+entry dirty is published again only if the cache alone is not safe, and rarely: the first attempt
+has published it, or the sweeper persists it.
 
 Invariant: a batch never divides a unit.
 Invariant: an entry that this version cannot read fails only the requests for it.
@@ -28,6 +29,7 @@ Invariant: canceling a caller cancels nothing; its unit is committed with the ba
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
@@ -69,7 +71,7 @@ WATERMARK_RETRY_SECONDS = 5
 """Retry-After sent to clients above a watermark: a backlog does not shrink in one second."""
 
 REPUBLISH_SECONDS = 60.0
-"""Minimum time between two publishes of an entry that retries find dirty."""
+"""How often an entry that retries find dirty is published, if the cache alone is not safe."""
 
 IN_FLIGHT_MAX = 2
 """Concurrent batches; a second one hides a slow round trip. More measured the same."""
@@ -91,8 +93,9 @@ class _Outcome(NamedTuple):
     found: "_Found"
 
 
-_Name: TypeAlias = tuple[UUID, int]
-"""A unit's first id, and its number of orders: a bulk's first order may be asked for alone."""
+_Name: TypeAlias = tuple[UUID, int, datetime]
+"""A unit's first id, number of orders (a bulk's first order may be asked for alone) and acceptance
+(once discarded, an order may be accepted anew)."""
 
 _Found: TypeAlias = dict[UUID, Entry | None]
 """The entries stored before a batch; None for one that this version cannot read."""
@@ -227,7 +230,7 @@ class GroupCommit:
         self.relies_on_queue = not reply.durable
         found = {order_id: _readable(order_id, raw) for order_id, raw in reply.found.items()}
         published_late = None
-        if to_publish := self._to_publish(identified, found):
+        if to_publish := await self._to_publish(identified, found, reply):
             published_late = await self._publish(list(to_publish.values()))
             if published_late is None:
                 for name in to_publish:
@@ -248,17 +251,19 @@ class GroupCommit:
                 return error
         return None
 
-    def _to_publish(self, units: Sequence[Unit], found: _Found) -> dict[_Name, Unit]:
-        """Return new units unchanged, and dirty ones as the cache holds them.
-
-        Dirty ones also if the cache alone is safe: to find that out may take half a second.
-        """
-        new, dirty = _as_stored(units, found)
-        named = {_name(unit): unit for unit in new}
-        for unit in dirty:
-            if not self._published.get(name := _name(unit)):
-                named.setdefault(name, unit)
-        return named
+    async def _to_publish(
+        self, units: Sequence[Unit], found: _Found, reply: AcceptReply
+    ) -> dict[_Name, Unit]:
+        """Return new units unchanged, and dirty ones as the cache holds them if they need it."""
+        new, dirty = ({_name(unit): unit for unit in some} for some in _as_stored(units, found))
+        again = {
+            name: unit
+            for name, unit in dirty.items()
+            if name not in new and not self._published.get(name)
+        }
+        if again and not await self._is_safe(reply):
+            return new | again
+        return new
 
     async def _is_safe(self, reply: AcceptReply) -> bool:
         """Return whether the cached orders outlive their server without the queue."""
@@ -345,7 +350,7 @@ class GroupCommit:
 
 
 def _name(unit: Unit) -> _Name:
-    return unit.first_id, len(unit.members)
+    return unit.first_id, len(unit.members), unit.members[0].accepted.accepted_at
 
 
 def _count(units: Sequence[Unit]) -> int:

@@ -1,6 +1,7 @@
 """Full-text search over product names: pages of hits, completion, and corrections."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -17,12 +18,16 @@ from polyglot_persistence.domain.search.ranking import Ranking
 from polyglot_persistence.domain.search.stems import stem
 from polyglot_persistence.domain.search.terms import QueryWord, parse_query
 from polyglot_persistence.domain.search.text import is_spelt, is_unspaced, words
+from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.ports.clock import Clock
 from polyglot_persistence.ports.search import SearchIndex
 from polyglot_persistence.runtime.remembered import Remembered
 
 CORRECTED_WORDS_MAX = 4
 """Maximum words of a query that found nothing; each is looked up alone, then some together."""
+
+CORRECTION_SECONDS_MAX = 1.0
+"""Maximum time for a correction; after it there is none."""
 
 NEAR_NAMES_MAX = 100
 
@@ -110,7 +115,7 @@ class SearchFlow:
             found,
             result.facets,
             end,
-            await self._did_you_mean(asked) if result.total == 0 and asked else None,
+            await self._correction(asked) if result.total == 0 and asked else None,
         )
 
     async def suggest(self, text: str, names_max: int) -> Sequence[Suggestion]:
@@ -152,6 +157,13 @@ class SearchFlow:
             if len(found) >= names_max or (found and len(names) < LOOKED_THROUGH_MAX):
                 return found[:names_max]
         return await self._search.names(asked, names_max)
+
+    async def _correction(self, asked: Sequence[QueryWord]) -> str | None:
+        """Return a correction, or None if it takes long or fails: that nothing matches is known."""
+        with contextlib.suppress(UnavailableError, TimeoutError):
+            async with asyncio.timeout(CORRECTION_SECONDS_MAX):
+                return await self._did_you_mean(asked)
+        return None
 
     async def _did_you_mean(self, asked: Sequence[QueryWord]) -> str | None:
         """Return words near those of the query that occur together in a name, if any."""

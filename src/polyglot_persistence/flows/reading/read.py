@@ -5,7 +5,7 @@
       -> cache: entries and epoch copy, one MGET for all concurrent readers ------> hit
       -> record: rows, dead letters and epoch, one SELECT for all concurrent misses -> row: backfill
       -> unknown: 404 if both epochs were read and are equal, and the cache still is the same
-                  primary, else 503
+                  primary with the same copy, else 503
 ```
 
 Invariant: an unknown id is never remembered; another process may accept it in the next instant.
