@@ -10,9 +10,12 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+from polyglot_persistence.adapters.elasticsearch.connection import Credentials
 from polyglot_persistence.adapters.elasticsearch.documents import MAPPINGS
+from polyglot_persistence.adapters.elasticsearch.index import ElasticsearchIndex
 
 ALIAS = "orders"
+DEADLINE_SECONDS = 0.5
 MAPPING = {f"{ALIAS}-1": {"mappings": MAPPINGS}}
 
 
@@ -170,3 +173,13 @@ async def stubbed() -> AsyncIterator[Stub]:
         stub.open.set()
         stub.ended.set()
         await stub.stop()
+
+
+def index_at(url: str, credentials: Credentials = Credentials()) -> ElasticsearchIndex:  # noqa: B008
+    return ElasticsearchIndex(
+        url,
+        alias=ALIAS,
+        credentials=credentials,
+        search_timeout_seconds=DEADLINE_SECONDS,
+        index_timeout_seconds=4 * DEADLINE_SECONDS,
+    )

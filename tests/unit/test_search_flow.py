@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from typing import cast
 
-from polyglot_persistence.domain.search.query import NameOrders
-from polyglot_persistence.domain.search.terms import QueryWord
+from polyglot_persistence.domain.search.query import NameOrders, SearchQuery
+from polyglot_persistence.domain.search.terms import QueryWord, parse_query
+from polyglot_persistence.errors import UnavailableError
 from polyglot_persistence.flows.projections.search import (
     LOOKED_THROUGH_MAX,
     SUGGESTIONS_REMEMBERED_SECONDS,
     SearchFlow,
 )
-from polyglot_persistence.ports.search import SearchIndex
+from polyglot_persistence.ports.search import SearchIndex, SearchResult
 from tests.support.scripted import FakeClock
 
 
@@ -76,3 +77,21 @@ async def test_a_letter_is_looked_for_among_the_names_that_have_the_other_words(
     names.orders = {f"milk {n}": n for n in range(LOOKED_THROUGH_MAX)}
     assert await suggested(flow, "milk x") == [f"milk {n}" for n in range(10)]
     assert names.asked == 4
+
+
+class Unanswered(Names):
+    """An index without a match, which does not answer what could correct a query."""
+
+    async def search(self, _query: SearchQuery) -> SearchResult:
+        """Return that nothing matches."""
+        return SearchResult(0, [])
+
+    async def names(self, words: Sequence[QueryWord], names_max: int) -> Sequence[NameOrders]:
+        """Be away."""
+        raise UnavailableError("no answer in time")
+
+
+async def test_that_nothing_matches_is_said_without_a_correction() -> None:
+    """A correction is an extra: without one the answer is known."""
+    page = await flow_over(Unanswered(), FakeClock()).search(SearchQuery(parse_query("mlik"), 10))
+    assert (page.total, page.did_you_mean) == (0, None)

@@ -8,9 +8,9 @@ Invariant: a method's deadline covers all of its requests together.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from polyglot_persistence.adapters.elasticsearch import answers
@@ -55,6 +55,8 @@ from polyglot_persistence.ports.state import StoreState, StoreWarning
 from polyglot_persistence.telemetry import logger
 
 _log = logger("search")
+A = TypeVar("A")
+T = TypeVar("T")
 
 REMEDY = "start a worker, which builds it anew, or run polyglot search rebuild"
 
@@ -136,7 +138,7 @@ class ElasticsearchIndex:
         return SearchResult(
             min(total, counted_max),
             hits,
-            facets_in(summary.aggregations) if query.facets else None,
+            _read(facets_in, summary.aggregations) if query.facets else None,
             total_is_exact=total <= counted_max,
         )
 
@@ -154,7 +156,7 @@ class ElasticsearchIndex:
             "aggregations": {"names": most_ordered(names_max)},
         }
         [answer] = await self._searches.ask(search, deadline=deadline)
-        return names_in(answer.aggregations["names"])
+        return _read(lambda found: names_in(found["names"]), answer.aggregations)
 
     async def indexed_at(self, order_id: UUID) -> datetime | None:
         deadline = _after(self.search_timeout_seconds)
@@ -329,8 +331,20 @@ def _total(answer: SearchAnswer) -> int:
 def _hit(found: answers.Found, query: SearchQuery) -> Hit:
     if found.fields is None:
         raise UnavailableError("Elasticsearch: not its answer: a hit without columns")
-    order = order_of(found.fields)
+    order = _read(order_of, found.fields)
     return Hit(order, rank_of(order.product_name, query.words) if query.words else 0)
+
+
+def _read(read: Callable[[A], T], answered: A) -> T:
+    """Read a part of an answer whose form the index and its documents decide.
+
+    Raises:
+        UnavailableError: it has another form: somebody has edited a document, or a proxy an answer.
+    """
+    try:
+        return read(answered)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UnavailableError(f"Elasticsearch: not its answer: {error!r}") from error
 
 
 def _after(seconds: float) -> float:
