@@ -205,10 +205,11 @@ class System(ABC):
         """Return what is left to do; empty if nothing is."""
         try:
             async with asyncio.timeout(WAIT_SECONDS):
-                rows, outbox = await contents.unfinished(self.dsn())
+                dirty, queued = await self.dirty(), await self.queued()
+                rows, outbox = await contents.unfinished(self.dsn())  # with all that was dirty
                 left = {
-                    "dirty": await self.dirty(),
-                    "queued": await self.queued(),
+                    "dirty": dirty,
+                    "queued": queued,
                     "outbox": outbox,
                     "not searchable": rows - await self.searchable(),
                 }
