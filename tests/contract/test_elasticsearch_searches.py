@@ -14,9 +14,16 @@ from polyglot_persistence.domain.order import new_id
 from polyglot_persistence.domain.search.query import Bounds, SearchQuery, Sort
 from polyglot_persistence.domain.search.terms import parse_query
 from polyglot_persistence.errors import UnavailableError
-from tests.support.elasticsearch_stub import Answer, Answerer, Request, Stub, index_at, stubbed
+from tests.support.elasticsearch_stub import (
+    NOTHING_FOUND,
+    Answer,
+    Answerer,
+    Request,
+    Stub,
+    index_at,
+    stubbed,
+)
 
-NOTHING_FOUND = Answer(200, {"hits": {"total": {"value": 0}, "hits": []}})
 NEWEST = SearchQuery(None, 10, Sort.NEWEST, Bounds(cents_min=1))  # it takes one search
 LOST = {"error": {"type": "search_phase_execution_exception", "reason": "lost"}}
 ELASTICSEARCH = {
@@ -50,11 +57,6 @@ def each_failed(status: int) -> Answerer:
         )
 
     return answer
-
-
-def searches_of(stub: Stub) -> int:
-    """Return how many requests there were that search."""
-    return sum("/_msearch" in request.target for request in stub.requests)
 
 
 @pytest.mark.parametrize(
@@ -91,13 +93,13 @@ async def test_a_search_that_a_lost_node_failed_is_repeated_once(
     stub: Stub, index: ElasticsearchIndex
 ) -> None:
     """Another node has a copy; if that fails as well, its caller hears of it."""
-    stub.search = lambda one: each_failed(503)(one) if searches_of(stub) == 1 else NOTHING_FOUND
+    stub.search = lambda one: each_failed(503)(one) if len(stub.searches) == 1 else NOTHING_FOUND
     assert (await index.search(NEWEST)).total == 0
-    assert searches_of(stub) == 2
+    assert len(stub.searches) == 2
     stub.search = each_failed(503)
     with pytest.raises(UnavailableError, match=r"503 .* lost"):
         await index.search(NEWEST)
-    assert searches_of(stub) == 4
+    assert len(stub.searches) == 4
 
 
 @pytest.mark.parametrize("status", [400, 404, 429, 504])
@@ -108,7 +110,7 @@ async def test_a_search_that_would_fail_again_is_not_repeated(
     stub.search = each_failed(status)
     with pytest.raises(UnavailableError, match=rf"{status} .* lost"):
         await index.search(NEWEST)
-    assert searches_of(stub) == 1
+    assert len(stub.searches) == 1
 
 
 async def test_a_search_is_repeated_if_there_is_as_much_time_left_as_it_took() -> None:

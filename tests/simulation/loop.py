@@ -29,7 +29,7 @@ TICK_SECONDS = 1e-7
 leave at next to nothing, would wait for ever if time stood still."""
 
 COLLECTED_RUNS = 8
-"""So many runs leave garbage that is collected at once, which takes no longer than for one."""
+"""Garbage is collected once in so many runs; once takes as long for all of them as for one."""
 _runs = itertools.count(1)
 
 _PROCESS: contextvars.ContextVar["Execution"] = contextvars.ContextVar("process")

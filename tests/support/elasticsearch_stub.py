@@ -40,6 +40,8 @@ class Answer(NamedTuple):
     headers: Mapping[str, str] = {"X-Elastic-Product": "Elasticsearch"}
 
 
+NOTHING_FOUND = Answer(200, {"hits": {"total": {"value": 0}, "hits": []}})
+
 Answerer = Callable[[Request], Answer]
 
 
@@ -83,6 +85,11 @@ class Stub:
     def bulks(self) -> list[Request]:
         """The bulk requests so far."""
         return [request for request in self.requests if "/_bulk" in request.target]
+
+    @property
+    def searches(self) -> list[Request]:
+        """The requests so far that search."""
+        return [request for request in self.requests if "/_msearch" in request.target]
 
     async def start(self, tls: ssl.SSLContext | None = None) -> None:
         """Listen, on the same port as before."""

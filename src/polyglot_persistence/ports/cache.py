@@ -129,7 +129,7 @@ class Cache(Protocol):
         """Return whether the server still is the primary under this reign and has this copy.
 
         False if it may evict dirty entries. If True, it has kept every accepted order ever since
-        `read` returned both: the copy is removed before such a policy is corrected.
+        `read` returned both: a process that has seen such a policy removes the copy.
         """
 
     async def survives_failover(self, reign: str) -> bool:

@@ -23,7 +23,7 @@ ERRORS_TOLD_MAX = 5
 """Maximum number of logged errors per outage."""
 
 More = NewType("More", bool)
-"""Whether there is more to do at once; a type of its own, for a step may return other truths."""
+"""Whether there is more to do at once. No other bool passes for it when types are checked."""
 
 Step = Callable[[], Awaitable[More | None]]
 """One step; None is `More(False)`."""

@@ -199,7 +199,8 @@ class RedisCache:
     async def survives_failover(self, reign: str) -> bool:
         """Query fsync policy and replicas; wait up to half a second for all of them.
 
-        All, since any may be promoted, even one that has left within the last hour.
+        All, since any may be promoted, even one that has left within the last hour: then there is
+        nothing to wait for.
         """
         connection = await self._client.connection()
         now = await _reading(durability.ask(connection, durable=self._durable_as_set))

@@ -71,7 +71,8 @@ WATERMARK_RETRY_SECONDS = 5
 """Retry-After sent to clients above a watermark: a backlog does not shrink in one second."""
 
 REPUBLISH_SECONDS = 60.0
-"""How often an entry that retries find dirty is published, if the cache alone is not safe."""
+"""An entry that retries find dirty is published about once in this time, if the cache alone is not
+safe."""
 
 IN_FLIGHT_MAX = 2
 """Concurrent batches; a second one hides a slow round trip. More measured the same."""
